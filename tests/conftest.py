@@ -1,0 +1,28 @@
+"""Fixtures shared by the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taiji.language.tiny import tiny_causal_lm
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def tiny_lm():
+    """A fresh ``(model, tokenizer)``: a two-layer Llama with random weights (fp32) and a byte-level BPE tokenizer."""
+    return tiny_causal_lm()
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    """The folder of public data sets, named by the environment variable TAIJI_TEST_DATA."""
+    folder = os.environ.get("TAIJI_TEST_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("TAIJI_TEST_DATA does not name a folder of public data sets")
+    return Path(folder)
