@@ -1,0 +1,135 @@
+"""What every benchmark shares: arguments, repeated paired timing, the table, the checks, the JSON file, the exit code.
+
+A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a figure
+with a bar that was written down beforehand; a ratio is taken between two things measured in turn in one process, and an
+absolute time is never a check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from taiji.artifacts import write_json
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim: ``value`` against ``bar``."""
+
+    name: str
+    value: float
+    bar: float
+    holds: bool
+
+
+@dataclass
+class Result:
+    """What a benchmark found: rows of figures for the table and the checks on them."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+    def at_least(self, name: str, value: float, bar: float) -> None:
+        """Add the check ``value >= bar`` (a NaN does not hold)."""
+        self.checks.append(Check(name, float(value), float(bar), bool(value >= bar)))
+
+    def at_most(self, name: str, value: float, bar: float) -> None:
+        """Add the check ``value <= bar`` (a NaN does not hold)."""
+        self.checks.append(Check(name, float(value), float(bar), bool(value <= bar)))
+
+
+def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
+    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine hits all alike."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for repeat in range(warmup + repeats):
+        for number, action in enumerate(actions):
+            start = time.perf_counter()
+            action()
+            if repeat >= warmup:
+                seconds[number].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Median of the pairwise ratios of two series timed by :func:`in_turn`."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator))
+
+
+def machine() -> dict[str, Any]:
+    """The machine and versions the figures belong to."""
+    import importlib.metadata
+
+    processor = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = names[0] if names else processor
+    versions = {}
+    for package in ("torch", "transformers", "trl", "polars", "faiss-cpu"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": commit,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as an aligned table; columns in the order of first appearance."""
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_text(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    for line in [columns, *cells]:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) -> None:
+    """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold."""
+    parser = argparse.ArgumentParser(description=sys.modules[measure.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes, under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
+    arguments = parser.parse_args(argv)
+    result = measure(arguments.quick)
+    show(result.rows)
+    for check in result.checks:
+        print(f"{'holds' if check.holds else 'FAILS'}  {check.name}: {check.value:.4g} (bar {check.bar:.4g})")
+    if arguments.json:
+        write_json(arguments.json, _plain({"checks": [asdict(c) for c in result.checks], "rows": result.rows, "machine": machine()}))
+    sys.exit(0 if all(check.holds for check in result.checks) else 1)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null; numpy scalars become numbers."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return json.loads(json.dumps(value))
