@@ -1,0 +1,143 @@
+"""One configuration: the settings of every room, read from YAML, a preset and ``--set key=value``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from taiji.alignment.settings import AlignmentSettings
+from taiji.data.settings import DataSettings, SplitSettings
+from taiji.errors import TaijiError
+from taiji.features.settings import FeatureSettings
+from taiji.language.settings import LanguageSettings
+from taiji.ranking.settings import RankerSettings
+from taiji.reasoning.settings import ReasoningSettings
+from taiji.settings import Settings
+
+PRESETS = ("demo", "laptop", "paper")
+
+
+class SizeSettings(Settings):
+    """How many prompts each stage of the loop works on; every one costs LLM time."""
+
+    rationale_prompts: int = Field(64, ge=2)
+    """Prompts for which the teacher writes rationales, for fine-tuning."""
+    calibration_prompts: int = Field(16, ge=2)
+    """Further prompts whose rationales set the selection threshold and are used for nothing else."""
+    alignment_prompts: int = Field(32, ge=1)
+    """Prompts for reinforcement learning; their users are not among those of the rationales."""
+    test_prompts: int = Field(100, ge=2)
+    """Prompts of the test period on which the models are judged."""
+    feature_users: int | None = Field(300, ge=2)
+    """Users who get LLM features; ``null`` means everyone with a history."""
+    feature_refreshes: int = Field(1, ge=1)
+    """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
+    chunk: int = Field(32, ge=1)
+    """Prompts between two points at which a killed run can go on."""
+
+
+class EvaluationSettings(Settings):
+    """How figures get their intervals."""
+
+    resamples: int = Field(1000, ge=10)
+    """Bootstrap resamples of users."""
+    level: float = Field(0.95, gt=0, lt=1)
+    """Coverage of every interval."""
+
+
+class Config(Settings):
+    """Everything a run depends on."""
+
+    seed: int = Field(0, ge=0)
+    """The one seed: on a CPU the same configuration gives the same artefacts."""
+    data: DataSettings = DataSettings()
+    split: SplitSettings = SplitSettings()
+    size: SizeSettings = SizeSettings()
+    language: LanguageSettings = LanguageSettings()
+    reasoning: ReasoningSettings = ReasoningSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
+    features: FeatureSettings = FeatureSettings()
+    ranking: RankerSettings = RankerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def load_config(path: str | Path | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``section.key=value`` overrides.
+
+    A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
+    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like.
+
+    Raises:
+        TaijiError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
+    """
+    values = _read(Path(path)) if path else {}
+    preset = values.pop("preset", None) if preset is None else (values.pop("preset", None), preset)[1]
+    merged = _merge(_read_preset(preset) if preset else {}, values)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise TaijiError("An override is not of the form key=value.", where=f"--set {override}", fix="write for instance --set size.test_prompts=50")
+        nested: Any = yaml.safe_load(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        merged = _merge(merged, nested)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise TaijiError(
+            "The configuration does not fit.",
+            where=str(path or preset or "--set"),
+            found="; ".join(_explain(problem) for problem in error.errors()),
+            fix="see docs/configuration.md, or `taiji config` for every key with its value",
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TaijiError("Could not read the configuration.", where=str(path), expected="a YAML file", found=str(error)) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise TaijiError("The configuration is not a mapping.", where=str(path), expected="`section: {key: value}`", found=type(values).__name__)
+    return values
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise TaijiError("No such preset.", where=f"--preset {name}", expected=", ".join(PRESETS), found=name)
+    return dict(yaml.safe_load(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{_nearest(problem['loc'])}"
+    return f"{place}: {problem['msg']} (found {problem['input']!r})"
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    from difflib import get_close_matches
+
+    model: Any = Config
+    for part in location[:-1]:
+        inner = model.model_fields.get(part)
+        model = inner.annotation if inner else None
+        if not (isinstance(model, type) and issubclass(model, Settings)):
+            return ""
+    known = get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
+    return f" (did you mean {known[0]!r}?)" if known else f" (known: {', '.join(model.model_fields)})"

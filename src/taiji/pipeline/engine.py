@@ -1,0 +1,183 @@
+"""Runs stages in a run directory: skip what is finished and unchanged, resume what was killed, lose nothing.
+
+Layout of ``runs/<name>/``::
+
+    config.json           the configuration as it was resolved
+    <stage>/              finished artefacts and manifest.json
+    .work/<stage>/        a stage under way: its chunks, and the fingerprint of what they depend on
+
+A stage writes into ``.work/<stage>`` and is renamed into place when it is whole. Its *fingerprint* covers its own
+settings, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
+exactly when nothing it depends on changed, and chunks of a killed one are used only when they are of the same job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import taiji
+from taiji.artifacts import TEMPORARY, file_hash, read_json, value_hash, write_json
+from taiji.config import Config
+from taiji.errors import TaijiError
+from taiji.pipeline.names import STAGE_NAMES
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the loop.
+
+    Args:
+        name: the folder's name and the sub-command's.
+        work: computes the stage from a :class:`Context`; returns facts (row counts, …) for the manifest.
+        needs: stages whose artefacts it reads.
+        settings: sections of the configuration it depends on.
+    """
+
+    name: str
+    work: Callable[[Context], dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What the stage does, in a sentence."""
+        return STAGE_NAMES[self.name]
+
+
+@dataclass
+class Context:
+    """What a stage sees: the configuration, its own folder to write to and the finished folders it may read."""
+
+    config: Config
+    folder: Path
+    """Where the stage's artefacts go; renamed into the run directory when the stage is whole."""
+    scratch: Path
+    """Chunks and checkpoints that survive a kill; removed when the stage is whole."""
+    run: Path
+    needs: tuple[str, ...]
+
+    def input(self, stage: str) -> Path:
+        """The finished folder of a stage named in ``needs``."""
+        if stage not in self.needs:
+            raise KeyError(f"stage reads {stage!r} without naming it in its needs {self.needs}")
+        return self.run / stage
+
+
+@dataclass
+class Run:
+    """A run directory under execution."""
+
+    folder: Path
+    config: Config
+    stages: Sequence[Stage]
+    say: Callable[[str], None] = print
+
+    def finished(self, stage: Stage) -> bool:
+        """Whether the stage's artefacts are there and made from exactly today's inputs and settings."""
+        path = self.folder / stage.name / MANIFEST
+        return path.exists() and read_json(path)["fingerprint"] == self.fingerprint(stage)
+
+    def fingerprint(self, stage: Stage) -> str:
+        """Hash of everything the stage's artefacts depend on."""
+        return value_hash(self._depends_on(stage))
+
+    def _depends_on(self, stage: Stage) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        return {
+            "stage": stage.name,
+            "version": taiji.__version__,
+            "seed": self.config.seed,
+            "settings": {section: values[section] for section in stage.settings},
+            "inputs": {need: self.output_hash(need) for need in stage.needs},
+        }
+
+    def output_hash(self, name: str) -> str:
+        """Content hash of a finished stage, as its manifest has it."""
+        path = self.folder / name / MANIFEST
+        if not path.exists():
+            raise TaijiError(f"The stage {name!r} has not been run.", where=str(self.folder), fix=f"taiji {name} --name {self.folder.name}")
+        return str(read_json(path)["output"])
+
+    def execute(self, names: Sequence[str] | None = None) -> None:
+        """Run the named stages (default: all) in order, skipping those that are finished and unchanged."""
+        with self._locked():
+            write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
+            chosen = [stage for stage in self.stages if names is None or stage.name in names]
+            for number, stage in enumerate(chosen, start=1):
+                if self.finished(stage):
+                    self.say(f"[{number}/{len(chosen)}] {stage.name}: unchanged, skipped")
+                    continue
+                self.say(f"[{number}/{len(chosen)}] {stage.name}: {stage.summary}")
+                self.say(f"[{number}/{len(chosen)}] {stage.name}: done in {self._execute(stage):,.1f} s")
+
+    def _execute(self, stage: Stage) -> float:
+        depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.name
+        fingerprint, label = value_hash(depends_on), work / "fingerprint.json"
+        if not (label.exists() and read_json(label)["fingerprint"] == fingerprint):
+            shutil.rmtree(work, ignore_errors=True)
+        spent = read_json(label)["seconds"] if label.exists() else 0.0
+        write_json(label, {"fingerprint": fingerprint, "seconds": spent})
+        out = work / "out"
+        if not (out / MANIFEST).exists():  # written last: where it is, the stage was killed during its final rename
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            (work / "scratch").mkdir(exist_ok=True)
+            start = time.monotonic()
+            try:
+                facts = stage.work(Context(self.config, out, work / "scratch", self.folder, stage.needs))
+            finally:
+                spent += time.monotonic() - start
+                with suppress(TaijiError):  # on a full disk the error under way matters, the time of this attempt does not
+                    write_json(label, {"fingerprint": fingerprint, "seconds": spent})
+            for leftover in out.rglob(f"{TEMPORARY}*"):
+                leftover.unlink()
+            manifest = {
+                **depends_on,
+                "fingerprint": fingerprint,
+                "output": file_hash(out),
+                "code": source_hash(),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(spent, 3),
+                "facts": facts,
+            }
+            write_json(out / MANIFEST, manifest)
+        final, old = self.folder / stage.name, work / "old"
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(final, old)
+        os.replace(out, final)
+        shutil.rmtree(work)
+        return float(spent)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise TaijiError("Another process is working on this run.", where=str(self.folder), fix="wait for it, or choose another --name") from error
+            yield
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the package's own source files, recorded with every artefact."""
+    folder = Path(taiji.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,17 @@
+"""The stages' names and summaries, free of heavy imports, for the command line's help."""
+
+STAGE_NAMES = {
+    "data": "Read the source, check it, and store the tables.",
+    "examples": "Split by time and choose the prompts.",
+    "reward": "Train the ranker that rewards alignment, on the earliest period.",
+    "rationales": "Let the teacher, shown the true next item, write rationales (RUPR).",
+    "selection": "Keep the rationales that make the true item likely (ORFT).",
+    "sft": "Fine-tune the language model on the kept rationales.",
+    "environment": "Precompute candidate items and their rewards for every alignment prompt.",
+    "alignment": "Align the model to both rewards by GRPO with adaptive weights (POPO).",
+    "judge": "Train the ranker without features, which also judges the models.",
+    "answers": "Let the base, fine-tuned and aligned models answer the test prompts.",
+    "features": "Turn what the aligned model writes into point-in-time features.",
+    "ranking": "Train the rankers with features and score the test exposures.",
+    "report": "Measure everything with intervals and floors, and write the report.",
+}
