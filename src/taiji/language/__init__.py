@@ -1,0 +1,1 @@
+"""Causal language models (load, render, generate, score), sentence embedders and the prefix-sharing engine."""

