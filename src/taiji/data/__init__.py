@@ -1,0 +1,58 @@
+"""The data room: checked tables, sources, dense datasets, histories, time splits and prompt examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taiji.data.dataset import Dataset, load_dataset
+    from taiji.data.examples import make_examples
+    from taiji.data.history import History
+    from taiji.data.schema import Tables, validate
+    from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
+    from taiji.data.sources import load_source
+    from taiji.data.splits import PERIODS, Split, exposures, fingerprint, time_split
+
+_HOME = {
+    "Dataset": "dataset",
+    "load_dataset": "dataset",
+    "make_examples": "examples",
+    "History": "history",
+    "Tables": "schema",
+    "validate": "schema",
+    "DataSettings": "settings",
+    "ExampleSettings": "settings",
+    "SplitSettings": "settings",
+    "load_source": "sources",
+    "PERIODS": "splits",
+    "Split": "splits",
+    "exposures": "splits",
+    "fingerprint": "splits",
+    "time_split": "splits",
+}
+
+__all__ = [
+    "PERIODS",
+    "DataSettings",
+    "Dataset",
+    "ExampleSettings",
+    "History",
+    "Split",
+    "SplitSettings",
+    "Tables",
+    "exposures",
+    "fingerprint",
+    "load_dataset",
+    "load_source",
+    "make_examples",
+    "time_split",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,80 @@
+"""Named sources and files of one's own, all ending in the same checked tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taiji.data.settings import Domain
+from taiji.errors import TaijiError
+
+if TYPE_CHECKING:
+    from taiji.data.schema import Tables
+
+MAPPING = "mapping.yaml"
+"""The mapping's name in a folder that brings its own."""
+
+
+def load_source(
+    name_or_path: str | Path,
+    mapping: str | Path | None = None,
+    seed: int = 0,
+    *,
+    users: int | None = None,
+    non_clicks: int | None = None,
+    domain: Domain | None = None,
+) -> Tables:
+    """Read a source into checked tables.
+
+    Args:
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; or a path: a folder whose layout
+            is known, a folder with a ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
+        mapping: a YAML file that says which column is what (``docs/data.md``).
+        seed: of every sampled non-click and of the sample of users.
+        users: keep a sample of this many users; None keeps all.
+        non_clicks: sampled exposures without a click, per trip or per click; None takes the source's default.
+        domain: ``shop``, ``films`` or ``books`` instead of the source's own.
+
+    Raises:
+        TaijiError: when nothing is found there, or what is found is not right.
+    """
+    from taiji.data.schema import validate
+
+    tables = validate(_read(str(name_or_path), mapping, seed, users, non_clicks))
+    return tables if domain is None else replace(tables, domain=domain)
+
+
+def _read(source: str, mapping: str | Path | None, seed: int, users: int | None, non_clicks: int | None) -> Tables:
+    name, _, rest = source.partition(":")
+    if mapping is None and source == "completejourney":
+        from taiji.data.sources import completejourney
+
+        return completejourney.load(seed=seed, users=users, non_clicks=non_clicks)
+    if mapping is None and name in ("movielens", "amazon") and rest:
+        from taiji.data.sources import amazon, movielens
+
+        return (movielens if name == "movielens" else amazon).load(Path(rest).expanduser(), seed=seed, users=users, non_clicks=non_clicks)
+    path = Path(source).expanduser()
+    if mapping is None and path.suffix.lower() in (".yaml", ".yml"):
+        path, mapping = path.parent, path
+    if mapping is None and (path / MAPPING).is_file():
+        mapping = path / MAPPING
+    if mapping is not None:
+        from taiji.data.sources import generic
+
+        return generic.load(Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks)
+    if path.is_dir():
+        from taiji.data.sources import amazon, movielens
+
+        if movielens.layout(path):
+            return movielens.load(path, seed=seed, users=users, non_clicks=non_clicks)
+        if amazon.layout(path):
+            return amazon.load(path, seed=seed, users=users, non_clicks=non_clicks)
+    raise TaijiError(
+        "Unknown data source.",
+        where=source,
+        expected="completejourney, movielens:FOLDER, amazon:FOLDER, a folder of a known layout, or a mapping file (.yaml)",
+        found="a folder of no known layout" if path.is_dir() else "a file" if path.is_file() else "no such folder" + (f" ({name} needs a folder: {name}:FOLDER)" if source in ("movielens", "amazon") else ""),
+        fix=f"put a {MAPPING} beside your files (docs/data.md), or name one with --set data.mapping=FILE",
+    )

@@ -1,0 +1,117 @@
+"""The dataset inside: dense ids, events in time order, histories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from taiji.artifacts import atomic_folder, read_json, write_json, write_parquet
+from taiji.data.history import History
+from taiji.data.schema import LEVELS, Tables, validate
+from taiji.data.settings import DataSettings, Domain
+from taiji.errors import TaijiError
+
+FORMAT = 1
+FRAMES = ("items", "users", "events")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Checked tables with dense integer ids. Times are microseconds since the epoch (int64).
+
+    Attributes:
+        items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1..3``, ``price``, further columns.
+        users: row u is user u: ``user`` (u32), ``user_id``, profile columns.
+        events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
+            (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``.
+    """
+
+    items: pl.DataFrame
+    users: pl.DataFrame
+    events: pl.DataFrame
+    name: str
+    domain: Domain
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_tables(cls, tables: Tables) -> Dataset:
+        """Check the tables and number their users and items by row.
+
+        Raises:
+            TaijiError: see :func:`taiji.data.schema.validate`.
+        """
+        tables = validate(tables)
+        items = tables.items.with_row_index("item").with_columns(pl.col("item").cast(pl.UInt32))
+        users = tables.users.with_row_index("user").with_columns(pl.col("user").cast(pl.UInt32))
+        columns = ["item", "item_id", "title", *LEVELS, "price"]
+        events = (
+            tables.events.lazy()
+            .with_columns(dense(tables.events["user_id"], users["user_id"]).alias("user"), dense(tables.events["item_id"], items["item_id"]).alias("item"))
+            .select("user", "item", pl.col("timestamp").cast(pl.Int64).alias("time"), "exposed", "click", "conversion", pl.col("matured_at").cast(pl.Int64), "price")
+            .sort("time", "user", maintain_order=True)
+            .with_row_index("event")
+            .with_columns(pl.col("event").cast(pl.UInt32))
+            .collect()
+        )
+        return cls(items.select(*columns, pl.exclude(columns)), users.select("user", "user_id", pl.exclude("user", "user_id")), events, tables.name, tables.domain, tables.notes)
+
+    @property
+    def n_users(self) -> int:
+        """Users in the user table."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Items in the catalogue."""
+        return len(self.items)
+
+    @cached_property
+    def history(self) -> History:
+        """Interactions (rows with a click) per user."""
+        return History.from_events(self.events, self.n_users)
+
+    def save(self, folder: str | Path) -> None:
+        """Write three Parquet files and ``dataset.json``; the same dataset gives the same bytes."""
+        with atomic_folder(folder) as temporary:
+            for name in FRAMES:
+                write_parquet(temporary / f"{name}.parquet", getattr(self, name))
+            facts = {"users": self.n_users, "items": self.n_items, "events": len(self.events)}
+            write_json(temporary / "dataset.json", {"format": FORMAT, "name": self.name, "domain": self.domain, "notes": list(self.notes), "rows": facts})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            TaijiError: when a file is missing or unreadable, or of another format.
+        """
+        folder = Path(folder)
+        about = read_json(folder / "dataset.json")
+        if about.get("format") != FORMAT:
+            raise TaijiError("This dataset was written by another version.", where=str(folder), expected=f"format {FORMAT}", found=str(about.get("format")), fix="run the data stage again")
+        frames = {}
+        for name in FRAMES:
+            try:
+                frames[name] = pl.read_parquet(folder / f"{name}.parquet")
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise TaijiError("Could not read a dataset's file.", where=str(folder / f"{name}.parquet"), found=str(error), fix="run the data stage again") from error
+        return cls(**frames, name=about["name"], domain=about["domain"], notes=tuple(about["notes"]))
+
+
+def dense(ids: pl.Series, known: pl.Series) -> pl.Series:
+    """Position of each id in ``known``, which holds every one of them once."""
+    lookup = pl.DataFrame({"id": known, "dense": pl.arange(len(known), dtype=pl.UInt32, eager=True)})
+    ids = ids.cast(known.dtype) if ids.dtype != known.dtype else ids
+    return ids.to_frame("id").join(lookup, on="id", how="left", maintain_order="left")["dense"]
+
+
+def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
+    """Read the source that the settings name and number it."""
+    from taiji.data.sources import load_source
+
+    return Dataset.from_tables(
+        load_source(settings.source, settings.mapping, seed, users=settings.users, non_clicks=settings.non_clicks, domain=settings.domain)
+    )

@@ -1,0 +1,93 @@
+"""Prompt examples: (user, cutoff, target) triples whose prompt may read only what came strictly before the cutoff."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.dataset import Dataset
+from taiji.data.settings import ExampleSettings
+from taiji.data.splits import Split
+from taiji.errors import TaijiError
+
+
+def make_examples(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int) -> pl.DataFrame:
+    """Choose a period's examples.
+
+    The cutoff ``as_of`` is the time of the target's event. Where several targets share user and cutoff (one basket) one
+    is drawn. Every choice goes by a pseudo-random key of (seed, user, cutoff, item) alone, so that events elsewhere in
+    the log do not change it.
+
+    Args:
+        dataset: the log.
+        split: its periods.
+        period: one of :data:`taiji.data.splits.PERIODS`.
+        settings: target, minimal history, caps.
+        seed: of the choice.
+
+    Returns:
+        ``example`` (text, unique), ``user`` (u32), ``as_of`` (i64), ``target`` (dense item, u32), ``period``,
+        ``user_id`` and ``target_id`` (as text), sorted by (as_of, user).
+
+    Raises:
+        TaijiError: when no example is left.
+    """
+    start, end = split.interval(period)
+    history = dataset.history
+    users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
+    keep = (history.times >= start) & (history.times < end)
+    if settings.target == "next_new_item":
+        keep &= _new(users, history.items, history.times, dataset.n_items)
+    users, items, times = users[keep], history.items[keep], history.times[keep]
+    keep = history.count_before(users, times) >= settings.min_history
+    users, items, times = users[keep], items[keep], times[keep]
+    if not len(users):
+        raise TaijiError(
+            f"No example is left in the period {period!r}.",
+            where=f"data {dataset.name}",
+            expected=f"users with {settings.min_history} interactions before a target ({settings.target})",
+            found="none",
+            fix="lower min_history, keep more users, or give the period a larger fraction",
+        )
+    frame = pl.DataFrame({"user": users, "as_of": times, "target": items, "key": _keys(seed, users, times, items)})
+    frame = frame.sort("key", "user", "as_of", "target").unique(["user", "as_of"], keep="first", maintain_order=True)
+    if settings.per_user is not None:
+        frame = frame.filter(pl.int_range(pl.len()).over("user") < settings.per_user)
+    if settings.limit is not None:
+        frame = frame.head(settings.limit)
+    return (
+        frame.with_columns(
+            dataset.users["user_id"].gather(frame["user"]).cast(pl.String).alias("user_id"),
+            dataset.items["item_id"].gather(frame["target"]).cast(pl.String).alias("target_id"),
+        )
+        .sort("as_of", "user")
+        .select(
+            pl.concat_str("user_id", pl.lit("@"), "as_of").alias("example"),
+            pl.col("user").cast(pl.UInt32),
+            "as_of",
+            pl.col("target").cast(pl.UInt32),
+            pl.lit(period).alias("period"),
+            "user_id",
+            "target_id",
+        )
+    )
+
+
+def _new(users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64], n_items: int) -> NDArray[np.bool_]:
+    """Which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
+    pairs, inverse = np.unique(users * n_items + items, return_inverse=True)
+    first = np.full(len(pairs), np.iinfo(np.int64).max)
+    np.minimum.at(first, inverse, times)
+    return times == first[inverse]
+
+
+def _keys(seed: int, *columns: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A pseudo-random number per row from the seed and the row's own values alone (the finaliser of SplitMix64, chained)."""
+    state = np.full(len(columns[0]), np.random.default_rng([seed, 1]).integers(2**63), np.uint64)
+    for column in columns:
+        state = state + column.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state

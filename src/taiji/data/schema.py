@@ -1,0 +1,237 @@
+"""The three tables at the edge, and the checks that nothing wrong passes it.
+
+Row numbers in messages count data rows from 1 (a CSV file's header is not counted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import polars as pl
+
+from taiji.data.settings import Domain
+from taiji.errors import TaijiError
+
+LEVELS = ("category_l1", "category_l2", "category_l3")
+TIME = pl.Datetime("us")
+SHOWN = 5
+"""How many offending rows a message lists."""
+
+REQUIRED = {"items": ("item_id", "title"), "users": ("user_id",), "events": ("user_id", "item_id", "timestamp", "click")}
+IDS = {"items": "item_id", "users": "user_id"}
+TEXTS = {"items": ("title", *LEVELS), "users": (), "events": ()}
+NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a source hands over, ids as given.
+
+    Attributes:
+        items: ``item_id`` (any type), ``title`` (text) and, where known, ``category_l1..3`` (text), ``price``; further
+            columns (a description) are kept.
+        users: ``user_id`` and any profile columns.
+        events: one row an exposure or an action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1); where
+            known ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (when the conversion label is
+            known; default the event's own time) and ``price``. ``exposed`` false with ``click`` 1 is an action that
+            no exposure led to: it is history and never a ranker's example.
+        name: of the data set.
+        domain: ``shop``, ``films`` or ``books``.
+        notes: what a reader of the report must know about how the tables came about.
+    """
+
+    items: pl.DataFrame
+    users: pl.DataFrame
+    events: pl.DataFrame
+    name: str = "data"
+    domain: Domain = "shop"
+    notes: tuple[str, ...] = ()
+
+
+def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
+    """Check the tables and bring them to their one form: optional columns filled, times in microseconds (UTC, naive).
+
+    Args:
+        tables: frames of polars (eager or lazy) or pandas.
+        files: table name to the file it was read from, for messages.
+
+    Raises:
+        TaijiError: naming the table (and file), column and rows, what was expected and what was found: a missing
+            column, a wrong type, an empty table, nulls or duplicates in ids, an id in events that its table does not
+            know, a label that is neither 0 nor 1, a conversion without a click, ``matured_at`` before ``timestamp``.
+    """
+    files = files or {}
+    if tables.domain not in get_args(Domain):
+        raise TaijiError("Unknown domain.", where=f"tables of {tables.name}", expected=" | ".join(get_args(Domain)), found=str(tables.domain))
+    frames = {name: _frame(getattr(tables, name), name) for name in REQUIRED}
+    for name, frame in frames.items():
+        check = _Check(name, files.get(name))
+        check.columns(frame)
+        frames[name] = check.types(frame)
+    for name, column in IDS.items():
+        _Check(name, files.get(name)).unique(frames[name], column)
+        _Check("events", files.get("events")).known(frames["events"], frames[name], column, name)
+    events = _Check("events", files.get("events")).labels(frames["events"])
+    return replace(tables, items=frames["items"], users=frames["users"], events=events, notes=tuple(tables.notes))
+
+
+def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
+    """Zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``."""
+    numbers = [int(row) + 1 for row in rows[:SHOWN]]
+    more = (len(rows) if total is None else total) - len(numbers)
+    return ("row " if len(numbers) == 1 and not more else "rows ") + ", ".join(map(str, numbers)) + (f" and {more:,} more" if more else "")
+
+
+def positions(mask: pl.Series) -> pl.Series:
+    """Row positions where a mask is true; a null counts as false."""
+    return mask.fill_null(False).arg_true()
+
+
+def _frame(value: Any, name: str) -> pl.DataFrame:
+    if isinstance(value, pl.LazyFrame):
+        return value.collect()
+    if isinstance(value, pl.DataFrame):
+        return value
+    if type(value).__module__.split(".")[0] == "pandas":
+        return pl.from_pandas(value)
+    raise TaijiError("A table is not a data frame.", where=f"table {name}", expected="a polars or pandas data frame", found=type(value).__name__)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Checks of one table; knows how to name it."""
+
+    table: str
+    file: str | None
+
+    def where(self, column: str | None = None, rows: pl.Series | None = None) -> str:
+        parts = [f"table {self.table}" + (f" ({self.file})" if self.file else "")]
+        if column is not None:
+            parts.append(f"column {column}")
+        if rows is not None:
+            parts.append(row_list(rows))
+        return ", ".join(parts)
+
+    def columns(self, frame: pl.DataFrame) -> None:
+        for column in REQUIRED[self.table]:
+            if column not in frame.columns:
+                raise TaijiError(
+                    "A column is missing.",
+                    where=self.where(column),
+                    expected=f"columns {', '.join(REQUIRED[self.table])}",
+                    found=f"columns {', '.join(frame.columns) or '(none)'}",
+                    fix=f"add the column, or name the one that plays {column!r} in the mapping",
+                )
+        if frame.is_empty():
+            raise TaijiError("A table is empty.", where=self.where(), expected="at least one row", found="0 rows", fix="check the file and any filter before it")
+
+    def types(self, frame: pl.DataFrame) -> pl.DataFrame:
+        changes: list[pl.Expr] = []
+        for column in ("user_id", "item_id"):
+            if column in REQUIRED[self.table]:
+                self._expect(frame, column, frame.schema[column].is_integer() or frame.schema[column] in (pl.String, pl.Categorical), "integers or text")
+                self._no_nulls(frame, column)
+                if frame.schema[column] == pl.Categorical:
+                    changes.append(pl.col(column).cast(pl.String))
+        for column in TEXTS[self.table]:
+            if column not in frame.columns:
+                changes.append(pl.lit(None, pl.String).alias(column))
+            else:
+                self._expect(frame, column, frame.schema[column] in (pl.String, pl.Categorical, pl.Null), "text")
+                changes.append(pl.col(column).cast(pl.String))
+        if "title" in TEXTS[self.table]:
+            self._no_nulls(frame, "title")
+        for column in NUMBERS[self.table]:
+            if column not in frame.columns:
+                changes.append(pl.lit(None, pl.Float64).alias(column))
+            else:
+                self._expect(frame, column, frame.schema[column].is_numeric() or frame.schema[column] == pl.Null, "numbers")
+                changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
+        if self.table == "events":
+            changes += self._event_types(frame)
+        return frame.with_columns(changes)
+
+    def _event_types(self, frame: pl.DataFrame) -> list[pl.Expr]:
+        self._no_nulls(frame, "timestamp")
+        changes = []
+        for column in ("timestamp", "matured_at"):
+            if column not in frame.columns:
+                changes.append(self._time(frame, "timestamp").alias(column))
+                continue
+            changes.append(self._time(frame, column).alias(column) if column == "timestamp" else pl.coalesce(self._time(frame, column), self._time(frame, "timestamp")).alias(column))
+        for column, default in (("exposed", pl.lit(True)), ("click", None), ("conversion", pl.lit(None, pl.Int8))):
+            if column not in frame.columns:
+                assert default is not None
+                changes.append(default.alias(column))
+                continue
+            kind = frame.schema[column]
+            self._expect(frame, column, kind.is_integer() or kind in (pl.Boolean, pl.Null), "0 or 1 (or booleans)")
+            if column != "conversion":
+                self._no_nulls(frame, column)
+            if kind.is_integer():
+                wrong = positions(~frame[column].is_in([0, 1]))
+                if len(wrong):
+                    raise TaijiError("A label is neither 0 nor 1.", where=self.where(column, wrong), expected="0 or 1", found=str(frame[column][int(wrong[0])]))
+            changes.append(pl.col(column).cast(pl.Boolean if column == "exposed" else pl.Int8))
+        return changes
+
+    def _time(self, frame: pl.DataFrame, column: str) -> pl.Expr:
+        kind = frame.schema[column]
+        self._expect(frame, column, isinstance(kind, pl.Datetime) or kind == pl.Date, "dates with times", fix="convert it, or give its unit (s, ms, us, ns) in the mapping")
+        expression = pl.col(column)
+        if isinstance(kind, pl.Datetime) and kind.time_zone:
+            expression = expression.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return expression.cast(TIME)
+
+    def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:
+        if not holds:
+            first = frame[column].drop_nulls().head(1).to_list()
+            found = f"{frame.schema[column]}" + (f", for example {first[0]!r}" if first else "")
+            raise TaijiError("A column has the wrong type.", where=self.where(column), expected=expected, found=found, fix=fix or "convert the column, or name another in the mapping")
+
+    def _no_nulls(self, frame: pl.DataFrame, column: str) -> None:
+        rows = positions(frame[column].is_null())
+        if len(rows):
+            raise TaijiError("A value is missing.", where=self.where(column, rows), expected="a value in every row", found=f"{len(rows):,} nulls", fix="fill the values or drop the rows")
+
+    def unique(self, frame: pl.DataFrame, column: str) -> None:
+        rows = positions(~frame[column].is_first_distinct())
+        if len(rows):
+            shown = ", ".join(repr(value) for value in frame[column].gather(rows[:SHOWN]).to_list())
+            raise TaijiError(f"Duplicate {self.table}.", where=self.where(column, rows), expected="every id once", found=f"again: {shown}", fix="keep one row per id")
+
+    def known(self, events: pl.DataFrame, table: pl.DataFrame, column: str, name: str) -> None:
+        ids, known = events[column], table[column]
+        if ids.dtype != known.dtype:
+            if not (ids.dtype.is_integer() and known.dtype.is_integer()):
+                raise TaijiError(
+                    "Ids have different types.",
+                    where=self.where(column),
+                    expected=f"{known.dtype}, as in table {name}",
+                    found=f"{ids.dtype}",
+                    fix="store the ids as one type in both tables",
+                )
+            known = known.cast(pl.Int64)
+            ids = ids.cast(pl.Int64)
+        rows = positions(~ids.is_in(known.implode()))
+        if len(rows):
+            shown = ", ".join(repr(value) for value in ids.gather(rows).unique(maintain_order=True).head(SHOWN).to_list())
+            raise TaijiError(
+                "Events name an unknown id.",
+                where=self.where(column, rows),
+                expected=f"only ids of table {name} ({len(known):,} ids)",
+                found=shown,
+                fix=f"add them to {name}, or drop these events",
+            )
+
+    def labels(self, events: pl.DataFrame) -> pl.DataFrame:
+        rows = positions((events["conversion"] == 1) & (events["click"] == 0))
+        if len(rows):
+            raise TaijiError("A conversion without a click.", where=self.where("conversion", rows), expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)", found=f"{len(rows):,} such rows", fix="count a conversion as a click too")
+        rows = positions(events["matured_at"] < events["timestamp"])
+        if len(rows):
+            first = events.row(int(rows[0]), named=True)
+            raise TaijiError("A label is known before its event.", where=self.where("matured_at", rows), expected="matured_at at or after timestamp", found=f"{first['matured_at']} before {first['timestamp']}", fix="correct the times; leave matured_at empty for labels known at once")
+        return events

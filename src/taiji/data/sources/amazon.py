@@ -1,0 +1,173 @@
+"""Amazon reviews: a folder of review and metadata JSON lines, or a folder with interactions.csv and items.jsonl."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.data.schema import LEVELS, Tables
+from taiji.data.sources.files import JSON_LINES, json_lines, kind_of, read_table
+from taiji.data.sources.ratings import from_ratings
+from taiji.errors import TaijiError
+from taiji.progress import track
+
+PREPARED = ("interactions.csv", "items.jsonl")
+NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
+"""Marks of page code that the published metadata holds in place of some titles."""
+PRICE = re.compile(r"^\s*\$?\s*(\d[\d,]*(?:\.\d+)?)\s*$")
+MILLISECONDS = 10**11
+"""A time from here on is in milliseconds (2023 release); before it, in seconds."""
+
+
+def layout(folder: Path) -> str | None:
+    """``"prepared"`` (interactions.csv, items.jsonl), ``"raw"`` (reviews and meta_* JSON lines), or None."""
+    if all((folder / file).is_file() for file in PREPARED):
+        return "prepared"
+    reviews, metadata = _raw_files(folder)
+    return "raw" if reviews and metadata else None
+
+
+def plain_text(value: Any) -> str:
+    """Text without markup: tags, comments, styles and scripts out, entities decoded, white space folded; lists joined."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(filter(None, map(plain_text, value)))
+    if not isinstance(value, str):
+        return ""
+    text = html.unescape(value)
+    text = TAG.sub(" ", UNCLOSED.sub(" ", NO_TEXT.sub(" ", text)))
+    return " ".join(html.unescape(text).split())
+
+
+def levels(categories: Any, brand: str | None) -> list[str | None]:
+    """Three levels: the first categories, with the brand as the deepest (it closes a shorter list, too)."""
+    if isinstance(categories, list) and categories and isinstance(categories[0], list):
+        categories = categories[0]
+    if isinstance(categories, str):
+        categories = [categories]
+    path = [text for text in map(plain_text, categories or []) if text]
+    path = [*path[:2], brand] if brand else path[:3]
+    return [path[place] if place < len(path) else None for place in range(3)]
+
+
+def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+    """Read a folder of Amazon reviews; ratings become exposures as :func:`from_ratings` says.
+
+    Raises:
+        TaijiError: for a folder of neither layout, or a broken file.
+    """
+    found = layout(folder)
+    if found is None:
+        raise TaijiError(
+            "No Amazon layout found.",
+            where=str(folder),
+            expected=f"{' and '.join(PREPARED)}; or review files and meta_* files of JSON lines (.json, .jsonl, .gz too)",
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
+            fix="name the folder that holds both",
+        )
+    ratings, items, notes = _prepared(folder) if found == "prepared" else _raw(folder)
+    notes = ("Category levels are the product's first categories with its brand as the deepest level.", *notes)
+    return from_ratings(ratings, items, None, name=folder.resolve().name, domain="shop", seed=seed, keep_users=users, non_clicks=non_clicks, notes=notes)
+
+
+def _raw_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and kind_of(file) in JSON_LINES) if folder.is_dir() else []
+    metadata = [file for file in files if file.name.lower().startswith("meta")]
+    return [file for file in files if file not in metadata], metadata
+
+
+def _items(rows: Iterable[dict[str, Any]], id_of: Any) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {name: [] for name in ("item_id", "title", *LEVELS, "price", "description")}
+    for row in rows:
+        brand = re.sub(r"^by\s+", "", plain_text(row.get("brand") or row.get("store"))) or None
+        title = plain_text(row.get("title"))
+        if SCRIPT.search(title):
+            title = ""
+        columns["item_id"].append(id_of(row))
+        columns["title"].append(title or "(untitled)")
+        for level, text in zip(LEVELS, levels(row.get("categories") or row.get("category"), brand)):
+            columns[level].append(text)
+        columns["price"].append(_price(row.get("price")))
+        columns["description"].append(plain_text(row.get("description")) or None)
+    texts = dict.fromkeys(("title", *LEVELS, "description"), pl.String)
+    return pl.DataFrame(columns, schema_overrides={**texts, "price": pl.Float64}, strict=False)
+
+
+def _price(value: Any) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    found = PRICE.match(value) if isinstance(value, str) else None
+    return float(found[1].replace(",", "")) if found else None
+
+
+def _need(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
+    """The first of several keys that the row has."""
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise TaijiError("A key is missing.", where=f"{path}, object {number}", expected=" or ".join(names), found=", ".join(sorted(row)) or "an empty object")
+
+
+def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    path = folder / PREPARED[0]
+    ratings = read_table(path, {"user_id": "text", "pos": "integer", "item_id": "integer", "rating": "number", "timestamp": "integer"})
+    _ascending(ratings, path)
+    items_path = folder / PREPARED[1]
+    rows = list(json_lines(items_path))
+    numbers = {id(row): number for number, row in enumerate(rows, start=1)}
+    items = _items(rows, lambda row: int(_need(items_path, row, numbers[id(row)], "item_id")))
+    ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="s"))
+    return ratings, items, ()
+
+
+def _ascending(ratings: pl.DataFrame, path: Path) -> None:
+    """``pos`` declares each user's order in time: check that the times agree."""
+    numbered = ratings.with_row_index("row").sort("user_id", "pos", maintain_order=True)
+    wrong = numbered.filter(pl.col("timestamp") < pl.col("timestamp").shift(1).over("user_id"))["row"].sort()
+    if len(wrong):
+        from taiji.data.schema import row_list
+
+        raise TaijiError("Times run backwards.", where=f"{path}, column timestamp, {row_list(wrong)}", expected="timestamps that do not fall along pos within a user", found=f"{len(wrong):,} rows earlier than the row before", fix="correct pos or the timestamps")
+
+
+def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    review_files, metadata_files = _raw_files(folder)
+    columns: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
+    for path in review_files:
+        for number, row in enumerate(track(json_lines(path), f"reading {path.name}"), start=1):
+            columns["user_id"].append(str(_need(path, row, number, "reviewerID", "user_id")))
+            columns["item_id"].append(str(_need(path, row, number, "parent_asin", "asin")))
+            try:
+                columns["rating"].append(float(_need(path, row, number, "overall", "rating")))
+                time = int(_need(path, row, number, "unixReviewTime", "timestamp"))
+            except (TypeError, ValueError) as error:
+                raise TaijiError("A rating or time is no number.", where=f"{path}, object {number}", expected="numbers in overall (rating) and unixReviewTime (timestamp)", found=str(error)) from error
+            columns["timestamp"].append(time * 1000 if time >= MILLISECONDS else time * 1_000_000)
+    ratings = pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64})
+    ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="us"))
+    read = len(ratings)
+    ratings = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
+    notes = [f"{read - len(ratings):,} reviews repeated another of the same user, product and time, and were dropped."] if len(ratings) < read else []
+    wanted, seen = set(ratings["item_id"]), set()
+    rows, repeated = [], 0
+    for path in metadata_files:
+        for number, row in enumerate(track(json_lines(path), f"reading {path.name}"), start=1):
+            asin = str(_need(path, row, number, "parent_asin", "asin"))
+            repeated += asin in seen
+            if asin in wanted and asin not in seen:
+                rows.append(row)
+            seen.add(asin)
+    items = _items(rows, lambda row: str(row.get("parent_asin") or row.get("asin")))
+    if repeated:
+        notes.append(f"{repeated:,} metadata lines repeated a product; the first of each was kept.")
+    known = ratings["item_id"].is_in(items["item_id"].implode())
+    if not known.all():
+        notes.append(f"{(~known).sum():,} reviews of products without metadata were dropped.")
+    return ratings.filter(known), items, tuple(notes)

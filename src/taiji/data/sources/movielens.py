@@ -1,0 +1,142 @@
+"""MovieLens in every layout it was published in: 100k, 1m (10m), latest and 20m/25m/32m folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars as pl
+
+from taiji.data.schema import LEVELS, Tables
+from taiji.data.sources.files import existing, read_table, unreadable
+from taiji.data.sources.ratings import from_ratings
+from taiji.errors import TaijiError
+
+LAYOUTS = {"100k": ("u.data", "u.item"), "1m": ("ratings.dat", "movies.dat"), "csv": ("ratings.csv", "movies.csv")}
+GENDERS = {"M": "male", "F": "female"}
+AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}
+OCCUPATIONS = (
+    "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service", "doctor/health care",
+    "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer", "retired", "sales/marketing", "scientist",
+    "self-employed", "technician/engineer", "tradesman/craftsman", "unemployed", "writer",
+)  # fmt: skip
+GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
+    "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+ARTICLE = re.compile(r"^(.+?), (The|A|An|La|Le|Les|L'|Il|El|Los|Las|Der|Die|Das)(?= \(|$)")
+NO_GENRE = ("", "unknown", "(no genres listed)")
+
+
+def layout(folder: Path) -> str | None:
+    """Which layout a folder has: ``"100k"``, ``"1m"``, ``"csv"``, or None."""
+    return next((name for name, files in LAYOUTS.items() if all((folder / file).is_file() for file in files)), None)
+
+
+def readable_title(title: str) -> str:
+    """``Matrix, The (1999)`` → ``The Matrix (1999)``; the year stays."""
+    found = ARTICLE.match(title.strip())
+    if not found:
+        return title.strip()
+    article = found[2] if found[2].endswith("'") else found[2] + " "
+    return article + found[1] + title.strip()[found.end() :]
+
+
+def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+    """Read a MovieLens folder; category levels are a film's first three genres (in the file's order, not a hierarchy).
+
+    Raises:
+        TaijiError: for a folder of none of the layouts, or a broken file.
+    """
+    found = layout(folder)
+    if found is None:
+        raise TaijiError(
+            "No MovieLens layout found.",
+            where=str(folder),
+            expected="; or ".join(" and ".join(files) for files in LAYOUTS.values()),
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
+            fix="name the unpacked folder",
+        )
+    ratings, films, profiles = {"100k": _read_100k, "1m": _read_1m, "csv": _read_csv}[found](folder)
+    films = films.with_columns(pl.col("title").map_elements(readable_title, return_dtype=pl.String))
+    note = "Category levels are the first three genres of a film, in the file's order; they are no hierarchy."
+    return from_ratings(ratings, films, profiles, name=folder.resolve().name, domain="films", seed=seed, keep_users=users, non_clicks=non_clicks, notes=(note,))
+
+
+Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
+
+
+def _ratings(frame: pl.DataFrame) -> pl.DataFrame:
+    frame.columns = ["user_id", "item_id", "rating", "timestamp"]
+    return frame.with_columns(pl.from_epoch("timestamp", time_unit="s"))
+
+
+def _films(item_ids: list[int], titles: list[str], genres: list[list[str]]) -> pl.DataFrame:
+    named = [[genre for genre in film if genre not in NO_GENRE] for film in genres]
+    levels = {level: [film[place] if place < len(film) else None for film in named] for place, level in enumerate(LEVELS)}
+    return pl.DataFrame({"item_id": item_ids, "title": titles, **levels}, schema_overrides={"item_id": pl.Int64, "title": pl.String, **dict.fromkeys(LEVELS, pl.String)})
+
+
+def _read_csv(folder: Path) -> Frames:
+    ratings = read_table(folder / "ratings.csv", {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"})
+    films = read_table(folder / "movies.csv", {"movieId": "integer", "title": "text", "genres": "text"})
+    genres = [(text or "").split("|") for text in films["genres"].to_list()]
+    return _ratings(ratings), _films(films["movieId"].to_list(), films["title"].to_list(), genres), None
+
+
+def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
+    """Fields of a small file without a header, UTF-8 or Latin-1."""
+    existing(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    rows = [line.split(separator) for line in text.splitlines()]
+    for number, row in enumerate(rows, start=1):
+        if row != [""] and (len(row) < width or not row[0].isdigit()):
+            raise TaijiError("A line is not what it should be.", where=f"{path}, line {number}", expected=f"at least {width} fields separated by {separator!r}, the first a number", found=repr(separator.join(row)[:60]))
+    return [row for row in rows if row != [""]]
+
+
+def _read_1m(folder: Path) -> Frames:
+    # "::" read as ":" leaves an empty column after every field; ratings hold numbers alone, so no field has a colon.
+    columns = ["userId", "_1", "movieId", "_2", "rating", "_3", "timestamp"]
+    kinds: dict[str, str | None] = {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    ratings = read_table(folder / "ratings.dat", kinds, separator=":", header=columns)
+    films = _lines(folder / "movies.dat", "::", 3)
+    profiles = None
+    if (folder / "users.dat").is_file():
+        people = _lines(folder / "users.dat", "::", 5)
+        profiles = pl.DataFrame(
+            {
+                "user_id": [int(row[0]) for row in people],
+                "gender": [GENDERS.get(row[1]) for row in people],
+                "age": [AGES.get(int(row[2])) for row in people],
+                "occupation": [OCCUPATIONS[int(row[3])] for row in people],
+            }
+        )
+    return _ratings(ratings), _films([int(row[0]) for row in films], [row[1] for row in films], [row[2].split("|") for row in films]), profiles
+
+
+def _read_100k(folder: Path) -> Frames:
+    columns = ["userId", "movieId", "rating", "timestamp"]
+    kinds: dict[str, str | None] = {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    ratings = read_table(folder / "u.data", kinds, separator="\t", header=columns)
+    films = _lines(folder / "u.item", "|", 5 + len(GENRES_100K))
+    genres = [[genre for genre, flag in zip(GENRES_100K, row[5:]) if flag == "1"] for row in films]
+    profiles = None
+    if (folder / "u.user").is_file():
+        people = _lines(folder / "u.user", "|", 4)
+        profiles = pl.DataFrame(
+            {
+                "user_id": [int(row[0]) for row in people],
+                "gender": [GENDERS.get(row[2]) for row in people],
+                "age": [row[1] for row in people],
+                "occupation": [row[3] for row in people],
+            }
+        )
+    return _ratings(ratings), _films([int(row[0]) for row in films], [row[1] for row in films], genres), profiles

@@ -1,0 +1,115 @@
+"""From ratings to exposures: rated = click, a high rating = conversion, non-clicks from what was popular at the time."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from taiji.data.dataset import dense
+from taiji.data.sampling import popular_non_clicks, sample_users
+from taiji.data.schema import Tables
+from taiji.data.settings import Domain
+
+WINDOW = 20_000
+"""Strictly earlier interactions whose items count as popular."""
+LIKED = 4.0
+NON_CLICKS = 4
+
+
+def from_ratings(
+    ratings: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame | None,
+    *,
+    name: str,
+    domain: Domain,
+    seed: int,
+    keep_users: int | None = None,
+    non_clicks: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> Tables:
+    """Tables from ratings: every rating is an exposure with a click, converted when the rating is at least 4, known at once.
+
+    Args:
+        ratings: ``user_id``, ``item_id``, ``timestamp`` (Datetime), ``rating``; ratings of one instant in their true order.
+        items: as in :class:`Tables`; the whole catalogue, or with ``keep_users`` what is left of it.
+        users: as in :class:`Tables`; None takes the ids alone.
+        name, domain, notes: as in :class:`Tables`.
+        seed: of every choice.
+        keep_users: see :func:`sample_users`; popularity always comes from all users.
+        non_clicks: sampled per rating, at most; default 4.
+    """
+    non_clicks = NON_CLICKS if non_clicks is None else non_clicks
+    events = ratings.select(
+        "user_id",
+        "item_id",
+        pl.col("timestamp").cast(pl.Datetime("us")),
+        pl.lit(True).alias("exposed"),
+        pl.lit(1, pl.Int8).alias("click"),
+        (pl.col("rating") >= LIKED).cast(pl.Int8).alias("conversion"),
+        pl.col("timestamp").cast(pl.Datetime("us")).alias("matured_at"),
+    )
+    events, items, users, made = with_non_clicks(events, items, users, per_row=non_clicks, seed=seed, keep_users=keep_users)
+    said = ("Ratings stand for behaviour: rated = click, a rating of at least 4 = conversion, known at once.", *made)
+    return Tables(items, users, events, name, domain, (*notes, *said))
+
+
+def with_non_clicks(
+    events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame | None, *, per_row: int, seed: int, keep_users: int | None
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    """Keep a sample of the users and put sampled non-clicks beside every click.
+
+    A click stands at a random place among its non-clicks, so that no order of rows tells them apart.
+
+    Returns:
+        events, items, users, and notes on what was done.
+    """
+    notes: list[str] = []
+    events = events.sort("timestamp", maintain_order=True)
+    if users is None:
+        users = events.select("user_id").unique().sort("user_id")
+    kept = sample_users(events, keep_users, seed)
+    keep = events["user_id"].is_in(kept.implode()) if keep_users is not None else None
+    clicks = events["click"] == 1
+    if per_row:
+        source = events.filter(clicks)
+        catalogue = items["item_id"]
+        rows, drawn, shuffles = popular_non_clicks(
+            dense(source["user_id"], users["user_id"]).to_numpy().astype(np.int64),
+            dense(source["item_id"], catalogue).to_numpy().astype(np.int64),
+            source["timestamp"].dt.epoch("us").to_numpy(),
+            per_row,
+            seed,
+            window=WINDOW,
+            keep=None if keep is None else keep.filter(clicks).to_numpy(),
+        )
+        places = clicks.arg_true().to_numpy()
+        ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        sampled = source[rows].with_columns(
+            catalogue.gather(drawn).alias("item_id"),
+            pl.lit(True).alias("exposed"),
+            pl.lit(0, pl.Int8).alias("click"),
+            pl.lit(0, pl.Int8).alias("conversion"),
+            pl.Series("_row", places[rows], pl.Int64),
+            pl.Series("_place", shuffles[rows, ranks]),
+        )
+        if "price" in sampled.columns:
+            sampled = sampled.with_columns(pl.lit(None, pl.Float64).alias("price"))
+        own = np.zeros(len(events))
+        own[places] = shuffles[:, per_row]
+        events = (
+            pl.concat([events.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("_row"), pl.Series("_place", own)), sampled])
+            .sort("_row", "_place", maintain_order=True)
+            .unique(["user_id", "item_id", "timestamp", "click"], keep="first", maintain_order=True)
+            .drop("_row", "_place")
+        )
+        notes.append(
+            f"Exposures without a click are sampled, not observed: up to {per_row} beside each click, drawn by popularity among the last "
+            f"{WINDOW:,} strictly earlier interactions, never an item the user had touched by then (seed {seed})."
+        )
+    if keep_users is not None:
+        notes.append(f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue is what they met.")
+        events = events.filter(pl.col("user_id").is_in(kept.implode()))
+        users = users.filter(pl.col("user_id").is_in(kept.implode()))
+        items = items.filter(pl.col("item_id").is_in(events["item_id"].unique().implode()))
+    return events, items, users, tuple(notes)

@@ -1,0 +1,88 @@
+"""The split by global time, and the exposures of a period with labels that had matured by its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.data.settings import SplitSettings
+from taiji.errors import TaijiError
+
+PERIODS = ("reward", "llm", "ranker", "test")
+DEFAULT = SplitSettings()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Four consecutive periods of time.
+
+    Attributes:
+        bounds: five ascending times (microseconds since the epoch); period k is ``[bounds[k], bounds[k + 1])``.
+    """
+
+    bounds: tuple[int, int, int, int, int]
+
+    def interval(self, period: str) -> tuple[int, int]:
+        """``(start, end)`` of a period, half-open.
+
+        Raises:
+            TaijiError: for a name that is none of :data:`PERIODS`.
+        """
+        if period not in PERIODS:
+            raise TaijiError("Unknown period.", expected=" | ".join(PERIODS), found=period)
+        place = PERIODS.index(period)
+        return self.bounds[place], self.bounds[place + 1]
+
+
+def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DEFAULT) -> Split:
+    """Cut the log at global times so that each period holds its share of the interactions.
+
+    Interactions of one instant are never torn apart, so shares are as near as the clock allows.
+
+    Raises:
+        TaijiError: when the log is too short or too lumpy for four periods that are not empty.
+    """
+    shares = fractions.fractions if isinstance(fractions, SplitSettings) else SplitSettings(fractions=tuple(fractions)).fractions  # type: ignore[arg-type]
+    times = np.sort(dataset.history.times)
+    if not len(times):
+        raise TaijiError("The log has no interaction to split.", where=f"data {dataset.name}", expected="events with click 1", found="none")
+    places = np.ceil(np.cumsum(shares[:3]) * len(times) - 1e-9).astype(int)
+    cuts = [int(times[min(place, len(times) - 1)]) for place in places]
+    first, last = dataset.events["time"][0], dataset.events["time"][-1]
+    bounds = (int(first), *cuts, int(last) + 1)
+    if any(a >= b for a, b in pairwise(bounds)) or cuts[0] <= times[0]:
+        raise TaijiError(
+            "The log cannot be split by time into four periods.",
+            where=f"data {dataset.name}",
+            expected="enough different times for fractions " + ", ".join(f"{share:g}" for share in shares),
+            found=f"{len(times):,} interactions at {len(np.unique(times)):,} different times",
+            fix="bring a longer log, or choose other fractions",
+        )
+    return Split(bounds)  # type: ignore[arg-type]
+
+
+def exposures(dataset: Dataset, split: Split, period: str) -> pl.DataFrame:
+    """Exposed rows of a period: ``event, user, item, time, click, conversion, price``.
+
+    ``conversion`` is null unless it had matured strictly before the period's end: nobody could have trained on it.
+    """
+    start, end = split.interval(period)
+    return dataset.events.filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end)).select(
+        "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"), "price"
+    )
+
+
+def fingerprint(examples: pl.DataFrame) -> str:
+    """SHA-256 over the sorted (``user_id``, ``as_of``, ``target_id``) of examples: equal when the examples are the same, in any order."""
+    rows = sorted(examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows())
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
