@@ -1,0 +1,80 @@
+"""The catalogue as vectors: where an answer's embedding lands, and how far down its list the true item stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.reasoning.prompts import item_line
+
+if TYPE_CHECKING:
+    from taiji.data.dataset import Dataset
+    from taiji.language.embed import Embedder
+
+Array = NDArray[Any]
+SAME = 1e-6
+"""Similarities this close are a tie: sums in another order differ by less."""
+BLOCK = 8_000_000
+"""Similarities held at once."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where queries landed, each array (E,).
+
+    Attributes:
+        item: nearest catalogue item; among items of the same text the one most interacted with.
+        similarity: cosine to it.
+        above: items strictly nearer than the target.
+        tied: items exactly as near as the target, itself included.
+    """
+
+    item: Array
+    similarity: Array
+    above: Array
+    tied: Array
+
+
+class Catalogue:
+    """Every item's text embedded once; items of the same text share a row.
+
+    Args:
+        dataset: items and history.
+        embedder: encodes the item lines.
+        as_of: interactions before this time decide which item stands for a text that several items have.
+    """
+
+    def __init__(self, dataset: Dataset, embedder: Embedder, as_of: int) -> None:
+        lines = [item_line(dataset, item) for item in range(dataset.n_items)]
+        numbers: dict[str, int] = {}
+        self._text = np.array([numbers.setdefault(line, len(numbers)) for line in lines], dtype=np.int64)
+        self._vectors = np.asarray(embedder.encode(list(numbers)), dtype=np.float32)
+        self._copies = np.bincount(self._text, minlength=len(numbers))
+        past = np.asarray(dataset.history.items)[np.asarray(dataset.history.times) < as_of]
+        counts = np.bincount(past, minlength=dataset.n_items)
+        order = np.lexsort((-np.arange(dataset.n_items), counts))  # ascending: the last write wins
+        self._first = np.zeros(len(numbers), dtype=np.int64)
+        self._first[self._text[order]] = order
+
+    @property
+    def vectors(self) -> Array:
+        """(n_items, d) a row per item."""
+        return self._vectors[self._text]
+
+    def search(self, queries: Array, targets: Array) -> Found:
+        """Nearest item of each query (E, d), and where the targets (E,) stand; exact search."""
+        size, total = max(1, BLOCK // max(len(self._vectors), 1)), len(queries)
+        item, above, tied = (np.zeros(total, dtype=np.int64) for _ in range(3))
+        similarity = np.zeros(total, dtype=np.float64)
+        for start in range(0, total, size):
+            part = slice(start, start + size)
+            near = queries[part].astype(np.float32) @ self._vectors.T
+            best = near.argmax(axis=1)
+            item[part], similarity[part] = self._first[best], near.max(axis=1)
+            own = near[np.arange(len(near)), self._text[targets[part]]][:, None]
+            above[part] = (near > own + SAME) @ self._copies
+            tied[part] = (np.abs(near - own) <= SAME) @ self._copies
+        return Found(item, similarity, above, tied)

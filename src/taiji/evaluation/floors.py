@@ -1,0 +1,174 @@
+"""What needs no language model: the floors an answer must beat, all from before the example's moment.
+
+``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
+``favourite category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
+stood near the user's latest ones in anybody's history, later ones counting more; ``mean history``: the mean of the
+embeddings of the user's latest items, in place of an answer's embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from taiji.data.dataset import Dataset
+
+Array = NDArray[Any]
+LATEST = 50
+"""Interactions of a user that the floors look at, as many as a prompt shows."""
+SEED_ITEMS = 20
+"""Latest items whose neighbours are counted."""
+REACH = 3
+"""Neighbours in a history: this many places apart at most."""
+DECAY = 0.9
+"""Weight of the r-th latest item: DECAY ** r."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a floor proposes for each example.
+
+    Args:
+        name: shown in the report.
+        items: (E, K) item numbers, best first, padded with −1; or None if it names no items.
+        levels: (E, 3) category levels it claims (object array of str or None).
+    """
+
+    name: str
+    items: Array | None
+    levels: Array
+
+
+def item_levels(dataset: Dataset) -> Array:
+    """Category levels (n_items, 3) of every item, as str or None."""
+    return dataset.items.select("category_l1", "category_l2", "category_l3").to_numpy().astype(object)
+
+
+def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
+    """The floors that propose items or categories; see :func:`history_means` for the one that proposes a vector.
+
+    Args:
+        dataset: history and items.
+        examples: ``user, as_of``; nothing at or after ``as_of`` is read for a row.
+        size: items proposed.
+        new_only: leave out what the user already had, as targets are new (not from ``own favourite``, whose point it is).
+    """
+    levels = item_levels(dataset)
+    histories = _histories(dataset, examples)
+    seen = histories if new_only else None
+    popular = popularity(dataset, examples, size, seen)
+    near = co_occurrence(dataset, examples, histories, size, seen)
+    own = np.full((len(examples), 1), -1, dtype=np.int64)
+    categories = np.full((len(examples), 3), None, dtype=object)
+    for row, items in enumerate(histories):
+        if len(items):
+            own[row, 0] = _most_frequent(items)
+            for level in range(3):
+                named = [name for name in levels[items, level] if name is not None]
+                categories[row, level] = _most_frequent(named) if named else None
+    return [
+        Floor("popularity", popular, _levels_of(levels, popular)),
+        Floor("own favourite", own, _levels_of(levels, own)),
+        Floor("favourite category", None, categories),
+        Floor("co-occurrence", near, _levels_of(levels, near)),
+    ]
+
+
+def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
+    """Most frequent items before each example's moment, (E, size) item numbers, ties by item number."""
+    clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
+    times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
+    as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0
+    best = np.full((len(examples), size), -1, dtype=np.int64)
+    for row in np.argsort(as_of, kind="stable"):
+        until = int(np.searchsorted(times, as_of[row], side="left"))
+        counts += np.bincount(items[done:until], minlength=dataset.n_items)
+        done = until
+        best[row] = _top(counts, size, None if seen is None else seen[row])
+    return best
+
+
+def co_occurrence(dataset: Dataset, examples: pl.DataFrame, histories: list[Array], size: int, seen: list[Array] | None = None) -> Array:
+    """Items that stood within ``REACH`` places of the user's latest items, in histories before the moment, (E, size)."""
+    as_of = examples["as_of"].to_numpy()
+    wanted = np.zeros(dataset.n_items, dtype=bool)
+    for items in histories:
+        wanted[items[:SEED_ITEMS]] = True
+    seeds, others, times = _pairs(dataset, wanted, int(as_of.max(initial=0)))
+    first = np.searchsorted(seeds, np.arange(dataset.n_items + 1))
+    best = np.full((len(examples), size), -1, dtype=np.int64)
+    for row, items in enumerate(histories):
+        scores = np.zeros(dataset.n_items)
+        for rank, item in enumerate(items[:SEED_ITEMS]):
+            start, end = first[item], first[item + 1]
+            end = start + int(np.searchsorted(times[start:end], as_of[row], side="left"))
+            np.add.at(scores, others[start:end], DECAY**rank)
+        best[row] = _top(scores, size, None if seen is None else seen[row])
+    return best
+
+
+def history_means(dataset: Dataset, examples: pl.DataFrame, vectors: Array) -> Array:
+    """Normalised mean (E, d) of the item vectors (n_items, d) of each example's latest interactions; zero without any."""
+    items, _ = dataset.history.before_batch(examples["user"].to_numpy(), examples["as_of"].to_numpy(), LATEST)
+    there = items >= 0
+    means = np.zeros((len(examples), vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(examples), 512):
+        part = slice(start, start + 512)
+        means[part] = (vectors[np.maximum(items[part], 0)] * there[part, :, None]).sum(axis=1)
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, Array]:
+    """Neighbours (seed, other, time known) in all histories for the wanted seeds, sorted by seed, then time."""
+    history = dataset.history
+    items, times = np.asarray(history.items, dtype=np.int64), np.asarray(history.times)
+    owner = np.repeat(np.arange(len(history.offsets) - 1), np.diff(history.offsets))
+    parts = []
+    for gap in range(1, REACH + 1):
+        older, newer = items[:-gap], items[gap:]
+        valid = (owner[:-gap] == owner[gap:]) & (times[gap:] < until) & (older != newer)
+        for seed, other in ((older, newer), (newer, older)):
+            use = valid & wanted[seed]
+            parts.append((seed[use], other[use], times[gap:][use]))  # a pair is known once its later event happened
+    seeds, others, known = (np.concatenate(column) for column in zip(*parts))
+    order = np.lexsort((known, seeds))
+    return seeds[order], others[order], known[order]
+
+
+def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
+    """All items of each example's user before its moment, newest first."""
+    longest = int(np.diff(dataset.history.offsets).max(initial=0))
+    return [np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64) for user, as_of in zip(examples["user"], examples["as_of"])]
+
+
+def _most_frequent(values: Any) -> Any:
+    """The most frequent value, among equals the one met first (newest)."""
+    counts: dict[Any, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return max(counts, key=lambda value: counts[value])
+
+
+def _top(scores: Array, size: int, seen: Array | None) -> Array:
+    """The best ``size`` items with a positive score, ties by item number, padded with −1."""
+    scores = scores.astype(np.float64)
+    if seen is not None:
+        scores[seen] = 0
+    there = np.flatnonzero(scores > 0)
+    if len(there) > size:
+        least = np.partition(scores[there], len(there) - size)[len(there) - size]
+        there = there[scores[there] >= least]
+    chosen = there[np.lexsort((there, -scores[there]))[:size]]
+    return np.pad(chosen, (0, size - len(chosen)), constant_values=-1)
+
+
+def _levels_of(levels: Array, items: Array) -> Array:
+    claimed = np.full((len(items), 3), None, dtype=object)
+    there = items[:, 0] >= 0
+    claimed[there] = levels[items[there, 0]]
+    return claimed

@@ -1,0 +1,204 @@
+"""``metrics.json``: what a run found, its schema, and its table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taiji.errors import TaijiError
+
+
+class _Open(BaseModel):
+    """Named keys are checked; further ones are allowed, so that later rooms can add theirs."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class SplitSummary(_Open):
+    """The split by time: ``dates`` period → [first, last] as ISO dates, ``rows`` what → count."""
+
+    fingerprint: str
+    dates: dict[str, tuple[str, str]]
+    rows: dict[str, int]
+
+
+class RationaleSummary(_Open):
+    """Rationales written and kept, the frozen threshold, and optionally ``reasons`` rejected → count."""
+
+    written: int
+    kept: int
+    threshold: float | None
+    reasons: dict[str, int] = {}
+    perplexities: list[float] = []
+
+
+class Difference(_Open):
+    """A paired difference against another row of the same metric and group."""
+
+    against: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Figure(_Open):
+    """One metric of one arm with its interval."""
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    difference: Difference | None = None
+
+
+class ModelFigure(Figure):
+    """A figure of a language model, a floor or the ceiling."""
+
+    model: str
+    kind: Literal["model", "floor", "ceiling"] = "model"
+
+
+class RankerFigure(Figure):
+    """A figure of a ranker with some features, over a group of exposures."""
+
+    features: str
+    group: str = "all"
+
+
+class Step(_Open):
+    """One update of the alignment."""
+
+    step: int
+    weights: dict[str, float | None]
+    rewards: dict[str, float | None]
+
+
+class AlignmentSummary(_Open):
+    """The rule that set the objective weights, and every step's weights and mean rewards."""
+
+    rule: str
+    steps: list[Step]
+
+
+class RunMetrics(_Open):
+    """The whole of ``metrics.json``."""
+
+    name: str = "run"
+    data: str = ""
+    notes: list[str] = []
+    split: SplitSummary
+    rationales: RationaleSummary
+    llm: list[ModelFigure]
+    alignment: AlignmentSummary
+    ranking: list[RankerFigure]
+    seconds: dict[str, float]
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
+    """Parse a ``metrics.json`` dict.
+
+    Raises:
+        TaijiError: naming each key that is missing or of another form.
+    """
+    try:
+        return RunMetrics.model_validate(metrics)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
+        raise TaijiError("The metrics do not have the form of metrics.json.", where="metrics.json", found="; ".join(problems), fix="make the report with the version that made the run") from error
+
+
+def verdict(difference: Difference, goal: str = "high") -> str:
+    """What a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
+    if difference.low is None or difference.high is None:
+        return "too few users to tell"
+    if difference.low <= 0 <= difference.high:
+        return "interval includes zero"
+    if goal == "one":
+        return "different"
+    return "better" if (difference.low > 0) == (goal == "high") else "worse"
+
+
+def goal_of(metric: str) -> str:
+    """Where a metric should go: ``high``, ``low`` or ``one``."""
+    if metric.endswith(("log_loss", "grounding_low")):
+        return "low"
+    return "one" if metric.endswith("calibration") else "high"
+
+
+def figure_text(figure: Figure | Difference, *, signed: bool = False) -> str:
+    """``0.512 [0.498, 0.527]``; as many digits as the interval deserves."""
+    if figure.value is None:
+        return "–"
+    width = abs(figure.high - figure.low) if figure.low is not None and figure.high is not None else abs(figure.value)
+    digits = 4 if width >= 0.002 or width == 0 else 6
+    sign = "+" if signed else ""
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:{sign}.{digits}f}"
+    return f"{figure.value:{sign}.{digits}f} [{figure.low:{sign}.{digits}f}, {figure.high:{sign}.{digits}f}]"
+
+
+def print_summary(metrics: Mapping[str, Any]) -> None:
+    """Print the run's result: answers against floors, rankers with paired differences, time a stage."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    run, console = check_metrics(metrics), Console()
+    kept = f"{run.rationales.kept} of {run.rationales.written} rationales kept"
+    limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
+    console.print(f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}")
+
+    def table(title: str, columns: Sequence[str]) -> Table:
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
+        for number, column in enumerate(columns):
+            grid.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        return grid
+
+    shown = [m for m in ("category_l1", "category_l2", "category_l3", "hit@100", "ctcvr", "format") if any(f.metric == m for f in run.llm)]
+    answers = table("Answers (95 % intervals over users)", ["", *shown])
+    for model in dict.fromkeys(figure.model for figure in run.llm):
+        cells = {f.metric: f for f in run.llm if f.model == model}
+        kind = next(f.kind for f in run.llm if f.model == model)
+        label = model if kind == "model" else f"[dim]{kind}: {model}[/dim]"
+        answers.add_row(label, *(_cell(cells.get(metric)) for metric in shown))
+    if run.llm:
+        console.print(answers)
+    for group in dict.fromkeys(figure.group for figure in run.ranking):
+        figures = [f for f in run.ranking if f.group == group]
+        wanted = [m for m in ("click auc", "click user_auc", "click ndcg@10", "click log_loss", "ctcvr auc") if any(f.metric == m for f in figures)]
+        rankers = table(f"Rankers, {group} exposures", ["features", *wanted])
+        for arm in dict.fromkeys(f.features for f in figures):
+            cells_of = {f.metric: f for f in figures if f.features == arm}
+            rankers.add_row(arm, *(_cell(cells_of.get(metric)) for metric in wanted))
+        console.print(rankers)
+    for line in findings(run):
+        console.print(f"  {line}")
+    console.print("[dim]seconds: " + ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items()) + f"; total {sum(run.seconds.values()):,.0f}[/dim]")
+
+
+def findings(run: RunMetrics) -> list[str]:
+    """One plain sentence for each comparison that matters, including those that show nothing."""
+
+    def line(arm: str, metric: str, gap: Difference) -> str:
+        return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
+
+    rankers = [
+        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", f.difference)
+        for f in run.ranking
+        if f.metric == "click auc" and f.difference and f.group in ("all", "sparse")
+    ]
+    return rankers + [line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference]
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None or figure.value is None:
+        return "–"
+    text = figure_text(figure).replace(" [", "\n[dim]\\[", 1)
+    text = text + "[/dim]" if "[dim]" in text else text
+    if figure.difference and verdict(figure.difference, goal_of(figure.metric)) in ("better", "worse"):
+        colour = "green" if verdict(figure.difference, goal_of(figure.metric)) == "better" else "red"
+        text = f"[{colour}]" + text.replace("\n", f"[/{colour}]\n", 1)
+    return text
