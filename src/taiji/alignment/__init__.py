@@ -1,0 +1,27 @@
+"""Alignment: GRPO with reward weights that adapt (POPO and its peers), the offline reward environment, token weights.
+
+``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements of TRL's; ``align`` runs one job from prompts to
+a merged model folder. Everything is imported on first use, so that reading settings needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "ParetoGRPOConfig": "trainer_config",
+    "ParetoGRPOTrainer": "trainer",
+    "align": "run",
+    "Environment": "environment",
+    "build_environment": "environment",
+    "semantic_reward": "rewards",
+    "preference_reward": "rewards",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

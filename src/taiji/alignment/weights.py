@@ -1,0 +1,163 @@
+"""Reward weights as pure functions, float64 in and out.
+
+Everything is a function of the Gram matrix G[i, j] = <g_i, g_j> of the rewards' loss gradients, or of reward
+statistics. Source: POPO and POPO-light are Taiji's (arXiv 2606.03866); the robust step, preference steering, the
+covariance form and the minimum-norm check are ours (``docs/alignment.md`` keeps the two apart).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Vector = NDArray[np.float64]
+
+
+def uniform(count: int) -> Vector:
+    """Equal weights, shape (K,)."""
+    return np.full(count, 1.0 / count)
+
+
+def normalised(weights: ArrayLike) -> Vector:
+    """Positive weights (K,) scaled to sum one."""
+    values = np.asarray(weights, dtype=np.float64)
+    return values / values.sum()
+
+
+def log_normalised(log_weights: ArrayLike) -> Vector:
+    """Shift (K,) so that the exponentials sum to one, without overflow."""
+    values = np.asarray(log_weights, dtype=np.float64)
+    values = values - values.max()
+    return values - np.log(np.exp(values).sum())
+
+
+def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
+    """POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
+
+    With a preference p on the simplex the reference becomes K * sum_k p_k g_k (equal p gives the paper's), and the end
+    point of the weights is p instead of 1/K.
+    """
+    gram = np.asarray(gram, dtype=np.float64)
+    count = len(gram)
+    reference = np.ones(count) if preference is None else count * normalised(preference)
+    return np.asarray(gram @ reference)
+
+
+def paper_step(log_weights: ArrayLike, indicators: ArrayLike, rate: float) -> Vector:
+    """The paper's update w_i <- w_i exp(rate * I_i) / Z in log space; ``rate`` is its eta / mu."""
+    return log_normalised(np.asarray(log_weights, dtype=np.float64) + rate * np.asarray(indicators, dtype=np.float64))
+
+
+def robust_step(
+    log_weights: ArrayLike,
+    indicators: ArrayLike,
+    scale: float,
+    *,
+    rate: float = 0.1,
+    clip: float = 0.2,
+    floor: float = 0.05,
+    preference: ArrayLike | None = None,
+) -> Vector:
+    """Delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
+
+    ``scale`` is one common scalar (an average squared gradient norm): dividing each reward by its own norm would freeze
+    the weights at K = 2. The mean is taken out before clipping (it cancels in the softmax; left in, strongly
+    aligned rewards would all be clipped to the same value). A scale of zero means no gradient: nothing moves.
+    """
+    log_weights = np.asarray(log_weights, dtype=np.float64)
+    if not scale > 0:
+        return log_weights
+    indicators = np.asarray(indicators, dtype=np.float64)
+    step = np.clip(rate * (indicators - indicators.mean()) / scale, -clip, clip)
+    weights = np.exp(log_normalised(log_weights + step))
+    target = uniform(len(weights)) if preference is None else normalised(preference)
+    return np.asarray(np.log((1 - floor) * weights + floor * target))
+
+
+def coefficient_of_variation(rewards: ArrayLike, previous: ArrayLike, epsilon: float = 1e-8) -> Vector:
+    """POPO-light: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
+
+    Invariant to scaling a reward, *not* to shifting it. NaN rewards are left out; a reward with fewer than two values
+    counts as one that tells nothing apart. Where no reward tells anything apart, the previous weights stay.
+    """
+    mean, deviation = moments(rewards)
+    spread = np.where(np.isfinite(deviation), deviation, 0.0) / (np.abs(np.nan_to_num(mean)) + epsilon)
+    spread[np.nan_to_num(deviation) < 1e-12] = 0.0
+    return normalised(spread) if spread.sum() > 0 else np.asarray(previous, dtype=np.float64)
+
+
+def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
+    """Mean and standard deviation (population) of each column of (N, K), NaN left out; NaN where nothing is left."""
+    values = np.asarray(rewards, dtype=np.float64)
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(finite, values, 0.0).sum(axis=0) / count
+        deviation = np.sqrt((np.where(finite, values - mean, 0.0) ** 2).sum(axis=0) / count)
+    return mean, np.where(count > 1, deviation, np.nan)
+
+
+def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
+    """Within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
+
+    For a tabular softmax policy in the Fisher metric <g_i, g_j> = Cov(r_i, r_j), so this stands in for the Gram matrix
+    without a backward pass. Unbiased (n - 1); pairs of which one is NaN are left out pairwise.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    values = values.reshape(-1, group, values.shape[1])
+    finite = np.isfinite(values)
+    filled = np.where(finite, values, 0.0)
+    seen = finite.astype(np.float64)
+    pairs = np.einsum("gbi,gbj->gij", seen, seen)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_first = np.einsum("gbi,gbj->gij", filled, seen) / pairs
+        product = np.einsum("gbi,gbj->gij", filled, filled) / pairs
+        covariance = (product - mean_first * mean_first.transpose(0, 2, 1)) * pairs / (pairs - 1)
+    usable = pairs > 1
+    total = np.where(usable, covariance, 0.0).sum(axis=0)
+    return np.asarray(total / np.maximum(usable.sum(axis=0), 1))
+
+
+def min_norm(gram: ArrayLike) -> Vector:
+    """Weights on the simplex of the shortest sum_i w_i g_i (MGDA), exact by enumerating supports (K <= 12).
+
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever rule led there.
+    """
+    gram = np.asarray(gram, dtype=np.float64)
+    count = len(gram)
+    if count > 12:
+        raise ValueError(f"min_norm enumerates 2^K supports: K <= 12, got {count}")
+    best, shortest = uniform(count), np.inf
+    for size in range(1, count + 1):
+        for support in itertools.combinations(range(count), size):
+            block = gram[np.ix_(support, support)]
+            system = np.block([[block, np.ones((size, 1))], [np.ones((1, size)), np.zeros((1, 1))]])
+            part = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0][:size]
+            if part.min() < -1e-12 or abs(part.sum() - 1) > 1e-6:
+                continue
+            weights = np.zeros(count)
+            weights[list(support)] = np.maximum(part, 0.0)
+            weights /= weights.sum()
+            length = float(weights @ gram @ weights)
+            if length < shortest - 1e-15:
+                best, shortest = weights, length
+    return best
+
+
+def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 2.0) -> Vector:
+    """Dynamic weight averaging (Liu et al. 2019, eq. 7) on mean rewards: w proportional to exp(ratio / temperature).
+
+    Deviation: the ratio of consecutive losses becomes earlier / latest mean reward (rewards shall grow), so a reward that
+    grows slowly gets more weight. Means are clamped to at least 1e-3, hence meant for rewards that are not negative.
+    """
+    earlier = np.maximum(np.nan_to_num(np.asarray(earlier, dtype=np.float64)), 1e-3)
+    latest = np.maximum(np.nan_to_num(np.asarray(latest, dtype=np.float64)), 1e-3)
+    return np.exp(log_normalised(np.clip(earlier / latest, 0.1, 10.0) / temperature))
+
+
+def uncertainty_step(log_variances: ArrayLike, losses: ArrayLike, rate: float) -> Vector:
+    """One gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without its halves), s (K,), L (K,) >= 0."""
+    log_variances = np.asarray(log_variances, dtype=np.float64)
+    return np.asarray(log_variances - rate * (1.0 - np.exp(-log_variances) * np.asarray(losses, dtype=np.float64)))
