@@ -1,0 +1,154 @@
+"""Product quantiser: a dense embedding becomes a few small ids (Jégou et al. 2011; taiji.md section 6)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taiji.artifacts import atomic_folder, read_json, value_hash
+from taiji.errors import TaijiError
+from taiji.features.settings import FeatureSettings
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantizer:
+    """Splits a vector into M sub-vectors and names each by its nearest centroid.
+
+    A width that M does not divide is padded with zeros. With fewer training vectors than centroids there are as many
+    centroids as distinct training vectors allow, never an error.
+
+    Attributes:
+        centroids: (M, K, w) float32.
+        dimension: width of the vectors it takes.
+    """
+
+    centroids: np.ndarray
+    dimension: int
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, settings: FeatureSettings | None = None, seed: int = 0) -> ProductQuantizer:
+        """Learn centroids by k-means in each sub-space.
+
+        Args:
+            vectors: (N, d) finite training vectors, N >= 1.
+            settings: slots M, bits, rounds.
+            seed: of the k-means start.
+        """
+        import faiss
+
+        settings = settings or FeatureSettings()
+        vectors = _checked(vectors, None)
+        if not len(vectors):
+            raise TaijiError("There is nothing to fit the quantiser on.", where="features", expected="at least one embedding", found="0 rows")
+        parts = _split(vectors, settings.slots)
+        size = min(2**settings.bits, len(vectors))
+        centroids = np.zeros((settings.slots, size, parts.shape[2]), dtype=np.float32)
+        for slot in range(settings.slots):
+            rows = np.ascontiguousarray(parts[:, slot])
+            distinct = np.unique(rows, axis=0)
+            if len(distinct) <= size:
+                centroids[slot, : len(distinct)] = distinct
+                centroids[slot, len(distinct) :] = distinct[-1]
+                continue
+            means = faiss.Kmeans(rows.shape[1], size, niter=settings.iterations, seed=seed + slot, min_points_per_centroid=1, max_points_per_centroid=1024)
+            means.train(rows)
+            centroids[slot] = means.centroids
+        return cls(centroids, vectors.shape[1])
+
+    @property
+    def slots(self) -> int:
+        """Ids a vector (M)."""
+        return self.centroids.shape[0]
+
+    @property
+    def codes(self) -> int:
+        """Centroids a slot (K)."""
+        return self.centroids.shape[1]
+
+    @property
+    def version(self) -> str:
+        """Hash of the centroids; it travels with every feature row."""
+        return value_hash([self.dimension, self.centroids.shape, self.centroids.tobytes().hex()])[:16]
+
+    def encode(self, vectors: np.ndarray, block: int = 65_536) -> np.ndarray:
+        """Ids of vectors: (N, d) to (N, M) uint16; ties go to the lowest id."""
+        parts = _split(_checked(vectors, self.dimension), self.slots)
+        ids = np.zeros(parts.shape[:2], dtype=np.uint16)
+        norms = (self.centroids.astype(np.float64) ** 2).sum(axis=2)
+        for start in range(0, len(parts), block):
+            for slot in range(self.slots):
+                rows = parts[start : start + block, slot].astype(np.float64)
+                ids[start : start + block, slot] = np.argmin(norms[slot] - 2 * rows @ self.centroids[slot].T.astype(np.float64), axis=1)
+        return ids
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors that ids stand for: (N, M) to (N, d) float32."""
+        ids = np.asarray(ids)
+        parts = self.centroids[np.arange(self.slots)[None, :], ids]
+        return parts.reshape(len(ids), -1)[:, : self.dimension]
+
+    def figures(self, vectors: np.ndarray) -> dict[str, float]:
+        """How well it serves some vectors.
+
+        Returns:
+            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error over the mean squared
+            distance from the mean (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over slots of
+            exp(entropy of the ids); ``collisions``: share of the distinct vectors whose ids another distinct vector has too.
+        """
+        vectors = _checked(vectors, self.dimension)
+        ids = self.encode(vectors)
+        used = [np.unique(ids[:, slot], return_counts=True)[1] for slot in range(self.slots)]
+        entropy = [-float((n / n.sum() * np.log(n / n.sum())).sum()) for n in used]
+        spread = float(((vectors - vectors.mean(axis=0)) ** 2).sum(axis=1).mean())
+        distinct, first = np.unique(vectors, axis=0, return_index=True)
+        _, counts = np.unique(ids[first], axis=0, return_counts=True)
+        error = float(((vectors - self.decode(ids)) ** 2).sum(axis=1).mean())
+        return {
+            "utilisation": sum(len(n) for n in used) / (self.slots * self.codes),
+            "distortion": error / spread if spread > 0 else 0.0,
+            "perplexity": float(np.mean(np.exp(entropy))),
+            "collisions": float(counts[counts > 1].sum() / len(distinct)),
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``quantizer.safetensors`` and ``config.json`` atomically."""
+        from safetensors.numpy import save_file
+
+        with atomic_folder(folder) as temporary:
+            save_file({"centroids": np.ascontiguousarray(self.centroids)}, temporary / "quantizer.safetensors")
+            config = {"format": 1, "dimension": self.dimension, "slots": self.slots, "codes": self.codes, "version": self.version}
+            (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ProductQuantizer:
+        """Read a saved quantiser and check that its content has the version it was saved with."""
+        from safetensors.numpy import load_file
+
+        config = read_json(Path(folder) / "config.json")
+        try:
+            quantizer = cls(load_file(Path(folder) / "quantizer.safetensors")["centroids"], int(config["dimension"]))
+        except Exception as error:
+            raise TaijiError("Could not read the quantiser.", where=f"{folder}/quantizer.safetensors", found=str(error)) from error
+        if quantizer.version != config["version"]:
+            raise TaijiError("The quantiser's content is not what was saved.", where=str(folder), expected=config["version"], found=quantizer.version)
+        return quantizer
+
+
+def _checked(vectors: np.ndarray, dimension: int | None) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or (dimension is not None and vectors.shape[1] != dimension) or not np.isfinite(vectors).all():
+        expected = f"a finite array (N, {dimension if dimension is not None else 'd'})"
+        found = f"shape {vectors.shape}, {int((~np.isfinite(vectors)).sum())} values not finite"
+        raise TaijiError("The embeddings do not fit the quantiser.", where="features", expected=expected, found=found)
+    return vectors
+
+
+def _split(vectors: np.ndarray, slots: int) -> np.ndarray:
+    """(N, d) to (N, M, w), zero-padded."""
+    width = -(-vectors.shape[1] // slots)
+    padded = np.zeros((len(vectors), slots * width), dtype=np.float32)
+    padded[:, : vectors.shape[1]] = vectors
+    return padded.reshape(len(vectors), slots, width)

@@ -1,0 +1,26 @@
+"""Settings of the feature stage."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from taiji.settings import Settings
+
+
+class FeatureSettings(Settings):
+    """How answers become features."""
+
+    slots: PositiveInt = 8
+    """Ids a row: sub-vectors of the product quantiser."""
+    bits: int = Field(default=6, ge=1, le=12)
+    """Bits an id: each sub-vector is one of ``2**bits`` centroids (fewer when there are fewer training vectors)."""
+    iterations: PositiveInt = 25
+    """Rounds of k-means."""
+    neighbour_items: PositiveInt = 100
+    """Most recent interactions of the look-alike user that are kept."""
+    search_block: PositiveInt = 1024
+    """Rows compared at a time when looking for the look-alike; bounds memory, changes no result."""
+    keep_vector: bool = False
+    """Also keep the dense embedding in the table, for rankers that use it directly."""
+    history_mean: PositiveInt = 50
+    """Most recent interactions averaged by the history-mean embedding."""
