@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -128,16 +129,20 @@ def goal_of(metric: str) -> str:
     return "one" if metric.endswith("calibration") else "high"
 
 
-def figure_text(figure: Figure | Difference, *, signed: bool = False) -> str:
-    """``0.512 [0.498, 0.527]``; as many digits as the interval deserves."""
+def digits_for(figures: Sequence[Figure | Difference]) -> int:
+    """Decimals that show two significant places of the typical interval, from 3 to 6."""
+    widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
+    return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
+
+
+def figure_text(figure: Figure | Difference, digits: int | None = None, *, signed: bool = False) -> str:
+    """``0.512 [0.498, 0.527]``, or a dash where there is no value."""
     if figure.value is None:
         return "–"
-    width = abs(figure.high - figure.low) if figure.low is not None and figure.high is not None else abs(figure.value)
-    digits = 4 if width >= 0.002 or width == 0 else 6
-    sign = "+" if signed else ""
+    form = f"{'+' if signed else ''}.{digits_for([figure]) if digits is None else digits}f"
     if figure.low is None or figure.high is None:
-        return f"{figure.value:{sign}.{digits}f}"
-    return f"{figure.value:{sign}.{digits}f} [{figure.low:{sign}.{digits}f}, {figure.high:{sign}.{digits}f}]"
+        return f"{figure.value:{form}}"
+    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]".replace("-", "−")
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
@@ -158,12 +163,13 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         return grid
 
     shown = [m for m in ("category_l1", "category_l2", "category_l3", "hit@100", "ctcvr", "format") if any(f.metric == m for f in run.llm)]
+    places = {metric: digits_for([f for f in [*run.llm, *run.ranking] if f.metric == metric]) for metric in {f.metric for f in [*run.llm, *run.ranking]}}
     answers = table("Answers (95 % intervals over users)", ["", *shown])
     for model in dict.fromkeys(figure.model for figure in run.llm):
         cells = {f.metric: f for f in run.llm if f.model == model}
         kind = next(f.kind for f in run.llm if f.model == model)
         label = model if kind == "model" else f"[dim]{kind}: {model}[/dim]"
-        answers.add_row(label, *(_cell(cells.get(metric)) for metric in shown))
+        answers.add_row(label, *(_cell(cells.get(metric), places[metric]) for metric in shown))
     if run.llm:
         console.print(answers)
     for group in dict.fromkeys(figure.group for figure in run.ranking):
@@ -172,7 +178,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         rankers = table(f"Rankers, {group} exposures", ["features", *wanted])
         for arm in dict.fromkeys(f.features for f in figures):
             cells_of = {f.metric: f for f in figures if f.features == arm}
-            rankers.add_row(arm, *(_cell(cells_of.get(metric)) for metric in wanted))
+            rankers.add_row(arm, *(_cell(cells_of.get(metric), places[metric]) for metric in wanted))
         console.print(rankers)
     for line in findings(run):
         console.print(f"  {line}")
@@ -193,10 +199,10 @@ def findings(run: RunMetrics) -> list[str]:
     return rankers + [line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference]
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: Figure | None, digits: int) -> str:
     if figure is None or figure.value is None:
         return "–"
-    text = figure_text(figure).replace(" [", "\n[dim]\\[", 1)
+    text = figure_text(figure, digits).replace(" [", "\n[dim]\\[", 1)
     text = text + "[/dim]" if "[dim]" in text else text
     if figure.difference and verdict(figure.difference, goal_of(figure.metric)) in ("better", "worse"):
         colour = "green" if verdict(figure.difference, goal_of(figure.metric)) == "better" else "red"
