@@ -1,7 +1,7 @@
 import numpy as np
+from tests.features.conftest import at, log
 
 from taiji.features.history_mean import history_mean
-from tests.features.conftest import at, log
 
 
 def test_mean_of_the_last_interactions_before(clicks):

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.features.conftest import at, log
 
 from taiji.errors import TaijiError
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 from taiji.features.table import SCHEMA, build_table, export_table, figures, join_features
-from tests.features.conftest import at, log
 
 QUANTIZER = ProductQuantizer.fit(np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), FeatureSettings(slots=3, bits=3))
 

@@ -1,0 +1,122 @@
+"""The multi-task ranker: embeddings, numeric features, target attention, text features, click and conversion heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from taiji.ranking.attention import TargetAttention
+from taiji.ranking.settings import RankerSettings
+from taiji.ranking.text import SelectAlign, text_module
+from taiji.ranking.towers import tower
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes the data decides: vocabulary lengths, numeric features, and the layout of the feature columns."""
+
+    users: int
+    items: int
+    levels: tuple[int, int, int]
+    profile: int
+    profile_columns: int
+    numeric: int
+    id_slots: int
+    id_codes: int
+    vector_width: int
+    neighbour: bool
+
+
+class RankerModel(nn.Module):
+    """Logits of click and of conversion given a click.
+
+    CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al. 2018, eq. 1–2).
+    Numeric features are encoded piecewise linearly by quantiles (Gorishniy et al. 2022, "On Embeddings for Numerical
+    Features", eq. 1). Item and user embeddings are sparse: a step touches only the rows of its batch.
+    """
+
+    edges: torch.Tensor
+
+    def __init__(self, sizes: Sizes, settings: RankerSettings) -> None:
+        super().__init__()
+        width = self.width = settings.dimension
+        self.sizes, self.settings = sizes, settings
+        self.user_embedding = nn.Embedding(sizes.users, width, sparse=True)
+        self.item_embedding = nn.Embedding(sizes.items, width, sparse=True)
+        self.level_embeddings = nn.ModuleList(nn.Embedding(size, width) for size in sizes.levels)
+        self.profile_embedding = nn.Embedding(sizes.profile, width)
+        for embedding in [self.user_embedding, self.item_embedding, self.profile_embedding, *self.level_embeddings]:
+            nn.init.normal_(embedding.weight, std=0.01)  # type: ignore[arg-type]
+        item_width = 4 * width
+        self.register_buffer("edges", torch.zeros(sizes.numeric, settings.bins + 1))
+        self.attention = TargetAttention(item_width, width, settings.attention_heads)
+        self.neighbour_attention = TargetAttention(item_width, width, settings.attention_heads) if sizes.neighbour else None
+        total = width + width + item_width + width + self.attention.out_width + sizes.numeric * settings.bins
+        if self.neighbour_attention is not None:
+            total += self.neighbour_attention.out_width
+        self.id_embedding = nn.Embedding(1 + sizes.id_slots * sizes.id_codes, width) if sizes.id_slots else None
+        if self.id_embedding is not None:
+            nn.init.normal_(self.id_embedding.weight, std=0.01)
+            total += width + width
+        self.user_to_item = nn.Linear(width, width, bias=False)
+        fields = 2 + sizes.profile_columns
+        self.text = text_module(sizes.vector_width, width, fields, settings) if sizes.vector_width else None
+        if self.text is not None:
+            total += self.text.out_width
+        self.tower = tower(total, settings)
+
+    def encode_numeric(self, numeric: torch.Tensor) -> torch.Tensor:
+        """(B, F) to (B, F * bins) piecewise-linear pieces in [0, 1]."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        pieces = (numeric.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
+        return pieces.clamp(0, 1).flatten(1)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of a batch.
+
+        Args:
+            batch: user (B,), profile (B, P), items (U, 4) rows of the distinct items (row 0 padding), item (B,) and
+                history (B, L) positions in ``items``, age (B, L), numeric (B, F), and where in use neighbour (B, K),
+                ids (B, M), vector (B, D), has_vector (B,).
+
+        Returns:
+            (B,) logit of click, (B,) logit of conversion given a click.
+        """
+        rows, item = batch["items"], batch["item"]
+        parts = [self.item_embedding(rows[:, 0])]
+        parts += [embedding(rows[:, place + 1]) for place, embedding in enumerate(self.level_embeddings)]
+        items = torch.cat(parts, dim=1)
+        target = items.index_select(0, item)
+        user = self.user_embedding(batch["user"])
+        profile = self.profile_embedding(batch["profile"])
+        if isinstance(self.text, SelectAlign):
+            fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
+            fields = fields + self.text(batch["vector"], batch["has_vector"], fields)
+            user, profile = fields[:, 0], fields[:, 2:]
+            target = torch.cat([fields[:, 1], target[:, self.width :]], dim=1)
+        pieces = target.view(len(target), 4, self.width)
+        inputs = [
+            user,
+            profile.sum(dim=1),
+            target,
+            self.user_to_item(user) * pieces.sum(dim=1),
+            self.attention(items, item, batch["history"], batch["age"]),
+            self.encode_numeric(batch["numeric"]),
+        ]
+        if self.neighbour_attention is not None:
+            inputs.append(self.neighbour_attention(items, item, batch["neighbour"], None))
+        if self.id_embedding is not None:
+            taste = self.id_embedding(batch["ids"]).sum(dim=1)
+            inputs += [taste, taste * pieces.sum(dim=1)]
+        if self.text is not None and not isinstance(self.text, SelectAlign):
+            fields = torch.cat([user.unsqueeze(1), pieces[:, :1], profile], dim=1)
+            inputs.append(self.text(batch["vector"], batch["has_vector"], fields))
+        click, conversion = self.tower(torch.cat(inputs, dim=1))
+        return click, conversion
+
+    def touched(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean squared norm of the embedding rows a batch uses, for the penalty."""
+        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1).mean()
+        return items + self.user_embedding(batch["user"]).square().sum(dim=1).mean()

@@ -1,0 +1,62 @@
+"""Settings of the built-in ranker."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from taiji.settings import Settings
+
+
+class RankerSettings(Settings):
+    """Shape and training of the built-in multi-task ranker."""
+
+    dimension: PositiveInt = 16
+    """Width of every embedding."""
+    history: PositiveInt = 50
+    """Most recent interactions of the user that target attention sees."""
+    neighbour: PositiveInt = 50
+    """Most recent interactions of the look-alike user that target attention sees."""
+    attention_heads: PositiveInt = 2
+    """Heads of the target attention."""
+    hidden: tuple[PositiveInt, ...] = (128, 64)
+    """Widths of the hidden layers shared by the tasks (each expert's widths for ``mmoe``)."""
+    tower: Literal["shared", "mmoe"] = "shared"
+    """How click and conversion share their layers: one bottom, or a gated mixture of experts."""
+    experts: PositiveInt = 3
+    """Experts of the ``mmoe`` tower."""
+    text: Literal["none", "projection", "experts", "select_align"] = "projection"
+    """What happens to the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
+    text_width: PositiveInt = 16
+    """Width of what the text module hands to the ranker."""
+    chunks: PositiveInt = 1
+    """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
+    bins: PositiveInt = 12
+    """Pieces of the piecewise-linear encoding of each numeric feature."""
+    min_count: PositiveInt = 2
+    """An id seen fewer times than this before training ends shares a hashed row."""
+    hashed_rows: PositiveInt = 1024
+    """Hashed rows for rare and unseen ids, per vocabulary."""
+    max_rows: PositiveInt = 1_000_000
+    """Ids with a row of their own, per vocabulary; the most frequent ones get them, the rest are hashed."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout in the hidden layers."""
+    epochs: PositiveInt = 8
+    """Most passes over the training rows; early stopping usually ends sooner."""
+    batch: PositiveInt = 2048
+    """Rows a step."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Step size of Adam, for the dense and for the embedding weights."""
+    embedding_decay: float = Field(default=1e-4, ge=0)
+    """Squared-norm penalty on the embedding rows a batch touches."""
+    weight_decay: float = Field(default=1e-5, ge=0)
+    """Decoupled weight decay of the dense weights."""
+    conversion_weight: float = Field(default=1.0, ge=0)
+    """Weight of the click-and-conversion loss beside the click loss."""
+    valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    """Latest share of the exposures, kept out of training for early stopping and calibration when no validation frame is given."""
+    checks_per_epoch: PositiveInt = 2
+    """Validation checks a pass."""
+    patience: PositiveInt = 2
+    """Checks without improvement after which training stops."""

@@ -1,0 +1,55 @@
+"""Open vocabularies: a row of its own for every id known at training, a shared hashed row for all others.
+
+Rows are found by a 64-bit hash of the id as it was given at the edge, never by the dense id of one data set, so a saved
+ranker still finds its rows when the tables have grown. The hash is BLAKE2b, stable across runs, machines and versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def stable_hash(values: Iterable[object]) -> np.ndarray:
+    """Hash values by their text: (N,) int64."""
+    digests = b"".join(hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in values)
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+
+class Vocabulary:
+    """Rows ``0`` = absent (None), ``1 … hashed`` = hashed, then one row a known id.
+
+    Args:
+        known: (V,) int64 hashes with a row of their own (sorted inside).
+        hashed: number of shared rows.
+    """
+
+    def __init__(self, known: np.ndarray, hashed: int) -> None:
+        self.known = np.unique(np.asarray(known, dtype=np.int64))
+        self.hashed = int(hashed)
+
+    @classmethod
+    def fit(cls, hashes: np.ndarray, counts: np.ndarray, min_count: int, max_rows: int, hashed: int) -> Vocabulary:
+        """Keep the ids seen at least ``min_count`` times, the ``max_rows`` most frequent of them (ties by hash)."""
+        order = np.lexsort((hashes, -counts))[:max_rows]
+        return cls(hashes[order][counts[order] >= min_count], hashed)
+
+    def __len__(self) -> int:
+        return 1 + self.hashed + len(self.known)
+
+    def rows(self, values: Iterable[object]) -> np.ndarray:
+        """Rows of values: (N,) int64 in ``[0, len(self))``; None gets row 0."""
+        values = list(values)
+        rows = self.rows_of(stable_hash(values))
+        rows[[value is None for value in values]] = 0
+        return rows
+
+    def rows_of(self, hashes: np.ndarray) -> np.ndarray:
+        """Rows of hashes: (N,) int64."""
+        shared = 1 + (hashes.view(np.uint64) % np.uint64(self.hashed)).astype(np.int64)
+        if not len(self.known):
+            return shared
+        at = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
+        return np.where(self.known[at] == hashes, 1 + self.hashed + at, shared)
