@@ -11,10 +11,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from taiji.alignment.settings import AlignmentSettings
-from taiji.data.settings import DataSettings, SplitSettings
+from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
 from taiji.errors import TaijiError
 from taiji.features.settings import FeatureSettings
-from taiji.language.settings import LanguageSettings
+from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
 from taiji.ranking.settings import RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
 from taiji.settings import Settings
@@ -57,8 +57,12 @@ class Config(Settings):
     """The one seed: on a CPU the same configuration gives the same artefacts."""
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
+    examples: ExampleSettings = ExampleSettings()
     size: SizeSettings = SizeSettings()
     language: LanguageSettings = LanguageSettings()
+    generation: GenerationSettings = GenerationSettings(temperature=0.0)
+    """How answers are written when a model is judged and when features are made."""
+    embedder: EmbedderSettings = EmbedderSettings()
     reasoning: ReasoningSettings = ReasoningSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     features: FeatureSettings = FeatureSettings()
@@ -77,7 +81,7 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     """
     values = _read(Path(path)) if path else {}
     preset = values.pop("preset", None) if preset is None else (values.pop("preset", None), preset)[1]
-    merged = _merge(_read_preset(preset) if preset else {}, values)
+    merged = _merge(Config().model_dump(mode="json"), _merge(_read_preset(preset) if preset else {}, values))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:

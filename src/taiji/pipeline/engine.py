@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import taiji
-from taiji.artifacts import TEMPORARY, file_hash, read_json, value_hash, write_json
+from taiji.artifacts import TEMPORARY, atomic_file, file_hash, read_json, value_hash, write_json
 from taiji.config import Config
 from taiji.errors import TaijiError
 from taiji.pipeline.names import STAGE_NAMES
@@ -44,12 +44,16 @@ class Stage:
         work: computes the stage from a :class:`Context`; returns facts (row counts, …) for the manifest.
         needs: stages whose artefacts it reads.
         settings: sections of the configuration it depends on.
+        outside: state of what the stage reads from outside the run (the user's own files), from the configuration.
+        publish: artefacts that are also put at the top of the run directory, where people look.
     """
 
     name: str
     work: Callable[[Context], dict[str, Any]]
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    outside: Callable[[Config], Any] | None = None
+    publish: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -102,6 +106,7 @@ class Run:
             "seed": self.config.seed,
             "settings": {section: values[section] for section in stage.settings},
             "inputs": {need: self.output_hash(need) for need in stage.needs},
+            "outside": value_hash(stage.outside(self.config)) if stage.outside else None,
         }
 
     def output_hash(self, name: str) -> str:
@@ -119,9 +124,12 @@ class Run:
             for number, stage in enumerate(chosen, start=1):
                 if self.finished(stage):
                     self.say(f"[{number}/{len(chosen)}] {stage.name}: unchanged, skipped")
-                    continue
-                self.say(f"[{number}/{len(chosen)}] {stage.name}: {stage.summary}")
-                self.say(f"[{number}/{len(chosen)}] {stage.name}: done in {self._execute(stage):,.1f} s")
+                else:
+                    self.say(f"[{number}/{len(chosen)}] {stage.name}: {stage.summary}")
+                    self.say(f"[{number}/{len(chosen)}] {stage.name}: done in {self._execute(stage):,.1f} s")
+                for name in stage.publish:
+                    with atomic_file(self.folder / name) as temporary:
+                        shutil.copyfile(self.folder / stage.name / name, temporary)
 
     def _execute(self, stage: Stage) -> float:
         depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.name

@@ -1,0 +1,126 @@
+"""Stages `answers` and `features`: what the models say on the test prompts, and the feature tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.artifacts import in_chunks, write_json, write_parquet
+from taiji.data import Dataset, Split, exposures
+from taiji.features.history_mean import history_mean
+from taiji.features.quantizer import ProductQuantizer
+from taiji.features.table import build_table
+from taiji.language.embed import load_embedder
+from taiji.language.generate import generate
+from taiji.language.models import LanguageModel, load_language_model
+from taiji.pipeline.prepare import load, load_examples, load_split
+from taiji.progress import progress
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import item_lines, student_prompts
+
+if TYPE_CHECKING:
+    from taiji.pipeline.engine import Context
+
+MODELS = ("base", "sft", "aligned")
+
+
+def load_model(context: Context, which: str) -> LanguageModel:
+    """The model before fine-tuning, after it, or after alignment."""
+    settings = context.config.language
+    name: str | Path = {"base": settings.model, "sft": context.run / "sft" / "model", "aligned": context.run / "alignment" / "model"}[which]
+    return load_language_model(name, settings.dtype, settings.device)
+
+
+def complete(context: Context, dataset: Dataset, rows: pl.DataFrame, which: str) -> pl.DataFrame:
+    """One completion a row (`example`, `user`, `as_of`), written in chunks that survive a kill."""
+    config, scratch = context.config, context.scratch / which
+    lm: list[LanguageModel] = []  # loaded when the first chunk that is not there yet asks for it
+
+    def work(number: int, chosen: Sequence[int]) -> pl.DataFrame:
+        if not lm:
+            lm.append(load_model(context, which))
+        part = rows[list(chosen)]
+        prompts = student_prompts(dataset, part, config.reasoning.prompts, lm[0].tokenizer)
+        texts = generate(lm[0], prompts["prompt"].to_list(), settings=config.generation, seed=config.seed * 1_000_003 + number)
+        return part.select("example", "user", "as_of").with_columns(
+            prompts["kept"], prompts["dropped"], completion=pl.Series([text[0] for text in texts], dtype=pl.String)
+        )
+
+    with progress(f"{which} model answers", len(rows), "prompts") as update:
+        return in_chunks(range(len(rows)), config.size.chunk, work, scratch, on_done=update)
+
+
+def answers(context: Context) -> dict[str, Any]:
+    """Let every model answer the test prompts."""
+    dataset, test = load(context), load_examples(context, "test")
+    for which in MODELS:
+        write_parquet(context.folder / f"{which}.parquet", complete(context, dataset, test, which))
+    return {"prompts": len(test), "models": list(MODELS)}
+
+
+def features(context: Context) -> dict[str, Any]:
+    """Write the feature tables: Taiji's, from what the aligned model says, and its rival without an LLM."""
+    config, dataset, split = context.config, load(context), load_split(context)
+    moments = refresh_moments(dataset, split, config.examples.min_history, config.size.feature_refreshes)
+    users = _choose_users(dataset, split, moments, config.size.feature_users, config.seed)
+    rows = moments.filter(pl.col("user").is_in(users.implode())).with_columns(example=pl.format("{}@{}", "user", "as_of"))
+    completions = complete(context, dataset, rows, "aligned")
+    write_parquet(context.folder / "completions.parquet", completions)
+
+    embedder = load_embedder(config.embedder.name)
+    parsed = [parse(text) for text in completions["completion"]]
+    said = embedder.encode([f"{answer.rationale} {answer.text}".strip() for answer in parsed])
+    lines = embedder.encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
+
+    training = (rows["as_of"] < split.interval("test")[0]).to_numpy()  # the quantiser must not have seen the test period
+    version = load_model(context, "aligned").version
+    figures = {}
+    for name, vectors, made_by in (("taiji", said, version), ("history_mean", mean, embedder.version)):
+        fitted = vectors[training & (np.linalg.norm(vectors, axis=1) > 0)]
+        quantizer = ProductQuantizer.fit(fitted if len(fitted) else vectors[:1], config.features, config.seed)
+        quantizer.save(context.folder / f"{name}-quantizer")
+        table = build_table(dataset, rows, vectors, quantizer, config.features, made_by)
+        write_parquet(context.folder / f"{name}.parquet", table)
+        figures[name] = quantizer.figures(vectors)
+    write_json(context.folder / "quantizers.json", figures)
+    return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}
+
+
+def refresh_moments(dataset: Dataset, split: Split, min_history: int, refreshes: int) -> pl.DataFrame:
+    """When each user gets a feature row: `user`, `as_of`, sorted.
+
+    A period of the ranker's training and of the test has ``refreshes`` evenly spaced moments; a user's row is due at each
+    of them, or as soon after as the user has ``min_history`` interactions, and only if there is something new to read.
+    This is the batch form of the near-online trigger: new behaviour, not the request, causes a row.
+    """
+    history, parts = dataset.history, []
+    users = np.flatnonzero(np.diff(history.offsets) >= min_history)
+    enough = history.times[history.offsets[users] + min_history - 1] + 1
+    for period in ("ranker", "test"):
+        start, end = split.interval(period)
+        for refresh in range(refreshes):
+            grid = start + (end - start) * refresh // refreshes
+            limit = start + (end - start) * (refresh + 1) // refreshes
+            moments = np.maximum(enough, grid)
+            due = moments < limit
+            parts.append(pl.DataFrame({"user": users[due], "as_of": moments[due]}))
+    rows = pl.concat(parts).sort("user", "as_of")
+    seen = pl.Series(history.count_before(rows["user"].to_numpy(), rows["as_of"].to_numpy()))
+    rows = rows.with_columns(seen=seen)
+    fresh = (pl.col("seen") > pl.col("seen").shift(1).over("user")).fill_null(True)
+    return rows.filter(fresh).select(pl.col("user").cast(pl.UInt32), pl.col("as_of").cast(pl.Int64))
+
+
+def _choose_users(dataset: Dataset, split: Split, moments: pl.DataFrame, wanted: int | None, seed: int) -> pl.Series:
+    """A seeded sample among the users who have a row before an exposure of the test period."""
+    first = moments.group_by("user").agg(pl.col("as_of").min())
+    shown = exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max())
+    users = first.join(shown, on="user").filter(pl.col("time") > pl.col("as_of"))["user"].sort()
+    if wanted is None or wanted >= len(users):
+        return users
+    return users.sample(wanted, seed=seed, shuffle=True).sort()

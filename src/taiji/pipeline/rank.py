@@ -1,0 +1,61 @@
+"""Stages `reward`, `judge` and `ranking`: the ranker that rewards, the one that judges, and the arms compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.artifacts import write_parquet
+from taiji.data import exposures
+from taiji.pipeline.prepare import load, load_split
+from taiji.ranking import Ranker, train_ranker
+
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+    from taiji.pipeline.engine import Context
+
+ARMS = ("history_mean", "taiji")
+"""Feature tables that a ranker is trained with, besides `none`."""
+
+
+def _train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> Ranker:
+    ranker = train_ranker(dataset, frame, context.config.ranking, seed=context.config.seed)
+    ranker.save(context.folder / folder)
+    return ranker
+
+
+def reward(context: Context) -> dict[str, Any]:
+    """Train the reward ranker: it sees the earliest period only."""
+    dataset = load(context)
+    rows = exposures(dataset, load_split(context), "reward")
+    _train(context, dataset, rows, "ranker")
+    return {"exposures": len(rows)}
+
+
+def judge(context: Context) -> dict[str, Any]:
+    """Train the ranker without features on the ranker period; it also judges the language models' answers."""
+    dataset = load(context)
+    rows = exposures(dataset, load_split(context), "ranker")
+    _train(context, dataset, rows, "ranker")
+    return {"exposures": len(rows)}
+
+
+def ranking(context: Context) -> dict[str, Any]:
+    """Train a ranker for each feature table and let all score the test exposures of the users who have features."""
+    from taiji.features.table import join_features
+
+    dataset, split = load(context), load_split(context)
+    train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+    tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
+    columns = ("ids", "neighbour_items", "vector") if context.config.features.keep_vector else ("ids", "neighbour_items")
+    # One population for all arms: users for whom there is something to compare.
+    test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
+    write_parquet(context.folder / "exposures.parquet", test)
+    predictions = {"none": Ranker.load(context.input("judge") / "ranker", dataset).predict(test)}
+    for arm, table in tables.items():
+        ranker = _train(context, dataset, join_features(train, table, columns), arm)
+        predictions[arm] = ranker.predict(join_features(test, table, columns))
+    for arm, frame in predictions.items():
+        write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
+    return {"train": len(train), "test": len(test), "arms": list(predictions)}

@@ -1,0 +1,138 @@
+"""Stage `report`: every figure with its interval, `metrics.json` and `report.html`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.artifacts import read_json, write_json
+from taiji.evaluation.language import evaluate_answers
+from taiji.evaluation.ranking import evaluate_rankers, sparsest_third
+from taiji.evaluation.report import write_report
+from taiji.evaluation.summary import check_metrics
+from taiji.language.embed import load_embedder
+from taiji.pipeline.engine import MANIFEST
+from taiji.pipeline.feature import MODELS
+from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.prepare import load, load_examples, load_split
+from taiji.ranking import Ranker
+from taiji.reasoning.prompts import item_line, student_messages
+
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+    from taiji.pipeline.engine import Context
+
+SHOWN = 3
+"""Kept and rejected rationales shown in the report, each."""
+
+
+def report(context: Context) -> dict[str, Any]:
+    """Measure everything with intervals and floors, and write the report."""
+    config, dataset = context.config, load(context)
+    verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
+    metrics = check_metrics(
+        {
+            "name": context.run.name,
+            "data": dataset.name,
+            "notes": list(dataset.notes),
+            "split": {key: value for key, value in _split(context).items() if key != "bounds"},
+            "rationales": _rationales(context, verdicts),
+            "llm": _language(context, dataset),
+            "alignment": _alignment(context),
+            "ranking": _rankers(context, dataset),
+            "seconds": {name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"},
+        }
+    )
+    write_json(context.folder / "metrics.json", metrics)
+    write_report(
+        context.folder / "report.html",
+        metrics,
+        rationales=_shown(context, dataset, verdicts),
+        prompt=_prompt(context, dataset),
+        configuration=config.model_dump(mode="json"),
+    )
+    return {"figures": len(metrics["llm"]) + len(metrics["ranking"])}
+
+
+def _split(context: Context) -> dict[str, Any]:
+    about: dict[str, Any] = read_json(context.input("examples") / "split.json")
+    rows = about["rows"]
+    return {**about, "rows": {**{f"{k} exposures": v for k, v in rows["exposures"].items()}, **{f"{k} prompts": v for k, v in rows["prompts"].items()}}}
+
+
+def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
+    written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
+    reasons = verdicts.filter(~pl.col("kept"))["reasons"].list.first().str.replace(r"\s*[0-9][0-9.]*.*$", "").value_counts(sort=True)
+    return {
+        "written": written,
+        "judged": len(verdicts),
+        "kept": int(verdicts["kept"].sum()),
+        "threshold": read_json(context.input("selection") / "calibration.json")["threshold"],
+        "reasons": dict(reasons.drop_nulls().iter_rows()),
+        "perplexities": verdicts["ppl"].drop_nulls().to_list(),
+    }
+
+
+def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
+    config, test = context.config, load_examples(context, "test")
+    said = {which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list() for which in MODELS}
+    judge = Ranker.load(context.input("judge") / "ranker", dataset)
+    return evaluate_answers(
+        dataset,
+        test,
+        said,
+        load_embedder(config.embedder.name),
+        judge_score=judge.score,
+        threshold=config.alignment.environment.grounding_threshold,
+        new_only=config.examples.target == "next_new_item",
+        resamples=config.evaluation.resamples,
+        level=config.evaluation.level,
+        seed=config.seed,
+    )
+
+
+def _rankers(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
+    config, folder = context.config, context.input("ranking")
+    rows = pl.read_parquet(folder / "exposures.parquet")
+    predictions = {path.stem.removeprefix("predictions-"): pl.read_parquet(path) for path in sorted(folder.glob("predictions-*.parquet"))}
+    ordered = {name: predictions[name] for name in sorted(predictions, key=lambda name: (name != "none", name))}
+    sparse = sparsest_third(dataset, rows["user"], load_split(context).interval("test")[0])
+    return evaluate_rankers(rows, ordered, sparse, resamples=config.evaluation.resamples, level=config.evaluation.level, seed=config.seed)
+
+
+def _alignment(context: Context) -> dict[str, Any]:
+    import json
+
+    lines = (context.input("alignment") / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {"rule": context.config.alignment.weighting, "steps": [json.loads(line) for line in lines]}
+
+
+def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[dict[str, Any]]:
+    """The median and quartile rationales of the kept and of the rejected ones: typical, not hand-picked."""
+    targets = dict(load_examples(context, "rationale").select("example", "target").iter_rows())
+    users = dict(load_examples(context, "rationale").select("example", "user_id").iter_rows())
+    shown = []
+    for kept in (True, False):
+        rows = verdicts.filter((pl.col("kept") == kept) & pl.col("ppl").is_finite()).sort("ppl", "example", "sample")
+        places = sorted({len(rows) * (2 * place + 1) // (2 * SHOWN) for place in range(SHOWN)}) if len(rows) else []
+        for row in rows[places].iter_rows(named=True):
+            shown.append(
+                {
+                    "kept": kept,
+                    "reason": "; ".join(row["reasons"]),
+                    "perplexity": row["ppl"],
+                    "target": item_line(dataset, targets[row["example"]], context.config.reasoning.prompts.title_characters),
+                    "rationale": row["rationale"],
+                    "user": str(users[row["example"]]),
+                }
+            )
+    return shown
+
+
+def _prompt(context: Context, dataset: Dataset) -> str:
+    from taiji.pipeline.feature import load_model
+
+    user, as_of = load_examples(context, "test").select("user", "as_of").row(0)
+    messages = student_messages(dataset, user, as_of, context.config.reasoning.prompts, load_model(context, "base").tokenizer)
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)

@@ -1,0 +1,46 @@
+"""The loop: every stage with what it reads. The work's modules are imported when a stage runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from taiji.config import Config
+from taiji.pipeline.engine import Context, Stage
+
+LANGUAGE = ("language", "reasoning", "size")
+
+
+def _stage(name: str, module: str, needs: tuple[str, ...], settings: tuple[str, ...], **more: Any) -> Stage:
+    def work(context: Context) -> dict[str, Any]:
+        return getattr(import_module(f"taiji.pipeline.{module}"), name)(context)  # type: ignore[no-any-return]
+
+    return Stage(name, work, needs, settings, **more)
+
+
+def _source_state(config: Config) -> Any:
+    return import_module("taiji.pipeline.prepare").source_state(config)
+
+
+PREPARED = ("data", "examples")
+STAGES = (
+    _stage("data", "prepare", (), ("data",), outside=_source_state),
+    _stage("examples", "prepare", ("data",), ("split", "examples", "size")),
+    _stage("reward", "rank", PREPARED, ("ranking",)),
+    _stage("rationales", "teach", PREPARED, LANGUAGE),
+    _stage("selection", "teach", (*PREPARED, "rationales"), LANGUAGE),
+    _stage("sft", "teach", (*PREPARED, "rationales", "selection"), LANGUAGE),
+    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning")),
+    _stage("alignment", "align", (*PREPARED, "sft", "environment"), ("alignment", "embedder", *LANGUAGE)),
+    _stage("judge", "rank", PREPARED, ("ranking",)),
+    _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE)),
+    _stage("features", "feature", (*PREPARED, "alignment"), ("generation", "embedder", "features", "examples", *LANGUAGE)),
+    _stage("ranking", "rank", (*PREPARED, "judge", "features"), ("ranking", "features")),
+    _stage(
+        "report",
+        "reporting",
+        (*PREPARED, "rationales", "selection", "alignment", "judge", "answers", "features", "ranking"),
+        ("evaluation", "embedder", "examples", "reasoning", "alignment"),
+        publish=("report.html", "metrics.json"),
+    ),
+)

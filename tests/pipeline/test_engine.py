@@ -1,0 +1,119 @@
+"""The stage engine: skipping, invalidation, resuming, and what stays whole when a stage fails."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from taiji.artifacts import file_hash, in_chunks, read_json, write_json, write_text
+from taiji.config import Config
+from taiji.errors import TaijiError
+from taiji.pipeline import engine
+from taiji.pipeline.engine import Run, Stage
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    monkeypatch.setattr(engine, "STAGE_NAMES", {"data": "First.", "examples": "Second."})
+    return []
+
+
+def loop(calls, fail=lambda: None):
+    def first(context):
+        calls.append("data")
+        write_json(context.folder / "value.json", context.config.size.test_prompts)
+        return {"rows": 1}
+
+    def second(context):
+        calls.append("examples")
+        value = read_json(context.input("data") / "value.json")
+
+        def work(number, rows):
+            calls.append(f"chunk {number}")
+            return pl.DataFrame({"row": [row * value for row in rows]})
+
+        joined = in_chunks(list(range(6)), 2, work, context.scratch)
+        fail()
+        write_json(context.folder / "rows.json", joined["row"].to_list())
+        return {"rows": len(joined)}
+
+    return [Stage("data", first, settings=("size",)), Stage("examples", second, needs=("data",))]
+
+
+def quiet(text):
+    return None
+
+
+def test_unchanged_stages_are_skipped_and_changed_ones_run_again(tmp_path, calls):
+    Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
+    assert calls == ["data", "examples", "chunk 0", "chunk 1", "chunk 2"]
+    calls.clear()
+    Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
+    assert calls == []
+    Run(tmp_path / "a", Config(size={"test_prompts": 7}), loop(calls), quiet).execute()
+    assert calls[:2] == ["data", "examples"]
+    assert read_json(tmp_path / "a" / "examples" / "rows.json") == [0, 7, 14, 21, 28, 35]
+
+
+def test_an_input_that_comes_out_the_same_does_not_invalidate_what_follows(tmp_path, calls):
+    Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
+    calls.clear()
+    Run(tmp_path / "a", Config(size={"feature_users": 9}), loop(calls), quiet).execute()
+    assert calls == ["data"]
+
+
+def test_a_failed_stage_keeps_its_chunks_and_the_earlier_result(tmp_path, calls):
+    Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
+    before = file_hash(tmp_path / "a" / "examples")
+
+    def fail():
+        raise RuntimeError("killed")
+
+    changed = Config(size={"test_prompts": 7})
+    with pytest.raises(RuntimeError):
+        Run(tmp_path / "a", changed, loop(calls, fail), quiet).execute()
+    assert file_hash(tmp_path / "a" / "examples") == before
+    calls.clear()
+    Run(tmp_path / "a", changed, loop(calls), quiet).execute()
+    assert calls == ["examples"], "the three chunks were kept"
+    undisturbed = Run(tmp_path / "b", changed, loop(calls), quiet)
+    undisturbed.execute()
+    assert (tmp_path / "a/examples/rows.json").read_bytes() == (tmp_path / "b/examples/rows.json").read_bytes()
+    assert not list((tmp_path / "a" / ".work").iterdir())
+
+
+def test_a_kill_between_the_last_write_and_the_rename_is_completed(tmp_path, calls, monkeypatch):
+    stages = loop(calls)
+    real = engine.os.replace
+
+    def killed(source, target):
+        if str(target).endswith("/data"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(engine.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path / "a", Config(), stages, quiet).execute()
+    monkeypatch.setattr(engine.os, "replace", real)
+    Run(tmp_path / "a", Config(), stages, quiet).execute()
+    assert calls.count("data") == 1
+
+
+def test_a_stage_whose_input_was_not_run_says_which(tmp_path, calls):
+    with pytest.raises(TaijiError, match="'data' has not been run"):
+        Run(tmp_path / "a", Config(), loop(calls), quiet).execute(["examples"])
+
+
+def test_two_processes_cannot_work_on_one_run(tmp_path, calls):
+    run = Run(tmp_path / "a", Config(), loop(calls), quiet)
+    with run._locked(), pytest.raises(TaijiError, match="Another process"):
+        Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
+
+
+def test_a_stage_cannot_read_what_it_does_not_name(tmp_path, calls):
+    def sneaky(context):
+        context.input("data")
+
+    write_text(tmp_path / "x", "")
+    with pytest.raises(KeyError, match="without naming it"):
+        Run(tmp_path / "a", Config(), [Stage("data", sneaky)], quiet).execute()
