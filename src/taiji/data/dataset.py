@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from taiji.artifacts import atomic_folder, read_json, write_json, write_parquet
-from taiji.data.history import History
+from taiji.data.history import History, Prices
 from taiji.data.schema import LEVELS, Tables, validate
 from taiji.data.settings import DataSettings, Domain
 from taiji.errors import TaijiError
@@ -72,6 +72,11 @@ class Dataset:
     def history(self) -> History:
         """Interactions (rows with a click) per user."""
         return History.from_events(self.events, self.n_users)
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What items cost over time; ``prices.before(items, as_ofs)`` is what a ranker may know."""
+        return Prices.from_frames(self.events, self.items)
 
     def save(self, folder: str | Path) -> None:
         """Write three Parquet files and ``dataset.json``; the same dataset gives the same bytes."""

@@ -1,15 +1,92 @@
-"""Interactions per user in time order, and what a user had done strictly before a time."""
+"""Interactions per user and prices per item in time order, and what was known strictly before a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeIndex:
+    """Finds, for many (row, time) pairs at once, what lies strictly before the time in the row's slice.
+
+    Attributes:
+        offsets: ``(rows + 1,)`` of compressed rows.
+        times: ``(n,)`` ascending within a row.
+    """
+
+    offsets: Ints
+    times: Ints
+
+    @cached_property
+    def _clock(self) -> Ints:
+        """Every time that occurs, once, ascending."""
+        return np.unique(self.times)
+
+    @cached_property
+    def _keys(self) -> Ints:
+        """``(n,)`` ascending: row and rank of the time in one number, so that one search finds a place in any slice."""
+        rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int64), np.diff(self.offsets))
+        return rows * (len(self._clock) + 1) + np.searchsorted(self._clock, self.times)
+
+    def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
+        """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``."""
+        rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
+            raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
+        ranks = np.searchsorted(self._clock, as_ofs, side="left")
+        return self.offsets[rows], np.searchsorted(self._keys, rows * (len(self._clock) + 1) + ranks, side="left")
+
+
+def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
+    """Stable order that groups entries by row, and the rows' offsets ``(count + 1,)``."""
+    offsets = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=count), out=offsets[1:])
+    return np.argsort(rows, kind="stable"), offsets
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """What items cost over time, from the prices on events, and before the first of them from the item table.
+
+    Attributes:
+        offsets: ``(n_items + 1,)`` of ``prices`` and ``times``, grouped by item, in time order.
+        prices: ``(n,)`` of the events that have one.
+        times: ``(n,)`` microseconds since the epoch.
+        listed: ``(n_items,)`` price in the item table, NaN where there is none.
+    """
+
+    offsets: Ints
+    prices: NDArray[np.float64]
+    times: Ints
+    listed: NDArray[np.float64]
+
+    @classmethod
+    def from_frames(cls, events: pl.DataFrame, items: pl.DataFrame) -> Prices:
+        """Build from a dataset's events, which are in time order, and its items."""
+        priced = events.filter(pl.col("price").is_not_null())
+        order, offsets = compressed(priced["item"].to_numpy(), len(items))
+        listed = items["price"].fill_null(float("nan")).to_numpy()
+        return cls(offsets, priced["price"].to_numpy()[order], priced["time"].to_numpy()[order], listed)
+
+    @cached_property
+    def _index(self) -> TimeIndex:
+        return TimeIndex(self.offsets, self.times)
+
+    def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
+        """Last price of each item seen anywhere strictly before each time, else the listed one, else NaN: ``(B,)``."""
+        starts, ends = self._index.before(items, as_ofs)
+        found = self.listed[np.asarray(items, np.int64)]
+        if len(self.prices):
+            found = np.where(ends > starts, self.prices[np.maximum(ends - 1, 0)], found)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +107,7 @@ class History:
     def from_events(cls, events: pl.DataFrame, n_users: int) -> History:
         """Build from a dataset's events, which are in time order: columns ``user``, ``item``, ``time``, ``click``."""
         clicks = events.filter(pl.col("click") == 1)
-        users = clicks["user"].to_numpy()
-        order = np.argsort(users, kind="stable")
-        offsets = np.zeros(n_users + 1, np.int64)
-        np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
+        order, offsets = compressed(clicks["user"].to_numpy(), n_users)
         return cls(offsets, clicks["item"].to_numpy()[order].astype(np.int64), clicks["time"].to_numpy()[order].astype(np.int64))
 
     @property
@@ -42,32 +116,17 @@ class History:
         return len(self.offsets) - 1
 
     @cached_property
-    def _clock(self) -> Ints:
-        """Every time that occurs, once, ascending."""
-        return np.unique(self.times)
-
-    @cached_property
-    def _keys(self) -> Ints:
-        """``(n,)`` ascending: user and rank of the time in one number, so that one search finds a place in any user's slice."""
-        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
-        return users * (len(self._clock) + 1) + np.searchsorted(self._clock, self.times)
-
-    def _ends(self, users: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
-        """First and one-past-last position of each user's interactions strictly before each time."""
-        users, as_ofs = np.asarray(users, np.int64), np.asarray(as_ofs, np.int64)
-        if users.size and (users.min() < 0 or users.max() >= self.n_users):
-            raise IndexError(f"user ids must lie in [0, {self.n_users}), found {users.min()} to {users.max()}")
-        ranks = np.searchsorted(self._clock, as_ofs, side="left")
-        return self.offsets[users], np.searchsorted(self._keys, users * (len(self._clock) + 1) + ranks, side="left")
+    def _index(self) -> TimeIndex:
+        return TimeIndex(self.offsets, self.times)
 
     def count_before(self, users: ArrayLike, as_ofs: ArrayLike) -> Ints:
         """Interactions of each user strictly before each time: ``(B,)``."""
-        starts, ends = self._ends(users, as_ofs)
+        starts, ends = self._index.before(users, as_ofs)
         return ends - starts
 
     def before(self, user: int, as_of: int, limit: int | None = None) -> tuple[Ints, Ints]:
         """One user's last ``limit`` interactions strictly before ``as_of``: ``(items, times)``, newest first."""
-        starts, ends = self._ends([user], [as_of])
+        starts, ends = self._index.before([user], [as_of])
         start, end = int(starts[0]), int(ends[0])
         if limit is not None:
             start = max(start, end - limit)
@@ -84,7 +143,7 @@ class History:
         Returns:
             ``items (B, L)`` padded with -1 and ``times (B, L)`` padded with 0, both int64.
         """
-        starts, ends = self._ends(users, as_ofs)
+        starts, ends = self._index.before(users, as_ofs)
         places = ends[:, None] - 1 - np.arange(limit, dtype=np.int64)
         there = places >= starts[:, None]
         if not len(self.items):

@@ -72,11 +72,14 @@ def exposures(dataset: Dataset, split: Split, period: str) -> pl.DataFrame:
     """Exposed rows of a period: ``event, user, item, time, click, conversion, price``.
 
     ``conversion`` is null unless it had matured strictly before the period's end: nobody could have trained on it.
+    ``price`` is the item's last price strictly before the exposure (null if none was known): a log often has a price only
+    where something was bought, and the row's own price would then give the click away.
     """
     start, end = split.interval(period)
-    return dataset.events.filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end)).select(
-        "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"), "price"
+    frame = dataset.events.filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end)).select(
+        "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion")
     )
+    return frame.with_columns(pl.Series("price", dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())).fill_nan(None))
 
 
 def fingerprint(examples: pl.DataFrame) -> str:

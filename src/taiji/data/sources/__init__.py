@@ -47,30 +47,31 @@ def load_source(
 
 def _read(source: str, mapping: str | Path | None, seed: int, users: int | None, non_clicks: int | None) -> Tables:
     name, _, rest = source.partition(":")
-    if mapping is None and source == "completejourney":
-        from taiji.data.sources import completejourney
-
-        return completejourney.load(seed=seed, users=users, non_clicks=non_clicks)
-    if mapping is None and name in ("movielens", "amazon") and rest:
-        from taiji.data.sources import amazon, movielens
-
-        return (movielens if name == "movielens" else amazon).load(Path(rest).expanduser(), seed=seed, users=users, non_clicks=non_clicks)
+    folder = Path(rest).expanduser()
     path = Path(source).expanduser()
+    if mapping is None and source == "completejourney":
+        from taiji.data.sources.completejourney import load as load_completejourney
+
+        return load_completejourney(seed=seed, users=users, non_clicks=non_clicks)
     if mapping is None and path.suffix.lower() in (".yaml", ".yml"):
         path, mapping = path.parent, path
     if mapping is None and (path / MAPPING).is_file():
         mapping = path / MAPPING
     if mapping is not None:
-        from taiji.data.sources import generic
+        from taiji.data.sources.generic import load as load_generic
 
-        return generic.load(Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks)
-    if path.is_dir():
-        from taiji.data.sources import amazon, movielens
+        return load_generic(Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks)
+    import taiji.data.sources.amazon as amazon
+    import taiji.data.sources.movielens as movielens
 
-        if movielens.layout(path):
-            return movielens.load(path, seed=seed, users=users, non_clicks=non_clicks)
-        if amazon.layout(path):
-            return amazon.load(path, seed=seed, users=users, non_clicks=non_clicks)
+    if name == "movielens" and rest:
+        return movielens.load(folder, seed=seed, users=users, non_clicks=non_clicks)
+    if name == "amazon" and rest:
+        return amazon.load(folder, seed=seed, users=users, non_clicks=non_clicks)
+    if path.is_dir() and movielens.layout(path):
+        return movielens.load(path, seed=seed, users=users, non_clicks=non_clicks)
+    if path.is_dir() and amazon.layout(path):
+        return amazon.load(path, seed=seed, users=users, non_clicks=non_clicks)
     raise TaijiError(
         "Unknown data source.",
         where=source,

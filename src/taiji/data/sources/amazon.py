@@ -72,9 +72,10 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
             found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
             fix="name the folder that holds both",
         )
+    files = dict(zip(("events", "items"), (str(folder / file) for file in PREPARED))) if found == "prepared" else None
     ratings, items, notes = _prepared(folder) if found == "prepared" else _raw(folder)
     notes = ("Category levels are the product's first categories with its brand as the deepest level.", *notes)
-    return from_ratings(ratings, items, None, name=folder.resolve().name, domain="shop", seed=seed, keep_users=users, non_clicks=non_clicks, notes=notes)
+    return from_ratings(ratings, items, None, name=folder.resolve().name, domain="shop", seed=seed, keep_users=users, non_clicks=non_clicks, notes=notes, files=files)
 
 
 def _raw_files(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -79,11 +79,11 @@ def load(folder: Path | None = None, *, seed: int = 0, users: int | None = None,
         f"Exposures without a click are a seeded sample of up to {non_clicks} of those a trip (seed {seed}). Unpromoted purchases are history, never exposures.",
         "A click is a purchase on the trip; a conversion is buying the product again within 28 days, and is known 28 days after the trip.",
         f"{counts['dropped_lines']:,} lines of quantity 0 and {counts['unknown_lines']:,} lines of products missing in the product table were left out.",
-        "An item's price is that of its first sale in the log; an exposure's price is the last one seen before the trip, with or without a click.",
+        "Prices are what was paid a unit (sales value / quantity) on purchases; an exposure's price is the last one paid by anyone strictly before the trip.",
     ]
     households = lines.select(pl.col("household_id").alias("user_id")).unique().sort("user_id")
     promoted = np.unique(promotions.keys % promotions.width)
-    items = _items(products, lines, set(promoted.tolist()) | set(events["item_id"].unique()))
+    items = _items(products, set(promoted.tolist()) | set(events["item_id"].unique()))
     if users is not None:
         kept = sample_users(lines.select(pl.col("household_id").alias("user_id"), "timestamp"), users, seed)
         notes.append(f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue is what they met.")
@@ -171,15 +171,15 @@ def exposure_table(
     purchases = (
         lines.with_columns(pl.Series("trip", line_trips), pl.Series("exposed", promoted), pl.lit(1, pl.Int8).alias("click"))
         .filter(~zero & ~unknown)
-        .with_columns(_unit_price().alias("paid"))
-        .select("trip", "household_id", "product_id", "timestamp", "exposed", "click", "paid")
+        .with_columns(_unit_price().alias("price"))
+        .select("trip", "household_id", "product_id", "timestamp", "exposed", "click", "price")
     )
     at, sampled = _sample(trip_groups, promotions, bought, width, non_clicks, seed)
     passed_by = trips[at].select("trip", "household_id", pl.Series("product_id", sampled), "timestamp", pl.lit(True).alias("exposed"), pl.lit(0, pl.Int8).alias("click"))
-    events = pl.concat([_with_conversion(purchases), passed_by.with_columns(pl.lit(0, pl.Int8).alias("conversion"), pl.lit(None, pl.Float64).alias("paid"))], how="diagonal_relaxed")
+    events = pl.concat([_with_conversion(purchases), passed_by.with_columns(pl.lit(0, pl.Int8).alias("conversion"), pl.lit(None, pl.Float64).alias("price"))], how="diagonal_relaxed")
     mature = pl.col("timestamp") + AGAIN
     events = events.with_columns(mature.alias("matured_at"), pl.when(mature <= lines["timestamp"].max()).then("conversion").alias("conversion"))
-    events = _with_seen_price(events).sort("timestamp", "trip", "product_id")
+    events = events.sort("timestamp", "trip", "product_id")
     return events.select(pl.col("household_id").alias("user_id"), pl.col("product_id").alias("item_id"), "timestamp", "exposed", "click", "conversion", "matured_at", "price"), counts
 
 
@@ -225,30 +225,16 @@ def _unit_price() -> pl.Expr:
     return pl.when(price >= 0.01).then(price)
 
 
-def _with_seen_price(events: pl.DataFrame) -> pl.DataFrame:
-    """Add ``price``: on exposures the last price paid by anyone strictly before the trip, on history the price paid.
+def _items(products: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
+    """The catalogue: products bought or promoted in the log, with composed titles.
 
-    Exposures with and without a click get their price in the same way, so that it cannot tell them apart.
+    There is no price in it: whether a product has one would say whether anybody ever buys it, which a ranker must not
+    know. Prices are on the purchases; :class:`taiji.data.history.Prices` reads them strictly backwards.
     """
-    seen = events.filter(pl.col("paid").is_not_null()).select("product_id", "timestamp", "trip", pl.col("paid").alias("seen")).sort("timestamp", "trip").unique(["product_id", "timestamp"], keep="last", maintain_order=True).drop("trip")
-    joined = events.sort("timestamp", maintain_order=True).join_asof(seen, on="timestamp", by="product_id", strategy="backward", allow_exact_matches=False, check_sortedness=False)
-    return joined.with_columns(pl.when("exposed").then("seen").otherwise("paid").alias("price"))
-
-
-def _items(products: pl.DataFrame, lines: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
-    """The catalogue: products bought or promoted in the log, with composed titles and the price of their first sale."""
-    first = (
-        lines.filter(pl.col("quantity") > 0)
-        .with_columns(_unit_price().alias("price"))
-        .filter(pl.col("price").is_not_null())
-        .sort("timestamp", "basket_id")
-        .unique("product_id", keep="first", maintain_order=True)
-        .select("product_id", "price")
-    )
-    products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id").join(first, on="product_id", how="left", maintain_order="left")
+    products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id")
     tidy = {column: {text: tidy_name(text) for text in products[column].unique()} for column in ("department", "product_category", "product_type")}
     sizes = {text: tidy_size(text) for text in products["package_size"].unique()}
     levels = [[tidy[column][text] for text in products[column]] for column in tidy]
     titles = [compose_title(brand, kind, category, sizes[size]) for brand, category, kind, size in zip(products["brand"], levels[1], levels[2], products["package_size"])]
-    texts = {"title": titles, "category_l1": levels[0], "category_l2": levels[1], "category_l3": levels[2]}
-    return pl.DataFrame({"item_id": products["product_id"], **{name: pl.Series(values, dtype=pl.String) for name, values in texts.items()}, "price": products["price"]})
+    texts: dict[str, list[str | None]] = {"title": [*titles], "category_l1": levels[0], "category_l2": levels[1], "category_l3": levels[2]}
+    return pl.DataFrame({"item_id": products["product_id"], **texts}, schema_overrides=dict.fromkeys(texts, pl.String))

@@ -60,7 +60,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     ratings, films, profiles = {"100k": _read_100k, "1m": _read_1m, "csv": _read_csv}[found](folder)
     films = films.with_columns(pl.col("title").map_elements(readable_title, return_dtype=pl.String))
     note = "Category levels are the first three genres of a film, in the file's order; they are no hierarchy."
-    return from_ratings(ratings, films, profiles, name=folder.resolve().name, domain="films", seed=seed, keep_users=users, non_clicks=non_clicks, notes=(note,))
+    return from_ratings(ratings, films, profiles, name=folder.resolve().name, domain="films", seed=seed, keep_users=users, non_clicks=non_clicks, notes=(note,), files={"events": f"{folder / LAYOUTS[found][0]}", "items": f"{folder / LAYOUTS[found][1]}"})
 
 
 Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]

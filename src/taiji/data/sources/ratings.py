@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
 from taiji.data.dataset import dense
 from taiji.data.sampling import popular_non_clicks, sample_users
-from taiji.data.schema import Tables
+from taiji.data.schema import Tables, validate
 from taiji.data.settings import Domain
 
 WINDOW = 20_000
@@ -27,6 +30,7 @@ def from_ratings(
     keep_users: int | None = None,
     non_clicks: int | None = None,
     notes: tuple[str, ...] = (),
+    files: Mapping[str, str] | None = None,
 ) -> Tables:
     """Tables from ratings: every rating is an exposure with a click, converted when the rating is at least 4, known at once.
 
@@ -38,6 +42,10 @@ def from_ratings(
         seed: of every choice.
         keep_users: see :func:`sample_users`; popularity always comes from all users.
         non_clicks: sampled per rating, at most; default 4.
+        files: table name to file, for messages.
+
+    Raises:
+        TaijiError: see :func:`taiji.data.schema.validate`.
     """
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
     events = ratings.select(
@@ -49,25 +57,31 @@ def from_ratings(
         (pl.col("rating") >= LIKED).cast(pl.Int8).alias("conversion"),
         pl.col("timestamp").cast(pl.Datetime("us")).alias("matured_at"),
     )
-    events, items, users, made = with_non_clicks(events, items, users, per_row=non_clicks, seed=seed, keep_users=keep_users)
-    said = ("Ratings stand for behaviour: rated = click, a rating of at least 4 = conversion, known at once.", *made)
-    return Tables(items, users, events, name, domain, (*notes, *said))
+    tables = Tables(items, ids_of(events) if users is None else users, events, name, domain, notes)
+    said = "Ratings stand for behaviour: rated = click, a rating of at least 4 = conversion, known at once."
+    tables = with_non_clicks(validate(tables, files), per_row=non_clicks, seed=seed, keep_users=keep_users)
+    return replace(tables, notes=(said, *tables.notes))
 
 
-def with_non_clicks(
-    events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame | None, *, per_row: int, seed: int, keep_users: int | None
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """Keep a sample of the users and put sampled non-clicks beside every click.
+def ids_of(events: pl.DataFrame) -> pl.DataFrame:
+    """A user table of ids alone, for a log that brings none."""
+    return events.select("user_id").drop_nulls().unique().sort("user_id")
+
+
+def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int | None) -> Tables:
+    """Keep a sample of the users and put sampled non-clicks beside every click; ``notes`` say what was done.
 
     A click stands at a random place among its non-clicks, so that no order of rows tells them apart.
 
-    Returns:
-        events, items, users, and notes on what was done.
+    Args:
+        tables: checked tables.
+        per_row: non-clicks beside a click, at most.
+        seed: of both samples.
+        keep_users: see :func:`sample_users`; None keeps all.
     """
+    items, users = tables.items, tables.users
     notes: list[str] = []
-    events = events.sort("timestamp", maintain_order=True)
-    if users is None:
-        users = events.select("user_id").unique().sort("user_id")
+    events = tables.events.sort("timestamp", maintain_order=True)
     kept = sample_users(events, keep_users, seed)
     keep = events["user_id"].is_in(kept.implode()) if keep_users is not None else None
     clicks = events["click"] == 1
@@ -90,11 +104,10 @@ def with_non_clicks(
             pl.lit(True).alias("exposed"),
             pl.lit(0, pl.Int8).alias("click"),
             pl.lit(0, pl.Int8).alias("conversion"),
+            pl.lit(None, pl.Float64).alias("price"),
             pl.Series("_row", places[rows], pl.Int64),
             pl.Series("_place", shuffles[rows, ranks]),
         )
-        if "price" in sampled.columns:
-            sampled = sampled.with_columns(pl.lit(None, pl.Float64).alias("price"))
         own = np.zeros(len(events))
         own[places] = shuffles[:, per_row]
         events = (
@@ -112,4 +125,4 @@ def with_non_clicks(
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         users = users.filter(pl.col("user_id").is_in(kept.implode()))
         items = items.filter(pl.col("item_id").is_in(events["item_id"].unique().implode()))
-    return events, items, users, tuple(notes)
+    return replace(tables, items=items, users=users, events=events, notes=(*tables.notes, *notes))

@@ -1,0 +1,176 @@
+"""Files of one's own (Parquet, CSV, JSON lines), read as a mapping says."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.data.schema import LEVELS, SHOWN, Tables, positions, row_list, validate
+from taiji.data.sources.files import converted, read_table
+from taiji.data.sources.mapping import (
+    EventsMapping,
+    FileMapping,
+    ItemsMapping,
+    Label,
+    LevelsMapping,
+    TimeMapping,
+    UsersMapping,
+    read_mapping,
+)
+from taiji.data.sources.ratings import ids_of, with_non_clicks
+from taiji.errors import TaijiError
+
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
+TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
+
+
+def load(mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+    """Read the files that a mapping describes.
+
+    Ids in a CSV stay exactly as written; where tables disagree on an id's type all become text.
+
+    Args:
+        mapping: the YAML file.
+        folder: where the files lie; by default beside the mapping.
+        seed: of the samples.
+        users: keep a sample of this many users.
+        non_clicks: to sample beside each click, instead of the mapping's number.
+
+    Raises:
+        TaijiError: naming the file, column and rows at fault.
+    """
+    plan = read_mapping(mapping)
+    folder = mapping.parent if folder is None else folder
+    items, events = _items(folder, plan.items), _events(folder, plan.events)
+    profiles = ids_of(events) if plan.users is None else _users(folder, plan.users)
+    items, events = _same_ids(items, events, "item_id")
+    profiles, events = _same_ids(profiles, events, "user_id")
+    files = {"items": plan.items.file, "events": plan.events.file, "users": plan.users.file if plan.users else plan.events.file}
+    tables = validate(Tables(items, profiles, events, plan.name, plan.domain), {name: str(folder / file) for name, file in files.items()})
+    return with_non_clicks(tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users)
+
+
+def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    if (left.schema[column] == pl.String) == (right.schema[column] == pl.String):
+        return left, right
+    return left.with_columns(pl.col(column).cast(pl.String)), right.with_columns(pl.col(column).cast(pl.String))
+
+
+def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl.DataFrame:
+    return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header)
+
+
+def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
+    levels = {level: getattr(plan, level) for level in LEVELS if getattr(plan, level)}
+    columns: dict[str, str | None] = {plan.item_id: None, plan.title: "text", **dict.fromkeys(levels.values(), "text"), **dict.fromkeys(plan.keep, None)}
+    if plan.categories:
+        columns[plan.categories.column] = None
+    if plan.price:
+        columns[plan.price] = "number"
+    read = _read(folder, plan, columns)
+    made = [read[plan.item_id].alias("item_id"), read[plan.title].alias("title"), *(_blank_as_null(read[name]).alias(level) for level, name in levels.items())]
+    if plan.categories:
+        made += _levels(read[plan.categories.column], plan.categories)
+    if plan.price:
+        made.append(read[plan.price].alias("price"))
+    return pl.DataFrame([*made, *(read[name] for name in plan.keep)])
+
+
+def _blank_as_null(values: pl.Series) -> pl.Series:
+    return values.str.strip_chars().replace({"": None})
+
+
+def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
+    """Three levels out of one column: a list, or text with separators."""
+    lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
+    return [_blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(level) for place, level in enumerate(LEVELS)]
+
+
+def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
+    read = _read(folder, plan, {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
+    return pl.DataFrame([read[plan.user_id].alias("user_id"), *(read[name] for name in plan.profile)])
+
+
+def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
+    path = folder / plan.file
+    times = {"timestamp": _time_plan(plan.timestamp)}
+    if plan.matured_at is not None:
+        times["matured_at"] = _time_plan(plan.matured_at)
+    labels = {name: Label.parse(rule) for name in ("exposed", "click", "conversion") if (rule := getattr(plan, name)) is not None}
+    columns: dict[str, str | None] = dict.fromkeys([plan.user_id, plan.item_id, *(time.column for time in times.values()), *(rule.column for rule in labels.values() if rule.column)])
+    if plan.price:
+        columns[plan.price] = "number"
+    read = _read(folder, plan, columns)
+    made: list[Any] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
+    made += [_time(read[time.column], time, path).alias(name) for name, time in times.items()]
+    made += [_label(read, rule, path).alias(name) for name, rule in labels.items()]
+    if plan.price:
+        made.append(read[plan.price].alias("price"))
+    events = pl.DataFrame(made)
+    if plan.in_order:
+        _check_order(events, plan, path)
+    if plan.matures_after_days is not None:
+        mature = pl.col("timestamp") + pl.duration(microseconds=round(plan.matures_after_days * 86_400_000_000))
+        events = events.with_columns(mature.alias("matured_at"))
+        if "conversion" in events.columns:
+            events = events.with_columns(pl.when(mature <= pl.col("timestamp").max()).then("conversion").alias("conversion"))
+    return events
+
+
+def _time_plan(plan: TimeMapping | str) -> TimeMapping:
+    return TimeMapping(column=plan) if isinstance(plan, str) else plan
+
+
+def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
+    """A column as times; what does not fit is an error with its rows."""
+    if plan.unit != "text":
+        numbers = converted(values, "integer", path)
+        return (numbers // 1000).cast(pl.Datetime("us")) if plan.unit == "ns" else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit)).to_series().cast(pl.Datetime("us"))
+    if values.dtype != pl.String:
+        return values  # date-times as such; the schema's check tells what else it is
+    texts = _blank_as_null(values)
+    try:
+        times = texts.str.to_datetime(plan.format, strict=False, time_unit="us")
+    except pl.exceptions.PolarsError:  # no format could be guessed from the first values
+        times = pl.Series(values.name, [None] * len(values), pl.Datetime("us"))
+    wrong = positions(times.is_null() & texts.is_not_null())
+    if len(wrong):
+        raise TaijiError(
+            "A time is not what it should be.",
+            where=f"{path}, column {values.name}, {row_list(wrong)}",
+            expected=f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}",
+            found=", ".join(repr(text) for text in texts.gather(wrong[:SHOWN]).to_list()),
+            fix="give the column's unit (s, ms, us, ns) or format in the mapping, or correct these rows",
+        )
+    return times
+
+
+def _label(read: pl.DataFrame, rule: Label, path: Path) -> pl.Series:
+    """A label of 0/1 (null where its column is) by the rule."""
+    if rule.column is None:
+        return pl.repeat(int(float(rule.value or 0)), len(read), dtype=pl.Int8, eager=True)
+    values = read[rule.column]
+    if rule.sign is None:
+        if values.dtype == pl.String:
+            lowered = values.str.strip_chars().str.to_lowercase()
+            values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
+        return values if values.dtype == pl.Boolean else converted(values, "integer", path)
+    left = _blank_as_null(values.cast(pl.String)) if isinstance(rule.value, str) else converted(values, "number", path)
+    return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
+
+
+def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:
+    before = pl.col("timestamp").shift(1)
+    wrong = positions(events.select(pl.col("timestamp") < (before.over("user_id") if plan.in_order == "user" else before)).to_series())
+    if len(wrong):
+        raise TaijiError(
+            "Times run backwards.",
+            where=f"{path}, column {_time_plan(plan.timestamp).column}, {row_list(wrong)}",
+            expected=f"times that never fall along the {'file' if plan.in_order == 'file' else 'rows of a user'}, as in_order: {plan.in_order} declares",
+            found=f"{len(wrong):,} rows earlier than the row before",
+            fix="sort the file, or leave in_order out",
+        )
