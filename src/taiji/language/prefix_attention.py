@@ -1,0 +1,218 @@
+"""Attention over a packed tree: every token attends to its own segment's past and to all of its ancestors.
+
+`tree_attention` is one function with three ways behind it:
+
+- *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole of it.
+  Neither piece needs a mask, so nothing masked is computed; the pieces are merged by their log-sum-exp. The backward pass
+  runs the flash-attention backward of each piece with the merged output and log-sum-exp, which is exact: with
+  `P = exp(S - L)` and `D = rowsum(dO * O)` taken over all pieces, each piece's `dS = P * (dP - D)` is that of the whole
+  softmax (the argument of ring attention, Liu et al. 2023, arXiv:2310.01889).
+- *flex* (CUDA): FlexAttention with the tree as a block mask.
+- *masked*: scaled-dot-product attention with the dense mask; the plain reference, on any device.
+
+`install` makes a transformers model use it wherever a forward call carries `taiji_tree=`; other calls are untouched.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal
+
+import torch
+
+from taiji.language.prefix_tree import Level, PackedTree
+
+NAME = "taiji_prefix"
+"""Name under which the attention is registered with transformers."""
+Way = Literal["blocks", "flex", "masked"]
+
+_flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+
+
+def install(model: Any) -> None:
+    """Let the attention layers of a transformers model see the tree; without one they go on with `sdpa`.
+
+    It stays installed, because gradient checkpointing runs the layers again in the backward pass.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if NAME not in ALL_ATTENTION_FUNCTIONS:
+        ALL_ATTENTION_FUNCTIONS.register(NAME, _attention_interface)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model.config._attn_implementation = NAME
+
+
+def installed(model: Any) -> bool:
+    """Whether `install` was called for this model."""
+    return bool(model.config._attn_implementation == NAME)
+
+
+def _attention_interface(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **kwargs: Any
+) -> tuple[Any, None]:
+    tree, steps = kwargs.pop("taiji_tree", None), kwargs.pop("taiji_decoding", None)
+    if tree is None and steps is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if steps is not None:
+        return steps.attend(module.layer_idx, query, key, value, scaling), None
+    keep = kwargs.get("taiji_keep")
+    if keep is not None:
+        keep.keep(module.layer_idx, key, value)
+    return tree_attention(query, key, value, tree, scaling), None
+
+
+def tree_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float | None = None, way: Way | None = None
+) -> torch.Tensor:
+    """Attention of packed tokens along the tree.
+
+    Args:
+        query: (1, Hq, T, d). key, value: (1, Hk, T, d) with Hq a multiple of Hk (grouped queries).
+        tree: the packing of the T tokens.
+        scale: of the scores; None is 1 / sqrt(d).
+        way: None picks *blocks* on the CPU, *flex* on CUDA and *masked* elsewhere.
+
+    Returns:
+        (1, T, Hq, d), differentiable once in query, key and value.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    way = way or best_way(query, value)
+    if way == "blocks":
+        return _Blocks.apply(query, key, value, tree, scale)
+    if way == "flex":
+        from torch.nn.attention.flex_attention import flex_attention
+
+        attend = _compiled_flex() if query.is_cuda else flex_attention
+        out = attend(query, key, value, block_mask=_block_mask(tree, query.device), scale=scale, enable_gqa=True)
+        return out.transpose(1, 2).contiguous()
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=tree.mask.to(query.device), scale=scale)
+    return out.transpose(1, 2).contiguous()
+
+
+def best_way(query: torch.Tensor, value: torch.Tensor) -> Way:
+    """Which implementation serves these tensors."""
+    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
+        return "blocks"
+    return "flex" if query.is_cuda and _flex_works(query.shape[-1]) else "masked"
+
+
+@cache
+def blocks_work() -> bool:
+    """Whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
+    if _flash is None or _flash_backward is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, h, 4, 8, generator=generator) for h in (4, 2, 2))
+    try:
+        out, lse = _flash(q, k, v, 0.0, True, scale=0.5)
+        grads = _flash_backward(out, q, k, v, out, lse, 0.0, True, scale=0.5)
+    except (RuntimeError, TypeError):
+        return False
+    wide = [t.repeat_interleave(2, 1) for t in (k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(q, *wide, is_causal=True, scale=0.5)
+    return torch.allclose(out, expected, atol=1e-5) and grads[1].shape == k.shape and lse.shape == (1, 4, 4)
+
+
+@cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flex_works(head: int) -> bool:
+    """FlexAttention's CUDA kernel wants a head size of a power of two, at least 16, and Triton."""
+    import importlib.util
+
+    return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
+
+
+def _block_mask(tree: PackedTree, device: Any) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    made = tree.__dict__.setdefault("_block_masks", {})
+    if device not in made:
+        made[device] = create_block_mask(tree.may_attend(device), None, None, len(tree), len(tree), device=str(device))
+    return made[device]
+
+
+def _take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
+    """(1, H, T, d) -> (B, H, L, d): the rows of a level, a view when they lie together."""
+    if level.span is not None:
+        start, stop = level.span
+        batch, length = level.rows.shape
+        heads, size = tensor.shape[1], tensor.shape[3]
+        return tensor[0, :, start:stop].unflatten(1, (batch, length)).transpose(0, 1).view(batch, heads, length, size)
+    return tensor[0][:, level.rows].transpose(0, 1)
+
+
+def _put(target: torch.Tensor, level: Level, rows: torch.Tensor) -> None:
+    """Write (B, L, ...) into the (T, ...) target, leaving the repetitions out."""
+    if level.span is not None:
+        target[level.span[0] : level.span[1]] = rows.flatten(0, 1)
+    elif level.valid is None:
+        target[level.rows.flatten()] = rows.flatten(0, 1)
+    else:
+        target[level.rows[level.valid]] = rows[level.valid]
+
+
+class _Blocks(torch.autograd.Function):
+    """The *blocks* way. Saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float) -> torch.Tensor:
+        out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
+        lse = torch.empty(query.shape[2], query.shape[1], dtype=torch.float32)
+        for level in tree.levels:
+            piece, sums = _flash(*(_take(t, level) for t in (query, key, value)), 0.0, True, scale=scale)
+            _put(out, level, piece.transpose(1, 2))
+            _put(lse, level, sums.transpose(1, 2))
+        for s in tree.crossings:
+            piece, sums = _flash(query[:, :, s.stop : s.end], key[:, :, s.start : s.stop], value[:, :, s.start : s.stop], 0.0, False, scale=scale)
+            piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
+            total = torch.logaddexp(lse[s.stop : s.end], sums)
+            share = (sums - total).exp_().unsqueeze(-1)
+            part = out[s.stop : s.end]
+            if out.dtype == torch.float32:
+                part.lerp_(piece, share)
+            else:
+                part.copy_(part.float().lerp_(piece.float(), share))
+            lse[s.stop : s.end] = total
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.tree, ctx.scale = tree, scale
+        return out.unsqueeze(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, out, lse = ctx.saved_tensors
+        tree, scale = ctx.tree, ctx.scale
+        # (T, H, d) buffers, as the projections that come next in the backward pass want them.
+        grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (query, key, value)]
+        back, forward, sums = grad.transpose(1, 2), out.unsqueeze(0).transpose(1, 2), lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2)
+        for level in tree.levels:
+            rows = _take(back, level)
+            if level.valid is not None:  # a repeated row is nobody's output
+                rows = rows * level.valid[:, None, :, None]
+            taken = [_take(t, level) for t in (query, key, value, forward, sums)]
+            pieces = _flash_backward(rows, *taken[:4], taken[4].squeeze(-1).contiguous(), 0.0, True, scale=scale)
+            for target, piece in zip(grads, pieces):
+                _put(target, level, piece.transpose(1, 2))
+        for s in tree.crossings:
+            own, below = slice(s.start, s.stop), slice(s.stop, s.end)
+            pieces = _flash_backward(
+                back[:, :, below], query[:, :, below], key[:, :, own], value[:, :, own], forward[:, :, below],
+                sums[0, :, below, 0].unsqueeze(0).contiguous(), 0.0, False, scale=scale,
+            )  # fmt: skip
+            for target, piece, rows in zip(grads, pieces, (below, own, own)):
+                target[rows] += piece[0].transpose(0, 1)
+        return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None)

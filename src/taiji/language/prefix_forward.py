@@ -1,0 +1,96 @@
+"""One forward pass over sequences that share beginnings, each shared beginning computed once.
+
+The token rows are packed as a tree (`prefix_tree`), so every layer but attention works on plain tokens, and attention
+follows the tree (`prefix_attention`). The result is that of the unshared forward: same log-probabilities, same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from taiji.errors import TaijiError
+from taiji.language.prefix_attention import install, installed
+from taiji.language.prefix_head import head_of, token_logprobs
+from taiji.language.prefix_tree import MIN_SHARED, PackedTree
+
+
+@dataclass(frozen=True)
+class SharedLogprobs:
+    """What `shared_logprobs` found, one (scored tokens,) fp32 tensor per sequence.
+
+    Attributes:
+        logprobs: log-probabilities in nats.
+        entropies: entropies, in nats, of the distributions the tokens were drawn from.
+    """
+
+    logprobs: list[torch.Tensor]
+    entropies: list[torch.Tensor]
+
+
+def bare_model(model: Any) -> Any:
+    """The transformers model inside PEFT's wrapper (whose adapters sit inside its layers); the model itself without one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def packed_hidden(model: Any, tree: PackedTree, keep: Any = None) -> torch.Tensor:
+    """(T, H) last hidden states of the packed tokens; `keep.keep(layer, key, value)` is shown every layer's keys and values."""
+    bare = bare_model(model)
+    if not installed(bare):
+        install(bare)
+    device = bare.device
+    extra = {} if keep is None else {"taiji_keep": keep}
+    out = bare.base_model(
+        input_ids=tree.tokens.to(device).unsqueeze(0),
+        position_ids=tree.positions.to(device).unsqueeze(0),
+        attention_mask=torch.ones(1, 1, 1, 1, device=device),  # a ready 4-d mask: transformers makes none of its own
+        use_cache=False,
+        taiji_tree=tree,
+        **extra,
+    )
+    return out.last_hidden_state[0]
+
+
+def shared_logprobs(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    *,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+    min_shared: int = MIN_SHARED,
+) -> SharedLogprobs:
+    """Log-probability of every token of `sequence[start:]` given what stands before it.
+
+    Differentiable in the model's parameters; run it under `torch.no_grad()` for scoring. Which beginnings are shared is
+    found from the ids themselves: rollouts of one prompt, answers to one rationale, prompts with one preamble.
+
+    Args:
+        model: a causal LM that `supports_sharing`, with or without LoRA.
+        sequences: token ids without padding.
+        starts: for each sequence the first scored token, at least 1.
+        temperature: the logits are divided by it.
+        entropy_gradient: whether the entropies carry a gradient.
+        min_shared: shortest beginning, in tokens, worth a segment of its own.
+
+    Raises:
+        TaijiError: a start outside of its sequence.
+    """
+    if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
+        raise TaijiError("Every sequence needs a first scored token.", expected="one start per sequence with 1 <= start <= its length", found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}")
+    sizes = [len(s) - start for s, start in zip(sequences, starts)]
+    tree = PackedTree([s[: max(len(s) - 1, 1)] for s in sequences], min_shared)  # the last token predicts nothing
+    states = packed_hidden(model, tree)
+    at = np.concatenate([path[start - 1 : start - 1 + size] for path, start, size in zip(tree.paths, starts, sizes)])
+    places, rows = np.unique(at, return_inverse=True)
+    tokens = np.concatenate([np.asarray(s, dtype=np.int64)[start:] for s, start in zip(sequences, starts)])
+    device = states.device
+    index = torch.from_numpy(rows).to(device)
+    found, entropies = token_logprobs(
+        states[torch.from_numpy(places).to(device)], head_of(bare_model(model)), index, torch.from_numpy(tokens).to(device), temperature, entropy_gradient
+    )
+    return SharedLogprobs(list(found.split(sizes)), list(entropies[index].split(sizes)))

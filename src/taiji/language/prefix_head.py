@@ -1,0 +1,145 @@
+"""Log-probabilities of given tokens out of hidden states, without holding (positions x vocabulary) logits.
+
+Only the positions that predict something scored are projected, in chunks. With a frozen head (the case of LoRA) nothing is
+projected again in the backward pass: the gradient of a log-probability in its hidden state is `W[token] - E_p[W]`, and
+the expected row `E_p[W] = p @ W` is computed beside the log-probability while the chunk's probabilities exist. So any
+number of backward passes (one per reward) costs no further product with the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+CHUNK = 1 << 23
+"""Logits per chunk (32 MB in fp32)."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output layer of a causal LM: `logits = cap * tanh(scale * module(h) / cap)`, the cap left out when None."""
+
+    module: Any
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is a plain linear layer without trainable weights, so that the cheap gradient applies."""
+        module = self.module
+        plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
+        return plain and not any(p.requires_grad for p in module.parameters())
+
+    def shape(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scale and cap raw logits, in fp32."""
+        logits = logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., H) -> (..., V) in fp32."""
+        return self.shape(self.module(hidden))
+
+
+def head_of(model: Any) -> Head:
+    """The head of a transformers causal LM (without adapters around it)."""
+    config = model.config
+    scale = getattr(config, "logit_scale", None)
+    if scale is None and getattr(config, "logits_scaling", None) is not None:
+        scale = 1.0 / config.logits_scaling
+    return Head(model.get_output_embeddings(), 1.0 if scale is None else float(scale), getattr(config, "final_logit_softcapping", None))
+
+
+def token_logprobs(
+    hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0, entropy_gradient: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities (nats) of tokens and entropies of the distributions they come from.
+
+    Args:
+        hidden: (M, H) hidden states, one per predicting position.
+        head: the output layer.
+        rows: (N,) which hidden state predicts each token. tokens: (N,) their ids.
+        temperature: the logits are divided by it.
+        entropy_gradient: whether the entropies carry a gradient too.
+
+    Returns:
+        log-probabilities (N,) and entropies (M,), in fp32.
+    """
+    if head.frozen and not (entropy_gradient and hidden.requires_grad):
+        return _FrozenHead.apply(hidden, head, rows, tokens, temperature)
+    return _by_autograd(hidden, head, rows, tokens, temperature)
+
+
+def _chunks(count: int, vocabulary: int) -> list[slice]:
+    size = max(16, CHUNK // vocabulary)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _by_autograd(hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with gradients to everything; each chunk is computed again in the backward pass."""
+    from torch.utils.checkpoint import checkpoint
+
+    vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features
+    order = torch.argsort(rows, stable=True)
+    chosen, entropies = [], []
+    for part in _chunks(len(hidden), vocabulary):
+        here = order[(rows[order] >= part.start) & (rows[order] < part.stop)]
+
+        def work(states: torch.Tensor, at: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logp = torch.log_softmax(head.logits(states) / temperature, -1)
+            return logp[at, token], -(logp.exp() * logp).sum(-1)
+
+        one, two = checkpoint(work, hidden[part], rows[here] - part.start, tokens[here], use_reentrant=False)
+        chosen.append(one)
+        entropies.append(two)
+    return torch.cat(chosen)[torch.argsort(order)], torch.cat(entropies)
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weight, bias = head.module.weight, head.module.bias
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        weight, bias, states = weight.to(dtype), None if bias is None else bias.to(dtype), hidden.to(dtype)
+        needed = ctx.needs_input_grad[0]
+        lse, entropies = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
+        mean_row = torch.empty(len(hidden), hidden.shape[1], dtype=torch.float32, device=hidden.device) if needed else None
+        chosen = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+        slope = torch.ones_like(chosen)
+        for part in _chunks(len(hidden), len(weight)):
+            raw = torch.nn.functional.linear(states[part], weight, bias)
+            logits = head.shape(raw)
+            here = ((rows >= part.start) & (rows < part.stop)).nonzero().squeeze(-1)
+            at = (rows[here] - part.start, tokens[here])
+            chosen[here] = logits[at] / temperature
+            bend = None
+            if head.cap is not None and needed:
+                bend = 1.0 - (logits / head.cap).square_()
+                slope[here] = bend[at]
+            if temperature != 1.0:
+                logits = logits / temperature
+            lse[part] = logits.logsumexp(-1)
+            p = torch.softmax(logits, -1)
+            entropies[part] = lse[part] - torch.bmm(p.unsqueeze(1), logits.unsqueeze(2)).flatten()
+            if mean_row is not None:
+                mean_row[part] = (p if bend is None else p.mul_(bend)).to(dtype) @ weight
+            del raw, logits, p, bend
+        ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(rows, tokens, weight, *([] if mean_row is None else [mean_row, slope]))
+        ctx.factor, ctx.dtype = head.scale / temperature, hidden.dtype
+        return chosen - lse[rows], entropies
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[Any, ...]:
+        rows, tokens, weight, mean_row, slope = ctx.saved_tensors
+        total = torch.zeros(len(mean_row), dtype=grad.dtype, device=grad.device).index_add_(0, rows, grad)
+        back = mean_row * -total.unsqueeze(-1)
+        back.index_add_(0, rows, weight[tokens].float() * (grad * slope).unsqueeze(-1))
+        return (back * ctx.factor).to(ctx.dtype), None, None, None, None

@@ -1,0 +1,173 @@
+"""Lay token sequences that share beginnings out as one packed row in which every shared beginning occurs once.
+
+The sequences form a radix tree. Its nodes are written in depth-first order, so the descendants of a node are the tokens
+right behind it: a token may attend to an earlier one exactly when it lies before the end of that one's subtree. Both
+forms of attention (the masked and the blockwise one, `prefix_attention`) follow from this single fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from taiji.errors import TaijiError
+
+MIN_SHARED = 16
+"""Tokens: a shorter common beginning is cheaper to compute twice than to attend to as a segment of its own."""
+CLOSE_LENGTH = 0.75
+"""Segments at least this fraction of the longest of their batch are padded to it and attended to together."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A node of the tree: packed tokens `start:stop`; its descendants are the packed tokens `stop:end`."""
+
+    start: int
+    stop: int
+    end: int
+    depth: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of its own."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Level:
+    """Segments whose own causal attention runs as one batch.
+
+    Attributes:
+        rows: packed positions (B, L); a shorter segment repeats its last token, which nothing before it can see.
+        valid: which of them are not repetitions (B, L), None when all are.
+        span: `(start, stop)` when the rows are consecutive packed tokens (then they need no gathering).
+    """
+
+    rows: torch.Tensor
+    valid: torch.Tensor | None
+    span: tuple[int, int] | None
+
+
+class PackedTree:
+    """Sequences packed with their common beginnings shared.
+
+    Attributes:
+        tokens: (T,) token ids in packed order.
+        positions: (T,) place of each token in its sequence.
+        segments: the nodes in packed order.
+        paths: for each sequence the packed positions of its tokens, one (length,) array each.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], min_shared: int = MIN_SHARED) -> None:
+        """Pack `sequences` (each at least one token); a beginning is shared from `min_shared` tokens on.
+
+        Raises:
+            TaijiError: no sequence, or an empty one.
+        """
+        rows = [np.asarray(s, dtype=np.int64) for s in sequences]
+        if not rows or any(len(r) == 0 for r in rows):
+            raise TaijiError("There is nothing to pack.", expected="sequences of at least one token", found="an empty one")
+        self._rows, self._min_shared = rows, min_shared
+        self._tokens: list[np.ndarray] = []
+        self._positions: list[np.ndarray] = []
+        self._segments: list[list[int]] = []
+        self._parts: list[list[np.ndarray]] = [[] for _ in rows]
+        self._size = 0
+        # Sorting makes common beginnings neighbours: `common[i]` tokens are shared by the sorted rows i-1 and i.
+        order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
+        common = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:])]
+        self._place(order, common, 0, 0)
+        self.tokens = torch.from_numpy(np.concatenate(self._tokens))
+        self.positions = torch.from_numpy(np.concatenate(self._positions))
+        self.segments = [Segment(*s) for s in self._segments]
+        self.paths = [np.concatenate(p) for p in self._parts]
+        del self._rows, self._tokens, self._positions, self._segments, self._parts
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _place(self, order: list[int], common: list[int], depth: int, level: int) -> None:
+        """Write the rows of `order` (which agree on the first `depth` tokens) from `depth` on."""
+        shared = min([len(self._rows[order[0]]), *common[1:]])
+        ended = [i for i in order if len(self._rows[i]) == shared]
+        worth = len(order) == 1 or shared - depth >= self._min_shared or len(ended) == len(order)
+        if worth and shared > depth:
+            segment = self._write(order, depth, shared, level)
+            depth, level = shared, level + 1
+        else:
+            segment = None
+            for i in ended:  # its last few tokens are no segment of the others: repeat them
+                if shared > depth:
+                    self._write([i], depth, shared, level)
+        begin = len(ended)  # equal beginnings sort the shorter row first
+        for at in range(len(ended) + 1, len(order) + 1):
+            if at == len(order) or common[at] <= shared:
+                if begin < at:
+                    self._place(order[begin:at], common[begin:at], depth, level)
+                begin = at
+        if segment is not None:
+            segment[2] = self._size
+
+    def _write(self, rows: list[int], begin: int, end: int, level: int) -> list[int]:
+        start, self._size = self._size, self._size + end - begin
+        self._tokens.append(self._rows[rows[0]][begin:end])
+        self._positions.append(np.arange(begin, end))
+        for i in rows:
+            self._parts[i].append(np.arange(start, self._size))
+        self._segments.append([start, self._size, self._size, level])
+        return self._segments[-1]
+
+    @cached_property
+    def crossings(self) -> list[Segment]:
+        """The segments that have descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
+        return sorted((s for s in self.segments if s.end > s.stop), key=lambda s: (s.depth, s.start))
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """The segments, batched by similar length for their own causal attention."""
+        batches: list[list[Segment]] = []
+        for segment in sorted(self.segments, key=lambda s: (-s.length, s.start)):
+            if not batches or segment.length < CLOSE_LENGTH * batches[-1][0].length:
+                batches.append([])
+            batches[-1].append(segment)
+        return [self._level(sorted(batch, key=lambda s: s.start)) for batch in batches]
+
+    def _level(self, batch: list[Segment]) -> Level:
+        longest = max(s.length for s in batch)
+        steps = np.arange(longest)
+        rows = np.stack([s.start + np.minimum(steps, s.length - 1) for s in batch])
+        equal = all(s.length == longest for s in batch)
+        joined = equal and all(a.stop == b.start for a, b in zip(batch, batch[1:]))
+        valid = None if equal else torch.from_numpy(np.stack([steps < s.length for s in batch]))
+        return Level(torch.from_numpy(rows), valid, (batch[0].start, batch[-1].stop) if joined else None)
+
+    @cached_property
+    def subtree_end(self) -> torch.Tensor:
+        """(T,) for each packed token the end of its segment's subtree."""
+        end = np.empty(self._size, np.int64)
+        for segment in self.segments:
+            end[segment.start : segment.stop] = segment.end
+        return torch.from_numpy(end)
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """(T, T) boolean: query row may attend to key column."""
+        place = torch.arange(self._size)
+        return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
+
+    def may_attend(self, device: Any) -> Any:
+        """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
+        end = self.subtree_end.to(device)
+        return lambda batch, head, query, key: (key <= query) & (query < end[key])
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    """Number of leading tokens in which two rows agree."""
+    size = min(len(a), len(b))
+    different = np.flatnonzero(a[:size] != b[:size])
+    return int(different[0]) if len(different) else size
