@@ -23,14 +23,14 @@ def render(lm_or_tokenizer: Any, messages: Sequence[Message], prefill: str = "")
     """
     tokenizer = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
     text = _templated(tokenizer, list(messages)) if getattr(tokenizer, "chat_template", None) else _plain(tokenizer, messages)
-    if text.rstrip().endswith(THINK) and prefill.lstrip().startswith(THINK):
-        prefill = prefill.lstrip()[len(THINK) :].lstrip("\n")
-    return text + prefill
+    return text + continuation(text, prefill)
 
 
-def opens_think(lm_or_tokenizer: Any) -> bool:
-    """Whether the chat template ends in an opened `<think>`."""
-    return render(lm_or_tokenizer, [{"role": "user", "content": "x"}]).rstrip().endswith(THINK)
+def continuation(prompt: str, text: str) -> str:
+    """What to append to a rendered prompt so that it goes on with ``text``: an already opened `<think>` is not opened again."""
+    if prompt.rstrip().endswith(THINK) and text.lstrip().startswith(THINK):
+        return text.lstrip()[len(THINK) :].lstrip("\n")
+    return text
 
 
 def _templated(tokenizer: Any, messages: list[Message]) -> str:

@@ -30,17 +30,17 @@ class EmbedderSettings(Settings):
 class GenerationSettings(Settings):
     """How text is sampled."""
 
-    max_new_tokens: int = Field(96, ge=1)
+    max_new_tokens: int = Field(default=96, ge=1)
     """Longest completion, in tokens."""
-    temperature: float = Field(0.8, ge=0.0)
+    temperature: float = Field(default=0.8, ge=0.0)
     """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
-    top_k: int = Field(50, ge=1)
+    top_k: int = Field(default=50, ge=1)
     """Sample among this many likeliest tokens."""
-    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
     """Of these, keep the likeliest that together have this probability."""
-    repetition_penalty: float = Field(1.0, ge=1.0)
+    repetition_penalty: float = Field(default=1.0, ge=1.0)
     """Divide the positive logits (multiply the negative ones) of tokens already in the completion by this; small models loop without it."""
-    batch_size: int = Field(24, ge=1)
+    batch_size: int = Field(default=24, ge=1)
     """Sequences decoded together (the prompts of a batch times their samples)."""
     stop: tuple[str, ...] = ("</answer>",)
     """Texts that end a completion (kept in it), besides the model's end-of-text tokens."""

@@ -1,0 +1,205 @@
+"""Prompts of student and teacher, from template files, within a token budget.
+
+A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (how the answer
+begins); the packaged ones lie in ``templates/<domain>/`` and are meant to be copied and edited. The student's
+template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
+the target beside them (RUPR, Taiji §2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.errors import TaijiError
+from taiji.language.chat import Message, render
+from taiji.reasoning.answers import field, format_answer
+from taiji.reasoning.settings import PromptSettings
+
+PACKAGED = Path(__file__).parent / "templates"
+PROFILE_CHARACTERS = 300
+_SECTION = re.compile(r"^\[(system|user|prefill)\]\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what had to be left out of it.
+
+    Attributes:
+        messages: for :func:`taiji.language.chat.render`.
+        prefill: how the answer begins (the teacher's; empty for the student).
+        kept: interactions shown, the newest.
+        dropped: older interactions left out because of ``history_limit`` or the token budget.
+    """
+
+    messages: list[Message]
+    prefill: str
+    kept: int
+    dropped: int
+
+
+def item_line(dataset: Dataset, item: int, title_characters: int = 80) -> str:
+    """The text of an item wherever one is needed: ``Item title: …; Category L1: …; L2: …; L3: …``."""
+    title, *levels = _item(dataset, item)
+    return format_answer(shorten(title or "", title_characters), levels)
+
+
+def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
+    """:func:`item_line` of every item, in the order of their ids."""
+    columns = [dataset.items[name].to_list() for name in ("title", "category_l1", "category_l2", "category_l3")]
+    return [format_answer(shorten(title or "", title_characters), levels) for title, *levels in zip(*columns)]
+
+
+def student_messages(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> list[Message]:
+    """The messages of :func:`student_prompt`."""
+    return student_prompt(dataset, user, as_of, settings, tokenizer).messages
+
+
+def teacher_messages(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None) -> list[Message]:
+    """The messages of :func:`teacher_prompt`."""
+    return teacher_prompt(dataset, user, as_of, settings, tokenizer, target).messages
+
+
+def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> Prompt:
+    """What the student is asked: the profile and the interactions strictly before ``as_of``, newest first.
+
+    Args:
+        dataset: the log.
+        user: dense user id.
+        as_of: cutoff, microseconds since the epoch.
+        settings: limits and templates.
+        tokenizer: counts the tokens of the rendered prompt.
+
+    Raises:
+        TaijiError: the budget does not even hold the prompt without interactions.
+    """
+    context, dropped = _context(dataset, user, as_of, settings, tokenizer)
+    return _prompt(dataset.domain, "student", settings, context, dropped)
+
+
+def teacher_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None) -> Prompt:
+    """What the teacher is asked: the student's interactions and, unless ``target`` is None, the true next item."""
+    context, dropped = _context(dataset, user, as_of, settings, tokenizer)
+    line = None if target is None else item_line(dataset, target, settings.title_characters)
+    return _prompt(dataset.domain, "teacher", settings, {**context, "target": line}, dropped)
+
+
+def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+    """Rendered student prompts of many examples.
+
+    Args:
+        dataset: the log.
+        examples: with columns ``example``, ``user``, ``as_of``.
+        settings: limits and templates.
+        tokenizer: renders and counts.
+
+    Returns:
+        ``example``, ``prompt`` (rendered, no prefill), ``kept``, ``dropped`` in the order of the examples.
+    """
+    prompts = [student_prompt(dataset, u, t, settings, tokenizer) for u, t in examples.select("user", "as_of").iter_rows()]
+    return pl.DataFrame(
+        {
+            "example": examples["example"],
+            "prompt": [render(tokenizer, p.messages) for p in prompts],
+            "kept": pl.Series([p.kept for p in prompts], dtype=pl.UInt32),
+            "dropped": pl.Series([p.dropped for p in prompts], dtype=pl.UInt32),
+        }
+    )
+
+
+def shorten(text: str, characters: int) -> str:
+    """Cut at a word so that at most ``characters`` remain."""
+    text = " ".join(text.split())
+    if len(text) <= characters:
+        return text
+    head = text[: characters + 1].rsplit(" ", 1)[0] if " " in text[: characters + 1] else text[:characters]
+    return head[:characters].rstrip(" ,;:-")
+
+
+def profile_line(dataset: Dataset, user: int) -> str:
+    """The user's profile columns as ``name: value`` pairs; empty when nothing is known."""
+    row = dataset.users.row(user, named=True)
+    pairs = [f"{name.replace('_', ' ')}: {field(str(value))}" for name, value in row.items() if name not in ("user", "user_id") and value is not None]
+    return shorten("; ".join(pairs), PROFILE_CHARACTERS)
+
+
+def _item(dataset: Dataset, item: int) -> tuple[Any, ...]:
+    return dataset.items.select("title", "category_l1", "category_l2", "category_l3").row(item)
+
+
+def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> tuple[dict[str, Any], int]:
+    """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
+    total = int(dataset.history.count_before([user], [as_of])[0])
+    items, _ = dataset.history.before(user, as_of, settings.history_limit)
+    lines = [_history_line(dataset, int(i), settings) for i in items]
+    profile = profile_line(dataset, user)
+
+    def count(kept: int) -> int:
+        prompt = _prompt(dataset.domain, "student", settings, {"profile": profile, "interactions": lines[:kept]}, 0)
+        return len(tokenizer(render(tokenizer, prompt.messages), add_special_tokens=False).input_ids)
+
+    frame = count(0)
+    if frame > settings.token_budget:
+        raise TaijiError(
+            "The token budget does not hold the prompt's instructions.",
+            where="token_budget",
+            expected=f"at least {frame} tokens",
+            found=str(settings.token_budget),
+            fix="raise token_budget or shorten the template",
+        )
+    kept, used = 0, frame
+    if lines:
+        sizes = [len(ids) for ids in tokenizer([f"- {line}\n" for line in lines], add_special_tokens=False).input_ids]
+        while kept < len(lines) and used + sizes[kept] <= settings.token_budget:
+            used += sizes[kept]
+            kept += 1
+    while kept and count(kept) > settings.token_budget:  # tokens of the parts need not add up to those of the whole
+        kept -= 1
+    return {"profile": profile, "interactions": lines[:kept]}, total - kept
+
+
+def _history_line(dataset: Dataset, item: int, settings: PromptSettings) -> str:
+    price = dataset.items["price"][item]
+    return item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if price is not None else "")
+
+
+def _prompt(domain: str, role: str, settings: PromptSettings, variables: Mapping[str, Any], dropped: int) -> Prompt:
+    from jinja2 import TemplateError
+
+    path = _template_file(domain, role, settings.templates)
+    try:
+        sections = _template(str(path), path.stat().st_mtime_ns)
+        texts = {name: template.render(**variables).strip() for name, template in sections.items()}
+    except TemplateError as error:
+        raise TaijiError("A prompt template is broken.", where=str(path), found=str(error)) from error
+    messages = [{"role": name, "content": texts[name]} for name in ("system", "user") if texts.get(name)]
+    interactions: Sequence[str] = variables["interactions"]
+    return Prompt(messages, texts.get("prefill", ""), len(interactions), dropped)
+
+
+def _template_file(domain: str, role: str, folder: Path | None) -> Path:
+    places = [PACKAGED / domain] if folder is None else [folder / domain, folder, PACKAGED / domain]
+    for place in places:
+        if (place / f"{role}.j2").is_file():
+            return place / f"{role}.j2"
+    raise TaijiError("There is no such prompt template.", where=str(places[0] / f"{role}.j2"), fix="use shop, films or books, or write the file")
+
+
+@lru_cache(maxsize=32)
+def _template(path: str, modified: int) -> dict[str, Any]:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
+    parts = _SECTION.split(Path(path).read_text(encoding="utf-8"))
+    sections = dict(zip(parts[1::2], parts[2::2]))
+    if "user" not in sections:
+        raise TaijiError("A prompt template lacks its [user] section.", where=path, expected="[system], [user] and optionally [prefill]")
+    return {name: environment.from_string(text) for name, text in sections.items()}

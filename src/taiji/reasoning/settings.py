@@ -1,0 +1,81 @@
+"""Settings of the reasoning room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from taiji.settings import Settings
+
+
+class PromptSettings(Settings):
+    """What a prompt holds."""
+
+    history_limit: int = Field(default=50, ge=1)
+    """Most interactions a prompt shows."""
+    token_budget: int = Field(default=448, ge=64)
+    """Longest student prompt in tokens, chat template included; the oldest interactions are left out first."""
+    title_characters: int = Field(default=80, ge=8)
+    """A longer title is cut at a word, in prompts and answers alike."""
+    templates: Path | None = None
+    """A folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones."""
+
+
+class TeacherSettings(Settings):
+    """Who writes the rationales, and how."""
+
+    kind: Literal["local", "writer", "endpoint"] = "local"
+    """A language model in process, the rule-based writer, or an OpenAI-compatible endpoint."""
+    rationales: int = Field(default=3, ge=1)
+    """Rationales a prompt (k)."""
+    answer_in_view: bool = True
+    """Show the teacher the true next item (RUPR); without it the teacher predicts."""
+    max_new_tokens: int = Field(default=64, ge=8)
+    """Longest rationale."""
+    temperature: float = Field(default=0.8, ge=0.0)
+    """Of the sampling."""
+    repetition_penalty: float = Field(default=1.1, ge=1.0)
+    """Against the loops of small models."""
+    batch_size: int = Field(default=24, ge=1)
+    """Rationales written together."""
+
+
+class SelectionSettings(Settings):
+    """Which rationales are kept."""
+
+    rule: Literal["guarded", "plain", "none"] = "guarded"
+    """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all."""
+    quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """The threshold is this quantile of the calibration rationales' perplexities; the paper takes the median."""
+    batch_size: int = Field(default=12, ge=1)
+    """Texts scored together."""
+
+
+class SFTSettings(Settings):
+    """Supervised fine-tuning."""
+
+    lora_rank: int = Field(default=16, ge=0)
+    """Rank of the low-rank adapters; 0 trains all weights."""
+    learning_rate: float = Field(default=2e-4, gt=0.0)
+    """2e-4 suits adapters; the paper's 1e-7 its full-parameter run over a million users."""
+    epochs: float = Field(default=1.0, gt=0.0)
+    """Passes over the kept rationales."""
+    batch_size: int = Field(default=4, ge=1)
+    """Rows a step and device."""
+    gradient_accumulation: int = Field(default=2, ge=1)
+    """Steps a weight update."""
+    warmup_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of the updates over which the learning rate rises."""
+    max_length: int = Field(default=1024, ge=64)
+    """Longest prompt with completion; a longer row is an error, never a silent cut."""
+
+
+class ReasoningSettings(Settings):
+    """The room's settings together."""
+
+    prompts: PromptSettings = PromptSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    selection: SelectionSettings = SelectionSettings()
+    sft: SFTSettings = SFTSettings()

@@ -1,0 +1,135 @@
+"""Supervised fine-tuning on kept rationales, through TRL (Taiji §4).
+
+Next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text token). The result is a
+plain `save_pretrained` folder: adapters are merged, nothing of the trainer is left behind.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.errors import TaijiError
+from taiji.language.chat import continuation
+from taiji.reasoning.answers import format_completion
+from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.settings import PromptSettings, SFTSettings
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+
+def sft_rows(dataset: Dataset, examples: pl.DataFrame, kept: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+    """Prompt and completion of each kept rationale.
+
+    Args:
+        dataset: the log.
+        examples: ``example``, ``user``, ``as_of``, ``target``.
+        kept: ``example``, ``rationale``.
+        prompts: of the student.
+        tokenizer: the student's.
+
+    Returns:
+        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``.
+    """
+    known = student_prompts(dataset, examples, prompts, tokenizer).with_columns(
+        pl.Series("answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String)
+    )
+    rows = kept.select("example", "rationale").join(known, on="example", how="inner", maintain_order="left")
+    completions = [continuation(p, format_completion(r, a)) for p, r, a in rows.select("prompt", "rationale", "answer").iter_rows()]
+    return pl.DataFrame({"prompt": rows["prompt"], "completion": pl.Series(completions, dtype=pl.String)})
+
+
+def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, folder: str | Path, seed: int) -> pl.DataFrame:
+    """Fine-tune a copy of ``lm`` and write it to ``folder`` (a `save_pretrained` folder, atomically).
+
+    Args:
+        lm: the student; left as it was.
+        rows: ``prompt``, ``completion``.
+        settings: adapters or all weights, learning rate, sizes.
+        folder: where the fine-tuned model goes.
+        seed: of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
+
+    Returns:
+        ``step``, ``loss``, one row a weight update.
+
+    Raises:
+        TaijiError: there are no rows, or one is longer than ``max_length``.
+    """
+    import torch
+    from transformers.trainer_utils import set_seed
+    from transformers.utils import logging
+
+    from taiji.language.models import save_model
+
+    if rows.is_empty():
+        raise TaijiError("No rationale is left to fine-tune on.", where="selection", fix="write more rationales, or choose a laxer selection rule")
+    _check_lengths(lm, rows, settings)
+    logging.disable_progress_bar()
+    # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
+    set_seed(seed)
+    with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad():
+        trainer = _trainer(lm, rows, settings, scratch, seed)
+        trainer.train()
+        model = trainer.model
+        losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+        if settings.lora_rank:
+            model = model.merge_and_unload()
+        model.config.use_cache = True
+        save_model(model.to(lm.dtype), lm.tokenizer, folder)
+    return pl.DataFrame(losses, schema={"step": pl.UInt32, "loss": pl.Float64}, orient="row")
+
+
+def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings) -> None:
+    texts = [p + c for p, c in rows.select("prompt", "completion").iter_rows()]
+    longest = max(len(ids) for ids in lm.tokenizer(texts, add_special_tokens=False).input_ids) + 1
+    if longest > settings.max_length:
+        raise TaijiError(
+            "A row is too long to be learnt whole.",
+            where="sft.max_length",
+            expected=f"at most {settings.max_length} tokens",
+            found=f"{longest}",
+            fix="raise max_length or lower the prompts' token_budget",
+        )
+
+
+def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scratch: str, seed: int) -> Any:
+    import copy
+
+    from datasets import Dataset as Rows
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    updates = max(1, round(len(rows) * settings.epochs / (settings.batch_size * settings.gradient_accumulation)))
+    arguments = SFTConfig(
+        output_dir=scratch,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(settings.warmup_share * updates),
+        max_length=settings.max_length,
+        completion_only_loss=True,
+        seed=seed,
+        data_seed=seed,
+        bf16=False,  # the weights' own type decides; autocasting bfloat16 weights again would only copy them
+        gradient_checkpointing=False,
+        use_cpu=lm.device.type == "cpu",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    adapters = None
+    if settings.lora_rank:
+        adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
+    return SFTTrainer(
+        model=copy.deepcopy(lm.model), args=arguments, train_dataset=data, processing_class=copy.deepcopy(lm.tokenizer), peft_config=adapters
+    )

@@ -1,0 +1,128 @@
+"""Teachers: who writes the rationales (RUPR, Taiji §2).
+
+A teacher is asked for the rationale alone; the answer is appended from the true item afterwards, so no rationale can end
+in a wrong or malformed one. With the answer in view a teacher explains, without it it predicts; the difference
+between the two is the blind gap of the audit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.language.chat import render
+from taiji.language.settings import GenerationSettings
+from taiji.reasoning.answers import clean
+from taiji.reasoning.prompts import teacher_prompt
+from taiji.reasoning.settings import PromptSettings, TeacherSettings
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String}
+_STOP = ("</think>", "<answer>", "\n\n")
+
+
+class Teacher(Protocol):
+    """Who writes rationales.
+
+    Attributes:
+        name: for the report.
+        version: changes when its texts could.
+    """
+
+    name: str
+    version: str
+
+    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
+        """Write ``k`` rationales of each example.
+
+        Args:
+            dataset: the log.
+            examples: ``example``, ``user``, ``as_of``, ``target``.
+            k: rationales an example.
+            seed: the same call gives the same texts, where the teacher can promise that.
+
+        Returns:
+            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, may be empty), ``teacher``; k rows an example in
+            the order of the examples.
+        """
+        ...
+
+
+class LocalTeacher:
+    """A language model in this process.
+
+    Args:
+        lm: the model.
+        settings: lengths, sampling, whether the answer is in view.
+        prompts: what its prompt holds.
+    """
+
+    def __init__(self, lm: LanguageModel, settings: TeacherSettings, prompts: PromptSettings) -> None:
+        self.lm, self.settings, self.prompts = lm, settings, prompts
+        self.name = f"local:{Path(lm.name).name}"
+
+    @property
+    def version(self) -> str:
+        """The model's."""
+        return self.lm.version
+
+    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
+        """See :class:`Teacher`."""
+        from taiji.language.generate import generate
+
+        requests = teacher_requests(dataset, examples, self.settings, self.prompts, self.lm.tokenizer)
+        sampling = GenerationSettings(
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            repetition_penalty=self.settings.repetition_penalty,
+            batch_size=self.settings.batch_size,
+            stop=_STOP,
+        )
+        texts = generate(self.lm, [render(self.lm, m, p) for m, p in requests], n=k, settings=sampling, seed=seed, description="Writing rationales")
+        rows = [[tidy(f"{prefill} {text}" if prefill else text) for text in row] for (_, prefill), row in zip(requests, texts)]
+        return rationale_frame(examples["example"].to_list(), rows, self.name)
+
+
+def teacher_requests(
+    dataset: Dataset, examples: pl.DataFrame, settings: TeacherSettings, prompts: PromptSettings, tokenizer: Any
+) -> list[tuple[list[dict[str, str]], str]]:
+    """(messages, prefill) of each example."""
+    requests = []
+    for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
+        prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, target if settings.answer_in_view else None)
+        requests.append((prompt.messages, prompt.prefill))
+    return requests
+
+
+def rationale_frame(examples: Sequence[str], texts: Sequence[Sequence[str]], teacher: str) -> pl.DataFrame:
+    """Rows of :meth:`Teacher.write` from one list of texts an example."""
+    rows = [(example, sample, text, teacher) for example, row in zip(examples, texts, strict=True) for sample, text in enumerate(row)]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def tidy(text: str) -> str:
+    """What of a model's text is the rationale: inside `<think>` or before the answer, one line, whole sentences.
+
+    A last sentence that the length limit cut is dropped when there is a whole one before it; a sentence that
+    repeats an earlier one ends the text (small models loop).
+    """
+    text = re.split(r"<\s*/\s*think\s*>|<\s*answer\s*>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    text = clean(text)
+    sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
+    if len(sentences) > 1 and not re.search(r"[.!?][\"')]*$", sentences[-1]):
+        sentences.pop()
+    seen: set[str] = set()
+    kept = []
+    for sentence in sentences:
+        if sentence.casefold() in seen:
+            break
+        seen.add(sentence.casefold())
+        kept.append(sentence)
+    return " ".join(kept)
