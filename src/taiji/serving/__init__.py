@@ -1,0 +1,33 @@
+"""Near-online serving: event intake, worker, feature store, HTTP API.
+
+Behaviour triggers the LLM, never a request: ``POST /v1/events`` puts events into a durable queue; a worker takes them
+into the users' histories, waits a moment for more of the same burst, lets the LLM write, and stores one versioned row a
+user; the ranking request reads that row. ``from taiji.serving import serve, load`` loads nothing heavy until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taiji.serving.load import load
+    from taiji.serving.releases import roll_back, roll_out
+    from taiji.serving.supervisor import serve
+
+__all__ = ["load", "roll_back", "roll_out", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "serve":
+        from taiji.serving.supervisor import serve
+
+        return serve
+    if name == "load":
+        from taiji.serving.load import load
+
+        return load
+    if name in ("roll_out", "roll_back"):
+        from taiji.serving import releases
+
+        return getattr(releases, name)
+    raise AttributeError(name)

@@ -1,0 +1,33 @@
+"""A clock for scheduling that never goes back, whatever the machine's clock does.
+
+Leases, coalescing windows, staleness and the rows' ``as_of`` compare times taken by several processes, some of them
+started after the machine's clock was set back. A process therefore reads the machine's clock once, at its start, takes
+the store's high-water mark if that is later, and counts on from there by a clock that cannot be set.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def wall_us() -> int:
+    """The machine's clock, in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def _ticks_us() -> int:
+    """Microseconds of a clock nobody sets; it goes on while the machine sleeps, where the system has such a one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+    return time.monotonic_ns() // 1000
+
+
+class SteadyClock:
+    """Callable; microseconds since the epoch, never less than before nor than ``floor`` (the store's mark)."""
+
+    def __init__(self, floor: int = 0) -> None:
+        self._start = max(wall_us(), floor)
+        self._ticks = _ticks_us()
+
+    def __call__(self) -> int:
+        return self._start + _ticks_us() - self._ticks

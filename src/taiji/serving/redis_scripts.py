@@ -1,0 +1,247 @@
+"""The Redis store's atomic steps, in Lua. A script runs alone, so each is one transaction.
+
+Keys, after the prefix ``P``:
+
+======================  =============  =============================================================
+``queue``               stream         events not yet absorbed (consumer group ``workers``)
+``idem:KEY``            string         digest of a batch taken in, with a time to live
+``u:USER``              hash           ``seen``
+``h:USER``              sorted set     events by time
+``f:RELEASE:USER``      hash           ``v`` version, ``s`` seen, ``n`` neighbour, ``h`` head, ``t`` tail
+``n:RELEASE:USER``      set            users whose row carries this user's items
+``due:RELEASE``         sorted set     users by due time
+``lease:RELEASE``       sorted set     users by lease end
+``token:RELEASE``       hash           user → ``token worker``
+``try:RELEASE``         hash           user → failures
+``dead:RELEASE``        hash           user → reason (JSON)
+``releases``            hash           name → release (JSON), live ones
+``names``               set            releases that may have rows, those being published included
+``erased``              set            keyed digests
+``meta``, ``counters``  hash           ``active``, ``previous``, ``secret``; counters
+``clock``               string         high-water mark of the workers' clocks
+======================  =============  =============================================================
+
+Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
+"""
+
+from __future__ import annotations
+
+PRELUDE = """
+local P = ARGV[1]
+local function number(x) return tonumber(x or '0') or 0 end
+local function text(x) return string.format('%.0f', x) end
+local function give_back(release, user, reason, now, count, limit, backoff)
+  redis.call('ZREM', P..'lease:'..release, user)
+  redis.call('HDEL', P..'token:'..release, user)
+  local attempts = number(redis.call('HGET', P..'try:'..release, user))
+  if count == 1 then attempts = redis.call('HINCRBY', P..'try:'..release, user, 1) end
+  if count == 1 and attempts >= limit then
+    redis.call('HSET', P..'dead:'..release, user, cjson.encode({reason = reason, attempts = attempts, at = text(now)}))
+  else
+    local wait = 0
+    if attempts > 0 then wait = math.min(backoff * 2 ^ math.min(attempts - 1, 30), 300e6) end
+    redis.call('ZADD', P..'due:'..release, text(now + wait), user)
+  end
+end
+local function put(release, user, seen, neighbour, digest, head, tail)
+  local f = P..'f:'..release..':'..user
+  local old = redis.call('HGET', f, 'n')
+  if old and old ~= '' then redis.call('SREM', P..'n:'..release..':'..old, user) end
+  if neighbour ~= '' and redis.call('SISMEMBER', P..'erased', digest) == 1 then neighbour = ''; tail = '[]' end
+  if neighbour ~= '' then redis.call('SADD', P..'n:'..release..':'..neighbour, user) end
+  redis.call('HINCRBY', f, 'v', 1)
+  redis.call('HSET', f, 's', seen, 'n', neighbour, 'h', head, 't', tail)
+end
+local function held(release, user, token)
+  local found = redis.call('HGET', P..'token:'..release, user)
+  return found and string.sub(found, 1, #token + 1) == token..' '
+end
+"""
+
+APPEND = """
+-- ARGV: P, key, digest, ttl ms, backlog, then user, time and event in turn
+local known = redis.call('GET', P..'idem:'..ARGV[2])
+if known then return known == ARGV[3] and 'duplicate' or 'conflict' end
+if redis.call('XLEN', P..'queue') >= tonumber(ARGV[5]) then return 'full' end
+for i = 6, #ARGV, 3 do redis.call('XADD', P..'queue', '*', 'u', ARGV[i], 't', ARGV[i + 1], 'e', ARGV[i + 2]) end
+redis.call('SET', P..'idem:'..ARGV[2], ARGV[3], 'PX', ARGV[4])
+return 'accepted'
+"""
+
+ABSORB = """
+-- ARGV: P, now, window, trigger events, history limit, then stream ids. The entry is read here, not from the worker's
+-- memory: an erased one is gone, and one that another worker absorbed is not pending any more.
+local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local fresh, done = {}, 0
+for i = 6, #ARGV do
+  local entry = redis.call('XRANGE', P..'queue', ARGV[i], ARGV[i])[1]
+  if redis.call('XACK', P..'queue', 'workers', ARGV[i]) == 1 and entry then
+    redis.call('XDEL', P..'queue', ARGV[i])
+    local user = entry[2][2]
+    fresh[user] = (fresh[user] or 0) + redis.call('ZADD', P..'h:'..user, entry[2][4], entry[2][6])
+    done = done + 1
+  end
+end
+local releases = redis.call('HKEYS', P..'releases')
+for user, amount in pairs(fresh) do
+  redis.call('ZREMRANGEBYRANK', P..'h:'..user, 0, -limit - 1)
+  local seen = redis.call('HINCRBY', P..'u:'..user, 'seen', amount)
+  for _, release in ipairs(releases) do
+    if not redis.call('ZSCORE', P..'lease:'..release, user) then
+      local unread = seen - number(redis.call('HGET', P..'f:'..release..':'..user, 's'))
+      local failed = number(redis.call('HGET', P..'try:'..release, user)) > 0
+      if not (failed and redis.call('ZSCORE', P..'due:'..release, user)) then
+        redis.call('ZADD', P..'due:'..release, 'LT', text(unread >= trigger and now or now + window), user)
+      end
+    end
+  end
+end
+return done
+"""
+
+CLAIM = """
+-- ARGV: P, release, now, limit, lease end, token, worker, attempts limit, back-off
+local release, now, limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+redis.call('SET', P..'clock', text(math.max(now, number(redis.call('GET', P..'clock')))))
+for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..'lease:'..release, '-inf', ARGV[3])) do
+  give_back(release, user, 'the worker died or hung', now, 1, tonumber(ARGV[8]), tonumber(ARGV[9]))
+end
+local claims = {}
+for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..'due:'..release, '-inf', ARGV[3], 'LIMIT', 0, limit)) do
+  redis.call('ZREM', P..'due:'..release, user)
+  if not redis.call('ZSCORE', P..'lease:'..release, user) then
+    redis.call('ZADD', P..'lease:'..release, ARGV[5], user)
+    redis.call('HSET', P..'token:'..release, user, ARGV[6]..' '..ARGV[7])
+    claims[#claims + 1] = {user, number(redis.call('HGET', P..'try:'..release, user)), number(redis.call('HGET', P..'u:'..user, 'seen')),
+      redis.call('ZRANGE', P..'h:'..user, 0, -1)}
+  end
+end
+return claims
+"""
+
+COMMIT = """
+-- ARGV: P, release, now, window, then for each row: user, token, seen, neighbour, its digest, head, tail, next due or ''
+local release, stored = ARGV[2], {}
+for i = 5, #ARGV, 8 do
+  local user = ARGV[i]
+  if held(release, user, ARGV[i + 1]) then
+    put(release, user, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+    redis.call('ZREM', P..'lease:'..release, user)
+    for _, key in ipairs({'token:', 'try:', 'dead:'}) do redis.call('HDEL', P..key..release, user) end
+    if number(redis.call('HGET', P..'u:'..user, 'seen')) > number(ARGV[i + 2]) then
+      redis.call('ZADD', P..'due:'..release, text(tonumber(ARGV[3]) + tonumber(ARGV[4])), user)
+    elseif ARGV[i + 7] ~= '' then
+      redis.call('ZADD', P..'due:'..release, ARGV[i + 7], user)
+    end
+    stored[#stored + 1] = 1
+  else
+    stored[#stored + 1] = 0
+  end
+end
+return stored
+"""
+
+FAIL = """
+-- ARGV: P, release, now, reason, count, attempts limit, back-off, then user and token in turn
+for i = 8, #ARGV, 2 do
+  if held(ARGV[2], ARGV[i], ARGV[i + 1]) then
+    give_back(ARGV[2], ARGV[i], ARGV[4], tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
+  end
+end
+"""
+
+ABANDON = """
+-- ARGV: P, release, now, worker, attempts limit, back-off
+local found, back = redis.call('HGETALL', P..'token:'..ARGV[2]), 0
+for i = 1, #found, 2 do
+  if string.match(found[i + 1], ' (.*)$') == ARGV[4] then
+    give_back(ARGV[2], found[i], 'the worker died or hung', tonumber(ARGV[3]), 1, tonumber(ARGV[5]), tonumber(ARGV[6]))
+    back = back + 1
+  end
+end
+return back
+"""
+
+READ = """
+-- ARGV: P, users
+local active = redis.call('HGET', P..'meta', 'active')
+local rows = {active}
+if active then
+  for i = 2, #ARGV do rows[i] = redis.call('HMGET', P..'f:'..active..':'..ARGV[i], 'v', 'h', 't') end
+end
+return rows
+"""
+
+PUBLISH = """
+-- ARGV: P, release, user, its digest, seen, neighbour, its digest, head, tail, next due or ''
+if redis.call('EXISTS', P..'f:'..ARGV[2]..':'..ARGV[3]) == 1 or redis.call('SISMEMBER', P..'erased', ARGV[4]) == 1 then return 0 end
+put(ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+if ARGV[10] ~= '' then redis.call('ZADD', P..'due:'..ARGV[2], 'NX', ARGV[10], ARGV[3]) end
+return 1
+"""
+
+FILL = """
+-- ARGV: P, release, due, then users: those with unread events are due
+for i = 4, #ARGV do
+  local unread = number(redis.call('HGET', P..'u:'..ARGV[i], 'seen')) - number(redis.call('HGET', P..'f:'..ARGV[2]..':'..ARGV[i], 's'))
+  if unread > 0 and not redis.call('ZSCORE', P..'lease:'..ARGV[2], ARGV[i]) then redis.call('ZADD', P..'due:'..ARGV[2], 'LT', ARGV[3], ARGV[i]) end
+end
+"""
+
+ACTIVATE = """
+-- ARGV: P, release
+if redis.call('HEXISTS', P..'releases', ARGV[2]) == 0 then return 0 end
+local active = redis.call('HGET', P..'meta', 'active')
+if active and active ~= ARGV[2] then redis.call('HSET', P..'meta', 'previous', active) end
+redis.call('HSET', P..'meta', 'active', ARGV[2])
+return 1
+"""
+
+RETIRE = """
+-- ARGV: P, release: takes it off the list; its rows are deleted after
+if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
+if redis.call('HDEL', P..'releases', ARGV[2]) == 0 then return 0 end
+if redis.call('HGET', P..'meta', 'previous') == ARGV[2] then redis.call('HDEL', P..'meta', 'previous') end
+redis.call('HDEL', P..'meta', 'filled:'..ARGV[2])
+for _, key in ipairs({'due:', 'lease:', 'token:', 'try:', 'dead:'}) do redis.call('DEL', P..key..ARGV[2]) end
+return 1
+"""
+
+RETRY = """
+-- ARGV: P, now
+local count = 0
+for _, release in ipairs(redis.call('HKEYS', P..'releases')) do
+  for _, user in ipairs(redis.call('HKEYS', P..'dead:'..release)) do
+    if not redis.call('ZSCORE', P..'lease:'..release, user) then
+      redis.call('ZADD', P..'due:'..release, 'LT', ARGV[2], user)
+      redis.call('HDEL', P..'try:'..release, user)
+      redis.call('HDEL', P..'dead:'..release, user)
+      count = count + 1
+    end
+  end
+end
+return count
+"""
+
+ERASE = """
+-- ARGV: P, user, its digest, due time of the neighbours
+local user, neighbours = ARGV[2], 0
+redis.call('SADD', P..'erased', ARGV[3])
+for _, release in ipairs(redis.call('SMEMBERS', P..'names')) do
+  local row, cited = P..'f:'..release..':'..user, P..'n:'..release..':'..user
+  local mine = redis.call('HGET', row, 'n')
+  if mine and mine ~= '' then redis.call('SREM', P..'n:'..release..':'..mine, user) end
+  for _, other in ipairs(redis.call('SMEMBERS', cited)) do
+    redis.call('HSET', P..'f:'..release..':'..other, 'n', '', 't', '[]')
+    redis.call('HINCRBY', P..'f:'..release..':'..other, 'v', 1)
+    if not redis.call('ZSCORE', P..'lease:'..release, other) then redis.call('ZADD', P..'due:'..release, 'LT', ARGV[4], other) end
+    neighbours = neighbours + 1
+  end
+  redis.call('DEL', row, cited)
+  redis.call('ZREM', P..'due:'..release, user)
+  redis.call('ZREM', P..'lease:'..release, user)
+  for _, key in ipairs({'token:', 'try:', 'dead:'}) do redis.call('HDEL', P..key..release, user) end
+end
+redis.call('DEL', P..'u:'..user, P..'h:'..user)
+return neighbours
+"""

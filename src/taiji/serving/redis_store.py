@@ -1,0 +1,332 @@
+"""The store in Redis: as many API and worker machines as needed around it.
+
+Events are a stream with a consumer group, features are hashes, every step is one Lua script (``redis_scripts``). Needs
+Redis 7 (or Valkey) with an append-only file and without eviction; more than one primary is reached by giving each user
+range its own (docs/serving.md), since a script must find all its keys on one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taiji.errors import TaijiError
+from taiji.serving import redis_scripts as lua
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Appended, DeadLetter, Gauges, Releases, StoreUnavailable, as_of, digest_of, next_due
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+
+GROUP = "workers"
+ORPHANED_MS = 60_000
+"""Events another worker took and did not absorb for this long are taken over."""
+TIMEOUT_S = 5.0
+
+
+class RedisStore:
+    """See :class:`taiji.serving.store.Store`."""
+
+    def __init__(self, url: str, settings: ServingSettings) -> None:
+        self._settings, self._prefix = settings, settings.prefix
+        # One retry, at once: after a restart of the server every pooled connection is stale once. All steps may be repeated.
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1))
+        place = re.sub(r"//[^@/]*@", "//…@", url)
+        try:
+            with _translated():
+                self._demand_durability(place)
+                self._make_group()
+                self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
+                self._secret: bytes = self._redis.hget(self._key("meta"), "secret")
+        except StoreUnavailable as error:
+            raise TaijiError("Could not open the store.", where=place, expected="a Redis server (7 or later)", found=str(error), fix="start redis-server with --appendonly yes") from error
+        self._scripts = {name: self._redis.register_script(lua.PRELUDE + text) for name, text in vars(lua).items() if name.isupper() and name != "PRELUDE"}
+
+    def _demand_durability(self, place: str) -> None:
+        try:
+            found = {name: self._redis.config_get(name).get(name) for name in ("appendonly", "maxmemory-policy")}
+        except redis.ResponseError:
+            return  # a managed service that hides its configuration
+        if found["appendonly"] != "yes" or found["maxmemory-policy"] != "noeviction":
+            raise TaijiError(
+                "This Redis would lose events.",
+                where=place,
+                expected="appendonly yes, maxmemory-policy noeviction",
+                found=", ".join(f"{name} {value}" for name, value in found.items()),
+                fix="redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf",
+            )
+
+    def _make_group(self) -> None:
+        try:
+            self._redis.xgroup_create(self._key("queue"), GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    def _run(self, script: str, *arguments: Any, client: Any = None) -> Any:
+        return self._scripts[script](args=[self._prefix, *arguments], client=client)
+
+    def _window(self) -> int:
+        return int(self._settings.trigger.window_s * 1e6)
+
+    def _failing(self) -> tuple[int, float]:
+        return self._settings.worker.attempts, self._settings.worker.backoff_s * 1e6
+
+    def check(self) -> None:
+        with _translated():
+            self._redis.ping()
+
+    def clock_floor(self) -> int:
+        with _translated():
+            return int(self._redis.get(self._key("clock")) or 0)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
+        del now  # the stream's ids carry the server's time
+        limits, remember = self._settings.limits, int(self._settings.idempotency_s * 1000)
+        with _translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for batch in batches:
+                packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
+                self._run("APPEND", batch.key, batch.digest, remember, limits.backlog, *packed, client=pipe)
+            return [outcome.decode() for outcome in pipe.execute()]
+
+    def absorb(self, consumer: str, limit: int, now: int) -> int:
+        with _translated():
+            ids = self._pending(consumer, limit)
+            if not ids:
+                return 0
+            return int(self._run("ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *ids))
+
+    def _pending(self, consumer: str, limit: int) -> list[bytes]:
+        """Ids for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
+        queue = self._key("queue")
+        for start in ("0", ">"):
+            try:
+                found = self._redis.xreadgroup(GROUP, consumer, {queue: start}, count=limit)
+            except redis.ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                self._make_group()
+                continue
+            entries = _entries(found)
+            if entries:
+                return [entry[0] for entry in entries]
+        return list(self._redis.xautoclaim(queue, GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
+
+    def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
+        token = secrets.token_hex(8)
+        with _translated():
+            found = self._run("CLAIM", release, now, limit, now + lease_us, token, worker, *self._failing())
+            users = [user.decode() for user, *_ in found]
+            forgotten = self._suppressed(users)
+        claims = []
+        for user, (_, attempts, seen, packed), erased in zip(users, found, forgotten):
+            claims.append(Claim(_history(user, packed, seen, erased, now), token, int(attempts)))
+        return claims
+
+    def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
+        pieces: list[Any] = []
+        for claim, row in zip(claims, rows, strict=True):
+            pieces += [row.user, claim.token, *self._row(row), next_due(self._settings, row.user, now, spread=False) or ""]
+        with _translated():
+            return [bool(stored) for stored in self._run("COMMIT", release, now, self._window(), *pieces)]
+
+    def _row(self, row: FeatureRow) -> list[Any]:
+        neighbour = row.neighbour or ""
+        return [row.events_seen, neighbour, digest_of(neighbour, self._secret), row.head(), row.tail()]
+
+    def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
+        pairs = [piece for claim in claims for piece in (claim.history.user, claim.token)]
+        with _translated():
+            self._run("FAIL", release, now, reason, int(count), *self._failing(), *pairs)
+
+    def abandon(self, release: str, worker: str, now: int) -> int:
+        with _translated():
+            return int(self._run("ABANDON", release, now, worker, *self._failing()))
+
+    def read(self, users: Sequence[str]) -> list[StoredRow | None]:
+        with _translated():
+            active, *rows = self._run("READ", *users) or [None]
+        if active is None:
+            return [None] * len(users)
+        name = active.decode()
+        return [StoredRow(name, int(version), head, tail) if version else None for version, head, tail in rows]
+
+    def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
+        with _translated():
+            pipe = self._redis.pipeline()
+            for user in users:
+                pipe.zrange(self._key("h", user), 0, -1)
+                pipe.hget(self._key("u", user), "seen")
+            found = pipe.execute()
+            erased = self._suppressed(users)
+        return [_history(user, found[2 * i], found[2 * i + 1] or 0, erased[i], now) for i, user in enumerate(users)]
+
+    def releases(self) -> Releases:
+        with _translated():
+            live = {name.decode(): Release.unpack(body) for name, body in self._redis.hgetall(self._key("releases")).items()}
+            active, previous = (name and name.decode() for name in self._redis.hmget(self._key("meta"), "active", "previous"))
+        return Releases(live, active, previous)
+
+    def add_release(self, release: Release, now: int) -> None:
+        with _translated():
+            self._redis.sadd(self._key("names"), release.name)
+            self._redis.hset(self._key("releases"), release.name, release.pack())
+            self._redis.hsetnx(self._key("meta"), "active", release.name)
+            if self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
+                return
+            for users in self._scan("u:"):
+                self._run("FILL", release.name, now + self._window(), *users)
+            self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
+
+    def _scan(self, *parts: str) -> Iterator[list[bytes]]:
+        """Chunks of what follows a prefix in the keys' names."""
+        start = self._key(":".join(parts)) if parts else self._prefix
+        pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
+        chunk: list[bytes] = []
+        for key in self._redis.scan_iter(match=pattern, count=1000):
+            chunk.append(key[len(start.encode()) :])
+            if len(chunk) == 1000:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
+        with _translated():
+            self._redis.sadd(self._key("names"), release)
+            pipe = self._redis.pipeline(transaction=False)
+            for row in rows:
+                due = next_due(self._settings, row.user, now, spread=True) or ""
+                self._run("PUBLISH", release, row.user, digest_of(row.user, self._secret), *self._row(row), due, client=pipe)
+            return sum(pipe.execute())
+
+    def activate(self, release: str) -> None:
+        with _translated():
+            if not self._run("ACTIVATE", release):
+                raise KeyError(release)
+
+    def roll_back(self) -> str:
+        previous = self.releases().previous
+        if previous is None:
+            raise KeyError("previous")
+        self.activate(previous)
+        return previous
+
+    def retire(self, release: str) -> None:
+        with _translated():
+            if not self._run("RETIRE", release):
+                raise KeyError(release)
+            for kind in ("f", "n"):
+                start = self._key(kind, release, "").encode()
+                for names in self._scan(kind, release, ""):
+                    self._redis.unlink(*[start + name for name in names])
+            self._redis.srem(self._key("names"), release)
+
+    def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
+        found = []
+        with _translated():
+            names = [release] if release else sorted(name.decode() for name in self._redis.hkeys(self._key("releases")))
+            for name in names:
+                for user, body in sorted(self._redis.hgetall(self._key("dead", name)).items()):
+                    values = json.loads(body)
+                    found.append(DeadLetter(name, user.decode(), values["reason"], int(values["attempts"]), int(values["at"])))
+        return found
+
+    def retry(self, now: int) -> int:
+        with _translated():
+            return int(self._run("RETRY", now))
+
+    def erase(self, user: str, now: int) -> int:
+        with _translated():
+            start = "-"
+            while entries := self._redis.xrange(self._key("queue"), start, count=1000):
+                mine = [number for number, fields in entries if fields[b"u"] == user.encode()]
+                if mine:
+                    self._redis.xdel(self._key("queue"), *mine)
+                start = b"(" + entries[-1][0]
+            return int(self._run("ERASE", user, digest_of(user, self._secret), now + self._window()))
+
+    def scrub(self) -> None:
+        with _translated():
+            for command, state in (("bgrewriteaof", ("aof_rewrite_in_progress", "aof_rewrite_scheduled")), ("bgsave", ("rdb_bgsave_in_progress",))):
+                self._idle("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+                getattr(self._redis, command)()
+                self._idle(*state)
+
+    def _idle(self, *states: str) -> None:
+        while any(self._redis.info("persistence")[state] for state in states):
+            time.sleep(0.02)
+
+    def suppressed(self, users: Sequence[str]) -> list[bool]:
+        with _translated():
+            return self._suppressed(users)
+
+    def _suppressed(self, users: Sequence[str]) -> list[bool]:
+        if not users:
+            return []
+        return [bool(found) for found in self._redis.smismember(self._key("erased"), [digest_of(user, self._secret) for user in users])]
+
+    def count(self, **amounts: int) -> None:
+        with _translated():
+            pipe = self._redis.pipeline()
+            for name, amount in sorted(amounts.items()):
+                pipe.hincrby(self._key("counters"), name, amount)
+            pipe.execute()
+
+    def counters(self) -> dict[str, int]:
+        with _translated():
+            return {name.decode(): int(value) for name, value in sorted(self._redis.hgetall(self._key("counters")).items())}
+
+    def gauges(self, now: int) -> Gauges:
+        with _translated():
+            names = [name.decode() for name in self._redis.hkeys(self._key("releases"))]
+            pipe = self._redis.pipeline()
+            pipe.xlen(self._key("queue"))
+            pipe.xrange(self._key("queue"), count=1)
+            pipe.time()
+            for name in names:
+                pipe.zcount(self._key("due", name), "-inf", now)
+                pipe.zrange(self._key("due", name), 0, 0, withscores=True)
+                pipe.zcard(self._key("lease", name))
+                pipe.hlen(self._key("dead", name))
+            queued, first, (seconds, micros), *rest = pipe.execute()
+        age = seconds + micros / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3 if first else 0.0
+        oldest = min([float(entry[0][1]) for entry in rest[1::4] if entry], default=float(now))
+        return Gauges(int(queued), max(0.0, age), sum(rest[0::4]), max(0.0, (now - oldest) / 1e6), sum(rest[2::4]), sum(rest[3::4]))
+
+
+def _entries(found: Any) -> list[Any]:
+    """Entries of the one stream in an XREADGROUP answer, which the two protocol versions shape differently."""
+    if not found:
+        return []
+    if isinstance(found, dict):
+        (chunks,) = found.values()
+        return [entry for chunk in chunks for entry in chunk] if chunks and isinstance(chunks[0], list) else list(chunks)
+    return list(found[0][1])
+
+
+def _history(user: str, packed: Sequence[bytes], seen: Any, erased: bool, now: int) -> UserHistory:
+    events = tuple(Event.unpack(event) for event in packed)
+    return UserHistory(user, as_of(now, events[-1].time if events else None), events, int(seen), erased)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error

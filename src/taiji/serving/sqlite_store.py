@@ -1,0 +1,361 @@
+"""The store in one SQLite file: one machine, no server.
+
+Write-ahead log, so readers never wait for the writer; a full sync at each commit, so a power cut loses nothing that was
+acknowledged; ``secure_delete``, so what is deleted is overwritten. One connection a thread; statements stay prepared in
+its cache. A read is one statement, hence one snapshot: row and active release are always of the same moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from taiji.errors import TaijiError
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Appended, DeadLetter, Gauges, Releases, StoreUnavailable, as_of, backoff_us, digest_of, next_due
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, digest TEXT, at INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS idempotency_at ON idempotency (at);
+CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT, event BLOB, at INTEGER);
+CREATE INDEX IF NOT EXISTS queue_user ON queue (user);
+CREATE TABLE IF NOT EXISTS users (user TEXT PRIMARY KEY, seen INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (user TEXT, time INTEGER, id TEXT, event BLOB, PRIMARY KEY (user, time, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS features (release TEXT, user TEXT, version INTEGER, seen INTEGER, neighbour TEXT, head BLOB, tail BLOB,
+    PRIMARY KEY (user, release));
+CREATE INDEX IF NOT EXISTS features_neighbour ON features (neighbour) WHERE neighbour IS NOT NULL;
+CREATE TABLE IF NOT EXISTS work (release TEXT, user TEXT, due INTEGER, lease INTEGER, token TEXT, worker TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, reason TEXT, PRIMARY KEY (user, release)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS work_due ON work (release, due) WHERE due IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_lease ON work (release, lease) WHERE lease IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_dead ON work (release) WHERE reason IS NOT NULL;
+CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erased (digest TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+"""
+READ = """SELECT f.user, f.release, f.version, f.head, f.tail FROM json_each(?) AS u CROSS JOIN features AS f ON f.user = u.value
+WHERE f.release = (SELECT value FROM meta WHERE key = 'active')"""
+
+
+class SQLiteStore:
+    """See :class:`taiji.serving.store.Store`."""
+
+    def __init__(self, path: Path, settings: ServingSettings) -> None:
+        self._path, self._settings = path, settings
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
+            with _translated():
+                self._connection().executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
+            with self._change() as db:
+                db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
+                self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
+        except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
+            raise TaijiError("Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=256)
+            connection.executescript(
+                "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;"
+            )
+            self._local.connection = connection
+            self._all.append(connection)
+        return connection
+
+    @contextmanager
+    def _look(self) -> Iterator[sqlite3.Connection]:
+        with _translated():
+            yield self._connection()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        with _translated():
+            db = self._connection()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite may have rolled back already, on a full disk for one
+                    db.execute("ROLLBACK")
+                raise
+
+    def check(self) -> None:
+        with self._look() as db:
+            db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+
+    def clock_floor(self) -> int:
+        with self._look() as db:
+            found = db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+        return int(found[0]) if found else 0
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.close()
+        self._all.clear()
+        self._local = threading.local()
+
+    def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
+        outcomes: list[Appended] = []
+        with self._change() as db:
+            queued = _one(db, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM queue")
+            db.execute("DELETE FROM idempotency WHERE at < ?", (now - int(self._settings.idempotency_s * 1e6),))
+            for batch in batches:
+                known = db.execute("SELECT digest FROM idempotency WHERE key = ?", (batch.key,)).fetchone()
+                if known:
+                    outcomes.append("duplicate" if known[0] == batch.digest else "conflict")
+                elif queued >= self._settings.limits.backlog:
+                    outcomes.append("full")
+                else:
+                    db.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (batch.key, batch.digest, now))
+                    db.executemany("INSERT INTO queue (user, event, at) VALUES (?, ?, ?)", [(e.user, e.pack(), now) for e in batch.events])
+                    queued += len(batch.events)
+                    outcomes.append("accepted")
+        return outcomes
+
+    def absorb(self, consumer: str, limit: int, now: int) -> int:
+        with self._look() as db:
+            if not db.execute("SELECT 1 FROM queue LIMIT 1").fetchone():
+                return 0
+        with self._change() as db:
+            taken = db.execute("SELECT id, user, event FROM queue ORDER BY id LIMIT ?", (limit,)).fetchall()
+            if not taken:
+                return 0
+            events = [Event.unpack(event) for _, _, event in taken]
+            fresh: Counter[str] = Counter()
+            for event, (_, _, packed) in zip(events, taken):
+                fresh[event.user] += db.execute("INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", (event.user, event.time, event.id, packed)).rowcount
+            for user, amount in sorted(fresh.items()):
+                self._note(db, user, amount, now)
+            db.execute("DELETE FROM queue WHERE id BETWEEN ? AND ?", (taken[0][0], taken[-1][0]))
+        return len(taken)
+
+    def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int) -> None:
+        """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release."""
+        trigger = self._settings.trigger
+        db.execute("INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount))
+        db.execute(
+            "DELETE FROM history WHERE user = ?1 AND (time, id) IN (SELECT time, id FROM history WHERE user = ?1 ORDER BY time DESC, id DESC LIMIT -1 OFFSET ?2)",
+            (user, self._settings.worker.history),
+        )
+        # A leased user's due time is set when the lease ends; one that failed before keeps its back-off.
+        db.execute(
+            """INSERT INTO work (release, user, due)
+            SELECT r.name, ?1, CASE WHEN (SELECT seen FROM users WHERE user = ?1) - coalesce(f.seen, 0) >= ?4 THEN ?2 ELSE ?3 END
+            FROM releases AS r LEFT JOIN features AS f ON f.user = ?1 AND f.release = r.name WHERE true
+            ON CONFLICT DO UPDATE SET due = CASE WHEN lease IS NOT NULL THEN due WHEN attempts > 0 AND due IS NOT NULL THEN due
+                ELSE min(coalesce(due, excluded.due), excluded.due) END""",
+            (user, now, now + int(trigger.window_s * 1e6), trigger.events),
+        )
+
+    def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
+        with self._look() as db:
+            waiting = "SELECT 1 FROM work WHERE release = ? AND {0} IS NOT NULL AND {0} <= ? LIMIT 1"
+            if not any(db.execute(waiting.format(column), (release, now)).fetchone() for column in ("due", "lease")):
+                return []
+        with self._change() as db:
+            db.execute("INSERT INTO meta VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", (now,))
+            expired = db.execute("SELECT user FROM work WHERE release = ? AND lease IS NOT NULL AND lease <= ?", (release, now)).fetchall()
+            for (user,) in expired:
+                self._give_back(db, release, user, "the worker died or hung", now, count=True)
+            token = secrets.token_hex(8)
+            chosen = db.execute("SELECT user, attempts FROM work WHERE release = ? AND due IS NOT NULL AND due <= ? ORDER BY due, user LIMIT ?", (release, now, limit)).fetchall()
+            db.executemany(
+                "UPDATE work SET due = NULL, lease = ?, token = ?, worker = ? WHERE release = ? AND user = ?",
+                [(now + lease_us, token, worker, release, user) for user, _ in chosen],
+            )
+            return [Claim(self._history(db, user, now), token, attempts) for user, attempts in chosen]
+
+    def _history(self, db: sqlite3.Connection, user: str, now: int) -> UserHistory:
+        events = tuple(Event.unpack(packed) for (packed,) in db.execute("SELECT event FROM history WHERE user = ? ORDER BY time, id", (user,)))
+        seen = db.execute("SELECT seen FROM users WHERE user = ?", (user,)).fetchone()
+        forgotten = db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone()
+        return UserHistory(user, as_of(now, events[-1].time if events else None), events, seen[0] if seen else 0, bool(forgotten))
+
+    def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
+        stored = []
+        with self._change() as db:
+            for claim, row in zip(claims, rows, strict=True):
+                held = db.execute("SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?", (release, row.user, claim.token)).fetchone()
+                stored.append(bool(held))
+                if not held:
+                    continue
+                self._put(db, release, row)
+                unread = db.execute("SELECT seen FROM users WHERE user = ?", (row.user,)).fetchone()
+                more = unread is not None and unread[0] > row.events_seen
+                due = now + int(self._settings.trigger.window_s * 1e6) if more else next_due(self._settings, row.user, now, spread=False)
+                db.execute("UPDATE work SET due = ?, lease = NULL, token = NULL, worker = NULL, attempts = 0, reason = NULL WHERE release = ? AND user = ?", (due, release, row.user))
+        return stored
+
+    def _put(self, db: sqlite3.Connection, release: str, row: FeatureRow) -> None:
+        neighbour, tail = row.neighbour, row.tail()
+        if neighbour is not None and db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(neighbour, self._secret),)).fetchone():
+            neighbour, tail = None, b"[]"  # erased while the LLM wrote
+        db.execute(
+            """INSERT INTO features VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = version + 1, seen = excluded.seen,
+            neighbour = excluded.neighbour, head = excluded.head, tail = excluded.tail""",
+            (release, row.user, row.events_seen, neighbour, row.head(), tail),
+        )
+
+    def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
+        with self._change() as db:
+            for claim in claims:
+                if db.execute("SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?", (release, claim.history.user, claim.token)).fetchone():
+                    self._give_back(db, release, claim.history.user, reason, now, count=count)
+
+    def _give_back(self, db: sqlite3.Connection, release: str, user: str, reason: str, now: int, *, count: bool) -> None:
+        attempts = _one(db, "SELECT attempts FROM work WHERE release = ? AND user = ?", release, user) + count
+        dead = count and attempts >= self._settings.worker.attempts
+        due = None if dead else now + (backoff_us(self._settings, attempts) if attempts else 0)
+        db.execute(
+            "UPDATE work SET due = ?, lease = NULL, token = NULL, worker = NULL, attempts = ?, reason = ? WHERE release = ? AND user = ?",
+            (due, attempts, json.dumps({"reason": reason, "at": now}) if dead else None, release, user),
+        )
+
+    def abandon(self, release: str, worker: str, now: int) -> int:
+        with self._change() as db:
+            held = db.execute("SELECT user FROM work WHERE release = ? AND worker = ? AND lease IS NOT NULL", (release, worker)).fetchall()
+            for (user,) in held:
+                self._give_back(db, release, user, "the worker died or hung", now, count=True)
+        return len(held)
+
+    def read(self, users: Sequence[str]) -> list[StoredRow | None]:
+        with self._look() as db:
+            found = {row[0]: StoredRow(*row[1:]) for row in db.execute(READ, (json.dumps(users),))}
+        return [found.get(user) for user in users]
+
+    def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
+        with self._look() as db:
+            return [self._history(db, user, now) for user in users]
+
+    def releases(self) -> Releases:
+        with self._look() as db:
+            live = {name: Release.unpack(body) for name, body in db.execute("SELECT name, body FROM releases")}
+            meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('active', 'previous')"))
+        return Releases(live, meta.get("active"), meta.get("previous"))
+
+    def add_release(self, release: Release, now: int) -> None:
+        due = now + int(self._settings.trigger.window_s * 1e6)
+        with self._change() as db:
+            known = db.execute("SELECT 1 FROM releases WHERE name = ?", (release.name,)).fetchone()
+            db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?)", (release.name, release.pack()))
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('active', ?)", (release.name,))
+            if not known:
+                db.execute(
+                    """INSERT INTO work (release, user, due) SELECT ?1, u.user, ?2 FROM users AS u
+                    LEFT JOIN features AS f ON f.user = u.user AND f.release = ?1 WHERE u.seen > coalesce(f.seen, 0)
+                    ON CONFLICT DO UPDATE SET due = min(coalesce(due, excluded.due), excluded.due)""",
+                    (release.name, due),
+                )
+
+    def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
+        stored = 0
+        with self._change() as db:
+            for row in rows:
+                known = db.execute("SELECT 1 FROM features WHERE release = ? AND user = ?", (release, row.user)).fetchone()
+                if known or db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(row.user, self._secret),)).fetchone():
+                    continue
+                self._put(db, release, row)
+                db.execute("INSERT OR IGNORE INTO work (release, user, due) VALUES (?, ?, ?)", (release, row.user, next_due(self._settings, row.user, now, spread=True)))
+                stored += 1
+        return stored
+
+    def activate(self, release: str) -> None:
+        with self._change() as db:
+            if not db.execute("SELECT 1 FROM releases WHERE name = ?", (release,)).fetchone():
+                raise KeyError(release)
+            active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
+            if active and active[0] != release:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('previous', ?)", active)
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('active', ?)", (release,))
+
+    def roll_back(self) -> str:
+        previous = self.releases().previous
+        if previous is None:
+            raise KeyError("previous")
+        self.activate(previous)
+        return previous
+
+    def retire(self, release: str) -> None:
+        with self._change() as db:
+            active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
+            if (active and active[0] == release) or not db.execute("DELETE FROM releases WHERE name = ?", (release,)).rowcount:
+                raise KeyError(release)
+            db.execute("DELETE FROM meta WHERE key = 'previous' AND value = ?", (release,))
+            db.execute("DELETE FROM features WHERE release = ?", (release,))
+            db.execute("DELETE FROM work WHERE release = ?", (release,))
+
+    def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
+        with self._look() as db:
+            found = db.execute("SELECT release, user, reason, attempts FROM work WHERE reason IS NOT NULL AND release = coalesce(?, release) ORDER BY release, user", (release,)).fetchall()
+        return [DeadLetter(name, user, json.loads(reason)["reason"], attempts, json.loads(reason)["at"]) for name, user, reason, attempts in found]
+
+    def retry(self, now: int) -> int:
+        with self._change() as db:
+            return db.execute("UPDATE work SET due = coalesce(due, ?), attempts = 0, reason = NULL WHERE reason IS NOT NULL AND lease IS NULL", (now,)).rowcount
+
+    def erase(self, user: str, now: int) -> int:
+        due = now + int(self._settings.trigger.window_s * 1e6)
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO erased VALUES (?)", (digest_of(user, self._secret),))
+            for table in ("queue", "history", "users", "features", "work"):
+                db.execute(f"DELETE FROM {table} WHERE user = ?", (user,))
+            citing = db.execute("SELECT release, user FROM features WHERE neighbour = ?", (user,)).fetchall()
+            db.execute("UPDATE features SET neighbour = NULL, tail = X'5B5D', version = version + 1 WHERE neighbour = ?", (user,))
+            db.executemany(
+                "INSERT INTO work (release, user, due) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET due = CASE WHEN lease IS NULL THEN min(coalesce(due, excluded.due), excluded.due) END",
+                [(*pair, due) for pair in citing],
+            )
+        return len(citing)
+
+    def scrub(self) -> None:
+        with self._look() as db:
+            for _ in range(50):
+                if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                    return
+        raise StoreUnavailable("the write-ahead log is in use by a long read")
+
+    def suppressed(self, users: Sequence[str]) -> list[bool]:
+        with self._look() as db:
+            return [bool(db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone()) for user in users]
+
+    def count(self, **amounts: int) -> None:
+        with self._change() as db:
+            db.executemany("INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value", sorted(amounts.items()))
+
+    def counters(self) -> dict[str, int]:
+        with self._look() as db:
+            return dict(db.execute("SELECT name, value FROM counters ORDER BY name"))
+
+    def gauges(self, now: int) -> Gauges:
+        with self._look() as db:
+            queued, oldest = db.execute("SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue").fetchone()
+            due, first = db.execute("SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)).fetchone()
+            leased = _one(db, "SELECT count(*) FROM work WHERE lease IS NOT NULL")
+            dead = _one(db, "SELECT count(*) FROM work WHERE reason IS NOT NULL")
+        return Gauges(queued, max(0, now - (oldest or now)) / 1e6, due, max(0, now - (first or now)) / 1e6, leased, dead)
+
+
+def _one(db: sqlite3.Connection, query: str, *values: object) -> int:
+    return int(db.execute(query, values).fetchone()[0])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(str(error)) from error

@@ -1,0 +1,217 @@
+"""The contract of the store, which is queue, user histories, work list and feature table in one.
+
+They are one thing so that each step is one atomic change: an event leaves the queue in the transaction in which it
+enters the history and makes its user due; a row is stored in the one that ends the lease. A process that dies at any
+point therefore leaves either the state before or the state after, and a step that is repeated has no second effect.
+
+An event's way: :meth:`Store.append` → queue → :meth:`Store.absorb` → history, user due → :meth:`Store.claim` → lease →
+:meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, at last a dead letter).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from taiji.errors import TaijiError
+from taiji.serving.settings import ServingSettings
+from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+
+Appended = Literal["accepted", "duplicate", "conflict", "full"]
+MAX_BACKOFF_S = 300.0
+
+
+class StoreUnavailable(Exception):
+    """The store cannot answer now (restarting, disk full, locked): nothing was changed, or a repetition is harmless."""
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Every live release, and which one is read (``active``) and which one was before it (``previous``)."""
+
+    live: dict[str, Release]
+    active: str | None
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A user whose features could not be written, and why."""
+
+    release: str
+    user: str
+    reason: str
+    attempts: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """The state of queue and work list. Ages in seconds."""
+
+    queued: int
+    queue_age: float
+    due: int
+    due_age: float
+    leased: int
+    dead: int
+
+
+class Store(Protocol):
+    """All times are microseconds, ``now`` from a :class:`~taiji.serving.clock.SteadyClock`.
+
+    Every method raises :class:`StoreUnavailable` when the store cannot be reached or cannot write.
+    """
+
+    def check(self) -> None:
+        """Raise unless the store answers."""
+        ...
+
+    def clock_floor(self) -> int:
+        """Latest ``now`` a worker ever gave."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+    def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
+        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is."""
+        ...
+
+    def absorb(self, consumer: str, limit: int, now: int) -> int:
+        """Move up to ``limit`` events from the queue into histories and make their users due; returns how many."""
+        ...
+
+    def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
+        """Lease the users that are due the longest. An expired lease counts as a failure of its user."""
+        ...
+
+    def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
+        """Store rows whose lease still holds; False where it does not (then nothing was stored)."""
+        ...
+
+    def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
+        """Give leases back after a failure; the user is due again after a back-off, or a dead letter."""
+        ...
+
+    def abandon(self, release: str, worker: str, now: int) -> int:
+        """Give back what an earlier life of this worker held; counts as a failure. Returns how many."""
+        ...
+
+    def read(self, users: Sequence[str]) -> list[StoredRow | None]:
+        """The active release's rows, all of one moment."""
+        ...
+
+    def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
+        """What is known about users now."""
+        ...
+
+    def releases(self) -> Releases:
+        """The live releases."""
+        ...
+
+    def add_release(self, release: Release, now: int) -> None:
+        """Make a release live beside the others; users with events are due under it. The first one becomes active."""
+        ...
+
+    def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
+        """Store a batch run's rows where a user has none yet (erased users left out); returns how many."""
+        ...
+
+    def activate(self, release: str) -> None:
+        """Reads switch to this release at once; raises KeyError when it is not live."""
+        ...
+
+    def roll_back(self) -> str:
+        """Reads switch back to the previous release; returns its name; raises KeyError when there is none."""
+        ...
+
+    def retire(self, release: str) -> None:
+        """Delete a release that is not active with all its rows and work; raises KeyError otherwise."""
+        ...
+
+    def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
+        """Users given up."""
+        ...
+
+    def retry(self, now: int) -> int:
+        """Make every dead letter due again with a clean count; returns how many."""
+        ...
+
+    def erase(self, user: str, now: int) -> int:
+        """Remove a user from queue, history, work, features and the neighbours' sequences; returns how many neighbours.
+
+        The neighbours' rows lose the sequence at once and are due to be written anew. What stays is a keyed digest of
+        the id, so that the batch run's artefacts cannot bring the user back.
+        """
+        ...
+
+    def scrub(self) -> None:
+        """Remove erased data from files (write-ahead log, append-only file), so that a copy made after holds none."""
+        ...
+
+    def suppressed(self, users: Sequence[str]) -> list[bool]:
+        """Which users were erased."""
+        ...
+
+    def count(self, **amounts: int) -> None:
+        """Add to counters that outlive processes (LLM tokens, rows, failures)."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Values of the counters."""
+        ...
+
+    def gauges(self, now: int) -> Gauges:
+        """The state of queue and work list."""
+        ...
+
+
+def digest_of(user: str, secret: bytes) -> str:
+    """The keyed digest under which an erased user is remembered."""
+    return hmac.new(secret, user.encode(), hashlib.sha256).hexdigest()
+
+
+def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
+    """When a fresh row becomes stale: up to a tenth earlier (``spread``: anywhere before), by the user's id, against herds."""
+    if not settings.trigger.staleness_s:
+        return None
+    fraction = zlib.crc32(user.encode()) / 2**32
+    return now + int(settings.trigger.staleness_s * 1e6 * (1 - fraction * (1.0 if spread else 0.1)))
+
+
+def backoff_us(settings: ServingSettings, attempts: int) -> int:
+    """Wait after the ``attempts``-th failure: doubles each time, five minutes at most."""
+    return int(min(settings.worker.backoff_s * 2 ** min(attempts - 1, 30), MAX_BACKOFF_S) * 1e6)
+
+
+def as_of(now: int, newest: int | None) -> int:
+    """The time features are made at: now, or just after the newest event where a client's clock runs ahead."""
+    return now if newest is None else max(now, newest + 1)
+
+
+def open_store(settings: ServingSettings, run: str | Path | None = None) -> Store:
+    """Open the store a setting names; ``sqlite`` alone is a file in the run directory.
+
+    Raises:
+        TaijiError: unknown kind, or a store that would lose events (Redis without an append-only file).
+    """
+    kind, _, place = settings.store.partition(":")
+    options: dict[str, Any] = {"settings": settings}
+    if kind == "sqlite":
+        from taiji.serving.sqlite_store import SQLiteStore
+
+        if not place and run is None:
+            raise TaijiError("No place for the store.", where="serving.store", expected="sqlite:PATH", found=settings.store)
+        return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
+    if kind in ("redis", "rediss"):
+        from taiji.serving.redis_store import RedisStore
+
+        return RedisStore(settings.store, **options)
+    raise TaijiError("No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind)

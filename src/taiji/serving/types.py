@@ -1,0 +1,182 @@
+"""What moves through the service, and the two things it asks of the other rooms.
+
+Ids are text at this edge, exactly as in the tables; times are microseconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+
+class Event(NamedTuple):
+    """One action of one user. ``id`` is unique: the batch's idempotency key (hashed) and the place in the batch."""
+
+    id: str
+    user: str
+    item: str
+    time: int
+    click: int = 1
+    conversion: int | None = None
+    price: float | None = None
+
+    def pack(self) -> bytes:
+        """The event as a JSON array."""
+        return json.dumps(self, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def unpack(cls, packed: bytes | str) -> Event:
+        """Inverse of :meth:`pack`."""
+        return cls(*json.loads(packed))
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Events that are taken in together or not at all; ``key`` is a hash of the caller's idempotency key."""
+
+    key: str
+    digest: str
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UserHistory:
+    """What the service knows about a user at ``as_of``: everything in ``events`` lies strictly before it.
+
+    Attributes:
+        seen: events ever taken in for the user; more than ``len(events)`` once older ones were dropped.
+        forgotten: the user was erased once, so what the run directory knows about the user must not be read.
+    """
+
+    user: str
+    as_of: int
+    events: tuple[Event, ...] = ()
+    seen: int = 0
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """One user's features as one release wrote them (the feature table's row with text ids and its provenance)."""
+
+    user: str
+    as_of: int
+    ids: tuple[int, ...]
+    neighbour: str | None
+    neighbour_items: tuple[str, ...]
+    model_version: str
+    quantizer_version: str
+    generated_at: int
+    events_seen: int
+    vector: tuple[float, ...] | None = None
+
+    def head(self) -> bytes:
+        """JSON members without the braces, the feature version and whatever comes from the neighbour."""
+        values: dict[str, Any] = {
+            "user": self.user,
+            "model_version": self.model_version,
+            "quantizer_version": self.quantizer_version,
+            "as_of": self.as_of,
+            "generated_at": self.generated_at,
+            "events_seen": self.events_seen,
+            "ids": self.ids,
+        }
+        if self.vector is not None:
+            values["vector"] = [round(value, 6) for value in self.vector]
+        return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
+
+    def tail(self) -> bytes:
+        """The neighbour's items as a JSON array. The neighbour's own id is stored, but never served."""
+        return json.dumps(self.neighbour_items, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class StoredRow(NamedTuple):
+    """A feature row as it lies in the store: the release that wrote it, its running number, its two JSON pieces."""
+
+    release: str
+    version: int
+    head: bytes
+    tail: bytes
+
+    def body(self) -> bytes:
+        """The row as the API answers it."""
+        return b'{"release":%s,"feature_version":%d,%s,"neighbour_items":%s}' % (json.dumps(self.release).encode(), self.version, self.head, self.tail)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A model and quantiser version under which rows are written and read; named after its run directory and versions."""
+
+    name: str
+    run: str
+    model_version: str
+    quantizer_version: str
+
+    def pack(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def unpack(cls, packed: str | bytes) -> Release:
+        """Inverse of :meth:`pack`."""
+        return cls(**json.loads(packed))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A user whom a worker holds on lease, with what it needs to write features; ``attempts`` failed before."""
+
+    history: UserHistory
+    token: str
+    attempts: int
+
+
+@dataclass
+class Usage:
+    """LLM tokens since the writer was made."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class FeatureWriter(Protocol):
+    """LLM, embedder, quantiser and look-alike search behind one call."""
+
+    model_version: str
+    quantizer_version: str
+    usage: Usage
+
+    def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+        """One row a user, in order. May raise: the worker then tries the users one by one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """Candidates for one user; ``features`` is the newest row's JSON object, or None."""
+
+    history: UserHistory
+    items: tuple[str, ...]
+    features: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """CTCVR per candidate; ``with_features`` is None where the user has no row of the ranker's quantiser version.
+
+    ``unknown`` lists the places of candidates that are not in the catalogue; then nothing was scored.
+    """
+
+    without_features: list[float] = field(default_factory=list)
+    with_features: list[float] | None = None
+    unknown: list[int] = field(default_factory=list)
+
+
+class Scorer(Protocol):
+    """A release's rankers, with and without features."""
+
+    def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        """One result a request, in order."""
+        ...

@@ -1,0 +1,92 @@
+"""Stand-ins for the LLM and the ranker, each with one provably right answer.
+
+The echo writer's ids are a function of the release's version and of every event it saw, so an independent checker can
+tell from a row alone whether it was written by the right release from exactly the right events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store
+from taiji.serving.types import FeatureRow, RankRequest, RankResult, Usage, UserHistory
+
+
+def echo_ids(model_version: str, event_ids: Iterable[str]) -> tuple[int, ...]:
+    """Eight ids that depend on the version and on the set of events."""
+    digest = hashlib.sha256("|".join([model_version, *sorted(event_ids)]).encode()).digest()
+    return tuple(int.from_bytes(digest[i : i + 2], "big") for i in range(0, 16, 2))
+
+
+class EchoWriter:
+    """Writes :func:`echo_ids`; the neighbour is the user whose name ends in the next digit. Poison users raise."""
+
+    def __init__(self, version: str = "echo-1", *, seconds: float = 0.0, faults: Path | None = None) -> None:
+        self.model_version, self.quantizer_version = version, f"q-{version}"
+        self.usage = Usage()
+        self.calls: list[list[str]] = []
+        self._seconds, self._faults = seconds, faults
+
+    def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+        self.calls.append([user.user for user in users])
+        self._fault()
+        time.sleep(self._seconds)
+        if any("poison" in user.user for user in users):
+            raise ValueError(f"cannot write for {users[0].user}")
+        self.usage.prompt_tokens += 100 * len(users)
+        self.usage.completion_tokens += 20 * len(users)
+        return [self._row(user) for user in users]
+
+    def _fault(self) -> None:
+        """Raise or hang once for each line of the file of faults, which another process writes."""
+        if self._faults is None:
+            return
+        try:
+            os.rename(self._faults, taken := self._faults.with_suffix(".taken"))
+        except FileNotFoundError:
+            return
+        if taken.read_text() == "hang":
+            time.sleep(3600)
+        raise RuntimeError("the LLM broke")
+
+    def _row(self, user: UserHistory) -> FeatureRow:
+        return FeatureRow(
+            user=user.user,
+            as_of=user.as_of,
+            ids=echo_ids(self.model_version, (event.id for event in user.events)),
+            neighbour=f"{user.user[:-1]}{(int(user.user[-1]) + 1) % 10}" if user.user[-1:].isdigit() else None,
+            neighbour_items=tuple(event.item for event in user.events),
+            model_version=self.model_version,
+            quantizer_version=self.quantizer_version,
+            generated_at=user.as_of,
+            events_seen=user.seen,
+        )
+
+
+class LengthScorer:
+    """Scores an item by its name's length and the history's; features add the first id. Items named ``ghost…`` are unknown."""
+
+    def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        results = []
+        for request in requests:
+            unknown = [place for place, item in enumerate(request.items) if item.startswith("ghost")]
+            plain = [1 / (1 + len(item) + len(request.history.events)) for item in request.items]
+            with_features = [score + request.features["ids"][0] * 1e-9 for score in plain] if request.features else None
+            results.append(RankResult(unknown=unknown) if unknown else RankResult(plain, with_features))
+        return results
+
+
+def echo_writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
+    """Factory for ``ServingSettings.writer``: version from ``run/version``, pace from ``run/seconds``, faults from ``run/fault``."""
+    pace = run / "seconds"
+    return EchoWriter((run / "version").read_text(), seconds=float(pace.read_text()) if pace.exists() else 0.0, faults=run / "fault")
+
+
+def length_scorer(run: Path, settings: ServingSettings) -> LengthScorer:
+    """Factory for ``ServingSettings.scorer``."""
+    return LengthScorer()
