@@ -22,7 +22,7 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         "aligned": ("model", (0.331, 0.094, 0.034, 0.041, 0.064, 0.00389, 0.98, 0.73, 0.05)),
         "popularity": ("floor", (0.412, 0.051, 0.044, 0.060, 0.081, 0.00911)),
         "own favourite": ("floor", (0.381, 0.062, 0.029, 0.0, 0.0, 0.00620)),
-        "favourite category": ("floor", (0.452, 0.112, 0.048)),
+        "own category": ("floor", (0.452, 0.112, 0.048)),
         "co-occurrence": ("floor", (0.402, 0.097, 0.041, 0.071, 0.110, 0.00870)),
         "mean history": ("floor", (0.350, 0.091, 0.038, 0.044, 0.068, 0.00401)),
         "true item": ("ceiling", (0, 0, 0, 0, 0, 0.0214)),
@@ -39,7 +39,7 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
                 row["difference"] = {"against": "base", "value": gap, "low": gap - width, "high": gap + width}
             llm.append(row)
     ranking: list[dict[str, Any]] = []
-    gains = {"none": 0.0, "history mean": 0.0021, "taiji": 0.0013, "shuffled": -0.0004}
+    gains = {"none": 0.0, "history_mean": 0.0021, "taiji": 0.0013, "shuffled": -0.0004}
     for group, base, width in (("all", 0.7312, 0.0041), ("sparse", 0.6821, 0.0102)):
         for head in ("click", "ctcvr"):
             for arm, gain in gains.items():
@@ -49,6 +49,9 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
                     if arm != "none":
                         half = width / (3.2 if metric != "user_auc" else 2)
                         row["difference"] = {"against": "none", "value": sign * gain, "low": sign * gain - half, "high": sign * gain + half}
+                    if arm == "taiji":
+                        gap = sign * (gain - gains["history_mean"])
+                        row["rivals"] = [{"against": "history_mean", "value": gap, "low": gap - width / 4, "high": gap + width / 4}]
                     ranking.append(row)
     weights = 0.5 + 0.22 * (1 - np.exp(-np.arange(steps) / 12)) + rng.normal(0, 0.004, steps)
     curve = [

@@ -27,19 +27,30 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside [low, high] for a logarithmic axis: as few as leave at least three, else the ends."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        if len(ticks) >= 3:
+            return ticks
+    return [float(f"{low:.3g}"), float(f"{high:.3g}")]
+
+
 def tick_text(value: float) -> str:
     """A tick's label without trailing zeros."""
     return f"{value:,.6g}".replace("-", "−")
 
 
-def line_chart(series: Mapping[str, Sequence[float | None]], steps: Sequence[int], *, label: str, bounds: tuple[float, float] | None = None) -> Markup:
-    """Curves over steps; each step thin and, from 20 steps on, a running mean thick.
+def line_chart(series: Mapping[str, Sequence[float | None]], steps: Sequence[int], *, label: str, bounds: tuple[float, float] | None = None, noisy: bool = False) -> Markup:
+    """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
 
     Args:
         series: name → value a step (None is a gap).
         steps: x of each value.
         label: what is on the y axis, read to those who cannot see the chart.
         bounds: fixed y range.
+        noisy: whether single steps scatter.
     """
     known = [value for values in series.values() for value in values if value is not None]
     if not known or not steps:
@@ -64,7 +75,7 @@ def line_chart(series: Mapping[str, Sequence[float | None]], steps: Sequence[int
         points = [(x(step), y(value)) for step, value in zip(steps, values) if value is not None]
         if not points:
             continue
-        smooth = running_mean([py for _, py in points], max(1, len(points) // 10)) if len(points) >= 20 else None
+        smooth = running_mean([py for _, py in points], max(1, len(points) // 10)) if noisy and len(points) >= 20 else None
         parts.append(f'<path class="line s{number % 6}{" faint" if smooth else ""}" d="{_path(points)}"><title>{escape(name)}</title></path>')
         if smooth:
             parts.append(f'<path class="line s{number % 6}" d="{_path([(px, py) for (px, _), py in zip(points, smooth)])}"><title>{escape(name)}, running mean</title></path>')
@@ -101,9 +112,8 @@ def histogram(values: Sequence[float], threshold: float | None, *, label: str, b
         middle, tall = low + (number + 0.5) * (high - low) / bins, (floor - TOP - 14) * count / ticks[-1]
         tone = "kept" if middle < kept_below else "rejected"
         parts.append(f'<rect class="bar {tone}" x="{LEFT + span * number / bins + 1:.1f}" y="{floor - tall:.1f}" width="{span / bins - 2:.1f}" height="{tall:.1f}" rx="1.5"><title>{count} near {math.exp(middle):.2f}</title></rect>')
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        log = low + share * (high - low)
-        parts.append(f'<text class="tick" x="{x(log):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{math.exp(log):.3g}</text>')
+    for tick in log_ticks(math.exp(low), math.exp(high)):
+        parts.append(f'<text class="tick" x="{x(math.log(tick)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick_text(tick)}</text>')
     if threshold and low <= math.log(threshold) <= high:
         at = x(math.log(threshold))
         side, shift = ("end", -6) if at > LEFT + span * 0.6 else ("start", 6)
@@ -112,7 +122,10 @@ def histogram(values: Sequence[float], threshold: float | None, *, label: str, b
 
 
 def interval_track(value: float | None, low: float | None, high: float | None, scale: tuple[float, float], *, tone: str = "s0", zero: bool = False) -> Markup:
-    """A dot with its interval on a track that spans ``scale``; ``zero`` marks where zero lies."""
+    """A dot with its interval on a track that spans ``scale``; ``zero`` marks where zero lies.
+
+    A value beyond the scale becomes an arrow at its end.
+    """
 
     def place(number: float) -> float:
         return 100 * min(1.0, max(0.0, (number - scale[0]) / ((scale[1] - scale[0]) or 1.0)))
@@ -123,7 +136,8 @@ def interval_track(value: float | None, low: float | None, high: float | None, s
     if value is not None:
         if low is not None and high is not None:
             parts.append(f'<i class="range {tone}" style="left:{place(low):.2f}%;width:{place(high) - place(low):.2f}%"></i>')
-        parts.append(f'<i class="point {tone}" style="left:{place(value):.2f}%"></i>')
+        off = " beyond" if value > scale[1] else ""
+        parts.append(f'<i class="point {tone}{off}" style="left:{place(value):.2f}%"></i>')
     return Markup("".join(parts) + "</span>")
 
 

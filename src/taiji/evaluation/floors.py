@@ -1,7 +1,7 @@
 """What needs no language model: the floors an answer must beat, all from before the example's moment.
 
 ``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
-``favourite category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
+``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
 stood near the user's latest ones in anybody's history, later ones counting more; ``mean history``: the mean of the
 embeddings of the user's latest items, in place of an answer's embedding.
 """
@@ -74,7 +74,7 @@ def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_onl
     return [
         Floor("popularity", popular, _levels_of(levels, popular)),
         Floor("own favourite", own, _levels_of(levels, own)),
-        Floor("favourite category", None, categories),
+        Floor("own category", None, categories),
         Floor("co-occurrence", near, _levels_of(levels, near)),
     ]
 

@@ -5,7 +5,7 @@ A click metric is over all exposures; a CTCVR metric over those whose conversion
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.errors import TaijiError
 from taiji.evaluation.bootstrap import distribution, entry, honest
-from taiji.evaluation.metrics import RANKING_METRICS, Rows
+from taiji.evaluation.metrics import RANKING_METRICS, Metric, Rows
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -59,6 +59,7 @@ def evaluate_rankers(
     *,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
+    rivals: Sequence[str] = ("history_mean",),
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -71,11 +72,13 @@ def evaluate_rankers(
         sparse_users: users of the group ``sparse`` (see :func:`sparsest_third`).
         groups: further groups as masks over the rows, for instance cold items or one department.
         against: the arm the others are compared with, when it is among them.
+        rivals: arms that every arm named after them is compared with as well (the cheap way that the dear one must beat).
         resamples, level, seed: of the bootstrap.
 
     Returns:
         Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a head and a name, as
-        ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``.
+        ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
+        and those after a rival have ``rivals``, a list of such.
 
     Raises:
         TaijiError: an arm's frame has another number of rows, or lacks a column.
@@ -88,33 +91,38 @@ def evaluate_rankers(
     click = exposures["click"].to_numpy() > 0
     bought = click & (exposures["conversion"].fill_null(0).to_numpy() > 0)
     head_labels = {"click": (click, np.ones(len(click), dtype=bool)), "ctcvr": (bought, matured(exposures))}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, mask in masks.items():
         for head, (labels, usable) in head_labels.items():
             chosen = np.flatnonzero(mask & usable)
-            if len(chosen):
-                rows += _judge(exposures[chosen], labels[chosen], {arm: p[head].to_numpy()[chosen] for arm, p in predictions.items()}, group, head, against, resamples, level, seed)
+            if not len(chosen):
+                continue
+            part = exposures[chosen]
+            tables = {arm: Rows.of(part["user"].to_numpy(), labels[chosen], frame[head].to_numpy()[chosen], part["time"].to_numpy()) for arm, frame in predictions.items()}
+            found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
+            rows += [{"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]} for arm in tables for m, figures in zip(RANKING_METRICS, found)]
     return rows
 
 
-def _judge(
-    exposures: pl.DataFrame, labels: Array, scores: Mapping[str, Array], group: str, head: str, against: str, resamples: int, level: float, seed: int
-) -> list[dict[str, Any]]:
-    tables = {arm: Rows.of(exposures["user"].to_numpy(), labels, values, exposures["time"].to_numpy()) for arm, values in scores.items()}
-    found = []
-    for metric in RANKING_METRICS:
-        statistics = {arm: metric.statistic(rows) for arm, rows in tables.items()}
-        points, draws = distribution(list(statistics.values()), resamples=resamples, seed=seed)
-        base = list(statistics).index(against) if against in statistics else None
-        for column, (arm, statistic) in enumerate(statistics.items()):
-            figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
-            row: dict[str, Any] = {"features": arm, "group": group, "metric": f"{head} {metric.name}", **figure}
-            if base is not None and column != base:
-                gap = entry(points[column] - points[base], draws[:, column] - draws[:, base], statistic.n, level=level)
-                row["difference"] = {"against": against, "value": gap["value"], "low": gap["low"], "high": gap["high"]}
-            found.append(row)
-    order = list(tables)
-    return sorted(found, key=lambda row: order.index(row["features"]))
+def _figures(metric: Metric, tables: Mapping[str, Rows], against: str, rivals: Sequence[str], resamples: int, level: float, seed: int) -> dict[str, dict[str, Any]]:
+    """One metric of every arm, all on the same resamples."""
+    arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
+    points, draws = distribution(statistics, resamples=resamples, seed=seed)
+
+    def gap(column: int, other: int) -> dict[str, Any]:
+        found = entry(points[column] - points[other], draws[:, column] - draws[:, other], statistics[column].n, level=level)
+        return {"against": arms[other], "value": found["value"], "low": found["low"], "high": found["high"]}
+
+    figures = {}
+    for column, (arm, statistic) in enumerate(zip(arms, statistics)):
+        row: dict[str, Any] = dict(honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level))
+        if against in tables and arm != against:
+            row["difference"] = gap(column, arms.index(against))
+        earlier = [arms.index(rival) for rival in rivals if rival in tables and rival != against and arms.index(rival) < column]
+        if earlier:
+            row["rivals"] = [gap(column, other) for other in earlier]
+        figures[arm] = row
+    return figures
 
 
 def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame]) -> None:

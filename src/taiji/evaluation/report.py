@@ -13,7 +13,19 @@ from markupsafe import Markup
 import taiji
 from taiji.artifacts import write_text
 from taiji.evaluation import charts
-from taiji.evaluation.summary import Figure, ModelFigure, RankerFigure, RunMetrics, check_metrics, digits_for, figure_text, findings, goal_of, verdict
+from taiji.evaluation.summary import (
+    Figure,
+    ModelFigure,
+    RankerFigure,
+    RunMetrics,
+    check_metrics,
+    digits_for,
+    figure_text,
+    findings,
+    goal_of,
+    number_text,
+    verdict,
+)
 
 ANSWER_METRICS = {
     "category_l1": "Category L1",
@@ -27,6 +39,7 @@ ANSWER_METRICS = {
     "grounding_low": "Not grounded",
 }
 RANKER_METRICS = {"auc": "AUC", "user_auc": "AUC within users", "ndcg@10": "NDCG@10", "log_loss": "Log-loss", "calibration": "Predicted / observed"}
+GAP_METRICS = ("click auc", "click user_auc", "click ndcg@10", "click log_loss", "ctcvr auc", "ctcvr log_loss")
 HEADS = {"click": "click", "ctcvr": "click and conversion"}
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
@@ -118,7 +131,7 @@ def _curves(run: RunMetrics, what: str) -> Markup:
     steps = run.alignment.steps
     names = dict.fromkeys(name for step in steps for name in getattr(step, what))
     series = {name: [getattr(step, what).get(name) for step in steps] for name in names}
-    return charts.line_chart(series, [step.step for step in steps], label=f"{what} at each step", bounds=(0.0, 1.0) if what == "weights" else None)
+    return charts.line_chart(series, [step.step for step in steps], label=f"{what} at each step", bounds=(0.0, 1.0) if what == "weights" else None, noisy=what == "rewards")
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
@@ -154,25 +167,27 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
 
 
 def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
-    """Paired differences, one panel a metric and group, zero marked."""
-    panels = []
+    """Paired differences: for each group one panel a metric, zero marked."""
+    groups = []
     for group in dict.fromkeys(f.group for f in run.ranking):
-        for head in HEADS:
-            for metric in ("auc", "user_auc", "ndcg@10", "log_loss"):
-                figures = [f for f in run.ranking if f.group == group and f.metric == f"{head} {metric}" and f.difference]
-                if head == "ctcvr" and metric != "auc":
-                    continue
-                gaps = [f.difference for f in figures if f.difference]
-                scale, digits = charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True), digits_for(gaps)
-                rows = []
-                for figure, gap in zip(figures, gaps):
-                    outcome = verdict(gap, goal_of(metric))
-                    tone = outcome if outcome in ("better", "worse") else "open"
-                    rows.append({"name": figure.features, "track": charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True), "value": figure_text(gap, digits, signed=True), "verdict": outcome, "mark": MARKS.get(outcome, "○"), "tone": tone})
-                if rows:
-                    better = "lower is better" if goal_of(metric) == "low" else "higher is better"
-                    panels.append({"group": group, "title": f"{RANKER_METRICS[metric]}, {HEADS[head]}", "note": better, "against": gaps[0].against, "rows": rows})
-    return panels
+        panels = []
+        for key in GAP_METRICS:
+            head, metric = key.split(" ")
+            pairs = [(f.features, f.difference) for f in run.ranking if f.group == group and f.metric == key and f.difference]
+            gaps = [gap for _, gap in pairs]
+            scale, digits = charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True), digits_for(gaps)
+            rows = []
+            for arm, gap in pairs:
+                outcome = verdict(gap, goal_of(metric))
+                tone = outcome if outcome in ("better", "worse") else "open"
+                track = charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True)
+                rows.append({"name": arm, "track": track, "value": figure_text(gap, digits, signed=True), "verdict": outcome, "mark": MARKS.get(outcome, "○"), "tone": tone})
+            if rows:
+                note = "lower is better" if goal_of(metric) == "low" else "higher is better"
+                panels.append({"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows})
+        if panels:
+            groups.append({"group": group, "against": next(f.difference.against for f in run.ranking if f.difference), "panels": panels})
+    return groups
 
 
 def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
@@ -196,7 +211,9 @@ def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
     """A table cell: value, interval, and the mark of its paired difference."""
     if figure is None or figure.value is None:
         return {"value": "–", "interval": "", "mark": "", "tone": "", "tip": ""}
-    value, _, interval = figure_text(figure, digits).partition(" ")
+    value, interval = number_text(figure.value, digits), ""
+    if figure.low is not None and figure.high is not None:
+        interval = f"{number_text(figure.low, digits)}–{number_text(figure.high, digits)}"
     mark = tone = tip = ""
     if figure.difference:
         outcome = verdict(figure.difference, goal_of(figure.metric))

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taiji.errors import TaijiError
 
+WIDE = 104
+"""Columns from which the terminal shows every figure; a pipe counts as wide."""
+COLOURS = {"better": "green", "worse": "red"}
+
 
 class _Open(BaseModel):
     """Named keys are checked; further ones are allowed, so that later rooms can add theirs."""
@@ -53,6 +57,7 @@ class Figure(_Open):
     high: float | None
     n: int
     difference: Difference | None = None
+    rivals: list[Difference] = []
 
 
 class ModelFigure(Figure):
@@ -136,13 +141,26 @@ def digits_for(figures: Sequence[Figure | Difference]) -> int:
 
 
 def figure_text(figure: Figure | Difference, digits: int | None = None, *, signed: bool = False) -> str:
-    """``0.512 [0.498, 0.527]``, or a dash where there is no value."""
+    """``0.512 [0.498, 0.527]``, or a dash where there is no value.
+
+    A signed text gets as many decimals as it takes to see on which side of zero its ends lie.
+    """
     if figure.value is None:
         return "–"
-    form = f"{'+' if signed else ''}.{digits_for([figure]) if digits is None else digits}f"
+    places = digits_for([figure]) if digits is None else digits
+    ends = [end for end in (figure.low, figure.high) if end]
+    while signed and places < 6 and any(round(end, places) == 0 for end in ends):
+        places += 1
+    text = number_text(figure.value, places, signed=signed)
     if figure.low is None or figure.high is None:
-        return f"{figure.value:{form}}"
-    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]".replace("-", "−")
+        return text
+    return f"{text} [{number_text(figure.low, places, signed=signed)}, {number_text(figure.high, places, signed=signed)}]"
+
+
+def number_text(value: float, places: int, *, signed: bool = False) -> str:
+    """A number with a real minus sign and no negative zero."""
+    text = f"{round(value, places) + 0.0:{'+' if signed else ''}.{places}f}"
+    return text.replace("-", "−")
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
@@ -152,37 +170,43 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     run, console = check_metrics(metrics), Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDE))
     kept = f"{run.rationales.kept} of {run.rationales.written} rationales kept"
     limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
     console.print(f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}")
+    every: list[Figure] = [*run.llm, *run.ranking]
+    places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
 
-    def table(title: str, columns: Sequence[str]) -> Table:
-        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
-        for number, column in enumerate(columns):
-            grid.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
-        return grid
+    def table(title: str, first: str, metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Figure]]], names: Mapping[str, str]) -> None:
+        shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+        grid.add_column(first, no_wrap=True)
+        for metric in shown:
+            grid.add_column(names.get(metric, metric), justify="right")
+        for label, cells in rows:
+            grid.add_row(label, *(_cell(cells.get(metric), places[metric]) for metric in shown))
+        if rows:
+            console.print(grid)
 
-    shown = [m for m in ("category_l1", "category_l2", "category_l3", "hit@100", "ctcvr", "format") if any(f.metric == m for f in run.llm)]
-    places = {metric: digits_for([f for f in [*run.llm, *run.ranking] if f.metric == metric]) for metric in {f.metric for f in [*run.llm, *run.ranking]}}
-    answers = table("Answers (95 % intervals over users)", ["", *shown])
+    wide = console.width >= WIDE
+    answers = []
     for model in dict.fromkeys(figure.model for figure in run.llm):
-        cells = {f.metric: f for f in run.llm if f.model == model}
-        kind = next(f.kind for f in run.llm if f.model == model)
-        label = model if kind == "model" else f"[dim]{kind}: {model}[/dim]"
-        answers.add_row(label, *(_cell(cells.get(metric), places[metric]) for metric in shown))
-    if run.llm:
-        console.print(answers)
+        own = {f.metric: f for f in run.llm if f.model == model}
+        kind = next(iter(own.values())).kind
+        answers.append((model if kind == "model" else f"[dim]· {model}[/dim]", own))
+    of_answers = ["category_l1", "category_l3", "hit@100", "ctcvr", *(["category_l2", "format"] if wide else [])]
+    of_rankers = ["click auc", "click log_loss", "ctcvr auc", *(["click user_auc", "click ndcg@10"] if wide else [])]
+    names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
+    table("Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names)
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
-        wanted = [m for m in ("click auc", "click user_auc", "click ndcg@10", "click log_loss", "ctcvr auc") if any(f.metric == m for f in figures)]
-        rankers = table(f"Rankers, {group} exposures", ["features", *wanted])
-        for arm in dict.fromkeys(f.features for f in figures):
-            cells_of = {f.metric: f for f in figures if f.features == arm}
-            rankers.add_row(arm, *(_cell(cells_of.get(metric), places[metric]) for metric in wanted))
-        console.print(rankers)
+        arms = [(arm, {f.metric: f for f in figures if f.features == arm}) for arm in dict.fromkeys(f.features for f in figures)]
+        table(f"Rankers, {group}", "features", of_rankers, arms, {})
     for line in findings(run):
-        console.print(f"  {line}")
-    console.print("[dim]seconds: " + ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items()) + f"; total {sum(run.seconds.values()):,.0f}[/dim]")
+        console.print(f"  {line}", highlight=False)
+    seconds = ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items())
+    console.print(f"[dim]seconds: {seconds}; total {sum(run.seconds.values()):,.0f}[/dim]", highlight=False)
 
 
 def findings(run: RunMetrics) -> list[str]:
@@ -192,19 +216,22 @@ def findings(run: RunMetrics) -> list[str]:
         return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
 
     rankers = [
-        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", f.difference)
+        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", gap)
         for f in run.ranking
-        if f.metric == "click auc" and f.difference and f.group in ("all", "sparse")
+        if f.metric == "click auc" and f.group in ("all", "sparse")
+        for gap in [*([f.difference] if f.difference else []), *f.rivals]
     ]
     return rankers + [line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference]
 
 
 def _cell(figure: Figure | None, digits: int) -> str:
+    """Value above its interval; green or red where the paired difference excludes zero."""
     if figure is None or figure.value is None:
         return "–"
-    text = figure_text(figure, digits).replace(" [", "\n[dim]\\[", 1)
-    text = text + "[/dim]" if "[dim]" in text else text
-    if figure.difference and verdict(figure.difference, goal_of(figure.metric)) in ("better", "worse"):
-        colour = "green" if verdict(figure.difference, goal_of(figure.metric)) == "better" else "red"
-        text = f"[{colour}]" + text.replace("\n", f"[/{colour}]\n", 1)
-    return text
+    text = number_text(figure.value, digits)
+    outcome = verdict(figure.difference, goal_of(figure.metric)) if figure.difference else ""
+    if outcome in COLOURS:
+        text = f"[{COLOURS[outcome]}]{text}[/]"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text}\n[dim]{number_text(figure.low, digits)}–{number_text(figure.high, digits)}[/dim]"
