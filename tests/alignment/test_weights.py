@@ -61,11 +61,11 @@ def test_every_update_stays_on_the_simplex_and_is_permutation_equivariant(seed, 
     order = rng.permutation(count)
     preference = rng.dirichlet(np.ones(count)) + 0.01
     cases = {
-        "paper": lambda g, l, r, p: np.exp(w.paper_step(l, w.indicator(g, p), 0.1)),
-        "robust": lambda g, l, r, p: np.exp(w.robust_step(l, w.indicator(g, p), np.trace(g) / count, preference=p)),
-        "light": lambda g, l, r, p: w.coefficient_of_variation(r, np.exp(l)),
-        "covariance": lambda g, l, r, p: np.exp(w.paper_step(l, w.indicator(w.reward_covariance(r, 4), p), 0.1)),
-        "min_norm": lambda g, l, r, p: w.min_norm(g),
+        "paper": lambda g, log, r, p: np.exp(w.paper_step(log, w.indicator(g, p), 0.1)),
+        "robust": lambda g, log, r, p: np.exp(w.robust_step(log, w.indicator(g, p), np.trace(g) / count, preference=p)),
+        "light": lambda g, log, r, p: w.coefficient_of_variation(r, np.exp(log)),
+        "covariance": lambda g, log, r, p: np.exp(w.paper_step(log, w.indicator(w.reward_covariance(r, 4), p), 0.1)),
+        "min_norm": lambda g, log, r, p: w.min_norm(g),
     }
     for name, rule in cases.items():
         plain = rule(gram, log, rewards, preference)
@@ -104,7 +104,7 @@ def test_coefficient_of_variation():
     varied = rng.gamma(2.0, size=(50, 3))
     plain = w.coefficient_of_variation(varied, w.uniform(3))
     assert np.allclose(w.coefficient_of_variation(varied * [2.0, 5.0, 0.1], w.uniform(3)), plain, atol=1e-6), "scale-invariant"
-    assert not np.allclose(w.coefficient_of_variation(varied + [1.0, 0.0, 0.0], w.uniform(3)), plain, atol=1e-2), "not shift-invariant"
+    assert not np.allclose(w.coefficient_of_variation(varied + np.array([1.0, 0.0, 0.0]), w.uniform(3)), plain, atol=1e-2), "not shift-invariant"
     varied[::2, 0] = np.nan
     deviation, mean = np.nanstd(varied, axis=0), np.nanmean(varied, axis=0)
     assert np.allclose(w.coefficient_of_variation(varied, w.uniform(3)), deviation / mean / (deviation / mean).sum(), atol=1e-6)

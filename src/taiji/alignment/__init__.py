@@ -18,7 +18,7 @@ _HOMES = {
     "semantic_reward": "rewards",
     "preference_reward": "rewards",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

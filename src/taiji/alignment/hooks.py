@@ -1,0 +1,47 @@
+"""Check at construction that TRL still has the hooks the trainer hangs on."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from taiji.errors import TaijiError
+
+METHODS = {
+    "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
+    "_generate_and_score_completions": ("inputs",),
+    "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy"),
+    "_compute_loss": ("model", "inputs"),
+    "_get_train_sampler": ("dataset",),
+    "_save_checkpoint": ("model", "trial"),
+    "_load_optimizer_and_scheduler": ("checkpoint",),
+}
+ATTRIBUTES = ("reward_weights", "reward_funcs", "reward_func_names", "num_generations", "_metrics", "_step", "_buffered_inputs", "_entropy_window_stats", "_last_world_entropy", "entropy_coef", "multi_objective_aggregation", "scale_rewards", "aux_loss_enabled")
+MENTIONS = {
+    "_generate_and_score_completions": ("self._calculate_rewards(", "self.reward_weights", '"advantages": advantages'),
+    "_compute_loss": ("self._get_per_token_logps_and_entropies(", 'inputs["advantages"]', "self._metrics[mode]"),
+}
+
+
+def check_hooks(base: type, instance: Any) -> None:
+    """Raise a :class:`TaijiError` that names what moved, if ``base`` (TRL's trainer) or its instance lacks a hook."""
+    import trl
+
+    moved = []
+    for name, parameters in METHODS.items():
+        method = getattr(base, name, None)
+        known = inspect.signature(method).parameters if method else {}
+        moved += [f"{name}()" if method is None else f"{name}({p})" for p in parameters if method is None or p not in known]
+    for name, texts in MENTIONS.items():
+        method = getattr(base, name, None)
+        source = inspect.getsource(inspect.unwrap(method)) if method else ""
+        moved += [f"{name} without `{text}`" for text in texts if text not in source]
+    moved += [f"self.{name}" for name in ATTRIBUTES if not hasattr(instance, name)]
+    if moved:
+        raise TaijiError(
+            "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",
+            where=f"trl {trl.__version__}",
+            expected="the hooks of trl 1.16",
+            found="; ".join(dict.fromkeys(moved)),
+            fix='pip install "trl>=1.16,<1.17"',
+        )
