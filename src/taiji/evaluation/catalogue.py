@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.reasoning.prompts import item_line
+from taiji.reasoning.prompts import item_lines
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -48,7 +48,7 @@ class Catalogue:
     """
 
     def __init__(self, dataset: Dataset, embedder: Embedder, as_of: int) -> None:
-        lines = [item_line(dataset, item) for item in range(dataset.n_items)]
+        lines = item_lines(dataset)
         numbers: dict[str, int] = {}
         self._text = np.array([numbers.setdefault(line, len(numbers)) for line in lines], dtype=np.int64)
         self._vectors = np.asarray(embedder.encode(list(numbers)), dtype=np.float32)

@@ -17,14 +17,14 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 92, 12, 30
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round numbers that span [low, high]."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         high = low + (abs(low) or 1.0)
     raw = (high - low) / about
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

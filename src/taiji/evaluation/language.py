@@ -20,7 +20,7 @@ from taiji.evaluation.bootstrap import Ratio, distribution, entry, honest
 from taiji.evaluation.catalogue import Catalogue
 from taiji.evaluation.floors import floors, history_means, item_levels
 from taiji.evaluation.metrics import hits
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answers import field, parse
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -141,8 +141,8 @@ class _Judge:
 
 
 def fold(level: str | None) -> str | None:
-    """A category level without case and with single spaces."""
-    return None if level is None else " ".join(level.casefold().split())
+    """A category level as the answer format can carry it, without case and with single spaces."""
+    return None if level is None else " ".join(field(level).casefold().split())
 
 
 def _rows(tables: list[tuple[str, str, dict[str, Array]]], users: Array, resamples: int, level: float, seed: int) -> list[dict[str, Any]]:

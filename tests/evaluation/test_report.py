@@ -1,0 +1,90 @@
+"""The report is one page that loads nothing, shows everything and claims no more than the figures allow."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from tests.evaluation.samples import RATIONALES, sample_metrics
+
+from taiji.errors import TaijiError
+from taiji.evaluation.report import PAPER, render_report, write_report
+
+VOID = {"meta", "br", "img", "input", "line", "path", "circle", "rect", "link"}
+
+
+class Balance(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.problems = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID and (not self.open or self.open.pop() != tag):
+            self.problems.append((tag, self.getpos()))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render_report(sample_metrics(), rationales=RATIONALES, prompt="What <next>?", configuration={"seed": 0})
+
+
+def test_it_is_one_well_formed_page_that_loads_nothing(page):
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.problems and not parser.open
+    assert not re.search(r"(src|href)\s*=", page) and "http" not in page and "<script" not in page and "url(" not in page and "@import" not in page
+    assert len(page) < 300_000
+
+
+def test_it_shows_every_part_of_a_run(page):
+    for part in ("findings", "data", "rationales", "alignment", "answers", "rankers", "time", "claims", "configuration"):
+        assert f'id="{part}"' in page
+    metrics = sample_metrics()
+    for text in (metrics["split"]["fingerprint"], "2017-10-25", "What &lt;next&gt;?", "names the target", "R = 4.62", "popo-light", "semantic", "own category", "12 min 24 s"):
+        assert text in page
+    assert page.count('class="card kept"') == 2 and page.count('class="card"') == 2
+    assert all(stage in page for stage in metrics["seconds"])
+
+
+def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):
+    claims = page[page.index('id="claims"') :]
+    assert "not results of this run" in claims and all(cell in claims for row in PAPER for cell in row)
+    assert "interval includes zero" in page and "do not show a difference, not that there is none" in page
+
+
+def test_text_from_data_cannot_become_markup():
+    evil = "<script>alert(1)</script>"
+    page = render_report(
+        {**sample_metrics(), "name": evil, "notes": [evil]},
+        rationales=[{"kept": True, "reason": evil, "perplexity": None, "target": evil, "rationale": evil}],
+        prompt=evil,
+        configuration={"x": evil},
+    )
+    assert "<script" not in page
+
+
+def test_a_bare_run_still_gives_a_page(tmp_path):
+    bare = {**sample_metrics(0), "llm": [], "ranking": [], "seconds": {}, "notes": [], "rationales": {"written": 0, "kept": 0, "threshold": None}}
+    write_report(tmp_path / "report.html", bare)
+    text = (tmp_path / "report.html").read_text()
+    assert "No answers were judged" in text and "No ranker was judged" in text and "No steps were recorded" in text
+
+
+def test_unknown_values_are_dashes_not_errors():
+    metrics = sample_metrics(1)
+    for row in metrics["llm"] + metrics["ranking"]:
+        row["value"] = row["low"] = row["high"] = None
+        row.pop("difference", None)
+        row.pop("rivals", None)
+    metrics["alignment"]["steps"][0]["rewards"]["semantic"] = None
+    assert "–" in render_report(metrics)
+
+
+def test_wrong_metrics_are_refused():
+    with pytest.raises(TaijiError, match=r"metrics\.json"):
+        render_report({"llm": []})
