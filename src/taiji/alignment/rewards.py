@@ -1,0 +1,85 @@
+"""Taiji's two rewards (§5): does the answer mean the right thing, and does the ranker believe in it.
+
+A reward is a function ``(examples, completions) -> float64 array (B,)``, NaN where it does not apply, never an exception
+because of what a model wrote. A malformed answer gets the minimum, 0, of both. Several rewards stay several: nothing here
+adds them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from taiji.alignment.environment import Encoder, Environment, Grounded
+from taiji.errors import TaijiError
+from taiji.reasoning.answers import parse
+
+Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+
+
+class Answers:
+    """Reads and embeds completions; both rewards ask for the same batch, so the last one is kept."""
+
+    def __init__(self, embedder: Encoder) -> None:
+        self.embedder = embedder
+        self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
+
+    def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
+        key = tuple(completions)
+        if self._last is None or self._last[0] != key:
+            answers = [parse(text) for text in completions]
+            well = np.array([answer.well_formed for answer in answers], dtype=bool)
+            vectors = self.embedder.encode([answer.text if answer.well_formed else "" for answer in answers])
+            self._last = (key, (well, np.asarray(vectors, dtype=np.float32)))
+        return self._last[1]
+
+
+def semantic_reward(environment: Environment, answers: Answers) -> Reward:
+    """cos(answer, true item's text), negative values cut to 0, in [0, 1]; 0 for a malformed answer."""
+    _same_embedder(environment, answers)
+
+    def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+        well, vectors = answers.read(completions)
+        cosine = np.einsum("bd,bd->b", vectors, environment.target_vectors(examples)).astype(np.float64)
+        return np.where(well, np.clip(cosine, 0.0, 1.0), 0.0)
+
+    return reward
+
+
+def preference_reward(environment: Environment, answers: Answers) -> Reward:
+    """The grounded item's CTCVR, min-max normalised over the example's candidates; 0 for a malformed answer."""
+    _same_embedder(environment, answers)
+
+    def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+        well, vectors = answers.read(completions)
+        return np.where(well, environment.ground(examples, vectors).reward, 0.0)
+
+    return reward
+
+
+def ground_answers(environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]) -> tuple[np.ndarray, Grounded]:
+    """Well-formedness (B,) and grounding of completions, for reports."""
+    well, vectors = answers.read(completions)
+    return well, environment.ground(examples, vectors)
+
+
+def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
+    """A reward as TRL calls it: the data set's column ``example`` comes in, NaN goes out as None, the name is logged."""
+
+    def function(prompts: Any, completions: Sequence[Any], example: Sequence[str], **_: Any) -> list[float | None]:
+        texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
+        values = np.asarray(reward(list(example), texts), dtype=np.float64)
+        if values.shape != (len(texts),) or np.isinf(values).any():
+            raise TaijiError(f"The reward {name!r} returned something else.", expected=f"({len(texts)},) finite numbers or NaN", found=f"shape {values.shape}")
+        return [None if np.isnan(value) else float(value) for value in values]
+
+    function.__name__ = name
+    return function
+
+
+def _same_embedder(environment: Environment, answers: Answers) -> None:
+    if environment.embedder != answers.embedder.version:
+        raise TaijiError("The environment was built with another embedder.", expected=environment.embedder, found=answers.embedder.version, fix="build the environment again")
