@@ -152,9 +152,9 @@ class EncoderEmbedder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Embedder`."""
         texts = list(texts)
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+        order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: (len(texts[i]), i))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        with progress("Embedding", len(texts), "texts") as update:
+        with progress("Embedding", len(order), "texts") as update:
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
                 vectors[batch] = self._pooled([texts[i] for i in batch])

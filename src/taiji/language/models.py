@@ -154,13 +154,14 @@ def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", dev
         source = str(_converted(Path(name)))
     else:
         source = str(name)
-        _check_folder(Path(source))
+        _check_folder(source)
     model, tokenizer = _read(source, getattr(torch, dtype))
     return LanguageModel(model.to(device), tokenizer, str(name))
 
 
-def _check_folder(path: Path) -> None:
-    looks_like_path = path.exists() or path.is_absolute() or str(path).startswith(".") or str(path).count("/") > 1
+def _check_folder(source: str) -> None:
+    path = Path(source)
+    looks_like_path = path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") > 1
     if not looks_like_path:
         return
     if not path.is_dir():

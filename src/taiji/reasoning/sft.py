@@ -6,7 +6,9 @@ plain `save_pretrained` folder: adapters are merged, nothing of the trainer is l
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import polars as pl
 from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
 from taiji.language.chat import continuation
+from taiji.progress import progress
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SFTSettings
@@ -74,7 +77,9 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
     set_seed(seed)
     with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad():
         trainer = _trainer(lm, rows, settings, scratch, seed)
-        trainer.train()
+        with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
+            trainer.add_callback(_showing(update))
+            trainer.train()
         model = trainer.model
         losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
         if settings.lora_rank:
@@ -101,10 +106,13 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
     import copy
 
     from datasets import Dataset as Rows
+    from datasets import disable_progress_bars
     from peft import LoraConfig
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    updates = max(1, round(len(rows) * settings.epochs / (settings.batch_size * settings.gradient_accumulation)))
+    disable_progress_bars()
+
     arguments = SFTConfig(
         output_dir=scratch,
         per_device_train_batch_size=settings.batch_size,
@@ -112,7 +120,7 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup_share * updates),
+        warmup_steps=round(settings.warmup_share * _updates(len(rows), settings)),
         max_length=settings.max_length,
         completion_only_loss=True,
         seed=seed,
@@ -130,6 +138,23 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
     if settings.lora_rank:
         adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
-    return SFTTrainer(
-        model=copy.deepcopy(lm.model), args=arguments, train_dataset=data, processing_class=copy.deepcopy(lm.tokenizer), peft_config=adapters
-    )
+    model, tokenizer = copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer)
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters)
+    trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display
+    return trainer
+
+
+def _updates(rows: int, settings: SFTSettings) -> int:
+    batches = math.ceil(rows / settings.batch_size)
+    return max(1, math.ceil(math.ceil(batches / settings.gradient_accumulation) * settings.epochs))
+
+
+def _showing(update: Callable[[int], None]) -> Any:
+    """A trainer callback that feeds the progress display."""
+    from transformers import TrainerCallback
+
+    class Showing(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            update(state.global_step)
+
+    return Showing()
