@@ -11,6 +11,8 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
+BLOCK = 4096
+"""Rows a gather works on at once: small enough for the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +146,18 @@ class History:
             ``items (B, L)`` padded with -1 and ``times (B, L)`` padded with 0, both int64.
         """
         starts, ends = self._index.before(users, as_ofs)
-        places = ends[:, None] - 1 - np.arange(limit, dtype=np.int64)
-        there = places >= starts[:, None]
-        if not len(self.items):
-            return np.full(places.shape, -1, np.int64), np.zeros(places.shape, np.int64)
-        np.maximum(places, 0, out=places)
-        return np.where(there, self.items[places], -1), np.where(there, self.times[places], 0)
+        items, times = self._padded
+        back = np.arange(1, limit + 1, dtype=np.int64)
+        out = np.empty((len(starts), limit), np.int64), np.empty((len(starts), limit), np.int64)
+        for begin in range(0, len(starts), BLOCK):
+            block = slice(begin, begin + BLOCK)
+            places = ends[block, None] - back
+            np.putmask(places, places < starts[block, None], len(self.items))
+            items.take(places, out=out[0][block], mode="clip")
+            times.take(places, out=out[1][block], mode="clip")
+        return out
+
+    @cached_property
+    def _padded(self) -> tuple[Ints, Ints]:
+        """Items and times with the padding's values at the end, so that one gather does both."""
+        return np.append(self.items, -1), np.append(self.times, 0)

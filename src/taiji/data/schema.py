@@ -19,6 +19,7 @@ TIME = pl.Datetime("us")
 SHOWN = 5
 """How many offending rows a message lists."""
 
+EVENTS = ("user_id", "item_id", "timestamp", "exposed", "click", "conversion", "matured_at", "price")
 REQUIRED = {"items": ("item_id", "title"), "users": ("user_id",), "events": ("user_id", "item_id", "timestamp", "click")}
 IDS = {"items": "item_id", "users": "user_id"}
 TEXTS = {"items": ("title", *LEVELS), "users": (), "events": ()}
@@ -51,7 +52,7 @@ class Tables:
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Check the tables and bring them to their one form: optional columns filled, times in microseconds (UTC, naive).
+    """Check the tables and bring them to their one form: optional columns filled (further ones of events left out), times in microseconds (UTC, naive).
 
     Args:
         tables: frames of polars (eager or lazy) or pandas.
@@ -151,7 +152,8 @@ class _Check:
                 changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
         if self.table == "events":
             changes += self._event_types(frame)
-        return frame.with_columns(changes)
+        frame = frame.with_columns(changes)
+        return frame.select(EVENTS) if self.table == "events" else frame
 
     def _event_types(self, frame: pl.DataFrame) -> list[pl.Expr]:
         self._no_nulls(frame, "timestamp")

@@ -215,7 +215,9 @@ def _with_conversion(purchases: pl.DataFrame) -> pl.DataFrame:
     """Add ``conversion``: bought again on a later trip within 28 days."""
     pair = ["household_id", "product_id"]
     times = purchases.select(*pair, "timestamp").unique().sort(*pair, "timestamp")
-    again = times.with_columns(((pl.col("timestamp").shift(-1).over(pair) - pl.col("timestamp")) <= AGAIN).fill_null(False).cast(pl.Int8).alias("conversion"))
+    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(-1) for name in pair)  # sorted, so a shift does; a window over pairs takes seconds
+    soon = pl.col("timestamp").shift(-1) - pl.col("timestamp") <= AGAIN
+    again = times.with_columns((same & soon).fill_null(False).cast(pl.Int8).alias("conversion"))
     return purchases.join(again, on=[*pair, "timestamp"], how="left", maintain_order="left")
 
 
