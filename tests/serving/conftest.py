@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.serving.rig import RedisServer
 
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, open_store
-from tests.serving.rig import RedisServer
 
 
 @pytest.fixture(scope="session")

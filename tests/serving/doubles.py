@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
-from taiji.serving.types import FeatureRow, RankRequest, RankResult, Usage, UserHistory
+from taiji.serving.types import FeatureRow, RankRequest, RankResult, Release, Usage, UserHistory
 
 
 def echo_ids(model_version: str, event_ids: Iterable[str]) -> tuple[int, ...]:
@@ -81,12 +81,27 @@ class LengthScorer:
         return results
 
 
-def echo_writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
-    """Factory for ``ServingSettings.writer``: version from ``run/version``, pace from ``run/seconds``, faults from ``run/fault``."""
+# A backend module (``ServingSettings.backend``): a run directory is a folder with a file ``version``.
+
+
+def release(run: Path) -> Release:
+    version = (run / "version").read_text()
+    return Release(f"{run.name}-{version}", str(run), version, f"q-{version}")
+
+
+def rows(run: Path) -> Iterator[list[FeatureRow]]:
+    """The users named in ``run/users``, one a line, as a batch run left them."""
+    version, users = (run / "version").read_text(), run / "users"
+    for user in users.read_text().split() if users.exists() else []:
+        items = tuple(f"item-{number}" for number in range(50))
+        yield [FeatureRow(user, 1, echo_ids(version, [user]), None, items, version, f"q-{version}", 1, 0)]
+
+
+def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
+    """Pace from ``run/seconds``, faults from ``run/fault``."""
     pace = run / "seconds"
     return EchoWriter((run / "version").read_text(), seconds=float(pace.read_text()) if pace.exists() else 0.0, faults=run / "fault")
 
 
-def length_scorer(run: Path, settings: ServingSettings) -> LengthScorer:
-    """Factory for ``ServingSettings.scorer``."""
+def scorer(run: Path, settings: ServingSettings) -> LengthScorer:
     return LengthScorer()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
+
+import httpx
+import psutil
+
+from taiji.serving.settings import ServingSettings
 
 
 def free_port() -> int:
@@ -61,3 +69,53 @@ class RedisServer:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(10)
+
+
+class Service:
+    """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed."""
+
+    def __init__(self, run: Path, settings: ServingSettings, module: str = "tests.serving.child", environment: dict[str, str] | None = None) -> None:
+        self.run, self.settings, self._module, self._environment = run, settings, module, environment or {}
+        self.log = run / "service.log"
+        self.url = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start and wait until the service is ready."""
+        environment = {**os.environ, "TAIJI_RIG_SETTINGS": self.settings.model_dump_json(), "OMP_NUM_THREADS": "1", **self._environment}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", self._module, str(self.run)], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if "http://" not in line:
+            raise RuntimeError(self.log.read_text()[-2000:])
+        self.url = line.split(" on ")[1].split()[0]
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(self.log.read_text()[-2000:])
+
+    def children(self, kind: str) -> list[int]:
+        """Process ids of the running ``api`` or ``worker`` children."""
+        found = []
+        assert self._process is not None
+        for child in psutil.Process(self._process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if kind in child.cmdline():
+                    found.append(child.pid)
+        return found
+
+    def kill(self, kind: str) -> None:
+        """SIGKILL the children of a kind."""
+        for pid in self.children(kind):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, wait, and return the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(60)

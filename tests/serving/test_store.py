@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.serving.doubles import EchoWriter
+from tests.serving.rig import RedisServer
 
 from taiji.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, open_store
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
-from tests.serving.doubles import EchoWriter
-from tests.serving.rig import RedisServer
 
 Make = Callable[..., Store]
 NOW = 1_700_000_000_000_000

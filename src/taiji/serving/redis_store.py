@@ -22,7 +22,16 @@ from redis.retry import Retry
 from taiji.errors import TaijiError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, DeadLetter, Gauges, Releases, StoreUnavailable, as_of, digest_of, next_due
+from taiji.serving.store import (
+    Appended,
+    DeadLetter,
+    Gauges,
+    Releases,
+    StoreUnavailable,
+    as_of,
+    digest_of,
+    next_due,
+)
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
 GROUP = "workers"
@@ -44,7 +53,7 @@ class RedisStore:
                 self._demand_durability(place)
                 self._make_group()
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
-                self._secret: bytes = self._redis.hget(self._key("meta"), "secret")
+                self._secret: Any = self._redis.hget(self._key("meta"), "secret")
         except StoreUnavailable as error:
             raise TaijiError("Could not open the store.", where=place, expected="a Redis server (7 or later)", found=str(error), fix="start redis-server with --appendonly yes") from error
         self._scripts = {name: self._redis.register_script(lua.PRELUDE + text) for name, text in vars(lua).items() if name.isupper() and name != "PRELUDE"}

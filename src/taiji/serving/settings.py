@@ -12,55 +12,55 @@ from taiji.settings import Settings
 class TriggerSettings(Settings):
     """When a user's features are written anew."""
 
-    window_s: float = Field(5.0, ge=0)
+    window_s: float = Field(default=5.0, ge=0)
     """Seconds between a user's first new event and the work on it: the rest of the burst is taken along."""
-    events: int = Field(20, ge=1)
+    events: int = Field(default=20, ge=1)
     """This many unread events end the window at once."""
-    staleness_s: float = Field(7 * 86400.0, ge=0)
+    staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """A row older than this is written anew without an event (the world's prompts move on too); 0 never does that."""
 
 
 class WorkerSettings(Settings):
     """How the worker feeds the LLM and what it does when that fails."""
 
-    batch: int = Field(16, ge=1)
+    batch: int = Field(default=16, ge=1)
     """Users in one call of the LLM."""
-    history: int = Field(100, ge=1)
+    history: int = Field(default=100, ge=1)
     """Newest events kept for a user."""
-    timeout_s: float = Field(300.0, gt=0)
+    timeout_s: float = Field(default=300.0, gt=0)
     """Longest time for one batch; a process that hangs longer ends itself and is started again."""
-    attempts: int = Field(5, ge=1)
+    attempts: int = Field(default=5, ge=1)
     """Failures after which a user goes to the dead letters, with the reason."""
-    backoff_s: float = Field(2.0, ge=0)
+    backoff_s: float = Field(default=2.0, ge=0)
     """Wait after a user's first failure; doubles with each further one, at most five minutes."""
-    breaker: int = Field(3, ge=1)
+    breaker: int = Field(default=3, ge=1)
     """Batches that fail as a whole in a row before the worker only probes with one user at a time."""
-    poll_s: float = Field(0.05, gt=0)
+    poll_s: float = Field(default=0.05, gt=0)
     """Pause when there is nothing to do."""
-    absorb: int = Field(500, ge=1)
+    absorb: int = Field(default=500, ge=1)
     """Events taken from the queue at once."""
-    grace_s: float = Field(30.0, ge=0)
+    grace_s: float = Field(default=30.0, ge=0)
     """On a graceful stop, time for the batch under way; what does not end in it is done after the next start."""
 
 
 class LimitSettings(Settings):
     """What one request, and one key, may ask for."""
 
-    body_bytes: int = Field(1 << 20, ge=1)
+    body_bytes: int = Field(default=1 << 20, ge=1)
     """Largest request body."""
-    body_s: float = Field(10.0, gt=0)
+    body_s: float = Field(default=10.0, gt=0)
     """Longest time a client may take to send its body."""
-    request_s: float = Field(10.0, gt=0)
+    request_s: float = Field(default=10.0, gt=0)
     """Longest time for an answer."""
-    rate: float = Field(5000.0, gt=0)
+    rate: float = Field(default=5000.0, gt=0)
     """Requests a second and key, on average."""
-    burst: int = Field(10000, ge=1)
+    burst: int = Field(default=10000, ge=1)
     """Requests a key may send at once."""
-    backlog: int = Field(1_000_000, ge=1)
+    backlog: int = Field(default=1_000_000, ge=1)
     """Queued events from which on new ones are refused with 503 until the worker has caught up."""
-    connections: int = Field(1000, ge=1)
+    connections: int = Field(default=1000, ge=1)
     """Open connections a process accepts."""
-    future_s: float = Field(3600.0, ge=0)
+    future_s: float = Field(default=3600.0, ge=0)
     """How far ahead of our clock an event's time may lie."""
 
 
@@ -71,22 +71,20 @@ class ServingSettings(Settings):
     """``sqlite`` (a file in the run directory), ``sqlite:PATH``, or ``redis://HOST:PORT/DB``."""
     host: str = "127.0.0.1"
     """Address to bind to; anything beyond loopback needs API keys."""
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535)
     """Port; 0 takes a free one and prints it."""
     keys: Path | None = None
     """File of API keys, readable by its owner alone (mode 0600); the environment variable TAIJI_API_KEYS works too."""
-    api_processes: int = Field(1, ge=1)
+    api_processes: int = Field(default=1, ge=1)
     """HTTP processes on the same port."""
-    workers: int = Field(1, ge=0)
+    workers: int = Field(default=1, ge=0)
     """Worker processes a release; 0 serves what is there and takes events, but writes no features."""
-    prefix: str = Field("taiji:", min_length=1)
+    prefix: str = Field(default="taiji:", min_length=1)
     """Redis keys start with this."""
-    idempotency_s: float = Field(7 * 86400.0, gt=0)
+    idempotency_s: float = Field(default=7 * 86400.0, gt=0)
     """How long an idempotency key is remembered."""
-    writer: str = "taiji.serving.writer:from_run"
-    """``module:function`` that makes the FeatureWriter of a run directory; your own may call a remote LLM."""
-    scorer: str = "taiji.serving.scorer:from_run"
-    """``module:function`` that makes the Scorer of a run directory."""
+    backend: str = "taiji.serving.backend"
+    """Module with ``release``, ``rows``, ``writer`` and ``scorer`` for a run directory; your own may call a remote LLM."""
     trigger: TriggerSettings = TriggerSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()

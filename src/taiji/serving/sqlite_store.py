@@ -19,7 +19,17 @@ from pathlib import Path
 
 from taiji.errors import TaijiError
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, DeadLetter, Gauges, Releases, StoreUnavailable, as_of, backoff_us, digest_of, next_due
+from taiji.serving.store import (
+    Appended,
+    DeadLetter,
+    Gauges,
+    Releases,
+    StoreUnavailable,
+    as_of,
+    backoff_us,
+    digest_of,
+    next_due,
+)
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
 SCHEMA = """

@@ -1,0 +1,266 @@
+"""The HTTP interface. Routes translate; the store decides; the gate has let the request in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ValidationError
+
+from taiji import __version__
+from taiji.serving import schemas as s
+from taiji.serving.batching import Batcher, Overloaded
+from taiji.serving.clock import SteadyClock
+from taiji.serving.gate import Gate, Refused
+from taiji.serving.keys import Keyring
+from taiji.serving.logs import log, where
+from taiji.serving.metrics import Metrics
+from taiji.serving.openapi import describe, responses, takes
+from taiji.serving.scorers import Scorers
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Appended, Store, StoreUnavailable
+from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
+
+M = TypeVar("M", bound=BaseModel)
+MAX_LETTERS = 1000
+SCRUB_EVERY_S = 5.0
+
+
+class Service:
+    """What the routes share: the store behind batchers, the rankers, clock and metrics."""
+
+    def __init__(self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics) -> None:
+        self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
+        self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
+        self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
+        self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
+        self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
+        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200)
+        self._scrub = asyncio.Event()
+
+    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
+        rows = iter(self.store.read([user for users in asked for user in users]))
+        return [[next(rows) for _ in users] for users in asked]
+
+    def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
+        """Put the rows' ages into the metrics."""
+        now = self.clock()
+        for row in rows:
+            if row is not None:
+                start = row.head.index(b'"generated_at":') + 15
+                self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
+
+    def scrub_soon(self) -> None:
+        """Ask for erased data to be removed from files; several erasures share one pass."""
+        self._scrub.set()
+
+    async def scrubbing(self) -> None:
+        """Runs for the life of the process."""
+        while True:
+            await self._scrub.wait()
+            self._scrub.clear()
+            try:
+                await asyncio.to_thread(self.store.scrub)
+            except StoreUnavailable as error:
+                log("scrub postponed", error=where(error))
+                self._scrub.set()
+            await asyncio.sleep(SCRUB_EVERY_S)
+
+    def close(self) -> None:
+        """End the threads."""
+        for batcher in (self.rows, self.batches, self.histories, self.intake, self.ranks):
+            batcher.close()
+
+
+def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: Keyring, clock: SteadyClock) -> Gate:
+    """The ASGI application of one process."""
+    metrics = Metrics(store, clock)
+    service = Service(store, scorers, settings, clock, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        scorers.start()
+        scrubbing = asyncio.create_task(service.scrubbing())
+        yield
+        scrubbing.cancel()
+        with suppress(asyncio.CancelledError):
+            await scrubbing
+        scorers.stop()
+        service.close()
+
+    app = FastAPI(title="taiji", version=__version__, summary="Near-online features from an LLM", lifespan=lifespan, redoc_url=None)
+    gate = Gate(app, keys, settings.limits, metrics)
+    _routes(app, service)
+    _admin_routes(app, service)
+    app.add_exception_handler(StoreUnavailable, _unavailable)
+    app.add_exception_handler(Overloaded, _unavailable)
+    app.add_exception_handler(Refused, gate.refuse)
+    app.add_exception_handler(Exception, _broken)
+    describe(app, secured=bool(len(keys)))
+    return gate
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    log("refused", error=where(error.__cause__ or error))
+    body = {"code": "unavailable", "message": "The store cannot answer just now; repeat the request with the same idempotency key."}
+    return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return Response(b'{"code":"internal","message":"This is our fault; it is in the log."}', 500, media_type="application/json")
+
+
+def _json(value: BaseModel | bytes, status: int = 200) -> Response:
+    return Response(value if isinstance(value, bytes) else value.model_dump_json(), status, media_type="application/json")
+
+
+async def _body(request: Request, model: type[M]) -> M:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "media_type", "The body must be application/json.")
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        if problems[0]["type"] == "json_invalid":
+            raise Refused(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
+        places = ["/" + "/".join(str(part) for part in problem["loc"] if isinstance(part, int) or (part.isidentifier() and len(part) < 40)) for problem in problems[:20]]
+        raise Refused(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
+
+
+def _user(text: str) -> str:
+    if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
+        raise Refused(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
+    return text
+
+
+def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
+    key = request.headers.get("idempotency-key", "")
+    if not re.fullmatch(r"[!-~]{1,200}", key):
+        raise Refused(422, "idempotency_key", "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.")
+    return hashlib.sha256(key.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32]
+
+
+def _routes(app: FastAPI, service: Service) -> None:
+    metrics, clock = service.metrics, service.clock
+
+    @app.get("/healthz", response_model=s.State, tags=["operation"], summary="The process answers", responses=responses(429))
+    async def health() -> Response:
+        return _json(s.State(status="ok"))
+
+    @app.get("/readyz", response_model=s.State, tags=["operation"], summary="Store reached, a release active", responses=responses(429, 503))
+    async def ready() -> Response:
+        await asyncio.to_thread(service.store.check)
+        if service.scorers.active is None:
+            raise Refused(503, "not_ready", "No release is active yet.", retry_s=1)
+        return _json(s.State(status="ok", ranker=service.scorers.state))
+
+    @app.get("/metrics", tags=["operation"], summary="Prometheus metrics", response_class=Response, responses=responses(401, 403, 429, text=True))
+    async def prometheus() -> Response:
+        return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
+
+    @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Take in what users did",
+              responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
+    async def events(request: Request) -> Response:
+        body = await request.body()
+        given = await _body(request, s.EventsIn)
+        key, digest = _key_and_digest(request, body)
+        latest = clock() + int(service.settings.limits.future_s * 1e6)
+        taken = tuple(Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price) for place, e in enumerate(given.events))
+        if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
+            raise Refused(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+        outcome = await service.intake(EventBatch(key, digest, taken))
+        if outcome == "conflict":
+            raise Refused(409, "conflict", "This Idempotency-Key came with another body before.")
+        if outcome == "full":
+            raise Refused(503, "backlog", "The workers are behind; try again later.", retry_s=5)
+        accepted = len(taken) if outcome == "accepted" else 0
+        metrics.events.inc(accepted)
+        return _json(s.EventsOut(accepted=accepted, duplicate=outcome == "duplicate"), 202)
+
+    @app.get("/v1/features/{user:path}", response_model=s.Features, tags=["features"], summary="The newest features of a user",
+             responses=responses(401, 403, 404, 422, 429, 503))  # fmt: skip
+    async def features(user: str) -> Response:
+        row = await service.rows(_user(user))
+        if row is None:
+            raise Refused(404, "no_features", "This user has no features yet.")
+        service.note_ages((row,))
+        return _json(row.body())
+
+    @app.post("/v1/features:batch", response_model=s.FeaturesOut, tags=["features"], summary="The newest features of many users",
+              responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.UsersIn))  # fmt: skip
+    async def features_batch(request: Request) -> Response:
+        rows = await service.batches((await _body(request, s.UsersIn)).users)
+        service.note_ages(rows)
+        return _json(b'{"rows":[' + b",".join(row.body() if row else b"null" for row in rows) + b"]}")
+
+    @app.post("/v1/rank", response_model=s.RankOut, tags=["ranking"], summary="Score candidates for a user, with and without features",
+              responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
+    async def rank(request: Request) -> Response:
+        asked = await _body(request, s.RankIn)
+        row, history = await asyncio.gather(service.rows(asked.user), service.histories(asked.user))
+        release = row.release if row else service.scorers.active
+        if release is None or not service.scorers.ready(release):
+            raise Refused(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
+        result = await service.ranks((release, RankRequest(history, tuple(asked.items), json.loads(row.body()) if row else None)))
+        if result.unknown:
+            raise Refused(422, "unknown_item", "Some items are not in the catalogue.", places=[f"/items/{place}" for place in result.unknown[:20]])
+        better: list[float | None] = [None] * len(asked.items) if result.with_features is None else [*result.with_features]
+        pairs = zip(asked.items, result.without_features, better, strict=True)
+        scores = [s.Score(item=item, without_features=plain, with_features=other) for item, plain, other in pairs]
+        return _json(s.RankOut(release=release, feature_version=row.version if row else None, scores=scores))
+
+    @app.delete("/v1/users/{user:path}", response_model=s.Erased, tags=["users"], summary="Erase a user everywhere", responses=responses(401, 403, 422, 429, 503))
+    async def erase(user: str) -> Response:
+        neighbours = await asyncio.to_thread(service.store.erase, _user(user), clock())
+        service.scrub_soon()
+        log("user erased", neighbours=neighbours)
+        return _json(s.Erased(neighbours_rewritten=neighbours))
+
+
+def _admin_routes(app: FastAPI, service: Service) -> None:
+    store, clock = service.store, service.clock
+
+    async def switched(action: Callable[..., Any], *arguments: Any) -> Response:
+        try:
+            await asyncio.to_thread(action, *arguments)
+        except KeyError:
+            raise Refused(409, "no_release", "There is no such live release, or it is the active one.") from None
+        return await releases()
+
+    @app.get("/v1/admin/releases", response_model=s.ReleasesOut, tags=["admin"], summary="Live releases", responses=responses(401, 403, 429, 503))
+    async def releases() -> Response:
+        found = await asyncio.to_thread(store.releases)
+        live = [s.ReleaseOut(name=r.name, model_version=r.model_version, quantizer_version=r.quantizer_version) for _, r in sorted(found.live.items())]
+        return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
+
+    for verb, action, summary in (("activate", store.activate, "Serve another live release"), ("retire", store.retire, "Delete a release that is not served")):
+
+        def route(verb: str = verb, action: Callable[..., Any] = action, summary: str = summary) -> None:
+            @app.post(f"/v1/admin/releases:{verb}", response_model=s.ReleasesOut, tags=["admin"], summary=summary, operation_id=verb,
+                      responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
+            async def change(request: Request) -> Response:
+                name = (await _body(request, s.ReleaseIn)).release
+                log(f"release {verb}", release=name)
+                return await switched(action, name)
+
+        route()
+
+    @app.post("/v1/admin/releases:rollback", response_model=s.ReleasesOut, tags=["admin"], summary="Serve the previous release again", responses=responses(401, 403, 409, 429, 503))
+    async def rollback() -> Response:
+        log("release rollback")
+        return await switched(store.roll_back)
+
+    @app.get("/v1/admin/dead-letters", response_model=s.LettersOut, tags=["admin"], summary="Users given up, and why", responses=responses(401, 403, 429, 503))
+    async def letters() -> Response:
+        found = await asyncio.to_thread(store.dead_letters)
+        return _json(s.LettersOut(dead_letters=[s.Letter(release=x.release, user=x.user, reason=x.reason, attempts=x.attempts, at=x.at) for x in found[:MAX_LETTERS]]))
+
+    @app.post("/v1/admin/dead-letters:retry", response_model=s.Retried, tags=["admin"], summary="Try them all again", responses=responses(401, 403, 429, 503))
+    async def retry() -> Response:
+        return _json(s.Retried(retried=await asyncio.to_thread(store.retry, clock())))

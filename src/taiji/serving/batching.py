@@ -1,0 +1,70 @@
+"""Calls of many requests become one call of the store.
+
+While one call is under way in its thread, the requests that arrive wait and go together into the next. Under load this
+makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Overloaded(Exception):
+    """Too many calls wait already."""
+
+
+class Batcher(Generic[A, B]):
+    """Runs ``work(arguments) -> results`` (one a argument, in order) in a thread of its own.
+
+    Args:
+        work: the blocking function; what it raises is raised to every caller of that batch.
+        size: arguments in one call, at most.
+        waiting: arguments that may wait; beyond, :class:`Overloaded`.
+    """
+
+    def __init__(self, work: Callable[[Sequence[A]], Sequence[B]], size: int, waiting: int) -> None:
+        self._work, self._size, self._waiting = work, size, waiting
+        self._pending: deque[tuple[A, asyncio.Future[B]]] = deque()
+        self._thread = ThreadPoolExecutor(1)
+        self._running = False
+
+    async def __call__(self, argument: A) -> B:
+        """The result for one argument."""
+        if len(self._pending) >= self._waiting:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[B] = loop.create_future()
+        self._pending.append((argument, future))
+        if not self._running:
+            self._start(loop)
+        return await future
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._running = True
+        batch = [self._pending.popleft() for _ in range(min(self._size, len(self._pending)))]
+        job = loop.run_in_executor(self._thread, self._work, [argument for argument, _ in batch])
+        job.add_done_callback(lambda done: self._finish(loop, batch, done))
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[A, asyncio.Future[B]]], done: asyncio.Future[Sequence[B]]) -> None:
+        error = done.exception()
+        for place, (_, future) in enumerate(batch):
+            if future.done():  # the caller gave up
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result()[place])
+        self._running = False
+        if self._pending:
+            self._start(loop)
+
+    def close(self) -> None:
+        """Let the call under way end."""
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,97 @@
+"""One process of the service: ``python -m taiji.serving.child api`` or ``worker RELEASE NAME``.
+
+Settings come as JSON in the environment (they may hold the store's password, which an argument would show to everybody),
+the listening socket as an inherited descriptor. A child whose supervisor is gone ends itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from taiji.errors import TaijiError
+from taiji.serving.clock import SteadyClock
+from taiji.serving.logs import log, where
+from taiji.serving.releases import backend
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import open_store
+
+SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
+UNUSABLE = 2
+"""Exit code: the supervisor tries again, more and more slowly."""
+
+
+def api(settings: ServingSettings, run: Path) -> None:
+    """Answer HTTP on the inherited socket until SIGTERM."""
+    import uvicorn
+
+    from taiji.serving.app import build_app
+    from taiji.serving.keys import load_keys
+    from taiji.serving.scorers import Scorers
+
+    store = open_store(settings, run)
+    clock = SteadyClock(store.clock_floor())
+    scorers = Scorers(store, lambda folder: backend(settings).scorer(folder, settings))
+    app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
+    config = uvicorn.Config(
+        app,
+        fd=int(os.environ[SOCKET]),
+        access_log=False,  # it would name users
+        log_config=None,
+        limit_concurrency=settings.limits.connections,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.worker.grace_s) or 1,
+        server_header=False,
+        date_header=False,
+    )
+    uvicorn.Server(config).run()
+    store.close()
+
+
+def worker(settings: ServingSettings, run: Path, release: str, name: str) -> None:
+    """Write features of one release until SIGTERM."""
+    from taiji.serving.worker import Worker
+
+    store = open_store(settings, run)
+    found = store.releases().live[release]
+    made = Worker(store, backend(settings).writer(Path(found.run), settings, store), found, settings, name)
+    signal.signal(signal.SIGTERM, lambda *_: made.stop())
+    made.run()
+
+
+def _follow_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one child; returns its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes a Ctrl-C on, once
+    _follow_parent()
+    settings, run = ServingSettings.model_validate_json(os.environ.pop(SETTINGS)), Path(os.environ[RUN])
+    try:
+        if arguments[0] == "api":
+            api(settings, run)
+        else:
+            worker(settings, run, arguments[1], arguments[2])
+    except TaijiError as error:
+        log("cannot start", kind=arguments[0], error=error.message)
+        return UNUSABLE
+    except Exception as error:
+        log("crashed", kind=arguments[0], error=where(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

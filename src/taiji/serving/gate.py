@@ -1,0 +1,192 @@
+"""What every request passes before any route sees it: key, scope, rate, size, time; and what every answer passes after.
+
+A plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so a new route is
+closed until somebody opens it. The body is read here, whole and bounded, so routes get at most what the limits allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from taiji.serving.keys import LOCAL, Key, Keyring
+from taiji.serving.logs import log, where
+from taiji.serving.metrics import Metrics
+from taiji.serving.settings import LimitSettings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+READ = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def needed_scope(method: str, path: str) -> str | None:
+    """The scope a request needs; None for the few open pages."""
+    if path in OPEN and method in ("GET", "HEAD"):
+        return None
+    if (method, path) in READ or (method == "GET" and path.startswith("/v1/features/")):
+        return "read"
+    return "write" if (method, path) == ("POST", "/v1/events") else "admin"
+
+
+class Refused(Exception):
+    """Ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
+
+    def __init__(self, status: int, code: str, message: str, *, places: list[str] | None = None, retry_s: float | None = None) -> None:
+        super().__init__(code)
+        self.status, self.retry_s = status, retry_s
+        self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the status asks for."""
+        found = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
+        return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
+
+
+class Bucket:
+    """Token bucket of one key."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst, self._tokens, self._at = rate, burst, float(burst), time.monotonic()
+
+    def wait(self) -> float:
+        """0 and takes a token, or the seconds until there is one."""
+        now = time.monotonic()
+        self._tokens, self._at = min(self._burst, self._tokens + (now - self._at) * self._rate), now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._rate
+        self._tokens -= 1
+        return 0.0
+
+
+class Gate:
+    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then)."""
+
+    def __init__(self, app: App, keys: Keyring, limits: LimitSettings, metrics: Metrics) -> None:
+        self._app, self._keys, self._limits, self._metrics = app, keys, limits, metrics
+        self._buckets: dict[str, Bucket] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            headers = dict(scope["headers"])
+            self._admit(scope, headers)
+            body = await self._body(headers, receive)
+            async with asyncio.timeout(self._limits.request_s):
+                await self._app(scope, _replay(body, receive), watched)
+        except Refused as refused:
+            await _answer(watched, self._note(refused))
+        except TimeoutError:
+            log("request timed out", route=_route(scope), seconds=self._limits.request_s)
+            if not status:
+                await _answer(watched, Refused(504, "timeout", "The answer took too long; try again.", retry_s=1))
+        except Exception as error:
+            log("request failed", route=_route(scope), error=where(error))
+            if not status:
+                await _answer(watched, Refused(500, "internal", "This is our fault; it is in the log."))
+        route = _route(scope)
+        self._metrics.requests.labels(route, status).inc()
+        self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+    def _note(self, refused: Refused) -> Refused:
+        self._metrics.refused.labels(refused.args[0]).inc()
+        return refused
+
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """Exception handler for the application: a route refused."""
+        assert isinstance(error, Refused)
+        refused = self._note(error)
+        return Response(refused.body, refused.status, {name.decode(): value.decode() for name, value in refused.headers()}, "application/json")
+
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        needed = needed_scope(scope["method"], scope["path"])
+        key = self._who(headers)
+        name = key.name if key else "anonymous"
+        bucket = self._buckets.setdefault(name, Bucket(self._limits.rate, self._limits.burst))
+        if wait := bucket.wait():
+            raise Refused(429, "rate", "Too many requests with this key.", retry_s=wait)
+        if needed is None:
+            return
+        if key is None:
+            raise Refused(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
+        if not key.may(needed):
+            raise Refused(403, "forbidden", f"This key lacks the scope {needed!r}.")
+
+    def _who(self, headers: dict[bytes, bytes]) -> Key | None:
+        if not len(self._keys):
+            # A page in a browser can reach loopback under a name of its own making; it is not on this machine.
+            host = headers.get(b"host", b"").decode("latin-1")
+            return LOCAL if host.rsplit(":", 1)[0] in LOOPBACK or host in LOOPBACK else None
+        kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        limit = self._limits.body_bytes
+        too_large = Refused(413, "too_large", f"The body is larger than {limit} bytes.")
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
+            return b""
+        if length is not None and (not length.isdigit() or int(length) > limit):
+            raise too_large
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "disconnected", "The body ended early.")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > limit:
+                        raise too_large
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refused(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the whole body first."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, never the path, which names a user."""
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(refused.body)).encode()), *refused.headers()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refused.body})

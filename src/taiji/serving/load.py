@@ -1,0 +1,236 @@
+"""A load generator light enough to share two cores with what it measures.
+
+One process, one event loop, raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop: request number n
+is due at ``start + n / rate`` whatever happened before, and its latency counts from then, so a server that stalls is
+charged for everybody it kept waiting. Without a rate every connection asks again as soon as it was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from taiji.errors import TaijiError
+from taiji.serving.settings import ServingSettings
+
+Kind = Literal["read", "batch", "write", "rank", "health"]
+KINDS: tuple[Kind, ...] = ("read", "batch", "write", "rank", "health")
+BATCH_USERS, WRITE_EVENTS, RANK_ITEMS = 50, 10, 50
+PREPARED = 2000
+
+
+@dataclass
+class LoadReport:
+    """What a load run found. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
+
+    kind: str
+    seconds: float
+    requests: int
+    rate: float
+    p50: float
+    p90: float
+    p99: float
+    worst: float
+    statuses: dict[int, int] = field(default_factory=dict)
+    errors: int = 0
+
+    @property
+    def all_2xx(self) -> bool:
+        """Whether every request was answered with success."""
+        return not self.errors and all(200 <= status < 300 for status in self.statuses)
+
+
+def load(
+    url: str,
+    users: Sequence[str],
+    items: Sequence[str] = (),
+    *,
+    kind: Kind = "read",
+    seconds: float = 10.0,
+    connections: int = 16,
+    rate: float | None = None,
+    key: str | None = None,
+    seed: int = 0,
+) -> LoadReport:
+    """Send requests of one kind for some seconds and measure.
+
+    Args:
+        url: of the service, ``http://HOST:PORT``.
+        users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
+        items: ids for events and candidates.
+        kind: read (one user), batch (50 users), write (10 events), rank (50 candidates) or health.
+        seconds: how long. connections: how many. rate: requests a second, or as many as possible.
+        key: API key. seed: of the choice of users and items.
+
+    Raises:
+        TaijiError: nobody answers there, or a kind needs ids that are not given.
+    """
+    place = urlsplit(url)
+    if place.scheme != "http" or not place.hostname or not place.port:
+        raise TaijiError("The address does not fit.", where=url, expected="http://HOST:PORT")
+    if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
+        raise TaijiError("There is nothing to ask for.", where=f"load --kind {kind}", expected="users, and items for writing and ranking")
+    headers = f"Host: {place.netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
+    make = _maker(kind, users, items, headers, seed)
+    run = _Run(place.hostname, place.port, make, connections, seconds, rate)
+    try:
+        import uvloop
+
+        uvloop.run(run.run())
+    except ImportError:
+        asyncio.run(run.run())
+    latencies = np.asarray(run.latencies or [float("nan")]) * 1e3
+    p50, p90, p99 = np.percentile(latencies, (50, 90, 99))
+    return LoadReport(kind, run.seconds, len(run.latencies), len(run.latencies) / run.seconds, p50, p90, p99, latencies.max(), dict(sorted(run.statuses.items())), run.errors)
+
+
+def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
+    """Users and items of a run's published rows, at most ``limit`` of each."""
+    from taiji.serving.releases import backend
+
+    rows = list(islice(chain.from_iterable(backend(settings).rows(Path(run).resolve())), limit))
+    items = dict.fromkeys(chain.from_iterable(row.neighbour_items for row in rows))
+    return [row.user for row in rows], list(islice(items, limit))
+
+
+def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str, seed: int) -> Callable[[], bytes]:
+    """A function that gives the next request's bytes; only writes differ each time, the others are prepared."""
+    rng = np.random.default_rng([seed, 8])
+
+    def pick(values: Sequence[str], amount: int) -> list[str]:
+        return [values[int(place)] for place in rng.integers(0, len(values), amount)]
+
+    def post(path: str, body: Any, extra: str = "") -> bytes:
+        text = json.dumps(body).encode()
+        return f"POST {path} HTTP/1.1\r\n{headers}{extra}Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
+
+    def write() -> bytes:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        events = [{"user_id": u, "item_id": i, "timestamp": now} for u, i in zip(pick(users, WRITE_EVENTS), pick(items, WRITE_EVENTS))]
+        return post("/v1/events", {"events": events}, f"Idempotency-Key: {uuid.uuid4()}\r\n")
+
+    def one() -> bytes:
+        if kind == "read":
+            return f"GET /v1/features/{quote(pick(users, 1)[0], safe='')} HTTP/1.1\r\n{headers}\r\n".encode()
+        if kind == "batch":
+            return post("/v1/features:batch", {"users": pick(users, BATCH_USERS)})
+        if kind == "rank":
+            return post("/v1/rank", {"user": pick(users, 1)[0], "items": pick(items, RANK_ITEMS)})
+        return f"GET /healthz HTTP/1.1\r\n{headers}\r\n".encode()
+
+    if kind == "write":
+        return write
+    prepared = [one() for _ in range(PREPARED if kind == "read" else 200)]
+    order = rng.integers(0, len(prepared), 1 << 16).tolist()
+    place = iter(range(1 << 62))
+    return lambda: prepared[order[next(place) & 0xFFFF]]
+
+
+class _Run:
+    def __init__(self, host: str, port: int, make: Callable[[], bytes], connections: int, seconds: float, rate: float | None) -> None:
+        self._host, self._port, self._make, self._connections, self._wanted, self._rate = host, port, make, connections, seconds, rate
+        self.latencies: list[float] = []
+        self.statuses: Counter[int] = Counter()
+        self.errors = 0
+        self.seconds = seconds
+        self._idle: deque[_Connection] = deque()
+        self._due: list[float] = []
+        self.open = True
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            made = [(await loop.create_connection(lambda: _Connection(self), self._host, self._port))[1] for _ in range(self._connections)]
+        except OSError as error:
+            raise TaijiError("Nobody answers.", where=f"{self._host}:{self._port}", found=str(error), fix="taiji serve RUN starts the service") from error
+        start = time.perf_counter()
+        end, sent = start + self._wanted, 0
+        if self._rate is None:
+            for connection in made:
+                connection.ask(self._make(), time.perf_counter())
+            await asyncio.sleep(self._wanted)
+        else:
+            self._idle.extend(made)
+            while (now := time.perf_counter()) < end:
+                while start + sent / self._rate <= now:
+                    heapq.heappush(self._due, start + sent / self._rate)
+                    sent += 1
+                self.pump()
+                await asyncio.sleep(max(0.0, start + sent / self._rate - time.perf_counter()))
+        self.seconds = time.perf_counter() - start
+        self.open = False
+        deadline = time.perf_counter() + 5
+        while any(connection.since is not None for connection in made) and time.perf_counter() < deadline:
+            await asyncio.sleep(0.01)
+        self.errors += sum(connection.since is not None for connection in made) + len(self._due)
+        for connection in made:
+            connection.close()
+
+    def pump(self) -> None:
+        """Give due requests to idle connections."""
+        while self._due and self._idle:
+            self._idle.popleft().ask(self._make(), heapq.heappop(self._due))
+
+    def answered(self, connection: _Connection, status: int, since: float) -> None:
+        self.latencies.append(time.perf_counter() - since)
+        self.statuses[status] += 1
+        if self._rate is not None:
+            self._idle.append(connection)
+            self.pump()
+        elif self.open:
+            connection.ask(self._make(), time.perf_counter())
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection with at most one question open."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run, self._buffer, self._need = run, b"", 0
+        self.since: float | None = None
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._run.open:
+            self._run.errors += 1
+            self.since = None
+
+    def ask(self, request: bytes, since: float) -> None:
+        """Send; ``since`` is when the request was due."""
+        self.since = since
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if not self._need:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = self._buffer[:end].lower()
+            place = head.find(b"content-length: ")
+            length = int(head[place + 16 :].split(b"\r", 1)[0]) if place >= 0 else 0
+            self._need = end + 4 + length
+        if len(self._buffer) >= self._need:
+            status, since = int(self._buffer[9:12]), self.since
+            self._buffer, self._need, self.since = b"", 0, None
+            if since is not None:
+                self._run.answered(self, status, since)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()

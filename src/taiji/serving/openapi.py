@@ -1,0 +1,72 @@
+"""The OpenAPI description: bodies and refusals that the routes handle themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from taiji.serving import schemas
+from taiji.serving.gate import needed_scope
+
+REASONS = {
+    400: "Not JSON in UTF-8, or nested too deeply",
+    401: "No known API key",
+    403: "The key lacks the scope",
+    404: "No features yet",
+    408: "The body came too slowly",
+    409: "In conflict with the present state",
+    413: "The body is too large",
+    415: "Not application/json",
+    422: "The request does not fit its schema",
+    429: "Too many requests",
+    503: "Cannot be answered now; see Retry-After",
+}
+BODIES: tuple[type[BaseModel], ...] = (schemas.EventsIn, schemas.UsersIn, schemas.RankIn, schemas.ReleaseIn)
+
+
+def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Documented refusals of a route (and 504, which any may give); ``text``: its answer is plain text."""
+    found: dict[int | str, dict[str, Any]] = {status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses}
+    found[504] = {"model": schemas.Problem, "description": "The answer took too long"}
+    if text:
+        found[200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    return found
+
+
+def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]:
+    """The request body of a route that reads it itself."""
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}}}
+    if idempotent:
+        schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"}
+        extra["parameters"] = [{"name": "Idempotency-Key", "in": "header", "required": True, "schema": schema, "description": "New for each batch; repeat it when you repeat the batch"}]
+    return extra
+
+
+def describe(app: FastAPI, *, secured: bool) -> None:
+    """Let ``app.openapi()`` carry the bodies' schemas and, where there are keys, the scope each route needs."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        page = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        _, definitions = models_json_schema([(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}")
+        page["components"]["schemas"].update(definitions["$defs"])
+        for path, methods in page["paths"].items():
+            for method, operation in methods.items():
+                for parameter in operation.get("parameters", []):
+                    if parameter["in"] == "path":
+                        parameter["schema"] = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": schemas.ID}
+                scope = needed_scope(method.upper(), path)
+                if secured and scope:
+                    operation["security"] = [{"key": []}]
+                    operation["description"] = f"Needs a key with the scope `{scope}`."
+        if secured:
+            page["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = page
+        return page
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,106 @@
+"""Bringing a run into service beside the one that is served, switching to it, and switching back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from taiji.errors import TaijiError
+from taiji.progress import progress
+from taiji.serving.clock import SteadyClock
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store, open_store
+from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
+
+
+class Backend(Protocol):
+    """What the module named by ``ServingSettings.backend`` offers for a run directory."""
+
+    def release(self, run: Path) -> Release:
+        """Name and versions, found without loading models."""
+        ...
+
+    def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
+        """The rows the batch run made, newest of each user, in portions."""
+        ...
+
+    def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
+        """Load the LLM and what follows it."""
+        ...
+
+    def scorer(self, run: Path, settings: ServingSettings) -> Scorer:
+        """Load the rankers."""
+        ...
+
+
+def backend(settings: ServingSettings) -> Backend:
+    """Import the module the settings name."""
+    try:
+        module = import_module(settings.backend)
+    except ImportError as error:
+        raise TaijiError("Could not import the serving backend.", where="serving.backend", found=str(error)) from error
+    missing = [name for name in ("release", "rows", "writer", "scorer") if not hasattr(module, name)]
+    if missing:
+        raise TaijiError("The serving backend is incomplete.", where=settings.backend, expected="functions release, rows, writer, scorer", found=f"no {', '.join(missing)}")
+    return cast(Backend, module)
+
+
+def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
+    """Publish a run's rows and make its release live; nothing happens when it is live already."""
+    room = backend(settings)
+    release = room.release(run)
+    if release.name in store.releases().live:
+        return release
+    now, done = SteadyClock(store.clock_floor())(), 0
+    with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
+        for portion in room.rows(run):
+            store.publish(release.name, portion, now)
+            done += len(portion)
+            update(done)
+    store.add_release(release, now)
+    return release
+
+
+def roll_out(run: str | Path, settings: ServingSettings, *, beside: str | Path | None = None, activate: bool = True) -> Release:
+    """Bring a finished run into a running service and, unless told otherwise, serve it.
+
+    Its rows are published under its own release before a read can see one of them; the service starts a worker for it
+    within seconds and loads its ranker. The release served so far stays live, with its worker: :func:`roll_back` is
+    immediate and loses nothing.
+
+    Args:
+        run: the new run directory.
+        settings: those of the service.
+        beside: the run directory the service was started with, where its store is a file in there.
+
+    Raises:
+        TaijiError: the run is not finished, or the store cannot be opened.
+    """
+    store = open_store(settings, beside)
+    try:
+        release = introduce(store, Path(run).resolve(), settings)
+        if activate:
+            store.activate(release.name)
+        return release
+    finally:
+        store.close()
+
+
+def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
+    """Serve the previous release again; returns its name.
+
+    Args:
+        settings: those of the service. run: as ``beside`` of :func:`roll_out`.
+
+    Raises:
+        TaijiError: there is no previous release.
+    """
+    store = open_store(settings, run)
+    try:
+        return store.roll_back()
+    except KeyError:
+        raise TaijiError("There is no previous release to go back to.", where=settings.store, found=f"active: {store.releases().active}") from None
+    finally:
+        store.close()

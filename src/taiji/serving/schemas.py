@@ -1,0 +1,174 @@
+"""Bodies of requests and answers, as the OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+ID = r"^[^\x00-\x1f\x7f]+$"
+RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+MAX_EVENTS, MAX_USERS, MAX_ITEMS = 1000, 1000, 1000
+
+Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
+
+
+class Body(BaseModel):
+    """Nothing is converted, nothing unknown is accepted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EventIn(Body):
+    """One action. ``click`` 1 is an interaction; ``conversion`` is left out or null while it is unknown."""
+
+    user_id: Id
+    item_id: Id
+    timestamp: Annotated[str, Field(pattern=RFC3339, json_schema_extra={"format": "date-time", "examples": ["2026-01-31T12:00:00Z"]})]
+    click: Literal[0, 1] = 1
+    conversion: Literal[0, 1] | None = None
+    price: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None
+
+    @field_validator("timestamp")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        if datetime.fromisoformat(value).year < 1971:
+            raise ValueError("a time after 1970 is expected")
+        return value
+
+    def time(self) -> int:
+        """Microseconds since the epoch."""
+        moment = datetime.fromisoformat(self.timestamp)
+        return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+class EventsIn(Body):
+    """A batch, taken in as a whole or not at all."""
+
+    events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS)]
+
+
+class EventsOut(BaseModel):
+    """``accepted`` events are stored; ``duplicate``: this idempotency key had brought them before."""
+
+    accepted: int
+    duplicate: bool
+
+
+class UsersIn(Body):
+    """Whose features are wanted."""
+
+    users: Annotated[list[Id], Field(min_length=1, max_length=MAX_USERS)]
+
+
+class Features(BaseModel):
+    """A feature row. Times are microseconds since the epoch; nothing at or after ``as_of`` was read to make it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    release: str
+    feature_version: int
+    user: str
+    model_version: str
+    quantizer_version: str
+    as_of: int
+    generated_at: int
+    events_seen: int
+    ids: list[int]
+    vector: list[float] | None = None
+    neighbour_items: list[str]
+
+
+class FeaturesOut(BaseModel):
+    """One row or null a user, in the order of the question, all of one moment."""
+
+    rows: list[Features | None]
+
+
+class RankIn(Body):
+    """Candidates for a user."""
+
+    user: Id
+    items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+class Score(BaseModel):
+    """P(click and conversion) of one candidate; ``with_features`` is null where there is no row to use."""
+
+    item: str
+    without_features: float
+    with_features: float | None
+
+
+class RankOut(BaseModel):
+    """Scores in the order of the candidates."""
+
+    release: str
+    feature_version: int | None
+    scores: list[Score]
+
+
+class Erased(BaseModel):
+    """Rows of other users that carried this user's items and lost them."""
+
+    neighbours_rewritten: int
+
+
+class ReleaseOut(BaseModel):
+    """A live release."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    name: str
+    model_version: str
+    quantizer_version: str
+
+
+class ReleasesOut(BaseModel):
+    """What is read, what was before, what is live."""
+
+    active: str | None
+    previous: str | None
+    live: list[ReleaseOut]
+
+
+class ReleaseIn(Body):
+    """Which release."""
+
+    release: Id
+
+
+class Letter(BaseModel):
+    """A user given up."""
+
+    release: str
+    user: str
+    reason: str
+    attempts: int
+    at: int
+
+
+class LettersOut(BaseModel):
+    """At most a thousand dead letters."""
+
+    dead_letters: list[Letter]
+
+
+class Retried(BaseModel):
+    """How many users are due again."""
+
+    retried: int
+
+
+class State(BaseModel):
+    """Whether the process can do its work."""
+
+    status: str
+    ranker: str | None = None
+
+
+class Problem(BaseModel):
+    """Why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
+
+    code: str
+    message: str
+    places: list[str] | None = None

@@ -1,0 +1,166 @@
+"""``serve``: binds the socket, starts the processes, and starts again whatever falls over."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from taiji.errors import TaijiError
+from taiji.serving.child import RUN, SETTINGS, SOCKET
+from taiji.serving.keys import load_keys
+from taiji.serving.logs import log
+from taiji.serving.releases import introduce
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store, StoreUnavailable, open_store
+
+POLL_S = 0.2
+RELEASES_EVERY_S = 2.0
+MAX_WAIT_S = 5.0
+LONG_LIFE_S = 10.0
+
+
+@dataclass
+class Child:
+    """A slot for a process: what to start, what runs, when to start again after it fell over."""
+
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    wait: float = 0.0
+
+
+class Supervisor:
+    """Keeps the wanted processes running.
+
+    Args:
+        store: says which releases are live; each gets its workers.
+        run: the run directory of the first release.
+        settings: handed to the children.
+        listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
+    """
+
+    def __init__(self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket) -> None:
+        self._store, self._settings, self._listener = store, settings, listener
+        self._environment = {**os.environ, SETTINGS: settings.model_dump_json(), RUN: str(run), SOCKET: str(listener.fileno())}
+        self.children: dict[str, Child] = {}
+        self._releases: list[str] = []
+        self._asked = -RELEASES_EVERY_S
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Until :attr:`stopping` is set; then stop everything in order."""
+        while not self.stopping.is_set():
+            self.tend()
+            self.stopping.wait(POLL_S)
+        self._stop(list(self.children))
+
+    def tend(self) -> None:
+        """Start what is missing, stop what is not wanted any more."""
+        wanted = self._wanted()
+        self._stop([name for name in self.children if name not in wanted])
+        for name, command in wanted.items():
+            child = self.children.setdefault(name, Child(command))
+            if child.process is not None and child.process.poll() is not None:
+                lived = time.monotonic() - child.started
+                child.wait = 0.0 if lived > LONG_LIFE_S else min(MAX_WAIT_S, 2 * child.wait + 0.1)
+                log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
+                child.process, child.started = None, time.monotonic()
+            if child.process is None and time.monotonic() >= child.started + child.wait:
+                child.process = subprocess.Popen([sys.executable, "-m", "taiji.serving.child", *command], env=self._environment, pass_fds=[self._listener.fileno()])
+                child.started = time.monotonic()
+
+    def _wanted(self) -> Mapping[str, list[str]]:
+        if time.monotonic() - self._asked >= RELEASES_EVERY_S:
+            self._asked = time.monotonic()
+            try:
+                self._releases = sorted(self._store.releases().live)
+            except StoreUnavailable:
+                log("store unavailable", process="supervisor")
+        wanted = {f"api-{number}": ["api"] for number in range(self._settings.api_processes)}
+        for release in self._releases:
+            for number in range(self._settings.workers):
+                name = f"{socket.gethostname()}-{release}-{number}"
+                wanted[f"worker-{release}-{number}"] = ["worker", release, name]
+        return wanted
+
+    def _stop(self, names: list[str]) -> None:
+        running = [child.process for child in (self.children.pop(name) for name in names) if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + self._settings.worker.grace_s + 5
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def serve(run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = print) -> None:
+    """Serve a finished run until SIGTERM or Ctrl-C.
+
+    Args:
+        run: run directory whose alignment, features and ranking stages are finished.
+        settings: of the service.
+        started: told one line, with the address, when the processes are being started.
+
+    Raises:
+        TaijiError: the run is not finished, the store cannot be used, the address is taken, or it is open to others
+            while there are no API keys.
+    """
+    settings, run = settings or ServingSettings(), Path(run).resolve()
+    if not run.is_dir():
+        raise TaijiError("There is no such run directory.", where=str(run), fix="taiji run makes one")
+    demand_keys(settings)
+    store = open_store(settings, run)
+    introduce(store, run, settings)
+    listener = _listen(settings)
+    supervisor = Supervisor(store, run, settings, listener)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stopping.set())
+    host, port = listener.getsockname()[:2]
+    started(f"Serving {run.name} on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    supervisor.run()
+    listener.close()
+    store.close()
+
+
+def demand_keys(settings: ServingSettings) -> None:
+    """Refuse to listen beyond this machine without API keys."""
+    if not len(load_keys(settings.keys)) and not _loopback(settings.host):
+        raise TaijiError(
+            "Without API keys the service only listens on this machine.",
+            where=f"serving.host={settings.host}",
+            expected="127.0.0.1, ::1 or localhost, or at least one API key",
+            fix="set serving.keys to a file of keys (mode 0600), or the environment variable TAIJI_API_KEYS",
+        )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(settings: ServingSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise TaijiError("Could not listen.", where=f"{settings.host}:{settings.port}", found=str(error), fix="choose another serving.port") from error
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,178 @@
+"""The worker: takes events in, waits for bursts to end, lets the LLM write for many users at once, stores the rows.
+
+Two loops share the process. One absorbs events from the queue all the time, so that histories are fresh even while the
+LLM is busy. The other claims users that are due, in batches. A batch that fails is tried user by user, so that one bad
+history costs nobody else anything; users that failed before run alone from the start. A batch that hangs cannot be
+interrupted from within: its users are given back and the process ends itself, to be started again by the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from taiji.serving.clock import SteadyClock
+from taiji.serving.logs import log, where
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.types import Claim, FeatureRow, FeatureWriter, Release
+
+LEASE_SLACK_S = 30.0
+MAX_PROBE_S = 60.0
+HUNG = 75
+"""Exit code of a process that gave up on a hanging LLM."""
+
+
+class Worker:
+    """Writes one release's rows.
+
+    Args:
+        store: shared with every other process.
+        writer: of the release; its versions must be the release's.
+        name: stable across restarts, so that a restarted worker gives back what its earlier life held.
+        clock: steady microseconds.
+        die: ends the process (replaced in tests).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: FeatureWriter,
+        release: Release,
+        settings: ServingSettings,
+        name: str,
+        clock: Callable[[], int] | None = None,
+        die: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._store, self._writer, self._release, self._settings, self._name = store, writer, release, settings.worker, name
+        self._clock = clock or SteadyClock(store.clock_floor())
+        self._die = die
+        self._lease_us = int((2 * settings.worker.timeout_s + LEASE_SLACK_S) * 1e6)
+        self._failed_batches = 0
+        self._prompt_tokens = self._completion_tokens = 0
+        self._held: list[Claim] = []
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until :meth:`stop`; failures of the store are waited out."""
+        absorber = threading.Thread(target=self._repeat, args=(self.absorb,), daemon=True)
+        absorber.start()
+        self._patiently(lambda: self._store.abandon(self._release.name, self._name, self._clock()))
+        log("worker started", worker=self._name, release=self._release.name)
+        self._repeat(self.step)
+        absorber.join(timeout=5)
+        log("worker stopped", worker=self._name)
+
+    def stop(self) -> None:
+        """Finish the batch under way, within the grace period; then give the rest back and end."""
+        self.stopping.set()
+        timer = threading.Timer(self._settings.grace_s, self._leave)
+        timer.daemon = True
+        timer.start()
+
+    def _leave(self) -> None:
+        self._give_back(self._held, "stopped", count=False)
+        self._die(0)
+
+    def _repeat(self, action: Callable[[], bool]) -> None:
+        while not self.stopping.is_set():
+            try:
+                busy = action()
+            except StoreUnavailable as error:
+                log("store unavailable", worker=self._name, error=where(error))
+                self.stopping.wait(0.5)
+                continue
+            if not busy:
+                self.stopping.wait(self._settings.poll_s)
+
+    def _patiently(self, action: Callable[[], object], until: int | None = None) -> bool:
+        """Repeat while the store is away, at most until a time; returns whether it was done."""
+        while True:
+            try:
+                action()
+                return True
+            except StoreUnavailable:
+                if self.stopping.is_set() or (until is not None and self._clock() >= until):
+                    return False
+                time.sleep(0.2)
+
+    def absorb(self) -> bool:
+        """Take a portion of events in; returns whether there were any."""
+        return self._store.absorb(self._name, self._settings.absorb, self._clock()) > 0
+
+    def step(self) -> bool:
+        """Claim and write one batch; returns whether there was one."""
+        probing = self._failed_batches - self._settings.breaker
+        if probing >= 0:
+            self.stopping.wait(min(self._settings.backoff_s * 2 ** min(probing, 30), MAX_PROBE_S))
+        now = self._clock()
+        claims = self._store.claim(self._release.name, self._name, 1 if probing >= 0 else self._settings.batch, now, self._lease_us)
+        if not claims:
+            return False
+        healthy = self._write(claims, now + self._lease_us)
+        self._failed_batches = 0 if healthy else self._failed_batches + 1
+        return True
+
+    def _write(self, claims: Sequence[Claim], lease_end: int) -> bool:
+        """Returns whether anything succeeded."""
+        fresh = [claim for claim in claims if not claim.attempts]
+        groups = deque(([fresh] if fresh else []) + [[claim] for claim in claims if claim.attempts])
+        self._held, healthy, timeout = list(claims), False, int(self._settings.timeout_s * 1e6)
+        while groups:
+            group = groups.popleft()
+            if self.stopping.is_set() or self._clock() + timeout > lease_end:
+                self._give_back(group, "no time left", count=False)
+                continue
+            rows, reason = self._attempt(group)
+            if rows is not None:
+                healthy |= self._commit(group, rows, lease_end)
+            elif len(group) > 1:
+                groups.extend([claim] for claim in group)
+            else:
+                self._give_back(group, reason, count=True)
+        self._held = []
+        return healthy
+
+    def _attempt(self, group: list[Claim]) -> tuple[list[FeatureRow] | None, str]:
+        watchdog = threading.Timer(self._settings.timeout_s, self._hung, args=(group,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            rows = self._writer.write([claim.history for claim in group])
+        except Exception as error:  # whatever the LLM's stack throws is that batch's failure, not the worker's
+            log("writing failed", worker=self._name, users=len(group), error=where(error))
+            return None, where(error)
+        finally:
+            watchdog.cancel()
+        versions = (self._release.model_version, self._release.quantizer_version)
+        fits = [row.user for row in rows] == [claim.history.user for claim in group]
+        if not fits or any((row.model_version, row.quantizer_version) != versions for row in rows):
+            log("rows refused", worker=self._name, users=len(group))
+            return None, "the writer returned rows of other users or versions"
+        return rows, ""
+
+    def _commit(self, group: list[Claim], rows: list[FeatureRow], lease_end: int) -> bool:
+        """Store rows; the store's absence is waited out while the lease lasts, since the LLM's work is dear."""
+        usage = self._writer.usage
+        prompt, completion = usage.prompt_tokens - self._prompt_tokens, usage.completion_tokens - self._completion_tokens
+        self._prompt_tokens, self._completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        stored: list[bool] = []
+        if not self._patiently(lambda: stored.extend(self._store.commit(self._release.name, group, rows, self._clock())), lease_end):
+            return False
+        self._store.count(rows=sum(stored), rows_discarded=len(stored) - sum(stored), prompt_tokens=prompt, completion_tokens=completion)
+        return any(stored)
+
+    def _give_back(self, claims: Sequence[Claim], reason: str, *, count: bool) -> None:
+        if claims:
+            self._patiently(lambda: self._store.fail(self._release.name, claims, reason, self._clock(), count=count), self._clock() + 2_000_000)
+        if count and claims:
+            self._patiently(lambda: self._store.count(failures=len(claims)), self._clock())
+
+    def _hung(self, group: list[Claim]) -> None:
+        log("the LLM hangs", worker=self._name, users=len(group), seconds=self._settings.timeout_s)
+        self._give_back(group, f"no answer within {self._settings.timeout_s:g} s", count=True)
+        self._give_back([claim for claim in self._held if claim not in group], "the LLM hung on others", count=False)
+        self._die(HUNG)
