@@ -16,7 +16,7 @@ def broken(tables, table, change):
 
 def at(column, rows, value):
     """Put a value into some rows of a column."""
-    return lambda frame: frame.with_columns(pl.when(pl.int_range(pl.len()).is_in(rows)).then(value).otherwise(column).alias(column))
+    return lambda frame: frame.with_columns(pl.when(pl.int_range(pl.len()).is_in(rows)).then(pl.lit(value)).otherwise(column).alias(column))
 
 
 CASES = {

@@ -18,7 +18,7 @@ from taiji.progress import track
 
 PREPARED = ("interactions.csv", "items.jsonl")
 NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$", re.DOTALL | re.IGNORECASE)
+UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$|</?[a-zA-Z][^<>]*$", re.DOTALL | re.IGNORECASE)
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
 """Marks of page code that the published metadata holds in place of some titles."""
@@ -125,7 +125,15 @@ def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]
     numbers = {id(row): number for number, row in enumerate(rows, start=1)}
     items = _items(rows, lambda row: int(_need(items_path, row, numbers[id(row)], "item_id")))
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="s"))
-    return ratings, items, ()
+    ratings, notes = _once(ratings)
+    return ratings, items, tuple(notes)
+
+
+def _once(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Published files repeat reviews: keep the first of each user, product and time, and say so."""
+    kept = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
+    repeated = len(ratings) - len(kept)
+    return kept, [f"{repeated:,} reviews repeated another of the same user, product and time, and were dropped."] if repeated else []
 
 
 def _ascending(ratings: pl.DataFrame, path: Path) -> None:
@@ -153,9 +161,7 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
             columns["timestamp"].append(time * 1000 if time >= MILLISECONDS else time * 1_000_000)
     ratings = pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64})
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="us"))
-    read = len(ratings)
-    ratings = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
-    notes = [f"{read - len(ratings):,} reviews repeated another of the same user, product and time, and were dropped."] if len(ratings) < read else []
+    ratings, notes = _once(ratings)
     wanted, seen = set(ratings["item_id"]), set()
     rows, repeated = [], 0
     for path in metadata_files:

@@ -108,14 +108,11 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
             pl.Series("_row", places[rows], pl.Int64),
             pl.Series("_place", shuffles[rows, ranks]),
         )
+        sampled = sampled.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
         own = np.zeros(len(events))
         own[places] = shuffles[:, per_row]
-        events = (
-            pl.concat([events.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("_row"), pl.Series("_place", own)), sampled])
-            .sort("_row", "_place", maintain_order=True)
-            .unique(["user_id", "item_id", "timestamp", "click"], keep="first", maintain_order=True)
-            .drop("_row", "_place")
-        )
+        placed = events.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("_row"), pl.Series("_place", own))
+        events = pl.concat([placed, sampled]).sort("_row", "_place", maintain_order=True).drop("_row", "_place")
         notes.append(
             f"Exposures without a click are sampled, not observed: up to {per_row} beside each click, drawn by popularity among the last "
             f"{WINDOW:,} strictly earlier interactions, never an item the user had touched by then (seed {seed})."

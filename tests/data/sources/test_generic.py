@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from taiji.data import Dataset, load_source
+from taiji.errors import TaijiError
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "data.md"
+ITEMS = "id,name,l1\n1,One,a\n2,Two,b\n"
+LOG = "u,i,t,stars\nx,1,2020-01-01 00:00:00,5\ny,2,2020-01-02 00:00:00,2\nx,2,2020-01-03 00:00:00,4\n"
+PLAN = {
+    "items": {"file": "items.csv", "item_id": "id", "title": "name", "category_l1": "l1"},
+    "events": {"file": "log.csv", "user_id": "u", "item_id": "i", "timestamp": "t", "conversion": "stars >= 4"},
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def build(log=LOG, items=ITEMS, events=None, plan=None, files=None, **options):
+        (tmp_path / "items.csv").write_text(items)
+        (tmp_path / "log.csv").write_text(log)
+        for name, frame in (files or {}).items():
+            frame.write_parquet(tmp_path / name)
+        whole = {**PLAN, "events": {**PLAN["events"], **(events or {})}, **(plan or {})}
+        (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(whole))
+        return load_source(tmp_path, **options)
+
+    return build
+
+
+def test_the_documented_example_does_what_it_says(tmp_path, monkeypatch):
+    text = DOCUMENT.read_text(encoding="utf-8")
+    files = re.findall(r"```(?:csv|yaml) (\S+)\n(.*?)```", text, re.S)
+    assert [name for name, _ in files] == ["items.csv", "log.csv", "mapping.yaml"]
+    for name, content in files:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "load_source" in block)
+    space: dict = {}
+    exec(code, space)
+    dataset: Dataset = space["dataset"]
+    assert (dataset.name, dataset.domain) == ("corner-shop", "shop")
+    assert dataset.items.select("item_id", "title", "category_l1", "category_l2", "category_l3", "price").rows() == [
+        ("A1", "Oat Milk", "Drinks", "Milk", "Plant", 2.49),
+        ("A2", "Rye Bread", "Bakery", "Bread", None, 3.1),
+        ("A3", "Espresso Beans", "Drinks", "Coffee", None, 7.9),
+    ]
+    rows = dataset.events.select("user", "item", "time", "click", "conversion").rows()
+    start = 1_700_000_000_000_000
+    minute = 60_000_000
+    assert rows == [(0, 0, start, 1, None), (0, 1, start + minute, 1, 1), (1, 0, start + 2 * minute, 1, 0), (1, 2, start + 3 * minute, 0, None)]
+
+
+def test_defaults_and_dates_written_out(load):
+    events = load().events
+    assert events["click"].to_list() == [1, 1, 1] and events["exposed"].all() and events["conversion"].to_list() == [1, 0, 1]
+    assert events["timestamp"][0] == datetime(2020, 1, 1) and (events["matured_at"] == events["timestamp"]).all()
+
+
+@pytest.mark.parametrize(
+    ("written", "time"),
+    [
+        ("1577836800", {"unit": "s"}),
+        ("1577836800000", {"unit": "ms"}),
+        ("1577836800000000", {"unit": "us"}),
+        ("1577836800000000000", {"unit": "ns"}),
+        ("01.01.2020 00:00", {"format": "%d.%m.%Y %H:%M"}),
+        ("2020-01-01T00:00:00Z", {}),
+        ("2020-01-01 00:00:00", {}),
+    ],
+)
+def test_units_of_time(load, written, time):
+    tables = load(f"u,i,t,stars\nx,1,{written},5\n", events={"timestamp": {"column": "t", **time}})
+    assert tables.events["timestamp"].to_list() == [datetime(2020, 1, 1)]
+
+
+def test_exposed_price_and_maturity(load):
+    log = "u,i,t,stars,seen,paid\nx,1,0,5,true,1.5\nx,2,86400,5,no,\ny,1,864000,1,1,2\n"
+    events = {"timestamp": {"column": "t", "unit": "s"}, "exposed": "seen", "price": "paid", "matures_after_days": 9}
+    made = load(log, events=events).events
+    assert made["exposed"].to_list() == [True, False, True] and made["price"].to_list() == [1.5, None, 2.0]
+    assert made["conversion"].to_list() == [1, 1, None]  # the last can never mature within the log
+    assert made["matured_at"][0] == datetime(1970, 1, 10)
+
+
+def test_a_column_of_maturity(load):
+    log = "u,i,t,stars,m\nx,1,2020-01-01 00:00:00,5,2020-01-05 00:00:00\nx,2,2020-01-01 00:00:00,5,\n"
+    made = load(log, events={"matured_at": "m"}).events
+    assert made["matured_at"].to_list() == [datetime(2020, 1, 5), datetime(2020, 1, 1)]
+
+
+def test_parquet_with_integer_ids_meets_a_csv(load):
+    frame = pl.DataFrame({"who": [7, 8], "city": ["A", None], "age": [30, 40]})
+    log = "u,i,t,stars\n7,1,2020-01-01 00:00:00,5\n"
+    made = load(log, plan={"users": {"file": "users.parquet", "user_id": "who", "profile": ["city"]}}, files={"users.parquet": frame})
+    assert made.users.rows() == [("7", "A"), ("8", None)] and made.users.columns == ["user_id", "city"]
+
+
+def test_sampled_non_clicks_and_users(load):
+    items = "id,name,l1\n" + "".join(f"{k},Item {k},a\n" for k in range(20))
+    log = "u,i,t,stars\n" + "".join(f"u{k % 9},{k * 7 % 20},{k},5\n" for k in range(200))
+    time = {"timestamp": {"column": "t", "unit": "s"}}
+    plain = load(log, items, events=time)
+    assert plain.events["click"].min() == 1 and not plain.notes
+    sampled = load(log, items, events={**time, "non_clicks": 2})
+    assert 0 < (sampled.events["click"] == 0).sum() <= 400 and "sampled, not observed" in sampled.notes[0]
+    few = load(log, items, events=time, users=3, non_clicks=1, seed=4)
+    assert len(few.users) == 3 and few.events["user_id"].n_unique() == 3 and "3 of 9 users" in few.notes[-1]
+    assert set(few.items["item_id"]) == set(few.events["item_id"])
+    assert few.events.equals(load(log, items, events=time, users=3, non_clicks=1, seed=4).events)
+
+
+FAULTS = {
+    "missing column": ({"log": LOG.replace("stars", "star")}, ["log.csv", "column stars", "u, i, t, star"]),
+    "missing file": ({"plan": {"items": {**PLAN["items"], "file": "no.csv"}}}, ["A file is missing", "no.csv"]),
+    "wrong type": ({"log": LOG.replace(",2\n", ",two\n")}, ["log.csv", "column stars", "row 2", "'two'"]),
+    "wrong date": ({"log": LOG.replace("2020-01-02", "2020-13-02")}, ["log.csv", "column t", "row 2", "2020-13-02"]),
+    "no date at all": ({"log": LOG.replace("2020-", "day ")}, ["column t", "rows 1, 2, 3", "unit"]),
+    "wrong unit": ({"events": {"timestamp": {"column": "t", "unit": "s"}}}, ["column t", "rows 1, 2, 3", "an integer"]),
+    "empty": ({"log": "u,i,t,stars\n"}, ["empty", "log.csv"]),
+    "unknown item": ({"log": LOG.replace("y,2", "y,9")}, ["unknown id", "log.csv", "row 2", "'9'"]),
+    "duplicate items": ({"items": ITEMS + "1,Again,c\n"}, ["Duplicate items", "items.csv", "row 3"]),
+    "file order": ({"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "file"}}, ["backwards", "column t", "row 2", "in_order: file"]),
+    "user order": ({"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "user"}}, ["backwards", "row 3", "in_order: user"]),
+    "bad label": ({"events": {"click": "stars"}}, ["neither 0 nor 1", "column click", "rows 1, 2"]),
+    "label null": ({"log": LOG.replace(",2\n", ",\n"), "events": {"click": "stars >= 1"}}, ["missing", "column click", "row 2"]),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_are_one_clear_error(load, case):
+    options, words = FAULTS[case]
+    with pytest.raises(TaijiError) as caught:
+        load(**options)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_order_that_holds_is_accepted(load):
+    for order in ("file", "user"):
+        assert len(load(events={"in_order": order}).events) == 3
