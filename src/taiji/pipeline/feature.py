@@ -14,12 +14,13 @@ from taiji.data import Dataset, Split, exposures
 from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.table import build_table
+from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
 from taiji.language.models import LanguageModel, load_language_model
 from taiji.pipeline.prepare import load, load_examples, load_split
 from taiji.progress import progress
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answers import THINK, parse
 from taiji.reasoning.prompts import item_lines, student_prompts
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ def complete(context: Context, dataset: Dataset, rows: pl.DataFrame, which: str)
     config, scratch = context.config, context.scratch / which
     lm: list[LanguageModel] = []  # loaded when the first chunk that is not there yet asks for it
 
-    def work(number: int, chosen: Sequence[int]) -> pl.DataFrame:
+    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
         if not lm:
             lm.append(load_model(context, which))
         part = rows[list(chosen)]
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm[0].tokenizer)
-        texts = generate(lm[0], prompts["prompt"].to_list(), settings=config.generation, seed=config.seed * 1_000_003 + number)
+        opened = [prompt + continuation(prompt, THINK) for prompt in prompts["prompt"]]
+        texts = generate(lm[0], opened, settings=config.generation, seed=config.seed)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"], prompts["dropped"], completion=pl.Series([text[0] for text in texts], dtype=pl.String)
         )

@@ -31,19 +31,18 @@ def report(context: Context) -> dict[str, Any]:
     """Measure everything with intervals and floors, and write the report."""
     config, dataset = context.config, load(context)
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
-    metrics = check_metrics(
-        {
-            "name": context.run.name,
-            "data": dataset.name,
-            "notes": list(dataset.notes),
-            "split": {key: value for key, value in _split(context).items() if key != "bounds"},
-            "rationales": _rationales(context, verdicts),
-            "llm": _language(context, dataset),
-            "alignment": _alignment(context),
-            "ranking": _rankers(context, dataset),
-            "seconds": {name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"},
-        }
-    )
+    metrics: dict[str, Any] = {
+        "name": context.run.name,
+        "data": dataset.name,
+        "notes": list(dataset.notes),
+        "split": {key: value for key, value in _split(context).items() if key != "bounds"},
+        "rationales": _rationales(context, verdicts),
+        "llm": _language(context, dataset),
+        "alignment": _alignment(context),
+        "ranking": _rankers(context, dataset),
+        "seconds": {name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"},
+    }
+    check_metrics(metrics)
     write_json(context.folder / "metrics.json", metrics)
     write_report(
         context.folder / "report.html",

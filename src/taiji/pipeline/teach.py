@@ -35,8 +35,8 @@ def rationales(context: Context) -> dict[str, Any]:
     settings = config.reasoning.teacher
     teacher = LocalTeacher(_base(context), settings, config.reasoning.prompts)
 
-    def work(number: int, chosen: Sequence[int]) -> pl.DataFrame:
-        return teacher.write(dataset, examples[list(chosen)], settings.rationales, config.seed * 1_000_003 + number)
+    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
+        return teacher.write(dataset, examples[list(chosen)], settings.rationales, config.seed)
 
     with progress("Writing rationales", len(examples), "prompts") as update:
         written = in_chunks(range(len(examples)), config.size.chunk, work, context.scratch, on_done=update)
@@ -50,7 +50,7 @@ def selection(context: Context) -> dict[str, Any]:
     settings, lm = config.reasoning, _base(context)
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
 
-    def work(number: int, chosen: Sequence[int]) -> pl.DataFrame:
+    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
         part = examples[list(chosen)]
         mine = written.filter(pl.col("example").is_in(part["example"].implode()))
         return score_rationales(lm, dataset, part, mine, settings.selection, settings.prompts)

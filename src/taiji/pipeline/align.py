@@ -1,0 +1,42 @@
+"""Stages `environment` and `alignment`: rewards are computed beforehand, reinforcement learning looks them up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.alignment import align, build_environment
+from taiji.alignment.environment import Environment
+from taiji.alignment.rewards import Answers, preference_reward, semantic_reward
+from taiji.language.chat import continuation
+from taiji.language.embed import load_embedder
+from taiji.pipeline.feature import load_model
+from taiji.pipeline.prepare import load, load_examples, load_split
+from taiji.ranking import Ranker
+from taiji.reasoning.answers import THINK
+from taiji.reasoning.prompts import student_prompts
+
+if TYPE_CHECKING:
+    from taiji.pipeline.engine import Context
+
+
+def environment(context: Context) -> dict[str, Any]:
+    """Choose each alignment prompt's candidate items and freeze their rewards."""
+    config, dataset = context.config, load(context)
+    ranker = Ranker.load(context.input("reward") / "ranker", dataset)
+    embedder = load_embedder(config.embedder.name)
+    examples = load_examples(context, "alignment")
+    built = build_environment(dataset, load_split(context), examples, ranker, embedder, config.alignment.environment, config.seed)
+    built.save(context.folder / "environment")
+    return {"prompts": len(examples), "pairs": len(built.rows)}
+
+
+def alignment(context: Context) -> dict[str, Any]:
+    """Align the fine-tuned model to both rewards."""
+    config, dataset, lm = context.config, load(context), load_model(context, "sft")
+    examples = load_examples(context, "alignment")
+    prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
+    prompts = prompts.with_columns(prompt=prompts["prompt"].map_elements(lambda text: text + continuation(text, THINK), return_dtype=prompts["prompt"].dtype))
+    built, answers = Environment.load(context.input("environment") / "environment"), Answers(load_embedder(config.embedder.name))
+    rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
+    align(lm, prompts.select("example", "prompt"), rewards, config.alignment, context.folder, config.seed, scratch=context.scratch)
+    return {"prompts": len(examples), "rule": config.alignment.weighting}
