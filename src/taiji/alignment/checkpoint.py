@@ -22,7 +22,8 @@ STATE = "reward_weights.json"
 def save_state(folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Any) -> None:
     """Write the rule's state and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
     if rollouts is not None:
-        tensors, others = {}, []
+        tensors: dict[str, torch.Tensor] = {}
+        others = []
         for number, batch in enumerate(rollouts):
             tensors |= {f"{number}/{key}": value.contiguous().clone() for key, value in batch.items() if isinstance(value, torch.Tensor)}
             others.append({key: value for key, value in batch.items() if not isinstance(value, torch.Tensor)})

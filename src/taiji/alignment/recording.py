@@ -92,8 +92,8 @@ def scaled_sum(cotangents: Sequence[Cotangent], weights: Sequence[float]) -> Cot
     """sum_k weights[k] * cotangent_k."""
 
     def total(position: int) -> Tensor | None:
-        terms = [float(w) * c[position] for w, c in zip(weights, cotangents) if c[position] is not None]  # type: ignore[operator]
-        return sum(terms[1:], start=terms[0]) if terms else None
+        terms = [float(w) * value for w, c in zip(weights, cotangents) if (value := c[position]) is not None]
+        return torch.stack(terms).sum(0) if terms else None
 
     first = total(0)
     assert first is not None

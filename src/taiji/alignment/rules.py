@@ -67,8 +67,8 @@ class RuleOptions:
 class Rule:
     """Base: keeps log w, counts observations, measures how far the weights moved."""
 
-    source: ClassVar[Source] = "none"
-    fresh: ClassVar[bool] = True
+    source: Source = "none"
+    fresh: bool = True
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         for name, value in (("preference", options.preference), ("initial weights", options.initial)):
@@ -114,7 +114,8 @@ def _log(weights: Vector) -> Vector:
 class Popo(Rule):
     """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>; ``paper`` raw, ``robust`` averaged and bounded."""
 
-    source, fresh = "gradients", False
+    source: Source = "gradients"
+    fresh = False
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
@@ -156,7 +157,8 @@ class Popo(Rule):
 class PopoCovariance(Popo):
     """POPO with the within-group covariance of the rewards for the Gram matrix: no backward pass."""
 
-    source, fresh = "rewards", True
+    source: Source = "rewards"
+    fresh = True
 
     def indicators(self, seen: Observation) -> tuple[Vector, float]:
         covariance = functions.reward_covariance(seen.rewards, seen.group)  # type: ignore[arg-type]
@@ -166,7 +168,7 @@ class PopoCovariance(Popo):
 class PopoLight(Rule):
     """POPO-light: the coefficient of variation of the batch's rewards."""
 
-    source = "rewards"
+    source: Source = "rewards"
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         new = functions.coefficient_of_variation(seen.rewards, self.weights)  # type: ignore[arg-type]
@@ -176,7 +178,7 @@ class PopoLight(Rule):
 class DynamicAverage(Rule):
     """Dynamic weight averaging over batch means, smoothed by the same factor as POPO's averages."""
 
-    source = "rewards"
+    source: Source = "rewards"
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
@@ -188,7 +190,7 @@ class DynamicAverage(Rule):
         self.means = [*self.means[-1:], (mean if not self.means else keep * np.asarray(self.means[-1]) + (1 - keep) * mean).tolist()]
         if len(self.means) < 2:
             return self.log_weights, None
-        return _log(functions.dynamic_average(*self.means)), None
+        return _log(functions.dynamic_average(self.means[0], self.means[1])), None
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "means": self.means}
@@ -201,7 +203,7 @@ class DynamicAverage(Rule):
 class Uncertainty(Rule):
     """Uncertainty weighting; the loss of a reward is its distance to the best value seen, plus its deviation (kept positive)."""
 
-    source = "rewards"
+    source: Source = "rewards"
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
@@ -226,7 +228,7 @@ class Uncertainty(Rule):
 class RandomWeights(Rule):
     """Random loss weighting (Lin et al. 2021): uniform on the simplex, drawn from (seed, step), so that it needs no state."""
 
-    source = "rewards"
+    source: Source = "rewards"
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         return _log(np.random.default_rng([self.options.seed, self.steps]).dirichlet(np.ones(self.count))), None
@@ -256,7 +258,7 @@ class _Library:
 class GramPeer(Rule):
     """MGDA, PCGrad or UPGrad: weights from the batch's own Gram matrix, scaled to sum one (the direction is unchanged)."""
 
-    source = "gradients"
+    source: Source = "gradients"
     library: ClassVar[str] = ""
 
     def __init__(self, count: int, options: RuleOptions) -> None:

@@ -169,7 +169,7 @@ def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     return trainer
 
 
-def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], update: Any) -> Any:  # noqa: N802 (a class whose base is imported late)
+def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], update: Any) -> Any:
     """A callback that turns TRL's logs into the lines of ``metrics.jsonl`` and feeds the progress display."""
     from transformers import TrainerCallback
 

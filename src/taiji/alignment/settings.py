@@ -14,13 +14,13 @@ Weighting = Literal["fixed", "popo", "popo-light", "popo-covariance", "gdpo", "m
 class EnvironmentSettings(Settings):
     """The offline reward environment: which items an answer can be grounded to."""
 
-    exposed_candidates: int = Field(64, ge=0)
+    exposed_candidates: int = Field(default=64, ge=0)
     """At most so many of the user's exposed items of the LLM period."""
-    popular_candidates: int = Field(100, ge=1)
+    popular_candidates: int = Field(default=100, ge=1)
     """Most popular items before the LLM period."""
-    random_candidates: int = Field(100, ge=0)
+    random_candidates: int = Field(default=100, ge=0)
     """Items drawn uniformly, seeded per example."""
-    grounding_threshold: float = Field(0.3, ge=-1, le=1)
+    grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
     """Cosine below which an answer counts as poorly grounded in the report (the reward is looked up all the same)."""
 
 
@@ -37,29 +37,29 @@ class AlignmentSettings(Settings):
     """Where POPO shall end: the trade-off's weights (they are normalised); ``null`` is equal weights."""
     weights: tuple[float, ...] | None = None
     """Initial weights (constant ones under ``fixed``); ``null`` is equal weights."""
-    generations: int = Field(4, ge=2)
+    generations: int = Field(default=4, ge=2)
     """Rollouts a prompt (G)."""
-    prompts_per_step: int = Field(4, ge=1)
+    prompts_per_step: int = Field(default=4, ge=1)
     """Prompts an optimiser step."""
-    micro_batch: int = Field(8, ge=1)
+    micro_batch: int = Field(default=8, ge=1)
     """Rollouts a forward pass; must divide generations * prompts_per_step."""
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; ``null`` is one pass over the prompts."""
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     """Peak learning rate (AdamW, linear decay)."""
-    beta: float = Field(0.02, ge=0)
+    beta: float = Field(default=0.02, ge=0)
     """Weight of the KL divergence to the starting model."""
-    max_completion_tokens: int = Field(192, ge=1)
+    max_completion_tokens: int = Field(default=192, ge=1)
     """Longest rollout."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the rollouts."""
-    lora_rank: int = Field(16, ge=0)
+    lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
-    warmup_steps: int = Field(2, ge=0)
+    warmup_steps: int = Field(default=2, ge=0)
     """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products say little)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """PEPO's token weights on top (evidence: the prompt's history tokens)."""
-    checkpoint_every: int = Field(5, ge=1)
+    checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
     environment: EnvironmentSettings = EnvironmentSettings()
 

@@ -47,6 +47,15 @@ class ParetoGRPOTrainer(GRPOTrainer):
     DeepSpeed use a reward rule.
     """
 
+    args: ParetoGRPOConfig
+    model: Any
+    accelerator: Any
+    num_generations: int
+    scale_rewards: str
+    processing_class: Any
+    _buffered_inputs: Any
+    _train_sampler: Any
+
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, **keywords: Any) -> None:
         if args is None:
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
@@ -63,7 +72,8 @@ class ParetoGRPOTrainer(GRPOTrainer):
         if args.source == "gradients":
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise TaijiError(f"weighting={args.weighting!r} needs whole parameters on each process.", found="FSDP or DeepSpeed", fix="use popo-light or popo-covariance, or data parallelism with LoRA")
-            if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            checkpointing: Any = args.gradient_checkpointing_kwargs or {}
+            if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
                 raise TaijiError("Reentrant gradient checkpointing allows one backward pass only.", fix='gradient_checkpointing_kwargs={"use_reentrant": False}')
         self.rule_for(len(self.reward_weights))
 
@@ -284,7 +294,7 @@ class ParetoGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        under_way = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
+        under_way = self._step % ((self.args.steps_per_generation or 1) * self.num_iterations) != 0
         save_state(folder, self._rule, self._step, self._buffered_inputs if under_way else None, self.accelerator)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:

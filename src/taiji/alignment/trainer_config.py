@@ -54,7 +54,7 @@ class ParetoGRPOConfig(GRPOConfig):
         super().__post_init__()
         if self.source == "gradients" and self.weighting != "popo":
             self.gram_estimator = "same-batch"  # the peers are defined on the batch's own Gram matrix
-        prompts = self.generation_batch_size // self.num_generations
+        prompts = (self.generation_batch_size or 0) // (self.num_generations or 1)
         if self.source == "gradients" and self.gram_estimator != "same-batch" and prompts < 2:
             raise TaijiError(
                 f"gram_estimator={self.gram_estimator!r} needs two prompts a generation batch, to compare independent halves.",
