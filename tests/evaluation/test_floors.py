@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.evaluation.shops import build, examples
 
-from taiji.evaluation.floors import DECAY, REACH, co_occurrence, floors, history_means, popularity
+from taiji.evaluation.floors import DECAY, REACH, co_occurrence, floors, popularity
 
 LOG = [(0, 0, 1), (0, 2, 2), (0, 0, 3), (1, 0, 1), (1, 1, 2), (1, 3, 9), (2, 2, 1), (2, 4, 2), (2, 4, 8)]
 
@@ -77,19 +77,11 @@ def test_co_occurrence_equals_a_slow_count(log, day):
 def test_events_at_or_after_the_moment_change_nothing(past, future):
     everyone = [(user, 0, -1) for user in range(4)]
     rows = examples([(user, 13, 0) for user in range(4)])
-    vectors = np.eye(6, dtype=np.float32)
     before = build([*everyone, *past])
     after = build([*everyone, *past, *[(user, item, 13 + day) for user, item, day in future]])
     for a, b in zip(floors(before, rows, size=6), floors(after, rows, size=6)):
         assert (a.items is None and b.items is None) or (a.items == b.items).all()
         assert (a.levels == b.levels).all()
-    assert (history_means(before, rows, vectors) == history_means(after, rows, vectors)).all()
-
-
-def test_history_mean_is_the_normalised_mean_and_zero_without_history():
-    found = history_means(build(LOG), examples([(0, 4, 1), (0, 1, 1)]), np.eye(6, dtype=np.float32))
-    np.testing.assert_allclose(found[0], np.array([2, 0, 1, 0, 0, 0]) / np.sqrt(5), rtol=1e-6)
-    assert not found[1].any()
 
 
 def test_lists_are_as_long_as_asked_on_a_larger_log():

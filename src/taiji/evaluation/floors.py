@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
 
 Array = NDArray[Any]
-LATEST = 50
-"""Interactions of a user that the floors look at, as many as a prompt shows."""
 SEED_ITEMS = 20
 """Latest items whose neighbours are counted."""
 REACH = 3
@@ -50,7 +48,7 @@ def item_levels(dataset: Dataset) -> Array:
 
 
 def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
-    """The floors that propose items or categories; see :func:`history_means` for the one that proposes a vector.
+    """The floors that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
 
     Args:
         dataset: history and items.
@@ -110,17 +108,6 @@ def co_occurrence(dataset: Dataset, examples: pl.DataFrame, histories: list[Arra
             np.add.at(scores, others[start:end], DECAY**rank)
         best[row] = _top(scores, size, None if seen is None else seen[row])
     return best
-
-
-def history_means(dataset: Dataset, examples: pl.DataFrame, vectors: Array) -> Array:
-    """Normalised mean (E, d) of the item vectors (n_items, d) of each example's latest interactions; zero without any."""
-    items, _ = dataset.history.before_batch(examples["user"].to_numpy(), examples["as_of"].to_numpy(), LATEST)
-    there = items >= 0
-    means = np.zeros((len(examples), vectors.shape[1]), dtype=np.float32)
-    for start in range(0, len(examples), 512):
-        part = slice(start, start + 512)
-        means[part] = (vectors[np.maximum(items[part], 0)] * there[part, :, None]).sum(axis=1)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, Array]:

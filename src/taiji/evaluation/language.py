@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from taiji.errors import TaijiError
 from taiji.evaluation.bootstrap import Ratio, distribution, entry, honest
 from taiji.evaluation.catalogue import Catalogue
-from taiji.evaluation.floors import floors, history_means, item_levels
+from taiji.evaluation.floors import floors, item_levels
 from taiji.evaluation.metrics import hits
+from taiji.features.history_mean import history_mean
 from taiji.reasoning.answers import field, parse
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Scorer = Callable[[Array, Array, Array], Array]
+LATEST = 50
+"""Interactions behind the floor ``mean history``, as many as a prompt shows."""
 LISTS = (50, 100)
 LEVELS = ("category_l1", "category_l2", "category_l3")
 SHARES = (*LEVELS, *(f"hit@{k}" for k in LISTS), "format", "grounding_low")
@@ -74,7 +77,7 @@ def evaluate_answers(
     judge = _Judge(dataset, examples, embedder, judge_score, threshold)
     tables: list[tuple[str, str, dict[str, Array]]] = [(model, "model", judge.answers(texts)) for model, texts in completions.items()]
     tables += [(floor.name, "floor", judge.proposals(floor.items, floor.levels)) for floor in floors(dataset, examples, size=max(LISTS), new_only=new_only)]
-    tables.append(("mean history", "floor", judge.vectors(history_means(dataset, examples, judge.catalogue.vectors))))
+    tables.append(("mean history", "floor", judge.vectors(history_mean(dataset, judge.users, judge.as_ofs, judge.catalogue.vectors, LATEST))))
     if judge_score is not None:
         tables.append(("true item", "ceiling", {"ctcvr": judge.ctcvr(judge.targets)}))
     return _rows(tables, examples["user"].to_numpy(), resamples, level, seed)
