@@ -7,31 +7,31 @@ import math
 import torch
 from torch import nn
 
-from taiji.ranking.batches import AGES
-
 
 class TargetAttention(nn.Module):
     """What in the sequence speaks about the target item.
 
-    Multi-head scaled dot-product attention with the target as the only query, a learnt bias by the age of each
-    interaction, and an empty slot with logit 0, so that a sequence with nothing relevant adds nothing. The
-    log-sum-exp of the logits is handed on too: it tells how much relevant history there is, which the softmax hides
-    (DIN, Zhou et al. 2018, drops the softmax for that reason). Deviation from DIN: dot products instead of a small
-    network per pair, since keys are then computed once a distinct item.
+    Dot-product attention with the target as the only query, in several heads over one shared projection of the sequence
+    (keys are values, as in DIN, Zhou et al. 2018, so an interaction is gathered once), a learnt bias by place and by
+    age, and an empty slot with logit 0, so that a sequence with nothing relevant adds nothing. The log-sum-exp of the
+    logits is handed on too: it tells how much relevant history there is, which the softmax hides (DIN drops the softmax
+    for that reason). Deviation from DIN: dot products instead of a small network per pair; the projection is then
+    computed once a distinct item.
 
     Args:
         width: width of an item's representation.
-        dimension: width of keys and values a head.
-        heads: number of heads.
+        dimension: width of the projected interactions.
+        heads: number of queries.
+        length: longest sequence.
     """
 
-    def __init__(self, width: int, dimension: int, heads: int) -> None:
+    def __init__(self, width: int, dimension: int, heads: int, length: int) -> None:
         super().__init__()
         self.heads, self.dimension = heads, dimension
         self.query = nn.Linear(width, heads * dimension, bias=False)
-        self.key = nn.Linear(width, heads * dimension, bias=False)
         self.value = nn.Linear(width, dimension, bias=False)
-        self.age_bias = nn.Parameter(torch.zeros(AGES, heads))
+        self.place_bias = nn.Parameter(torch.zeros(heads, length))
+        self.age_slope = nn.Parameter(torch.zeros(heads, 1))
         self.out_width = heads * dimension + dimension + heads
 
     def forward(self, items: torch.Tensor, item: torch.Tensor, sequence: torch.Tensor, age: torch.Tensor | None) -> torch.Tensor:
@@ -39,22 +39,23 @@ class TargetAttention(nn.Module):
 
         Args:
             items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (B, L) positions in it;
-            age: (B, L) age buckets or None.
+            age: (B, L) logarithms of ages, or None.
 
         Returns:
             (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.
         """
         size, length = sequence.shape
-        flat = sequence.reshape(-1)
-        keys = self.key(items).index_select(0, flat).view(size, length, self.heads, self.dimension)
-        values = self.value(items).index_select(0, flat).view(size, length, self.dimension)
-        query = self.query(items).index_select(0, item).view(size, self.heads, self.dimension)
-        logits = torch.einsum("blhd,bhd->bhl", keys, query) / math.sqrt(self.dimension)
+        projected = self.value(items)
+        values = projected.index_select(0, sequence.reshape(-1)).view(size, length, self.dimension)
+        query = self.query(items.index_select(0, item)).view(size, self.heads, self.dimension)
+        logits = torch.bmm(query, values.transpose(1, 2)) / math.sqrt(self.dimension) + self.place_bias[:, :length]
         if age is not None:
-            logits = logits + self.age_bias.index_select(0, age.reshape(-1)).view(size, length, self.heads).transpose(1, 2)
+            logits = logits + self.age_slope * age.unsqueeze(1)
         logits = logits.masked_fill((sequence == 0).unsqueeze(1), -1e9)
-        logits = torch.cat([logits, torch.zeros_like(logits[:, :, :1])], dim=2)
-        weights = torch.softmax(logits, dim=2)[:, :, :-1]
-        pooled = torch.bmm(weights, values)
-        target = self.value(items).index_select(0, item)
-        return torch.cat([pooled.flatten(1), pooled.mean(dim=1) * target, torch.logsumexp(logits, dim=2)], dim=1)
+        highest = logits.detach().amax(dim=2, keepdim=True).clamp_min(0)
+        weights = torch.exp(logits - highest)
+        total = weights.sum(dim=2, keepdim=True) + torch.exp(-highest)
+        pooled = torch.bmm(weights / total, values)
+        target = projected.index_select(0, item)
+        amount = (torch.log(total) + highest).squeeze(2)
+        return torch.cat([pooled.flatten(1), pooled.mean(dim=1) * target, amount], dim=1)

@@ -1,7 +1,7 @@
 """From frames to arrays to batches, without a Python loop over rows.
 
-A batch names the distinct items it needs once; everything else points into that list. Item embeddings are then looked
-up and projected once an item, not once a place in a sequence, which is most of the speed of training on a CPU.
+A batch names the distinct items and users it needs once; everything else points into these lists. Embeddings are then
+looked up and projected once an item, not once a place in a sequence, which is most of the speed of training on a CPU.
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ from taiji.ranking.encoder import Encoder
 from taiji.ranking.numeric import DAY, NumericFeatures
 from taiji.ranking.settings import RankerSettings
 
-AGES = 16
-"""Buckets of the age of an interaction: 0 = absent, then powers of two of hours, the last one open."""
-
-
 @dataclass
 class Arrays:
     """Rows as arrays; -1 pads item sequences and ids.
 
-    Shapes: user (N,), item (N,), numeric (N, F), history and age (N, L), neighbour (N, K), ids (N, M), vector (N, D),
+    Shapes: user (N,), item (N,), numeric (N, F), history and age (log1p of hours) (N, L), neighbour (N, K), ids (N, M), vector (N, D),
     has_vector (N,), click (N,), ctcvr (N,) = click and conversion, NaN where it cannot be known, conversion (N,) the
     conversion of a click, NaN elsewhere. Columns that are not in use have width 0.
     """
@@ -77,7 +73,6 @@ class Batches:
         user, item, time = (frame[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
         history, times = self.dataset.history.before_batch(user, time, self.settings.history)
         hours = np.maximum(time[:, None] - times, 0) / (DAY / 24)
-        age = np.clip(np.log2(hours + 1) + 1, 1, AGES - 1).astype(np.int8)
         n = len(frame)
         click, conversion, ctcvr = _labels(frame, time)
         width = self.encoder.vector_width
@@ -89,7 +84,7 @@ class Batches:
             item=item.astype(np.int32),
             numeric=self.numeric.matrix(user, item, time),
             history=history.astype(np.int32),
-            age=np.where(history >= 0, age, 0).astype(np.int8),
+            age=np.where(history >= 0, np.log1p(hours), 0).astype(np.float16),
             neighbour=_padded(frame, self.settings.neighbour) if self.encoder.uses_neighbour else np.zeros((n, 0), np.int32),
             ids=np.where(ids >= self.encoder.id_codes, -1, ids),
             vector=np.where(np.asarray(has_vector)[:, None], vector, 0).astype(np.float32),
@@ -101,19 +96,20 @@ class Batches:
 
     def batch(self, arrays: Arrays, index: np.ndarray | slice) -> dict[str, torch.Tensor]:
         """The model's input for some rows; see :class:`taiji.ranking.model.RankerModel`."""
-        user = arrays.user[index]
+        users, user = np.unique(arrays.user[index], return_inverse=True)
         wanted = [arrays.item[index], arrays.history[index], arrays.neighbour[index]]
         distinct = self._distinct(wanted)
         slots = self.encoder.id_slots
         offset = 1 + np.arange(slots, dtype=np.int32) * self.encoder.id_codes
         ids = arrays.ids[index]
         out = {
-            "user": self.user_rows[user],
-            "profile": self.profile_rows[user],
+            "users": self.user_rows[users],
+            "profiles": self.profile_rows[users],
+            "user": user,
             "items": self.item_codes[distinct],
             "item": self._place[wanted[0]],
             "history": self._place[wanted[1]],
-            "age": arrays.age[index].astype(np.int64),
+            "age": arrays.age[index].astype(np.float32),
             "numeric": arrays.numeric[index],
         }
         if arrays.neighbour.shape[1]:

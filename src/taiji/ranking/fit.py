@@ -11,6 +11,7 @@ import torch
 from taiji.progress import progress
 from taiji.ranking.batches import Arrays
 from taiji.ranking.loss import multitask_loss, platt
+from taiji.ranking.optimiser import RowAdagrad
 from taiji.ranking.ranker import Ranker
 
 Chunks = Callable[[int], Iterable[Arrays]]
@@ -37,7 +38,7 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
         torch.optim.AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     ]
     if sparse:
-        optimisers.append(torch.optim.SparseAdam(sparse, lr=settings.learning_rate))
+        optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
     torch.manual_seed(seed)
     check_every = max(1, rows // settings.checks_per_epoch)
     best, best_state, worse, done, checked = np.inf, None, 0, 0, 0
@@ -97,7 +98,7 @@ def _step(ranker: Ranker, chunk: Arrays, index: np.ndarray, optimisers: list[tor
     labels = [torch.from_numpy(values[index]) for values in (chunk.click, chunk.ctcvr)]
     loss = multitask_loss(click, conversion, labels[0], labels[1], settings.conversion_weight)
     if settings.embedding_decay and not frozen:
-        loss = loss + settings.embedding_decay * model.touched(batch)
+        loss = loss + settings.embedding_decay * model.penalty(batch)
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -51,8 +51,10 @@ class RankerModel(nn.Module):
             nn.init.normal_(embedding.weight, std=0.01)  # type: ignore[arg-type]
         item_width = 4 * width
         self.register_buffer("edges", torch.zeros(sizes.numeric, settings.bins + 1))
-        self.attention = TargetAttention(item_width, width, settings.attention_heads)
-        self.neighbour_attention = TargetAttention(item_width, width, settings.attention_heads) if sizes.neighbour else None
+        self.attention = TargetAttention(item_width, width, settings.attention_heads, settings.history)
+        self.neighbour_attention = (
+            TargetAttention(item_width, width, settings.attention_heads, settings.neighbour) if sizes.neighbour else None
+        )
         total = width + width + item_width + width + self.attention.out_width + sizes.numeric * settings.bins
         if self.neighbour_attention is not None:
             total += self.neighbour_attention.out_width
@@ -77,9 +79,9 @@ class RankerModel(nn.Module):
         """Logits of a batch.
 
         Args:
-            batch: user (B,), profile (B, P), items (U, 4) rows of the distinct items (row 0 padding), item (B,) and
-                history (B, L) positions in ``items``, age (B, L), numeric (B, F), and where in use neighbour (B, K),
-                ids (B, M), vector (B, D), has_vector (B,).
+            batch: users (V,) rows and profiles (V, P) rows of the distinct users, user (B,) positions in them; items
+                (U, 4) rows of the distinct items (row 0 padding), item (B,) and history (B, L) positions in them; age
+                (B, L), numeric (B, F), and where in use neighbour (B, K), ids (B, M), vector (B, D), has_vector (B,).
 
         Returns:
             (B,) logit of click, (B,) logit of conversion given a click.
@@ -89,14 +91,14 @@ class RankerModel(nn.Module):
         parts += [embedding(rows[:, place + 1]) for place, embedding in enumerate(self.level_embeddings)]
         items = torch.cat(parts, dim=1)
         target = items.index_select(0, item)
-        user = self.user_embedding(batch["user"])
-        profile = self.profile_embedding(batch["profile"])
+        user = self.user_embedding(batch["users"]).index_select(0, batch["user"])
+        profile = self.profile_embedding(batch["profiles"]).index_select(0, batch["user"])
         if isinstance(self.text, SelectAlign):
             fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
             fields = fields + self.text(batch["vector"], batch["has_vector"], fields)
             user, profile = fields[:, 0], fields[:, 2:]
             target = torch.cat([fields[:, 1], target[:, self.width :]], dim=1)
-        pieces = target.view(len(target), 4, self.width)
+        pieces = target.view(-1, 4, self.width)
         inputs = [
             user,
             profile.sum(dim=1),
@@ -116,7 +118,8 @@ class RankerModel(nn.Module):
         click, conversion = self.tower(torch.cat(inputs, dim=1))
         return click, conversion
 
-    def touched(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean squared norm of the embedding rows a batch uses, for the penalty."""
-        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1).mean()
-        return items + self.user_embedding(batch["user"]).square().sum(dim=1).mean()
+    def penalty(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean over rows of the squared norms of the user's and the target item's own embedding."""
+        users = self.user_embedding(batch["users"]).square().sum(dim=1).index_select(0, batch["user"])
+        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1).index_select(0, batch["item"])
+        return (users + items).mean()

@@ -47,9 +47,11 @@ class RankerSettings(Settings):
     batch: PositiveInt = 2048
     """Rows a step."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Step size of Adam, for the dense and for the embedding weights."""
-    embedding_decay: float = Field(default=1e-4, ge=0)
-    """Squared-norm penalty on the embedding rows a batch touches."""
+    """Step size of Adam, for all weights but user and item embeddings."""
+    embedding_rate: float = Field(default=0.05, gt=0)
+    """Step size of row-wise Adagrad, for user and item embeddings."""
+    embedding_decay: float = Field(default=1e-3, ge=0)
+    """Penalty on the squared norms of each row's user and target embedding."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
     conversion_weight: float = Field(default=1.0, ge=0)
@@ -60,3 +62,18 @@ class RankerSettings(Settings):
     """Validation checks a pass."""
     patience: PositiveInt = 2
     """Checks without improvement after which training stops."""
+
+
+class ExternalSettings(Settings):
+    """How to talk to a user's own ranker."""
+
+    batch: PositiveInt = 1024
+    """Pairs a call."""
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds to wait for an answer (HTTP)."""
+    attempts: PositiveInt = 3
+    """Tries in all (HTTP)."""
+    pause: float = Field(default=0.5, ge=0)
+    """Seconds before the second try; doubles each time (HTTP)."""
+    version: str = ""
+    """Version of the endpoint's model, where it does not tell itself (HTTP); part of what cached scores depend on."""

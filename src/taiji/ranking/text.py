@@ -69,7 +69,7 @@ class SelectAlign(nn.Module):
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
         """(B, C * D) chunks and (B, n, d) fields to (B, n, d), to be added to the fields; rows without a vector give 0."""
-        projected = self.project(vector.view(len(vector), self.chunks, -1))
+        projected = self.project(vector.view(-1, self.chunks, self.project.in_features))
         chosen = self.chunk_weights(projected, fields).unsqueeze(2) * projected
         attention = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
         aligned = self.output(torch.bmm(torch.softmax(attention, dim=2), self.value(chosen)))

@@ -43,7 +43,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, width) to two (B,) logits."""
         outputs = torch.stack([expert(inputs) for expert in self.experts], dim=1)
-        gates = torch.softmax(self.gates(inputs).view(len(inputs), 2, len(self.experts)), dim=2)
+        gates = torch.softmax(self.gates(inputs).view(-1, 2, len(self.experts)), dim=2)
         mixed = torch.bmm(gates, outputs)
         click, conversion = (head(mixed[:, task]).squeeze(1) for task, head in enumerate(self.heads))
         return click, conversion

@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+
+from taiji.ranking import train_ranker
+from taiji.ranking.onnx_export import export_onnx, onnx_inputs
+from taiji.ranking.settings import RankerSettings
+from tests.ranking.test_batches import with_features
+
+
+@pytest.mark.parametrize(("tower", "text", "features"), [("shared", "none", False), ("mmoe", "projection", True), ("shared", "select_align", True), ("shared", "experts", True)])
+def test_exported_outputs_are_equal(shop, exposures, tower, text, features, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    frame = with_features(exposures) if features else exposures
+    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, epochs=1, chunks=2, tower=tower, text=text)
+    ranker = train_ranker(shop, frame, settings)
+    export_onnx(ranker, frame.head(5), tmp_path / "ranker.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "ranker.onnx"), providers=["CPUExecutionProvider"])
+    wanted = {entry.name for entry in session.get_inputs()}
+    for rows in (frame.slice(100, 700), frame.slice(3, 1)):
+        feed = {name: value for name, value in onnx_inputs(ranker, rows).items() if name in wanted}
+        outputs = session.run(["click", "conversion", "ctcvr"], feed)
+        for name, got in zip(("click", "conversion", "ctcvr"), outputs):
+            assert np.abs(got - ranker.predict(rows)[name].to_numpy()).max() < 1e-5
