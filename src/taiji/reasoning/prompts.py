@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from taiji.data.dataset import Dataset
@@ -138,7 +139,8 @@ def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, 
     """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
     total = int(dataset.history.count_before([user], [as_of])[0])
     items, _ = dataset.history.before(user, as_of, settings.history_limit)
-    lines = [_history_line(dataset, int(i), settings) for i in items]
+    prices = dataset.prices.before(items, np.full(len(items), as_of))
+    lines = [_history_line(dataset, int(item), float(price), settings) for item, price in zip(items, prices)]
     profile = profile_line(dataset, user)
 
     def count(kept: int) -> int:
@@ -165,15 +167,14 @@ def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, 
     return {"profile": profile, "interactions": lines[:kept]}, total - kept
 
 
-def _history_line(dataset: Dataset, item: int, settings: PromptSettings) -> str:
-    price = dataset.items["price"][item]
-    return item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if price is not None else "")
+def _history_line(dataset: Dataset, item: int, price: float, settings: PromptSettings) -> str:
+    return item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if np.isfinite(price) else "")
 
 
 def _prompt(domain: str, role: str, settings: PromptSettings, variables: Mapping[str, Any], dropped: int) -> Prompt:
     from jinja2 import TemplateError
 
-    path = _template_file(domain, role, settings.templates)
+    path = template_file(domain, role, settings.templates)
     try:
         sections = _template(str(path), path.stat().st_mtime_ns)
         texts = {name: template.render(**variables).strip() for name, template in sections.items()}
@@ -184,7 +185,8 @@ def _prompt(domain: str, role: str, settings: PromptSettings, variables: Mapping
     return Prompt(messages, texts.get("prefill", ""), len(interactions), dropped)
 
 
-def _template_file(domain: str, role: str, folder: Path | None) -> Path:
+def template_file(domain: str, role: str, folder: Path | None) -> Path:
+    """The template of a role: the user's folder first, then the packaged one."""
     places = [PACKAGED / domain] if folder is None else [folder / domain, folder, PACKAGED / domain]
     for place in places:
         if (place / f"{role}.j2").is_file():

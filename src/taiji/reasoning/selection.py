@@ -1,15 +1,18 @@
-"""ORFT: keep the rationales that make the true answer likely (Taiji §3).
+"""ORFT: keep the rationales that make the true answer likely (Taiji §3), and of these only what leakage cannot fake.
 
 PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), y = the true answer's tokens inside ``<answer>``, prompt = the
-*student's* prompt, in which the target is not. A rationale is kept when its perplexity is below a threshold R, the median over
-rationales of calibration examples, which is set once and then frozen.
+*student's* prompt, in which the target is not. The paper keeps c when PPL(c) is below a threshold R, the median over
+rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of all, so the guarded rule (ours)
+redacts every mention of the target first and applies R to the perplexity of what is left, asks for a lift over no
+rationale, rejects what names the title, and sends what is too good (PPL < 1.3) to review.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -19,11 +22,15 @@ from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import answer_span, field_spans, format_completion
+from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 
 if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
+
+VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
+SCORES = {"ppl": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,15 @@ class Calibration:
     """A frozen threshold.
 
     Attributes:
-        threshold: R; a rationale's perplexity must be below it.
-        quantile: which quantile of the calibration rationales it is.
+        threshold: R; a rationale's measure must be below it.
+        measure: ``ppl`` (plain) or ``ppl_masked`` (guarded).
+        quantile: which quantile of the calibration rationales R is.
         rationales: how many it was set on.
         fingerprint: hash of the calibration examples and samples.
     """
 
     threshold: float
+    measure: Literal["ppl", "ppl_masked"]
     quantile: float
     rationales: int
     fingerprint: str
@@ -74,22 +83,35 @@ def answer_perplexities(
 
     completions = [format_completion(r, a) for r, a in zip(rationales, answers, strict=True)]
     tails = [continuation(p, c) for p, c in zip(prompts, completions, strict=True)]
+    # Equal texts (a rationale that names nothing and its redacted self) are scored once.
+    pairs = list(dict.fromkeys(zip(prompts, tails)))
+    place = {pair: number for number, pair in enumerate(pairs)}
+    scores = score_completions(lm, [p for p, _ in pairs], [t for _, t in pairs], batch_size, description)
     rows = []
-    for scored, completion, tail, rationale, answer in zip(
-        score_completions(lm, prompts, tails, batch_size, description), completions, tails, rationales, answers
-    ):
+    for prompt, completion, tail, rationale, answer in zip(prompts, completions, tails, rationales, answers):
+        scored = scores[place[prompt, tail]]
         shift = len(completion) - len(tail)  # the template opened `<think>` itself
-        start, end = (place - shift for place in answer_span(rationale, answer))
-        spans = [(start + a, start + b) for a, b in field_spans(answer) if b > a]
-        categories = [scored.span(a, b) for a, b in spans[1:]]
+        start, end = (position - shift for position in answer_span(rationale, answer))
+        spans = [(start + a, start + b) for a, b in field_spans(answer)]
+        categories = [scored.span(a, b) for a, b in spans[1:] if b > a]
         rows.append(
             {
                 "ppl": perplexity(scored.span(start, end)),
-                "ppl_title": perplexity(scored.span(*spans[0])) if spans else None,
+                "ppl_title": perplexity(scored.span(*spans[0])),
                 "ppl_category": perplexity(np.concatenate(categories)) if categories else None,
             }
         )
-    return pl.DataFrame(rows, schema={"ppl": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64})
+    return pl.DataFrame(rows, schema=SCORES)
+
+
+def known_answers(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+    """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
+    columns = [dataset.items[name].gather(examples["target"]).to_list() for name in ("title", "category_l1", "category_l2", "category_l3")]
+    return student_prompts(dataset, examples, prompts, tokenizer).with_columns(
+        pl.Series("answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String),
+        pl.Series("title", columns[0], dtype=pl.String),
+        pl.Series("levels", [[level or "" for level in levels] for levels in zip(*columns[1:])], dtype=pl.List(pl.String)),
+    )
 
 
 def score_rationales(
@@ -111,45 +133,93 @@ def score_rationales(
         prompts: of the student.
 
     Returns:
-        ``rationales`` with ``ppl``, ``ppl_title``, ``ppl_category``, in the same order.
+        ``rationales``, in the same order, with
+
+        - ``ppl``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
+        - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
+        - ``lift`` = log PPL_none - log PPL_masked: what the rationale helps without its mentions;
+        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL): how much of its help comes from the
+          mentions; null where the rationale does not help;
+        - ``named`` (how the title is named), ``levels_named`` (L1, L2, L3 beyond the history), ``forbidden`` phrases.
     """
-    known = student_prompts(dataset, examples, prompts, lm.tokenizer).with_columns(
-        pl.Series("answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String)
-    )
-    rows = rationales.join(known.select("example", "prompt", "answer"), on="example", how="left", maintain_order="left")
+    known = known_answers(dataset, examples, prompts, lm.tokenizer)
+    rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
     if rows["prompt"].null_count():
         raise TaijiError("Rationales belong to no example.", found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)))
-    scores = answer_perplexities(lm, rows["prompt"].to_list(), rows["rationale"].to_list(), rows["answer"].to_list(), settings.batch_size)
-    return pl.concat([rationales, scores], how="horizontal")
+    mentions = [
+        find_mentions(rationale, title, levels, prompt)
+        for rationale, title, levels, prompt in rows.select("rationale", "title", "levels", "prompt").iter_rows()
+    ]
+    masked = [m.masked for m in mentions]
+    # One call for the three variants: what they share (the prompt above all) is computed once where the engine can.
+    texts = [*rows["rationale"].to_list(), *masked, *[""] * len(rows)]
+    scores = answer_perplexities(lm, rows["prompt"].to_list() * 3, texts, rows["answer"].to_list() * 3, settings.batch_size)
+    full, redacted, none = (scores.slice(part * len(rows), len(rows)) for part in range(3))
+    added = pl.DataFrame(
+        {
+            "masked": pl.Series(masked, dtype=pl.String),
+            "ppl_masked": redacted["ppl"],
+            "ppl_none": none["ppl"],
+            "named": pl.Series([list(m.title) for m in mentions], dtype=pl.List(pl.String)),
+            "levels_named": pl.Series([[f"L{i}" for i, said in enumerate(m.levels, 1) if said] for m in mentions], dtype=pl.List(pl.String)),
+            "forbidden": pl.Series([list(m.forbidden) for m in mentions], dtype=pl.List(pl.String)),
+        }
+    )
+    helped = pl.col("ppl_none").log() - pl.col("ppl").log()
+    return pl.concat([rationales, full, added], how="horizontal").with_columns(
+        lift=pl.col("ppl_none").log() - pl.col("ppl_masked").log(),
+        leak_share=pl.when(helped > 1e-6).then((pl.col("ppl_masked").log() - pl.col("ppl").log()) / helped),
+    )
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     """Set the threshold on the scored rationales of calibration examples, which are used for nothing else."""
-    values = scored.filter(pl.col("ppl").is_finite())
+    measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
+    values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
-        raise TaijiError("There is no rationale to set the threshold on.", fix="raise calibration_prompts")
-    threshold = float(np.quantile(values["ppl"].to_numpy(), settings.quantile))
-    return Calibration(threshold, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16])
+        raise TaijiError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
+    threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
+    return Calibration(threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16])
 
 
 def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSettings) -> pl.DataFrame:
     """Judge every rationale.
 
     Returns:
-        ``scored`` with ``kept`` (bool) and ``reasons`` (list of texts; why it was rejected, empty when kept).
+        ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
+        (texts; why it was not kept).
     """
+    judges = {"none": lambda row: [], "plain": lambda row: _plain(row, calibration), "guarded": lambda row: _guarded(row, calibration, settings)}
     verdicts = []
     for row in scored.iter_rows(named=True):
-        reasons = [] if settings.rule == "none" else _reasons(row, calibration)
-        verdicts.append({"kept": not reasons, "reasons": reasons})
-    return pl.concat([scored, pl.DataFrame(verdicts, schema={"kept": pl.Boolean, "reasons": pl.List(pl.String)})], how="horizontal")
+        reasons = judges[settings.rule](row)
+        # Too good to be true is the one finding that a reader may overrule.
+        verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
+        verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
+    return pl.concat([scored, pl.DataFrame(verdicts, schema=VERDICT)], how="horizontal")
 
 
-def _reasons(row: dict[str, object], calibration: Calibration) -> list[str]:
-    reasons = []
-    if not str(row["rationale"]).strip():
-        reasons.append("empty rationale")
-    ppl = float(row["ppl"])  # type: ignore[arg-type]
-    if not ppl < calibration.threshold:
-        reasons.append(f"perplexity {ppl:.2f} is not below {calibration.threshold:.2f}")
+def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
+    """The paper's rule."""
+    reasons = [] if row["rationale"].strip() else ["empty rationale"]
+    if not row["ppl"] < calibration.threshold:
+        reasons.append(f"perplexity {row['ppl']:.2f} is not below {calibration.threshold:.2f}")
+    return reasons
+
+
+def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionSettings) -> list[str]:
+    """Ours; thresholds on what leakage cannot fake."""
+    reasons = [] if row["rationale"].strip() else ["empty rationale"]
+    if row["named"]:
+        reasons.append(f"names the item ({', '.join(row['named'])})")
+    if row["forbidden"]:
+        reasons.append(f"speaks of the answer ({', '.join(row['forbidden'])})")
+    if not row["ppl_masked"] < calibration.threshold:
+        reasons.append(f"masked perplexity {row['ppl_masked']:.2f} is not below {calibration.threshold:.2f}")
+    if not row["lift"] > 0:
+        reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times its perplexity)")
+    if row["ppl"] < settings.review_below:
+        reasons.append(f"review: perplexity {row['ppl']:.2f} is below {settings.review_below}")
+    if "L3" in row["levels_named"] and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
+        reasons.append(f"leans on naming L3 (leak share {row['leak_share']:.2f})")
     return reasons

@@ -49,6 +49,10 @@ class SelectionSettings(Settings):
     """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
     """The threshold is this quantile of the calibration rationales' perplexities; the paper takes the median."""
+    review_below: float = Field(default=1.3, ge=1.0)
+    """Guarded: a lower perplexity is too good to be believed unread."""
+    most_leak_share: float = Field(default=0.5, ge=0.0)
+    """Guarded: most that naming an unseen third category level may contribute to the help."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 

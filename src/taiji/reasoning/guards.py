@@ -1,0 +1,197 @@
+"""Lexical guards: does a rationale name the item that it is supposed to foresee?
+
+A title counts as named when its words stand in the rationale exactly, nearly, in order with gaps, or in a run of three, unless the
+history that the student sees already contains them. Category levels are judged apart: naming the first level is
+legitimate inference, naming a third level that the history does not hold is suspicious.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+MASK = "something"
+"""What stands in for a redacted mention."""
+FUZZY = 0.85
+"""Similarity of a stretch of the rationale to the title (difflib ratio over characters) that counts as naming it."""
+RECALL = 0.75
+"""Share of the title's words that must stand in the rationale in order, within a stretch of at most twice the title's length."""
+GRAM = 3
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
+_FORBIDDEN = re.compile(
+    r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
+    r"|turned out to be|as (?:we|i) (?:now )?know|(?:was|is) (?:told|given) that|the answer is|next (?:new )?(?:purchase|film|choice|item) (?:is|was)\b",
+    re.IGNORECASE,
+)
+_STOP = frozenset(word for line in (
+    "a an and are as at be but by for from has have he her his in into is it its more no not of on one or our she so some than that the their",
+    "them there these they this those to too two up was we were what when where which who will with you your item title category price list shows",
+) for word in line.split())
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """What a rationale says of its target.
+
+    Attributes:
+        title: how the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty when it is not.
+        levels: for L1, L2, L3 whether the rationale names it though the history does not.
+        forbidden: phrases that give away that the writer knows the answer.
+        recall: share of the title's words that the rationale holds in order (longest common subsequence).
+        masked: the rationale with every mention of title and third level redacted.
+    """
+
+    title: tuple[str, ...]
+    levels: tuple[bool, bool, bool]
+    forbidden: tuple[str, ...]
+    recall: float
+    masked: str
+
+
+def words(text: str) -> list[str]:
+    """Case-folded words."""
+    return [w.casefold() for w in _WORD.findall(text)]
+
+
+def find_mentions(rationale: str, title: str, levels: Sequence[str], history: str) -> Mentions:
+    """Look for the target in a rationale.
+
+    Args:
+        rationale: the text.
+        title: the target's title; a year in parentheses is not part of its name.
+        levels: its three category levels, empty where missing.
+        history: everything the student's prompt shows (profile and interactions); what stands there is no leak.
+    """
+    places = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(rationale)]
+    said = [p[2] for p in places]
+    known = words(history)
+    name = words(re.sub(r"\((?:19|20)\d\d\)", " ", title)) or words(title)
+    hit = [False] * len(said)  # words of the rationale to redact
+    kinds = _title_kinds(said, name, known, hit)
+    named = []
+    for level in [*levels, "", ""][:3]:
+        phrase = words(level)
+        spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
+        named.append(bool(spots))
+        if len(named) == 3:  # a first or second level that was inferred is no leak: only the third is redacted
+            _mark(hit, spots, len(phrase))
+    forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
+    return Mentions(tuple(kinds), (named[0], named[1], named[2]), forbidden, _recall(said, name), _redact(rationale, places, hit))
+
+
+def _title_kinds(said: list[str], name: list[str], known: list[str], hit: list[bool]) -> list[str]:
+    """The ways in which the title is named; marks the words that do it."""
+    if not name or _runs(known, name):
+        return []
+    kinds = []
+    new = {w for w in name if w not in set(known) and w not in _STOP and len(w) > 2}
+    spots = _runs(said, name)
+    # One common word ("speed", "up") is only a name when the history does not use it and it is not everybody's word.
+    if spots and (len(name) > 1 or new):
+        kinds.append("exact")
+        _mark(hit, spots, len(name))
+    fuzzy = _fuzzy(said, name, known)
+    if fuzzy:
+        kinds.append("fuzzy")
+        for start, length in fuzzy:
+            _mark(hit, [start], length)
+    gapped = _gapped(said, name)
+    if gapped and new & {said[i] for i in gapped}:
+        kinds.append("subsequence")
+        for i in gapped:
+            hit[i] = True
+    grams = {tuple(name[i : i + GRAM]) for i in range(len(name) - GRAM + 1)} - {tuple(known[i : i + GRAM]) for i in range(len(known) - GRAM + 1)}
+    runs = [i for i in range(len(said) - GRAM + 1) if tuple(said[i : i + GRAM]) in grams and set(said[i : i + GRAM]) - _STOP]
+    if runs:
+        kinds.append("3-gram")
+        _mark(hit, runs, GRAM)
+    spoken = [i for i, w in enumerate(said) if w in new]
+    if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
+        kinds.append("words")  # all that is new in the title, in whatever order
+    for i in spoken:
+        hit[i] = True
+    return kinds
+
+
+def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
+    for start in starts:
+        hit[start : start + length] = [True] * min(length, len(hit) - start)
+
+
+def _runs(text: list[str], phrase: list[str]) -> list[int]:
+    """Where ``phrase`` stands in ``text`` word for word."""
+    return [i for i in range(len(text) - len(phrase) + 1) if text[i : i + len(phrase)] == phrase]
+
+
+def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
+    """Stretches about as long as the title that are spelt nearly like it, though the history has no such stretch."""
+    whole = " ".join(name)
+    if len(whole) < 5:
+        return []
+    found = []
+    for length in {max(1, len(name) - 1), len(name), len(name) + 1}:
+        for start in range(len(said) - length + 1):
+            stretch = said[start : start + length]
+            if _alike(" ".join(stretch), whole) and not _runs(known, stretch):
+                found.append((start, length))
+    return found
+
+
+def _alike(one: str, other: str) -> bool:
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    return matcher.real_quick_ratio() >= FUZZY and matcher.quick_ratio() >= FUZZY and matcher.ratio() >= FUZZY
+
+
+def _gapped(said: list[str], name: list[str]) -> list[int]:
+    """Positions of the title's words in order within a short stretch, when enough of them stand there; else none."""
+    if len(name) < 2:
+        return []
+    reach = 2 * len(name)
+    best: list[int] = []
+    for start in range(len(said)):
+        if said[start] in name:
+            positions = _subsequence(said[start : start + reach], name)
+            if len(positions) > len(best):
+                best = [start + p for p in positions]
+    content = {said[i] for i in best} - _STOP
+    return best if len(best) >= max(2, RECALL * len(name)) and content else []
+
+
+def _subsequence(text: Sequence[str], name: Sequence[str]) -> list[int]:
+    """Positions in ``text`` of a longest common subsequence with ``name``."""
+    table = [[0] * (len(name) + 1) for _ in range(len(text) + 1)]
+    for i, word in enumerate(text):
+        for j, other in enumerate(name):
+            table[i + 1][j + 1] = table[i][j] + 1 if word == other else max(table[i][j + 1], table[i + 1][j])
+    positions = []
+    i, j = len(text), len(name)
+    while i and j:
+        if text[i - 1] == name[j - 1]:
+            positions.append(i - 1)
+            i, j = i - 1, j - 1
+        elif table[i - 1][j] >= table[i][j - 1]:
+            i -= 1
+        else:
+            j -= 1
+    return positions[::-1]
+
+
+def _recall(said: list[str], name: list[str]) -> float:
+    return len(_subsequence(said, name)) / len(name) if name else 0.0
+
+
+def _redact(text: str, places: list[tuple[int, int, str]], hit: list[bool]) -> str:
+    """Replace each run of marked words (with what stands between them) by :data:`MASK`."""
+    pieces, end, number = [], 0, 0
+    while number < len(places):
+        if not hit[number]:
+            number += 1
+            continue
+        last = number
+        while last + 1 < len(places) and hit[last + 1]:
+            last += 1
+        pieces += [text[end : places[number][0]], MASK]
+        end, number = places[last][1], last + 1
+    return "".join([*pieces, text[end:]])
