@@ -63,10 +63,11 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
     assert np.allclose(history(stock, "loss"), history(ours, "loss"), atol=1e-6)
 
 
-def test_directional_indicators_match_explicit_ones(job):
+@pytest.mark.parametrize("aggregation", ["trl", "linear"])
+def test_directional_indicators_match_explicit_ones(job, aggregation):
     found = {}
     for estimator in ("cross-batch", "directional"):
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator=estimator, rewards=[vowels, spaces, length], max_steps=1, per_device_train_batch_size=16)
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator=estimator, aggregation=aggregation, rewards=[vowels, spaces, length], max_steps=1, per_device_train_batch_size=16)
         trainer.train()
         found[estimator] = np.array([history(trainer, f"indicator/{name}")[0] for name in ("vowels", "spaces", "length")])
     assert np.abs(found["directional"] - found["cross-batch"]).max() < 1e-3 * np.abs(found["cross-batch"]).max()
@@ -264,3 +265,22 @@ def test_two_processes_take_the_steps_of_one(job, estimator):
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[2], second[2]), "processes agree to the bit"
     assert np.allclose(one[0], first[0], atol=2e-6) and np.allclose(one[2], first[2], atol=1e-5)
     assert np.allclose(one[1], first[1], rtol=5e-3)
+
+
+def test_linear_aggregation_applies_each_rewards_own_advantage(job):
+    runs = {}
+    for scale in (1.0, 100.0):
+        def scaled(completions, *, scale=scale, **_):
+            return [scale * value for value in spaces(completions)]
+
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, scaled], aggregation="linear", optim="sgd", learning_rate=0.5)
+        trainer.train()
+        runs[scale] = parameters(trainer)
+    moved = (runs[1.0] - parameters(job(ParetoGRPOTrainer, ParetoGRPOConfig))).abs().max()
+    assert (runs[1.0] - runs[100.0]).abs().max() < 0.05 * moved, "a reward's unit does not matter, up to the 1e-4 under the fraction"
+
+
+def test_fixed_takes_any_weights_as_trl_does(job):
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", reward_weights=[1.0, -0.5], max_steps=1)
+    trainer.train()
+    assert trainer.reward_weights.tolist() == [1.0, -0.5]

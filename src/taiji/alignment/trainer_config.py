@@ -24,9 +24,9 @@ class ParetoGRPOConfig(GRPOConfig):
     popo_mode: str = field(default="robust", metadata={"help": "'robust' (averaged, clipped, with a floor) or 'paper' (raw exponentiated gradient)."})
     preference: list[float] | None = field(default=None, metadata={"help": "Trade-off at which POPO shall end; None is equal weights."})
     gram_estimator: str = field(default="cross-batch", metadata={"help": "'same-batch', 'cross-batch' (unbiased, two halves of the prompts) or 'directional' (cost independent of the number of rewards)."})
-    aggregation: str | None = field(
-        default=None,
-        metadata={"help": "'trl': TRL's scalar advantage of the weighted rewards; 'linear': weighted sum of each reward's own advantage. None: linear for rules that look at gradients, trl otherwise."},
+    aggregation: str = field(
+        default="trl",
+        metadata={"help": "'trl': TRL's scalar advantage of the weighted rewards; 'linear': weighted sum of each reward's own advantage. With group scaling the latter loses the trade-off's curvature and runs to one reward; combine it with scale_rewards='none'."},
     )
     kl_in_indicator: bool = field(default=True, metadata={"help": "Whether beta * KL is part of every reward's loss when indicators are computed; outside, the end point is no longer that of equal weights."})
     weight_step: float = field(default=0.1, metadata={"help": "kappa of the robust step (also the learning rate of 'uncertainty')."})
@@ -47,7 +47,7 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("weighting", self.weighting, tuple(RULES))
         _one_of("popo_mode", self.popo_mode, ("robust", "paper"))
         _one_of("gram_estimator", self.gram_estimator, ESTIMATORS)
-        _one_of("aggregation", self.aggregation, (None, "trl", "linear"))
+        _one_of("aggregation", self.aggregation, ("trl", "linear"))
         _one_of("token_weighting", self.token_weighting, ("none", "pepo"))
         if self.weighting == "gdpo":
             self.multi_objective_aggregation = "normalize_then_sum"
@@ -72,14 +72,14 @@ class ParetoGRPOConfig(GRPOConfig):
     @property
     def linear(self) -> bool:
         """Whether advantages are normalised per reward and then weighted."""
-        return self.aggregation == "linear" or (self.aggregation is None and self.source == "gradients")
+        return self.aggregation == "linear"
 
     def rule_options(self) -> RuleOptions:
         """The options of the weight rule."""
         return RuleOptions(
             mode=self.popo_mode,
             preference=tuple(self.preference) if self.preference else None,
-            initial=tuple(self.reward_weights) if self.reward_weights else None,
+            initial=tuple(self.reward_weights) if self.reward_weights and self.source != "none" else None,
             rate=self.weight_step,
             clip=self.weight_clip,
             floor=self.weight_floor,
