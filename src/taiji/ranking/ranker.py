@@ -98,7 +98,9 @@ class Ranker:
 
         with atomic_folder(folder) as temporary:
             save_file(self._tensors(), temporary / "model.safetensors")
-            text = json.dumps({**self._config(), "history": self.history}, indent=2, sort_keys=True)
+            # Speed belongs to the machine, not to the ranker: equal rankers give equal bytes.
+            history = [{name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history]
+            text = json.dumps({**self._config(), "history": history}, indent=2, sort_keys=True)
             (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
