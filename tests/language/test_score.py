@@ -29,9 +29,11 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<s>", unk_token="<unk>")
 
 
-@pytest.fixture(scope="module", params=["byte-level BPE", "unigram"])
+@pytest.fixture(scope="module", params=["byte-level BPE", "unigram", "byte-level BPE, padded"])
 def lm(request) -> LanguageModel:
-    model, tokenizer = tiny_causal_lm(None if request.param == "byte-level BPE" else unigram_tokenizer())
+    model, tokenizer = tiny_causal_lm(unigram_tokenizer() if request.param == "unigram" else None)
+    if "padded" in request.param:  # a wrapper that sharing refuses: the other way must give the same
+        model.is_prompt_learning = True
     return LanguageModel(model, tokenizer, "tiny")
 
 

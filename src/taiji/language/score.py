@@ -2,12 +2,13 @@
 
 A completion is tokenised together with its prompt, so that no token boundary shifts, and every token carries its character
 offsets within the completion: what is averaged (the answer without its tags, the title, the category levels) is chosen by
-characters, whatever the tokenizer.
+characters, whatever the tokenizer. Completions of one prompt, and answers after one rationale, share the computation of what
+they have in common where the model allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ import numpy as np
 from taiji.errors import TaijiError
 from taiji.language.models import LanguageModel
 from taiji.progress import progress
+
+Pair = tuple[list[int], int]
+"""Token ids of prompt and completion, and how many of them are the prompt's."""
+TOKENS_A_PAIR = 512
+"""Distinct tokens of a packed pass, per pair of a batch."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ def score_completions(
         lm: the model.
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
-        batch_size: pairs a forward pass; the result does not depend on it, nor on the order (float rounding apart).
+        batch_size: pairs a forward pass (times :data:`TOKENS_A_PAIR` tokens where beginnings are shared); the result
+            does not depend on it, nor on the order (float rounding apart).
         description: what the progress display says.
 
     Returns:
@@ -85,14 +92,16 @@ def score_completions(
                 found=f"{len(ids)}",
                 fix="lower the prompt's token budget",
             )
-    order = sorted(range(len(tokenised)), key=lambda i: (-len(tokenised[i][0]), i))
-    logprobs: list[np.ndarray] = [np.empty(0)] * len(tokenised)
-    with progress(description, len(order), "texts") as update:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            for i, values in zip(batch, _score_batch(lm, [tokenised[i][:2] for i in batch])):
+    pairs = [(ids, first) for ids, first, _ in tokenised]
+    batches, score = _ways(lm, pairs, batch_size)
+    logprobs: list[np.ndarray] = [np.empty(0)] * len(pairs)
+    done = 0
+    with progress(description, len(pairs), "texts") as update:
+        for batch in batches:
+            for i, values in zip(batch, score(lm, [pairs[i] for i in batch])):
                 logprobs[i] = values
-            update(min(start + batch_size, len(order)))
+            done += len(batch)
+            update(done)
     return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(logprobs, tokenised)]
 
 
@@ -112,7 +121,46 @@ def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[in
     return list(encoding.input_ids), first, np.maximum(offsets[first:] - len(prompt), 0)
 
 
-def _score_batch(lm: LanguageModel, pairs: list[tuple[list[int], int]]) -> list[np.ndarray]:
+def _ways(lm: LanguageModel, pairs: list[Pair], batch_size: int) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
+    """How to go about it: packed passes over neighbours in sorted order, which share their beginnings, or padded batches of like length."""
+    from taiji.language.prefix_support import supports_sharing
+
+    if not supports_sharing(lm.model)[0]:
+        order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i][0]), i))
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)], _score_padded
+    batches: list[list[int]] = []
+    room, before = 0, np.empty(0, np.int64)
+    for i in sorted(range(len(pairs)), key=lambda i: (pairs[i][0], i)):
+        ids = np.asarray(pairs[i][0])
+        least = min(len(ids), len(before))
+        differing = np.flatnonzero(ids[:least] != before[:least])
+        new = len(ids) - (int(differing[0]) if len(differing) else least)
+        if new > room:
+            batches.append([])
+            room, new = batch_size * TOKENS_A_PAIR, len(ids)
+        batches[-1].append(i)
+        room, before = room - new, ids
+    return batches, _score_shared
+
+
+def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
+    """One packed pass in which every shared beginning is computed once."""
+    import torch
+
+    from taiji.language.prefix_forward import shared_logprobs
+
+    # The very first token of all has no context to be scored in; a pair of fewer than two tokens has nothing to score.
+    rows = [row for row, (ids, first) in enumerate(pairs) if len(ids) > max(first, 1)]
+    results = [np.zeros(len(ids) - first) for ids, first in pairs]
+    if rows:
+        with torch.inference_mode():
+            scored = shared_logprobs(lm.model, [pairs[r][0] for r in rows], [max(pairs[r][1], 1) for r in rows]).logprobs
+        for row, values in zip(rows, scored):
+            results[row][len(results[row]) - len(values) :] = values.double().cpu().numpy()
+    return results
+
+
+def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
     """One left-padded forward pass; the completions end together, so only the last positions need logits."""
     import torch
 
