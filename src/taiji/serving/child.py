@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,7 +40,6 @@ def api(settings: ServingSettings, run: Path) -> None:
     app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
     config = uvicorn.Config(
         app,
-        fd=int(os.environ[SOCKET]),
         access_log=False,  # it would name users
         log_config=None,
         limit_concurrency=settings.limits.connections,
@@ -48,7 +48,8 @@ def api(settings: ServingSettings, run: Path) -> None:
         server_header=False,
         date_header=False,
     )
-    uvicorn.Server(config).run()
+    # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
     store.close()
 
 
