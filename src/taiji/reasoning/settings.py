@@ -42,6 +42,39 @@ class TeacherSettings(Settings):
     """Rationales written together."""
 
 
+class EndpointSettings(Settings):
+    """An OpenAI-compatible chat endpoint (vLLM, SGLang, Ollama, hosted ones)."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    """Base address; `/chat/completions` is appended."""
+    model: str = "default"
+    """The model's name there."""
+    key_variable: str = "TAIJI_TEACHER_KEY"
+    """Environment variable that holds the key; without it requests carry none. The key is never written anywhere."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer, a reasoning model's chain included."""
+    take: Literal["answer", "chain"] = "answer"
+    """Which text is the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is none)."""
+    concurrency: int = Field(default=8, ge=1)
+    """Requests in flight at most."""
+    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    """Rate limit; `null` for none."""
+    timeout_seconds: float = Field(default=120.0, gt=0.0)
+    """Time for one whole attempt."""
+    attempts: int = Field(default=8, ge=1)
+    """Attempts a request before the run stops."""
+    backoff_seconds: float = Field(default=1.0, ge=0.0)
+    """First pause after a failure; doubled each time, with jitter; a `Retry-After` header overrides it when longer."""
+    longest_pause_seconds: float = Field(default=60.0, ge=0.0)
+    """Longest pause."""
+    price_in: float = Field(default=0.0, ge=0.0)
+    """Price of a million prompt tokens, in any currency."""
+    price_out: float = Field(default=0.0, ge=0.0)
+    """Price of a million completion tokens."""
+    budget: float | None = Field(default=None, gt=0.0)
+    """The run stops cleanly before it would spend more than this; `null` for no limit."""
+
+
 class SelectionSettings(Settings):
     """Which rationales are kept."""
 
@@ -81,5 +114,6 @@ class ReasoningSettings(Settings):
 
     prompts: PromptSettings = PromptSettings()
     teacher: TeacherSettings = TeacherSettings()
+    endpoint: EndpointSettings = EndpointSettings()
     selection: SelectionSettings = SelectionSettings()
     sft: SFTSettings = SFTSettings()

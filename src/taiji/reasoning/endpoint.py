@@ -1,0 +1,282 @@
+"""A teacher behind an OpenAI-compatible chat endpoint.
+
+One request a rationale, a bounded number in flight, an optional rate limit, retries with exponential backoff and full jitter.
+Every answer goes to an append-only journal before it counts, so a killed run goes on where it stopped and pays for
+nothing twice. Each request carries an ``Idempotency-Key`` that stays the same over its retries: a server that honours it
+also bills an answer once that got lost on the way; with one that does not, an answer lost in transit is paid by
+whoever runs the server's meter, and no client can know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.artifacts import value_hash
+from taiji.data.dataset import Dataset
+from taiji.errors import TaijiError
+from taiji.language.chat import Message
+from taiji.progress import progress
+from taiji.reasoning.journal import Account, Journal, Reply
+from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
+from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
+
+
+class _Again(Exception):
+    """An attempt failed in a way that another may mend."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+@dataclass(frozen=True)
+class _Request:
+    key: str
+    body: dict[str, Any]
+
+
+class EndpointTeacher:
+    """See the module.
+
+    Args:
+        endpoint: address, limits, prices.
+        settings: of teachers.
+        prompts: what a prompt holds.
+        tokenizer: counts the prompts' tokens for their budget (the student's is right: the teacher is shown what it sees).
+        folder: where the journal is kept.
+    """
+
+    def __init__(self, endpoint: EndpointSettings, settings: TeacherSettings, prompts: PromptSettings, tokenizer: Any, folder: str | Path) -> None:
+        self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
+        self.tokenizer, self.folder = tokenizer, Path(folder)
+        self.name = f"endpoint:{endpoint.model}"
+        self.version = value_hash([endpoint.model, endpoint.max_tokens, endpoint.take, settings.temperature])[:16]
+
+    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
+        """See :class:`taiji.reasoning.teachers.Teacher`.
+
+        Raises:
+            TaijiError: the budget is reached, the endpoint refuses (a wrong key, an unknown model) or keeps failing. What was
+                received stays in the journal and the same call goes on from there.
+        """
+        prompts = [messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)]
+        replies = self.ask(prompts, k, seed)
+        texts = [[tidy(self._rationale(reply)) for reply in row] for row in replies]
+        return rationale_frame(examples["example"].to_list(), texts, self.name)
+
+    def account(self) -> Account:
+        """What the journal's answers cost so far."""
+        with Journal(self._journal_path) as journal:
+            return journal.account(self.endpoint.price_in, self.endpoint.price_out)
+
+    def ask(self, prompts: Sequence[list[Message]], k: int, seed: int) -> list[list[Reply]]:
+        """k replies to each list of messages; those that the journal holds are not asked for again."""
+        rows = [[self._request(messages, sample, seed) for sample in range(k)] for messages in prompts]
+        with Journal(self._journal_path) as journal:
+            missing = {r.key: r for row in rows for r in row if r.key not in journal.replies}
+            if missing:
+                asyncio.run(_Session(self.endpoint, journal, sum(map(len, rows))).run(list(missing.values())))
+            return [[journal.replies[r.key] for r in row] for row in rows]
+
+    @property
+    def _journal_path(self) -> Path:
+        return self.folder / "teacher.jsonl"
+
+    def _request(self, messages: list[Message], sample: int, seed: int) -> _Request:
+        body = {
+            "model": self.endpoint.model,
+            "messages": messages,
+            "max_tokens": self.endpoint.max_tokens,
+            "temperature": self.settings.temperature,
+        }
+        key = value_hash([body, sample, seed])
+        return _Request(key, {**body, "seed": int(key[:8], 16) >> 1})
+
+    def _rationale(self, reply: Reply) -> str:
+        one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
+        return one if one.strip() else other
+
+
+class _Session:
+    """One run over the missing requests."""
+
+    def __init__(self, endpoint: EndpointSettings, journal: Journal, wanted: int) -> None:
+        self.endpoint, self.journal, self.wanted = endpoint, journal, wanted
+        self.spent = journal.account(endpoint.price_in, endpoint.price_out).cost
+        self.reserved: list[float] = []
+        self.released = asyncio.Event()
+        self.next_start = 0.0
+        self.failure: TaijiError | None = None
+        self.random = random.Random()  # pauses only: no result depends on it
+
+    async def run(self, requests: list[_Request]) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise TaijiError("An endpoint needs the package httpx.", fix='pip install "taiji[serve]"') from error
+
+        key = os.environ.get(self.endpoint.key_variable)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=self.endpoint.concurrency)
+        queue = iter(requests)
+        done = self.wanted - len(requests)
+        with progress("Asking the teacher", self.wanted, "rationales") as update:
+            update(done)
+            async with httpx.AsyncClient(headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds) as client:
+
+                async def work() -> None:
+                    nonlocal done
+                    while self.failure is None and (request := next(queue, None)):
+                        try:
+                            await self._answer(client, request)
+                        except TaijiError as error:
+                            # The others finish what they have in flight: it is paid for.
+                            self.failure = self.failure or error
+                            return
+                        done += 1
+                        update(done)
+
+                await asyncio.gather(*(work() for _ in range(min(self.endpoint.concurrency, len(requests)))))
+        if self.failure:
+            raise self.failure
+
+    async def _answer(self, client: Any, request: _Request) -> None:
+        reason = ""
+        for attempt in range(1, self.endpoint.attempts + 1):
+            reservation = await self._reserve(request)
+            try:
+                await self._turn()
+                async with asyncio.timeout(self.endpoint.timeout_seconds):
+                    reply = await self._attempt(client, request, attempt)
+                self.journal.add(reply)
+                self.spent += (reply.prompt_tokens * self.endpoint.price_in + reply.completion_tokens * self.endpoint.price_out) / 1e6
+                return
+            except TimeoutError:
+                reason, pause = f"no answer within {self.endpoint.timeout_seconds:g} s", 0.0
+            except _Again as failure:
+                reason, pause = str(failure), failure.pause
+            finally:
+                self._release(reservation)
+            if self.failure is not None:
+                break
+            if attempt < self.endpoint.attempts:
+                ceiling = min(self.endpoint.backoff_seconds * 2 ** (attempt - 1), self.endpoint.longest_pause_seconds)
+                await asyncio.sleep(max(ceiling * self.random.uniform(0.5, 1.0), min(pause, self.endpoint.longest_pause_seconds)))
+        raise self.failure or TaijiError(
+            f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
+            where=self.endpoint.url,
+            found=reason,
+            fix="start again with --resume once it works: what was received is kept",
+        )
+
+    async def _reserve(self, request: _Request) -> float:
+        """Set aside the most that a request can cost, so that requests in flight cannot break the budget together."""
+        prompt = len(json.dumps(request.body["messages"]).encode())  # a token is at least one byte
+        most = (prompt * self.endpoint.price_in + self.endpoint.max_tokens * self.endpoint.price_out) / 1e6
+        while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
+            if not self.reserved:
+                raise TaijiError(
+                    "The teacher's budget does not allow another request.",
+                    where="reasoning.endpoint.budget",
+                    expected=f"at most {self.endpoint.budget:g}",
+                    found=f"{self.spent:.4g} spent for {len(self.journal.replies)} rationales, {self.wanted} wanted",
+                    fix="raise the budget and start again with --resume, or ask for fewer rationales",
+                )
+            self.released.clear()
+            await self.released.wait()  # what is in flight will cost less than was set aside for it
+        self.reserved.append(most)
+        return most
+
+    def _release(self, reservation: float) -> None:
+        self.reserved.remove(reservation)
+        self.released.set()
+
+    async def _turn(self) -> None:
+        """Wait for this request's place under the rate limit."""
+        if self.endpoint.requests_per_minute is None:
+            return
+        now = time.monotonic()
+        start = max(now, self.next_start)
+        self.next_start = start + 60.0 / self.endpoint.requests_per_minute
+        await asyncio.sleep(start - now)
+
+    async def _attempt(self, client: Any, request: _Request, attempt: int) -> Reply:
+        import httpx
+
+        address = self.endpoint.url.rstrip("/") + "/chat/completions"
+        try:
+            response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise TaijiError("The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url) from error
+        except httpx.HTTPError as error:
+            raise _Again(type(error).__name__) from error
+        if response.status_code in RETRIED:
+            raise _Again(f"HTTP {response.status_code}", _retry_after(response.headers.get("retry-after")))
+        if response.status_code != 200:
+            raise TaijiError(
+                "The teacher's endpoint refused a request.",
+                where=address,
+                found=f"HTTP {response.status_code}: {response.text[:200]}",
+                fix=f"check the model's name and the key in the environment variable {self.endpoint.key_variable}",
+            )
+        reply = read_reply(response.text, request.key, attempt)
+        other = self.journal.identities.get(reply.identity)
+        if reply.identity and other not in (None, request.key):
+            raise _Again("the answer to another request was delivered a second time")
+        return reply
+
+
+def read_reply(text: str, key: str, attempts: int) -> Reply:
+    """Read a chat completion; a body that is delivered twice in a row counts once.
+
+    Raises:
+        _Again: the body is cut off, or is no chat completion, or holds no text.
+    """
+    try:
+        body, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        message = body["choices"][0]["message"]
+        usage = body.get("usage") or {}
+        answer = message.get("content") or ""
+        chain = message.get("reasoning_content") or message.get("reasoning") or ""
+        tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Again(f"no chat completion: {text[:80]!r}") from error
+    if not chain:
+        closed, opened = _THINK.match(answer), _OPEN.match(answer)
+        if closed:
+            chain, answer = closed.groups()
+        elif opened:  # the length limit came before the chain's end
+            chain, answer = opened.group(1), ""
+    if not answer.strip() and not chain.strip():
+        raise _Again("an empty answer")
+    return Reply(key, str(body.get("id") or ""), answer.strip(), chain.strip(), *tokens, attempts)
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds of a Retry-After header (a number or a date)."""
+    if not value:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -1,0 +1,130 @@
+"""An append-only journal of paid answers: what is in it is never asked for again.
+
+One JSON object a line, flushed to disk before the answer counts as received. A line that a kill cut short is ignored
+and cut off when the journal is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from taiji.errors import TaijiError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A received answer.
+
+    Attributes:
+        key: hash of everything that the request depends on.
+        identity: the server's id of the completion.
+        answer: the visible text.
+        chain: a reasoning model's chain, empty when there is none.
+        prompt_tokens: as the server counts them.
+        completion_tokens: as the server counts them.
+        attempts: requests that it took.
+    """
+
+    key: str
+    identity: str
+    answer: str
+    chain: str
+    prompt_tokens: int
+    completion_tokens: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a journal's answers cost.
+
+    Attributes:
+        replies: answers received.
+        attempts: requests sent for them.
+        prompt_tokens: paid for.
+        completion_tokens: paid for.
+        cost: at the configured prices.
+    """
+
+    replies: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+
+class Journal:
+    """The replies of one folder, by key. Use it as a context manager; only one process may write at a time."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.replies: dict[str, Reply] = {}
+        self.identities: dict[str, str] = {}
+
+    def __enter__(self) -> Journal:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("a+b")
+        except OSError as error:
+            raise TaijiError("The journal of the teacher's answers cannot be opened.", where=str(self.path), found=str(error)) from error
+        try:
+            self._lock()
+            self._read()
+        except BaseException:
+            self._stream.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.close()
+
+    def add(self, reply: Reply) -> None:
+        """Keep a reply; on return it is on the disk."""
+        line = json.dumps(asdict(reply), ensure_ascii=False) + "\n"
+        try:
+            self._stream.write(line.encode())
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise TaijiError("A paid answer could not be written.", where=str(self.path), found=str(error), fix="make room and start again with --resume") from error
+        self._remember(reply)
+
+    def account(self, price_in: float, price_out: float) -> Account:
+        """Sum over all replies; prices are for a million tokens."""
+        replies = self.replies.values()
+        tokens_in, tokens_out = sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies)
+        cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
+        return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost)
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            return
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TaijiError("Another run is asking the same teacher for the same rationales.", where=str(self.path), fix="wait for it, or stop it") from error
+
+    def _read(self) -> None:
+        self._stream.seek(0)
+        whole = 0
+        for number, line in enumerate(self._stream, start=1):
+            if not line.endswith(b"\n"):
+                break  # a kill cut it short: the answer was not yet counted
+            try:
+                self._remember(Reply(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise TaijiError("The journal of the teacher's answers is damaged.", where=f"{self.path}, line {number}", found=str(error)) from error
+            whole += len(line)
+        self._stream.truncate(whole)
+        self._stream.seek(0, os.SEEK_END)
+
+    def _remember(self, reply: Reply) -> None:
+        self.replies[reply.key] = reply
+        if reply.identity:
+            self.identities[reply.identity] = reply.key

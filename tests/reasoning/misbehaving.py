@@ -1,0 +1,137 @@
+"""A real HTTP server that speaks the chat-completions protocol and misbehaves on purpose, deterministically by request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KEY = "sk-very-secret-key"
+FAULTS = ("none", "429", "500", "truncated", "drop", "twice", "other", "field", "think", "slow")
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each idempotency key once and bills it once; the first attempts of most keys go wrong.
+
+    Attributes:
+        billed: tokens (prompt, completion) by idempotency key.
+        asked: requests by idempotency key.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 1.0, slow_share: float = 0.01, pause: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults, self.slow_seconds, self.slow_share, self.pause = faults, slow_seconds, slow_share, pause
+        self.billed: dict[str, tuple[int, int]] = {}
+        self.asked: Counter[str] = Counter()
+        self.headers_seen: list[str] = []
+        self.flying = self.most_flying = 0
+        self.starts: list[float] = []
+        self.delivered: list[tuple[float, dict]] = []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address) -> None:
+        """Clients that hang up are part of the play."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *args) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = self.headers["Idempotency-Key"]
+        with server.lock:
+            server.asked[key] += 1
+            attempt = server.asked[key]
+            server.headers_seen.append(self.headers.get("Authorization", ""))
+            server.flying += 1
+            server.most_flying = max(server.most_flying, server.flying)
+            server.starts.append(time.monotonic())
+        try:
+            time.sleep(server.pause)
+            self.misbehave(body, key, attempt)
+        finally:
+            with server.lock:
+                server.flying -= 1
+
+    def misbehave(self, body: dict, key: str, attempt: int) -> None:
+        server = self.server
+        draw = int(hashlib.sha256(key.encode()).hexdigest(), 16)
+        fault = server.faults[draw % len(server.faults)] if attempt == 1 else "none"
+        if fault == "slow" and (draw // 97) % 1000 >= 1000 * server.slow_share:
+            fault = "none"
+        if fault == "429":
+            return self.send(429, b"{}", {"Retry-After": "0"})
+        if fault == "500":
+            return self.send(500, b"<html>oops</html>")
+        answer = self.completion(body, key, fault)
+        with server.lock:
+            server.billed[key] = (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"])
+        raw = json.dumps(answer).encode()
+        if fault == "slow":
+            time.sleep(server.slow_seconds)
+        if fault == "truncated":
+            return self.send(200, raw[: len(raw) // 2])
+        if fault == "drop":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw[:10])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+            return None
+        if fault == "twice":
+            raw += raw
+        if fault == "other":
+            # The answer to an earlier request, which its asker has surely received, is delivered a second time.
+            old = [earlier for at, earlier in server.delivered if at < time.monotonic() - 0.3]
+            raw = json.dumps(old[0]).encode() if old else raw
+        self.send(200, raw)
+        with server.lock:
+            if fault == "none":
+                server.delivered.append((time.monotonic(), answer))
+        return None
+
+    def completion(self, body: dict, key: str, fault: str) -> dict:
+        text = f"Rationale for {body['messages'][-1]['content']} by {key[:8]}."
+        message = {"role": "assistant", "content": text}
+        if fault == "field":
+            message["reasoning_content"] = "Hm, the chain."
+        if fault == "think":
+            message["content"] = f"<think>Hm, the chain.</think>\n\n{text}"
+        prompt = sum(len(m["content"]) for m in body["messages"])
+        return {
+            "id": f"chatcmpl-{key[:16]}",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": len(text)},
+        }
+
+    def send(self, status: int, raw: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)

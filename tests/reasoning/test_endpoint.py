@@ -1,0 +1,159 @@
+"""The endpoint teacher against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.reasoning.misbehaving import FAULTS, KEY, Handler, Server
+
+from taiji.errors import TaijiError
+from taiji.reasoning.endpoint import EndpointTeacher, read_reply
+from taiji.reasoning.journal import Journal
+from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
+
+
+def teacher(server_url, folder, **values) -> EndpointTeacher:
+    defaults = {"url": server_url, "model": "m", "backoff_seconds": 0.01, "timeout_seconds": 0.7, "concurrency": 16, "price_in": 1.0, "price_out": 3.0}
+    return EndpointTeacher(EndpointSettings(**{**defaults, **values}), TeacherSettings(), PromptSettings(), None, folder)
+
+
+def prompts(count: int) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": f"prompt {number}"}] for number in range(count)]
+
+
+def check(server, replies, account, count, k) -> None:
+    """Each request is answered exactly once, with its own answer, and both sides agree on the bill."""
+    assert len(replies) == count
+    assert all(len(row) == k for row in replies)
+    flat = [reply for row in replies for reply in row]
+    assert len({reply.key for reply in flat}) == count * k == len(server.billed)
+    for number, row in enumerate(replies):
+        for reply in row:
+            assert reply.answer == f"Rationale for prompt {number} by {reply.key[:8]}."
+            assert server.billed[reply.key] == (reply.prompt_tokens, reply.completion_tokens)
+    tokens_in, tokens_out = (sum(bill[side] for bill in server.billed.values()) for side in (0, 1))
+    assert (account.prompt_tokens, account.completion_tokens) == (tokens_in, tokens_out)
+    assert account.cost == pytest.approx((tokens_in * 1.0 + tokens_out * 3.0) / 1e6)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("TAIJI_TEACHER_KEY", KEY)
+
+
+def test_a_thousand_rationales_through_every_fault(tmp_path, capfd):
+    with Server() as server:
+        asked = teacher(server.url, tmp_path)
+        replies = asked.ask(prompts(334), 3, seed=0)
+        check(server, replies, asked.account(), 334, 3)
+        before = sum(server.asked.values())
+        assert before > 1002  # the faults were real
+        assert server.most_flying <= 16
+        assert asked.ask(prompts(334), 3, seed=0) == replies
+        assert sum(server.asked.values()) == before  # nothing is paid for twice
+        assert set(server.headers_seen) == {f"Bearer {KEY}"}
+    assert {"Hm, the chain."} == {r.chain for row in replies for r in row if r.chain}
+    assert KEY not in (tmp_path / "teacher.jsonl").read_text() + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_alone(tmp_path, fault):
+    with Server(faults=(fault,), slow_share=1.0) as server:
+        asked = teacher(server.url, tmp_path, concurrency=4)
+        check(server, asked.ask(prompts(4), 2, seed=1), asked.account(), 4, 2)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.reasoning.test_endpoint import prompts, teacher
+teacher({url!r}, {folder!r}, concurrency=8).ask(prompts(100), 2, seed=0)
+"""
+
+
+def test_kill_and_resume_loses_and_repeats_nothing(tmp_path):
+    journal = tmp_path / "teacher.jsonl"
+    with Server(faults=("none", "500", "truncated"), pause=0.02) as server:
+        script = SCRIPT.format(root=os.getcwd(), url=server.url, folder=str(tmp_path))
+        for goal in (20, 80):
+            process = subprocess.Popen([sys.executable, "-c", script])
+            while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < goal):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        kept = journal.read_bytes()
+        journal.write_bytes(kept + b'{"key": "cut off by the ki')
+        paid = {json.loads(line)["key"] for line in kept.splitlines()}
+        assert 80 <= len(paid) < 200
+        before = dict(server.asked)
+        asked = teacher(server.url, tmp_path)
+        replies = asked.ask(prompts(100), 2, seed=0)
+        check(server, replies, asked.account(), 100, 2)
+        assert all(server.asked[key] == before[key] for key in paid)
+
+
+def test_the_budget_stops_cleanly_and_resumes(tmp_path):
+    with Server(faults=("none",)) as server:
+        with pytest.raises(TaijiError, match="budget") as error:
+            teacher(server.url, tmp_path, budget=0.02).ask(prompts(200), 1, seed=0)
+        spent = teacher(server.url, tmp_path).account()
+        assert 0 < spent.cost <= 0.02
+        assert spent.replies == len(server.billed) < 200
+        assert f"{spent.replies} rationales" in str(error.value)
+        check(server, teacher(server.url, tmp_path).ask(prompts(200), 1, seed=0), teacher(server.url, tmp_path).account(), 200, 1)
+
+
+def test_the_rate_limit(tmp_path):
+    with Server(faults=("none",)) as server:
+        teacher(server.url, tmp_path, requests_per_minute=1200).ask(prompts(10), 1, seed=0)
+        assert server.starts[-1] - server.starts[0] >= 9 * 0.05 * 0.8
+
+
+def test_a_refusal_stops_at_once_and_keeps_the_key_secret(tmp_path, monkeypatch):
+    with Server(faults=("none",)) as server:
+        monkeypatch.setattr(Handler, "misbehave", lambda self, *args: self.send(401, b'{"error": "bad key"}'))
+        with pytest.raises(TaijiError, match="refused") as error:
+            teacher(server.url, tmp_path).ask(prompts(50), 1, seed=0)
+        assert "401" in str(error.value)
+        assert KEY not in str(error.value)
+        assert sum(server.asked.values()) <= 16
+
+
+def test_an_endpoint_that_keeps_failing(tmp_path):
+    with pytest.raises(TaijiError, match="failed 3 times") as error:
+        teacher("http://127.0.0.1:9/v1", tmp_path, attempts=3).ask(prompts(2), 1, seed=0)
+    assert "ConnectError" in str(error.value)
+
+
+def test_two_runs_may_not_share_a_journal(tmp_path):
+    with Journal(tmp_path / "j.jsonl"), pytest.raises(TaijiError, match="Another run"), Journal(tmp_path / "j.jsonl"):
+        pass
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    (tmp_path / "teacher.jsonl").write_text('{"key": 1}\nrubbish\n')
+    with pytest.raises(TaijiError, match="damaged") as error:
+        teacher("http://x", tmp_path).account()
+    assert "line 1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "answer", "chain"),
+    [
+        ({"content": "A"}, "A", ""),
+        ({"content": "<think>c</think>A"}, "A", "c"),
+        ({"content": "c</think>A"}, "A", "c"),
+        ({"content": "<think>never closed"}, "", "never closed"),
+        ({"content": None, "reasoning_content": "c"}, "", "c"),
+        ({"content": "A", "reasoning": "c"}, "A", "c"),
+    ],
+)
+def test_where_the_chain_may_stand(message, answer, chain):
+    reply = read_reply(json.dumps({"choices": [{"message": message}]}), "k", 1)
+    assert (reply.answer, reply.chain) == (answer, chain)
