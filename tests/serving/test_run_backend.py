@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.integration.conftest import configuration, write_shop
 
 from taiji.artifacts import read_json, write_json
 from taiji.config import Config
@@ -21,7 +22,6 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, open_store
 from taiji.serving.types import Event, FeatureRow, RankRequest, UserHistory
 from taiji.serving.world import World
-from tests.integration.conftest import configuration, write_shop
 
 LATER = 1_700_000_000_000_000
 

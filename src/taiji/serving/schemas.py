@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,6 +11,7 @@ ID = r"^[^\x00-\x1f\x7f]+$"
 RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 MAX_EVENTS, MAX_USERS, MAX_ITEMS = 1000, 1000, 1000
 
+Flag = Annotated[int, Field(ge=0, le=1)]
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
 
 
@@ -26,8 +27,8 @@ class EventIn(Body):
     user_id: Id
     item_id: Id
     timestamp: Annotated[str, Field(pattern=RFC3339, json_schema_extra={"format": "date-time", "examples": ["2026-01-31T12:00:00Z"]})]
-    click: Literal[0, 1] = 1
-    conversion: Literal[0, 1] | None = None
+    click: Flag = 1
+    conversion: Flag | None = None
     price: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None
 
     @field_validator("timestamp")

@@ -1,0 +1,383 @@
+"""The HTTP interface in-process: routes, scopes, limits, refusals; on both stores where the store matters."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from tests.serving.doubles import EchoWriter, LengthScorer
+
+from taiji.serving.app import build_app
+from taiji.serving.clock import SteadyClock
+from taiji.serving.gate import Gate, needed_scope
+from taiji.serving.keys import Keyring, load_keys
+from taiji.serving.scorers import Scorers
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
+
+SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
+KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
+RELEASE, NEXT = Release("r1", "/run/one", "echo-1", "q-echo-1"), Release("r2", "/run/two", "echo-2", "q-echo-2")
+EVENT = {"user_id": "u1", "item_id": "i9", "timestamp": "2026-01-31T12:00:00Z"}
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Store]) -> Store:
+    store = make_store(trigger={"window_s": 0.0})
+    store.add_release(RELEASE, 1)
+    store.publish("r1", [FeatureRow("u1", 5, (1, 2), "u2", ("i1", "i2"), "echo-1", "q-echo-1", 5, 0), FeatureRow("u2", 5, (3,), None, (), "echo-1", "q-echo-1", 5, 0)], 10)
+    return store
+
+
+def open_client(store: Store, keys: Keyring | None = None, **limits: object) -> Iterator[TestClient]:
+    settings = ServingSettings.model_validate({"limits": limits})
+    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers.refresh()
+    app = build_app(store, scorers, settings, keys or Keyring(), SteadyClock())
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(store: Store) -> Iterator[TestClient]:
+    yield from open_client(store)
+
+
+@pytest.fixture
+def locked(store: Store) -> Iterator[TestClient]:
+    yield from open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}))
+
+
+def post_events(client: TestClient, *events: dict[str, Any], key: str = "k1", **headers: str) -> Any:
+    return client.post("/v1/events", json={"events": list(events)}, headers={"Idempotency-Key": key, **headers})
+
+
+def test_reading_features(client: TestClient) -> None:
+    answer = client.get("/v1/features/u1")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "release": "r1", "feature_version": 1, "user": "u1", "model_version": "echo-1", "quantizer_version": "q-echo-1",
+        "as_of": 5, "generated_at": 5, "events_seen": 0, "ids": [1, 2], "neighbour_items": ["i1", "i2"],
+    }  # fmt: skip
+    assert client.get("/v1/features/nobody").status_code == 404
+    assert client.get("/v1/features/a%2Fb").json()["code"] == "no_features"  # a slash in an id is no path
+    rows = client.post("/v1/features:batch", json={"users": ["u2", "nobody", "u1"]}).json()["rows"]
+    assert [row and row["user"] for row in rows] == ["u2", None, "u1"]
+
+
+def test_taking_in_events_once(client: TestClient, store: Store) -> None:
+    first = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0, "conversion": 1, "price": 2.5})
+    assert (first.status_code, first.json()) == (202, {"accepted": 2, "duplicate": False})
+    again = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0, "conversion": 1, "price": 2.5})
+    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": True})
+    assert post_events(client, EVENT).status_code == 409  # the same key, another body
+    assert store.absorb("w", 10, 10) == 2
+    (event,) = store.histories(["u3"], 10)[0].events
+    assert event[1:] == ("u3", "i9", 1_769_860_800_000_000, 0, 1, 2.5)
+
+
+@pytest.mark.parametrize(("text", "micros"), [("2026-01-31T12:00:00.25Z", 1_769_860_800_250_000), ("2026-01-31T14:00:00+02:00", 1_769_860_800_000_000)])
+def test_times_are_exact(client: TestClient, store: Store, text: str, micros: int) -> None:
+    assert post_events(client, {**EVENT, "timestamp": text}).status_code == 202
+    store.absorb("w", 10, 10)
+    assert store.histories(["u1"], 10)[0].events[0].time == micros
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"user_id": ""}, "/events/0/user_id"),
+        ({"user_id": 5}, "/events/0/user_id"),
+        ({"user_id": "a\x00b"}, "/events/0/user_id"),
+        ({"item_id": "x" * 257}, "/events/0/item_id"),
+        ({"timestamp": "yesterday"}, "/events/0/timestamp"),
+        ({"timestamp": "2026-02-30T00:00:00Z"}, "/events/0/timestamp"),
+        ({"timestamp": 1769860800}, "/events/0/timestamp"),
+        ({"timestamp": "1969-01-01T00:00:00Z"}, "/events/0/timestamp"),
+        ({"timestamp": "2999-01-01T00:00:00Z"}, "/events/0/timestamp"),
+        ({"click": 2}, "/events/0/click"),
+        ({"click": True}, "/events/0/click"),
+        ({"price": -1}, "/events/0/price"),
+        ({"surprise": 1}, "/events/0/surprise"),
+    ],
+)
+def test_a_bad_event_is_refused_with_its_place_and_nothing_is_taken(client: TestClient, store: Store, change: dict[str, Any], place: str) -> None:
+    answer = post_events(client, {**EVENT, **change})
+    assert answer.status_code == 422 and place in answer.json()["places"]
+    assert store.gauges(10).queued == 0
+
+
+def test_bodies_that_are_no_json(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+    for body in (b"", b"{", b"\xff\xfe", b'{"events": ["\xff"]}', b"[" * 5000 + b"]" * 5000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b'"\\ud800"', b"NaN"):
+        for path in ("/v1/events", "/v1/features:batch", "/v1/rank"):
+            answer = client.post(path, content=body, headers=headers)
+            assert answer.status_code in (400, 422) and answer.json()["code"] in ("malformed", "invalid"), body[:20]
+    assert client.post("/v1/events", content=json.dumps({"events": [EVENT]}), headers={"Idempotency-Key": "k", "Content-Type": "text/plain"}).status_code == 415
+    assert client.post("/v1/events", json={"events": [EVENT]}).json()["code"] == "idempotency_key"
+    assert client.post("/v1/events", json={"events": [EVENT]}, headers={"Idempotency-Key": "x" * 201}).status_code == 422
+    assert client.post("/v1/events", json={"events": []}, headers={"Idempotency-Key": "k"}).status_code == 422
+    assert client.post("/v1/features:batch", json={"users": ["u"] * 1001}).status_code == 422
+
+
+def test_large_bodies_are_refused_whether_announced_or_not(store: Store) -> None:
+    for client in open_client(store, body_bytes=1000):
+        assert client.post("/v1/rank", content=b"x" * 1001).json()["code"] == "too_large"
+        assert client.post("/v1/rank", content=b"", headers={"Content-Length": "nine"}).status_code == 413
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(11):
+                yield b"x" * 100
+
+        assert client.post("/v1/rank", content=chunks()).status_code == 413
+
+
+def test_ranking(client: TestClient, store: Store) -> None:
+    answer = client.post("/v1/rank", json={"user": "u1", "items": ["abc", "a"]}).json()
+    assert answer["release"] == "r1" and answer["feature_version"] == 1
+    assert [score["item"] for score in answer["scores"]] == ["abc", "a"]
+    assert answer["scores"][1]["without_features"] == 0.5 and answer["scores"][1]["with_features"] == 0.5 + 1e-9
+    stranger = client.post("/v1/rank", json={"user": "stranger", "items": ["abc"]}).json()
+    assert stranger["feature_version"] is None and stranger["scores"][0]["with_features"] is None
+    refused = client.post("/v1/rank", json={"user": "u1", "items": ["a", "ghost"]})
+    assert refused.status_code == 422 and refused.json()["places"] == ["/items/1"]
+
+
+def test_a_service_without_a_ranker_still_serves_features(store: Store) -> None:
+    def fail(run: Path) -> LengthScorer:
+        raise FileNotFoundError(run)
+
+    scorers = Scorers(store, fail)
+    with redirect_stderr(io.StringIO()):
+        scorers.refresh()
+    app = build_app(store, scorers, ServingSettings(), Keyring(), SteadyClock())
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/v1/features/u1").status_code == 200
+        assert client.post("/v1/rank", json={"user": "u1", "items": ["a"]}).json()["code"] == "not_ready"
+        assert client.get("/readyz").json() == {"status": "ok", "ranker": "failed"}
+
+
+def test_erasing_a_user(client: TestClient, store: Store) -> None:
+    post_events(client, EVENT)
+    assert client.delete("/v1/users/u2").json() == {"neighbours_rewritten": 1}
+    assert client.get("/v1/features/u2").status_code == 404
+    assert client.get("/v1/features/u1").json()["neighbour_items"] == []
+
+
+def test_releases(client: TestClient, store: Store) -> None:
+    store.add_release(NEXT, 10)
+    found = client.get("/v1/admin/releases").json()
+    assert (found["active"], found["previous"], [r["name"] for r in found["live"]]) == ("r1", None, ["r1", "r2"])
+    assert client.post("/v1/admin/releases:rollback").status_code == 409
+    assert client.post("/v1/admin/releases:activate", json={"release": "r9"}).status_code == 409
+    assert client.post("/v1/admin/releases:activate", json={"release": "r2"}).json()["active"] == "r2"
+    assert client.get("/v1/features/u1").status_code == 404  # r2 has no rows, and r1's are not shown
+    assert client.post("/v1/admin/releases:rollback").json()["active"] == "r1"
+    assert client.get("/v1/features/u1").json()["model_version"] == "echo-1"
+    assert client.post("/v1/admin/releases:retire", json={"release": "r1"}).status_code == 409
+    assert [r["name"] for r in client.post("/v1/admin/releases:retire", json={"release": "r2"}).json()["live"]] == ["r1"]
+
+
+def test_dead_letters(client: TestClient, store: Store) -> None:
+    store.append([EventBatch("x", "d", (Event("e", "u7", "i", 5),))], 10)
+    store.absorb("w", 10, 10)
+    now = 10
+    for _ in range(5):
+        now += 10**9
+        store.fail("r1", store.claim("r1", "w", 1, now, 10), "RuntimeError at x.py:1", now)
+    (letter,) = client.get("/v1/admin/dead-letters").json()["dead_letters"]
+    assert (letter["user"], letter["attempts"], letter["reason"]) == ("u7", 5, "RuntimeError at x.py:1")
+    assert client.post("/v1/admin/dead-letters:retry").json() == {"retried": 1}
+    assert client.get("/v1/admin/dead-letters").json()["dead_letters"] == []
+
+
+def test_metrics_count_and_health_answers(client: TestClient, store: Store) -> None:
+    client.get("/v1/features/u1")
+    post_events(client, EVENT)
+    client.get("/v1/features/nobody")
+    store.count(prompt_tokens=7)
+    text = client.get("/metrics").text
+    for line in (
+        'taiji_requests_total{route="/v1/features/{user:path}",status="200"} 1.0',
+        'taiji_refused_total{reason="no_features"} 1.0',
+        "taiji_events_total 1.0",
+        "taiji_queue_events 1.0",
+        "taiji_prompt_tokens_total 7.0",
+        "taiji_store_up 1.0",
+        "taiji_feature_age_seconds_count 1.0",
+        'taiji_request_seconds_count{route="/v1/events"} 1.0',
+    ):
+        assert line in text, line
+    assert client.get("/healthz").json()["status"] == "ok" and client.get("/readyz").json() == {"status": "ok", "ranker": "ready"}
+    assert "u1" not in text and "nobody" not in text
+
+
+def test_a_store_that_is_away_is_a_503_and_a_bug_a_500_without_details(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> Any:
+        raise StoreUnavailable("secret address")
+
+    for method in ("read", "append", "check", "erase", "releases"):
+        monkeypatch.setattr(type(store), method, away)
+    with redirect_stderr(io.StringIO()):
+        answers = [client.get("/readyz"), client.delete("/v1/users/u1"), client.get("/v1/admin/releases")]
+        app_answers = [post_events(client, EVENT), client.get("/v1/features/u1")]
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert all("secret" not in answer.text for answer in answers + app_answers)
+
+    def bug(*_: object) -> Any:
+        raise RuntimeError("user u1 is a secret")
+
+    monkeypatch.setattr(type(store), "erase", bug)
+    log = io.StringIO()
+    with redirect_stderr(log):
+        answer = client.delete("/v1/users/u1")
+    assert answer.status_code == 500 and answer.json()["code"] == "internal"
+    assert "secret" not in log.getvalue() and "RuntimeError at" in log.getvalue()
+
+
+# Scopes
+
+REQUESTS = [
+    ("GET", "/v1/features/u1", None, "read"),
+    ("POST", "/v1/features:batch", {"users": ["u1"]}, "read"),
+    ("POST", "/v1/rank", {"user": "u1", "items": ["a"]}, "read"),
+    ("GET", "/metrics", None, "read"),
+    ("POST", "/v1/events", {"events": [EVENT]}, "write"),
+    ("DELETE", "/v1/users/u1", None, "admin"),
+    ("GET", "/v1/admin/releases", None, "admin"),
+    ("POST", "/v1/admin/releases:activate", {"release": "r2"}, "admin"),
+    ("POST", "/v1/admin/releases:retire", {"release": "r2"}, "admin"),
+    ("POST", "/v1/admin/releases:rollback", None, "admin"),
+    ("GET", "/v1/admin/dead-letters", None, "admin"),
+    ("POST", "/v1/admin/dead-letters:retry", None, "admin"),
+]
+
+
+class Untouched:
+    """A store that notes whatever is asked of it, and breaks."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*_: object) -> None:
+            self.asked.append(name)
+            raise AssertionError(f"{name} was called without the right scope")
+
+        return ask
+
+
+def test_every_route_is_in_the_table_of_scopes(locked: TestClient) -> None:
+    page = locked.get("/openapi.json").json()
+    listed = {(method.upper(), path.replace("{user}", "u1")) for path, methods in page["paths"].items() for method in methods}
+    assert listed - {("GET", "/healthz"), ("GET", "/readyz")} == {(method, path) for method, path, _, _ in REQUESTS}
+    assert needed_scope("POST", "/anything/new") == "admin" and needed_scope("PUT", "/v1/features/u1") == "admin" and needed_scope("POST", "/healthz") == "admin"
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
+def test_without_the_right_scope_nothing_is_read_or_written(method: str, path: str, body: Any, scope: str) -> None:
+    class Idle(Scorers):
+        def start(self) -> None:
+            pass
+
+    untouched: Any = Untouched()
+    app = build_app(untouched, Idle(untouched, lambda run: LengthScorer()), ServingSettings(), load_keys(None, {"TAIJI_API_KEYS": KEYS}), SteadyClock())
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=True) as client:
+        headers = {"Idempotency-Key": "k"}
+        for secret in (None, "", "wrong" * 5, KEYS, SECRETS["admin"] + "x"):
+            given = headers if secret is None else {**headers, "Authorization": f"Bearer {secret}"}
+            answer = client.request(method, path, json=body, headers=given)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert client.request(method, path, json=body, headers={**headers, "Authorization": f"Basic {SECRETS['admin']}"}).status_code == 401
+        for other, secret in SECRETS.items():
+            if other not in (scope, "admin"):
+                answer = client.request(method, path, json=body, headers={**headers, "Authorization": f"Bearer {secret}"})
+                assert answer.status_code == 403 and scope in answer.json()["message"]
+    assert untouched.asked == []
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scope"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
+def test_with_the_right_scope_it_is_let_in(locked: TestClient, method: str, path: str, body: Any, scope: str) -> None:
+    for secret in (SECRETS[scope], SECRETS["admin"]):
+        answer = locked.request(method, path, json=body, headers={"Idempotency-Key": "k", "Authorization": f"bearer {secret}"})
+        assert answer.status_code in (200, 202, 404, 409), answer.text
+
+
+def test_without_keys_only_this_machine_is_answered(store: Store, client: TestClient) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:8080", ""):
+        assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 401  # a page that rebound its name to loopback
+    for host in ("127.0.0.1:8080", "localhost", "localhost:1", "[::1]:8080", "[::1]"):
+        assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 200
+
+
+def test_rates_are_per_key(store: Store) -> None:
+    for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=2):
+        read, admin = ({"Authorization": f"Bearer {SECRETS[scope]}"} for scope in ("read", "admin"))
+        assert [client.get("/v1/features/u1", headers=read).status_code for _ in range(3)] == [200, 200, 429]
+        assert client.get("/v1/features/u1", headers=admin).status_code == 200
+        limited = client.get("/v1/features/u1", headers=read)
+        assert limited.json()["code"] == "rate" and int(limited.headers["retry-after"]) > 1
+
+
+def test_slow_bodies_and_slow_answers_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import time
+
+    for client in open_client(store, request_s=0.05):
+        monkeypatch.setattr(store, "check", lambda: time.sleep(0.3))
+        with redirect_stderr(io.StringIO()):
+            assert client.get("/readyz").json()["code"] == "timeout"
+
+    async def slow() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.2)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        settings = ServingSettings.model_validate({"limits": {"body_s": 0.05}})
+        app: Gate = build_app(store, Scorers(store, lambda run: LengthScorer()), settings, Keyring(), SteadyClock())
+        await app({"type": "http", "method": "POST", "path": "/v1/rank", "headers": [(b"host", b"localhost"), (b"content-length", b"9")]}, receive, send)
+        return sent
+
+    assert asyncio.run(slow())[0]["status"] == 408
+
+
+def test_no_key_user_item_or_text_reaches_the_log_or_the_metrics(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    canary = {"user_id": "canary-user", "item_id": "canary-item", "timestamp": "2026-01-31T12:00:00Z"}
+    for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS})):
+        auth = {"Authorization": f"Bearer {SECRETS['admin']}"}
+        post_events(client, canary, key="canary-key", **auth)
+        post_events(client, {**canary, "price": "canary-price"}, key="canary-key2", **auth)
+        client.get("/v1/features/canary-user", headers=auth)
+        client.get("/v1/features/canary-user", headers={"Authorization": "Bearer canary-secret"})
+        client.post("/v1/rank", json={"user": "canary-user", "items": ["ghost-canary"]}, headers=auth)
+        client.delete("/v1/users/canary-user", headers=auth)
+        client.get("/canary-path", headers=auth)
+        metrics = client.get("/metrics", headers=auth).text
+        store.append([EventBatch("x", "d", (Event("canary-e", "canary-poison", "canary-item", 5),))], 10)
+        run_worker(store)
+    out, err = capfd.readouterr()
+    assert "user erased" in err and "writing failed" in err
+    for secret in ("canary", *SECRETS.values()):
+        assert secret not in out + err + metrics
+
+
+def run_worker(store: Store) -> list[Claim]:
+    from taiji.serving.worker import Worker
+
+    worker = Worker(store, EchoWriter(), RELEASE, ServingSettings(), "w")
+    worker.absorb()
+    worker.step()
+    return worker._held
+

@@ -1,0 +1,192 @@
+"""The worker against a real store, with a writer whose answers are known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from tests.serving.doubles import EchoWriter, echo_ids
+
+from taiji.serving import worker as module
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, UserHistory
+from taiji.serving.worker import HUNG, Worker
+
+SECTIONS = {"trigger": {"window_s": 0.0, "staleness_s": 0.0}, "worker": {"attempts": 2, "backoff_s": 0.0, "poll_s": 0.005, "breaker": 100, "timeout_s": 5.0}}
+RELEASE = Release("r", "/run", "echo-1", "q-echo-1")
+NUMBER = itertools.count()
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Store]) -> Iterator[Store]:
+    store = make_store(**SECTIONS)
+    store.add_release(RELEASE, 1)
+    yield store
+
+
+def make(store: Store, writer: EchoWriter, **worker: object) -> Worker:
+    settings = ServingSettings.model_validate({**SECTIONS, "worker": {**SECTIONS["worker"], **worker}})
+    return Worker(store, writer, RELEASE, settings, "w-0", die=lambda code: dead.append(code))
+
+
+dead: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def alive() -> None:
+    dead.clear()
+
+
+def send(store: Store, *users: str) -> None:
+    store.append([EventBatch(f"key{next(NUMBER)}", "d", tuple(Event(f"e{next(NUMBER)}", user, "i", 5) for user in users))], 10)
+
+
+def seen(store: Store, user: str) -> int | None:
+    (row,) = store.read([user])
+    return None if row is None else json.loads(row.body())["events_seen"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def test_bursts_become_one_row_and_users_one_batch(store: Store) -> None:
+    send(store, "u1", "u2", "u1")
+    send(store, "u1", "u3")
+    writer = EchoWriter()
+    worker = make(store, writer)
+    assert worker.absorb() and not worker.absorb()
+    assert worker.step() and not worker.step()
+    assert sorted(writer.calls[0]) == ["u1", "u2", "u3"] and len(writer.calls) == 1
+    assert [seen(store, user) for user in ("u1", "u2", "u3")] == [3, 1, 1]
+    (row,) = store.read(["u1"])
+    assert row is not None and row.version == 1
+    ids = [event.id for event in store.histories(["u1"], 100)[0].events]
+    assert tuple(json.loads(row.body())["ids"]) == echo_ids("echo-1", ids)
+    assert store.counters() == {"rows": 3, "rows_discarded": 0, "prompt_tokens": 300, "completion_tokens": 60}
+
+
+def test_one_bad_history_costs_nobody_else_anything(store: Store) -> None:
+    send(store, "u1", "poison", "u2")
+    writer = EchoWriter()
+    worker = make(store, writer)
+    worker.absorb()
+    until(lambda: not worker.step() and bool(store.dead_letters()))
+    assert [seen(store, user) for user in ("u1", "u2", "poison")] == [1, 1, None]
+    (letter,) = store.dead_letters()
+    assert (letter.user, letter.attempts) == ("poison", 2) and letter.reason.startswith("ValueError at doubles.py:")
+    assert writer.calls[-1] == ["poison"]  # it ran alone the second time
+    assert store.counters()["failures"] == 2
+
+
+def test_rows_of_the_wrong_version_or_user_are_not_stored(store: Store) -> None:
+    class Wrong(EchoWriter):
+        def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+            return EchoWriter("echo-2").write(users)
+
+    send(store, "u1")
+    worker = make(store, Wrong())
+    worker.absorb()
+    until(lambda: not worker.step() and bool(store.dead_letters()))
+    assert seen(store, "u1") is None and "versions" in store.dead_letters()[0].reason
+
+
+def test_a_hanging_llm_ends_the_process_and_costs_its_users_one_attempt(store: Store) -> None:
+    send(store, "u1", "u2")
+    worker = make(store, EchoWriter(seconds=0.5), timeout_s=0.05)
+    worker.absorb()
+    worker.step()
+    assert dead == [HUNG]
+    assert seen(store, "u1") is None  # what came too late lost its lease
+    fresh = make(store, EchoWriter())
+    while fresh.step():
+        pass
+    assert seen(store, "u1") == 1
+
+
+def test_while_everything_fails_the_worker_only_probes(store: Store) -> None:
+    class Broken(EchoWriter):
+        def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+            self.calls.append([user.user for user in users])
+            raise RuntimeError("down")
+
+    send(store, *(f"u{i}" for i in range(9)))
+    writer = Broken()
+    worker = make(store, writer, batch=3, breaker=1)
+    worker.absorb()
+    worker.step()
+    first = len(writer.calls)
+    worker.step()
+    assert first == 4 and len(writer.calls) == 5  # a batch and its three users, then one
+    worker._writer = EchoWriter()
+    worker.step()
+    assert worker._failed_batches == 0
+
+
+def test_the_stores_absence_is_waited_out_and_the_llms_work_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    send(store, "u1")
+    writer = EchoWriter()
+    worker = make(store, writer)
+    worker.absorb()
+    real, failures = store.commit, iter([True, True, False])
+
+    def commit(*arguments: object) -> list[bool]:
+        if next(failures):
+            raise StoreUnavailable("restarting")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "commit", commit)
+    worker.step()
+    assert seen(store, "u1") == 1 and len(writer.calls) == 1
+
+
+def test_running_and_stopping_in_order(store: Store) -> None:
+    worker = make(store, EchoWriter())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    for user in ("u1", "u2", "u3"):
+        send(store, user)
+    until(lambda: all(seen(store, user) == 1 for user in ("u1", "u2", "u3")))
+    worker.stop()
+    thread.join(5)
+    assert not thread.is_alive() and dead == []
+
+
+def test_a_stop_during_a_long_batch_gives_its_users_back_uncounted(store: Store) -> None:
+    send(store, "u1")
+    worker = make(store, EchoWriter(seconds=1.0), grace_s=0.05)
+    worker.absorb()
+    thread = threading.Thread(target=worker.step)
+    thread.start()
+    until(lambda: bool(worker._held))
+    worker.stop()
+    until(lambda: dead == [0])
+    (claim,) = claims(store)
+    assert claim.attempts == 0
+    thread.join()
+
+
+def claims(store: Store) -> list[Claim]:
+    return store.claim("r", "other", 5, 10**18, 10)
+
+
+def test_a_new_life_gives_back_what_the_old_one_held(store: Store) -> None:
+    send(store, "u1")
+    old = make(store, EchoWriter())
+    old.absorb()
+    assert store.claim("r", "w-0", 5, 10**17, 10**15)  # claimed, then killed
+    worker = make(store, EchoWriter())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: seen(store, "u1") == 1)
+    worker.stop()
+    thread.join(5)
