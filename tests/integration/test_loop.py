@@ -1,0 +1,110 @@
+"""The real command, from a log to a report: finished, repeated, killed in every stage, and given a full disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taiji.artifacts import file_hash, read_json
+from taiji.pipeline.names import STAGE_NAMES
+
+TIMED = {"report/metrics.json", "report/report.html"}
+"""Hold the seconds each stage took, which no two runs share."""
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "taiji.cli", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def taiji(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=environment(), **options)
+
+
+def artefacts(folder: Path) -> dict[str, str]:
+    files = [f for stage in STAGE_NAMES for f in sorted((folder / stage).rglob("*")) if f.is_file() and f.name != "manifest.json"]
+    return {name: file_hash(f) for f in files if (name := f.relative_to(folder).as_posix()) not in TIMED}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_config, tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    done = taiji("run", small_config, "--name", "whole", "--runs", runs)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    return runs / "whole"
+
+
+def test_every_stage_leaves_artefacts_and_the_figures_have_the_promised_keys(undisturbed):
+    assert {path.split("/")[0] for path in artefacts(undisturbed)} >= set(STAGE_NAMES) - {"report"}
+    metrics = read_json(undisturbed / "metrics.json")
+    assert {"split", "rationales", "llm", "alignment", "ranking", "seconds"} <= set(metrics)
+    assert {"fingerprint", "dates", "rows"} <= set(metrics["split"])
+    assert {"written", "kept", "threshold"} <= set(metrics["rationales"])
+    assert {row["model"] for row in metrics["llm"] if row["kind"] == "model"} == {"base", "sft", "aligned"}
+    assert {row["features"] for row in metrics["ranking"]} == {"none", "history_mean", "taiji"}
+    assert all({"value", "low", "high"} <= set(row) for row in metrics["llm"] + metrics["ranking"])
+    assert metrics["alignment"]["rule"] == "popo"
+    assert len(metrics["alignment"]["steps"]) == 3
+    assert set(metrics["seconds"]) == set(STAGE_NAMES) - {"report"}
+    page = (undisturbed / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config):
+    before = artefacts(undisturbed)
+    again = taiji("run", "--name", "whole", "--runs", undisturbed.parent, "--resume")
+    assert again.returncode == 0
+    assert again.stderr.count("unchanged, skipped") == len(STAGE_NAMES)
+    assert artefacts(undisturbed) == before
+    refused = taiji("run", small_config, "--name", "whole", "--runs", undisturbed.parent)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+
+
+def test_killed_in_every_stage_it_goes_on_and_ends_in_the_same_bytes(undisturbed, small_config, tmp_path):
+    killed = []
+    for stage in STAGE_NAMES:
+        process = subprocess.Popen(
+            command("run", small_config, "--name", "killed", "--runs", tmp_path, "--resume"), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        marker = tmp_path / "killed" / ".work" / stage / "fingerprint.json"
+        while process.poll() is None and not marker.exists():
+            time.sleep(0.002)
+        if process.poll() is None:
+            time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+            killed.append(stage)
+        process.wait()
+        assert not (tmp_path / "killed" / stage / "manifest.json").exists() or stage not in killed
+    assert killed == list(STAGE_NAMES)
+    finished = taiji("run", small_config, "--name", "killed", "--runs", tmp_path, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert artefacts(tmp_path / "killed") == artefacts(undisturbed)
+
+
+def test_a_full_disk_ends_in_one_message_and_earlier_artefacts_stay_whole(undisturbed, small_config, tmp_path):
+    """A limit on the size of files stands in for the full disk: the kernel refuses the write in the same place."""
+    assert taiji("data", small_config, "--name", "full", "--runs", tmp_path).returncode == 0
+    before = file_hash(tmp_path / "full" / "data")
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    failed = taiji("run", small_config, "--name", "full", "--runs", tmp_path, "--resume", preexec_fn=limit)
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert "--resume" in failed.stderr
+    assert file_hash(tmp_path / "full" / "data") == before
+    assert taiji("examples", small_config, "--name", "full", "--runs", tmp_path).returncode == 0
