@@ -39,7 +39,7 @@ def history(trainer, key):
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}, {"beta": 0.1, **LORA}, {"multi_objective_aggregation": "normalize_then_sum"}], ids=["plain", "accumulated", "lora-kl", "gdpo"])
 def test_frozen_weights_are_stock_trl_exactly(job, options):
     runs = []
-    for cls, config, extra in ((GRPOTrainer, GRPOConfig, {}), (ParetoGRPOTrainer, ParetoGRPOConfig, {"weighting": "fixed"})):
+    for cls, config, extra in ((GRPOTrainer, GRPOConfig, {}), (ParetoGRPOTrainer, ParetoGRPOConfig, {"weighting": "fixed", "share_prefixes": False})):
         path = Trajectory()
         trainer = job(cls, config, reward_weights=[0.7, 0.3], max_steps=6, callbacks=[path], **extra, **options)
         trainer.train()

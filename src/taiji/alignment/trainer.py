@@ -30,13 +30,14 @@ from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import check_hooks
 from taiji.alignment.recording import Cotangent, Part, Recording
 from taiji.alignment.rules import Observation, Reading, Rule, make_rule
+from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.trainer_config import ParetoGRPOConfig
 from taiji.alignment.window import Window
 from taiji.artifacts import read_json
 from taiji.errors import TaijiError
 
 
-class ParetoGRPOTrainer(GRPOTrainer):
+class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     """Drop-in replacement of TRL's ``GRPOTrainer``; takes the same arguments and a :class:`ParetoGRPOConfig`.
 
     Logged beside TRL's metrics, per reward name: ``weight/<name>`` (applied in this step), ``indicator/<name>`` (where
@@ -145,7 +146,7 @@ class ParetoGRPOTrainer(GRPOTrainer):
     # ---- the forward: recorded once, replayed at will --------------------------------------------------------------
 
     def policy_forward(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities (B, T), entropies (B, T) or None, auxiliary loss or None; override to share prompt prefixes."""
+        """Log-probabilities (B, T), entropies (B, T) or None, auxiliary loss or None."""
         return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *rest, **keywords)
 
     def _get_per_token_logps_and_entropies(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any) -> Any:

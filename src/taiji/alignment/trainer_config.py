@@ -42,6 +42,7 @@ class ParetoGRPOConfig(GRPOConfig):
     pepo_temperature: float = field(default=1.0, metadata={"help": "PEPO's softmax temperature (1 in the paper, 1.8 in its released scripts)."})
     pepo_evidence: str = field(default=r"Item title: [^\n]*", metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens where it finds nothing."})
     pepo_as_released: bool = field(default=False, metadata={"help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."})
+    share_prefixes: bool = field(default=True, metadata={"help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False is TRL's way, to the bit."})
 
     def __post_init__(self) -> None:
         _one_of("weighting", self.weighting, tuple(RULES))

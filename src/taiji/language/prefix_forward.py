@@ -16,7 +16,7 @@ import torch
 from taiji.errors import TaijiError
 from taiji.language.prefix_attention import install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
-from taiji.language.prefix_tree import MIN_SHARED, PackedTree
+from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,23 @@ def shared_logprobs(
         states[torch.from_numpy(places).to(device)], head_of(bare_model(model)), index, torch.from_numpy(tokens).to(device), temperature, entropy_gradient
     )
     return SharedLogprobs(list(found.split(sizes)), list(entropies[index].split(sizes)))
+
+
+def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:
+    """Split sequences into packs of at most `room` distinct tokens, like beginnings together; a longer one stands alone.
+
+    Returns:
+        Lists of sequence numbers; the order given is kept where all fit into one pack.
+    """
+    packs: list[list[int]] = []
+    left = -1
+    before: np.ndarray = np.empty(0, np.int64)
+    for i in sorted(range(len(sequences)), key=lambda i: (list(sequences[i]), i)):
+        ids = np.asarray(sequences[i], dtype=np.int64)
+        new = len(ids) - common_length(before, ids) if packs else len(ids)
+        if new > left:
+            packs.append([])
+            left, new = room, len(ids)
+        packs[-1].append(i)
+        left, before = left - new, ids
+    return [sorted(pack) for pack in packs]

@@ -56,7 +56,8 @@ def _refusal(model: Any) -> str:
         return f"{type(model).__name__} is not a plain transformers model (a data-parallel wrapper must see every forward call)"
     config = bare.config
     kind = type(bare).__name__
-    if any(type(p).__name__ == "DTensor" for p in bare.parameters()):
+    sharded = any(type(p).__name__ == "DTensor" or hasattr(p, "ds_id") for p in bare.parameters())
+    if sharded or any(type(m).__name__ == "FullyShardedDataParallel" for m in bare.modules()):
         return "the weights are sharded over processes"
     if config.get_text_config() is not config or getattr(config, "is_encoder_decoder", False):
         return f"{kind} is not a text-only decoder"

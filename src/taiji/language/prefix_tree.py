@@ -80,7 +80,7 @@ class PackedTree:
         self._size = 0
         # Sorting makes common beginnings neighbours: `common[i]` tokens are shared by the sorted rows i-1 and i.
         order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
-        common = [0] + [_common(rows[a], rows[b]) for a, b in zip(order, order[1:])]
+        common = [0] + [common_length(rows[a], rows[b]) for a, b in zip(order, order[1:])]
         self._place(order, common, 0, 0)
         self.tokens = torch.from_numpy(np.concatenate(self._tokens))
         self.positions = torch.from_numpy(np.concatenate(self._positions))
@@ -166,7 +166,7 @@ class PackedTree:
         return lambda batch, head, query, key: (key <= query) & (query < end[key])
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
+def common_length(a: np.ndarray, b: np.ndarray) -> int:
     """Number of leading tokens in which two rows agree."""
     size = min(len(a), len(b))
     different = np.flatnonzero(a[:size] != b[:size])

@@ -1,0 +1,118 @@
+"""Let a GRPO trainer compute each shared prompt once: in its rollouts, its loss, its old and reference log-probabilities.
+
+Rows of a batch that begin alike (a prompt's rollouts) go through `taiji.language.prefix_*`; same log-probabilities,
+gradients and sampled tokens as TRL's own way, up to float rounding. What the engine does not serve (images, vLLM, MoE
+auxiliary losses, wrapped or windowed models, unusual generation settings) goes TRL's way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from taiji.language.prefix_forward import shared_batches, shared_logprobs
+from taiji.language.prefix_generate import Sampling, generate_shared
+from taiji.language.prefix_lora import fuse_adapters
+from taiji.language.prefix_support import supports_sharing
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer as Base
+else:
+    Base = object
+
+ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
+"""TRL's losses whose sum over an accumulation window does not depend on which rows form a micro-batch."""
+GENERATION = {"max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation"}
+"""Generation settings that are understood; any other one set means TRL's way."""
+
+
+class SharedPrefixes(Base):
+    """Mix in before TRL's ``GRPOTrainer``."""
+
+    _buffered_inputs: Any
+
+    def shares(self, model: Any) -> bool:
+        """Whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
+        if not getattr(self.args, "share_prefixes", True) or not supports_sharing(model)[0]:
+            return False
+        if not getattr(self, "_fused", False):
+            fuse_adapters(model)
+            self._fused = True
+        return True
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, batch_size: int | None = None, compute_entropy: bool = False, compute_aux_loss: bool = False, **media: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        recording = getattr(self, "_recording", None)
+        watched = recording is not None and recording.evidence is not None  # PEPO reads the padded hidden states
+        if watched or compute_aux_loss or any(v is not None for v in media.values()) or not self.shares(model) or not bool((attention_mask[:, :-logits_to_keep].sum(1) > 0).all()):
+            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **media)
+        inside = attention_mask.bool()
+        rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), inside.cpu())]
+        scored = inside[:, -logits_to_keep:]
+        starts = [len(row) - int(count) for row, count in zip(rows, scored.sum(1))]
+        bonus = torch.is_grad_enabled() and self._entropy_bonus_enabled
+        # TRL's batch size bounds the memory of passes without gradient: allow as many packed tokens as it allows padded ones.
+        room = (batch_size or len(rows)) * input_ids.size(1)
+        found: list[Any] = [None] * len(rows)
+        spread: list[Any] = [None] * len(rows)
+        with self.accelerator.autocast():
+            for part in shared_batches(rows, room):
+                result = shared_logprobs(model, [rows[i] for i in part], [starts[i] for i in part], temperature=self.temperature, entropy_gradient=bonus)
+                for i, logprobs, entropies in zip(part, result.logprobs, result.entropies):
+                    found[i], spread[i] = logprobs, entropies
+        blank = torch.zeros(scored.shape, dtype=torch.float32, device=input_ids.device)
+        return blank.masked_scatter(scored, torch.cat(found)), blank.masked_scatter(scored, torch.cat(spread)) if compute_entropy else None, None
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **more: Any) -> Any:
+        plain = not (self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or more)
+        if not plain or not self._known_settings() or not self.shares(self.model):
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **more)
+        settings = self.generation_kwargs
+        sampling = Sampling(
+            settings["max_new_tokens"], settings["temperature"], settings["top_k"] or 0, settings["top_p"] or 1.0, settings["min_p"] or 0.0, settings["repetition_penalty"] or 1.0
+        )
+        return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
+
+    def _known_settings(self) -> bool:
+        settings = self.generation_kwargs
+        return not set(settings) - GENERATION and settings["do_sample"] is True and settings["cache_implementation"] is None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training or self._buffered_inputs is before or not self._regroupable():
+            return inputs
+        window = self.args.gradient_accumulation_steps
+        batches = self._buffered_inputs
+        self._buffered_inputs = [b for at in range(0, len(batches), window) for b in regrouped(batches[at : at + window])]
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _regroupable(self) -> bool:
+        return (
+            len(self._buffered_inputs) > 1
+            and self.loss_type in ROW_WISE
+            and not self._entropy_bonus_enabled
+            and self.top_entropy_quantile == 1.0
+            and "num_images" not in self._buffered_inputs[0]
+            and self.shares(self.model)
+        )
+
+
+def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort the rows of an accumulation window's micro-batches so that a prompt's rollouts meet in one of them.
+
+    Args:
+        batches: dictionaries of equal keys; tensors (B, …) are rows, others (scalars, None) belong to all.
+    """
+    if len(batches) < 2:
+        return batches
+    size = len(batches[0]["prompt_ids"])
+    whole = {key: torch.cat([b[key] for b in batches]) for key, value in batches[0].items() if isinstance(value, Tensor) and value.dim() > 0}
+    if any(isinstance(value, list) for value in batches[0].values()) or any(len(v) != size * len(batches) for v in whole.values()):
+        return batches
+    group = torch.unique(whole["prompt_ids"], dim=0, return_inverse=True)[1]
+    order = torch.argsort(group, stable=True)
+    return [{key: whole[key][order[n * size : (n + 1) * size]] if key in whole else value for key, value in batch.items()} for n, batch in enumerate(batches)]

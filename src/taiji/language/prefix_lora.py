@@ -1,0 +1,119 @@
+"""Cheaper LoRA without other mathematics.
+
+`merged_adapters` lets generation run on `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the
+forward of PEFT's LoRA layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose
+backward pass accumulates likewise; PEFT's own makes and keeps four more tensors of the output's size per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+
+
+def _lora_layers(model: Any) -> list[Any]:
+    """PEFT's LoRA layers around plain linear ones."""
+    try:
+        from peft.tuners.lora.layer import Linear
+    except ImportError:
+        return []
+    return [m for m in model.modules() if isinstance(m, Linear) and type(m.base_layer) is torch.nn.Linear]
+
+
+def _plain_adapter(layer: Any) -> str | None:
+    """The one active adapter when it is ordinary LoRA (no dropout at work, no bias, no variant), unmerged; else None."""
+    active = [a for a in layer.active_adapters if a in layer.lora_A]
+    if len(active) != 1 or layer.merged or layer.disable_adapters or layer.fan_in_fan_out:
+        return None
+    name = active[0]
+    dropout = layer.lora_dropout[name]
+    if name in layer.lora_variant or layer.lora_bias.get(name, False):
+        return None
+    if not isinstance(dropout, torch.nn.Identity) and dropout.p > 0 and dropout.training:
+        return None
+    return str(name)
+
+
+@contextmanager
+def merged_adapters(model: Any) -> Iterator[None]:
+    """Run with the active LoRA adapters inside the weights.
+
+    The base weights are put back bit for bit (the sum lives in tensors of its own, which cost the adapted layers' size
+    while it lasts). Layers that are not ordinary LoRA keep their own forward.
+    """
+    swapped = []
+    try:
+        with torch.no_grad():
+            for layer in _lora_layers(model):
+                name = _plain_adapter(layer)
+                if name is None:
+                    continue
+                weight = layer.base_layer.weight
+                a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
+                merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)
+                swapped.append((layer, weight, weight.data))
+                weight.data = merged
+                layer.merged_adapters.append(name)
+        yield
+    finally:
+        for layer, weight, data in swapped:
+            weight.data = data
+            layer.merged_adapters.pop()
+
+
+def fuse_adapters(model: Any) -> int:
+    """Give every LoRA layer of the model the in-place forward, for good; returns how many there are.
+
+    A layer goes back to PEFT's forward by itself whenever it is not ordinary LoRA in the call at hand (dropout, several or
+    disabled adapters, variants, merged).
+    """
+    layers = _lora_layers(model)
+    for layer in layers:
+        if "forward" not in layer.__dict__:
+            layer.forward = MethodType(_fused_forward, layer)
+    return len(layers)
+
+
+def _fused_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    name = None if args or kwargs else _plain_adapter(layer)
+    base = layer.base_layer
+    if name is None or base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+        return type(layer).forward(layer, x, *args, **kwargs)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.weight.dtype
+    return _LoraLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], dtype)
+
+
+class _LoraLinear(torch.autograd.Function):
+    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with W and the bias frozen; products in `dtype`, sums of gradients in that of A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+        low = rows @ a.to(dtype).t()
+        out = torch.nn.functional.linear(rows, weight, bias)
+        out.addmm_(low, b.to(dtype).t(), alpha=scale)
+        ctx.save_for_backward(rows, weight, a, b, low)
+        ctx.scale, ctx.shape, ctx.given, ctx.dtype = scale, x.shape, x.dtype, dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        rows, weight, a, b, low = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        low_grad = (grad @ b.to(ctx.dtype)).mul_(ctx.scale)
+        back = None
+        if ctx.needs_input_grad[0]:
+            back = torch.mm(grad, weight).addmm_(low_grad, a.to(ctx.dtype)).view(ctx.shape).to(ctx.given)
+        to_a = (low_grad.t() @ rows).to(a.dtype) if ctx.needs_input_grad[3] else None
+        to_b = (grad.t() @ low).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[4] else None
+        return back, None, None, to_a, to_b, None, None
