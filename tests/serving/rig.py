@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +24,53 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class SmallDisk:
+    """A file system of a few megabytes that can be filled and emptied. Needs the right to mount."""
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        self.folder, self._ballast = folder, folder / "ballast"
+        folder.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True, capture_output=True)
+
+    @staticmethod
+    def allowed() -> bool:
+        """Whether this process may mount."""
+        if os.geteuid() != 0 or shutil.which("mount") is None:
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True).returncode == 0
+            if made:
+                subprocess.run(["umount", folder], check=True)
+            return made
+
+    def fill(self) -> None:
+        """Leave no byte free."""
+        with self._ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            for size in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size) == size:
+                        pass
+
+    def empty(self) -> None:
+        """Make room again."""
+        self._ballast.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmount."""
+        subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+STEPPED_CLOCK = '''
+import time
+real = time.time_ns
+def stepped():
+    with open({path!r}) as file:
+        return real() + int(file.read() or 0) * 10**9
+time.time_ns, time.time = stepped, lambda: stepped() / 1e9
+'''
+"""A ``sitecustomize`` module: the machine's clock plus the seconds that a file says."""
 
 
 class RedisServer:
@@ -41,7 +89,7 @@ class RedisServer:
 
     def start(self, timeout: float = 20.0) -> None:
         """Start and wait until it has loaded its file."""
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "appendonly": "yes", "appendfsync": self._fsync, "save": "", "daemonize": "no", "loglevel": "warning"}
+        options: dict[str, object] = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "appendonly": "yes", "appendfsync": self._fsync, "save": "", "daemonize": "no", "loglevel": "warning", "auto-aof-rewrite-percentage": 0}
         command = ["redis-server"] + [piece for name, value in options.items() for piece in (f"--{name}", str(value))]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
@@ -108,9 +156,12 @@ class Service:
                     found.append(child.pid)
         return found
 
-    def kill(self, kind: str) -> None:
-        """SIGKILL the children of a kind."""
-        for pid in self.children(kind):
+    def kill(self, kind: str, timeout: float = 20.0) -> None:
+        """SIGKILL the children of a kind, once there are any."""
+        deadline = time.monotonic() + timeout
+        while not (found := self.children(kind)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -25,6 +25,7 @@ from taiji.serving.store import Store, StoreUnavailable, open_store
 POLL_S = 0.2
 RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
+MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
 
 
@@ -71,7 +72,8 @@ class Supervisor:
             child = self.children.setdefault(name, Child(command))
             if child.process is not None and child.process.poll() is not None:
                 lived = time.monotonic() - child.started
-                child.wait = 0.0 if lived > LONG_LIFE_S else min(MAX_WAIT_S, 2 * child.wait + 0.1)
+                killed = child.process.returncode < 0  # from outside: nothing says that the next one will end so, too
+                child.wait = 0.0 if lived > LONG_LIFE_S else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
                 log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:

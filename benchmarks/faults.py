@@ -1,0 +1,330 @@
+"""What falls over, and what is lost by it: nothing.
+
+A real service (supervisor, API process, a worker for each of two releases) is loaded by clients that repeat a batch
+under its idempotency key until it is acknowledged, while the served release is switched back and forth. At random
+moments something fails: SIGKILL of the workers, of the API, of Redis; a full disk; an LLM that raises or hangs; a
+clock that steps back (and a process that starts under it). After recovery a checker that shares no code with the
+service reads the store's raw tables or keys and compares them with the clients' own ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import random
+import sqlite3
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+from tests.serving.doubles import echo_ids
+from tests.serving.rig import STEPPED_CLOCK, RedisServer, Service, SmallDisk
+
+from benchmarks.harness import Result, run
+from taiji.serving import roll_out
+from taiji.serving.settings import ServingSettings
+
+USERS = [f"user-{number:03d}" for number in range(60)]
+VERSIONS = ("echo-1", "echo-2")
+KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock")
+TITLES = {"worker": "SIGKILL worker", "api": "SIGKILL API", "redis": "SIGKILL Redis", "disk": "full disk", "raise": "LLM raises", "hang": "LLM hangs", "clock": "clock back"}
+SETTINGS = {
+    "port": 0,
+    "backend": "tests.serving.doubles",
+    "trigger": {"window_s": 0.05, "staleness_s": 0.0},
+    "worker": {"batch": 8, "history": 100_000, "timeout_s": 1.0, "backoff_s": 0.1, "poll_s": 0.02, "grace_s": 2.0},
+}
+
+
+@dataclass
+class Books:
+    """What the clients know for certain."""
+
+    events: dict[str, set[str]] = field(default_factory=lambda: {user: set() for user in USERS})
+    batches: int = 0
+    repeats: int = 0
+    reads: int = 0
+    wrong_reads: int = 0
+    regressions: int = 0
+    switches: list[tuple[float, float, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Client:
+    """A keep-alive connection that is made again after every trouble."""
+
+    def __init__(self, url: str) -> None:
+        self._place, self._connection = url.removeprefix("http://"), None
+
+    def ask(self, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
+        """Status and JSON; status 0 when nobody answered."""
+        try:
+            if self._connection is None:
+                self._connection: Any = http.client.HTTPConnection(self._place, timeout=5)
+            headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = self._connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+        except (OSError, http.client.HTTPException, ValueError):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            return 0, None
+
+
+class Load:
+    """Writers, a reader and a switcher of releases, in threads."""
+
+    def __init__(self, url: str, releases: list[str], seed: int) -> None:
+        self.books, self._url, self._releases, self._seed = Books(), url, releases, seed
+        self._stop = threading.Event()
+        self.books.switches.append((0.0, 0.0, releases[0]))
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(3)]
+        self._threads += [threading.Thread(target=self._read), threading.Thread(target=self._switch)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let everybody finish what is under way: every batch gets its acknowledgement."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, number: int) -> None:
+        rng, client = random.Random(f"{self._seed}-{number}"), Client(self._url)
+        while not self._stop.is_set():
+            users = rng.choices(USERS, k=rng.randint(1, 5))
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            body = {"events": [{"user_id": user, "item_id": f"item-{rng.randint(0, 99)}", "timestamp": now} for user in users]}
+            key = str(uuid.UUID(int=rng.getrandbits(128)))
+            repeats = 0
+            while client.ask("POST", "/v1/events", body, key)[0] != 202:
+                repeats += 1
+                time.sleep(rng.uniform(0.01, 0.1))
+            if rng.random() < 0.1:  # a client that did not see the acknowledgement
+                client.ask("POST", "/v1/events", body, key)
+            name = hashlib.sha256(key.encode()).hexdigest()[:32]
+            with self.books.lock:
+                self.books.batches += 1
+                self.books.repeats += repeats
+                for place, user in enumerate(users):
+                    self.books.events[user].add(f"{name}-{place}")
+            time.sleep(rng.uniform(0.0, 0.03))
+
+    def _read(self) -> None:
+        rng, client, newest = random.Random(f"{self._seed}-read"), Client(self._url), {}
+        while not self._stop.is_set():
+            user, start = rng.choice(USERS), time.monotonic()
+            status, row = client.ask("GET", f"/v1/features/{user}")
+            if status == 200:
+                self.books.reads += 1
+                allowed = self._served(start, time.monotonic())
+                right = row["release"] in allowed and row["release"].endswith(row["model_version"]) and row["quantizer_version"] == f"q-{row['model_version']}"
+                self.books.wrong_reads += not (right and row["user"] == user)
+                mark = newest.get((user, row["release"]), (0, 0))
+                found = (row["feature_version"], row["events_seen"])
+                self.books.regressions += found[0] < mark[0] or found[1] < mark[1]
+                newest[user, row["release"]] = found
+            time.sleep(0.003)
+
+    def _served(self, start: float, end: float) -> set[str]:
+        """Releases that can have been active at some time of an interval."""
+        with self.books.lock:
+            switches = list(self.books.switches)
+        begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]
+        finished = [place for place, (_, last, _) in enumerate(switches) if last <= start]
+        return {switches[place][2] for place in begun if place >= max(finished)}
+
+    def _switch(self) -> None:
+        client, number = Client(self._url), 0
+        while not self._stop.wait(0.7):
+            number += 1
+            name, first = self._releases[number % 2], time.monotonic()
+            with self.books.lock:
+                self.books.switches.append((first, float("inf"), name))
+            while client.ask("POST", "/v1/admin/releases:activate", {"release": name})[0] != 200:
+                time.sleep(0.05)
+            with self.books.lock:
+                self.books.switches[-1] = (first, time.monotonic(), name)
+
+
+class World:
+    """A service with its store, and the faults that can befall it."""
+
+    def __init__(self, store: str, folder: Path, stack: ExitStack) -> None:
+        self.store, self.folder, self._offset = store, folder, 0
+        self.disk = SmallDisk(folder / "disk", 48) if SmallDisk.allowed() else None
+        if self.disk:
+            stack.callback(self.disk.close)
+        data = self.disk.folder if self.disk else folder / "data"
+        data.mkdir(exist_ok=True)
+        self.redis = RedisServer(data) if store == "redis" else None
+        if self.redis:
+            self.redis.start()
+            stack.callback(self.redis.stop)
+        self.place = self.redis.url if self.redis else str(data / "store.sqlite3")
+        runs = []
+        for name, version in zip(("one", "two"), VERSIONS):
+            runs.append(folder / name)
+            runs[-1].mkdir()
+            (runs[-1] / "version").write_text(version)
+        self.runs = runs
+        (folder / "sitecustomize.py").write_text(STEPPED_CLOCK.format(path=str(folder / "offset")))
+        (folder / "offset").write_text("0")
+        settings = ServingSettings.model_validate({**SETTINGS, "store": self.place if self.redis else f"sqlite:{self.place}"})
+        self.service = Service(runs[0], settings, environment={"PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"})
+        self.service.start()
+        stack.callback(self.service.stop)
+        self.releases = [f"one-{VERSIONS[0]}", roll_out(runs[1], settings, activate=False).name]
+
+    def possible(self, kind: str) -> bool:
+        """Whether a fault makes sense for this store, and is allowed to us."""
+        return {"redis": self.redis is not None, "disk": self.disk is not None}.get(kind, True)
+
+    def hit(self, kind: str, rng: random.Random) -> None:
+        """One fault; the means to recover are given back before it returns."""
+        getattr(self, f"_{kind}")(rng)
+
+    def _worker(self, rng: random.Random) -> None:
+        self.service.kill("worker")
+
+    def _api(self, rng: random.Random) -> None:
+        self.service.kill("api")
+
+    def _redis(self, rng: random.Random) -> None:
+        assert self.redis
+        self.redis.kill()
+        time.sleep(rng.uniform(0, 0.5))
+        self.redis.start()
+
+    def _disk(self, rng: random.Random) -> None:
+        assert self.disk
+        self.disk.fill()
+        time.sleep(rng.uniform(0.2, 0.8))
+        self.disk.empty()
+
+    def _raise(self, rng: random.Random) -> None:
+        self._fault(rng, "raise")
+
+    def _hang(self, rng: random.Random) -> None:
+        self._fault(rng, "hang")
+
+    def _fault(self, rng: random.Random, text: str) -> None:
+        path = rng.choice(self.runs) / "fault"
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+        deadline = time.monotonic() + 20
+        while path.exists() and time.monotonic() < deadline:  # until a writer has run into it
+            time.sleep(0.01)
+
+    def _clock(self, rng: random.Random) -> None:
+        self._offset -= rng.randint(30, 20_000)
+        (self.folder / "offset").write_text(str(self._offset))
+        self.service.kill(rng.choice(("worker", "api")))
+
+
+def stored(world: World) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
+    """The raw store: how often each event id occurs, events a user, counted events a user, rows, events still queued."""
+    times: Counter[str] = Counter()
+    events: dict[str, set[str]] = {user: set() for user in USERS}
+    seen: dict[str, int] = dict.fromkeys(USERS, 0)
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    if world.redis:
+        client = redis.Redis.from_url(world.place)
+        for user in USERS:
+            for packed in client.zrange(f"taiji:h:{user}", 0, -1):
+                times[json.loads(packed)[0]] += 1
+                events[user].add(json.loads(packed)[0])
+            seen[user] = int(client.hget(f"taiji:u:{user}", "seen") or 0)
+            for release in world.releases:
+                if head := client.hget(f"taiji:f:{release}:{user}", "h"):
+                    rows[release, user] = json.loads(b"{" + head + b"}")
+        return times, events, seen, rows, client.xlen("taiji:queue")
+    with sqlite3.connect(world.place) as db:
+        for user, packed in db.execute("SELECT user, event FROM history"):
+            times[json.loads(packed)[0]] += 1
+            events[user].add(json.loads(packed)[0])
+        seen.update(db.execute("SELECT user, seen FROM users"))
+        for release, user, head in db.execute("SELECT release, user, head FROM features"):
+            rows[release, user] = json.loads(b"{" + head + b"}")
+        return times, events, seen, rows, db.execute("SELECT count(*) FROM queue").fetchone()[0]
+
+
+def audit(world: World, books: Books) -> dict[str, int]:
+    """Compare the store with the ledger."""
+    times, events, seen, rows, queued = stored(world)
+    ours = set().union(*books.events.values())
+    lost = sum(len(books.events[user] - events[user]) for user in USERS)
+    doubled = sum(number - 1 for number in times.values()) + len(set(times) - ours) + sum(abs(seen[user] - len(events[user])) for user in USERS)
+    wrong = 0
+    for (release, user), row in rows.items():
+        version = release.split("-", 1)[1]
+        wrong += (row["model_version"], row["quantizer_version"], row["user"]) != (version, f"q-{version}", user)
+    stale = sum(
+        (release, user) not in rows or rows[release, user]["events_seen"] != len(books.events[user]) or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], books.events[user])
+        for release in world.releases
+        for user in USERS
+        if books.events[user]
+    )
+    return {"lost events": lost, "duplicated effects": doubled + books.regressions, "wrong version": wrong + books.wrong_reads, "queued": queued, "rows not fresh": stale}
+
+
+def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
+    """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible."""
+    rng = random.Random(seed)
+    with ExitStack() as stack:
+        world = World(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+        kinds = [kind for kind in kinds if world.possible(kind)]
+        if not kinds:
+            return None
+        load = Load(world.service.url, world.releases, seed)
+        try:
+            for kind in kinds:
+                time.sleep(rng.uniform(0.2, 1.2))
+                world.hit(kind, rng)
+        finally:
+            load.stop()
+        start, client = time.monotonic(), Client(world.service.url)
+        found = audit(world, load.books)
+        while (found["queued"] or found["rows not fresh"]) and time.monotonic() < start + 60:
+            client.ask("POST", "/v1/admin/dead-letters:retry")  # what the LLM's trouble left for a person to decide
+            time.sleep(0.2)
+            with suppress(redis.RedisError, sqlite3.OperationalError):
+                found = audit(world, load.books)
+        books = load.books
+        title = " + ".join(dict.fromkeys(TITLES[kind] for kind in kinds))
+        events = sum(len(ids) for ids in books.events.values())
+        return {"store": store, "fault": title, "times": len(kinds), "events": events, "repeats": books.repeats, "reads": books.reads, "switches": len(books.switches) - 1, "recovered_s": time.monotonic() - start, **found}
+
+
+def measure(quick: bool) -> Result:
+    """Quick: every kind of fault once in one scenario a store. Full: a scenario of 20 of one kind, for each kind and store."""
+    result = Result()
+    stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
+    plans: list[list[str]] = [list(KINDS)] if quick else [[kind] * 20 for kind in KINDS]
+    for store in stores:
+        for number, kinds in enumerate(plans):
+            row = scenario(store, kinds, seed=number + 100 * stores.index(store))
+            if row is not None:
+                result.rows.append(row)
+                print(json.dumps(row), flush=True)
+    total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731
+    for name in ("lost events", "duplicated effects", "wrong version", "queued", "rows not fresh"):
+        result.at_most(f"{name} after {total('times')} faults", total(name), 0)
+    result.at_least("events under faults", total("events"), 100)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)
