@@ -31,6 +31,8 @@ GENERATION = {"max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eo
 class SharedPrefixes(Base):
     """Mix in before TRL's ``GRPOTrainer``."""
 
+    args: Any
+    model: Any
     _buffered_inputs: Any
 
     def shares(self, model: Any) -> bool:
@@ -66,10 +68,10 @@ class SharedPrefixes(Base):
         blank = torch.zeros(scored.shape, dtype=torch.float32, device=input_ids.device)
         return blank.masked_scatter(scored, torch.cat(found)), blank.masked_scatter(scored, torch.cat(spread)) if compute_entropy else None, None
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **more: Any) -> Any:
-        plain = not (self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or more)
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False) -> Any:
+        plain = not (self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or has_tool_images)
         if not plain or not self._known_settings() or not self.shares(self.model):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **more)
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
         settings = self.generation_kwargs
         sampling = Sampling(
             settings["max_new_tokens"], settings["temperature"], settings["top_k"] or 0, settings["top_p"] or 1.0, settings["min_p"] or 0.0, settings["repetition_penalty"] or 1.0

@@ -117,8 +117,7 @@ def blocks_work() -> bool:
         grads = _flash_backward(out, q, k, v, out, lse, 0.0, True, scale=0.5)
     except (RuntimeError, TypeError):
         return False
-    wide = [t.repeat_interleave(2, 1) for t in (k, v)]
-    expected = torch.nn.functional.scaled_dot_product_attention(q, *wide, is_causal=True, scale=0.5)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), is_causal=True, scale=0.5)
     return torch.allclose(out, expected, atol=1e-5) and grads[1].shape == k.shape and lse.shape == (1, 4, 4)
 
 
@@ -213,6 +212,6 @@ class _Blocks(torch.autograd.Function):
                 back[:, :, below], query[:, :, below], key[:, :, own], value[:, :, own], forward[:, :, below],
                 sums[0, :, below, 0].unsqueeze(0).contiguous(), 0.0, False, scale=scale,
             )  # fmt: skip
-            for target, piece, rows in zip(grads, pieces, (below, own, own)):
-                target[rows] += piece[0].transpose(0, 1)
+            for target, piece, place in zip(grads, pieces, (below, own, own)):
+                target[place] += piece[0].transpose(0, 1)
         return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None)

@@ -111,7 +111,7 @@ def _run(
     decoder: SharedDecoder, prompts: Sequence[Sequence[int]], sampling: Sampling, stops: frozenset[int], generator: torch.Generator | None
 ) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
-    before = [list(prompts[p]) for p in decoder.prompt_of]
+    before = [list(prompts[p]) for p in decoder.prompt_of.tolist()]
     running, ended = list(range(len(written))), set[int]()
     for step in range(sampling.max_new_tokens):
         texts = [before[r] + written[r] for r in running] if sampling.repetition_penalty != 1.0 else None

@@ -68,6 +68,8 @@ def token_logprobs(
     Returns:
         log-probabilities (N,) and entropies (M,), in fp32.
     """
+    if not len(rows):  # nothing scored: no values, but a path back, so that a loss over them can be differentiated
+        return hidden.sum(-1).float()[:0], hidden.sum(-1).float()
     if head.frozen and not (entropy_gradient and hidden.requires_grad):
         return _FrozenHead.apply(hidden, head, rows, tokens, temperature)
     return _by_autograd(hidden, head, rows, tokens, temperature)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class PackedTree:
         self._size = 0
         # Sorting makes common beginnings neighbours: `common[i]` tokens are shared by the sorted rows i-1 and i.
         order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
-        common = [0] + [common_length(rows[a], rows[b]) for a, b in zip(order, order[1:])]
+        common = [0] + [common_length(rows[a], rows[b]) for a, b in pairwise(order)]
         self._place(order, common, 0, 0)
         self.tokens = torch.from_numpy(np.concatenate(self._tokens))
         self.positions = torch.from_numpy(np.concatenate(self._positions))
@@ -142,7 +143,7 @@ class PackedTree:
         steps = np.arange(longest)
         rows = np.stack([s.start + np.minimum(steps, s.length - 1) for s in batch])
         equal = all(s.length == longest for s in batch)
-        joined = equal and all(a.stop == b.start for a, b in zip(batch, batch[1:]))
+        joined = equal and all(a.stop == b.start for a, b in pairwise(batch))
         valid = None if equal else torch.from_numpy(np.stack([steps < s.length for s in batch]))
         return Level(torch.from_numpy(rows), valid, (batch[0].start, batch[-1].stop) if joined else None)
 

@@ -1,0 +1,102 @@
+"""The trainer with shared prompts against stock TRL: the same rollouts, losses, gradients; and when it goes TRL's way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from tests.alignment.conftest import parameters
+from tests.language.prefix_models import family
+from trl import GRPOConfig, GRPOTrainer
+
+from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer, sharing
+from taiji.alignment.sharing import regrouped
+
+LORA = {"peft_config": LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)}
+
+
+def history(trainer, key):
+    return [line[key] for line in trainer.state.log_history if key in line]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, LORA, {"beta": 0.1, **LORA}, {"gradient_checkpointing": True, **LORA}, {"num_iterations": 2, **LORA}, {"entropy_coef": 0.05}, {"mask_truncated_completions": True}, {"temperature": 0.7, "top_k": 40, "gradient_accumulation_steps": 2}],
+    ids=["plain", "lora", "kl", "checkpointing", "old-logprobs", "entropy-bonus", "truncated", "accumulated"],
+)
+def test_equal_to_stock_trl(job, options):
+    common = {"reward_weights": [0.7, 0.3], "max_steps": 4, "optim": "sgd", "learning_rate": 0.5, **options}
+    stock = job(GRPOTrainer, GRPOConfig, **common)
+    stock.train()
+    ours = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", **common)
+    ours.train()
+    for key in ("reward", "completions/mean_length"):
+        assert history(stock, key) == history(ours, key), "the same tokens were drawn"
+    for key in ("loss", "grad_norm", "entropy"):
+        assert np.allclose(history(stock, key), history(ours, key), rtol=1e-4, atol=1e-6), key
+    start = parameters(job(GRPOTrainer, GRPOConfig, **common))
+    assert (parameters(stock) - parameters(ours)).norm() <= 1e-4 * (parameters(stock) - start).norm()
+
+
+def batch(rows, side, width=16):
+    """Token ids and mask of (prompt, completion) rows: prompts padded on one side, completions on the right."""
+    ids = torch.zeros(len(rows), width + 8, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, completion) in enumerate(rows):
+        at = width - len(prompt) if side == "left" else 0
+        ids[row, at : at + len(prompt)], mask[row, at : at + len(prompt)] = torch.tensor(prompt), 1
+        ids[row, width : width + len(completion)], mask[row, width : width + len(completion)] = torch.tensor(completion), 1
+    return ids, mask
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side(job, side):
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 90, n).tolist() for n in (16, 9)]
+    rows = [(prompt, rng.integers(3, 90, n).tolist()) for prompt in prompts for n in (8, 3, 0)]
+    ids, mask = batch(rows, side)
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", temperature=0.8)
+    found = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 8, compute_entropy=True)
+    for row, (prompt, completion) in enumerate(rows):
+        for values in found[:2]:
+            assert (values[row, len(completion) :] == 0).all()
+        if not completion:
+            continue
+        logits = trainer.model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1] / 0.8
+        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+        assert (found[0][row, : len(completion)] - expected).abs().max() < 1e-5
+    halves = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, 8, batch_size=1)
+    assert (halves[0] - found[0]).abs().max() < 1e-5 and halves[1] is None
+
+
+def test_what_goes_trls_way(job, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("shared")
+
+    monkeypatch.setattr(sharing, "shared_logprobs", forbidden)
+    monkeypatch.setattr(sharing, "generate_shared", forbidden)
+    job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, share_prefixes=False).train()
+    window = family("mistral", sliding_window=8, vocab_size=512)
+    job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, model=window).train()
+    with pytest.raises(AssertionError, match="shared"):
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1).train()
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, generation_kwargs={"no_repeat_ngram_size": 2})
+    assert not trainer._known_settings()
+
+
+def test_a_prompts_rollouts_meet_in_one_micro_batch(job):
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=1)
+    trainer.train()
+    for part in trainer._buffered_inputs:
+        assert len(torch.unique(part["prompt_ids"], dim=0)) == 1
+        assert len(part["advantages"]) == 4 and part["num_items_in_batch"].dim() == 0
+
+
+def test_regrouping_moves_whole_rows():
+    ids = torch.tensor([[2], [1], [2], [1]])
+    parts = [{"prompt_ids": ids[:2], "x": torch.tensor([10.0, 11.0]), "n": torch.tensor(4), "none": None}, {"prompt_ids": ids[2:], "x": torch.tensor([12.0, 13.0]), "n": torch.tensor(4), "none": None}]
+    found = regrouped(parts)
+    assert [p["x"].tolist() for p in found] == [[11.0, 13.0], [10.0, 12.0]]
+    assert all(p["none"] is None and p["n"] == 4 for p in found)
+    assert regrouped(parts[:1]) == parts[:1]
