@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taiji.serving.load import load
+    from taiji.serving.traffic import load
     from taiji.serving.releases import roll_back, roll_out
     from taiji.serving.supervisor import serve
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return serve
     if name == "load":
-        from taiji.serving.load import load
+        from taiji.serving.traffic import load
 
         return load
     if name in ("roll_out", "roll_back"):

@@ -1,0 +1,121 @@
+"""Latency and throughput of the service over HTTP, on both stores, on a machine shared with the load generator.
+
+Each kind of request runs as a closed loop (how much goes through) and, reads, as an open loop at 1,000 and 1,200 requests a
+second, where latency counts from the moment a request was due. `/healthz` is the floor: HTTP server and routing without
+a store. Freshness is the time from sending an event to reading a row that saw it, with a writer that takes no time, so
+what remains is queue, worker and store. Absolute times are rows, for this machine; the checks are ratios and counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.harness import Result, run
+from taiji.serving import load
+from taiji.serving.traffic import Kind, LoadReport
+from taiji.serving.settings import ServingSettings
+from tests.serving.rig import RedisServer, Service
+
+USERS = [f"user-{number}" for number in range(2000)]
+ITEMS = [f"item-{number}" for number in range(500)]
+TARGET_RATE, TARGET_P99_MS = 1000.0, 15.0
+"""What reads from Redis are meant to reach; reported beside the figures, since an absolute time depends on the machine."""
+
+
+class Bench:
+    """A service on one store."""
+
+    def __init__(self, store: str, folder: Path, stack: ExitStack) -> None:
+        self.store, url = store, f"sqlite:{folder / 'store.sqlite3'}"
+        if store == "redis":
+            server = RedisServer(folder / "redis")
+            server.start()
+            stack.callback(server.stop)
+            url = server.url
+        world = folder / "run"
+        world.mkdir(parents=True)
+        (world / "version").write_text("echo-1")
+        (world / "users").write_text("\n".join(USERS))
+        limits = {"rate": 1e6, "burst": 10**6}
+        settings = ServingSettings.model_validate({"store": url, "port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "limits": limits})
+        self.service = Service(world, settings)
+        self.service.start()
+        stack.callback(self.service.stop)
+        while httpx.get(f"{self.service.url}/readyz").json()["ranker"] != "ready":
+            time.sleep(0.05)
+        self.api = psutil.Process(self.service.children("api")[0])
+
+    def measure(self, kind: Kind, seconds: float, rate: float | None = None) -> tuple[LoadReport, dict[str, Any]]:
+        """One load run; the CPU time of the API process is taken alongside."""
+        before = sum(self.api.cpu_times()[:2])
+        report = load(self.service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=16, rate=rate, seed=1)
+        cpu = (sum(self.api.cpu_times()[:2]) - before) / max(1, report.requests) * 1e6
+        label = kind if rate is None else f"{kind} at {rate:,.0f}/s"
+        other = sum(number for status, number in report.statuses.items() if not 200 <= status < 300) + report.errors
+        row = {"store": self.store, "what": label, "requests": report.requests, "per_s": report.rate, "p50_ms": report.p50, "p90_ms": report.p90, "p99_ms": report.p99, "worst_ms": report.worst, "api_cpu_us": cpu, "not_2xx": other}
+        return report, row
+
+    def freshness(self, repeats: int) -> dict[str, Any]:
+        """Seconds from event to fresh row, one user at a time."""
+        seconds = []
+        with httpx.Client(base_url=self.service.url) as client:
+            for number in range(repeats):
+                user = f"fresh-{number}"
+                body = {"events": [{"user_id": user, "item_id": "item-1", "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}]}
+                start = time.perf_counter()
+                assert client.post("/v1/events", json=body, headers={"Idempotency-Key": f"{self.store}-{number}"}).status_code == 202
+                while client.get(f"/v1/features/{user}").status_code != 200:
+                    assert time.perf_counter() - start < 30
+                    time.sleep(0.002)
+                seconds.append(time.perf_counter() - start)
+        return {"store": self.store, "what": "event to fresh row, no LLM time", "requests": repeats, "p50_ms": statistics.median(seconds) * 1e3, "worst_ms": max(seconds) * 1e3}
+
+    def bytes_a_row(self) -> dict[str, Any]:
+        """Size of an answer."""
+        size = len(httpx.get(f"{self.service.url}/v1/features/{USERS[0]}").content)
+        return {"store": self.store, "what": "bytes of a feature answer (8 ids, 50 items)", "requests": size}
+
+
+def measure(quick: bool) -> Result:
+    """Quick: a second a kind. Full: ten, and three repetitions of the reads."""
+    seconds, repeats = (1.0, 1) if quick else (10.0, 3)
+    result = Result()
+    stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
+    failures, floors, reads = 0, {}, {}
+    for store in stores:
+        with ExitStack() as stack:
+            bench = Bench(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+            bench.measure("read", 0.5)
+            for _ in range(repeats):
+                for kind, rate in (("health", None), ("read", None), ("read", TARGET_RATE), ("read", 1.2 * TARGET_RATE)):
+                    report, row = bench.measure(kind, seconds, rate)  # type: ignore[arg-type]
+                    if rate is not None:
+                        row["target"] = "met" if report.rate >= 0.99 * rate and report.p99 <= TARGET_P99_MS and report.all_2xx else "missed"
+                    else:
+                        (floors if kind == "health" else reads).setdefault(store, []).append(report.rate)
+                    failures += row["not_2xx"]
+                    result.rows.append(row)
+            result.rows.append(bench.bytes_a_row())
+            for kind in ("batch", "rank", "write"):
+                report, row = bench.measure(kind, seconds)  # type: ignore[arg-type]
+                failures += row["not_2xx"]
+                result.rows.append(row)
+            result.rows.append(bench.freshness(5 if quick else 50))
+    result.at_most("answers other than 2xx, and broken connections", failures, 0)
+    for store in stores:
+        ratio = statistics.median(a / b for a, b in zip(reads[store], floors[store]))
+        result.at_least(f"feature reads, share of /healthz throughput ({store})", ratio, 0.3)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

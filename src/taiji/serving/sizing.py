@@ -1,0 +1,129 @@
+"""How much hardware near-online features need: arithmetic from a handful of figures, each measured or stated.
+
+Every formula is one line, so that it can be checked and argued with. ``docs/serving.md`` walks through them.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from taiji.settings import Settings
+
+DAY_S = 86_400.0
+
+
+class Workload(Settings):
+    """What the users do and how often their features are to follow. Defaults are the example of the documentation."""
+
+    users: float = Field(default=400e6, gt=0)
+    """Users who have features."""
+    active_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of them who do something on a day."""
+    events_per_active: float = Field(default=30.0, ge=0)
+    """Events of an active user on a day."""
+    sessions_per_active: float = Field(default=2.0, ge=0)
+    """Bursts of an active user on a day: the most LLM calls the trigger can ask for, if its window covers a burst."""
+    refresh_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the bursts that lead to an LLM call (a minimum number of new events, a minimum age of the row, …)."""
+    staleness_days: float = Field(default=7.0, ge=0)
+    """A row this old is written anew without an event; 0: never."""
+    reads_per_active: float = Field(default=100.0, ge=0)
+    """Ranking requests of an active user on a day."""
+    peak: float = Field(default=2.5, ge=1)
+    """Rate at the busiest hour over the average."""
+
+
+class Model(Settings):
+    """What one call of the LLM costs."""
+
+    prompt_tokens: float = Field(default=1500.0, gt=0)
+    """Tokens read a call."""
+    cached_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of them that are the same for everybody and come from a prefix cache."""
+    completion_tokens: float = Field(default=200.0, gt=0)
+    """Tokens written a call: rationale and answer."""
+    prefill_per_s: float = Field(default=25_000.0, gt=0)
+    """Tokens a GPU reads a second."""
+    decode_per_s: float = Field(default=2_500.0, gt=0)
+    """Tokens a GPU writes a second, all sequences of the batch together."""
+    utilisation: float = Field(default=0.6, gt=0, le=1)
+    """Share of a GPU's time that does such work."""
+    gpu_hour: float = Field(default=2.5, ge=0)
+    """Price of a GPU hour."""
+
+
+class Store(Settings):
+    """What the store holds and what a core of it does."""
+
+    row_bytes: float = Field(default=1500.0, gt=0)
+    """A feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
+    event_bytes: float = Field(default=220.0, gt=0)
+    """An event in a history with the store's overhead."""
+    history: float = Field(default=100.0, ge=0)
+    """Events kept a user, at most; the mean is what counts here."""
+    releases: float = Field(default=2.0, ge=1)
+    """Releases live at a time: rows are held once for each."""
+    reads_per_core: float = Field(default=40_000.0, gt=0)
+    """Row reads a second that one core of the store answers, in batches."""
+    api_reads_per_core: float = Field(default=4_000.0, gt=0)
+    """HTTP reads a second that one core of the API answers."""
+    memory_gb: float = Field(default=64.0, gt=0)
+    """Memory of one store machine."""
+    replicas: float = Field(default=2.0, ge=1)
+    """Copies of the store."""
+
+
+class Size(Settings):
+    """The answer. Rates are at the peak unless they say ``day``."""
+
+    events_per_s: float
+    calls_per_day: float
+    calls_per_s: float
+    prompt_tokens_per_s: float
+    completion_tokens_per_s: float
+    gpus: float
+    gpu_cost_per_day: float
+    cost_per_million_users_day: float
+    reads_per_s: float
+    api_cores: float
+    store_cores: float
+    store_gb: float
+    store_machines: float
+    seconds_per_call: float
+
+
+def size(workload: Workload | None = None, model: Model | None = None, store: Store | None = None) -> Size:
+    """Rates, GPUs, store and cost.
+
+    A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation. GPUs
+    are bought for the peak and paid all day. Calls come from bursts of active users and, for the others, from staleness:
+    a user whose last burst is longer ago than the staleness limit is written once per limit.
+    """
+    w, m, s = workload or Workload(), model or Model(), store or Store()
+    active = w.users * w.active_share
+    triggered = active * w.sessions_per_active * w.refresh_share
+    stale = (w.users - active) / w.staleness_days if w.staleness_days else 0.0
+    calls_day = triggered + stale
+    calls = calls_day / DAY_S * w.peak
+    read, written = m.prompt_tokens * (1 - m.cached_share), m.completion_tokens
+    seconds = (read / m.prefill_per_s + written / m.decode_per_s) / m.utilisation
+    gpus = calls * seconds
+    cost = gpus * 24 * m.gpu_hour
+    reads = active * w.reads_per_active / DAY_S * w.peak
+    gigabytes = w.users * (s.row_bytes * s.releases + s.event_bytes * s.history) * s.replicas / 1e9
+    return Size(
+        events_per_s=active * w.events_per_active / DAY_S * w.peak,
+        calls_per_day=calls_day,
+        calls_per_s=calls,
+        prompt_tokens_per_s=calls * read,
+        completion_tokens_per_s=calls * written,
+        gpus=gpus,
+        gpu_cost_per_day=cost,
+        cost_per_million_users_day=cost / (w.users / 1e6),
+        reads_per_s=reads,
+        api_cores=reads / s.api_reads_per_core,
+        store_cores=reads / s.reads_per_core,
+        store_gb=gigabytes,
+        store_machines=gigabytes / s.memory_gb,
+        seconds_per_call=seconds,
+    )
