@@ -16,9 +16,13 @@ MASK = "something"
 """What stands in for a redacted mention."""
 FUZZY = 0.85
 """Similarity of a stretch of the rationale to the title (difflib ratio over characters) that counts as naming it."""
+FUZZY_WORD = 0.75
+"""The same for one word."""
 RECALL = 0.75
 """Share of the title's words that must stand in the rationale in order, within a stretch of at most twice the title's length."""
 GRAM = 3
+DISTINCT = 4
+"""Letters from which a single new word of the title is redacted even where the title is not named."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _FORBIDDEN = re.compile(
     r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
@@ -71,7 +75,7 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     hit = [False] * len(said)  # words of the rationale to redact
     kinds = _title_kinds(said, name, known, hit)
     named = []
-    for level in [*levels, "", ""][:3]:
+    for level in [*levels, "", "", ""][:3]:
         phrase = words(level)
         spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
         named.append(bool(spots))
@@ -111,7 +115,7 @@ def _title_kinds(said: list[str], name: list[str], known: list[str], hit: list[b
     if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
         kinds.append("words")  # all that is new in the title, in whatever order
     for i in spoken:
-        hit[i] = True
+        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # half a title gives it away too
     return kinds
 
 
@@ -126,22 +130,25 @@ def _runs(text: list[str], phrase: list[str]) -> list[int]:
 
 
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
-    """Stretches about as long as the title that are spelt nearly like it, though the history has no such stretch."""
-    whole = " ".join(name)
+    """Stretches about as long as the title and spelt nearly like it, held together by a word that the history does not have.
+
+    Without that word it may be a title of the history that is much like the target's (a sequel, another size).
+    """
+    whole, seen = " ".join(name), set(known)
     if len(whole) < 5:
         return []
+    telling = [word not in seen and any(_alike(word, other, FUZZY_WORD) for other in name) for word in said]
     found = []
-    for length in {max(1, len(name) - 1), len(name), len(name) + 1}:
+    for length in sorted({max(1, len(name) - 1), len(name), len(name) + 1}):
         for start in range(len(said) - length + 1):
-            stretch = said[start : start + length]
-            if _alike(" ".join(stretch), whole) and not _runs(known, stretch):
+            if any(telling[start : start + length]) and _alike(" ".join(said[start : start + length]), whole, FUZZY):
                 found.append((start, length))
     return found
 
 
-def _alike(one: str, other: str) -> bool:
+def _alike(one: str, other: str, bar: float) -> bool:
     matcher = SequenceMatcher(None, one, other, autojunk=False)
-    return matcher.real_quick_ratio() >= FUZZY and matcher.quick_ratio() >= FUZZY and matcher.ratio() >= FUZZY
+    return matcher.real_quick_ratio() >= bar and matcher.quick_ratio() >= bar and matcher.ratio() >= bar
 
 
 def _gapped(said: list[str], name: list[str]) -> list[int]:

@@ -156,14 +156,10 @@ def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, 
             found=str(settings.token_budget),
             fix="raise token_budget or shorten the template",
         )
-    kept, used = 0, frame
-    if lines:
-        sizes = [len(ids) for ids in tokenizer([f"- {line}\n" for line in lines], add_special_tokens=False).input_ids]
-        while kept < len(lines) and used + sizes[kept] <= settings.token_budget:
-            used += sizes[kept]
-            kept += 1
-    while kept and count(kept) > settings.token_budget:  # tokens of the parts need not add up to those of the whole
-        kept -= 1
+    kept, above = 0, len(lines) + 1  # the most interactions whose whole rendered prompt fits, by bisection
+    while above - kept > 1:
+        middle = (kept + above) // 2
+        kept, above = (middle, above) if count(middle) <= settings.token_budget else (kept, middle)
     return {"profile": profile, "interactions": lines[:kept]}, total - kept
 
 

@@ -90,6 +90,32 @@ class SelectionSettings(Settings):
     """Texts scored together."""
 
 
+class AuditSettings(Settings):
+    """How much of a data set the audit scores anew."""
+
+    controls: int = Field(default=48, ge=2)
+    """Examples on which the controls and decoys are scored."""
+    decoys: int = Field(default=2, ge=1)
+    """Other items of the target's category an example."""
+    blind: int = Field(default=16, ge=0)
+    """Examples for which the student writes rationales without the answer; 0 leaves the blind gap out."""
+    resamples: int = Field(default=1000, ge=10)
+    """Bootstrap resamples of the intervals."""
+    worst: int = Field(default=5, ge=1)
+    """Examples to read in each list of the worst."""
+
+
+class ReviewSettings(Settings):
+    """The review loop."""
+
+    bar: int = Field(default=4, ge=1, le=5)
+    """Lowest score an axis may have."""
+    agreement: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the reviewers that must find every axis at or above the bar."""
+    strikes: int = Field(default=5, ge=1)
+    """Drafts of a record before it goes to the panel."""
+
+
 class SFTSettings(Settings):
     """Supervised fine-tuning."""
 
@@ -116,4 +142,6 @@ class ReasoningSettings(Settings):
     teacher: TeacherSettings = TeacherSettings()
     endpoint: EndpointSettings = EndpointSettings()
     selection: SelectionSettings = SelectionSettings()
+    audit: AuditSettings = AuditSettings()
+    review: ReviewSettings = ReviewSettings()
     sft: SFTSettings = SFTSettings()

@@ -67,6 +67,7 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
     from transformers.trainer_utils import set_seed
     from transformers.utils import logging
 
+    from taiji.language.adapters import merge_adapters
     from taiji.language.models import save_model
 
     if rows.is_empty():
@@ -83,9 +84,9 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
         model = trainer.model
         losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
         if settings.lora_rank:
-            model = model.merge_and_unload()
+            model = merge_adapters(lm, model)
         model.config.use_cache = True
-        save_model(model.to(lm.dtype), lm.tokenizer, folder)
+        save_model(model, lm.tokenizer, folder)
     return pl.DataFrame(losses, schema={"step": pl.UInt32, "loss": pl.Float64}, orient="row")
 
 

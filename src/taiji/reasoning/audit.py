@@ -1,0 +1,248 @@
+"""The leakage audit: what the rationales owe to having seen the answer.
+
+Lexical guards, masked perplexity and leak share come with the scores of :mod:`taiji.reasoning.selection`; here they are
+summed up, and what needs further scoring is added on a sample of examples: controls (another user's rationale, shuffled
+words, the answer itself, none), decoys (other items of the target's category under the same rationale), and the
+blind gap (the teacher's lift against that of rationales written without the answer).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.errors import TaijiError
+from taiji.language.chat import continuation
+from taiji.reasoning.answers import THINK, parse
+from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.selection import answer_perplexities, known_answers, score_rationales
+from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSettings
+from taiji.reasoning.teachers import rationale_frame, tidy
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+CONTROLS = ("answer", "own", "other", "shuffled")
+"""The controls in the order of perplexity that sound rationales and a capable model give; ``empty`` is reported beside them."""
+MEASURES = ("ppl", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+BLIND_TOKENS = 64
+
+
+def audit_run(
+    lm: LanguageModel,
+    dataset: Dataset,
+    examples: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    settings: AuditSettings,
+    selection: SelectionSettings,
+    prompts: PromptSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """Audit a run's rationales.
+
+    Args:
+        lm: the scoring model.
+        dataset: the log.
+        examples: ``example``, ``user``, ``as_of``, ``target`` of (at least) the judged rationales.
+        verdicts: as of :func:`taiji.reasoning.selection.select`.
+        settings: sizes of the samples.
+        selection: of the scores.
+        prompts: of the student.
+        seed: of samples, shuffles, decoys and resamples.
+
+    Returns:
+        A JSON-able summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles a measure), ``lexical``
+        (shares), ``preference`` (how much likelier the plain rule is to keep a rationale that names its item),
+        ``controls`` (mean log-perplexity with intervals), ``order``, ``decoys``, ``blind_gap``, ``worst`` (examples to read).
+
+    Raises:
+        TaijiError: there are no rationales.
+    """
+    if verdicts.is_empty():
+        raise TaijiError("There are no rationales to audit.", fix="run the rationales and selection stages first")
+    sample = _sample(examples, verdicts, settings, seed)
+    controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed)
+    return {
+        "rows": len(verdicts),
+        "verdicts": dict(sorted(Counter(verdicts["verdict"]).items())),
+        "reasons": dict(Counter(reason.split(" (")[0].split(" is ")[0].rstrip("0123456789. ") for row in verdicts["reasons"] for reason in row).most_common()),
+        "distributions": {name: _quantiles(verdicts[name]) for name in MEASURES},
+        "lexical": lexical_shares(verdicts),
+        "preference": plain_preference(verdicts, selection.quantile),
+        "controls": controls,
+        "order": _order(controls),
+        "decoys": decoys,
+        "blind_gap": _blind_gap(lm, dataset, examples, verdicts, settings, selection, prompts, seed),
+        "worst": worst_examples(dataset, examples, verdicts, settings.worst, prompts),
+    }
+
+
+def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
+    """Share of the rationales with each lexical finding."""
+    shares = {"title": _share(verdicts["named"].list.len() > 0), "forbidden": _share(verdicts["forbidden"].list.len() > 0)}
+    for kind in ("exact", "fuzzy", "subsequence", "words", "3-gram"):
+        shares[f"title: {kind}"] = _share(verdicts["named"].list.contains(kind))
+    for level in ("L1", "L2", "L3"):
+        shares[f"unseen {level}"] = _share(verdicts["levels_named"].list.contains(level))
+    return shares
+
+
+def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
+    """How often the paper's rule (perplexity below its own quantile) keeps rationales that name their item, and others."""
+    below = verdicts["ppl"] < float(np.quantile(verdicts["ppl"].to_numpy(), quantile))
+    named = verdicts["named"].list.len() > 0
+    return {
+        "kept of naming": _share(below.filter(named)) if named.any() else None,
+        "kept of others": _share(below.filter(~named)) if not named.all() else None,
+    }
+
+
+def _share(found: pl.Series) -> float:
+    return float(found.to_numpy().mean())
+
+
+def worst_examples(dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings) -> dict[str, list[dict[str, Any]]]:
+    """The rationales to read first: most leaked, most suspiciously likely, and kept with the least lift."""
+    rows = verdicts.join(examples.select("example", "target"), on="example", how="left", maintain_order="left")
+    lists = {
+        "largest leak share": rows.filter(pl.col("leak_share").is_not_null()).sort("leak_share", "example", "sample", descending=[True, False, False]),
+        "lowest perplexity": rows.sort("ppl", "example", "sample"),
+        "kept with the least lift": rows.filter("kept").sort("lift", "example", "sample"),
+    }
+    return {name: [_readable(dataset, row, prompts) for row in frame.head(count).iter_rows(named=True)] for name, frame in lists.items()}
+
+
+def _readable(dataset: Dataset, row: dict[str, Any], prompts: PromptSettings) -> dict[str, Any]:
+    fields = ("example", "sample", "rationale", "masked", "ppl", "ppl_masked", "ppl_none", "leak_share", "lift", "verdict", "reasons")
+    return {"target": item_line(dataset, row["target"], prompts.title_characters), **{name: row[name] for name in fields}}
+
+
+def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
+    """One non-empty rationale each of a seeded choice of examples."""
+    first = verdicts.filter(pl.col("rationale") != "").unique("example", keep="first", maintain_order=True).select("example", "rationale")
+    rows = first.join(examples, on="example", how="inner", maintain_order="left").sort("example")
+    order = np.random.default_rng([seed, 1]).permutation(len(rows))[: settings.controls]
+    return rows[np.sort(order).tolist()]
+
+
+def _controls_and_decoys(
+    lm: LanguageModel, dataset: Dataset, sample: pl.DataFrame, settings: AuditSettings, selection: SelectionSettings, prompts: PromptSettings, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything that is scored under the sample's prompts, in one call, so that shared beginnings are computed once."""
+    known = known_answers(dataset, sample, prompts, lm.tokenizer)
+    own, users = sample["rationale"].to_list(), sample["user"].to_list()
+    answers = known["answer"].to_list()
+    rng = np.random.default_rng([seed, 2])
+    variants = {
+        "answer": answers,
+        "own": own,
+        "other": [own[_other(users, row)] for row in range(len(own))],
+        "shuffled": [" ".join(rng.permutation(text.split()).tolist()) for text in own],
+        "empty": [""] * len(own),
+    }
+    requests = [(row, name, texts[row], answers[row]) for name, texts in variants.items() for row in range(len(own))]
+    for row, target in enumerate(sample["target"].to_list()):
+        for item in decoys_of(dataset, target, settings.decoys, np.random.default_rng([seed, 3, row])):
+            line = item_line(dataset, item, prompts.title_characters)
+            requests += [(row, "decoy own", own[row], line), (row, "decoy empty", "", line)]
+    sheets = known["prompt"].to_list()
+    scores = answer_perplexities(
+        lm, [sheets[row] for row, *_ in requests], [r[2] for r in requests], [r[3] for r in requests], selection.batch_size, "Scoring controls"
+    )["ppl"].log()
+    logs: dict[str, dict[int, list[float]]] = {}
+    for (row, name, _, _), value in zip(requests, scores):
+        logs.setdefault(name, {}).setdefault(row, []).append(value)
+    table = {name: np.array([np.mean(rows[r]) if r in rows else np.nan for r in range(len(own))]) for name, rows in logs.items()}
+    controls = {name: _interval(table[name], settings.resamples, seed) for name in (*CONTROLS, "empty")}
+    for one, other in pairwise(CONTROLS):
+        controls[f"{other} - {one}"] = _interval(table[other] - table[one], settings.resamples, seed)
+    lift = table["empty"] - table["own"]
+    around = table["decoy empty"] - table["decoy own"] if "decoy own" in table else np.full(len(own), np.nan)
+    decoys = {
+        "target lift": _interval(lift, settings.resamples, seed),
+        "neighbourhood lift": _interval(around, settings.resamples, seed),
+        "specificity": _interval(lift - around, settings.resamples, seed),
+    }
+    return controls, decoys
+
+
+def _other(users: list[int], row: int) -> int:
+    """The next example of another user (the next example where there is only one user)."""
+    places = [(row + step) % len(users) for step in range(1, len(users))]
+    return next((place for place in places if users[place] != users[row]), places[0] if places else row)
+
+
+def decoys_of(dataset: Dataset, target: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Other items of the target's narrowest category that has any (third level, else second, else first)."""
+    for level in ("category_l3", "category_l2", "category_l1"):
+        value = dataset.items[level][target]
+        if value is None:
+            continue
+        items = dataset.items.filter((pl.col(level) == value) & (pl.col("item") != target))["item"].to_numpy()
+        if len(items):
+            return [int(i) for i in rng.choice(items, min(count, len(items)), replace=False)]
+    return []
+
+
+def _blind_gap(
+    lm: LanguageModel,
+    dataset: Dataset,
+    examples: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    settings: AuditSettings,
+    selection: SelectionSettings,
+    prompts: PromptSettings,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Mean masked lift of the teacher's rationales, of those that the student writes without the answer, and the difference."""
+    if not settings.blind:
+        return None
+    chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
+    blind = blind_rationales(lm, dataset, chosen, prompts, seed)
+    scored = score_rationales(lm, dataset, chosen, blind, selection, prompts)
+    teacher = verdicts.filter(pl.col("rationale") != "").group_by("example").agg(pl.col("lift").mean()).rename({"lift": "teacher"})
+    pairs = scored.join(teacher, on="example", how="inner", maintain_order="left")
+    given, own = pairs["teacher"].to_numpy(), pairs["lift"].to_numpy()
+    return {
+        "teacher": _interval(given, settings.resamples, seed),
+        "blind": _interval(own, settings.resamples, seed),
+        "gap": _interval(given - own, settings.resamples, seed),
+    }
+
+
+def blind_rationales(lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, seed: int) -> pl.DataFrame:
+    """One rationale an example that the student writes from its own prompt."""
+    from taiji.language.generate import generate
+    from taiji.language.settings import GenerationSettings
+
+    sheets = student_prompts(dataset, examples, prompts, lm.tokenizer)["prompt"].to_list()
+    sampling = GenerationSettings(max_new_tokens=BLIND_TOKENS, repetition_penalty=1.1, stop=("</think>", "<answer>"))
+    texts = generate(lm, [p + continuation(p, THINK) for p in sheets], settings=sampling, seed=seed, description="Writing blind rationales")
+    return rationale_frame(examples["example"].to_list(), [[tidy(parse(text).rationale)] for (text,) in texts], "student")
+
+
+def _order(controls: dict[str, Any]) -> dict[str, Any]:
+    found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
+    return {"expected": list(CONTROLS), "found": found, "holds": tuple(found) == CONTROLS}
+
+
+def _quantiles(values: pl.Series) -> dict[str, float | None]:
+    finite = values.drop_nulls().drop_nans()
+    return {f"{q:g}": None if finite.is_empty() else float(np.quantile(finite.to_numpy(), q)) for q in QUANTILES}
+
+
+def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    """Mean over examples with its percentile bootstrap interval; nulls when there is nothing."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    draws = np.random.default_rng([seed, 4]).integers(0, len(values), (resamples, len(values)))
+    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}

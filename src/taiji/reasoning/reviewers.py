@@ -1,0 +1,198 @@
+"""Reviewers: who judges a draft on five axes, 1 (bad) to 5 (good).
+
+A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is a model's
+review; it is never called expert.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from taiji.artifacts import write_text
+from taiji.errors import TaijiError
+from taiji.reasoning.guards import find_mentions, words
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+AXES = ("correctness", "structure", "sufficiency", "terminology", "usefulness")
+QUESTIONS = {
+    "correctness": "Does the reasoning follow from the list, without naming the answer?",
+    "structure": "Is the reasoning clear and in good order?",
+    "sufficiency": "Does the reasoning say enough to foresee the answer?",
+    "terminology": "Does the reasoning use the right words for the categories?",
+    "usefulness": "Does the reasoning help to foresee the answer?",
+}
+Kind = Literal["rule", "model", "person"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is under review.
+
+    Attributes:
+        record: name of the record; unique.
+        context: what the writer was shown (the student's prompt).
+        answer: the true answer's text.
+        title: the target's title.
+        levels: its category levels.
+        rationale: the draft.
+        round: 1 for the first draft.
+    """
+
+    record: str
+    context: str
+    answer: str
+    title: str
+    levels: tuple[str, ...]
+    rationale: str
+    round: int = 1
+
+
+@dataclass(frozen=True)
+class Review:
+    """One reviewer's judgement of one draft.
+
+    Attributes:
+        reviewer: name.
+        kind: rule, model or person.
+        scores: axis to 1…5, every axis of :data:`AXES`.
+        feedback: what to mend, for the next draft.
+    """
+
+    reviewer: str
+    kind: Kind
+    scores: dict[str, int]
+    feedback: str = ""
+
+    def __post_init__(self) -> None:
+        if set(self.scores) != set(AXES) or not all(isinstance(s, int) and 1 <= s <= 5 for s in self.scores.values()):
+            raise TaijiError("A review is not complete.", where=self.reviewer, expected=f"1 to 5 on {', '.join(AXES)}", found=str(self.scores))
+
+    @property
+    def lowest(self) -> int:
+        """The lowest score of the axes."""
+        return min(self.scores.values())
+
+
+class Reviewer(Protocol):
+    """Who reviews drafts; a draft that waits for a person gets None."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
+        """One review a draft, in order; None where it is not there yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class RuleReviewer:
+    """Judges what rules can see: naming the answer, whole sentences, length, use of the context's words."""
+
+    name: str = "rules"
+    kind: Kind = field(default="rule", init=False)
+
+    def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
+        """See :class:`Reviewer`."""
+        return [self._judge(draft) for draft in drafts]
+
+    def _judge(self, draft: Draft) -> Review:
+        found = find_mentions(draft.rationale, draft.title, draft.levels, draft.context)
+        said, shown = words(draft.rationale), set(words(draft.context))
+        sentences = [s for s in re.split(r"(?<=[.!?])\s+", draft.rationale.strip()) if s]
+        whole = bool(sentences) and re.search(r"[.!?][\"')]*$", sentences[-1]) is not None
+        content = [w for w in said if len(w) > 3]
+        grounded = sum(w in shown for w in content) / len(content) if content else 0.0
+        repeated = 1 - len(set(said)) / len(said) if said else 1.0
+        categories = {w for level in draft.levels for w in words(level)} | {w for w in shown if w in words(draft.answer)}
+        notes = {
+            "correctness": (1 if found.title or found.forbidden else 2 if found.levels[2] else 5, "do not name the answer"),
+            "structure": ((5 if whole else 3) - (2 if repeated > 0.5 else 0), "write whole sentences without repetition"),
+            "sufficiency": (1 if len(said) < 6 else 3 if len(said) < 12 else 5 if len(said) <= 150 else 2, "say more, in at most 150 words"),
+            "terminology": (5 if categories & set(said) else 3 if content else 1, "use the categories' names"),
+            "usefulness": (1 if grounded == 0 else 3 if grounded < 0.2 else 5, "refer to what the list shows"),
+        }
+        return Review(self.name, self.kind, {axis: max(1, notes[axis][0]) for axis in AXES}, "; ".join(note for score, note in notes.values() if score < 4))
+
+
+class ModelReviewer:
+    """A language model that is asked for a digit an axis; the likeliest digit counts, so every review is well-formed."""
+
+    kind: Kind = "model"
+    def __init__(self, lm: LanguageModel, batch_size: int = 12) -> None:
+        self.lm, self.batch_size = lm, batch_size
+        self.name = f"model:{Path(lm.name).name}"
+
+    def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
+        """See :class:`Reviewer`."""
+        from taiji.language.chat import render
+        from taiji.language.score import completion_logprobs
+
+        prompts = [render(self.lm, [{"role": "user", "content": self._question(d, axis)}], "Score: ") for d in drafts for axis in AXES]
+        digits = [str(score) for score in range(1, 6)]
+        values = completion_logprobs(
+            self.lm, [p for p in prompts for _ in digits], digits * len(prompts), self.batch_size, f"Reviewing ({self.name})"
+        )
+        best = [max(range(5), key=lambda d: (float(values[5 * row + d].sum()), -d)) + 1 for row in range(len(prompts))]
+        reviews: list[Review | None] = []
+        for number in range(len(drafts)):
+            scores = dict(zip(AXES, best[number * len(AXES) : (number + 1) * len(AXES)]))
+            weak = [axis for axis, score in scores.items() if score < 4]
+            reviews.append(Review(self.name, self.kind, scores, f"improve {', '.join(weak)}" if weak else ""))
+        return reviews
+
+    def _question(self, draft: Draft, axis: str) -> str:
+        return f"Answer: {draft.answer}\nReasoning: {draft.rationale}\n{QUESTIONS[axis]} Give a score from 1 (no) to 5 (yes)."
+
+
+class PersonReviewer:
+    """A person: drafts wait in ``<folder>/<name>.todo.jsonl``; filled-in lines are read from ``<folder>/<name>.done.jsonl``.
+
+    Copy a line of the first file to the second and fill in the five scores and, if you like, the feedback.
+    """
+
+    kind: Kind = "person"
+
+    def __init__(self, name: str, folder: str | Path) -> None:
+        self.name, self.folder = name, Path(folder)
+
+    def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
+        """See :class:`Reviewer`; also rewrites the list of what waits."""
+        done = self._done()
+        reviews = [done.get((draft.record, draft.round, draft.rationale)) for draft in drafts]
+        waiting = [draft for draft, review in zip(drafts, reviews) if review is None]
+        lines = [json.dumps({**self._sheet(d), "scores": dict.fromkeys(AXES), "feedback": ""}, ensure_ascii=False) for d in waiting]
+        write_text(self.folder / f"{self.name}.todo.jsonl", "".join(line + "\n" for line in lines))
+        return list(reviews)
+
+    @staticmethod
+    def _sheet(draft: Draft) -> dict[str, object]:
+        return {"record": draft.record, "round": draft.round, "context": draft.context, "answer": draft.answer, "rationale": draft.rationale}
+
+    def _done(self) -> dict[tuple[str, int, str], Review]:
+        file = self.folder / f"{self.name}.done.jsonl"
+        reviews = {}
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else [], start=1):
+            if not line.strip():
+                continue
+            try:
+                sheet = json.loads(line)
+                review = Review(self.name, self.kind, sheet["scores"], str(sheet.get("feedback", "")))
+                reviews[sheet["record"], sheet["round"], sheet["rationale"]] = review
+            except (ValueError, KeyError, TypeError, AttributeError, TaijiError) as error:
+                raise TaijiError(
+                    "A filled-in review cannot be read.",
+                    where=f"{file}, line {number}",
+                    expected=f'a line of the todo file with "scores": 1 to 5 on {", ".join(AXES)}',
+                    found=str(error),
+                ) from error
+        return reviews

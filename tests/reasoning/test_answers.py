@@ -1,0 +1,84 @@
+"""The format: what is written is read back, and nothing that a model emits breaks the reader."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taiji.reasoning.answers import answer_span, clean, field, field_spans, format_answer, format_completion, parse
+
+names = st.text(min_size=1, max_size=40).filter(lambda t: any(c.isalnum() for c in field(t)))
+pieces = st.sampled_from(
+    ["<think>", "</think>", "<answer>", "</answer>", "< Answer >", "</ANSWER", "Item title:", "Category L1:", "; L2:", "L3:", ";", "\n", "…", "<|im_end|>", "</s>", "milk", "🍣"]
+)
+
+
+@given(rationale=st.text(max_size=60), title=names, levels=st.lists(st.none() | st.text(max_size=20), min_size=3, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_what_is_written_is_read_back(rationale, title, levels):
+    answer = format_answer(title, levels)
+    read = parse(format_completion(rationale, answer))
+    assert read.well_formed, read.problem
+    assert read.rationale == clean(rationale)
+    assert read.text == answer
+    assert read.title == field(title)
+    assert read.levels == tuple(field(level or "") for level in levels)
+
+
+@given(st.lists(pieces | st.text(max_size=10), max_size=30).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_anything_can_be_read(text):
+    read = parse(text)
+    assert read.well_formed == (read.problem == "")
+    assert len(read.levels) == 3
+    if read.well_formed:
+        assert read.title
+        assert len(read.text) <= 400
+    for value in (read.rationale, read.text):
+        assert value == " ".join(value.split())
+        assert "<think>" not in value.lower()
+        assert "</answer>" not in value.lower()
+
+
+GOOD = "<answer>Item title: milk; Category L1: FOOD</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no answer"),
+        ("some text", "no answer"),
+        ("<think>a</think>", "no answer"),
+        ("<think>a</think><answer></answer>", "empty answer"),
+        ("<think>a</think><answer> \n</answer>", "empty answer"),
+        ("<think>a</think><answer>Item title: milk", "answer not closed"),
+        ("<think>a</think><answer>Item title: milk<answer>x</answer>", "answer not closed"),
+        ("<think>a</think><answer>Item title: ...; Category L1: ...</answer>", "no title"),
+        ("<think>a</think><answer>milk</answer>", "no title"),
+        ("<think>a</think><answer>Item title: " + "x" * 500 + "</answer>", "answer too long"),
+        ("<think>a" + GOOD, "rationale not closed"),
+        (GOOD + "</think>", ""),
+        ("<think>a</think>" + GOOD, ""),
+        ("a</think>" + GOOD + " and more <answer>other</answer>", ""),
+        ("<THINK>a</Think>\n\n< Answer >Title: milk; l1: FOOD</ANSWER>", ""),
+        ("<think></think>" + GOOD, ""),
+    ],
+)
+def test_what_small_models_write(text, problem):
+    read = parse(text)
+    assert read.problem == problem
+    if not problem:
+        assert (read.title, read.levels[0]) == ("milk", "FOOD")
+
+
+def test_the_first_value_of_a_label_counts():
+    read = parse("<answer>Item title: a; L2: b; L2: c; Category L1: d</answer>")
+    assert (read.title, read.levels) == ("a", ("d", "b", ""))
+
+
+def test_spans_point_at_the_values():
+    answer = format_answer("milk 2%", ["FOOD", None, "DAIRY <x>"])
+    assert [answer[a:b] for a, b in field_spans(answer)] == ["milk 2%", "FOOD", "", "DAIRY (x)"]
+    start, end = answer_span(" because  of\nthis ", answer)
+    assert format_completion(" because  of\nthis ", answer)[start:end] == answer

@@ -1,0 +1,86 @@
+"""Lexical guards on texts that do and do not give the answer away."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taiji.reasoning.guards import MASK, find_mentions, words
+
+HISTORY = "Bought: - Item title: FLUID MILK WHITE ONLY; Category L1: GROCERY; L2: FLUID MILK PRODUCTS; L3: FLUID MILK WHITE ONLY"
+FILM = ("Gangs of New York (2002)", ["Crime", "Drama", ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("They will like Gangs of New York next.", "exact"),
+        ("They will like GANGS OF NEW YORK!", "exact"),
+        ("They will like Gangs off New Yorck next.", "fuzzy"),
+        ("A gangs film of the old New York.", "subsequence"),
+        ("Tales of New York attract them.", "3-gram"),
+        ("York has new films on gangs.", "words"),
+    ],
+)
+def test_the_title_is_found(text, kind):
+    found = find_mentions(text, *FILM, HISTORY)
+    assert kind in found.title
+    assert "york" not in words(found.masked)
+    assert MASK in found.masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["They like crime films set in cities.", "A new film of the kind they like.", "", "Something of drama, with gangsters."],
+)
+def test_the_title_is_not_seen_where_it_is_not(text):
+    found = find_mentions(text, *FILM, HISTORY)
+    assert found.title == ()
+    assert found.masked == text
+
+
+def test_what_the_history_holds_is_no_leak():
+    found = find_mentions("They buy fluid milk white only, always.", "FLUID MILK WHITE ONLY", ["GROCERY", "FLUID MILK PRODUCTS", "FLUID MILK WHITE ONLY"], HISTORY)
+    assert found.title == ()
+    assert found.levels == (False, False, False)
+    assert found.masked == "They buy fluid milk white only, always."
+    assert found.recall == 1.0
+
+
+def test_levels_are_judged_apart():
+    found = find_mentions("PRODUCE and APPLES, even GALA APPLES RED, fit.", "JUICY FRUIT", ["PRODUCE", "APPLES", "GALA APPLES RED"], HISTORY)
+    assert found.levels == (True, True, True)
+    assert found.masked == "PRODUCE and APPLES, even something, fit."
+    assert find_mentions("GROCERY again.", "JUICY FRUIT", ["GROCERY", "", ""], HISTORY).levels == (False, False, False)
+
+
+@pytest.mark.parametrize("text", ["This is the ground truth.", "what they actually bought", "the target item", "The correct answer fits", "the next purchase is near"])
+def test_phrases_that_give_the_writer_away(text):
+    assert find_mentions(text, *FILM, HISTORY).forbidden
+
+
+@pytest.mark.parametrize("text", ["They actually like milk.", "The items show a pattern.", "Next they may look for bread."])
+def test_phrases_that_do_not(text):
+    assert not find_mentions(text, *FILM, HISTORY).forbidden
+
+
+title_words = st.lists(st.sampled_from(["quartz", "lantern", "of", "the", "velvet", "harbour", "nine"]), min_size=1, max_size=5).map(" ".join)
+
+
+@given(title=title_words, before=st.text(max_size=30), after=st.text(max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_a_planted_title_never_survives_the_mask(title, before, after):
+    if not set(words(title)) - {"of", "the"}:
+        return
+    found = find_mentions(f"{before} {title} {after}", title, [], "")
+    assert found.title
+    assert not {"quartz", "lantern", "velvet", "harbour", "nine"} & set(words(title)) & set(words(found.masked)) - set(words(before + " " + after))
+
+
+@given(st.text(max_size=80), st.text(max_size=30), st.lists(st.text(max_size=10), max_size=3), st.text(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_handled(rationale, title, levels, history):
+    found = find_mentions(rationale, title, levels, history)
+    assert len(found.levels) == 3
+    assert 0 <= found.recall <= 1

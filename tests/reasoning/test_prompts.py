@@ -1,0 +1,147 @@
+"""Prompts: within the budget, from templates, and never a word of the target or the future."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taiji.data.dataset import Dataset
+from taiji.data.sources import load_source
+from taiji.errors import TaijiError
+from taiji.language.chat import render
+from taiji.reasoning.prompts import item_line, item_lines, shorten, student_prompt, student_prompts, teacher_prompt
+from taiji.reasoning.settings import PromptSettings
+from tests.reasoning.conftest import START, build, examples_of
+
+
+def tokens(lm, prompt) -> int:
+    return len(lm.tokenizer(render(lm, prompt.messages), add_special_tokens=False).input_ids)
+
+
+@given(user=st.integers(0, 5), day=st.integers(0, 14), budget=st.integers(300, 1200), limit=st.integers(1, 20))
+@settings(max_examples=40, deadline=None)
+def test_the_budget_drops_the_oldest_first(dataset, lm, user, day, budget, limit):
+    as_of = int((START + timedelta(days=day)).timestamp() * 1e6)
+    chosen = PromptSettings(token_budget=budget, history_limit=limit)
+    prompt = student_prompt(dataset, user, as_of, chosen, lm.tokenizer)
+    items, _ = dataset.history.before(user, as_of)
+    assert prompt.kept + prompt.dropped == len(items)
+    assert prompt.kept <= limit
+    assert tokens(lm, prompt) <= budget
+    shown = [line[2:] for line in prompt.messages[-1]["content"].splitlines() if line.startswith("- ")]
+    assert [s.split("; price")[0] for s in shown] == [item_line(dataset, int(i)) for i in items[: prompt.kept]]
+    if 0 < prompt.kept < min(limit, len(items)):  # one more would not have fitted
+        more = student_prompt(dataset, user, as_of, chosen.model_copy(update={"token_budget": 5000, "history_limit": prompt.kept + 1}), lm.tokenizer)
+        assert tokens(lm, more) > budget
+
+
+@given(user=st.integers(0, 5), place=st.integers(1, 11), planted=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400), st.integers(0, 29)), max_size=20))
+@settings(max_examples=25, deadline=None)
+def test_nothing_of_the_target_or_the_future_reaches_the_student(lm, dataset, prompts, user, place, planted):
+    example = examples_of(dataset, place).row(user, named=True)
+    as_of = example["as_of"]
+    now = START + timedelta(days=place, hours=user)
+    future = pl.DataFrame(
+        [(u, i, now + timedelta(hours=h), 1) for u, h, i in planted],
+        schema={"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Datetime("us"), "click": pl.Int64},
+        orient="row",
+    )
+    prompt = student_prompt(dataset, user, as_of, prompts, lm.tokenizer)
+    assert student_prompt(build(extra=future), user, as_of, prompts, lm.tokenizer) == prompt
+    past = set(dataset.history.before(user, as_of)[0].tolist())
+    text = " ".join(m["content"] for m in prompt.messages)
+    for item in set(range(dataset.n_items)) - past:
+        assert f"item{item}word" not in text
+
+
+@pytest.mark.parametrize("source", ["ml-latest-small", "amazon-office"])
+def test_no_target_in_prompts_of_public_data(public_data, lm, source):
+    dataset = Dataset.from_tables(load_source(public_data / source))
+    history = dataset.history
+    rng = np.random.default_rng(0)
+    users = rng.permutation(np.flatnonzero(np.diff(history.offsets) >= 3))[:25]
+    chosen = PromptSettings(token_budget=2000)
+    for user in users.tolist():
+        at = int(rng.integers(history.offsets[user] + 1, history.offsets[user + 1]))
+        target, as_of = int(history.items[at]), int(history.times[at])
+        seen, _ = history.before(user, as_of)
+        prompt = student_prompt(dataset, user, as_of, chosen, lm.tokenizer)
+        shown = {line[2:].split("; price")[0] for line in prompt.messages[-1]["content"].splitlines() if line.startswith("- ")}
+        assert shown <= {item_line(dataset, int(i)) for i in seen}
+        if item_line(dataset, target) not in {item_line(dataset, int(i)) for i in seen}:
+            assert item_line(dataset, target) not in " ".join(m["content"] for m in prompt.messages)
+
+
+@pytest.mark.parametrize("domain", ["shop", "films", "books"])
+def test_every_domain_has_its_words(lm, domain):
+    data = build(domain)
+    prompt = student_prompt(data, 0, 2**62, PromptSettings(token_budget=900), lm.tokenizer)
+    text = prompt.messages[-1]["content"]
+    assert {"shop": "shopper", "films": "viewer", "books": "customer"}[domain] in text
+    assert "Profile: age: 20-29" in text
+    assert "<answer>" in text
+    assert "Profile" not in student_prompt(data, 1, 2**62, PromptSettings(token_budget=900), lm.tokenizer).messages[-1]["content"]
+    assert "{" not in text
+
+
+def test_the_teacher_sees_the_same_and_the_answer(dataset, examples, lm):
+    chosen = PromptSettings(token_budget=400)
+    user, as_of, target = examples.select("user", "as_of", "target").row(2)
+    student = student_prompt(dataset, user, as_of, chosen, lm.tokenizer)
+    teacher = teacher_prompt(dataset, user, as_of, chosen, lm.tokenizer, target)
+    blind = teacher_prompt(dataset, user, as_of, chosen, lm.tokenizer, None)
+    assert (teacher.kept, teacher.dropped) == (student.kept, student.dropped)
+    assert item_line(dataset, target) in teacher.messages[-1]["content"]
+    assert item_line(dataset, target) not in blind.messages[-1]["content"]
+    assert teacher.prefill
+
+
+def test_rendered_prompts_in_the_order_of_the_examples(dataset, examples, lm, prompts):
+    frame = student_prompts(dataset, examples[::-1], prompts, lm.tokenizer)
+    assert frame["example"].to_list() == examples["example"].to_list()[::-1]
+    assert frame["prompt"][0] == render(lm, student_prompt(dataset, 5, examples["as_of"][5], prompts, lm.tokenizer).messages)
+
+
+def test_a_user_without_history_still_gets_a_prompt(dataset, lm, prompts):
+    prompt = student_prompt(dataset, 0, 0, prompts, lm.tokenizer)
+    assert (prompt.kept, prompt.dropped) == (0, 0)
+
+
+def test_templates_can_be_replaced(dataset, lm, tmp_path: Path):
+    (tmp_path / "student.j2").write_text("[user]\nMine: {{ interactions | length }}\n")
+    chosen = PromptSettings(token_budget=200, templates=tmp_path)
+    assert student_prompt(dataset, 0, 2**62, chosen, lm.tokenizer).messages == [{"role": "user", "content": "Mine: 12"}]
+    assert teacher_prompt(dataset, 0, 2**62, chosen, lm.tokenizer, 3).messages[0]["role"] == "system"
+
+
+@pytest.mark.parametrize("text", ["[user]\n{{ target }}", "[user]\n{% if %}", "[system]\nonly"])
+def test_broken_templates_are_explained(dataset, lm, tmp_path, text):
+    """The first names the target in the student's template: it is not there to be had."""
+    (tmp_path / "student.j2").write_text(text)
+    with pytest.raises(TaijiError, match="template"):
+        student_prompt(dataset, 0, 2**62, PromptSettings(templates=tmp_path), lm.tokenizer)
+
+
+def test_a_budget_that_holds_nothing(dataset, lm):
+    with pytest.raises(TaijiError, match="token budget"):
+        student_prompt(dataset, 0, 2**62, PromptSettings(token_budget=64), lm.tokenizer)
+
+
+def test_item_lines(dataset):
+    lines = item_lines(dataset)
+    assert lines[1] == item_line(dataset, 1) == "Item title: item1word thing1 (2011); Category L1: Kitchen; L2: Kitchen sort1; L3: Kitchen sort1 kind1"
+    assert lines[5] == "Item title: item5word thing5 (2015); Category L1: Sports"
+
+
+@given(st.text(max_size=200), st.integers(8, 60))
+@settings(max_examples=100, deadline=None)
+def test_shorten(text, characters):
+    short = shorten(text, characters)
+    assert len(short) <= characters
+    assert " ".join(text.split()).startswith(short)
