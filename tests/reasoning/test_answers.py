@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.reasoning.answers import answer_span, clean, field, field_spans, format_answer, format_completion, parse
+from taiji.reasoning.answers import (
+    answer_span,
+    clean,
+    field,
+    field_spans,
+    format_answer,
+    format_completion,
+    parse,
+)
 
 names = st.text(min_size=1, max_size=40).filter(lambda t: any(c.isalnum() for c in field(t)))
 pieces = st.sampled_from(

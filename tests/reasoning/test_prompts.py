@@ -10,14 +10,21 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.reasoning.conftest import START, build, examples_of
 
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.errors import TaijiError
 from taiji.language.chat import render
-from taiji.reasoning.prompts import item_line, item_lines, shorten, student_prompt, student_prompts, teacher_prompt
+from taiji.reasoning.prompts import (
+    item_line,
+    item_lines,
+    shorten,
+    student_prompt,
+    student_prompts,
+    teacher_prompt,
+)
 from taiji.reasoning.settings import PromptSettings
-from tests.reasoning.conftest import START, build, examples_of
 
 
 def tokens(lm, prompt) -> int:

@@ -37,7 +37,7 @@ def test_it_learns_and_is_deterministic(lm, rows, tmp_path, rank):
     assert len(losses) == 12
     train_sft(lm, rows, settings, tmp_path / "two", seed=0)
     assert file_hash(tmp_path / "one") == file_hash(tmp_path / "two")
-    assert LM_version(lm) == before
+    assert version_now(lm) == before
     tuned = load_language_model(tmp_path / "one", dtype="float32")
     prompts, completions = rows["prompt"].to_list(), rows["completion"].to_list()
     gain = [float(b.mean() - a.mean()) for a, b in zip(completion_logprobs(lm, prompts, completions), completion_logprobs(tuned, prompts, completions))]
@@ -48,7 +48,7 @@ def test_it_learns_and_is_deterministic(lm, rows, tmp_path, rank):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 
 
-def LM_version(lm) -> str:  # noqa: N802
+def version_now(lm) -> str:
     """The version as of now, not the cached one."""
     return type(lm)(lm.model, lm.tokenizer, lm.name).version
 

@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.reasoning.conftest import build, examples_of
 
 from taiji.errors import TaijiError
 from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import student_prompt
 from taiji.reasoning.settings import PromptSettings
 from taiji.reasoning.writer import RuleWriter, history_facts
-from tests.reasoning.conftest import build, examples_of
 
 
 @given(place=st.integers(0, 11), seed=st.integers(0, 9), in_view=st.booleans())

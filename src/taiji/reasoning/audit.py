@@ -206,9 +206,9 @@ def _blind_gap(
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
     blind = blind_rationales(lm, dataset, chosen, prompts, seed)
     scored = score_rationales(lm, dataset, chosen, blind, selection, prompts)
-    teacher = verdicts.filter(pl.col("rationale") != "").group_by("example").agg(pl.col("lift").mean()).rename({"lift": "teacher"})
+    teacher = verdicts.filter(pl.col("rationale") != "").group_by("example").agg(pl.col("lift").mean()).rename({"lift": "given"})
     pairs = scored.join(teacher, on="example", how="inner", maintain_order="left")
-    given, own = pairs["teacher"].to_numpy(), pairs["lift"].to_numpy()
+    given, own = pairs["given"].to_numpy(), pairs["lift"].to_numpy()
     return {
         "teacher": _interval(given, settings.resamples, seed),
         "blind": _interval(own, settings.resamples, seed),
