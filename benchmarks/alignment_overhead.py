@@ -1,0 +1,173 @@
+"""What adaptive weights cost on a whole GRPO step: SmolLM2-135M with LoRA, rollouts included.
+
+All trainers are stepped in turn (A B C …) in one process on the same prompts, so that drift of the machine hits all alike;
+overheads are medians of paired ratios to the stock step of the same number of rewards. Every trainer makes rollouts of a fixed
+length, so that equal work is compared. Rank agreement of indicators from a subset of layers (an approximation, alignment.md
+§4c) is reported too.
+
+    python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Result, median_ratio, run
+
+PROMPT = "The household bought: " + "; ".join(f"Item title: product {i}; Category L1: GROCERY; L2: AISLE {i % 5}" for i in range(10)) + ". What next?"
+BARS = {"popo, K = 2": 0.30, "popo-light, K = 2": 0.02, "directional, K = 8": 0.45}
+
+
+def reward(number: int) -> Any:
+    """A cheap reward that differs from rollout to rollout."""
+
+    def function(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(np.mean([(t * (number + 3)) % 17 for t in ids])) / 17 for ids in completion_ids]
+
+    function.__name__ = f"reward{number}"
+    return function
+
+
+class Stepper:
+    """A trainer whose optimiser steps are timed one by one, from the start of a step to the start of the next."""
+
+    def __init__(self, lm: Any, folder: str, count: int, tokens: int, steps: int, **options: Any) -> None:
+        import copy
+
+        from datasets import Dataset
+        from peft import LoraConfig
+        from transformers import TrainerCallback
+
+        from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
+
+        outer = self
+        self.seconds: list[float] = []
+
+        class Turn(TrainerCallback):
+            """Hands control back after every step: the trainer runs in a thread of its own, one at a time."""
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                outer.give()
+
+        defaults = {
+            "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": tokens, "max_steps": steps, "learning_rate": 1e-4, "beta": 0.0, "report_to": "none", "save_strategy": "no",
+            "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": 0, "generation_kwargs": {"min_new_tokens": tokens},
+        }
+        self.trainer = ParetoGRPOTrainer(
+            model=copy.deepcopy(lm.model),
+            reward_funcs=[reward(k) for k in range(count)],
+            args=ParetoGRPOConfig(output_dir=folder, **{**defaults, **options}),
+            train_dataset=Dataset.from_dict({"prompt": [f"{PROMPT} ({n})" for n in range(64)]}),
+            processing_class=copy.deepcopy(lm.tokenizer),
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+            callbacks=[Turn()],
+        )
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        import threading
+
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+
+        def work() -> None:
+            self._go.acquire()
+            self.trainer.train()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def give(self) -> None:
+        """Called in the trainer's thread at the end of a step: return the turn and wait for the next."""
+        self._done.release()
+        self._go.acquire()
+
+    def step(self) -> None:
+        """Run one optimiser step and time it."""
+        start = time.perf_counter()
+        self._go.release()
+        self._done.acquire()
+        self.seconds.append(time.perf_counter() - start)
+
+
+def measure(quick: bool) -> Result:
+    """Step stock, light, full and directional trainers in turn."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    result = Result()
+    repeats, tokens = (1, 4) if quick else (7, 48)
+    lm = _model(quick)
+    arms: dict[str, tuple[int, dict[str, Any]]] = {
+        "stock, K = 2": (2, {"weighting": "fixed"}),
+        "popo-light, K = 2": (2, {"weighting": "popo-light"}),
+        "popo, K = 2": (2, {"weighting": "popo"}),
+        "popo same-batch, K = 2": (2, {"weighting": "popo", "gram_estimator": "same-batch"}),
+        "directional, K = 2": (2, {"weighting": "popo", "gram_estimator": "directional"}),
+        "stock, K = 8": (8, {"weighting": "fixed"}),
+        "popo, K = 8": (8, {"weighting": "popo"}),
+        "directional, K = 8": (8, {"weighting": "popo", "gram_estimator": "directional"}),
+    }
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        steppers = {name: Stepper(lm, f"{folder}/{number}", count, tokens, repeats + 3, **options) for number, (name, (count, options)) in enumerate(arms.items())}
+        for _ in range(repeats + 1):  # the first round warms up
+            for stepper in steppers.values():
+                stepper.step()
+    for name, stepper in steppers.items():
+        base = steppers["stock, K = " + name[-1]].seconds[1:]
+        overhead = median_ratio(stepper.seconds[1:], base) - 1
+        result.rows.append({"arm": name, "seconds a step (median)": float(np.median(stepper.seconds[1:])), "overhead": overhead})
+        if name in BARS and not quick:
+            result.at_most(f"overhead of {name} on the whole step", overhead, BARS[name])
+    if quick:
+        result.at_least("every arm makes its steps", min(len(s.seconds) for s in steppers.values()), repeats + 1)
+    subset(result, steppers["popo, K = 8"].trainer, lm)
+    return result
+
+
+def subset(result: Result, trainer: Any, lm: Any) -> None:
+    """Rank agreement between indicators over all LoRA parameters and over those of some layers only, on one batch."""
+    import torch
+
+    model = trainer.model
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    layers = lm.model.config.num_hidden_layers
+    agreement: dict[str, list[float]] = {"last quarter of the layers": [], "last layer": []}
+    generator = torch.Generator().manual_seed(0)
+    ids = lm.tokenizer([PROMPT], return_tensors="pt")["input_ids"][:, :48].repeat(6, 1)
+    for _ in range(5):
+        tail = torch.randint(10, lm.model.config.vocab_size, (6, 8), generator=generator)
+        logs = trainer.policy_forward(model, torch.cat([ids, tail], 1), torch.ones(6, ids.size(1) + 8, dtype=torch.long), 8)[0]
+        advantage = torch.randn(6, 8, generator=generator)
+        gradients = [torch.autograd.grad((advantage[:, k, None] * logs).mean(), parameters, retain_graph=True) for k in range(8)]
+        full = _indicators(gradients, range(len(names)))
+        for label, first in (("last quarter of the layers", layers - max(layers // 4, 1)), ("last layer", layers - 1)):
+            kept = [i for i, name in enumerate(names) if int(name.split(".layers.")[1].split(".")[0]) >= first]
+            part = _indicators(gradients, kept)
+            ranks = np.corrcoef(full.argsort().argsort(), part.argsort().argsort())[0, 1]
+            agreement[label].append(float(ranks))
+    for label, values in agreement.items():
+        result.rows.append({"arm": f"indicators from the {label}", "rank agreement with all (mean of 5)": float(np.mean(values)), "worst": float(np.min(values))})
+
+
+def _indicators(gradients: list[Any], kept: Any) -> np.ndarray:
+    import torch
+
+    flat = torch.stack([torch.cat([g[i].reshape(-1) for i in kept]) for g in gradients])
+    return np.asarray((flat @ flat.sum(0)).detach().numpy())
+
+
+def _model(quick: bool) -> Any:
+    from taiji.language.models import LanguageModel, load_language_model
+    from taiji.language.tiny import tiny_causal_lm
+
+    return LanguageModel(*tiny_causal_lm(hidden=32), "tiny") if quick else load_language_model("default")
+
+
+if __name__ == "__main__":
+    run(measure)

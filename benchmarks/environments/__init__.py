@@ -1,0 +1,1 @@
+"""Environments of the alignment benchmark, from closed forms to recommendation data."""

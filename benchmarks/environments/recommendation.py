@@ -1,0 +1,162 @@
+"""Real recommendation data: a softmax policy over each user's candidate items, rewarded as the language model is.
+
+MovieLens (ml-latest-small, from the folder named by TAIJI_TEST_DATA). The policy scores candidate i of example x by theta
+. (u_x * e_i, log popularity), with u_x the mean embedding of the newest 20 items of the history before the cutoff and e_i the item's.
+Its rewards are Taiji's two: the cosine to the true next item, and the normalised CTCVR of a ranker trained on the reward
+period. It is judged on later examples: by the rank of the true item, and by another ranker trained on the ranker period.
+What a language model adds is measured by the pipeline's own report, not here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environments.figures import Chart, save
+from benchmarks.environments.language import distance_to_front, hypervolume
+from benchmarks.harness import Result
+from taiji.alignment.rules import Observation, RuleOptions, make_rule
+
+RULES = ("popo", "popo-light", "popo-covariance", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random")
+
+
+@dataclass
+class World:
+    """Padded candidates of E examples: features (E, C, d), rewards (2, E, C), target place (E,), mask (E, C)."""
+
+    features: np.ndarray
+    rewards: np.ndarray
+    target: np.ndarray
+    mask: np.ndarray
+
+    def policy(self, theta: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        logits = np.where(self.mask[chosen], self.features[chosen] @ theta, -np.inf)
+        e = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(e / e.sum(1, keepdims=True))
+
+
+def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, float]], figures: Path) -> None:
+    """Train under each rule and under 11 fixed weights; compare on held-out examples."""
+    folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "ml-latest-small"
+    if not os.environ.get("TAIJI_TEST_DATA") or not folder.is_dir():
+        result.rows.append({"environment": "ml-latest-small", "rule": "left out: TAIJI_TEST_DATA does not name a folder that has it"})
+        return
+    train, test = worlds(folder, 60 if quick else None, 60 if quick else 400)
+    seeds, steps = (range(1), 60) if quick else (range(5), 600)
+    sweep = np.linspace(0, 1, 3 if quick else 11)
+    ends: dict[str, np.ndarray] = {}
+    for name, fixed in [*((f"fixed {w:.1f}", (w, 1 - w)) for w in sweep), *((rule, None) for rule in (RULES[:2] if quick else RULES))]:
+        runs = [learn(train, name if fixed is None else "fixed", fixed, steps, seed) for seed in seeds]
+        figures_of = np.array([judge(test, theta) for theta, _ in runs])
+        ends[name] = figures_of[:, :2]
+        start = judge(test, np.zeros(train.features.shape[2]))
+        row = {"environment": "ml-latest-small", "rule": name}
+        for place, metric in enumerate(("E[semantic]", "E[judged CTCVR]", "hit@10", "MRR")):
+            row[metric] = figures_of[:, place].mean()
+        gain = (figures_of[:, :2] - start[:2]).min(1)
+        result.rows.append({**row, "worst gain": interval(gain)["value"], "low": interval(gain)["low"], "high": interval(gain)["high"], "w1 at the end": float(np.mean([w[0] for _, w in runs]))})
+    start = judge(test, np.zeros(train.features.shape[2]))
+    result.rows.append({"environment": "ml-latest-small", "rule": "start (uniform policy)", "E[semantic]": start[0], "E[judged CTCVR]": start[1], "hit@10": start[2], "MRR": start[3]})
+    fixed_names = [name for name in ends if name.startswith("fixed")]
+    worst = min(fixed_names, key=lambda name: (ends[name] - start[:2]).min(1).mean())
+    difference = (ends["popo"] - start[:2]).min(1) - (ends[worst] - start[:2]).min(1)
+    result.at_least(f"ml-latest-small: POPO's worst gain minus that of the worst fixed weights ({worst}), mean", float(difference.mean()), 0.0)
+    if quick:
+        return
+    front = np.array([ends[name].mean(0) for name in fixed_names])
+    reference = (float(start[0]), float(start[1]))
+    for name in RULES:
+        point = ends[name].mean(0)
+        result.rows.append({"environment": "ml-latest-small", "rule": name, "hypervolume of the point / sweep's": hypervolume(point[None], reference) / max(hypervolume(front, reference), 1e-12), "distance to front": distance_to_front(point, front)})
+    chart = Chart("ml-latest-small, held-out: end points", "E[semantic]", "E[judged CTCVR], normalised")
+    chart.points.append(("fixed sweep", *front.T))
+    for name in RULES:
+        chart.points.append((name, *ends[name].mean(0)[:, None]))
+    save(figures / "pareto-recommendation.svg", [chart], columns=1)
+
+
+def learn(world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """GRPO-like training: 16 examples x 4 sampled items a step, mean-only advantages, KL 0.02 to the uniform policy inside."""
+    rng = np.random.default_rng([seed, 31])
+    theta, beta, group = np.zeros(world.features.shape[2]), 0.02, 4
+    rule = make_rule("popo" if fixed else name, 2, RuleOptions(seed=seed))
+    weights = np.asarray(fixed) if fixed else rule.weights
+    for _ in range(steps):
+        chosen = rng.integers(0, len(world.features), 16)
+        pi = world.policy(theta, chosen)
+        picked = (pi.cumsum(1)[:, None, :] < rng.random((16, group, 1))).sum(2).clip(max=pi.shape[1] - 1)
+        rewards = np.stack([world.rewards[k, chosen[:, None], picked] for k in range(2)])
+        advantage = rewards - rewards.mean(2, keepdims=True)
+        logratio = np.where(world.mask[chosen], np.log(np.maximum(pi, 1e-30) * world.mask[chosen].sum(1, keepdims=True)), 0.0)
+        kl = beta * pi * (logratio - (pi * logratio).sum(1, keepdims=True))
+        by_logit = np.repeat(kl[None], 2, 0)
+        for k in range(2):
+            np.add.at(by_logit[k], (np.arange(16)[:, None], picked), -advantage[k] / group)
+            by_logit[k] += pi * advantage[k].sum(1, keepdims=True) / group
+        halves = np.stack([np.einsum("kbc,bcd->kd", by_logit[:, h::2], world.features[chosen[h::2]]) / 8 for h in (0, 1)])
+        whole = halves.mean(0)
+        if fixed is None:
+            before = rule.weights
+            if rule.source == "gradients":
+                cross = (halves[0] @ halves[1].T + halves[1] @ halves[0].T) / 2
+                rule.observe(Observation(gram=cross if name == "popo" else whole @ whole.T, square_norm=float((whole**2).sum(1).mean())))
+            elif rule.source == "rewards":
+                rule.observe(Observation(rewards=rewards.reshape(2, -1).T, group=group))
+            weights = rule.weights if rule.fresh else before
+        theta = theta - 4.0 * weights @ whole
+    return theta, weights
+
+
+def judge(world: World, theta: np.ndarray) -> np.ndarray:
+    """E[semantic], E[judged normalised CTCVR], hit@10 and mean reciprocal rank of the true item (ties count half)."""
+    every = np.arange(len(world.features))
+    pi = world.policy(theta, every)
+    expected = (pi[None] * world.rewards).sum(2).mean(1)
+    own = pi[every, world.target][:, None]
+    rank = 1 + ((pi > own) & world.mask).sum(1) + (((pi == own) & world.mask).sum(1) - 1) / 2
+    return np.array([*expected, (rank <= 10).mean(), (1 / rank).mean()])
+
+
+def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
+    """Load, split, train both rankers, build both environments."""
+    from taiji.alignment.environment import build_environment
+    from taiji.alignment.settings import EnvironmentSettings
+    from taiji.data.dataset import load_dataset
+    from taiji.data.examples import make_examples
+    from taiji.data.settings import DataSettings, ExampleSettings
+    from taiji.data.splits import exposures, time_split
+    from taiji.language.embed import load_embedder
+    from taiji.ranking import train_ranker
+
+    dataset = load_dataset(DataSettings(source=str(folder), users=users), 0)
+    split, embedder = time_split(dataset), load_embedder("wordllama")
+    built = []
+    for period, teacher in (("llm", "reward"), ("test", "ranker")):
+        ranker = train_ranker(dataset, exposures(dataset, split, teacher), seed=len(built))
+        examples = make_examples(dataset, split, period, ExampleSettings(limit=limit, per_user=8), 0)
+        environment = build_environment(dataset, split, examples, ranker, embedder, EnvironmentSettings(exposed_candidates=32, popular_candidates=60, random_candidates=60), 0)
+        built.append(_world(dataset, examples, environment, split.interval("llm")[0]))
+    return built[0], built[1]
+
+
+def _world(dataset: Any, examples: Any, environment: Any, until: int) -> World:
+    candidates, _, preference = environment._padded
+    mask = candidates >= 0
+    vectors = environment.vectors[candidates]
+    embedded = dict(zip(environment.item_ids.tolist(), environment.vectors))
+    items, _ = dataset.history.before_batch(examples["user"].to_numpy(), examples["as_of"].to_numpy(), 20)
+    dimension = environment.vectors.shape[1]
+    user = np.stack([np.mean([embedded[i] for i in row if i in embedded] or [np.zeros(dimension)], 0) for row in items.tolist()])
+    user /= np.maximum(np.linalg.norm(user, axis=1, keepdims=True), 1e-9)
+    counts = np.bincount(dataset.history.items[dataset.history.times < until], minlength=dataset.n_items)
+    popularity = np.log1p(counts[environment.item_ids])[candidates] / 5
+    features = np.concatenate([user[:, None, :] * vectors * np.sqrt(dimension), popularity[:, :, None]], 2)
+    targets = environment.target_vectors(examples["example"].to_list())
+    semantic = np.clip(np.einsum("ecd,ed->ec", vectors, targets), 0, 1)
+    places = environment.item_ids[candidates] == examples["target"].to_numpy()[:, None]
+    return World(features * mask[:, :, None], np.stack([np.where(mask, semantic, 0.0), np.where(mask, preference, 0.0)]), (places & mask).argmax(1), mask)
