@@ -1,0 +1,172 @@
+"""Does the A/B machinery tell the truth? Synthetic shop and null twin, A/A tests, off-policy coverage.
+
+Shop: text carries the hidden taste, so text features must show a gain whose interval excludes zero; in the null twin
+(same events, titles shuffled) the interval must contain zero. A/A: 200 tests, 5 % ± 3 % significant. Off-policy: on the
+two logging policies of the Open Bandit sample (folder ``open-bandit-small`` under ``$TAIJI_TEST_DATA``; without it this
+part is left out) the intervals cover the other policy's on-policy value, and over repeated logs drawn from these two
+policies with the click rates fitted to the data they cover the true value at the nominal rate.
+
+    python -m benchmarks.abtest [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, run
+from taiji.evaluation.bootstrap import resample_weights
+from taiji.evaluation.offpolicy import (
+    Logged,
+    cross_fitted_rates,
+    dr_terms,
+    ips_terms,
+    snips_terms,
+    value_interval,
+)
+from taiji.evaluation.settings import ABTestSettings, ShopSettings
+from taiji.evaluation.simulate import simulate
+from taiji.progress import track
+
+ITEMS, PLACES = 80, 3
+QUICK_SHOP = {"users": 1200, "tail": 2500}
+AA_METRICS = ("clicks", "clicks (CUPED)", "click rate", "advertiser value")
+
+
+def measure(quick: bool) -> Result:
+    result = Result()
+    closed_loop(result, seeds=[0] if quick else list(range(5)), sizes=QUICK_SHOP if quick else {})
+    folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "open-bandit-small"
+    if os.environ.get("TAIJI_TEST_DATA") and folder.is_dir():
+        off_policy(result, folder, repeats=60 if quick else 400, resamples=150 if quick else 400)
+    else:
+        result.rows.append({"part": "off-policy", "what": "left out: TAIJI_TEST_DATA does not name a folder with open-bandit-small"})
+    return result
+
+
+def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None:
+    """The shop and its twin, each trained and tested once a seed (a new shop, new rankers, new users)."""
+    aa: dict[str, list[float]] = {}
+    for telling in (True, False):
+        world, gains, covered = "shop" if telling else "null twin", [], []
+        for seed in seeds:
+            found = simulate(ABTestSettings(shop=ShopSettings(telling_text=telling, **sizes)), seed)
+            offline = next(r for r in found["offline"] if (r["features"], r["group"], r["metric"]) == ("text", "all", "click auc"))
+            gap, test = offline["difference"], found["ab"]["clicks (CUPED)"]
+            gains.append((gap, test))
+            covered.append(found["repeats"]["clicks"]["coverage"])
+            result.rows.append({"part": world, "what": f"seed {seed}, click AUC gain", "value": gap["value"], "low": gap["low"], "high": gap["high"], "n": offline["n"]})
+            result.rows.append({"part": world, "what": f"seed {seed}, clicks a user, A/B", "value": test["difference"], "low": test["low"], "high": test["high"], "n": test["n"], "truth": test["truth"]})
+            for metric in AA_METRICS:
+                aa.setdefault(metric, []).append(found["aa"][metric])
+        for name, values in (("click AUC gain", [(g["value"], g["low"], g["high"]) for g, _ in gains]), ("A/B clicks a user", [(t["difference"], t["low"], t["high"]) for _, t in gains])):
+            low, high = over_seeds(values)
+            if len(seeds) > 1:
+                result.rows.append({"part": world, "what": f"mean over {len(seeds)} seeds, {name}", "value": float(np.mean([v for v, _, _ in values])), "low": low, "high": high})
+            if telling:
+                result.at_least(f"shop: low end of the {name}", low, 1e-9)
+            else:
+                result.at_most(f"null twin: distance of the interval of the {name} from zero", max(low, -high, 0.0), 0.0)
+        result.at_least(f"{world}: coverage of the true gain by repeated A/B tests", float(np.mean(covered)), 0.92)
+    for metric, shares in aa.items():
+        result.rows.append({"part": "A/A", "what": f"{metric}: share of 200 tests significant", "value": shares[0]})
+        result.at_most(f"200 A/A tests, {metric}: distance of the share significant from 5 %", abs(shares[0] - 0.05), 0.03)
+
+
+def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Interval of the mean over seeds (Student's t, five seeds), or the one seed's own interval."""
+    if len(values) == 1:
+        return values[0][1], values[0][2]
+    points = np.array([value for value, _, _ in values])
+    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(points)]
+    half = quantile * points.std(ddof=1) / math.sqrt(len(points))
+    return float(points.mean() - half), float(points.mean() + half)
+
+
+def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> None:
+    """Both directions: the random log judges the learning policy, the learning policy's log judges the random one."""
+    logs = {name: _read(folder / f"{name}_all.parquet") for name in ("random", "bts")}
+    policies = {"random": np.full((PLACES, ITEMS), 1 / ITEMS), "bts": _frequencies(logs["bts"])}
+    rates = _click_rates(logs)
+    for source, target in (("random", "bts"), ("bts", "random")):
+        log, truth = logs[source], float(logs[target]["click"].mean())
+        found = _estimates(log["place"], log["item"], log["click"], log["propensity"], policies[target], resamples=2000, seed=0)
+        for name, figure in found.items():
+            result.rows.append({"part": f"{source} → {target}", "what": f"{name}, real log", **{k: figure[k] for k in ("value", "low", "high", "n")}, "truth": truth})
+            result.at_most(f"{source} → {target}, {name}: distance of the on-policy value from the interval", max(figure["low"] - truth, truth - figure["high"], 0.0), 0.0)
+        _coverage(result, source, target, policies, rates, repeats, resamples)
+
+
+def _coverage(result: Result, source: str, target: str, policies: dict[str, Any], rates: Any, repeats: int, resamples: int) -> None:
+    """Repeated logs of 10,000 impressions: how often is the true value inside?"""
+    # Every action needs a chance under the logging policy: a rare one is given half an impression.
+    logging = policies[source] if source == "random" else _smoothed(policies[source])
+    truth = float((policies[target] * rates).sum(axis=1).mean())
+    inside: dict[str, list[bool]] = {}
+    for repeat in track(range(repeats), f"Off-policy coverage {source} → {target}", unit="logs"):
+        rng = np.random.default_rng([repeat, 7])
+        place = rng.integers(PLACES, size=10_000)
+        item = np.minimum((logging.cumsum(axis=1)[place] < rng.random((10_000, 1))).sum(axis=1), ITEMS - 1)
+        click = (rng.random(10_000) < rates[place, item]).astype(float)
+        for name, figure in _estimates(place, item, click, logging[place, item], policies[target], resamples=resamples, seed=repeat).items():
+            inside.setdefault(name, []).append(figure["low"] <= truth <= figure["high"])
+        terms = ips_terms(Logged(click, logging[place, item], policies[target][place, item]))
+        draws = np.concatenate([weights @ terms / len(terms) for weights in resample_weights(len(terms), resamples, repeat)])
+        low, high = np.quantile(draws, [0.025, 0.975])
+        inside.setdefault("ips, percentile (not used)", []).append(bool(low <= truth <= high))
+    for name, hits in inside.items():
+        share = float(np.mean(hits))
+        result.rows.append({"part": f"{source} → {target}", "what": f"{name}, coverage of {repeats} drawn logs", "value": share, "truth": 0.95})
+        if "percentile" not in name:
+            slack = 1.96 * math.sqrt(0.95 * 0.05 / repeats) + 0.01
+            result.at_most(f"{source} → {target}, {name}: distance of the coverage from 95 %", abs(share - 0.95), slack)
+
+
+def _estimates(place: Any, item: Any, click: Any, propensity: Any, target: Any, *, resamples: int, seed: int) -> dict[str, Any]:
+    log = Logged(click, propensity, target[place, item])
+    model = cross_fitted_rates(item, click, ITEMS, seed=seed)
+    baseline = (target[place] * model).sum(axis=1)
+    every = {"ips": ips_terms(log), "snips": snips_terms(log), "dr": dr_terms(log, model[np.arange(len(item)), item], baseline)}
+    return {name: value_interval(terms, resamples=resamples, seed=seed) for name, terms in every.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    frame = pl.read_parquet(path, columns=["item_id", "position", "click", "propensity_score"])
+    return {
+        "item": frame["item_id"].to_numpy().astype(int),
+        "place": frame["position"].to_numpy().astype(int) - 1,
+        "click": frame["click"].to_numpy().astype(float),
+        "propensity": frame["propensity_score"].to_numpy(),
+    }
+
+
+def _counts(log: dict[str, Any], weights: Any = None) -> Any:
+    return np.bincount(log["place"] * ITEMS + log["item"], weights=weights, minlength=PLACES * ITEMS).reshape(PLACES, ITEMS).astype(float)
+
+
+def _frequencies(log: dict[str, Any]) -> Any:
+    """The learning policy changes over the week; what its log stands for is the mean of it, how often it took each action."""
+    counts = _counts(log)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _smoothed(policy: Any) -> Any:
+    raised = policy + 0.5 / 3300
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def _click_rates(logs: dict[str, dict[str, Any]]) -> Any:
+    """Click rate of every item in every place, shrunk to the item's and then to the overall rate, from both logs."""
+    shown = sum(_counts(log) for log in logs.values())
+    clicked = sum(_counts(log, log["click"]) for log in logs.values())
+    item = (clicked.sum(axis=0) + 50 * clicked.sum() / shown.sum()) / (shown.sum(axis=0) + 50)
+    return (clicked + 30 * item) / (shown + 30)
+
+
+if __name__ == "__main__":
+    run(measure)
