@@ -8,15 +8,16 @@ import torch
 from tests.language.prefix_models import FAMILIES, VOCABULARY, family
 
 from taiji.errors import TaijiError
-from taiji.language.prefix_decode import SharedDecoder
+from taiji.language.prefix_decode import PaddedDecoder, SharedDecoder, open_decoder
 
 
+@pytest.mark.parametrize("kind", [SharedDecoder, PaddedDecoder])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_logits_of_every_step(name):
+def test_logits_of_every_step(name, kind):
     model, rng = family(name), np.random.default_rng(0)
     prompts = [rng.integers(0, VOCABULARY, n).tolist() for n in (20, 33, 5)]
     prompts = [prompts[0], prompts[1], prompts[0], prompts[1][:30] + prompts[2]]  # equal ones, and a common beginning
-    decoder = SharedDecoder(model, prompts, [2, 1, 3, 2], 12)
+    decoder = kind(model, prompts, [2, 1, 3, 2], 12)
     texts = [list(prompts[p]) for p in decoder.prompt_of]
     running = list(range(8))
     for step in range(10):
@@ -34,11 +35,17 @@ def test_logits_of_every_step(name):
         decoder.step(tokens)
 
 
-def test_limits():
+@pytest.mark.parametrize("kind", [SharedDecoder, PaddedDecoder])
+def test_limits(kind):
     model = family("llama")
-    decoder = SharedDecoder(model, [[1, 2, 3]], 1, 1)
+    decoder = kind(model, [[1, 2, 3]], 1, 1)
     decoder.step([4])
     with pytest.raises(TaijiError, match="full"):
         decoder.step([4])
     with pytest.raises(TaijiError, match="nothing to decode"):
-        SharedDecoder(model, [[1, 2, 3]], 0, 1)
+        kind(model, [[1, 2, 3]], 0, 1)
+
+
+def test_the_model_decides_which():
+    assert isinstance(open_decoder(family("llama"), [[1, 2]], 1, 1), SharedDecoder)
+    assert isinstance(open_decoder(family("mistral", sliding_window=4), [[1, 2]], 1, 1), PaddedDecoder)

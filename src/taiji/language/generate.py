@@ -1,9 +1,9 @@
 """Sample completions in batches, reproducibly.
 
-Prompts are sorted by length, batched with left padding, read once, and their cache is repeated for the n samples; rows that
-have ended leave the batch. Each row draws from its own random stream, derived from the seed, the prompt's text
+Prompts are sorted by length and batched; each is read once for its n samples (`prefix_decode`), and rows that have ended leave
+the batch. Each row draws from its own random stream, derived from the seed, the prompt's text
 and the sample's number, so the text of a prompt depends neither on the other prompts of the call nor on their order (up
-to float rounding, which differs with the padding).
+to float rounding).
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def generate(
     Raises:
         TaijiError: a prompt with its completion does not fit the model's context.
     """
+    from taiji.language.prefix_lora import merged_adapters
+
     settings = settings or GenerationSettings()
     encoded = [lm.tokenizer(p, add_special_tokens=False).input_ids for p in prompts]
     _check_context(lm, encoded, settings.max_new_tokens)
@@ -59,7 +61,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
     size = max(1, settings.batch_size // n)
     texts: list[list[str]] = [[] for _ in prompts]
-    with progress(description, len(prompts) * n, "texts") as update:
+    with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             rows = _decode_batch(lm, [encoded[i] for i in batch], [streams[i] for i in batch], n, settings)
@@ -100,30 +102,18 @@ def _decode_batch(
 ) -> list[list[str]]:
     """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
     import torch
-    from transformers import DynamicCache
 
-    device, width = lm.device, max(map(len, encoded))
-    ids = torch.full((len(encoded), width), lm.tokenizer.pad_token_id)
-    mask = torch.zeros((len(encoded), width), dtype=torch.long)
-    for row, tokens in enumerate(encoded):
-        ids[row, width - len(tokens) :] = torch.tensor(tokens)
-        mask[row, width - len(tokens) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
+    from taiji.language.prefix_decode import open_decoder
+
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
     running = list(range(len(random)))
     done: set[int] = set()
     with torch.inference_mode():
-        cache = DynamicCache(config=lm.model.config)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = lm.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
-        logits = output.logits[:, -1].repeat_interleave(n, 0)
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-            mask = mask.repeat_interleave(n, 0)
+        decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
         for step in range(settings.max_new_tokens):
-            chosen = _choose(logits, [written[r] for r in running], [random[r] for r in running], settings)
+            chosen = _choose(decoder.logits, [written[r] for r in running], [random[r] for r in running], settings)
             for row, token in zip(running, chosen):
                 if row in done:  # carried along until the batch is next compacted
                     continue
@@ -137,18 +127,9 @@ def _decode_batch(
             if not going or step == settings.max_new_tokens - 1:
                 break
             if len(going) < COMPACT_BELOW * len(running):
-                keep = torch.tensor(going, device=device)
-                cache.batch_select_indices(keep)
-                mask, chosen, running = mask[keep], [chosen[p] for p in going], [running[p] for p in going]
-            mask = torch.cat([mask, mask.new_ones(len(running), 1)], 1)
-            output = lm.model(
-                input_ids=torch.tensor(chosen, device=device)[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                logits_to_keep=1,
-            )
-            logits = output.logits[:, -1]
+                decoder.select(going)
+                chosen, running = [chosen[p] for p in going], [running[p] for p in going]
+            decoder.step(chosen)
     texts = [_cut(lm.tokenizer.decode(tokens, skip_special_tokens=True), settings.stop) for tokens in written]
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 

@@ -3,6 +3,8 @@
 The prompts are read in one packed pass (no padding). Then each step runs one token per row through the model; its
 attention joins two pieces: all rows of a prompt against that prompt's keys in one matrix product, and each row against
 its own continuation, kept in a buffer of fixed size. Nothing is copied per row, and rows leave when they end.
+
+`open_decoder` gives the same interface for models that the engine does not serve.
 """
 
 from __future__ import annotations
@@ -20,17 +22,28 @@ from taiji.language.prefix_tree import PackedTree
 
 
 class _Prompts:
-    """Keys and values of the packed prompts, as the layers compute them."""
+    """Keys and values of the packed prompts as the layers compute them, (prompts, Hk, longest, d) each."""
 
-    def __init__(self, paths: list[torch.Tensor]) -> None:
-        self.paths = paths
-        self.keys: dict[int, list[torch.Tensor]] = {}
-        self.values: dict[int, list[torch.Tensor]] = {}
+    def __init__(self, paths: Sequence[np.ndarray], device: Any) -> None:
+        longest = max(map(len, paths))
+        self._rows = torch.from_numpy(np.stack([np.pad(path, (0, longest - len(path))) for path in paths])).to(device)
+        self.keys: dict[int, torch.Tensor] = {}
+        self.values: dict[int, torch.Tensor] = {}
+        ends = torch.tensor([len(path) for path in paths], device=device)
+        beyond = torch.arange(longest, device=device)[None, :] >= ends[:, None]
+        self.bias = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, -torch.inf)[:, None, None, :]
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store a layer's (1, Hk, T, d) as one contiguous (Hk, P, d) per prompt."""
-        self.keys[layer] = [key[0, :, path].contiguous() for path in self.paths]
-        self.values[layer] = [value[0, :, path].contiguous() for path in self.paths]
+        """Store a layer's packed (1, Hk, T, d)."""
+        self.keys[layer] = key[0][:, self._rows].transpose(0, 1).contiguous()
+        self.values[layer] = value[0][:, self._rows].transpose(0, 1).contiguous()
+
+    def select(self, kept: torch.Tensor) -> None:
+        """Go on with these prompts only."""
+        self.bias = self.bias[kept]
+        for held in (self.keys, self.values):
+            for layer, tensor in held.items():
+                held[layer] = tensor[kept]
 
 
 class SharedDecoder:
@@ -50,21 +63,18 @@ class SharedDecoder:
             copies: rows of each prompt.
             max_new: longest continuation, in tokens.
         """
-        counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
-        if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
-            raise TaijiError("There is nothing to decode.", expected="at least one row per prompt and one new token", found=f"rows {counts[:8]}, {max_new} tokens")
-        self._model, self._bare, self._head = model, bare_model(model), head_of(bare_model(model))
+        counts = _counts(prompts, copies, max_new)
+        self._bare = bare_model(model)
+        self._head = head_of(self._bare)
         unique: dict[tuple[int, ...], int] = {}
         numbers = [unique.setdefault(tuple(p), len(unique)) for p in prompts]
         tree = PackedTree(list(unique))
-        self._prompts = _Prompts([torch.from_numpy(path).to(self._bare.device) for path in tree.paths])
+        self._prompts = _Prompts(tree.paths, self._bare.device)
         with torch.no_grad():
             states = packed_hidden(model, tree, self._prompts)
             last = self._head.logits(states[[int(path[-1]) for path in tree.paths]])
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
-        # Rows of equal prompts must be neighbours for the product with the shared keys, whatever the caller's order.
         self._source = np.repeat(np.asarray(numbers), counts)
-        self._order = np.argsort(self._source, kind="stable")
         self.logits = last[torch.from_numpy(self._source).to(last.device)]
         self._lengths = np.asarray([len(p) for p in unique])
         self._max_new, self._step = max_new, 0
@@ -72,23 +82,30 @@ class SharedDecoder:
         self._group()
 
     def _group(self) -> None:
-        """Row ranges (in the inner order) of each prompt, and the way between the inner and the caller's order."""
-        inner = self._source[self._order]
-        edges = np.flatnonzero(np.diff(inner)) + 1
-        starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(inner)]
-        self._groups = [(int(inner[a]), a, b) for a, b in zip(starts, stops)]
+        """Arrange the rows as (prompts, most rows of a prompt); `_slots` and `_flat` lead there and back, None when trivial."""
+        kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
+        if len(kept) < len(self._lengths):  # a prompt without rows is dropped
+            self._prompts.select(torch.from_numpy(kept).to(self._bare.device))
+            self._lengths, self._source = self._lengths[kept], groups
+        width = int(counts.max())
+        order = np.argsort(groups, kind="stable")
+        within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        slots = np.zeros(len(counts) * width, np.int64)
+        flat = np.empty(len(order), np.int64)
+        flat[order] = groups[order] * width + within
+        slots[flat] = np.arange(len(order))
+        trivial = len(slots) == len(flat) and bool((flat == np.arange(len(flat))).all())
         device = self._bare.device
-        in_order = bool((self._order[1:] > self._order[:-1]).all())
-        self._inward = None if in_order else torch.from_numpy(self._order).to(device)
-        self._outward = None if in_order else torch.from_numpy(np.argsort(self._order)).to(device)
-        self._positions = torch.from_numpy(self._lengths[inner]).to(device)
+        self._slots: torch.Tensor | None = None if trivial else torch.from_numpy(slots).to(device)
+        self._flat: torch.Tensor | None = None if trivial else torch.from_numpy(flat).to(device)
+        self._positions = torch.from_numpy(self._lengths[self._source]).to(device)
+        self._even = bool((self._lengths == self._lengths.max()).all()) and self._prompts.bias.shape[-1] == int(self._lengths.max())
 
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
         if self._step >= self._max_new:
             raise TaijiError("The rows are full.", expected=f"at most {self._max_new} new tokens")
         ids = torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device)
-        ids = ids if self._inward is None else ids[self._inward]
         with torch.no_grad():
             out = self._bare.base_model(
                 input_ids=ids[:, None],
@@ -97,44 +114,108 @@ class SharedDecoder:
                 use_cache=False,
                 taiji_decoding=self,
             )
-            logits = self._head.logits(out.last_hidden_state[:, -1])
+            self.logits = self._head.logits(out.last_hidden_state[:, -1])
         self._step += 1
-        self.logits = logits if self._outward is None else logits[self._outward]
         return self.logits
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these of the running rows only (ascending)."""
         kept = np.asarray(rows)
-        place = np.argsort(self._order)[kept]  # inner places of the kept rows
-        inner = np.sort(place)
-        index = torch.from_numpy(inner).to(self._bare.device)
+        index = torch.from_numpy(kept).to(self._bare.device)
         self._tails = {layer: (k[index], v[index]) for layer, (k, v) in self._tails.items()}
-        self.logits = self.logits[torch.from_numpy(kept).to(self.logits.device)]
+        self.logits = self.logits[index]
         self.prompt_of, self._source = self.prompt_of[kept], self._source[kept]
-        self._order = np.argsort(place)
         self._group()
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """Attention of the newest token of each row: (R, H, 1, d) -> (R, 1, Hq, d). Called by the model's layers."""
         rows, heads, _, size = query.shape
         kv = key.shape[1]
-        scale = size**-0.5 if scale is None else scale
         if layer not in self._tails:
-            self._tails[layer] = tuple(t.new_empty(rows, kv, self._max_new, t.shape[3]) for t in (key, value))  # type: ignore[assignment]
+            self._tails[layer] = (key.new_empty(rows, kv, self._max_new, size), value.new_empty(rows, kv, self._max_new, value.shape[3]))
         keys, values = self._tails[layer]
-        now = self._step + 1
         keys[:, :, self._step], values[:, :, self._step] = key[:, :, 0], value[:, :, 0]
-        keys, values = keys[:, :, :now].flatten(0, 1), values[:, :, :now].flatten(0, 1)
-        each = query.view(rows, kv, heads // kv, size) * scale
-        own = torch.bmm(each.flatten(0, 1), keys.transpose(1, 2)).view(rows, kv, heads // kv, now)
-        out = query.new_empty(rows, kv, heads // kv, value.shape[3])
-        for prompt, start, stop in self._groups:
-            k, v = self._prompts.keys[layer][prompt], self._prompts.values[layer][prompt]
-            mine = each[start:stop].transpose(0, 1).flatten(1, 2)  # (Hk, rows * group, d)
-            scores = torch.cat([torch.bmm(mine, k.transpose(1, 2)), own[start:stop].transpose(0, 1).flatten(1, 2)], 2)
-            weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
-            seen = torch.bmm(weights[:, :, : k.shape[1]], v).unflatten(1, (stop - start, -1)).transpose(0, 1)
-            tail = weights[:, :, k.shape[1] :].unflatten(1, (stop - start, -1)).transpose(0, 1).flatten(0, 1)
-            mixed = torch.bmm(tail, values[start * kv : stop * kv])
-            torch.add(seen, mixed.view(stop - start, kv, heads // kv, -1), out=out[start:stop])
-        return out.view(rows, 1, heads, -1)
+        keys, values = keys[:, :, : self._step + 1].flatten(0, 1), values[:, :, : self._step + 1].flatten(0, 1)
+        common, contents = self._prompts.keys[layer], self._prompts.values[layer]
+        each = query.view(rows, kv, heads // kv, size) * (size**-0.5 if scale is None else scale)
+        own = torch.bmm(each.flatten(0, 1), keys.transpose(1, 2)).unflatten(0, (rows, kv))
+        scores = torch.bmm(self._together(each), common.flatten(0, 1).transpose(1, 2))
+        if not self._even:
+            scores = (scores.unflatten(0, (-1, kv)) + self._prompts.bias.to(scores.dtype)).flatten(0, 1)
+        weights = torch.softmax(torch.cat([scores, self._together(own)], 2), -1, dtype=torch.float32).to(query.dtype)
+        width = common.shape[2]
+        seen = self._apart(torch.bmm(weights[:, :, :width], contents.flatten(0, 1)), kv)
+        mixed = torch.bmm(self._apart(weights[:, :, width:], kv).flatten(0, 1), values)
+        return (seen + mixed.view(seen.shape)).reshape(rows, 1, heads, -1)
+
+    def _together(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, Hk, group, x) -> (prompts * Hk, rows of a prompt * group, x)."""
+        rows = rows if self._slots is None else rows[self._slots]
+        return rows.unflatten(0, (len(self._lengths), -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _apart(self, rows: torch.Tensor, kv: int) -> torch.Tensor:
+        """The way back: (prompts * Hk, rows of a prompt * group, x) -> (R, Hk, group, x)."""
+        count = len(self._positions) if self._slots is None else len(self._slots)
+        wide = rows.unflatten(0, (-1, kv)).unflatten(2, (count // len(self._lengths), -1)).transpose(1, 2).flatten(0, 1)
+        return wide if self._flat is None else wide[self._flat]
+
+
+class PaddedDecoder:
+    """The same interface by the model's own cache, for models that do not share: left padding, the cache repeated per row."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:
+        """As :class:`SharedDecoder`."""
+        from transformers import DynamicCache
+
+        counts = _counts(prompts, copies, max_new)
+        self._model, self._left = model, max_new
+        device, width = model.device, max(map(len, prompts))
+        ids, mask = (torch.zeros((len(prompts), width), dtype=torch.long) for _ in range(2))
+        for row, tokens in enumerate(prompts):
+            ids[row, width - len(tokens) :], mask[row, width - len(tokens) :] = torch.tensor(tokens), 1
+        ids, mask = ids.to(device), mask.to(device)
+        self._cache = DynamicCache(config=model.config)
+        with torch.no_grad():
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, logits_to_keep=1)
+        self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
+        index = torch.from_numpy(self.prompt_of).to(device)
+        self._cache.batch_select_indices(index)
+        self._mask, self.logits = mask[index], output.logits[index, -1].float()
+
+    def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """As :meth:`SharedDecoder.step`."""
+        if self._left < 1:
+            raise TaijiError("The rows are full.", expected="no more steps than new tokens asked for")
+        self._left -= 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
+        with torch.no_grad():
+            output = self._model(
+                input_ids=torch.as_tensor(tokens, dtype=torch.long, device=self._mask.device)[:, None],
+                attention_mask=self._mask,
+                position_ids=self._mask.sum(1, keepdim=True) - 1,
+                past_key_values=self._cache,
+                logits_to_keep=1,
+            )
+        self.logits = output.logits[:, -1].float()
+        return self.logits
+
+    def select(self, rows: Sequence[int]) -> None:
+        """As :meth:`SharedDecoder.select`."""
+        index = torch.as_tensor(rows, device=self._mask.device)
+        self._cache.batch_select_indices(index)
+        self._mask, self.logits, self.prompt_of = self._mask[index], self.logits[index], self.prompt_of[np.asarray(rows)]
+
+
+def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> SharedDecoder | PaddedDecoder:
+    """A decoder for the model: shared where that is right."""
+    from taiji.language.prefix_support import supports_sharing
+
+    return (SharedDecoder if supports_sharing(model)[0] else PaddedDecoder)(model, prompts, copies, max_new)
+
+
+def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
+    counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
+    if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
+        raise TaijiError("There is nothing to decode.", expected="at least one row per prompt and one new token", found=f"rows {counts[:8]}, {max_new} tokens")
+    return counts

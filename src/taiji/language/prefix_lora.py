@@ -7,6 +7,7 @@ backward pass accumulates likewise; PEFT's own makes and keeps four more tensors
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -17,10 +18,10 @@ import torch
 
 def _lora_layers(model: Any) -> list[Any]:
     """PEFT's LoRA layers around plain linear ones."""
-    try:
-        from peft.tuners.lora.layer import Linear
-    except ImportError:
+    if "peft" not in sys.modules:  # then nothing can have made such a layer, and the import takes a second
         return []
+    from peft.tuners.lora.layer import Linear
+
     return [m for m in model.modules() if isinstance(m, Linear) and type(m.base_layer) is torch.nn.Linear]
 
 
