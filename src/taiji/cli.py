@@ -41,6 +41,7 @@ def _open(
 ) -> Run:
     from taiji import progress
     from taiji.config import load_config
+    from taiji.language.models import check_language_model
     from taiji.pipeline.engine import Run
     from taiji.pipeline.stages import STAGES
 
@@ -54,6 +55,7 @@ def _open(
         raise TaijiError(
             "A run of that name exists.", where=str(folder), fix="add --resume to go on with it (finished stages are kept), or choose another --name"
         )
+    check_language_model(settings.language.model)  # now, not after the first hour
     return Run(folder, settings, STAGES, say=(lambda text: None) if quiet else _say)
 
 

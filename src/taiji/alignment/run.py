@@ -30,7 +30,7 @@ LOG = "metrics.jsonl"
 def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, folder: str | Path, seed: int, *, scratch: str | Path | None = None) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
-    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, in ``lm``'s type) and ``folder/metrics.jsonl``,
+    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32) and ``folder/metrics.jsonl``,
     one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
     ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``. On a CPU the same call gives the same bytes, also
     when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
@@ -51,6 +51,7 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
     Raises:
         TaijiError: too few prompts for a step, or sizes that do not divide.
     """
+    from taiji.language.adapters import merge_adapters
     from taiji.language.models import save_model
 
     _check(examples, rewards, settings)
@@ -61,11 +62,11 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
         trainer, lines = _trained(lm, examples, rewards, settings, work, seed)
         model = trainer.accelerator.unwrap_model(trainer.model)
         if settings.lora_rank:
-            model = model.merge_and_unload()
+            model = merge_adapters(lm, model)
         model.config.use_cache = True
         model.generation_config = copy.deepcopy(lm.model.generation_config)
         model.config._name_or_path = ""
-        save_model(model.to(lm.dtype), lm.tokenizer, Path(folder) / "model")
+        save_model(model, lm.tokenizer, Path(folder) / "model")
         write_text(Path(folder) / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
         shutil.rmtree(work / "checkpoints", ignore_errors=True)
     finally:
@@ -154,12 +155,11 @@ def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    model, tokenizer = copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer)
+    model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
     adapters = None
     if settings.lora_rank:
         adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     else:
-        model = model.float()
         if settings.beta:
             model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
     data = Dataset.from_dict({"prompt": examples["prompt"].to_list(), "example": examples["example"].to_list()})

@@ -31,11 +31,13 @@ class LanguageModel:
         model: the transformers model.
         tokenizer: its fast tokenizer.
         name: what the user called it.
+        source: the folder or hub name its weights were read from; None for a model made in memory.
     """
 
     model: Any
     tokenizer: Any
     name: str
+    source: str | None = None
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -73,6 +75,20 @@ class LanguageModel:
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids.update(configured if isinstance(configured, list) else [configured])
         return sorted(i for i in ids if i is not None)
+
+    def master(self) -> Any:
+        """A copy of the model with float32 weights, for training results to be added to and saved from.
+
+        The difference that an adapter or a small step makes is below what a bfloat16 weight can take up: added to one, most of
+        it would be rounded away. Weights held in less than float32 are therefore read again from their source.
+        """
+        import copy
+
+        import torch
+
+        if self.dtype == torch.float32 or self.source is None:
+            return copy.deepcopy(self.model).float()
+        return _read(self.source, torch.float32)[0].to(self.device)
 
     def save(self, folder: str | Path) -> Path:
         """Write a plain `save_pretrained` folder, atomically, and return it."""
@@ -146,17 +162,30 @@ def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", dev
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if bfloat16_pays(device) else "float32"
+    check_language_model(name)
     if name == "default":
         source = str(_converted(default_gguf()))
     elif str(name).endswith(".gguf"):
-        if not Path(name).is_file():
-            raise TaijiError("There is no such GGUF file.", where=str(name), fix="check the path")
         source = str(_converted(Path(name)))
     else:
         source = str(name)
-        _check_folder(source)
     model, tokenizer = _read(source, getattr(torch, dtype))
-    return LanguageModel(model.to(device), tokenizer, str(name))
+    return LanguageModel(model.to(device), tokenizer, str(name), source)
+
+
+def check_language_model(name: str | Path) -> None:
+    """Refuse, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
+
+    Raises:
+        TaijiError: the default's package, the file or the folder is missing, or the folder holds no model.
+    """
+    if name == "default":
+        default_gguf()
+    elif str(name).endswith(".gguf"):
+        if not Path(name).is_file():
+            raise TaijiError("There is no such GGUF file.", where=str(name), fix="check the path")
+    else:
+        _check_folder(str(name))
 
 
 def _check_folder(source: str) -> None:

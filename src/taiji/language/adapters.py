@@ -1,0 +1,32 @@
+"""Merge trained LoRA adapters into float32 weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+
+def merge_adapters(lm: LanguageModel, trained: Any) -> Any:
+    """Add what adapters learnt to the float32 weights of the model they were trained on.
+
+    PEFT's own merge adds in the weights' type, and in bfloat16 the sum rounds most of a small update away.
+
+    Args:
+        lm: the model that was adapted; left as it was.
+        trained: the PEFT model around a copy of it, with LoRA adapters on linear layers.
+
+    Returns:
+        a plain model in float32, in evaluation mode.
+    """
+    import torch
+
+    master = lm.master()
+    with torch.no_grad():
+        for name, module in trained.get_base_model().named_modules():
+            if not hasattr(module, "get_delta_weight"):
+                continue
+            for adapter in module.active_adapters:
+                master.get_submodule(name).weight += module.get_delta_weight(adapter).float()
+    return master.eval()

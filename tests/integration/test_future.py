@@ -1,0 +1,101 @@
+"""Nothing at or after an `as_of` is read: events planted there change no prompt, no reward, no feature and no score."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taiji.alignment import build_environment
+from taiji.alignment.settings import EnvironmentSettings
+from taiji.data import Dataset, ExampleSettings, Tables, exposures, load_source, make_examples, time_split
+from taiji.evaluation.floors import floors
+from taiji.features.history_mean import history_mean
+from taiji.features.quantizer import ProductQuantizer
+from taiji.features.table import build_table
+from taiji.language.embed import load_embedder
+from taiji.language.tiny import tiny_tokenizer
+from taiji.pipeline.feature import refresh_moments
+from taiji.ranking import Ranker, train_ranker
+from taiji.ranking.settings import RankerSettings
+from taiji.reasoning.prompts import item_lines, student_prompts
+from taiji.reasoning.settings import PromptSettings
+
+CUT = 0.8
+"""Share of the log's time after which events are planted."""
+
+
+class World:
+    """The small shop, and everything the loop makes from it before the cut."""
+
+    def __init__(self, tables: Tables, dataset: Dataset) -> None:
+        self.tables, self.dataset = tables, dataset
+        self.split = time_split(dataset, (0.3, 0.25, 0.25, 0.2))
+        self.cut = self.split.interval("test")[0]
+        self.embedder = load_embedder("wordllama")
+        self.vectors = self.embedder.encode(item_lines(dataset))
+        self.tokenizer = tiny_tokenizer()
+        self.settings = RankerSettings(epochs=1, history=10, hidden=(8,))
+        self.ranker = train_ranker(dataset, exposures(dataset, self.split, "reward"), self.settings)
+        self.examples = make_examples(dataset, self.split, "llm", ExampleSettings(min_history=3), 0)
+        self.made = self.make(dataset)
+
+    def make(self, dataset: Dataset) -> dict[str, object]:
+        """Everything before the cut, from a dataset that may know more."""
+        split, rows = self.split, refresh_moments(dataset, self.split, 3, 2).filter(pl.col("as_of") <= self.cut)
+        users, times = rows["user"].to_numpy(), rows["as_of"].to_numpy()
+        mean = history_mean(dataset, users, times, self.vectors, 20)
+        quantizer = ProductQuantizer.fit(mean, seed=0)
+        ranker = self.ranker if dataset is self.dataset else self._bound(dataset)
+        environment = build_environment(dataset, split, self.examples, ranker, self.embedder, EnvironmentSettings(random_candidates=5), 0)
+        judged = exposures(dataset, split, "ranker")
+        return {
+            "examples": make_examples(dataset, split, "llm", ExampleSettings(min_history=3), 0),
+            "prompts": student_prompts(dataset, self.examples, PromptSettings(token_budget=1500), self.tokenizer),
+            "environment": environment.rows,
+            "features": build_table(dataset, rows, mean, quantizer),
+            "exposures": judged.drop("event"),
+            "scores": ranker.predict(judged).drop("event"),
+            "retrained": train_ranker(dataset, exposures(dataset, split, "reward"), self.settings).predict(judged).drop("event"),
+            "floors": str(floors(dataset, self.examples)),
+        }
+
+    def _bound(self, dataset: Dataset) -> Ranker:
+        ranker = Ranker.new(dataset, self.ranker.encoder, self.settings)
+        ranker.model.load_state_dict(self.ranker.model.state_dict())
+        ranker.calibration = self.ranker.calibration
+        return ranker
+
+
+@pytest.fixture(scope="module")
+def world(shop) -> World:
+    tables = load_source(str(shop))
+    return World(tables, Dataset.from_tables(tables))
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10_000), number=st.integers(1, 400), offset=st.sampled_from([0, 1, 10**9]))
+def test_planted_future_events_change_no_artefact(world, seed, number, offset):
+    rng = np.random.default_rng(seed)
+    ids = world.dataset.users["user_id"].to_list(), world.dataset.items["item_id"].to_list()
+    times = world.cut + offset + rng.integers(0, 10**12, number)
+    planted = pl.DataFrame(
+        {
+            "user_id": rng.choice(ids[0], number),
+            "item_id": rng.choice(ids[1], number),
+            "timestamp": pl.Series(times).cast(pl.Datetime("us")),
+            "exposed": rng.random(number) < 0.8,
+            "click": 1,
+            "conversion": 1,
+            "matured_at": pl.Series(times).cast(pl.Datetime("us")),
+            "price": rng.uniform(1, 100, number),
+        }
+    ).cast({name: kind for name, kind in world.tables.events.schema.items()})
+    more = pl.concat([world.tables.events, planted.select(world.tables.events.columns)])
+    tables = Tables(world.tables.items, world.tables.users, more, world.tables.name, world.tables.domain)
+    made = world.make(Dataset.from_tables(tables))
+    for name, before in world.made.items():
+        same = before.equals(made[name]) if isinstance(before, pl.DataFrame) else before == made[name]
+        assert same, f"{name} read the future"
