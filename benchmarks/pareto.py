@@ -21,6 +21,12 @@ FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 LANGUAGE_RULES = ("popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random")
 SWEEP = np.linspace(0, 1, 11)
+POPO_VARIANTS = {
+    "popo directional": {"gram_estimator": "directional"},
+    "popo same-batch": {"gram_estimator": "same-batch"},
+    "popo linear": {"aggregation": "linear"},
+    "popo linear, mean-only": {"aggregation": "linear", "scale_rewards": "none"},
+}
 
 
 def interval(values: np.ndarray | list[float]) -> dict[str, float]:
@@ -35,8 +41,8 @@ def measure(quick: bool) -> Result:
     result = Result()
     seeds = range(1) if quick else range(5)
     quadratics(result)
-    charts = bandits(result, seeds, 3_000 if quick else 20_000)
-    kl_free(result, seeds, 3_000 if quick else 20_000)
+    charts = bandits(result, seeds, 2_000 if quick else 20_000)
+    kl_free(result, seeds, 2_000 if quick else 20_000)
     charts += noise(result, seeds, 300 if quick else 800, 500 if quick else 4_000)
     if not quick:
         figures.save(FIGURES / "pareto-weights.svg", charts)
@@ -95,12 +101,12 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
                 name = f"{scale}x {where} {label}"
                 result.rows.append({"environment": "bandit", "rule": f"popo {label}", "setting": f"scale {scale}, KL {where}", "TV to equal": float(np.mean(found[f"tv {name}"])), "min w at half": float(np.mean(found[f"half {name}"])), "min w": float(np.mean(found[f"end {name}"]))})
     result.at_most("bandit: total variation to the Gibbs policy of equal weights, worst seed", max(found["tv 1x in raw"]), 1e-3)
-    result.at_most("bandit 3x, KL inside: total variation, worst seed", max(found["tv 3x in raw"]), 1e-3 if steps >= 20_000 else 1e-2)
+    result.at_most("bandit 3x, KL inside: total variation, worst seed", max(found["tv 3x in raw"]), 1e-3 if steps >= 20_000 else 3e-2)
     result.at_most("bandit 10x, KL inside, raw: smaller weight half-way (slow)", float(np.median(found["half 10x in raw"])), 0.05)
     result.at_least("bandit 10x, KL inside, floor 0.1: smaller weight at the end (cured)", float(np.median(found["end 10x in floor"])), 0.25)
     result.at_most("bandit 3x, KL outside, raw: smaller weight (collapse)", max(found["end 3x out raw"]), 0.02)
     steering(result, seeds, steps, beta)
-    peers(result, seeds, min(steps, 4_000), beta)
+    peers(result, seeds, min(steps // 4, 4_000), beta)
     return charts
 
 
@@ -215,6 +221,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES
     sweep = {w: [language.run(s, steps, weighting="fixed", reward_weights=[w, 1 - w]) for s in seeds] for w in sweep_weights}
     runs = {name: [language.run(s, steps, weighting=name) for s in seeds] for name in rules}
+    variants = {} if quick else {name: [language.run(s, steps, weighting="popo", **options) for s in seeds] for name, options in POPO_VARIANTS.items()}
     steered = {} if quick else {p: [language.run(s, steps, weighting="popo", preference=[max(p, 0.02), max(1 - p, 0.02)]) for s in seeds] for p in SWEEP}
     fronts = [np.array([sweep[w][s].final() for w in sweep_weights]) for s in seeds]
     volume = np.array([language.hypervolume(front) for front in fronts])
@@ -222,7 +229,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
     best_fixed = max(sweep_weights, key=lambda w: np.mean([r.gain().min() for r in sweep[w]]))
     baseline = np.array([r.gain().min() for r in sweep[worst_fixed]])
     equal = np.mean([r.seconds for r in sweep[0.5]])
-    for name, found in [*((f"fixed {w:.1f}", sweep[w]) for w in sweep_weights), *runs.items()]:
+    for name, found in [*((f"fixed {w:.1f}", sweep[w]) for w in sweep_weights), *runs.items(), *variants.items()]:
         gains = np.array([r.gain().min() for r in found])
         result.rows.append(
             {
