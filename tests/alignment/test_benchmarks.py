@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks.environments.figures import Chart, save
 from benchmarks.environments.language import distance_to_front, hypervolume
 

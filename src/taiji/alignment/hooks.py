@@ -23,8 +23,8 @@ MENTIONS = {
 }
 
 
-def check_hooks(base: type, instance: Any) -> None:
-    """Raise a :class:`TaijiError` that names what moved, if ``base`` (TRL's trainer) or its instance lacks a hook."""
+def check_hooks(base: type, instance: Any = None) -> None:
+    """Raise a :class:`TaijiError` that names what moved, if ``base`` (TRL's trainer) or, once it is made, its instance lacks a hook."""
     import trl
 
     moved = []
@@ -36,7 +36,7 @@ def check_hooks(base: type, instance: Any) -> None:
         method = getattr(base, name, None)
         source = inspect.getsource(inspect.unwrap(method)) if method else ""
         moved += [f"{name} without `{text}`" for text in texts if text not in source]
-    moved += [f"self.{name}" for name in ATTRIBUTES if not hasattr(instance, name)]
+    moved += [f"self.{name}" for name in ATTRIBUTES if instance is not None and not hasattr(instance, name)]
     if moved:
         raise TaijiError(
             "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",

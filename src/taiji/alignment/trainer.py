@@ -68,6 +68,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         self._window: Window | None = None
         self._signal = True
         self._last_reading: dict[str, Any] = {}
+        check_hooks(GRPOTrainer)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **keywords)
         check_hooks(GRPOTrainer, self)
         if args.source == "gradients":
