@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from taiji import __version__
 from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
+    from taiji.config import Config
     from taiji.pipeline.engine import Run
 
 app = typer.Typer(
@@ -33,6 +35,8 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run (default: the configuration's or preset's).")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
+JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]
 
 
@@ -125,6 +129,80 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def audit(run: RunFolder, json_path: JsonPath = None) -> None:
+    """Audit a run's rationales for leaked answers: guards, decoys, controls, and the worst examples to read."""
+    from taiji.artifacts import write_json
+    from taiji.pipeline.review import audit_of, print_audit
+
+    found = audit_of(run, _config_of(run))
+    write_json(json_path or run / "audit.json", found)
+    print_audit(found)
+
+
+@app.command()
+def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotated[int, typer.Option("--seed")] = 0, json_path: JsonPath = None) -> None:
+    """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
+    from taiji.artifacts import write_json
+    from taiji.config import load_config
+    from taiji.evaluation.simulate import print_abtest, simulate
+
+    found = simulate(load_config(config, overrides=overrides or []).abtest, seed)
+    if json_path:
+        write_json(json_path, found)
+    print_abtest(found)
+
+
+@app.command()
+def serve(run: RunFolder, overrides: Overrides = None) -> None:
+    """Serve a finished run near-online: event intake, worker, feature store, HTTP API."""
+    from taiji.serving import serve as start
+
+    start(run, _config_of(run, overrides).serving)
+
+
+@app.command("roll-out")
+def roll_out(run: RunFolder, beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None, overrides: Overrides = None) -> None:
+    """Bring another finished run into a running service and serve it; the old release stays beside it."""
+    from taiji.serving import roll_out as start
+
+    print(f"serving {start(run, _config_of(run, overrides).serving, beside=beside).name}")
+
+
+@app.command("roll-back")
+def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
+    """Serve the previous release again, at once."""
+    from taiji.serving import roll_back as start
+
+    print(f"serving {start(_config_of(run, overrides).serving, run)}")
+
+
+@app.command()
+def load(
+    run: RunFolder,
+    url: Annotated[str, typer.Option(help="Address of the service; this machine only.")] = "http://127.0.0.1:8080",
+    kind: Annotated[str, typer.Option(help="read, batch, write, rank or health.")] = "read",
+    seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
+    overrides: Overrides = None,
+) -> None:
+    """Put a running service under load and report rates and latencies."""
+    from taiji.serving import load as start
+    from taiji.serving.traffic import of_run
+
+    settings = _config_of(run, overrides).serving
+    users, items = of_run(run, settings)
+    print(start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=os.environ.get("TAIJI_API_KEY")))  # type: ignore[arg-type]
+
+
+def _config_of(run: Path, overrides: list[str] | None = None) -> Config:
+    from taiji.config import load_config
+
+    if not (run / "config.json").is_file():
+        raise TaijiError("This is no run directory.", where=str(run), expected="a folder that `taiji run` made, with config.json", fix="give runs/NAME")
+    return load_config(run / "config.json", overrides=overrides or [])
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -139,6 +217,8 @@ def _no_space(error: BaseException) -> bool:
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' notes to their developers; python -W shows them
     from taiji.pipeline.names import STAGE_NAMES
 
     for stage_name, summary in STAGE_NAMES.items():

@@ -13,10 +13,12 @@ from pydantic import Field, ValidationError
 from taiji.alignment.settings import AlignmentSettings
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
 from taiji.errors import TaijiError
+from taiji.evaluation.settings import ABTestSettings
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
 from taiji.ranking.settings import RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
+from taiji.serving.settings import ServingSettings
 from taiji.settings import Settings
 
 PRESETS = ("demo", "laptop", "paper")
@@ -68,6 +70,8 @@ class Config(Settings):
     features: FeatureSettings = FeatureSettings()
     ranking: RankerSettings = RankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    abtest: ABTestSettings = ABTestSettings()
+    serving: ServingSettings = ServingSettings()
 
 
 def load_config(path: str | Path | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()) -> Config:

@@ -14,10 +14,12 @@ from taiji.progress import progress
 from taiji.reasoning.selection import Calibration, calibrate, score_rationales, select
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.teachers import LocalTeacher
+from taiji.reasoning.writer import RuleWriter
 
 if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
     from taiji.pipeline.engine import Context
+    from taiji.reasoning.teachers import Teacher
 
 
 def _base(context: Context) -> LanguageModel:
@@ -29,11 +31,23 @@ def _taught(context: Context) -> pl.DataFrame:
     return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
 
 
+def _teacher(context: Context) -> Teacher:
+    reasoning = context.config.reasoning
+    if reasoning.teacher.kind == "writer":
+        return RuleWriter(reasoning.prompts, reasoning.teacher.answer_in_view)
+    if reasoning.teacher.kind == "endpoint":
+        from taiji.reasoning.endpoint import EndpointTeacher
+
+        # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
+        return EndpointTeacher(reasoning.endpoint, reasoning.teacher, reasoning.prompts, _base(context).tokenizer, context.run / "teacher")
+    return LocalTeacher(_base(context), reasoning.teacher, reasoning.prompts)
+
+
 def rationales(context: Context) -> dict[str, Any]:
     """Let the teacher, shown the true next item, write k rationales a prompt."""
     config, dataset, examples = context.config, load(context), _taught(context)
     settings = config.reasoning.teacher
-    teacher = LocalTeacher(_base(context), settings, config.reasoning.prompts)
+    teacher = _teacher(context)
 
     def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
         return teacher.write(dataset, examples[list(chosen)], settings.rationales, config.seed)
