@@ -1,7 +1,8 @@
 """What adaptive weights cost on a whole GRPO step: SmolLM2-135M with LoRA, rollouts included.
 
 All trainers are stepped in turn (A B C …) in one process on the same prompts, so that drift of the machine hits all alike;
-overheads are medians of paired ratios to the stock step of the same number of rewards. Every trainer makes rollouts of a fixed
+overheads are medians of paired ratios to the fixed-weight step of the same number of rewards, with
+prompts shared between rollouts (the default of both) and TRL's way. Every trainer makes rollouts of a fixed
 length, so that equal work is compared. Rank agreement of indicators from a subset of layers (an approximation, alignment.md
 §4c) is reported too.
 
@@ -57,7 +58,7 @@ class Stepper:
 
         defaults = {
             "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": tokens, "max_steps": steps, "learning_rate": 1e-4, "beta": 0.0, "report_to": "none", "save_strategy": "no",
-            "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": 0, "generation_kwargs": {"min_new_tokens": tokens},
+            "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": 0,
         }
         self.trainer = ParetoGRPOTrainer(
             model=copy.deepcopy(lm.model),
@@ -68,6 +69,9 @@ class Stepper:
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
             callbacks=[Turn()],
         )
+        # A rollout ends at its length only, so that every step makes the same number of tokens.
+        self.trainer.generation_config.eos_token_id = None
+        self.trainer.eos_token_ids = [-1]
         self._start_thread()
 
     def _start_thread(self) -> None:
@@ -100,7 +104,7 @@ def measure(quick: bool) -> Result:
 
     logging.set_verbosity_error()
     result = Result()
-    repeats, tokens = (1, 4) if quick else (7, 48)
+    repeats, tokens = (1, 4) if quick else (5, 48)
     lm = _model(quick)
     arms: dict[str, tuple[int, dict[str, Any]]] = {
         "stock, K = 2": (2, {"weighting": "fixed"}),
@@ -111,6 +115,8 @@ def measure(quick: bool) -> Result:
         "stock, K = 8": (8, {"weighting": "fixed"}),
         "popo, K = 8": (8, {"weighting": "popo"}),
         "directional, K = 8": (8, {"weighting": "popo", "gram_estimator": "directional"}),
+        "stock TRL's forward and rollouts, K = 2": (2, {"weighting": "fixed", "share_prefixes": False}),
+        "popo, TRL's forward and rollouts, K = 2": (2, {"weighting": "popo", "share_prefixes": False}),
     }
     with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         steppers = {name: Stepper(lm, f"{folder}/{number}", count, tokens, repeats + 3, **options) for number, (name, (count, options)) in enumerate(arms.items())}
@@ -118,7 +124,7 @@ def measure(quick: bool) -> Result:
             for stepper in steppers.values():
                 stepper.step()
     for name, stepper in steppers.items():
-        base = steppers["stock, K = " + name[-1]].seconds[1:]
+        base = steppers[next(other for other in arms if other.startswith("stock") and other[-1] == name[-1] and ("TRL" in other) == ("TRL" in name))].seconds[1:]
         overhead = median_ratio(stepper.seconds[1:], base) - 1
         result.rows.append({"arm": name, "seconds a step (median)": float(np.median(stepper.seconds[1:])), "overhead": overhead})
         if name in BARS and not quick:
