@@ -92,9 +92,10 @@ def release(run: Path) -> Release:
 def rows(run: Path) -> Iterator[list[FeatureRow]]:
     """The users named in ``run/users``, one a line, as a batch run left them."""
     version, users = (run / "version").read_text(), run / "users"
-    for user in users.read_text().split() if users.exists() else []:
-        items = tuple(f"item-{number}" for number in range(50))
-        yield [FeatureRow(user, 1, echo_ids(version, [user]), None, items, version, f"q-{version}", 1, 0)]
+    names = users.read_text().split() if users.exists() else []
+    items = tuple(f"item-{number}" for number in range(50))
+    for start in range(0, len(names), 500):
+        yield [FeatureRow(user, 1, echo_ids(version, [user]), None, items, version, f"q-{version}", 1, 0) for user in names[start : start + 500]]
 
 
 def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:

@@ -42,28 +42,28 @@ class Model(Settings):
     """Share of them that are the same for everybody and come from a prefix cache."""
     completion_tokens: float = Field(default=200.0, gt=0)
     """Tokens written a call: rationale and answer."""
-    prefill_per_s: float = Field(default=25_000.0, gt=0)
+    prefill_per_s: float = Field(default=11_000.0, gt=0)
     """Tokens a GPU reads a second."""
-    decode_per_s: float = Field(default=2_500.0, gt=0)
+    decode_per_s: float = Field(default=3_900.0, gt=0)
     """Tokens a GPU writes a second, all sequences of the batch together."""
     utilisation: float = Field(default=0.6, gt=0, le=1)
     """Share of a GPU's time that does such work."""
-    gpu_hour: float = Field(default=2.5, ge=0)
+    gpu_hour: float = Field(default=2.0, ge=0)
     """Price of a GPU hour."""
 
 
 class Store(Settings):
     """What the store holds and what a core of it does."""
 
-    row_bytes: float = Field(default=1500.0, gt=0)
+    row_bytes: float = Field(default=2150.0, gt=0)
     """A feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
-    event_bytes: float = Field(default=220.0, gt=0)
+    event_bytes: float = Field(default=240.0, gt=0)
     """An event in a history with the store's overhead."""
-    history: float = Field(default=100.0, ge=0)
-    """Events kept a user, at most; the mean is what counts here."""
+    history: float = Field(default=50.0, ge=0)
+    """Events kept a user, on average."""
     releases: float = Field(default=2.0, ge=1)
     """Releases live at a time: rows are held once for each."""
-    reads_per_core: float = Field(default=40_000.0, gt=0)
+    reads_per_core: float = Field(default=60_000.0, gt=0)
     """Row reads a second that one core of the store answers, in batches."""
     api_reads_per_core: float = Field(default=4_000.0, gt=0)
     """HTTP reads a second that one core of the API answers."""

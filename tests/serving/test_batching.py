@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from taiji.serving.batching import Batcher, Overloaded
+
+
+def test_what_arrives_during_a_call_goes_together_into_the_next() -> None:
+    calls: list[list[int]] = []
+    gate = threading.Event()
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        calls.append(list(numbers))
+        gate.wait(5)
+        return [number * 2 for number in numbers]
+
+    async def main() -> list[int]:
+        batcher = Batcher(work, size=3, waiting=100)
+        first = asyncio.ensure_future(batcher(0))
+        await asyncio.sleep(0.02)
+        rest = [asyncio.ensure_future(batcher(number)) for number in range(1, 6)]
+        await asyncio.sleep(0.02)
+        gate.set()
+        answers = await asyncio.gather(first, *rest)
+        batcher.close()
+        return answers
+
+    assert asyncio.run(main()) == [0, 2, 4, 6, 8, 10]
+    assert calls == [[0], [1, 2, 3], [4, 5]]
+
+
+def test_an_error_reaches_those_who_asked_and_nobody_later() -> None:
+    def work(numbers: Sequence[int]) -> list[int]:
+        if 1 in numbers:
+            raise ValueError("one")
+        return list(numbers)
+
+    async def main() -> None:
+        batcher = Batcher(work, size=1, waiting=10)
+        results = await asyncio.gather(*(batcher(number) for number in range(3)), return_exceptions=True)
+        assert results[0] == 0 and isinstance(results[1], ValueError) and results[2] == 2
+        assert await batcher(5) == 5
+
+    asyncio.run(main())
+
+
+def test_too_many_waiting_are_refused_and_who_gives_up_harms_nobody() -> None:
+    gate = threading.Event()
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        gate.wait(5)
+        return list(numbers)
+
+    async def main() -> None:
+        batcher = Batcher(work, size=1, waiting=1)
+        running = asyncio.ensure_future(batcher(1))
+        await asyncio.sleep(0.02)
+        waiting = asyncio.ensure_future(batcher(2))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batcher(3)
+        running.cancel()
+        gate.set()
+        assert await waiting == 2
+
+    asyncio.run(main())

@@ -1,0 +1,114 @@
+"""The whole service in its own processes: started, killed, rolled out, rolled back, stopped."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.serving.rig import Service
+
+from taiji.errors import TaijiError
+from taiji.serving import roll_back, roll_out, serve
+from taiji.serving.keys import new_key
+from taiji.serving.releases import backend, introduce
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import open_store
+from taiji.serving.supervisor import demand_keys
+
+
+def make_run(folder: Path, name: str, version: str) -> Path:
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "version").write_text(version)
+    (run / "users").write_text("u1 u2")
+    return run
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_binding_beyond_loopback_without_a_key_is_refused(host: str, tmp_path: Path) -> None:
+    settings = ServingSettings(host=host, backend="tests.serving.doubles")
+    with pytest.raises(TaijiError, match="only listens on this machine"):
+        serve(make_run(tmp_path, "run", "v"), settings)
+    new_key(tmp_path / "keys", "a", ["read"])
+    demand_keys(settings.model_copy(update={"keys": tmp_path / "keys"}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    demand_keys(ServingSettings(host=host))
+
+
+def test_what_cannot_be_served_is_explained(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run", "v")
+    with pytest.raises(TaijiError, match="no such run"):
+        serve(tmp_path / "none")
+    with pytest.raises(TaijiError, match="import"):
+        backend(ServingSettings(backend="no.such.module"))
+    with pytest.raises(TaijiError, match="incomplete"):
+        backend(ServingSettings(backend="json"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(TaijiError, match="Could not listen"):
+        serve(run, ServingSettings(port=taken.getsockname()[1], backend="tests.serving.doubles"))
+
+
+def test_releases_from_the_command_line(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path, "old", "echo-1"), make_run(tmp_path, "new", "echo-2")
+    settings = ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, old)
+    introduce(store, old, settings)
+    with pytest.raises(TaijiError, match="no previous release"):
+        roll_back(settings, old)
+    assert roll_out(new, settings, beside=old).name == "new-echo-2"
+    assert store.releases().active == "new-echo-2"
+    assert roll_back(settings, old) == "old-echo-1"
+    roll_out(new, settings, beside=old, activate=False)
+    assert store.releases().active == "old-echo-1" and len(store.read(["u1"])) == 1
+    store.close()
+
+
+def test_a_life_of_the_service(tmp_path: Path) -> None:
+    run, new = make_run(tmp_path, "old", "echo-1"), make_run(tmp_path, "new", "echo-2")
+    settings = ServingSettings.model_validate({"port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "worker": {"grace_s": 2.0}})
+    service = Service(run, settings)
+    service.start()
+    try:
+        client = httpx.Client(base_url=service.url, timeout=10)
+
+        def get(user: str = "u1") -> dict[str, object]:
+            return client.get(f"/v1/features/{user}").json()
+
+        assert get()["release"] == "old-echo-1" and get()["events_seen"] == 0
+        event = {"user_id": "u1", "item_id": "i", "timestamp": "2026-01-31T12:00:00Z"}
+        assert client.post("/v1/events", json={"events": [event]}, headers={"Idempotency-Key": "a"}).status_code == 202
+        until(lambda: get()["events_seen"] == 1)
+
+        roll_out(new, settings, beside=run)
+        assert get()["release"] == "new-echo-2"
+        until(lambda: len(service.children("worker")) == 2)  # the old one's goes on
+        until(lambda: get()["events_seen"] == 1)  # and the new one has caught up with what came before it
+        assert roll_back(settings, run) == "old-echo-1" and get()["model_version"] == "echo-1"
+
+        service.kill("api")  # the listening socket outlives it: the next request waits, and is answered
+        assert httpx.get(f"{service.url}/healthz", timeout=30).status_code == 200
+        service.kill("worker")
+        client = httpx.Client(base_url=service.url, timeout=30)
+        client.post("/v1/events", json={"events": [event]}, headers={"Idempotency-Key": "b"})
+        until(lambda: get()["events_seen"] == 2)
+        client.post("/v1/admin/releases:retire", json={"release": "new-echo-2"})
+        until(lambda: len(service.children("worker")) == 1)
+    finally:
+        code = service.stop()
+    assert code == 0
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+    assert {"worker started", "process ended", "worker stopped"} <= {line["event"] for line in lines}

@@ -1,0 +1,104 @@
+"""The load generator against a server whose behaviour is known."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taiji.errors import TaijiError
+from taiji.serving.settings import ServingSettings
+from taiji.serving.traffic import load, of_run
+
+
+class Server(threading.Thread):
+    """Answers every request line; ``/v1/features/slow`` after 50 ms, unknown users with 404."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.seen: list[bytes] = []
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := connection.recv(65536):
+            self.seen.append(data)
+            status = b"404 Not Found" if b"nobody" in data else b"200 OK"
+            if b"slow" in data:
+                time.sleep(0.05)
+            connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Len")
+            connection.sendall(b"gth: 5\r\n\r\nhel")  # in pieces, as networks do
+            connection.sendall(b"lo")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.listener.close()
+
+
+def test_a_closed_loop_asks_as_fast_as_it_is_answered(server: Server) -> None:
+    report = load(server.url, ["a b", "c"], kind="read", seconds=0.3, connections=2, key="secret")
+    assert report.requests > 20 and report.all_2xx and report.statuses == {200: report.requests}
+    assert report.rate == pytest.approx(report.requests / report.seconds)
+    assert 0 < report.p50 <= report.p90 <= report.p99 <= report.worst
+    first = server.seen[0]
+    assert first.startswith(b"GET /v1/features/") and b"Authorization: Bearer secret\r\n" in first
+    assert any(b"/a%20b " in data for data in server.seen)
+
+
+def test_an_open_loop_charges_a_slow_server_for_everybody_who_waits(server: Server) -> None:
+    report = load(server.url, ["slow"], kind="read", seconds=0.5, connections=1, rate=40)  # 40/s asked, 20/s possible
+    assert report.p50 > 75  # 50 ms at the server, the rest in the queue
+
+
+def test_an_open_loop_keeps_its_rate(server: Server) -> None:
+    report = load(server.url, ["u"], kind="health", seconds=0.5, connections=4, rate=100)
+    assert 45 <= report.requests <= 51
+
+
+def test_other_statuses_are_counted(server: Server) -> None:
+    report = load(server.url, ["nobody"], kind="read", seconds=0.1, connections=1)
+    assert set(report.statuses) == {404} and not report.all_2xx
+
+
+@pytest.mark.parametrize("kind", ["batch", "rank", "write"])
+def test_bodies_are_complete(server: Server, kind: str) -> None:
+    load(server.url, ["u"], ["i"], kind=kind, seconds=0.1, connections=1)  # type: ignore[arg-type]
+    head, _, body = server.seen[0].partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    keys = [data.split(b"Idempotency-Key: ")[1][:36] for data in server.seen if b"Idempotency-Key" in data]
+    assert len(set(keys)) == len(keys) == (len(server.seen) if kind == "write" else 0)
+
+
+def test_mistakes_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(TaijiError, match="Nobody answers"):
+        load("http://127.0.0.1:1", ["u"], seconds=0.1)
+    with pytest.raises(TaijiError, match="address"):
+        load("127.0.0.1:80", ["u"])
+    with pytest.raises(TaijiError, match="nothing to ask"):
+        load("http://127.0.0.1:1", [])
+    with pytest.raises(TaijiError, match="nothing to ask"):
+        load("http://127.0.0.1:1", ["u"], kind="rank")
+
+
+def test_users_and_items_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("v")
+    (tmp_path / "users").write_text("a b c")
+    users, items = of_run(tmp_path, ServingSettings(backend="tests.serving.doubles"), limit=2)
+    assert users == ["a", "b"] and items == ["item-0", "item-1"]
