@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taiji.serving.traffic import load
     from taiji.serving.releases import roll_back, roll_out
     from taiji.serving.supervisor import serve
+    from taiji.serving.traffic import load
 
 __all__ = ["load", "roll_back", "roll_out", "serve"]
 
