@@ -5,7 +5,7 @@ A click metric is over all exposures; a CTCVR metric over those whose conversion
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,25 +83,29 @@ def evaluate_rankers(
     Raises:
         TaijiError: an arm's frame has another number of rows, or lacks a column.
     """
+    _check(exposures, predictions)
+    rows: list[dict[str, Any]] = []
+    for group, head, part, labels, chosen in head_rows(exposures, sparse_users, groups):
+        tables = {arm: Rows.of(part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy()) for arm, frame in predictions.items()}
+        found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
+        rows += [{"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]} for arm in tables for m, figures in zip(RANKING_METRICS, found)]
+    return rows
+
+
+def head_rows(exposures: pl.DataFrame, sparse_users: ArrayLike | None = None, groups: Mapping[str, Array] | None = None) -> Iterator[tuple[str, str, pl.DataFrame, Array, Array]]:
+    """What is judged on which rows: (group, head, its rows, their labels, their row numbers), empty ones left out."""
     masks = {"all": np.ones(len(exposures), dtype=bool)}
     if sparse_users is not None:
         masks["sparse"] = np.isin(exposures["user"].to_numpy(), np.asarray(sparse_users))
     masks |= groups or {}
-    _check(exposures, predictions)
     click = exposures["click"].to_numpy() > 0
     bought = click & (exposures["conversion"].fill_null(0).to_numpy() > 0)
-    head_labels = {"click": (click, np.ones(len(click), dtype=bool)), "ctcvr": (bought, matured(exposures))}
-    rows: list[dict[str, Any]] = []
+    heads = {"click": (click, np.ones(len(click), dtype=bool)), "ctcvr": (bought, matured(exposures))}
     for group, mask in masks.items():
-        for head, (labels, usable) in head_labels.items():
+        for head, (labels, usable) in heads.items():
             chosen = np.flatnonzero(mask & usable)
-            if not len(chosen):
-                continue
-            part = exposures[chosen]
-            tables = {arm: Rows.of(part["user"].to_numpy(), labels[chosen], frame[head].to_numpy()[chosen], part["time"].to_numpy()) for arm, frame in predictions.items()}
-            found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
-            rows += [{"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]} for arm in tables for m, figures in zip(RANKING_METRICS, found)]
-    return rows
+            if len(chosen):
+                yield group, head, exposures[chosen], labels[chosen], chosen
 
 
 def _figures(metric: Metric, tables: Mapping[str, Rows], against: str, rivals: Sequence[str], resamples: int, level: float, seed: int) -> dict[str, dict[str, Any]]:
