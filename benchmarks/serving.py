@@ -86,8 +86,8 @@ class Bench:
 
 
 def measure(quick: bool) -> Result:
-    """Quick: less than a second a kind. Full: ten, and three repetitions of the reads."""
-    seconds, repeats = (0.4, 1) if quick else (10.0, 3)
+    """Quick: less than a second a kind. Full: five, and three repetitions of the reads."""
+    seconds, repeats = (0.4, 1) if quick else (5.0, 3)
     result = Result()
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
     failures, floors, reads = 0, {}, {}

@@ -195,6 +195,8 @@ def test_a_restarted_worker_gives_back_what_it_held(store: Store) -> None:
     (again,) = store.claim("r1", "w1", 5, NOW + 4 * SECOND, SECOND)
     assert again.history.user == mine.history.user and again.attempts == 1
     assert write(store, [other], now=NOW + 4 * SECOND) == [True]
+    assert store.abandon("r1", "w1", NOW + 5 * SECOND, count=False) == 1
+    assert store.claim("r1", "w1", 5, NOW + 6 * SECOND, SECOND)[0].attempts == 1
 
 
 def test_two_workers_never_hold_one_user(store: Store) -> None:

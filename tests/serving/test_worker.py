@@ -149,6 +149,25 @@ def test_the_stores_absence_is_waited_out_and_the_llms_work_kept(store: Store, m
     assert seen(store, "u1") == 1 and len(writer.calls) == 1
 
 
+def test_a_claim_whose_answer_was_lost_is_given_back_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(store, "u1")
+    worker = make(store, EchoWriter())
+    worker.absorb()
+    real, lost = store.claim, iter([True, False])
+
+    def claim(*arguments: object) -> list[Claim]:
+        found = real(*arguments)  # type: ignore[arg-type]
+        if next(lost):
+            raise StoreUnavailable("the connection broke after the server had acted")
+        return found
+
+    monkeypatch.setattr(store, "claim", claim)
+    with pytest.raises(StoreUnavailable):
+        worker.step()
+    assert store.gauges(100).leased == 1
+    assert worker.step() and seen(store, "u1") == 1
+
+
 def test_running_and_stopping_in_order(store: Store) -> None:
     worker = make(store, EchoWriter())
     thread = threading.Thread(target=worker.run)

@@ -151,11 +151,11 @@ end
 """
 
 ABANDON = """
--- ARGV: P, release, now, worker, attempts limit, back-off
+-- ARGV: P, release, now, worker, count, attempts limit, back-off
 local found, back = redis.call('HGETALL', P..'token:'..ARGV[2]), 0
 for i = 1, #found, 2 do
   if string.match(found[i + 1], ' (.*)$') == ARGV[4] then
-    give_back(ARGV[2], found[i], 'the worker died or hung', tonumber(ARGV[3]), 1, tonumber(ARGV[5]), tonumber(ARGV[6]))
+    give_back(ARGV[2], found[i], 'the worker died or hung', tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
     back = back + 1
   end
 end

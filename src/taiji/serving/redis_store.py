@@ -45,8 +45,8 @@ class RedisStore:
 
     def __init__(self, url: str, settings: ServingSettings) -> None:
         self._settings, self._prefix = settings, settings.prefix
-        # One retry, at once: after a restart of the server every pooled connection is stale once. All steps may be repeated.
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 1))
+        # No retries inside: who asked must know that a step may have been taken without its answer having come back.
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0))
         place = re.sub(r"//[^@/]*@", "//…@", url)
         try:
             with _translated():
@@ -162,9 +162,9 @@ class RedisStore:
         with _translated():
             self._run("FAIL", release, now, reason, int(count), *self._failing(), *pairs)
 
-    def abandon(self, release: str, worker: str, now: int) -> int:
+    def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
         with _translated():
-            return int(self._run("ABANDON", release, now, worker, *self._failing()))
+            return int(self._run("ABANDON", release, now, worker, int(count), *self._failing()))
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
         with _translated():

@@ -235,11 +235,11 @@ class SQLiteStore:
             (due, attempts, json.dumps({"reason": reason, "at": now}) if dead else None, release, user),
         )
 
-    def abandon(self, release: str, worker: str, now: int) -> int:
+    def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
         with self._change() as db:
             held = db.execute("SELECT user FROM work WHERE release = ? AND worker = ? AND lease IS NOT NULL", (release, worker)).fetchall()
             for (user,) in held:
-                self._give_back(db, release, user, "the worker died or hung", now, count=True)
+                self._give_back(db, release, user, "the worker died or hung", now, count=count)
         return len(held)
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:

@@ -100,8 +100,8 @@ class Store(Protocol):
         """Give leases back after a failure; the user is due again after a back-off, or a dead letter."""
         ...
 
-    def abandon(self, release: str, worker: str, now: int) -> int:
-        """Give back what an earlier life of this worker held; counts as a failure. Returns how many."""
+    def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
+        """Give back whatever this worker holds; by default it counts as a failure. Returns how many."""
         ...
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:

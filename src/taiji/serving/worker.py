@@ -54,6 +54,7 @@ class Worker:
         self._failed_batches = 0
         self._prompt_tokens = self._completion_tokens = 0
         self._held: list[Claim] = []
+        self._unsure = False
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -109,7 +110,11 @@ class Worker:
         if probing >= 0:
             self.stopping.wait(min(self._settings.backoff_s * 2 ** min(probing, 30), MAX_PROBE_S))
         now = self._clock()
+        if self._unsure:  # the store may have leased users to us in a claim whose answer was lost
+            self._store.abandon(self._release.name, self._name, now, count=False)
+        self._unsure = True
         claims = self._store.claim(self._release.name, self._name, 1 if probing >= 0 else self._settings.batch, now, self._lease_us)
+        self._unsure = False
         if not claims:
             return False
         healthy = self._write(claims, now + self._lease_us)
