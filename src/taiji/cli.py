@@ -108,8 +108,18 @@ def _add_stage_command(stage_name: str, summary: str) -> None:
 
 
 @app.command("config")
-def show_config(config: ConfigPath = None, preset: Preset = None, overrides: Overrides = None) -> None:
+def show_config(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    describe: Annotated[bool, typer.Option("--describe", help="Explain every key instead, as Markdown.")] = False,
+) -> None:
     """Print the resolved configuration as YAML, ready to be edited."""
+    if describe:
+        from taiji.reference import reference
+
+        print(reference(), end="")
+        return
     import yaml
 
     from taiji.config import load_config
