@@ -9,7 +9,17 @@ import polars as pl
 import pytest
 
 from taiji import artifacts
-from taiji.artifacts import atomic_file, atomic_folder, file_hash, in_chunks, read_json, value_hash, write_json, write_parquet, write_text
+from taiji.artifacts import (
+    atomic_file,
+    atomic_folder,
+    file_hash,
+    in_chunks,
+    read_json,
+    value_hash,
+    write_json,
+    write_parquet,
+    write_text,
+)
 from taiji.errors import TaijiError
 
 
@@ -47,7 +57,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
 
 def test_broken_json_names_its_file(tmp_path):
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(TaijiError, match="a.json"):
+    with pytest.raises(TaijiError, match=r"a\.json"):
         read_json(tmp_path / "a.json")
 
 

@@ -27,35 +27,35 @@ PRESETS = ("demo", "laptop", "paper")
 class SizeSettings(Settings):
     """How many prompts each stage of the loop works on; every one costs LLM time."""
 
-    rationale_prompts: int = Field(64, ge=2)
+    rationale_prompts: int = Field(default=64, ge=2)
     """Prompts for which the teacher writes rationales, for fine-tuning."""
-    calibration_prompts: int = Field(16, ge=2)
+    calibration_prompts: int = Field(default=16, ge=2)
     """Further prompts whose rationales set the selection threshold and are used for nothing else."""
-    alignment_prompts: int = Field(32, ge=1)
+    alignment_prompts: int = Field(default=32, ge=1)
     """Prompts for reinforcement learning; their users are not among those of the rationales."""
-    test_prompts: int = Field(100, ge=2)
+    test_prompts: int = Field(default=100, ge=2)
     """Prompts of the test period on which the models are judged."""
-    feature_users: int | None = Field(300, ge=2)
+    feature_users: int | None = Field(default=300, ge=2)
     """Users who get LLM features; ``null`` means everyone with a history."""
-    feature_refreshes: int = Field(1, ge=1)
+    feature_refreshes: int = Field(default=1, ge=1)
     """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
-    chunk: int = Field(32, ge=1)
+    chunk: int = Field(default=32, ge=1)
     """Prompts between two points at which a killed run can go on."""
 
 
 class EvaluationSettings(Settings):
     """How figures get their intervals."""
 
-    resamples: int = Field(1000, ge=10)
+    resamples: int = Field(default=1000, ge=10)
     """Bootstrap resamples of users."""
-    level: float = Field(0.95, gt=0, lt=1)
+    level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of every interval."""
 
 
 class Config(Settings):
     """Everything a run depends on."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """The one seed: on a CPU the same configuration gives the same artefacts."""
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()

@@ -92,7 +92,7 @@ def test_planted_future_events_change_no_artefact(world, seed, number, offset):
             "matured_at": pl.Series(times).cast(pl.Datetime("us")),
             "price": rng.uniform(1, 100, number),
         }
-    ).cast({name: kind for name, kind in world.tables.events.schema.items()})
+    ).cast(dict(world.tables.events.schema))
     more = pl.concat([world.tables.events, planted.select(world.tables.events.columns)])
     tables = Tables(world.tables.items, world.tables.users, more, world.tables.name, world.tables.domain)
     made = world.make(Dataset.from_tables(tables))

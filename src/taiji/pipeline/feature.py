@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,8 +31,8 @@ MODELS = ("base", "sft", "aligned")
 def load_model(context: Context, which: str) -> LanguageModel:
     """The model before fine-tuning, after it, or after alignment."""
     settings = context.config.language
-    name: str | Path = {"base": settings.model, "sft": context.run / "sft" / "model", "aligned": context.run / "alignment" / "model"}[which]
-    return load_language_model(name, settings.dtype, settings.device)
+    trained: dict[str, Any] = {"sft": context.run / "sft" / "model", "aligned": context.run / "alignment" / "model"}
+    return load_language_model(trained.get(which, settings.model), settings.dtype, settings.device)
 
 
 def complete(context: Context, dataset: Dataset, rows: pl.DataFrame, which: str) -> pl.DataFrame:

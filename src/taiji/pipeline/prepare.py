@@ -79,12 +79,14 @@ def examples(context: Context) -> dict[str, Any]:
                 fix="lower examples.min_history, change split.fractions, or bring more events",
             )
     write_parquet(context.folder / "examples.parquet", chosen)
-    rows = {period: len(exposures(dataset, split, period)) for period in PERIODS}
+    rows = {
+        "exposures": {period: len(exposures(dataset, split, period)) for period in PERIODS},
+        "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
+    }
     dates = {period: [_date(time) for time in split.interval(period)] for period in PERIODS}
     # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
-    about = {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": {"exposures": rows, "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows())}}
-    write_json(context.folder / "split.json", about)
-    return about["rows"]
+    write_json(context.folder / "split.json", {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows})
+    return rows
 
 
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
