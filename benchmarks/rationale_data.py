@@ -1,0 +1,80 @@
+"""Data sets of the two rationale benchmarks: public ones, and a generated shop for `--quick` and for machines without them."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.data.examples import make_examples
+from taiji.data.schema import Tables
+from taiji.data.settings import ExampleSettings, SplitSettings
+from taiji.data.sources import load_source
+from taiji.data.splits import time_split
+
+SORTS = {
+    "Garden": ("Seeds", "Tools", "Pots"),
+    "Kitchen": ("Knives", "Pans", "Cups"),
+    "Sports": ("Balls", "Shoes", "Bands"),
+    "Office": ("Pens", "Paper", "Lamps"),
+    "Pets": ("Food", "Leads", "Beds"),
+}
+ADJECTIVES = ("Amber", "Brisk", "Coral", "Dapper", "Ember", "Fable", "Grove", "Harbour", "Indigo", "Jasper", "Kestrel", "Lunar", "Maple", "Nimbus", "Onyx", "Poppy")
+NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron", "Isle", "Juniper")
+
+
+def available(quick: bool) -> list[str]:
+    """Names of the data sets that a run can use here."""
+    if quick:
+        return ["shop"]
+    public = os.environ.get("TAIJI_TEST_DATA", "")
+    return ["completejourney", *(["ml-latest-small"] if (Path(public) / "ml-latest-small").is_dir() else [])]
+
+
+def load(name: str, seed: int = 0) -> Dataset:
+    """A data set by name; completejourney as a sample of 400 households."""
+    if name == "shop":
+        return generated_shop(seed)
+    if name == "completejourney":
+        return Dataset.from_tables(load_source(name, seed=0, users=400, non_clicks=1))
+    return Dataset.from_tables(load_source(Path(os.environ["TAIJI_TEST_DATA"]) / name))
+
+
+def periods(dataset: Dataset, train: int, test: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Examples of the LLM period (for rationales) and of the test period (for judging), disjoint in time."""
+    split = time_split(dataset, SplitSettings().fractions)
+    return tuple(  # type: ignore[return-value]
+        make_examples(dataset, split, period, ExampleSettings(limit=count, per_user=3), seed) for period, count in (("llm", train), ("test", test))
+    )
+
+
+def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:
+    """Shoppers with one favourite category and two favourite sorts (80 % of what they buy); titles are words that say nothing of either."""
+    rng = np.random.default_rng([seed, 11])
+    sorts = [(l1, l2) for l1, names in SORTS.items() for l2 in names]
+    names = [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]
+    names = [names[i] for i in rng.permutation(len(names))[:150]]
+    kinds = [sorts[i % len(sorts)] for i in range(len(names))]
+    items = pl.DataFrame(
+        {
+            "item_id": range(len(names)),
+            "title": names,
+            "category_l1": [l1 for l1, _ in kinds],
+            "category_l2": [f"{l1} {l2}" for l1, l2 in kinds],
+            "category_l3": [f"{l1} {l2} {'Large' if i % 2 else 'Small'}" for i, (l1, l2) in enumerate(kinds)],
+            "price": [round(float(p), 2) for p in rng.uniform(1, 30, len(names))],
+        }
+    )
+    rows = []
+    for user in range(users):
+        favourite = rng.permutation(len(SORTS))[0] * 3 + rng.permutation(3)[:2]
+        for event in range(events):
+            sort = int(rng.choice(favourite)) if rng.random() < 0.8 else int(rng.integers(len(sorts)))
+            item = int(rng.choice(np.arange(sort, len(names), len(sorts))))
+            rows.append((user, item, datetime(2025, 1, 1) + timedelta(days=event, minutes=int(rng.integers(1440))), 1))
+    events_frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "click"], orient="row")
+    return Dataset.from_tables(Tables(items, pl.DataFrame({"user_id": range(users)}), events_frame, "shop", "shop"))

@@ -1,0 +1,178 @@
+"""The decisive experiment: what is selection worth on held-out answers?
+
+A student is fine-tuned on the rationales that a filter kept, and then judged on examples of the test period, for which it
+writes its own rationale. Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards),
+none, a random choice as large as the guarded one, and the answers of that random choice without any rationale. The
+teachers are the rule-based writer, the same with leaks planted into a fifth of its rationales, and (with the default
+model) the model itself. Each student also answers without thinking, at equal input.
+
+Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
+only, one seed: two cores allow no more). Whether selection helps is what this measures, so it is no check; the checks are
+that every arm was trained and judged, that the guarded rule keeps leaks out of the training data, and that pretraining
+beat the format's floor, without which a comparison would say nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, run
+from benchmarks.leakage import planted
+from benchmarks.rationale_data import available, load, periods
+from taiji.data.dataset import Dataset
+from taiji.evaluation.language import evaluate_answers
+from taiji.language.chat import continuation
+from taiji.language.embed import load_embedder
+from taiji.language.generate import generate
+from taiji.language.models import LanguageModel, load_language_model
+from taiji.language.settings import GenerationSettings
+from taiji.language.tiny import tiny_causal_lm, tiny_tokenizer
+from taiji.reasoning.answers import THINK
+from taiji.reasoning.prompts import item_lines, student_prompts
+from taiji.reasoning.selection import calibrate, score_rationales, select
+from taiji.reasoning.settings import PromptSettings, SelectionSettings, SFTSettings, TeacherSettings
+from taiji.reasoning.sft import sft_rows, train_sft
+from taiji.reasoning.teachers import LocalTeacher
+from taiji.reasoning.writer import RuleWriter
+
+ARMS = ("plain", "guarded", "none", "random", "answer only")
+METRICS = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "format")
+CALIBRATION = 0.3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    pretrain: int
+    train: int
+    test: int
+    rationales: int
+    seeds: tuple[int, ...]
+    max_new_tokens: int
+
+
+SIZES = {"quick": Size(40, 16, 10, 1, (0,), 40), "tiny": Size(300, 80, 80, 2, (0, 1, 2), 96), "default": Size(0, 28, 24, 2, (0,), 110)}
+
+
+def measure(quick: bool) -> Result:
+    """See the module."""
+    result = Result()
+    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "tiny,default").split(",")  # a long run can be done in parts
+    for name in available(quick):
+        dataset = load(name)
+        if quick or "tiny" in wanted:
+            size = SIZES["quick" if quick else "tiny"]
+            prompts = PromptSettings(token_budget=320, history_limit=8)
+            with tempfile.TemporaryDirectory() as folder:
+                student = pretrained(dataset, size, prompts, Path(folder) / "student")
+                for teacher in ("writer",) if quick else ("writer", "writer with leaks"):
+                    experiment(result, name, dataset, "tiny", student, teacher, size, prompts, SFTSettings(lora_rank=0, learning_rate=5e-4, batch_size=8, gradient_accumulation=1))
+        if not quick and "default" in wanted:
+            teacher = "default model" if name == "completejourney" else "writer"
+            experiment(result, name, dataset, "default", load_language_model(), teacher, SIZES["default"], PromptSettings(token_budget=320), SFTSettings(learning_rate=5e-4))
+    return result
+
+
+def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Path) -> LanguageModel:
+    """A tiny student that knows the task's language: trained on blind rationales and true answers of the period before."""
+    lines = item_lines(dataset)
+    rng = np.random.default_rng(3)
+    corpus = [lines[i] for i in rng.permutation(len(lines))[:3000]]
+    examples, _ = periods(dataset, size.pretrain, 1, seed=99)
+    writer = RuleWriter(prompts, answer_in_view=False).write(dataset, examples, 1, 99)
+    tokenizer = tiny_tokenizer([*corpus, *writer["rationale"].to_list()], vocabulary=2048)
+    lm = LanguageModel(*tiny_causal_lm(tokenizer, hidden=128, layers=3, heads=4), "tiny")
+    rows = sft_rows(dataset, examples, writer, prompts, lm.tokenizer)
+    settings = SFTSettings(lora_rank=0, learning_rate=3e-3, epochs=4, batch_size=8, gradient_accumulation=1)
+    train_sft(lm, rows, settings, folder, seed=0)
+    return load_language_model(folder, dtype="float32")
+
+
+def experiment(
+    result: Result, name: str, dataset: Dataset, student: str, lm: LanguageModel, teacher: str, size: Size, prompts: PromptSettings, sft: SFTSettings
+) -> None:
+    """All arms and seeds of one student and teacher on one data set."""
+    completions: dict[str, list[str]] = {}
+    judged: list[pl.DataFrame] = []
+    kept: dict[str, list[int]] = {arm: [] for arm in ARMS}
+    leaks: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in size.seeds:
+        train, test = periods(dataset, size.train, size.test, seed=seed)
+        judged.append(test)
+        rationales = written(dataset, train, lm, teacher, size, prompts, seed)
+        for arm, rows in chosen(dataset, train, rationales, lm, prompts, seed).items():
+            kept[arm].append(len(rows))
+            leaks[arm].append(float((rows["named"].list.len() > 0).to_numpy().mean()) if len(rows) and arm != "answer only" else 0.0)
+            with tempfile.TemporaryDirectory() as folder:
+                train_sft(lm, sft_rows(dataset, train, rows, prompts, lm.tokenizer), sft, Path(folder) / "m", seed)
+                tuned = load_language_model(Path(folder) / "m", dtype="float32" if student == "tiny" else "auto")
+                for mode, texts in answers(tuned, dataset, test, prompts, size, seed, thinks=arm != "answer only").items():
+                    completions.setdefault(f"{arm}{mode}", []).extend(texts)
+        base = answers(lm, dataset, test, prompts, size, seed, thinks=True)
+        completions.setdefault("before fine-tuning", []).extend(base[""])
+    figures = evaluate_answers(dataset, pl.concat(judged), completions, load_embedder(), seed=0)
+    for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "floor"})]:
+        row: dict[str, object] = {"data": name, "student": student, "teacher": teacher, "seeds": len(size.seeds), "arm": arm}
+        if arm in kept:
+            row |= {"kept": float(np.mean(kept[arm])), "kept that name the item": float(np.mean(leaks[arm]))}
+        for figure in figures:
+            if figure["model"] == arm and figure["metric"] in METRICS:
+                row |= {figure["metric"]: figure["value"], f"{figure['metric']} low": figure["low"], f"{figure['metric']} high": figure["high"]}
+                if "difference" in figure:
+                    row[f"{figure['metric']} against plain"] = [figure["difference"][k] for k in ("value", "low", "high")]
+        result.rows.append(row)
+    label = f"{name}, {student} student, {teacher}"
+    result.at_least(f"{label}: arms trained and judged", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS))
+    result.at_most(f"{label}: share of guarded training rows that name their item", float(np.max(leaks["guarded"])), 0.0)
+
+
+def written(dataset: Dataset, train: pl.DataFrame, lm: LanguageModel, teacher: str, size: Size, prompts: PromptSettings, seed: int) -> pl.DataFrame:
+    """The teacher's rationales."""
+    if teacher == "default model":
+        return LocalTeacher(lm, TeacherSettings(), prompts).write(dataset, train, size.rationales, seed)
+    clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
+    return planted(dataset, train, clean, seed).drop("way") if teacher == "writer with leaks" else clean
+
+
+def chosen(dataset: Dataset, train: pl.DataFrame, rationales: pl.DataFrame, lm: LanguageModel, prompts: PromptSettings, seed: int) -> dict[str, pl.DataFrame]:
+    """Each filter's rows; the calibration examples set thresholds and are used for nothing else, in no arm."""
+    settings = SelectionSettings()
+    scored = score_rationales(lm, dataset, train, rationales, settings, prompts)
+    order = np.random.default_rng([seed, 31]).permutation(len(train))
+    for_threshold = train["example"].gather(order[: max(2, round(CALIBRATION * len(train)))].tolist()).to_list()
+    held = pl.col("example").is_in(for_threshold)
+    arms = {}
+    for rule in ("plain", "guarded", "none"):
+        settings = SelectionSettings(rule=rule)
+        arms[rule] = select(scored.filter(~held), calibrate(scored.filter(held), settings), settings).filter("kept")
+    if arms["guarded"].is_empty():  # nothing passed: the best by masked perplexity stands in, so that the arm exists
+        arms["guarded"] = arms["none"].filter(pl.col("named").list.len() == 0).sort("ppl_masked").head(1)
+    rng = np.random.default_rng([seed, 32])
+    arms["random"] = arms["none"][np.sort(rng.permutation(len(arms["none"]))[: len(arms["guarded"])]).tolist()]
+    arms["answer only"] = arms["random"].with_columns(rationale=pl.lit(""))
+    return {arm: arms[arm] for arm in ARMS}
+
+
+def answers(lm: LanguageModel, dataset: Dataset, test: pl.DataFrame, prompts: PromptSettings, size: Size, seed: int, thinks: bool) -> dict[str, Sequence[str]]:
+    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer."""
+    sheets = student_prompts(dataset, test, prompts, lm.tokenizer)["prompt"].to_list()
+    settings = GenerationSettings(max_new_tokens=size.max_new_tokens, temperature=0.0, batch_size=40)
+    straight = "<think></think><answer>"
+    modes = {"": THINK, ", without thinking": straight} if thinks else {"": straight}
+    texts: dict[str, Sequence[str]] = {}
+    for mode, opening in modes.items():
+        written_texts = generate(lm, [p + continuation(p, opening) for p in sheets], settings=settings, seed=seed, description="Answering")
+        texts[mode] = [opening + text for (text,) in written_texts]
+    return texts
+
+
+if __name__ == "__main__":
+    run(measure)
