@@ -19,13 +19,14 @@ def test_some_columns_by_hand(shop):
         prior = (judged["conversion"].sum() + 1) / (len(judged) + 2)
         mine = judged.filter(pl.col("item") == row["item"])
         got = features.row(number, named=True)
+        share = (mine["conversion"].sum() + 10 * prior) / (len(mine) + 10)
         expected = {
             "item_clicks": np.log1p(len(item)),
             "item_clicks_28d": np.log1p(item.filter(pl.col("time") >= row["time"] - 28 * DAY).height),
             "pair_clicks": np.log1p(len(pair)),
             "pair_shown": np.log1p(shown.filter((pl.col("item") == row["item"]) & (pl.col("user") == row["user"])).height),
             "pair_days_since": np.log1p((row["time"] - pair["time"].max()) / DAY) if len(pair) else np.log1p(3650),
-            "item_conversion_rate": (mine["conversion"].sum() + 10 * prior) / (len(mine) + 10),
+            "item_conversion_rate": np.log(share / (1 - share)),
         }
         for name, value in expected.items():
             assert abs(got[name] - value) < 1e-5, name

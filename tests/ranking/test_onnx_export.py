@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from tests.ranking.test_batches import with_features
 
 from taiji.ranking import train_ranker
 from taiji.ranking.onnx_export import export_onnx, onnx_inputs
 from taiji.ranking.settings import RankerSettings
-from tests.ranking.test_batches import with_features
 
 
 @pytest.mark.parametrize(("tower", "text", "features"), [("shared", "none", False), ("mmoe", "projection", True), ("shared", "select_align", True), ("shared", "experts", True)])
@@ -12,7 +12,7 @@ def test_exported_outputs_are_equal(shop, exposures, tower, text, features, tmp_
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     frame = with_features(exposures) if features else exposures
-    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, epochs=1, chunks=2, tower=tower, text=text)
+    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, min_steps=20, chunks=2, tower=tower, text=text)
     ranker = train_ranker(shop, frame, settings)
     export_onnx(ranker, frame.head(5), tmp_path / "ranker.onnx")
     session = runtime.InferenceSession(str(tmp_path / "ranker.onnx"), providers=["CPUExecutionProvider"])

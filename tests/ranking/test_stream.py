@@ -1,13 +1,13 @@
 import polars as pl
 import pytest
+from tests.ranking.test_batches import with_features
 
 from taiji.errors import TaijiError
 from taiji.ranking.settings import RankerSettings
 from taiji.ranking.stream import train_streamed
 from taiji.ranking.train import later_slice
-from tests.ranking.test_batches import with_features
 
-SMALL = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=256, epochs=2)
+SMALL = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=256, epochs=2, min_steps=100)
 
 
 def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path):

@@ -11,7 +11,7 @@ from taiji.ranking import Ranker, train_ranker
 from taiji.ranking.settings import RankerSettings
 from taiji.ranking.train import later_slice, train_extractor
 
-SMALL = RankerSettings(dimension=8, history=20, neighbour=10, hidden=(32,), batch=256, epochs=6, learning_rate=5e-3)
+SMALL = RankerSettings(dimension=8, history=20, neighbour=10, hidden=(32,), batch=256, epochs=6, min_steps=1)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from taiji.ranking.encoder import Encoder
 from taiji.ranking.numeric import DAY, NumericFeatures
 from taiji.ranking.settings import RankerSettings
 
+
 @dataclass
 class Arrays:
     """Rows as arrays; -1 pads item sequences and ids.

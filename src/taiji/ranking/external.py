@@ -13,7 +13,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class OnnxRanker(ExternalRanker):
     """
 
     INPUTS = ("user_id", "item_id", "as_of")
-    KINDS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
+    KINDS: ClassVar = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
 
     def __init__(self, dataset: Any, path: str | Path, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)

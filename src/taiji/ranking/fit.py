@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -22,7 +23,7 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
     """Train in place and keep the weights of the best check.
 
     Args:
-        ranker: to be trained; its settings hold epochs, batch size, rates, patience.
+        ranker: to be trained; its settings hold passes, batch size, rates, patience.
         chunks: where the rows come from; rows are shuffled within a chunk.
         rows: rows a pass, for the checks and the progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
@@ -30,17 +31,11 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
         frozen: train the text module alone (extractor-only), everything else stays as it is.
     """
     settings, model = ranker.settings, ranker.model
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not frozen or name.startswith("text."))
-    sparse = [] if frozen else [model.user_embedding.weight, model.item_embedding.weight]
-    dense = [p for p in model.parameters() if p.requires_grad and not any(p is s for s in sparse)]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    ]
-    if sparse:
-        optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
+    optimisers = _optimisers(ranker, frozen)
     torch.manual_seed(seed)
-    check_every = max(1, rows // settings.checks_per_epoch)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps * settings.batch / max(rows, 1)))
+    total = rows * epochs
+    check_every = max(1, total // settings.checks)
     best, best_state, worse, done, checked = np.inf, None, 0, 0, 0
     start, paused = time.perf_counter(), 0.0
 
@@ -58,16 +53,14 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
         paused += time.perf_counter() - before
         return worse >= settings.patience
 
-    with progress("Ranker", total=rows * settings.epochs) as update:
+    with progress("Ranker", total=total) as update:
         stop = False
-        for epoch in range(settings.epochs):
+        for epoch in range(epochs):
             for number, chunk in enumerate(chunks(epoch)):
                 order = np.random.default_rng([seed, epoch, number]).permutation(len(chunk))
                 for at in range(0, len(order), settings.batch):
                     index = order[at : at + settings.batch]
-                    model.train(not frozen)
-                    if frozen and model.text is not None:
-                        model.text.train()
+                    _slow_down(optimisers, 1 - done / total)
                     _step(ranker, chunk, index, optimisers, frozen)
                     done += len(index)
                     update(done)
@@ -91,8 +84,43 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
         ranker.calibration = {"click": platt(click, valid.click), "conversion": platt(conversion, valid.conversion)}
 
 
+def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, np.ndarray], None]:
+    """A function that trains on given rows in the order given, without checks; for timing."""
+    torch.manual_seed(seed)
+    optimisers = _optimisers(ranker, frozen=False)
+
+    def steps(arrays: Arrays, index: np.ndarray) -> None:
+        for at in range(0, len(index), ranker.settings.batch):
+            _step(ranker, arrays, index[at : at + ranker.settings.batch], optimisers, frozen=False)
+
+    return steps
+
+
+def _optimisers(ranker: Ranker, frozen: bool) -> list[torch.optim.Optimizer]:
+    settings, model = ranker.settings, ranker.model
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or name.startswith("text."))
+    sparse: list[torch.nn.Parameter] = [] if frozen else [model.user_embedding.weight, model.item_embedding.weight]
+    dense = [p for p in model.parameters() if p.requires_grad and not any(p is s for s in sparse)]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    ]
+    return [*optimisers, RowAdagrad(sparse, lr=settings.embedding_rate)] if sparse else optimisers
+
+
+def _slow_down(optimisers: list[torch.optim.Optimizer], share: float) -> None:
+    """Set step sizes to a share of their settings."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group.setdefault("full", group["lr"])
+            group["lr"] = group["full"] * max(share, 0.0)
+
+
 def _step(ranker: Ranker, chunk: Arrays, index: np.ndarray, optimisers: list[torch.optim.Optimizer], frozen: bool) -> None:
     settings, model = ranker.settings, ranker.model
+    model.train(not frozen)
+    if frozen and model.text is not None:
+        model.text.train()
     batch = ranker.batches.batch(chunk, index)
     click, conversion = model(batch)
     labels = [torch.from_numpy(values[index]) for values in (chunk.click, chunk.ctcvr)]

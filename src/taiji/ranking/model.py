@@ -12,6 +12,9 @@ from taiji.ranking.settings import RankerSettings
 from taiji.ranking.text import SelectAlign, text_module
 from taiji.ranking.towers import tower
 
+STD = 0.1
+"""Spread of fresh embeddings. Smaller ones start slower: attention and products of embeddings begin near zero and stay there."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -38,6 +41,7 @@ class RankerModel(nn.Module):
     """
 
     edges: torch.Tensor
+    scales: torch.Tensor
 
     def __init__(self, sizes: Sizes, settings: RankerSettings) -> None:
         super().__init__()
@@ -48,19 +52,20 @@ class RankerModel(nn.Module):
         self.level_embeddings = nn.ModuleList(nn.Embedding(size, width) for size in sizes.levels)
         self.profile_embedding = nn.Embedding(sizes.profile, width)
         for embedding in [self.user_embedding, self.item_embedding, self.profile_embedding, *self.level_embeddings]:
-            nn.init.normal_(embedding.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.normal_(embedding.weight, std=STD)  # type: ignore[arg-type]
         item_width = 4 * width
         self.register_buffer("edges", torch.zeros(sizes.numeric, settings.bins + 1))
+        self.register_buffer("scales", torch.zeros(2, sizes.numeric))
         self.attention = TargetAttention(item_width, width, settings.attention_heads, settings.history)
         self.neighbour_attention = (
             TargetAttention(item_width, width, settings.attention_heads, settings.neighbour) if sizes.neighbour else None
         )
-        total = width + width + item_width + width + self.attention.out_width + sizes.numeric * settings.bins
+        total = width + width + item_width + width + self.attention.out_width + sizes.numeric * (settings.bins + 1)
         if self.neighbour_attention is not None:
             total += self.neighbour_attention.out_width
         self.id_embedding = nn.Embedding(1 + sizes.id_slots * sizes.id_codes, width) if sizes.id_slots else None
         if self.id_embedding is not None:
-            nn.init.normal_(self.id_embedding.weight, std=0.01)
+            nn.init.normal_(self.id_embedding.weight, std=STD)
             total += width + width
         self.user_to_item = nn.Linear(width, width, bias=False)
         fields = 2 + sizes.profile_columns
@@ -70,10 +75,11 @@ class RankerModel(nn.Module):
         self.tower = tower(total, settings)
 
     def encode_numeric(self, numeric: torch.Tensor) -> torch.Tensor:
-        """(B, F) to (B, F * bins) piecewise-linear pieces in [0, 1]."""
+        """(B, F) to (B, F * (bins + 1)): standardised values, and their piecewise-linear pieces in [0, 1]."""
         low, high = self.edges[:, :-1], self.edges[:, 1:]
         pieces = (numeric.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
-        return pieces.clamp(0, 1).flatten(1)
+        plain = ((numeric - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
+        return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of a batch.

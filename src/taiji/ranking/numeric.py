@@ -37,7 +37,7 @@ NAMES = (
     "price_missing",
     "price_in_l3",
 )
-"""Columns of :meth:`NumericFeatures.matrix`; counts and days are ``log1p``, rates are smoothed, price is ``log1p``."""
+"""Columns of :meth:`NumericFeatures.matrix`; counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``."""
 
 
 class NumericFeatures:
@@ -94,7 +94,8 @@ class NumericFeatures:
             return np.where(last > 0, np.log1p(np.maximum(as_ofs - last, 0) / DAY), NEVER)
 
         def rate(hits: PastCount, tries: PastCount, keys: np.ndarray, prior: np.ndarray) -> np.ndarray:
-            return (hits.before(keys, now)[0] + 10 * prior) / (tries.before(keys, now)[0] + 10)
+            share = (hits.before(keys, now)[0] + 10 * prior) / (tries.before(keys, now)[0] + 10)
+            return np.log(share / (1 - share))
 
         click_prior = (self.all_shown_clicks.before(everything, now)[0] + 1) / (self.all_shown.before(everything, now)[0] + 2)
         buy_prior = (self.all_bought.before(everything, now)[0] + 1) / (self.all_judged.before(everything, now)[0] + 2)

@@ -14,7 +14,7 @@ class RankerSettings(Settings):
 
     dimension: PositiveInt = 16
     """Width of every embedding."""
-    history: PositiveInt = 50
+    history: PositiveInt = 20
     """Most recent interactions of the user that target attention sees."""
     neighbour: PositiveInt = 50
     """Most recent interactions of the look-alike user that target attention sees."""
@@ -32,7 +32,7 @@ class RankerSettings(Settings):
     """Width of what the text module hands to the ranker."""
     chunks: PositiveInt = 1
     """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
-    bins: PositiveInt = 12
+    bins: PositiveInt = 6
     """Pieces of the piecewise-linear encoding of each numeric feature."""
     min_count: PositiveInt = 2
     """An id seen fewer times than this before training ends shares a hashed row."""
@@ -42,14 +42,16 @@ class RankerSettings(Settings):
     """Ids with a row of their own, per vocabulary; the most frequent ones get them, the rest are hashed."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in the hidden layers."""
-    epochs: PositiveInt = 8
-    """Most passes over the training rows; early stopping usually ends sooner."""
-    batch: PositiveInt = 2048
+    epochs: PositiveInt = 1
+    """Passes over the training rows. One is usually best on a large log: from the second on, a ranker remembers rows."""
+    min_steps: PositiveInt = 500
+    """Small data gets as many passes as it takes to make this many steps."""
+    batch: PositiveInt = 512
     """Rows a step."""
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Step size of Adam, for all weights but user and item embeddings."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """First step size of Adam, for all weights but user and item embeddings; it falls to 0 in a straight line."""
     embedding_rate: float = Field(default=0.05, gt=0)
-    """Step size of row-wise Adagrad, for user and item embeddings."""
+    """First step size of row-wise Adagrad, for user and item embeddings; it falls likewise."""
     embedding_decay: float = Field(default=1e-3, ge=0)
     """Penalty on the squared norms of each row's user and target embedding."""
     weight_decay: float = Field(default=1e-5, ge=0)
@@ -58,10 +60,10 @@ class RankerSettings(Settings):
     """Weight of the click-and-conversion loss beside the click loss."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Latest share of the exposures, kept out of training for early stopping and calibration when no validation frame is given."""
-    checks_per_epoch: PositiveInt = 2
-    """Validation checks a pass."""
+    checks: PositiveInt = 6
+    """Validation checks, evenly spread over the training; the best one's weights are kept."""
     patience: PositiveInt = 2
-    """Checks without improvement after which training stops."""
+    """Checks in a row without improvement after which training stops."""
 
 
 class ExternalSettings(Settings):

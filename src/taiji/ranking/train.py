@@ -108,6 +108,7 @@ def set_edges(ranker: Ranker, arrays: Arrays, sample: int = 100_000) -> None:
         more = np.quantile(np.unique(column), np.linspace(0, 1, bins + 3 - len(spread))[1:-1])
         edges[place] = np.sort(np.concatenate([spread, more]))
     ranker.model.edges.copy_(torch.from_numpy(edges))
+    ranker.model.scales.copy_(torch.from_numpy(np.stack([values.mean(axis=0), values.std(axis=0)])))
 
 
 def _check(exposures: pl.DataFrame) -> None:

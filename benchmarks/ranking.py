@@ -1,0 +1,182 @@
+"""The built-in ranker against logistic regression, LightGBM, and DIN and DCN of torch-rechub: quality and speed.
+
+Data: completejourney (in the installed package) and, where TAIJI_TEST_DATA names the folder of public data sets,
+ml-latest-small. Training on the split's ``ranker`` period, judged by click AUC on its ``test`` period. Every model gets
+the same rows and features and three configurations, of which the best on the latest quarter of the training period
+is taken; early stopping looks at the latest tenth of what is trained on. Intervals: paired bootstrap over users. Speed: rows a second of
+training steps, in turn in one process, same batch size and history; the peers are fed ready tensors, which is
+faster than their own data loader. ``--quick``: a synthetic shop, no tuning.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks import ranking_peers as peers
+from benchmarks.harness import Result, in_turn, median_ratio, run
+from taiji.data.dataset import Dataset
+from taiji.data.splits import exposures, time_split
+from taiji.evaluation.bootstrap import PooledAUC, compare, estimate
+from taiji.ranking.encoder import Encoder
+from taiji.ranking.fit import fit, training_steps
+from taiji.ranking.numeric import NumericFeatures
+from taiji.ranking.ranker import Ranker
+from taiji.ranking.settings import RankerSettings
+from taiji.ranking.train import later_slice, set_edges
+
+SPEED = 1.5
+"""Training rows a second, against either deep peer."""
+DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for rate in (1e-3, 5e-3, 1e-2)]
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "taiji": [{}, {"bins": 12}, {"hidden": (256, 128)}],
+    "logistic regression": [{"C": 0.03}, {"C": 0.3}, {"C": 3.0}],
+    "LightGBM": [{"learning_rate": 0.05, "num_leaves": 31}, {"learning_rate": 0.05, "num_leaves": 127}, {"learning_rate": 0.02, "num_leaves": 63}],
+    "DIN": DEEP,
+    "DCN": DEEP,
+}
+
+
+def built_in(rows: peers.Rows, configuration: dict[str, Any]) -> np.ndarray:
+    """The built-in ranker on prepared arrays: click probabilities of the test rows."""
+    return trained(rows, configuration).logits(rows.test)[0]
+
+
+def trained(rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
+    """The built-in ranker, trained on a fold."""
+    ranker = fresh(rows, configuration)
+    fit(ranker, lambda epoch: [rows.fit], len(rows.fit), rows.stop, seed=0)
+    return ranker
+
+
+def fresh(rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
+    """An untrained built-in ranker for a fold."""
+    torch.manual_seed(0)
+    settings = rows.batches.settings.model_copy(update=configuration)
+    ranker = Ranker.new(rows.batches.dataset, rows.batches.encoder, settings, rows.batches.numeric)
+    set_edges(ranker, rows.fit)
+    return ranker
+
+
+MODELS: dict[str, Callable[[peers.Rows, dict[str, Any]], np.ndarray]] = {
+    "taiji": built_in,
+    "logistic regression": peers.logistic_regression,
+    "LightGBM": peers.lightgbm,
+    "DIN": lambda rows, configuration: peers.deep("DIN", rows, configuration),
+    "DCN": lambda rows, configuration: peers.deep("DCN", rows, configuration),
+}
+
+
+def fold(dataset: Dataset, numeric: NumericFeatures, train: pl.DataFrame, test: pl.DataFrame) -> peers.Rows:
+    """Arrays of a training and a test frame."""
+    settings = RankerSettings()
+    earlier, later = later_slice(train, settings.valid_fraction)
+    encoder = Encoder.fit(dataset, earlier, settings, until=int(earlier["time"].max()) + 1)  # type: ignore[arg-type]
+    batches = Ranker.new(dataset, encoder, settings, numeric).batches
+    return peers.Rows(batches.arrays(earlier), batches.arrays(later), batches.arrays(test), batches)
+
+
+def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
+    """Pooled click AUC, resampled by user."""
+    users, codes = np.unique(rows.test.user, return_inverse=True)
+    return PooledAUC(codes, rows.test.click, scores, len(users))
+
+
+def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 1024) -> dict[str, list[float]]:
+    """Seconds of ``steps`` training steps of the built-in ranker, DIN and DCN, in turn."""
+    index = np.resize(np.random.default_rng(0).permutation(len(rows.fit)), steps * batch)
+    ours = fresh(rows, {"batch": batch})
+    step = training_steps(ours, seed=0)
+    configuration = {"batch": batch, "dimension": 16, "lr": 1e-3}
+    din, dcn = (peers.DeepPeer(kind, rows, configuration) for kind in ("DIN", "DCN"))
+    seconds = in_turn(lambda: step(rows.fit, index), lambda: din.train(index), lambda: dcn.train(index), repeats=repeats)
+    return dict(zip(("taiji", "DIN", "DCN"), seconds))
+
+
+def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> None:
+    """Tune, train and judge every model on one data set, and add rows and checks."""
+    split, numeric = time_split(dataset), NumericFeatures(dataset)
+    train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+    chosen = {model: grid[0] for model, grid in GRIDS.items()}
+    if not quick:
+        inner = fold(dataset, numeric, *later_slice(train, 0.25))
+        for model, grid in GRIDS.items():
+            values = [float(auc(inner, MODELS[model](inner, configuration))(np.ones((1, len(np.unique(inner.test.user)))))[0]) for configuration in grid]
+            chosen[model] = grid[int(np.argmax(values))]
+            print(f"{name} {model}: " + ", ".join(f"{c} {v:.4f}" for c, v in zip(grid, values)), flush=True)
+    rows = fold(dataset, numeric, train, test)
+    resamples = 50 if quick else 1000
+    statistics = {}
+    for model, action in MODELS.items():
+        start = time.perf_counter()
+        statistics[model] = auc(rows, action(rows, chosen[model]))
+        entry = estimate(statistics[model], resamples=resamples)
+        row = {"data": name, "model": model, "rows": len(rows.fit), "auc": entry["value"], "low": entry["low"], "high": entry["high"]}
+        result.rows.append(row | {"seconds": time.perf_counter() - start, "configuration": str(chosen[model])})
+        print(f"{name} {model}: AUC {entry['value']:.4f}", flush=True)
+    values = {row["model"]: row["auc"] for row in result.rows if row["data"] == name}
+    best = max((model for model in values if model != "taiji"), key=values.__getitem__)
+    gap = compare(statistics["taiji"], statistics[best], resamples=resamples)
+    result.rows.append({"data": name, "model": f"taiji - {best}", "auc": gap["value"], "low": gap["low"], "high": gap["high"]})
+    if not quick:
+        result.at_least(f"{name}: upper end of the interval of AUC minus {best}'s", gap["high"] if gap["high"] is not None else float("nan"), 0.0)
+    seconds = speeds(rows, repeats=2 if quick else 7, steps=4 if quick else 20)
+    steps = 4 if quick else 20
+    for model, times in seconds.items():
+        rate = steps * 1024 / float(np.median(times))
+        result.rows.append({"data": name, "model": f"{model}, training", "rows_per_second": rate})
+    for model in ("DIN", "DCN"):
+        ratio = median_ratio(seconds[model], seconds["taiji"])
+        result.at_least(f"{name}: training rows a second over {model}'s", ratio, 0.0 if quick else SPEED)
+
+
+def synthetic(users: int = 80, items: int = 100, rows: int = 6000) -> Dataset:
+    """A small shop with favourite categories, for ``--quick``."""
+    from datetime import datetime, timedelta
+
+    from taiji.data.schema import Tables
+
+    random = np.random.default_rng(0)
+    category, favourite = random.integers(0, 5, items), random.integers(0, 5, users)
+    user, item = random.integers(0, users, rows), random.integers(0, items, rows)
+    click = random.random(rows) < np.where(favourite[user] == category[item], 0.7, 0.1)
+    times = [datetime(2020, 1, 1) + timedelta(minutes=20 * n) for n in range(rows)]
+    kinds = [f"kind {c}" for c in category]
+    return Dataset.from_tables(
+        Tables(
+            pl.DataFrame({"item_id": range(items), "title": kinds, "category_l1": kinds, "category_l2": kinds, "category_l3": kinds}),
+            pl.DataFrame({"user_id": range(users)}),
+            pl.DataFrame({"user_id": user, "item_id": item, "timestamp": times, "click": click.astype(np.int8)}),
+            name="synthetic",
+        )
+    )
+
+
+def measure(quick: bool) -> Result:
+    """All data sets."""
+    result = Result()
+    if quick:
+        compare_models("synthetic", synthetic(), True, result)
+        return result
+    from taiji.data.sources import load_source
+
+    folder = os.environ.get("TAIJI_TEST_DATA", "")
+    wanted = os.environ.get("RANKING_DATA", "ml-latest-small completejourney").split()
+    for name in wanted:
+        source = name if name == "completejourney" else Path(folder) / name
+        if isinstance(source, Path) and not (folder and source.is_dir()):
+            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            continue
+        compare_models(name, Dataset.from_tables(load_source(source)), False, result)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,166 @@
+"""The peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
+
+All get what the built-in ranker gets: the same rows, the same point-in-time numbers, ids, categories, profile and (DIN,
+DCN) history. A peer is a function ``(Rows, configuration) -> click scores of the test rows``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from taiji.ranking.batches import Arrays, Batches
+
+LEVELS = ("l1", "l2", "l3")
+
+
+@dataclass
+class Rows:
+    """One fold: rows to fit on, later rows for early stopping, and rows to score."""
+
+    fit: Arrays
+    stop: Arrays
+    test: Arrays
+    batches: Batches
+
+
+def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
+    """Scikit-learn on the numbers cut into quantile bins, and one-hot categories, item and user (sparse)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import OneHotEncoder
+
+    cut = quantile_cuts(rows.fit.numeric)
+    encoder = OneHotEncoder(handle_unknown="ignore")
+
+    def table(arrays: Arrays) -> np.ndarray:
+        columns, _ = columns_of(rows.batches, arrays)
+        return np.concatenate([bins(arrays.numeric, cut), np.stack(list(columns.values()), axis=1)], axis=1)
+
+    model = LogisticRegression(max_iter=200, solver="lbfgs", C=configuration["C"])
+    model.fit(encoder.fit_transform(table(rows.fit)), rows.fit.click)
+    return model.predict_proba(encoder.transform(table(rows.test)))[:, 1]
+
+
+def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
+    """LightGBM on the numbers, with categories, profile and user as categorical columns; early stopping."""
+    import lightgbm as lgb
+
+    def table(arrays: Arrays) -> np.ndarray:
+        columns, _ = columns_of(rows.batches, arrays)
+        return np.concatenate([arrays.numeric, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1)
+
+    train = table(rows.fit)
+    categorical = list(range(rows.fit.numeric.shape[1], train.shape[1]))
+    data = lgb.Dataset(train, rows.fit.click, categorical_feature=categorical)
+    stop = lgb.Dataset(table(rows.stop), rows.stop.click, reference=data, categorical_feature=categorical)
+    settings = {"objective": "binary", "verbose": -1, "seed": 0, "num_threads": torch.get_num_threads(), "deterministic": True, "cat_smooth": 50}
+    settings |= {"min_data_in_leaf": 100, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
+    model = lgb.train(settings | configuration, data, 2000, valid_sets=[stop], callbacks=[lgb.early_stopping(50, verbose=False)])
+    return np.asarray(model.predict(table(rows.test)))
+
+
+def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> np.ndarray:
+    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks a pass, patience two)."""
+    peer = DeepPeer(kind, rows, configuration, seed)
+    best, worse, state = np.inf, 0, peer.model.state_dict()
+    order = np.random.default_rng(seed)
+    for _ in range(configuration.get("epochs", 6)):
+        shuffled = order.permutation(len(rows.fit))
+        for half in np.array_split(shuffled, 2):
+            peer.train(half)
+            p = np.clip(peer.predict(rows.stop), 1e-7, 1 - 1e-7)
+            loss = -float(np.mean(np.where(rows.stop.click == 1, np.log(p), np.log(1 - p))))
+            if loss < best:
+                best, worse, state = loss, 0, {name: value.clone() for name, value in peer.model.state_dict().items()}
+            else:
+                worse += 1
+        if worse >= 2:
+            break
+    peer.model.load_state_dict(state)
+    return peer.predict(rows.test)
+
+
+class DeepPeer:
+    """A torch-rechub model with its trainer, fed from tensors (its own per-row data loader would only be slower)."""
+
+    def __init__(self, kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> None:
+        from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
+        from torch_rechub.models.ranking import DCN, DIN
+        from torch_rechub.trainers import CTRTrainer
+
+        torch.manual_seed(seed)
+        self.kind, self.rows, self.batch = kind, rows, configuration["batch"]
+        width = configuration["dimension"]
+        self.cuts = quantile_cuts(rows.fit.numeric)
+        self.mean, self.spread = rows.fit.numeric.mean(axis=0), rows.fit.numeric.std(axis=0) + 1e-6
+        _, sizes = columns_of(rows.batches, rows.fit.take(np.arange(1)))
+        target = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name in ("item", "l3")]
+        others = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name not in ("item", "l3")]
+        pooling = "concat" if kind == "DIN" else "mean"
+        history = [
+            SequenceFeature(f"past_{name}", sizes[name], embed_dim=width, pooling=pooling, shared_with=name, padding_idx=0) for name in ("item", "l3")
+        ]
+        dropout = configuration.get("dropout", 0.1)
+        if kind == "DIN":
+            others += [SparseFeature(f"n{place}", self.cuts.shape[1] + 2, embed_dim=width) for place in range(rows.fit.numeric.shape[1])]
+            self.model: torch.nn.Module = DIN(others, history, target, {"dims": [128, 64], "dropout": dropout}, {"dims": [36], "use_softmax": False})
+        else:
+            numbers = [DenseFeature("numbers", rows.fit.numeric.shape[1])]
+            self.model = DCN([*others, *target, *history, *numbers], 3, {"dims": [128, 64], "dropout": dropout, "activation": "relu"})
+        rates = {"lr": configuration["lr"], "weight_decay": configuration.get("weight_decay", 1e-5)}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.trainer = CTRTrainer(self.model, optimizer_params=rates, n_epoch=1, device="cpu")
+
+    def inputs(self, arrays: Arrays, index: np.ndarray) -> dict[str, torch.Tensor]:
+        part = arrays.take(index)
+        codes = self.rows.batches.item_codes
+        columns, _ = columns_of(self.rows.batches, part)
+        out = columns | {"past_item": codes[part.history, 0], "past_l3": codes[part.history, 3]}
+        if self.kind == "DIN":
+            out |= {f"n{place}": column for place, column in enumerate(bins(part.numeric, self.cuts).T)}
+        else:
+            out["numbers"] = (part.numeric - self.mean) / self.spread
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in out.items()}
+
+    def loader(self, index: np.ndarray) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        for start in range(0, len(index), self.batch):
+            part = index[start : start + self.batch]
+            yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.click[part])
+
+    def train(self, index: np.ndarray) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            self.trainer.train_one_epoch(self.loader(index), log_interval=1_000_000)
+
+    def predict(self, arrays: Arrays) -> np.ndarray:
+        self.model.eval()
+        with torch.inference_mode():
+            parts = [self.model(self.inputs(arrays, np.arange(a, min(a + 8192, len(arrays))))).numpy() for a in range(0, len(arrays), 8192)]
+        return np.concatenate(parts).astype(np.float64)
+
+
+def columns_of(batches: Batches, arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Categorical columns of rows and their vocabulary sizes: user, profile values, item, category levels."""
+    encoder = batches.encoder
+    columns = {"user": batches.user_rows[arrays.user], "item": batches.item_codes[arrays.item, 0]}
+    sizes = {"user": len(encoder.users), "item": len(encoder.items)}
+    for place, name in enumerate(LEVELS):
+        columns[name], sizes[name] = batches.item_codes[arrays.item, place + 1], len(encoder.levels[place])
+    for place in range(len(encoder.profile_columns)):
+        columns[f"profile{place}"], sizes[f"profile{place}"] = batches.profile_rows[arrays.user, place], len(encoder.profile)
+    return columns, sizes
+
+
+def quantile_cuts(numeric: np.ndarray, number: int = 19) -> np.ndarray:
+    """(F, number) inner quantiles of each column."""
+    return np.quantile(numeric[:: max(1, len(numeric) // 100_000)], np.linspace(0, 1, number + 2)[1:-1], axis=0).T
+
+
+def bins(numeric: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """(N, F) bin numbers, int64."""
+    return np.stack([np.searchsorted(cut, column, side="left") for cut, column in zip(cuts, numeric.T)], axis=1).astype(np.int64)

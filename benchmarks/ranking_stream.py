@@ -1,0 +1,92 @@
+"""Training on a stream of Parquet rows: memory stays put however many rows there are.
+
+Writes exposures of a synthetic shop to Parquet (not timed), then trains one pass over a tenth of them and over all of
+them, each in a process of its own, and compares the peaks of resident memory beyond what the data set takes. Full: 10 million rows; ``--quick``: 200,000.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, run
+from taiji.data.dataset import Dataset
+from taiji.data.schema import Tables
+
+USERS, ITEMS = 20_000, 20_000
+GROWTH = 1.3
+"""Peak memory of ten times the rows over that of the rows."""
+
+
+def shop(events: int) -> Dataset:
+    """A data set whose history is small beside the exposures."""
+    random = np.random.default_rng(0)
+    kinds = [f"kind {c}" for c in random.integers(0, 50, ITEMS)]
+    times = pl.Series(np.sort(random.integers(0, 10**13, events))).cast(pl.Datetime("us"))
+    return Dataset.from_tables(
+        Tables(
+            pl.DataFrame({"item_id": range(ITEMS), "title": kinds, "category_l1": kinds, "category_l2": kinds, "category_l3": kinds}),
+            pl.DataFrame({"user_id": range(USERS)}),
+            pl.DataFrame({"user_id": random.integers(0, USERS, events), "item_id": random.integers(0, ITEMS, events), "timestamp": times, "click": np.ones(events, np.int8)}),
+        )
+    )
+
+
+def write(folder: Path, rows: int, part: int = 500_000) -> list[Path]:
+    """Exposure files of at most ``part`` rows."""
+    files = []
+    for number, start in enumerate(range(0, rows, part)):
+        random, size = np.random.default_rng([1, number]), min(part, rows - start)
+        item = random.integers(0, ITEMS, size)
+        click = (random.random(size) < 0.1 + 0.3 * (item % 3 == 0)).astype(np.int8)
+        frame = pl.DataFrame({"user": random.integers(0, USERS, size), "item": item, "time": 10**13 + random.integers(0, 10**12, size), "click": click})
+        files.append(folder / f"part-{number:03d}.parquet")
+        frame.with_columns(pl.col("click").alias("conversion")).write_parquet(files[-1])
+    return files
+
+
+def child(folder: str, files: list[str]) -> None:
+    """Train one pass and print rows a second and peak memory in MiB, before and during training."""
+    import resource
+
+    from taiji.ranking.numeric import NumericFeatures
+    from taiji.ranking.settings import RankerSettings
+    from taiji.ranking.stream import train_streamed
+
+    dataset = Dataset.load(folder)
+    numeric, rows = NumericFeatures(dataset), sum(pl.scan_parquet(f).select(pl.len()).collect().item() for f in files)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
+    train_streamed(dataset, files, RankerSettings(epochs=1, batch=4096), chunk=65_536, numeric=numeric)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"rows": rows, "rows_per_second": rows / (time.perf_counter() - start), "MiB_before": before, "MiB_peak": peak}))
+
+
+def measure(quick: bool) -> Result:
+    """A tenth of the rows, then all."""
+    result = Result()
+    rows = 200_000 if quick else 10_000_000
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shop(20_000 if quick else 200_000).save(folder / "data")
+        files = write(folder, rows, part=max(rows // 20, 1))
+        for part in (files[: len(files) // 10], files):
+            command = [sys.executable, "-m", "benchmarks.ranking_stream", "--child", str(folder / "data"), *map(str, part)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            result.rows.append(json.loads(done.stdout.splitlines()[-1]))
+    small, large = (row["MiB_peak"] for row in result.rows)
+    result.at_most("peak memory, ten times the rows over the rows", large / small, GROWTH)
+    return result
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], sys.argv[3:])
+    else:
+        run(measure)
