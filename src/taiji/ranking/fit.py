@@ -100,7 +100,7 @@ def _optimisers(ranker: Ranker, frozen: bool) -> list[torch.optim.Optimizer]:
     settings, model = ranker.settings, ranker.model
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen or name.startswith("text."))
-    sparse: list[torch.nn.Parameter] = [] if frozen else [model.user_embedding.weight, model.item_embedding.weight]
+    sparse: list[torch.Tensor] = [] if frozen else [model.user_embedding.weight, model.item_embedding.weight]
     dense = [p for p in model.parameters() if p.requires_grad and not any(p is s for s in sparse)]
     optimisers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)

@@ -20,7 +20,7 @@ class RowAdagrad(torch.optim.Optimizer):
         eps: added to the root.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, eps: float = 1e-8) -> None:
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float, eps: float = 1e-8) -> None:
         super().__init__(parameters, {"lr": lr, "eps": eps})
 
     @torch.no_grad()
