@@ -162,9 +162,9 @@ class Load:
 class World:
     """A service with its store, and the faults that can befall it."""
 
-    def __init__(self, store: str, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, store: str, folder: Path, stack: ExitStack, *, small_disk: bool = False) -> None:
         self.store, self.folder, self._offset = store, folder, 0
-        self.disk = SmallDisk(folder / "disk", 48) if SmallDisk.allowed() else None
+        self.disk = SmallDisk(folder / "disk", 128) if small_disk and SmallDisk.allowed() else None
         if self.disk:
             stack.callback(self.disk.close)
         data = self.disk.folder if self.disk else folder / "data"
@@ -290,7 +290,7 @@ def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
     """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible."""
     rng = random.Random(seed)
     with ExitStack() as stack:
-        world = World(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+        world = World(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack, small_disk="disk" in kinds)
         kinds = [kind for kind in kinds if world.possible(kind)]
         if not kinds:
             return None

@@ -21,6 +21,7 @@ from taiji.serving.logs import log
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable, open_store
+from taiji.serving.worker import HUNG
 
 POLL_S = 0.2
 RELEASES_EVERY_S = 2.0
@@ -72,7 +73,7 @@ class Supervisor:
             child = self.children.setdefault(name, Child(command))
             if child.process is not None and child.process.poll() is not None:
                 lived = time.monotonic() - child.started
-                killed = child.process.returncode < 0  # from outside: nothing says that the next one will end so, too
+                killed = child.process.returncode < 0 or child.process.returncode == HUNG  # nothing says that the next one will end so, too
                 child.wait = 0.0 if lived > LONG_LIFE_S else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
                 log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
