@@ -21,7 +21,7 @@ def test_a_local_teacher(lm, dataset, examples, prompts, in_view):
     assert frame["example"].to_list() == [e for e in examples["example"] for _ in range(2)]
     assert frame["sample"].to_list() == [0, 1] * len(examples)
     assert frame["teacher"].unique().to_list() == ["local:tiny"]
-    assert frame["rationale"].str.starts_with("The list shows").all()
+    assert frame["rationale"].str.starts_with("This shopper often buys").all()
     assert teacher.write(dataset, examples, 2, seed=0).equals(frame)
     assert not teacher.write(dataset, examples, 2, seed=1).equals(frame)
     chunks = pl.concat([teacher.write(dataset, examples[s : s + 2], 2, seed=0) for s in range(0, len(examples), 2)])
@@ -49,6 +49,8 @@ def test_the_settings_choose_the_teacher(lm, tmp_path):
         ("", ""),
         ("</think>", ""),
         ('He said "yes."', 'He said "yes."'),
+        ("They buy : - Milk (2) - Bread .", "They buy: Milk (2), Bread."),
+        ("They buy:\n- Milk\n- Bread", "They buy: Milk, Bread"),
     ],
 )
 def test_tidy(text, rationale):

@@ -34,8 +34,8 @@ class TeacherSettings(Settings):
     """Show the teacher the true next item (RUPR); without it the teacher predicts."""
     max_new_tokens: int = Field(default=64, ge=8)
     """Longest rationale."""
-    temperature: float = Field(default=0.8, ge=0.0)
-    """Of the sampling."""
+    temperature: float = Field(default=0.6, ge=0.0)
+    """Of the sampling; small models wander off above it."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Against the loops of small models."""
     batch_size: int = Field(default=24, ge=1)

@@ -135,7 +135,9 @@ def tidy(text: str) -> str:
     repeats an earlier one ends the text (small models loop).
     """
     text = re.split(r"<\s*/\s*think\s*>|<\s*answer\s*>", text, maxsplit=1, flags=re.IGNORECASE)[0]
-    text = clean(text)
+    # Lists become running text: "buys : - A - B" reads "buys: A, B".
+    text = re.sub(r"(:?)\s+[-*•]\s+(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
+    text = re.sub(r"\s+([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
     if len(sentences) > 1 and not re.search(r"[.!?][\"')]*$", sentences[-1]):
         sentences.pop()
