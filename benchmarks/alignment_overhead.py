@@ -1,10 +1,9 @@
 """What adaptive weights cost on a whole GRPO step: SmolLM2-135M with LoRA, rollouts included.
 
-All trainers are stepped in turn (A B C …) in one process on the same prompts, so that drift of the machine hits all alike;
-overheads are medians of paired ratios to the fixed-weight step of the same number of rewards, with
-prompts shared between rollouts (the default of both) and TRL's way. Every trainer makes rollouts of a fixed
-length, so that equal work is compared. Rank agreement of indicators from a subset of layers (an approximation, alignment.md
-§4c) is reported too.
+All trainers are stepped in turn (A B C …) in one process on the same prompts; overheads are medians of paired ratios of processor
+time, so that other jobs on the machine do not count, to the fixed-weight step of the same number of rewards, with prompts shared
+between rollouts (the default of both) and TRL's way. Every trainer makes rollouts of a fixed length, so that equal work is
+compared. Rank agreement of indicators taken from a few layers only (an approximation that would be cheaper) is reported too.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -49,6 +48,7 @@ class Stepper:
 
         outer = self
         self.seconds: list[float] = []
+        self.elapsed: list[float] = []
 
         class Turn(TrainerCallback):
             """Hands control back after every step: the trainer runs in a thread of its own, one at a time."""
@@ -92,10 +92,11 @@ class Stepper:
 
     def step(self) -> None:
         """Run one optimiser step and time it."""
-        start = time.perf_counter()
+        start, clock = time.process_time(), time.perf_counter()
         self._go.release()
         self._done.acquire()
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append(time.process_time() - start)
+        self.elapsed.append(time.perf_counter() - clock)
 
 
 def measure(quick: bool) -> Result:
@@ -126,7 +127,7 @@ def measure(quick: bool) -> Result:
     for name, stepper in steppers.items():
         base = steppers[next(other for other in arms if other.startswith("stock") and other[-1] == name[-1] and ("TRL" in other) == ("TRL" in name))].seconds[1:]
         overhead = median_ratio(stepper.seconds[1:], base) - 1
-        result.rows.append({"arm": name, "seconds a step (median)": float(np.median(stepper.seconds[1:])), "overhead": overhead})
+        result.rows.append({"arm": name, "processor seconds a step": float(np.median(stepper.seconds[1:])), "seconds a step": float(np.median(stepper.elapsed[1:])), "overhead": overhead})
         if name in BARS and not quick:
             result.at_most(f"overhead of {name} on the whole step", overhead, BARS[name])
     if quick:
