@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lm, tokenizer = tiny_causal_lm()
     lm.save_pretrained(model)
     tokenizer.save_pretrained(model)
-    values = configuration(write_shop(folder.parent / "shop"), model)
+    values = configuration(write_shop(folder.parent / "shop", users=20, items=40, events=1500), model)
     values["generation"] = {"max_new_tokens": 12, "temperature": 2.0}  # so that a random model says something different to each
     config = Config.model_validate(values)
     write_json(folder / "config.json", config.model_dump(mode="json"))
