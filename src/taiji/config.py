@@ -16,7 +16,7 @@ from taiji.errors import TaijiError
 from taiji.evaluation.settings import ABTestSettings
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
-from taiji.ranking.settings import RankerSettings
+from taiji.ranking.settings import ExternalSettings, RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
 from taiji.serving.settings import ServingSettings
 from taiji.settings import Settings
@@ -41,6 +41,16 @@ class SizeSettings(Settings):
     """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
     chunk: int = Field(default=32, ge=1)
     """Prompts between two points at which a killed run can go on."""
+
+
+class OwnRankerSettings(Settings):
+    """Your own rankers in place of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
+
+    reward: str | None = None
+    """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
+    judge: str | None = None
+    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
+    external: ExternalSettings = ExternalSettings()
 
 
 class EvaluationSettings(Settings):
@@ -69,6 +79,7 @@ class Config(Settings):
     alignment: AlignmentSettings = AlignmentSettings()
     features: FeatureSettings = FeatureSettings()
     ranking: RankerSettings = RankerSettings()
+    own_ranker: OwnRankerSettings = OwnRankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     abtest: ABTestSettings = ABTestSettings()
     serving: ServingSettings = ServingSettings()

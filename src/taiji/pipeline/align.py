@@ -11,7 +11,7 @@ from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.pipeline.feature import load_model
 from taiji.pipeline.prepare import load, load_examples, load_split
-from taiji.ranking import Ranker
+from taiji.pipeline.rank import ranker_that
 from taiji.reasoning.answers import THINK
 from taiji.reasoning.prompts import student_prompts
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def environment(context: Context) -> dict[str, Any]:
     """Choose each alignment prompt's candidate items and freeze their rewards."""
     config, dataset = context.config, load(context)
-    ranker = Ranker.load(context.input("reward") / "ranker", dataset)
+    ranker = ranker_that(context, "reward", dataset)
     embedder = load_embedder(config.embedder.name)
     examples = load_examples(context, "alignment")
     built = build_environment(dataset, load_split(context), examples, ranker, embedder, config.alignment.environment, config.seed)

@@ -10,10 +10,12 @@ from taiji.artifacts import write_parquet
 from taiji.data import exposures
 from taiji.pipeline.prepare import load, load_split
 from taiji.ranking import Ranker, train_ranker
+from taiji.ranking.external import open_ranker
 
 if TYPE_CHECKING:
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
+    from taiji.ranking.external import PairScorer
 
 ARMS = ("history_mean", "taiji")
 """Feature tables that a ranker is trained with, besides `none`."""
@@ -25,8 +27,17 @@ def _train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str)
     return ranker
 
 
+def ranker_that(context: Context, role: str, dataset: Dataset) -> PairScorer:
+    """The ranker that plays a role (`reward` or `judge`): the user's own where the configuration names one."""
+    own = context.config.own_ranker
+    source = getattr(own, role)
+    return open_ranker(source, dataset, own.external) if source else Ranker.load(context.input(role) / "ranker", dataset)
+
+
 def reward(context: Context) -> dict[str, Any]:
     """Train the reward ranker: it sees the earliest period only."""
+    if context.config.own_ranker.reward:
+        return {"ranker": context.config.own_ranker.reward}
     dataset = load(context)
     rows = exposures(dataset, load_split(context), "reward")
     _train(context, dataset, rows, "ranker")

@@ -16,7 +16,7 @@ from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.feature import MODELS
 from taiji.pipeline.names import STAGE_NAMES
 from taiji.pipeline.prepare import load, load_examples, load_split
-from taiji.ranking import Ranker
+from taiji.pipeline.rank import ranker_that
 from taiji.reasoning.prompts import item_line, student_messages
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
 def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     config, test = context.config, load_examples(context, "test")
     said = {which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list() for which in MODELS}
-    judge = Ranker.load(context.input("judge") / "ranker", dataset)
+    judge = ranker_that(context, "judge", dataset)
     return evaluate_answers(
         dataset,
         test,

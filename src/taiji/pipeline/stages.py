@@ -26,11 +26,11 @@ PREPARED = ("data", "examples")
 STAGES = (
     _stage("data", "prepare", (), ("data",), outside=_source_state),
     _stage("examples", "prepare", ("data",), ("split", "examples", "size")),
-    _stage("reward", "rank", PREPARED, ("ranking",)),
+    _stage("reward", "rank", PREPARED, ("ranking", "own_ranker")),
     _stage("rationales", "teach", PREPARED, LANGUAGE),
     _stage("selection", "teach", (*PREPARED, "rationales"), LANGUAGE),
     _stage("sft", "teach", (*PREPARED, "rationales", "selection"), LANGUAGE),
-    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning")),
+    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning", "own_ranker")),
     _stage("alignment", "align", (*PREPARED, "sft", "environment"), ("alignment", "embedder", *LANGUAGE)),
     _stage("judge", "rank", PREPARED, ("ranking",)),
     _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE)),
@@ -40,7 +40,7 @@ STAGES = (
         "report",
         "reporting",
         (*PREPARED, "rationales", "selection", "alignment", "judge", "answers", "features", "ranking"),
-        ("evaluation", "embedder", "examples", "reasoning", "alignment"),
+        ("evaluation", "embedder", "examples", "reasoning", "alignment", "own_ranker"),
         publish=("report.html", "metrics.json"),
     ),
 )
