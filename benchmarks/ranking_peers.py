@@ -133,9 +133,23 @@ class DeepPeer:
             part = index[start : start + self.batch]
             yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.click[part])
 
+    def shipped_loader(self, index: np.ndarray) -> Any:
+        """The data loader that torch-rechub makes for such rows."""
+        from torch_rechub.utils.data import DataGenerator
+
+        x = {name: value.numpy() for name, value in self.inputs(self.rows.fit, index).items()}
+        y = self.rows.fit.click[index]
+        generator = DataGenerator(x, y)
+        return generator.generate_dataloader(x_val=x, y_val=y, x_test=x, y_test=y, batch_size=self.batch)[0]
+
     def train(self, index: np.ndarray) -> None:
+        """One pass over rows, fed ready batches."""
+        self.train_from(self.loader(index))
+
+    def train_from(self, loader: Any) -> None:
+        """One pass of torch-rechub's own trainer."""
         with contextlib.redirect_stderr(io.StringIO()):
-            self.trainer.train_one_epoch(self.loader(index), log_interval=1_000_000)
+            self.trainer.train_one_epoch(loader, log_interval=1_000_000)
 
     def predict(self, arrays: Arrays) -> np.ndarray:
         self.model.eval()

@@ -12,7 +12,7 @@ from taiji.settings import Settings
 class RankerSettings(Settings):
     """Shape and training of the built-in multi-task ranker."""
 
-    dimension: PositiveInt = 16
+    dimension: PositiveInt = 8
     """Width of every embedding."""
     history: PositiveInt = 20
     """Most recent interactions of the user that target attention sees."""
@@ -45,7 +45,7 @@ class RankerSettings(Settings):
     epochs: PositiveInt = 1
     """Passes over the training rows. One is usually best on a large log: from the second on, a ranker remembers rows."""
     min_steps: PositiveInt = 500
-    """Small data gets as many passes as it takes to make this many steps."""
+    """Small data gets as many passes as it takes to make this many steps, ten at most."""
     batch: PositiveInt = 512
     """Rows a step."""
     learning_rate: float = Field(default=5e-3, gt=0)
