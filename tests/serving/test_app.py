@@ -68,6 +68,9 @@ def test_reading_features(client: TestClient) -> None:
     }  # fmt: skip
     assert client.get("/v1/features/nobody").status_code == 404
     assert client.get("/v1/features/a%2Fb").json()["code"] == "no_features"  # a slash in an id is no path
+    assert client.get("/v1/features/a%0Ab").status_code == 422 and client.delete("/v1/users/%7F").json()["code"] == "invalid"
+    assert client.get("/v2").json()["code"] == "no_route"
+    assert client.put("/v1/rank").json()["code"] == "no_method" and client.put("/v1/rank").headers["allow"] == "POST"
     rows = client.post("/v1/features:batch", json={"users": ["u2", "nobody", "u1"]}).json()["rows"]
     assert [row and row["user"] for row in rows] == ["u2", None, "u1"]
 

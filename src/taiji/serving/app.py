@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 
 from taiji import __version__
 from taiji.serving import schemas as s
@@ -101,6 +102,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     app.add_exception_handler(StoreUnavailable, _unavailable)
     app.add_exception_handler(Overloaded, _unavailable)
     app.add_exception_handler(Refused, gate.refuse)
+    app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
     describe(app, secured=bool(len(keys)))
     return gate
@@ -110,6 +112,12 @@ def _unavailable(request: Request, error: Exception) -> Response:
     log("refused", error=where(error.__cause__ or error))
     body = {"code": "unavailable", "message": "The store cannot answer just now; repeat the request with the same idempotency key."}
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
+
+
+def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "no_method" if error.status_code == 405 else "no_route"
+    return Response(json.dumps({"code": code, "message": f"{error.detail}."}), error.status_code, error.headers, "application/json")
 
 
 def _broken(request: Request, error: Exception) -> Response:

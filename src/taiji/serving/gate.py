@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -29,6 +30,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -133,6 +135,8 @@ class Gate:
             raise Refused(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
             raise Refused(403, "forbidden", f"This key lacks the scope {needed!r}.")
+        if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # routes would not even match a line break
+            raise Refused(422, "invalid", "The path has control characters in it.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
