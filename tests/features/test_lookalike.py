@@ -8,6 +8,7 @@ from taiji.features.lookalike import nearest_users
 
 def reference(users, as_ofs, vectors):
     """The definition, row by row."""
+    vectors = vectors.astype(np.float64)
     unit = vectors / np.where((norm := np.linalg.norm(vectors, axis=1, keepdims=True)) > 0, norm, 1)
     out = []
     for row in range(len(users)):
