@@ -67,9 +67,12 @@ def test_nothing_of_the_target_or_the_future_reaches_the_student(lm, dataset, pr
         assert f"item{item}word" not in text
 
 
-@pytest.mark.parametrize("source", ["ml-latest-small", "amazon-office"])
-def test_no_target_in_prompts_of_public_data(public_data, lm, source):
-    dataset = Dataset.from_tables(load_source(public_data / source))
+@pytest.mark.parametrize("source", ["ml-latest-small", "amazon-office", pytest.param("completejourney", marks=pytest.mark.integration)])
+def test_no_target_in_prompts_of_public_data(request, lm, source):
+    if source == "completejourney":
+        dataset = Dataset.from_tables(load_source(source, users=60, non_clicks=1))
+    else:
+        dataset = Dataset.from_tables(load_source(request.getfixturevalue("public_data") / source))
     history = dataset.history
     rng = np.random.default_rng(0)
     users = rng.permutation(np.flatnonzero(np.diff(history.offsets) >= 3))[:25]

@@ -37,16 +37,16 @@ class Oracle:
 
 @pytest.mark.parametrize(("sensitivity", "specificity", "good", "again", "reviewers"), [(0.9, 0.8, 0.5, 0.6, 1), (0.7, 0.9, 0.3, 0.4, 2), (1.0, 1.0, 0.2, 0.2, 1)])
 def test_reviewers_of_known_quality_match_the_closed_forms(sensitivity, specificity, good, again, reviewers):
-    count = 20_000
+    count = 5_000
     rng = np.random.default_rng(7)
     drafts = [draft(str(i), "good" if rng.random() < good else "bad") for i in range(count)]
     panel_free = [Oracle(sensitivity, specificity, seed, f"o{seed}") for seed in range(reviewers)]
     outcomes = run_review(drafts, panel_free, lambda d, f: "good" if rng.random() < again else "bad", SETTINGS, AuditLog())
     accepted = [o for o in outcomes if o.status == "accepted"]
     expected = expected_outcome(sensitivity, specificity, good, again, SETTINGS, reviewers)
-    assert len(accepted) / count == pytest.approx(expected["accepted"], abs=0.012)
-    assert np.mean([o.rationale == "good" for o in accepted]) == pytest.approx(expected["precision"], abs=0.012)
-    assert np.mean([o.rounds for o in outcomes]) == pytest.approx(expected["rounds"], abs=0.04)
+    assert len(accepted) / count == pytest.approx(expected["accepted"], abs=0.025)
+    assert np.mean([o.rationale == "good" for o in accepted]) == pytest.approx(expected["precision"], abs=0.025)
+    assert np.mean([o.rounds for o in outcomes]) == pytest.approx(expected["rounds"], abs=0.08)
 
 
 def test_the_closed_form_of_one_round():

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.reasoning.endpoint import EndpointTeacher
-from taiji.reasoning.settings import PromptSettings, ReasoningSettings, TeacherSettings
-from taiji.reasoning.teachers import LocalTeacher, load_teacher, tidy
-from taiji.reasoning.writer import RuleWriter
+from taiji.reasoning.settings import PromptSettings, TeacherSettings
+from taiji.reasoning.teachers import LocalTeacher, tidy
 
 
 @pytest.mark.parametrize("in_view", [True, False])
@@ -26,15 +24,6 @@ def test_a_local_teacher(lm, dataset, examples, prompts, in_view):
     assert not teacher.write(dataset, examples, 2, seed=1).equals(frame)
     chunks = pl.concat([teacher.write(dataset, examples[s : s + 2], 2, seed=0) for s in range(0, len(examples), 2)])
     assert chunks.equals(frame)
-
-
-def test_the_settings_choose_the_teacher(lm, tmp_path):
-    kinds = {"local": LocalTeacher, "writer": RuleWriter, "endpoint": EndpointTeacher}
-    for kind, cls in kinds.items():
-        teacher = load_teacher(ReasoningSettings(teacher=TeacherSettings(kind=kind)), lm, tmp_path)
-        assert isinstance(teacher, cls)
-        assert teacher.name
-        assert teacher.version
 
 
 @pytest.mark.parametrize(

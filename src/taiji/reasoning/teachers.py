@@ -19,7 +19,7 @@ from taiji.language.chat import render
 from taiji.language.settings import GenerationSettings
 from taiji.reasoning.answers import clean
 from taiji.reasoning.prompts import teacher_prompt
-from taiji.reasoning.settings import PromptSettings, ReasoningSettings, TeacherSettings
+from taiji.reasoning.settings import PromptSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
@@ -91,24 +91,6 @@ class LocalTeacher:
         texts = generate(self.lm, [render(self.lm, m, p) for m, p in requests], n=k, settings=sampling, seed=seed, description="Writing rationales")
         rows = [[tidy(f"{prefill} {text}" if prefill else text) for text in row] for (_, prefill), row in zip(requests, texts)]
         return rationale_frame(examples["example"].to_list(), rows, self.name)
-
-
-def load_teacher(settings: ReasoningSettings, lm: LanguageModel, folder: str | Path) -> Teacher:
-    """The teacher that the settings name.
-
-    Args:
-        settings: of the room.
-        lm: the student; it is the local teacher too, and its tokenizer counts every teacher's prompts.
-        folder: where an endpoint's journal is kept.
-    """
-    from taiji.reasoning.endpoint import EndpointTeacher
-    from taiji.reasoning.writer import RuleWriter
-
-    if settings.teacher.kind == "writer":
-        return RuleWriter(settings.prompts, settings.teacher.answer_in_view)
-    if settings.teacher.kind == "endpoint":
-        return EndpointTeacher(settings.endpoint, settings.teacher, settings.prompts, lm.tokenizer, folder)
-    return LocalTeacher(lm, settings.teacher, settings.prompts)
 
 
 def teacher_requests(
