@@ -142,6 +142,14 @@ def test_large_bodies_are_refused_whether_announced_or_not(store: Store) -> None
         assert client.post("/v1/rank", content=chunks()).status_code == 413
 
 
+def test_the_largest_body_is_taken(client: TestClient, store: Store) -> None:
+    long = {"user_id": "u" * 256, "item_id": "i" * 256, "timestamp": "2026-01-31T12:00:00Z"}
+    assert len(json.dumps({"events": [long] * 1000})) > 500_000
+    assert post_events(client, *[long] * 1000).json() == {"accepted": 1000, "duplicate": False}
+    assert store.gauges(10).queued == 1000
+    assert client.post("/v1/events", json={"events": [long] * 1001}, headers={"Idempotency-Key": "k2"}).status_code == 422
+
+
 def test_ranking(client: TestClient, store: Store) -> None:
     answer = client.post("/v1/rank", json={"user": "u1", "items": ["abc", "a"]}).json()
     assert answer["release"] == "r1" and answer["feature_version"] == 1

@@ -95,7 +95,8 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         scorers.stop()
         service.close()
 
-    app = FastAPI(title="taiji", version=__version__, summary="Near-online features from an LLM", lifespan=lifespan, redoc_url=None)
+    silent: Any = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own telemetry would carry paths, which name users
+    app = FastAPI(title="taiji", version=__version__, summary="Near-online features from an LLM", lifespan=lifespan, redoc_url=None, telemetry=silent)
     gate = Gate(app, keys, settings.limits, metrics)
     _routes(app, service)
     _admin_routes(app, service)
