@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,8 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
     logging.disable_progress_bar()
     # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
     set_seed(seed)
-    with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad():
+    with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL's and PEFT's use of names that transformers 6 will drop
         trainer = _trainer(lm, rows, settings, scratch, seed)
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
