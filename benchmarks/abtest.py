@@ -34,7 +34,7 @@ from taiji.evaluation.simulate import simulate
 from taiji.progress import track
 
 ITEMS, PLACES = 80, 3
-QUICK_SHOP = {"users": 1200, "tail": 2500}
+QUICK_SHOP = {"users": 1000, "tail": 2000}
 AA_METRICS = ("clicks", "clicks (CUPED)", "click rate", "advertiser value")
 
 
@@ -43,7 +43,7 @@ def measure(quick: bool) -> Result:
     closed_loop(result, seeds=[0] if quick else list(range(5)), sizes=QUICK_SHOP if quick else {})
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "open-bandit-small"
     if os.environ.get("TAIJI_TEST_DATA") and folder.is_dir():
-        off_policy(result, folder, repeats=60 if quick else 400, resamples=150 if quick else 400)
+        off_policy(result, folder, repeats=40 if quick else 400, resamples=150 if quick else 400)
     else:
         result.rows.append({"part": "off-policy", "what": "left out: TAIJI_TEST_DATA does not name a folder with open-bandit-small"})
     return result

@@ -51,6 +51,14 @@ def test_it_shows_every_part_of_a_run(page):
     assert all(stage in page for stage in metrics["seconds"])
 
 
+def test_counts_named_after_a_period_stand_with_it():
+    metrics = sample_metrics()
+    metrics["split"]["rows"] = {"households": 9, "test exposures": 1234, "test prompts": 56}
+    page = render_report(metrics)
+    assert "1,234 exposures, 56 prompts; judges everything" in page
+    assert page.count('class="tile"') == 4
+
+
 def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):
     claims = page[page.index('id="claims"') :]
     assert "not results of this run" in claims and all(cell in claims for row in PAPER for cell in row)

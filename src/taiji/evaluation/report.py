@@ -91,6 +91,7 @@ def render_report(
         today=date.today().isoformat(),
         findings=_findings(run),
         periods=_periods(run),
+        totals={name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
         histogram=charts.histogram(run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"),
         rewards=_curves(run, "rewards"),
@@ -122,9 +123,15 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
     total = sum(days.values())
     use = {"reward": "trains the reward ranker", "llm": "trains the language model", "ranker": "trains the judged rankers", "test": "judges everything"}
     return [
-        {"name": name, "start": start[:10], "end": end[:10], "share": 100 * days[name] / total, "rows": run.split.rows.get(name), "use": use.get(name, "")}
+        {"name": name, "start": start[:10], "end": end[:10], "share": 100 * days[name] / total, "rows": _rows_of(run, name), "use": use.get(name, "")}
         for name, (start, end) in run.split.dates.items()
     ]
+
+
+def _rows_of(run: RunMetrics, period: str) -> str:
+    """The counts that belong to a period: those named after it, as ``test`` or ``test exposures``."""
+    own = [(name.removeprefix(period).strip() or "rows", count) for name, count in run.split.rows.items() if name.split(" ")[0] == period]
+    return ", ".join(f"{count:,} {what}" for what, count in own)
 
 
 def _curves(run: RunMetrics, what: str) -> Markup:

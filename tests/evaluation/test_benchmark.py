@@ -1,0 +1,30 @@
+"""The room's benchmark in its quick form, so that it does not rot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.abtest import over_seeds
+
+
+@pytest.mark.integration
+def test_quick_run_holds_its_checks(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.abtest", "--quick", "--json", str(tmp_path / "out.json")],
+        cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert len(written["checks"]) >= 10 and all(check["holds"] for check in written["checks"]) and written["rows"]
+
+
+def test_the_mean_over_seeds_has_students_interval():
+    low, high = over_seeds([(v, 0.0, 0.0) for v in (1.0, 2.0, 3.0, 4.0, 5.0)])
+    assert (low, high) == pytest.approx((3 - 2.776 * np.sqrt(2.5 / 5), 3 + 2.776 * np.sqrt(2.5 / 5)))
+    assert over_seeds([(1.0, 0.5, 1.5)]) == (0.5, 1.5)
