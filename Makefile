@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/taiji run --preset demo --name demo --resume
 
+# One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared.
 test: install tools check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
 
 check: install
 	$(BIN)/ruff check .
