@@ -24,7 +24,7 @@ else:
 
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 """TRL's losses whose sum over an accumulation window does not depend on which rows form a micro-batch."""
-GENERATION = {"max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation"}
+GENERATION = {"max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_new_tokens", "cache_implementation"}
 """Generation settings that are understood; any other one set means TRL's way."""
 
 
@@ -74,7 +74,7 @@ class SharedPrefixes(Base):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
         settings = self.generation_kwargs
         sampling = Sampling(
-            settings["max_new_tokens"], settings["temperature"], settings["top_k"] or 0, settings["top_p"] or 1.0, settings["min_p"] or 0.0, settings["repetition_penalty"] or 1.0
+            settings["max_new_tokens"], settings["temperature"], settings["top_k"] or 0, settings["top_p"] or 1.0, settings["min_p"] or 0.0, settings["repetition_penalty"] or 1.0, settings.get("min_new_tokens") or 0
         )
         return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
 

@@ -30,12 +30,14 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     """Over prompt and completion, as in `transformers`."""
+    min_new_tokens: int = 0
+    """No stop id is drawn before this many tokens."""
 
 
-def filtered(logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] | None = None) -> torch.Tensor:
+def filtered(logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] | None = None, banned: Sequence[int] = ()) -> torch.Tensor:
     """(R, V) logits with the penalty, temperature and cuts applied; what is cut is minus infinity.
 
-    Order as in `transformers`: repetition penalty, temperature, top-k, top-p, min-p. Ties at a cut stay in.
+    Order as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut stay in.
     """
     scores = logits.float()
     if sampling.repetition_penalty != 1.0 and written is not None:
@@ -44,6 +46,8 @@ def filtered(logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequenc
             index = torch.tensor(sorted(set(tokens)), device=scores.device)
             values = scores[row, index]
             scores[row, index] = torch.where(values < 0, values * sampling.repetition_penalty, values / sampling.repetition_penalty)
+    if banned:
+        scores = scores.index_fill(1, torch.tensor(list(banned), device=scores.device), -torch.inf)
     if sampling.temperature == 0.0:
         return scores
     if sampling.temperature != 1.0:
@@ -115,7 +119,7 @@ def _run(
     running, ended = list(range(len(written))), set[int]()
     for step in range(sampling.max_new_tokens):
         texts = [before[r] + written[r] for r in running] if sampling.repetition_penalty != 1.0 else None
-        scores = filtered(decoder.logits, sampling, texts)
+        scores = filtered(decoder.logits, sampling, texts, sorted(stops) if step < sampling.min_new_tokens else ())
         if sampling.temperature == 0.0:
             tokens = scores.argmax(-1)
         else:

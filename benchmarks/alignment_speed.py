@@ -1,0 +1,194 @@
+"""A GRPO step beside stock TRL's: rollout, update (forward + backward), whole step, peak memory, against the physical floor.
+
+SmolLM2-135M with LoRA r = 16 on all linear layers, one prompt and G rollouts of fixed length, in fp32 and bf16. Both sides are
+whole trainers (TRL's `GRPOTrainer`, our `ParetoGRPOTrainer`) stepped in turn in one process on the same prompts; TRL runs
+without gradient checkpointing, its faster way. The curve over prompt length and group size times the update; TRL's side of it
+runs micro-batches of 4 rows and counts as many as it takes (more would not fit a 24 GB machine at 2,048 tokens; its cost
+is linear in rows).
+
+    python -m benchmarks.alignment_speed [--quick] [--json benchmarks/results/alignment_speed.json]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+import statistics
+import time
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Result, median_ratio, run
+from benchmarks.measuring import Sizes, exact_prompts, peak_memory, rates, small_model
+
+MEMORY = "update's memory, MB"
+
+
+def spread(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """A cheap reward that differs from rollout to rollout."""
+    return [float(np.mean([t % 17 for t in ids])) / 17 for ids in completion_ids]
+
+
+class Side:
+    """One trainer whose steps are timed in parts."""
+
+    def __init__(self, lm: Any, ours: bool, prompt: str, group: int, new: int, folder: str) -> None:
+        import torch
+        from datasets import Dataset
+        from peft import LoraConfig
+        from trl import GRPOConfig, GRPOTrainer
+
+        from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
+
+        self.prompt, self.group = prompt, group
+        options: dict[str, Any] = {"weighting": "fixed"} if ours else {}
+        arguments = (ParetoGRPOConfig if ours else GRPOConfig)(
+            output_dir=folder, per_device_train_batch_size=group, num_generations=group, max_completion_length=new, generation_kwargs={"min_new_tokens": new},
+            gradient_checkpointing=False, use_cpu=True, bf16=lm.dtype == torch.bfloat16, beta=0.0, report_to="none", save_strategy="no", disable_tqdm=True, seed=0, max_steps=1000, **options,
+        )  # fmt: skip
+        self.trainer = (ParetoGRPOTrainer if ours else GRPOTrainer)(
+            model=copy.deepcopy(lm.model), reward_funcs=[spread], args=arguments, train_dataset=Dataset.from_dict({"prompt": [prompt] * 8}),
+            processing_class=copy.deepcopy(lm.tokenizer), peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+        )  # fmt: skip
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.model = self.trainer.model.train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)
+
+    def inputs(self) -> dict[str, Any]:
+        """Rollouts with their advantages, as the loss takes them."""
+        return self.trainer._prepare_inputs([{"prompt": self.prompt}] * self.group)
+
+    def update(self, inputs: dict[str, Any]) -> None:
+        """Forward and backward."""
+        self.trainer.accelerator.backward(self.trainer.compute_loss(self.model, inputs))
+
+    def step(self) -> dict[str, float]:
+        """A whole step; seconds of its parts."""
+        self.trainer._step, rollout = 0, []
+        generate = type(self.trainer)._generate_single_turn
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            begun = time.perf_counter()
+            found = generate(self.trainer, *arguments, **keywords)
+            rollout.append(time.perf_counter() - begun)
+            return found
+
+        self.trainer._generate_single_turn = timed
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            inputs = self.inputs()
+        ready = time.perf_counter()
+        self.update(inputs)
+        updated = time.perf_counter()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"rollout": sum(rollout), "update": updated - ready, "step": time.perf_counter() - start}
+
+
+def agreement(stock: Side, ours: Side) -> tuple[float, float]:
+    """On the same rollouts: largest difference of log-probabilities, relative error of the gradient."""
+    import torch
+
+    inputs = stock.inputs()
+    ids, mask = (torch.cat([inputs[f"prompt_{x}"], inputs[f"completion_{x}"]], 1) for x in ("ids", "mask"))
+    logprobs, gradients = [], []
+    for side in (stock, ours):
+        with torch.no_grad():
+            logprobs.append(side.trainer._get_per_token_logps_and_entropies(side.model, ids, mask, inputs["completion_ids"].size(1))[0])
+        side.update(inputs)
+        gradients.append(torch.cat([p.grad.flatten().float() for p in side.parameters]))
+        side.optimizer.zero_grad()
+    return float((logprobs[0] - logprobs[1]).abs().max()), float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
+
+
+def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
+    """Whole steps in turn: rows with ratios and floors, and the checks that both sides compute the same."""
+    rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
+    (text,) = exact_prompts(lm.tokenizer, [prompt])
+    with TemporaryDirectory() as folder:
+        stock, ours = (Side(lm, mine, text, group, new, folder) for mine in (False, True))
+        off, error = agreement(stock, ours)
+        times: dict[Side, list[dict[str, float]]] = {stock: [], ours: []}
+        memory = {}
+        for _ in range(repeats):
+            for side in (stock, ours):
+                times[side].append(side.step())
+        for side in (stock, ours):
+            inputs = side.inputs()
+            memory[side] = peak_memory(lambda side=side, inputs=inputs: side.update(inputs))[1]
+            side.optimizer.zero_grad()
+    floors = {"update": sizes.update_floor(prompt, group, new, rate), "rollout": sizes.rollout_floor(prompt, new, rate, lm.dtype.itemsize)}
+    floors["step"] = floors["update"] + floors["rollout"]
+    for part in ("rollout", "update", "step"):
+        theirs, mine = ([t[part] for t in times[side]] for side in (stock, ours))
+        result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": part, "TRL s": statistics.median(theirs), "ours s": statistics.median(mine), "ratio": median_ratio(theirs, mine), "floor s": floors[part], "ours/floor": statistics.median(mine) / floors[part]})
+    result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": MEMORY, "TRL s": memory[stock], "ours s": memory[ours], "ratio": memory[stock] / memory[ours]})
+    result.rows.append({"type": name, "part": f"measured: {rate.flops / 1e9:.0f} GFLOP/s, {rate.bandwidth / 1e9:.0f} GB/s; log-probabilities differ by {off:.1e}, gradients by {error:.1e}"})
+    if name == "fp32":
+        result.at_most("relative error of the gradient, fp32", error, 1e-4)
+        result.at_most("difference of the log-probabilities, fp32", off, 1e-4)
+
+
+def speed_checks(result: Result, name: str) -> None:
+    """The bars of the main case."""
+    ratio = {row["part"]: row["ratio"] for row in result.rows if row.get("type") == name and "ratio" in row}
+    result.at_least(f"update, {name}: times TRL's speed", ratio["update"], 4.0)
+    result.at_least(f"whole step, {name}: times TRL's speed", ratio["step"], 3.0)
+    result.at_least(f"rollout, {name}: times TRL's speed", ratio["rollout"], 0.95)
+    result.at_least(f"update's peak memory, {name}: TRL's over ours", ratio[MEMORY], 1.0)
+
+
+def curve(result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: tuple[int, ...], new: int, repeats: int) -> None:
+    """The update's speed-up over prompt length and group size, beside the ideal (P + GC) / (G (P + C))."""
+    rows = min(4, *groups)
+    for prompt in prompts:
+        (text,) = exact_prompts(lm.tokenizer, [prompt])
+        with TemporaryDirectory() as folder:
+            stock = Side(lm, False, text, rows, new, folder)
+            sides = {group: Side(lm, True, text, group, new, folder) for group in groups}
+            inputs = {group: sides[group].inputs() for group in groups}
+            few = {key: value[:rows] if getattr(value, "ndim", 0) else value for key, value in inputs[groups[0]].items()}
+            seconds: dict[int, list[float]] = {group: [] for group in (0, *groups)}
+            for _ in range(repeats):
+                for group in seconds:
+                    start = time.perf_counter()
+                    (sides[group] if group else stock).update(inputs[group] if group else few)
+                    seconds[group].append(time.perf_counter() - start)
+        for group in groups:
+            ratio = median_ratio([s * group / rows for s in seconds[0]], seconds[group])
+            result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": "update", "TRL s": statistics.median(seconds[0]) * group / rows, "ours s": statistics.median(seconds[group]), "ratio": ratio, "ideal": group * (prompt + new) / (prompt + group * new)})
+
+
+def measure(quick: bool) -> Result:
+    """See the module's docstring."""
+    from taiji.language.models import bfloat16_pays, load_language_model
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    result = Result()
+    for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+        if name == "bf16" and not bfloat16_pays("cpu"):
+            result.rows.append({"type": name, "part": "left out: this processor has no bfloat16 instructions"})
+            continue
+        if quick:  # a random model of four small layers: the code runs and agrees; its times of milliseconds prove nothing
+            lm = small_model(dtype)
+            main_case(result, lm, name, prompt=200, group=4, new=12, repeats=3)
+        else:
+            lm = load_language_model(dtype=dtype, device="cpu")
+            main_case(result, lm, name, prompt=850, group=8, new=96, repeats=5)
+            speed_checks(result, name)
+    if quick:
+        curve(result, lm, name, (100,), (4, 8), 12, 1)
+    else:
+        curve(result, lm, name, (128, 512, 850, 2048), (4, 8, 16), 96, 3)
+        worst = min(row["ratio"] for row in result.rows if "ideal" in row)
+        result.at_least("slowest case of the curve: times TRL's speed", worst, 0.95)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,120 @@
+"""Measures that the speed benchmarks share: peak memory of an action, the machine's rates, prompts of an exact length, floors."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
+    """Run the action; its result and by how many MB the process grew at its peak (Linux; NaN elsewhere)."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = _status("VmRSS")
+    except OSError:
+        return action(), float("nan")
+    result = action()
+    return result, (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def best_seconds(action: Callable[[], Any], repeats: int = 7) -> float:
+    """Shortest of several runs: a rate of the machine is what it can do, not what its other work lets it do."""
+    action()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does: matrix products (FLOP/s) in a type, and memory reads (bytes/s)."""
+
+    flops: float
+    bandwidth: float
+
+
+def rates(dtype: Any) -> Rates:
+    """Measure with the products of a SmolLM2-135M layer on 1,600 tokens, and a sum over 256 MB."""
+    import torch
+
+    found = []
+    for inner, outer in ((576, 1536), (1536, 576)):
+        x, w = torch.randn(1600, inner, dtype=dtype), torch.randn(outer, inner, dtype=dtype)
+        found.append(2 * 1600 * inner * outer / best_seconds(lambda x=x, w=w: torch.nn.functional.linear(x, w), 15))
+    big = torch.ones(64 << 20)
+    return Rates(max(found), big.numel() * 4 / best_seconds(big.sum))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the floors need to know of a model."""
+
+    linear: int
+    """Weights of the linear layers, head excluded."""
+    head: int
+    """Weights of the head."""
+    attention: int
+    """Operations for one query-key pair, all layers."""
+
+    @classmethod
+    def of(cls, model: Any) -> Sizes:
+        """Read them from a transformers model."""
+        import torch
+
+        head = model.get_output_embeddings()
+        linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+        config = model.config
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(linear, head.weight.numel(), 4 * config.num_attention_heads * width * config.num_hidden_layers)
+
+    def update_floor(self, prompt: int, group: int, new: int, rate: Rates) -> float:
+        """Seconds of a forward and an equally large backward pass (LoRA: no gradient of the large weights) at the measured rate."""
+        tokens, scored = prompt + group * new, group * new
+        pairs = prompt * prompt / 2 + group * new * (prompt + new / 2)
+        return 2 * (2 * self.linear * tokens + 2 * self.head * scored + self.attention * pairs) / rate.flops
+
+    def rollout_floor(self, prompt: int, new: int, rate: Rates, itemsize: int) -> float:
+        """Seconds of reading the prompt once, and all weights once for each new token."""
+        prefill = 2 * self.linear * prompt + self.attention * prompt * prompt / 2
+        return prefill / rate.flops + new * (self.linear + self.head) * itemsize / rate.bandwidth
+
+
+def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list[str]:
+    """Texts of exactly so many tokens: words that are one token each, after a space."""
+    words = [w for w in tokenizer.get_vocab() if w.startswith("Ġ") and w[1:].isalpha() and w.isprintable() and w[1:].isascii() and len(w) > 3]
+    words = sorted(w[1:] for w in words)
+    rng = np.random.default_rng(seed)
+    texts = []
+    for length in lengths:
+        text = "".join(" " + words[i] for i in rng.integers(0, len(words), length))
+        assert len(tokenizer(text, add_special_tokens=False).input_ids) == length, "one word is one token"
+        texts.append(text)
+    return texts
+
+
+def small_model(dtype: str) -> Any:
+    """A random model of four layers for quick runs."""
+    import torch
+
+    from taiji.language.models import LanguageModel
+    from taiji.language.tiny import tiny_causal_lm
+
+    model, tokenizer = tiny_causal_lm(hidden=128, layers=4)
+    return LanguageModel(model.to(getattr(torch, dtype)), tokenizer, "random")
