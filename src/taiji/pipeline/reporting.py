@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.artifacts import read_json, write_json
+from taiji.data import PERIODS
 from taiji.evaluation.language import evaluate_answers
 from taiji.evaluation.ranking import evaluate_rankers, sparsest_third
 from taiji.evaluation.report import write_report
@@ -55,9 +56,11 @@ def report(context: Context) -> dict[str, Any]:
 
 
 def _split(context: Context) -> dict[str, Any]:
+    """The split as the report tells it: periods in the order of time, rows flat."""
     about: dict[str, Any] = read_json(context.input("examples") / "split.json")
-    rows = about["rows"]
-    return {**about, "rows": {**{f"{k} exposures": v for k, v in rows["exposures"].items()}, **{f"{k} prompts": v for k, v in rows["prompts"].items()}}}
+    exposed, prompts = about["rows"]["exposures"], about["rows"]["prompts"]
+    rows = {**{f"{period} exposures": exposed[period] for period in PERIODS}, **{f"{role} prompts": count for role, count in prompts.items()}}
+    return {**about, "dates": {period: about["dates"][period] for period in PERIODS}, "rows": rows}
 
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
