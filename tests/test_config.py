@@ -19,7 +19,7 @@ def test_later_sources_win_and_the_rest_keeps_its_defaults(tmp_path):
     path.write_text("preset: demo\nsize: {test_prompts: 33}\ngeneration: {max_new_tokens: 5}\n")
     config = load_config(path, overrides=["size.chunk=7", "data.users=null", "size.test_prompts=34"])
     assert (config.size.test_prompts, config.size.chunk, config.generation.max_new_tokens) == (34, 7, 5)
-    assert config.generation.temperature == Config().generation.temperature == 0.0
+    assert config.generation.top_p == Config().generation.top_p
     assert config.size.rationale_prompts == load_config(preset="demo").size.rationale_prompts
 
 

@@ -33,7 +33,7 @@ def test_hypervolume_and_distance():
     points = np.array([[1.0, 0.2], [0.5, 0.8], [0.4, 0.4], [-1.0, 5.0]])
     assert hypervolume(points) == pytest.approx(1.0 * 0.2 + 0.5 * 0.6)
     assert hypervolume(points, (0.4, 0.1)) == pytest.approx(0.6 * 0.1 + 0.1 * 0.6)
-    front = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.2]])
+    front = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, -0.1]])
     assert distance_to_front(np.array([0.5, 0.5]), front) == 0.0
     assert distance_to_front(np.array([0.25, 0.25]), front) == pytest.approx(np.sqrt(2) / 4)
     assert distance_to_front(np.array([0.0, 0.0]), np.array([[3.0, 4.0]])) == pytest.approx(5.0)
