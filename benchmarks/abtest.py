@@ -45,7 +45,12 @@ def measure(quick: bool) -> Result:
     if os.environ.get("TAIJI_TEST_DATA") and folder.is_dir():
         off_policy(result, folder, repeats=40 if quick else 400, resamples=150 if quick else 400)
     else:
-        result.rows.append({"part": "off-policy", "what": "left out: TAIJI_TEST_DATA does not name a folder with open-bandit-small"})
+        result.rows.append(
+            {
+                "part": "off-policy",
+                "what": "left out: TAIJI_TEST_DATA does not name a folder with open-bandit-small",
+            }
+        )
     return result
 
 
@@ -56,26 +61,71 @@ def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None
         world, gains, covered = "shop" if telling else "null twin", [], []
         for seed in seeds:
             found = simulate(ABTestSettings(shop=ShopSettings(telling_text=telling, **sizes)), seed)
-            offline = next(r for r in found["offline"] if (r["features"], r["group"], r["metric"]) == ("text", "all", "click auc"))
+            offline = next(
+                r
+                for r in found["offline"]
+                if (r["features"], r["group"], r["metric"]) == ("text", "all", "click auc")
+            )
             gap, test = offline["difference"], found["ab"]["clicks (CUPED)"]
             gains.append((gap, test))
             covered.append(found["repeats"]["clicks"]["coverage"])
-            result.rows.append({"part": world, "what": f"seed {seed}, click AUC gain", "value": gap["value"], "low": gap["low"], "high": gap["high"], "n": offline["n"]})
-            result.rows.append({"part": world, "what": f"seed {seed}, clicks a user, A/B", "value": test["difference"], "low": test["low"], "high": test["high"], "n": test["n"], "truth": test["truth"]})
+            result.rows.append(
+                {
+                    "part": world,
+                    "what": f"seed {seed}, click AUC gain",
+                    "value": gap["value"],
+                    "low": gap["low"],
+                    "high": gap["high"],
+                    "n": offline["n"],
+                    "trainings": offline["seeds"],
+                }
+            )
+            result.rows.append(
+                {
+                    "part": world,
+                    "what": f"seed {seed}, clicks a user, A/B",
+                    "value": test["difference"],
+                    "low": test["low"],
+                    "high": test["high"],
+                    "n": test["n"],
+                    "truth": test["truth"],
+                }
+            )
             for metric in AA_METRICS:
                 aa.setdefault(metric, []).append(found["aa"][metric])
-        for name, values in (("click AUC gain", [(g["value"], g["low"], g["high"]) for g, _ in gains]), ("A/B clicks a user", [(t["difference"], t["low"], t["high"]) for _, t in gains])):
+        for name, values in (
+            ("click AUC gain", [(g["value"], g["low"], g["high"]) for g, _ in gains]),
+            ("A/B clicks a user", [(t["difference"], t["low"], t["high"]) for _, t in gains]),
+        ):
             low, high = over_seeds(values)
             if len(seeds) > 1:
-                result.rows.append({"part": world, "what": f"mean over {len(seeds)} seeds, {name}", "value": float(np.mean([v for v, _, _ in values])), "low": low, "high": high})
+                result.rows.append(
+                    {
+                        "part": world,
+                        "what": f"mean over {len(seeds)} seeds, {name}",
+                        "value": float(np.mean([v for v, _, _ in values])),
+                        "low": low,
+                        "high": high,
+                    }
+                )
             if telling:
                 result.at_least(f"shop: low end of the {name}", low, 1e-9)
             else:
-                result.at_most(f"null twin: distance of the interval of the {name} from zero", max(low, -high, 0.0), 0.0)
-        result.at_least(f"{world}: coverage of the true gain by repeated A/B tests", float(np.mean(covered)), 0.92)
+                result.at_most(
+                    f"null twin: distance of the interval of the {name} from zero", max(low, -high, 0.0), 0.0
+                )
+        result.at_least(
+            f"{world}: coverage of the true gain by repeated A/B tests", float(np.mean(covered)), 0.92
+        )
     for metric, shares in aa.items():
-        result.rows.append({"part": "A/A", "what": f"{metric}: share of 200 tests significant", "value": shares[0]})
-        result.at_most(f"200 A/A tests, {metric}: distance of the share significant from 5 %", abs(shares[0] - 0.05), 0.03)
+        result.rows.append(
+            {"part": "A/A", "what": f"{metric}: share of 200 tests significant", "value": shares[0]}
+        )
+        result.at_most(
+            f"200 A/A tests, {metric}: distance of the share significant from 5 %",
+            abs(shares[0] - 0.05),
+            0.03,
+        )
 
 
 def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
@@ -95,14 +145,41 @@ def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> No
     rates = _click_rates(logs)
     for source, target in (("random", "bts"), ("bts", "random")):
         log, truth = logs[source], float(logs[target]["click"].mean())
-        found = _estimates(log["place"], log["item"], log["click"], log["propensity"], policies[target], resamples=2000, seed=0)
+        found = _estimates(
+            log["place"],
+            log["item"],
+            log["click"],
+            log["propensity"],
+            policies[target],
+            resamples=2000,
+            seed=0,
+        )
         for name, figure in found.items():
-            result.rows.append({"part": f"{source} → {target}", "what": f"{name}, real log", **{k: figure[k] for k in ("value", "low", "high", "n")}, "truth": truth})
-            result.at_most(f"{source} → {target}, {name}: distance of the on-policy value from the interval", max(figure["low"] - truth, truth - figure["high"], 0.0), 0.0)
+            result.rows.append(
+                {
+                    "part": f"{source} → {target}",
+                    "what": f"{name}, real log",
+                    **{k: figure[k] for k in ("value", "low", "high", "n")},
+                    "truth": truth,
+                }
+            )
+            result.at_most(
+                f"{source} → {target}, {name}: distance of the on-policy value from the interval",
+                max(figure["low"] - truth, truth - figure["high"], 0.0),
+                0.0,
+            )
         _coverage(result, source, target, policies, rates, repeats, resamples)
 
 
-def _coverage(result: Result, source: str, target: str, policies: dict[str, Any], rates: Any, repeats: int, resamples: int) -> None:
+def _coverage(
+    result: Result,
+    source: str,
+    target: str,
+    policies: dict[str, Any],
+    rates: Any,
+    repeats: int,
+    resamples: int,
+) -> None:
     """Repeated logs of 10,000 impressions: how often is the true value inside?"""
     # Every action needs a chance under the logging policy: a rare one is given half an impression.
     logging = policies[source] if source == "random" else _smoothed(policies[source])
@@ -113,25 +190,44 @@ def _coverage(result: Result, source: str, target: str, policies: dict[str, Any]
         place = rng.integers(PLACES, size=10_000)
         item = np.minimum((logging.cumsum(axis=1)[place] < rng.random((10_000, 1))).sum(axis=1), ITEMS - 1)
         click = (rng.random(10_000) < rates[place, item]).astype(float)
-        for name, figure in _estimates(place, item, click, logging[place, item], policies[target], resamples=resamples, seed=repeat).items():
+        for name, figure in _estimates(
+            place, item, click, logging[place, item], policies[target], resamples=resamples, seed=repeat
+        ).items():
             inside.setdefault(name, []).append(figure["low"] <= truth <= figure["high"])
         terms = ips_terms(Logged(click, logging[place, item], policies[target][place, item]))
-        draws = np.concatenate([weights @ terms / len(terms) for weights in resample_weights(len(terms), resamples, repeat)])
+        draws = np.concatenate(
+            [weights @ terms / len(terms) for weights in resample_weights(len(terms), resamples, repeat)]
+        )
         low, high = np.quantile(draws, [0.025, 0.975])
         inside.setdefault("ips, percentile (not used)", []).append(bool(low <= truth <= high))
     for name, hits in inside.items():
         share = float(np.mean(hits))
-        result.rows.append({"part": f"{source} → {target}", "what": f"{name}, coverage of {repeats} drawn logs", "value": share, "truth": 0.95})
+        result.rows.append(
+            {
+                "part": f"{source} → {target}",
+                "what": f"{name}, coverage of {repeats} drawn logs",
+                "value": share,
+                "truth": 0.95,
+            }
+        )
         if "percentile" not in name:
             slack = 1.96 * math.sqrt(0.95 * 0.05 / repeats) + 0.01
-            result.at_most(f"{source} → {target}, {name}: distance of the coverage from 95 %", abs(share - 0.95), slack)
+            result.at_most(
+                f"{source} → {target}, {name}: distance of the coverage from 95 %", abs(share - 0.95), slack
+            )
 
 
-def _estimates(place: Any, item: Any, click: Any, propensity: Any, target: Any, *, resamples: int, seed: int) -> dict[str, Any]:
+def _estimates(
+    place: Any, item: Any, click: Any, propensity: Any, target: Any, *, resamples: int, seed: int
+) -> dict[str, Any]:
     log = Logged(click, propensity, target[place, item])
     model = cross_fitted_rates(item, click, ITEMS, seed=seed)
     baseline = (target[place] * model).sum(axis=1)
-    every = {"ips": ips_terms(log), "snips": snips_terms(log), "dr": dr_terms(log, model[np.arange(len(item)), item], baseline)}
+    every = {
+        "ips": ips_terms(log),
+        "snips": snips_terms(log),
+        "dr": dr_terms(log, model[np.arange(len(item)), item], baseline),
+    }
     return {name: value_interval(terms, resamples=resamples, seed=seed) for name, terms in every.items()}
 
 
@@ -146,7 +242,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _counts(log: dict[str, Any], weights: Any = None) -> Any:
-    return np.bincount(log["place"] * ITEMS + log["item"], weights=weights, minlength=PLACES * ITEMS).reshape(PLACES, ITEMS).astype(float)
+    return (
+        np.bincount(log["place"] * ITEMS + log["item"], weights=weights, minlength=PLACES * ITEMS)
+        .reshape(PLACES, ITEMS)
+        .astype(float)
+    )
 
 
 def _frequencies(log: dict[str, Any]) -> Any:

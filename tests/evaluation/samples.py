@@ -27,12 +27,24 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         "mean history": ("floor", (0.350, 0.091, 0.038, 0.044, 0.068, 0.00401)),
         "true item": ("ceiling", (0, 0, 0, 0, 0, 0.0214)),
     }
-    names = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "ctcvr", "format", "grounding", "grounding_low")
+    names = (
+        "category_l1",
+        "category_l2",
+        "category_l3",
+        "hit@50",
+        "hit@100",
+        "ctcvr",
+        "format",
+        "grounding",
+        "grounding_low",
+    )
     for model, (kind, values) in answers.items():
         for name, value in zip(names, values):
             if kind == "ceiling" and name != "ctcvr":
                 continue
-            width = value * 0.12 if name == "ctcvr" else 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / 298)
+            width = (
+                value * 0.12 if name == "ctcvr" else 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / 298)
+            )
             row = {"model": model, "kind": kind, "metric": name, **_figure(value, width)}
             if kind == "model" and model != "base":
                 gap = value - answers["base"][1][names.index(name)]
@@ -43,33 +55,74 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
     for group, base, width in (("all", 0.7312, 0.0041), ("sparse", 0.6821, 0.0102)):
         for head in ("click", "ctcvr"):
             for arm, gain in gains.items():
-                for metric, level, sign in (("auc", base, 1), ("user_auc", base - 0.05, 0.7), ("log_loss", 0.421, -0.8), ("ndcg@10", 0.512, 0.9), ("calibration", 1.03, 3)):
+                for metric, level, sign in (
+                    ("auc", base, 1),
+                    ("user_auc", base - 0.05, 0.7),
+                    ("log_loss", 0.421, -0.8),
+                    ("ndcg@10", 0.512, 0.9),
+                    ("calibration", 1.03, 3),
+                ):
                     value = level + sign * gain + (0.06 if head == "ctcvr" and metric == "auc" else 0)
-                    row = {"features": arm, "group": group, "metric": f"{head} {metric}", **_figure(value, width, 2301 if group == "all" else 767)}
+                    row = {
+                        "features": arm,
+                        "group": group,
+                        "metric": f"{head} {metric}",
+                        **_figure(value, width, 2301 if group == "all" else 767),
+                    }
                     if arm != "none":
                         half = width / (3.2 if metric != "user_auc" else 2)
-                        row["difference"] = {"against": "none", "value": sign * gain, "low": sign * gain - half, "high": sign * gain + half}
+                        row["difference"] = {
+                            "against": "none",
+                            "value": sign * gain,
+                            "low": sign * gain - half,
+                            "high": sign * gain + half,
+                        }
                     if arm == "taiji":
                         gap = sign * (gain - gains["history_mean"])
-                        row["rivals"] = [{"against": "history_mean", "value": gap, "low": gap - width / 4, "high": gap + width / 4}]
+                        row["rivals"] = [
+                            {
+                                "against": "history_mean",
+                                "value": gap,
+                                "low": gap - width / 4,
+                                "high": gap + width / 4,
+                            }
+                        ]
                     ranking.append(row)
     weights = 0.5 + 0.22 * (1 - np.exp(-np.arange(steps) / 12)) + rng.normal(0, 0.004, steps)
     curve = [
         {
             "step": k + 1,
             "weights": {"semantic": float(weights[k]), "preference": float(1 - weights[k])},
-            "rewards": {"semantic": float(0.58 + 0.1 * (1 - np.exp(-k / 15)) + rng.normal(0, 0.02)), "preference": float(0.31 + 0.06 * (1 - np.exp(-k / 20)) + rng.normal(0, 0.03))},
+            "rewards": {
+                "semantic": float(0.58 + 0.1 * (1 - np.exp(-k / 15)) + rng.normal(0, 0.02)),
+                "preference": float(0.31 + 0.06 * (1 - np.exp(-k / 20)) + rng.normal(0, 0.03)),
+            },
         }
         for k in range(steps)
     ]
     return {
         "name": "demo",
         "data": "completejourney, 2,469 households",
-        "notes": ["Simulated data based on real shopping patterns: no claim about real shoppers may rest on it.", "An exposure is a product on display or in the mailer in the store and week of a trip; non-clicks are a seeded sample per trip."],
+        "notes": [
+            "Simulated data based on real shopping patterns: no claim about real shoppers may rest on it.",
+            "An exposure is a product on display or in the mailer in the store and week of a trip; non-clicks are a seeded sample per trip.",
+        ],
         "split": {
             "fingerprint": "9f2c4be0a7d1538e6c22b41f7a0d93e5c8b1640f2d7ea95310cb84f6d21e7a53",
-            "dates": {"reward": ["2017-01-01", "2017-05-02"], "llm": ["2017-05-02", "2017-07-30"], "ranker": ["2017-07-30", "2017-10-25"], "test": ["2017-10-25", "2018-01-01"]},
-            "rows": {"users": 2469, "interactions": 1469307, "reward": 440792, "llm": 367327, "ranker": 367327, "test": 293861},
+            "dates": {
+                "reward": ["2017-01-01", "2017-05-02"],
+                "llm": ["2017-05-02", "2017-07-30"],
+                "ranker": ["2017-07-30", "2017-10-25"],
+                "test": ["2017-10-25", "2018-01-01"],
+            },
+            "rows": {
+                "users": 2469,
+                "interactions": 1469307,
+                "reward": 440792,
+                "llm": 367327,
+                "ranker": 367327,
+                "test": 293861,
+            },
         },
         "rationales": {
             "written": 192,
@@ -81,13 +134,50 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         "llm": llm,
         "alignment": {"rule": "popo-light", "steps": curve},
         "ranking": ranking,
-        "seconds": {"data": 21.4, "examples": 0.8, "reward": 38.0, "rationales": 142.7, "selection": 55.1, "sft": 98.3, "environment": 9.4, "alignment": 171.0, "answers": 74.2, "features": 31.9, "ranking": 88.8, "report": 12.1},
+        "seconds": {
+            "data": 21.4,
+            "examples": 0.8,
+            "reward": 38.0,
+            "rationales": 142.7,
+            "selection": 55.1,
+            "sft": 98.3,
+            "environment": 9.4,
+            "alignment": 171.0,
+            "answers": 74.2,
+            "features": 31.9,
+            "ranking": 88.8,
+            "report": 12.1,
+        },
     }
 
 
 RATIONALES = [
-    {"kept": True, "reason": "", "perplexity": 3.41, "target": "Yogurt, 6 oz; GROCERY; YOGURT", "rationale": "The household buys dairy every week and has lately turned to single-serve breakfasts: granola bars, bananas and drinkable yogurt. A small fruit yogurt fits both the price band and the rhythm of its trips."},
-    {"kept": True, "reason": "", "perplexity": 4.02, "target": "Cat litter, 20 lb; GROCERY; CAT LITTER", "rationale": "Wet cat food appears in four of the last six trips; the last litter was bought five weeks ago and the interval before was six."},
-    {"kept": False, "reason": "perplexity above the threshold", "perplexity": 11.87, "target": "Hair colour; DRUG GM; HAIR CARE", "rationale": "The user likes grocery products and will probably buy more grocery products in the near future because they like to shop for grocery products."},
-    {"kept": False, "reason": "names the target", "perplexity": 1.22, "target": "Sparkling water, 12 ct; GROCERY; SOFT DRINKS", "rationale": "They will buy Sparkling water, 12 ct, because sparkling water 12 ct is what they want."},
+    {
+        "kept": True,
+        "reason": "",
+        "perplexity": 3.41,
+        "target": "Yogurt, 6 oz; GROCERY; YOGURT",
+        "rationale": "The household buys dairy every week and has lately turned to single-serve breakfasts: granola bars, bananas and drinkable yogurt. A small fruit yogurt fits both the price band and the rhythm of its trips.",
+    },
+    {
+        "kept": True,
+        "reason": "",
+        "perplexity": 4.02,
+        "target": "Cat litter, 20 lb; GROCERY; CAT LITTER",
+        "rationale": "Wet cat food appears in four of the last six trips; the last litter was bought five weeks ago and the interval before was six.",
+    },
+    {
+        "kept": False,
+        "reason": "perplexity above the threshold",
+        "perplexity": 11.87,
+        "target": "Hair colour; DRUG GM; HAIR CARE",
+        "rationale": "The user likes grocery products and will probably buy more grocery products in the near future because they like to shop for grocery products.",
+    },
+    {
+        "kept": False,
+        "reason": "names the target",
+        "perplexity": 1.22,
+        "target": "Sparkling water, 12 ct; GROCERY; SOFT DRINKS",
+        "rationale": "They will buy Sparkling water, 12 ct, because sparkling water 12 ct is what they want.",
+    },
 ]

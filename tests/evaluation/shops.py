@@ -19,22 +19,47 @@ def micros(day: float) -> int:
     return int((START + timedelta(days=day) - datetime(1970, 1, 1)).total_seconds() * 1e6)
 
 
-def build(purchases: list[tuple[int, int, float]], n_items: int = 6, titles: list[str] | None = None) -> Dataset:
+def build(
+    purchases: list[tuple[int, int, float]], n_items: int = 6, titles: list[str] | None = None
+) -> Dataset:
     """A dataset from (user, item, day) purchases; items 0 and 1 are fruit, 2 and 3 bread, the rest have one level."""
     names = titles or ["Red apple", "Green pear", "Rye loaf", "Wheat roll", "Soap bar", "Candle"][:n_items]
     names += [f"Thing {k}" for k in range(len(names), n_items)]
-    levels = {0: ("FOOD", "FRUIT", "APPLES"), 1: ("FOOD", "FRUIT", "PEARS"), 2: ("FOOD", "BREAD", "RYE"), 3: ("FOOD", "BREAD", "WHEAT")}
+    levels = {
+        0: ("FOOD", "FRUIT", "APPLES"),
+        1: ("FOOD", "FRUIT", "PEARS"),
+        2: ("FOOD", "BREAD", "RYE"),
+        3: ("FOOD", "BREAD", "WHEAT"),
+    }
     rows = [levels.get(k, ("HOME", None, None)) for k in range(n_items)]
-    items = pl.DataFrame({"item_id": list(range(n_items)), "title": names, **{f"category_l{n + 1}": pl.Series([r[n] for r in rows], dtype=pl.String) for n in range(3)}})
+    items = pl.DataFrame(
+        {
+            "item_id": list(range(n_items)),
+            "title": names,
+            **{f"category_l{n + 1}": pl.Series([r[n] for r in rows], dtype=pl.String) for n in range(3)},
+        }
+    )
     users = pl.DataFrame({"user_id": sorted({u for u, _, _ in purchases})})
-    events = pl.DataFrame({"user_id": [u for u, _, _ in purchases], "item_id": [i for _, i, _ in purchases], "timestamp": [START + timedelta(days=d) for _, _, d in purchases], "click": [1] * len(purchases)})
+    events = pl.DataFrame(
+        {
+            "user_id": [u for u, _, _ in purchases],
+            "item_id": [i for _, i, _ in purchases],
+            "timestamp": [START + timedelta(days=d) for _, _, d in purchases],
+            "click": [1] * len(purchases),
+        }
+    )
     return Dataset.from_tables(Tables(items, users, events, "small"))
 
 
 def examples(rows: list[tuple[int, float, int]]) -> pl.DataFrame:
     """Examples from (user, day, target)."""
     return pl.DataFrame(
-        {"example": [str(k) for k in range(len(rows))], "user": [u for u, _, _ in rows], "as_of": [micros(d) for _, d, _ in rows], "target": [t for _, _, t in rows]},
+        {
+            "example": [str(k) for k in range(len(rows))],
+            "user": [u for u, _, _ in rows],
+            "as_of": [micros(d) for _, d, _ in rows],
+            "target": [t for _, _, t in rows],
+        },
         schema_overrides={"user": pl.UInt32, "target": pl.UInt32, "as_of": pl.Int64},
     )
 

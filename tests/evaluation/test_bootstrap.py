@@ -99,7 +99,12 @@ def test_no_hit_at_all_is_not_certainty():
 
 
 def test_too_little_data_gives_no_interval_instead_of_a_false_one():
-    assert estimate(Ratio.of_values(np.array([0.3, np.nan]))) == {"value": 0.3, "low": None, "high": None, "n": 1}
+    assert estimate(Ratio.of_values(np.array([0.3, np.nan]))) == {
+        "value": 0.3,
+        "low": None,
+        "high": None,
+        "n": 1,
+    }
     assert estimate(Ratio.of_values(np.full(3, np.nan)))["value"] is None
     only_positives = PooledAUC(np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.2]), 2)
     assert estimate(only_positives)["value"] is None

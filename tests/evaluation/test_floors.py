@@ -64,8 +64,14 @@ def test_co_occurrence_equals_a_slow_count(log, day):
         items, times = items[::-1], times[::-1]
         for a in range(len(items)):
             for b in range(len(items)):
-                if 0 < abs(a - b) <= REACH and items[a] != items[b] and max(times[a], times[b]) < rows["as_of"][0]:
-                    scores[items[b]] += sum(DECAY**rank for rank, item in enumerate(own[:20]) if item == items[a])
+                if (
+                    0 < abs(a - b) <= REACH
+                    and items[a] != items[b]
+                    and max(times[a], times[b]) < rows["as_of"][0]
+                ):
+                    scores[items[b]] += sum(
+                        DECAY**rank for rank, item in enumerate(own[:20]) if item == items[a]
+                    )
     expected = [int(i) for i in np.lexsort((np.arange(6), -np.round(scores, 9))) if scores[i] > 0]
     found = [int(i) for i in co_occurrence(dataset, rows, [np.asarray(own)], 6)[0] if i >= 0]
     assert sorted(found) == sorted(expected)
@@ -86,10 +92,14 @@ def test_events_at_or_after_the_moment_change_nothing(past, future):
 
 def test_lists_are_as_long_as_asked_on_a_larger_log():
     rng = np.random.default_rng(0)
-    log = pl.DataFrame({"u": rng.integers(500, size=20_000), "i": rng.integers(300, size=20_000), "d": rng.random(20_000) * 100}).rows()
+    log = pl.DataFrame(
+        {
+            "u": rng.integers(500, size=20_000),
+            "i": rng.integers(300, size=20_000),
+            "d": rng.random(20_000) * 100,
+        }
+    ).rows()
     dataset = build([*[(u, 0, -1.0) for u in range(500)], *log], n_items=300)
     found = by_name(dataset, examples([(u, 90.0, 1) for u in range(200)]))
     assert found["co-occurrence"].items.shape == (200, 100)
     assert found["popularity"].items[:, 0].min() >= 0
-
-

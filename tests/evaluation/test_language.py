@@ -27,7 +27,11 @@ def judge(users, items, as_ofs):
 
 def answers(dataset):
     perfect = [format_completion("Because.", item_line(dataset, t)) for t in ROWS["target"]]
-    return {"base": ["no idea"] * 5, "sft": [perfect[0], perfect[1], "<think>x</think><answer></answer>", perfect[3], "<think>hm"], "aligned": perfect}
+    return {
+        "base": ["no idea"] * 5,
+        "sft": [perfect[0], perfect[1], "<think>x</think><answer></answer>", perfect[3], "<think>hm"],
+        "aligned": perfect,
+    }
 
 
 def test_perfect_malformed_and_mixed_answers():
@@ -37,11 +41,17 @@ def test_perfect_malformed_and_mixed_answers():
         assert found["aligned", metric]["value"] == 1 and found["aligned", metric]["low"] > 0.39
         assert found["base", metric]["value"] == 0 and found["base", metric]["high"] < 0.75
     assert found["sft", "category_l1"]["value"] == pytest.approx(3 / 5)
-    assert found["sft", "category_l2"]["value"] == pytest.approx(3 / 4)  # item 5 has no second level: not counted
+    assert found["sft", "category_l2"]["value"] == pytest.approx(
+        3 / 4
+    )  # item 5 has no second level: not counted
     assert found["sft", "category_l2"]["n"] == 4
     assert found["sft", "format"]["value"] == pytest.approx(3 / 5)
     assert found["base", "ctcvr"]["value"] == 0
-    assert found["aligned", "ctcvr"]["value"] == pytest.approx(np.mean([2, 4, 6, 2, 4]) / 100) == found["true item", "ctcvr"]["value"]
+    assert (
+        found["aligned", "ctcvr"]["value"]
+        == pytest.approx(np.mean([2, 4, 6, 2, 4]) / 100)
+        == found["true item", "ctcvr"]["value"]
+    )
     assert found["aligned", "grounding"]["value"] == pytest.approx(1, abs=1e-5)
     assert found["aligned", "grounding_low"]["value"] == 0
     assert ("base", "grounding") not in found
@@ -51,11 +61,18 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     dataset = build(LOG, n_items=200)
     rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
     found = table(rows)
-    assert found["aligned", "format"]["difference"] == {"against": "base", "value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["aligned", "format"]["difference"] == {
+        "against": "base",
+        "value": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),
-        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"),
+        **dict.fromkeys(
+            ("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"
+        ),
         "true item": "ceiling",
     }
     assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
@@ -63,7 +80,10 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
 
 def test_without_a_judge_there_is_no_ctcvr():
     dataset = build(LOG)
-    assert "ctcvr" not in {row["metric"] for row in evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), resamples=20)}
+    assert "ctcvr" not in {
+        row["metric"]
+        for row in evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), resamples=20)
+    }
 
 
 def test_levels_are_folded_and_survive_the_answer_format():
@@ -73,7 +93,10 @@ def test_levels_are_folded_and_survive_the_answer_format():
 
 
 def test_items_of_one_text_share_a_place_and_the_popular_one_stands_for_them():
-    dataset = build([(0, 5, 1), (0, 4, 1), (1, 5, 2)], titles=["Red apple", "Green pear", "Rye loaf", "Wheat roll", "Soap", "Soap"])
+    dataset = build(
+        [(0, 5, 1), (0, 4, 1), (1, 5, 2)],
+        titles=["Red apple", "Green pear", "Rye loaf", "Wheat roll", "Soap", "Soap"],
+    )
     catalogue = Catalogue(dataset, WordEmbedder(), micros(3))
     found = catalogue.search(catalogue.vectors[[4, 0]], np.array([4, 5]))
     assert found.item.tolist() == [5, 0]
@@ -84,7 +107,10 @@ def test_items_of_one_text_share_a_place_and_the_popular_one_stands_for_them():
 def test_search_does_not_depend_on_blocks(monkeypatch):
     dataset = build(LOG, n_items=60)
     catalogue = Catalogue(dataset, WordEmbedder(), micros(9))
-    queries, targets = WordEmbedder().encode(["apple", "soap bar", "Thing 12", "bread loaf"]), np.array([0, 4, 12, 2])
+    queries, targets = (
+        WordEmbedder().encode(["apple", "soap bar", "Thing 12", "bread loaf"]),
+        np.array([0, 4, 12, 2]),
+    )
     whole = catalogue.search(queries, targets)
     monkeypatch.setattr("taiji.evaluation.catalogue.BLOCK", 60)
     parts = catalogue.search(queries, targets)

@@ -26,7 +26,9 @@ from taiji.evaluation.metrics import (
 )
 
 tables = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=24
+    st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 1), st.integers(0, 3)),
+    min_size=1,
+    max_size=24,
 )  # user, moment, label, score: few values, so many ties
 
 
@@ -41,7 +43,11 @@ def naive_ndcg(gains, scores, k):
         return np.nan
     discount = [1 / np.log2(i + 2) if i < k else 0.0 for i in range(len(gains))]
     best = np.dot(sorted(gains, reverse=True), discount)
-    orders = [o for o in itertools.permutations(range(len(gains))) if all(scores[a] >= scores[b] for a, b in itertools.pairwise(o))]
+    orders = [
+        o
+        for o in itertools.permutations(range(len(gains)))
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(o))
+    ]
     return np.mean([np.dot([gains[i] for i in order], discount) for order in orders]) / best
 
 
@@ -64,14 +70,18 @@ def test_pooled_and_per_user_values_of_the_metrics_agree_with_the_references(tab
     np.testing.assert_allclose(by_name["auc"].calc(rows), naive_auc(labels, scores))
     per_user = [naive_auc(labels[users == u], scores[users == u]) for u in np.unique(users)]
     np.testing.assert_allclose(by_name["user_auc"].calc_per_user(rows), per_user)
-    np.testing.assert_allclose(by_name["user_auc"].calc(rows), np.nanmean(per_user) if np.isfinite(per_user).any() else np.nan)
+    np.testing.assert_allclose(
+        by_name["user_auc"].calc(rows), np.nanmean(per_user) if np.isfinite(per_user).any() else np.nan
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), min_size=1, max_size=7), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_ndcg_is_the_mean_over_all_orders_of_the_ties(table, k):
     gains, scores = (np.array(column) for column in zip(*table))
-    np.testing.assert_allclose(grouped_ndcg(np.zeros(len(gains), dtype=int), gains, scores, k), [naive_ndcg(gains, scores, k)])
+    np.testing.assert_allclose(
+        grouped_ndcg(np.zeros(len(gains), dtype=int), gains, scores, k), [naive_ndcg(gains, scores, k)]
+    )
 
 
 def test_ndcg_averages_requests_within_users_before_users():

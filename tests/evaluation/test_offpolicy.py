@@ -34,7 +34,11 @@ def test_every_estimator_is_exact_on_the_enumerated_log():
     actions = np.repeat([0, 1, 2], [5, 3, 2])
     log = Logged(REWARD[actions], LOGGING[actions], TARGET[actions])
     wrong_model = np.array([3.0, 0.0, 1.0])
-    for terms in (ips_terms(log), snips_terms(log), dr_terms(log, wrong_model[actions], np.full(10, TARGET @ wrong_model))):
+    for terms in (
+        ips_terms(log),
+        snips_terms(log),
+        dr_terms(log, wrong_model[actions], np.full(10, TARGET @ wrong_model)),
+    ):
         assert terms.mean() == pytest.approx(TRUTH)
 
 
@@ -85,12 +89,32 @@ def test_bad_propensities_are_explained():
 
 def test_each_real_policy_is_estimated_from_the_log_of_the_other(public_data):
     folder = public_data / "open-bandit-small"
-    logs = {name: pl.read_parquet(folder / f"{name}_all.parquet").select("item_id", "position", "click", "propensity_score") for name in ("random", "bts")}
-    frequency = logs["bts"].group_by("position", "item_id").agg((pl.len() / 1.0).alias("count")).with_columns((pl.col("count") / pl.col("count").sum().over("position")).alias("target"))
-    rows = logs["random"].join(frequency, on=["position", "item_id"], how="left").with_columns(pl.col("target").fill_null(0.0))
+    logs = {
+        name: pl.read_parquet(folder / f"{name}_all.parquet").select(
+            "item_id", "position", "click", "propensity_score"
+        )
+        for name in ("random", "bts")
+    }
+    frequency = (
+        logs["bts"]
+        .group_by("position", "item_id")
+        .agg((pl.len() / 1.0).alias("count"))
+        .with_columns((pl.col("count") / pl.col("count").sum().over("position")).alias("target"))
+    )
+    rows = (
+        logs["random"]
+        .join(frequency, on=["position", "item_id"], how="left")
+        .with_columns(pl.col("target").fill_null(0.0))
+    )
     towards = {
-        "bts": Logged(rows["click"].to_numpy(), rows["propensity_score"].to_numpy(), rows["target"].to_numpy()),
-        "random": Logged(logs["bts"]["click"].to_numpy(), logs["bts"]["propensity_score"].to_numpy(), np.full(10_000, 1 / 80)),
+        "bts": Logged(
+            rows["click"].to_numpy(), rows["propensity_score"].to_numpy(), rows["target"].to_numpy()
+        ),
+        "random": Logged(
+            logs["bts"]["click"].to_numpy(),
+            logs["bts"]["propensity_score"].to_numpy(),
+            np.full(10_000, 1 / 80),
+        ),
     }
     for name, log in towards.items():
         truth = float(logs[name]["click"].mean())

@@ -15,11 +15,22 @@ from taiji.evaluation.ranking import evaluate_rankers, matured, sparsest_third
 def world(seed=0, users=60, trips=4, shown=12):
     rng = np.random.default_rng(seed)
     rows = users * trips * shown
-    user, time = np.repeat(np.arange(users), trips * shown), np.tile(np.repeat(np.arange(trips), shown), users)
+    user, time = (
+        np.repeat(np.arange(users), trips * shown),
+        np.tile(np.repeat(np.arange(trips), shown), users),
+    )
     taste = rng.normal(size=rows)
     click = rng.random(rows) < 1 / (1 + np.exp(1.5 - 1.5 * taste))
     conversion = click & (rng.random(rows) < 0.4)
-    frame = pl.DataFrame({"user": user, "item": rng.integers(50, size=rows), "time": time, "click": click.astype(np.int8), "conversion": conversion.astype(np.int8)})
+    frame = pl.DataFrame(
+        {
+            "user": user,
+            "item": rng.integers(50, size=rows),
+            "time": time,
+            "click": click.astype(np.int8),
+            "conversion": conversion.astype(np.int8),
+        }
+    )
 
     def predict(noise):
         p = 1 / (1 + np.exp(1.5 - 1.5 * (taste + noise * rng.normal(size=rows))))
@@ -44,7 +55,9 @@ def test_better_rankers_are_found_better_everywhere():
 
 def test_values_are_those_of_the_plain_metrics():
     frame, predictions = world(1)
-    found = {(r["features"], r["metric"]): r["value"] for r in evaluate_rankers(frame, predictions, resamples=20)}
+    found = {
+        (r["features"], r["metric"]): r["value"] for r in evaluate_rankers(frame, predictions, resamples=20)
+    }
     labels, scores = frame["click"].to_numpy(), predictions["taiji"]["click"].to_numpy()
     assert found["taiji", "click auc"] == pytest.approx(auc(labels, scores))
     assert found["taiji", "click log_loss"] == pytest.approx(row_log_loss(labels, scores).mean())
@@ -56,7 +69,11 @@ def test_values_are_those_of_the_plain_metrics():
 def test_two_equal_arms_differ_by_exactly_nothing():
     frame, predictions = world(2)
     rows = evaluate_rankers(frame, {"none": predictions["none"], "twin": predictions["none"]}, resamples=50)
-    assert all((r["difference"]["value"], r["difference"]["low"], r["difference"]["high"]) == (0, 0, 0) for r in rows if r["features"] == "twin")
+    assert all(
+        (r["difference"]["value"], r["difference"]["low"], r["difference"]["high"]) == (0, 0, 0)
+        for r in rows
+        if r["features"] == "twin"
+    )
 
 
 def test_groups_of_rows_are_judged_on_their_own():
@@ -69,7 +86,9 @@ def test_groups_of_rows_are_judged_on_their_own():
 
 
 def test_unripe_clicks_take_their_non_clicks_with_them():
-    frame = pl.DataFrame({"time": [1, 1, 2, 2, 3, 3], "click": [1, 0, 1, 0, 1, 0], "conversion": [1, 0, None, 0, None, 0]})
+    frame = pl.DataFrame(
+        {"time": [1, 1, 2, 2, 3, 3], "click": [1, 0, 1, 0, 1, 0], "conversion": [1, 0, None, 0, None, 0]}
+    )
     assert matured(frame).tolist() == [True, True, False, False, False, False]
     later = frame.with_columns(pl.Series("conversion", [1, 0, None, 0, 0, 0]))
     assert matured(later).tolist() == [True, True, False, True, True, True]
@@ -78,7 +97,9 @@ def test_unripe_clicks_take_their_non_clicks_with_them():
 
 def test_without_conversions_only_clicks_are_judged():
     frame, predictions = world(4)
-    rows = evaluate_rankers(frame.with_columns(pl.lit(None, dtype=pl.Int8).alias("conversion")), predictions, resamples=20)
+    rows = evaluate_rankers(
+        frame.with_columns(pl.lit(None, dtype=pl.Int8).alias("conversion")), predictions, resamples=20
+    )
     assert {r["metric"].split()[0] for r in rows} == {"click"}
 
 

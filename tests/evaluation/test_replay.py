@@ -9,14 +9,24 @@ import pytest
 from taiji.evaluation.replay import chance_in_first, replay
 
 FRAME = pl.DataFrame(
-    {"user": [0, 0, 0, 1, 1, 1, 2], "item": [0, 1, 2, 0, 1, 2, 0], "time": [1, 1, 1, 5, 5, 5, 9], "click": [1, 0, 1, 0, 1, 0, 1], "conversion": [1, 0, 0, 0, 1, 0, 1], "price": [10.0, 20.0, 30.0, 10.0, 20.0, 30.0, 1.0]}
+    {
+        "user": [0, 0, 0, 1, 1, 1, 2],
+        "item": [0, 1, 2, 0, 1, 2, 0],
+        "time": [1, 1, 1, 5, 5, 5, 9],
+        "click": [1, 0, 1, 0, 1, 0, 1],
+        "conversion": [1, 0, 0, 0, 1, 0, 1],
+        "price": [10.0, 20.0, 30.0, 10.0, 20.0, 30.0, 1.0],
+    }
 )
 
 
 def test_each_ranker_earns_what_its_first_items_earned():
     good = pl.DataFrame({"ctcvr": [0.9, 0.1, 0.2, 0.1, 0.9, 0.2, 0.5]})
     bad = pl.DataFrame({"ctcvr": [0.1, 0.9, 0.2, 0.1, 0.2, 0.9, 0.5]})
-    rows = {(r["features"], r["metric"]): r for r in replay(FRAME, {"none": bad, "good": good}, k=1, fee=0.1, resamples=50)}
+    rows = {
+        (r["features"], r["metric"]): r
+        for r in replay(FRAME, {"none": bad, "good": good}, k=1, fee=0.1, resamples=50)
+    }
     assert rows["good", "clicks"]["value"] == 1 and rows["none", "clicks"]["value"] == 0
     assert rows["good", "conversions"]["value"] == 1
     assert rows["good", "revenue"]["value"] == pytest.approx((0.1 * 10 + 0.1 * 20) / 2)
@@ -26,8 +36,13 @@ def test_each_ranker_earns_what_its_first_items_earned():
 
 
 def test_ties_share_the_places():
-    np.testing.assert_allclose(chance_in_first(np.array([0, 0, 0, 1, 1]), np.array([1.0, 1.0, 0.5, 2.0, 2.0]), 1), [0.5, 0.5, 0, 0.5, 0.5])
-    np.testing.assert_allclose(chance_in_first(np.array([1, 0, 1, 1]), np.array([3.0, 9.0, 2.0, 2.0]), 2), [1, 1, 0.5, 0.5])
+    np.testing.assert_allclose(
+        chance_in_first(np.array([0, 0, 0, 1, 1]), np.array([1.0, 1.0, 0.5, 2.0, 2.0]), 1),
+        [0.5, 0.5, 0, 0.5, 0.5],
+    )
+    np.testing.assert_allclose(
+        chance_in_first(np.array([1, 0, 1, 1]), np.array([3.0, 9.0, 2.0, 2.0]), 2), [1, 1, 0.5, 0.5]
+    )
 
 
 def test_a_log_without_choice_gives_nothing():

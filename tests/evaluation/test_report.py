@@ -30,22 +30,50 @@ class Balance(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return render_report(sample_metrics(), rationales=RATIONALES, prompt="What <next>?", configuration={"seed": 0})
+    return render_report(
+        sample_metrics(), rationales=RATIONALES, prompt="What <next>?", configuration={"seed": 0}
+    )
 
 
 def test_it_is_one_well_formed_page_that_loads_nothing(page):
     parser = Balance()
     parser.feed(page)
     assert not parser.problems and not parser.open
-    assert not re.search(r"(src|href)\s*=", page) and "http" not in page and "<script" not in page and "url(" not in page and "@import" not in page
+    assert (
+        not re.search(r"(src|href)\s*=", page)
+        and "http" not in page
+        and "<script" not in page
+        and "url(" not in page
+        and "@import" not in page
+    )
     assert len(page) < 300_000
 
 
 def test_it_shows_every_part_of_a_run(page):
-    for part in ("findings", "data", "rationales", "alignment", "answers", "rankers", "time", "claims", "configuration"):
+    for part in (
+        "findings",
+        "data",
+        "rationales",
+        "alignment",
+        "answers",
+        "rankers",
+        "time",
+        "claims",
+        "configuration",
+    ):
         assert f'id="{part}"' in page
     metrics = sample_metrics()
-    for text in (metrics["split"]["fingerprint"], "2017-10-25", "What &lt;next&gt;?", "names the target", "R = 4.62", "popo-light", "semantic", "own category", "12 min 24 s"):
+    for text in (
+        metrics["split"]["fingerprint"],
+        "2017-10-25",
+        "What &lt;next&gt;?",
+        "names the target",
+        "R = 4.62",
+        "popo-light",
+        "semantic",
+        "own category",
+        "12 min 24 s",
+    ):
         assert text in page
     assert page.count('class="card kept"') == 2 and page.count('class="card"') == 2
     assert all(stage in page for stage in metrics["seconds"])
@@ -77,10 +105,21 @@ def test_text_from_data_cannot_become_markup():
 
 
 def test_a_bare_run_still_gives_a_page(tmp_path):
-    bare = {**sample_metrics(0), "llm": [], "ranking": [], "seconds": {}, "notes": [], "rationales": {"written": 0, "kept": 0, "threshold": None}}
+    bare = {
+        **sample_metrics(0),
+        "llm": [],
+        "ranking": [],
+        "seconds": {},
+        "notes": [],
+        "rationales": {"written": 0, "kept": 0, "threshold": None},
+    }
     write_report(tmp_path / "report.html", bare)
     text = (tmp_path / "report.html").read_text()
-    assert "No answers were judged" in text and "No ranker was judged" in text and "No steps were recorded" in text
+    assert (
+        "No answers were judged" in text
+        and "No ranker was judged" in text
+        and "No steps were recorded" in text
+    )
 
 
 def test_unknown_values_are_dashes_not_errors():

@@ -11,7 +11,13 @@ from taiji.evaluation.settings import ABTestSettings, ShopSettings
 from taiji.evaluation.simulate import MEANS, _Loop, print_abtest, simulate
 from taiji.ranking.settings import RankerSettings
 
-SMALL = ABTestSettings(shop=ShopSettings(users=200, tail=200, promoted=8, shown=6), ranker=RankerSettings(epochs=1, batch=512, learning_rate=1e-2), repeats=60, resamples=100)
+SMALL = ABTestSettings(
+    shop=ShopSettings(users=200, tail=200, promoted=8, shown=6),
+    ranker=RankerSettings(epochs=1, batch=512, learning_rate=1e-2),
+    seeds=2,
+    repeats=60,
+    resamples=100,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,12 @@ def test_intervals_are_right_as_often_as_they_say(found):
 def test_the_truth_is_the_mean_of_many_draws(loop):
     rng = np.random.default_rng(0)
     for metric in ("clicks", "conversions"):
-        drawn = np.mean([loop.draw("text", rng)[metric].mean() - loop.draw("none", rng)[metric].mean() for _ in range(300)])
+        drawn = np.mean(
+            [
+                loop.draw("text", rng)[metric].mean() - loop.draw("none", rng)[metric].mean()
+                for _ in range(300)
+            ]
+        )
         assert drawn == pytest.approx(loop.truth(metric), abs=0.03)
 
 

@@ -30,10 +30,27 @@ def world(seed=0, users=40):
     code = rng.integers(0, 2, size=users)
     item = rng.integers(0, 2, size=rows)
     click = rng.random(rows) < np.where(code[user] == item, 0.4, 0.1)
-    frame = pl.DataFrame({"user": user.astype(np.uint32), "item": item.astype(np.uint32), "time": time, "click": click.astype(np.int8), "conversion": np.zeros(rows, dtype=np.int8)})
+    frame = pl.DataFrame(
+        {
+            "user": user.astype(np.uint32),
+            "item": item.astype(np.uint32),
+            "time": time,
+            "click": click.astype(np.int8),
+            "conversion": np.zeros(rows, dtype=np.int8),
+        }
+    )
     table = pl.DataFrame(
-        {"user": np.arange(users, dtype=np.uint32), "as_of": np.arange(users) % 7, "ids": [[int(c)] for c in code], "neighbour_items": [[int(c), 1] for c in code]},
-        schema_overrides={"ids": pl.List(pl.UInt16), "neighbour_items": pl.List(pl.UInt32), "as_of": pl.Int64},
+        {
+            "user": np.arange(users, dtype=np.uint32),
+            "as_of": np.arange(users) % 7,
+            "ids": [[int(c)] for c in code],
+            "neighbour_items": [[int(c), 1] for c in code],
+        },
+        schema_overrides={
+            "ids": pl.List(pl.UInt16),
+            "neighbour_items": pl.List(pl.UInt32),
+            "as_of": pl.Int64,
+        },
     )
     return frame, table
 
@@ -80,7 +97,9 @@ def test_cells_are_kept_and_only_missing_or_changed_ones_are_made(tmp_path):
     (tmp_path / cells[3]["predictions"].replace("parquet", "json")).unlink()
     study(tmp_path, arms, trainer)
     assert len(trainer.calls) == 7
-    assert {n: b for n, b in before.items() if n.endswith("parquet")} == {p.name: p.read_bytes() for p in tmp_path.glob("*.parquet")}
+    assert {n: b for n, b in before.items() if n.endswith("parquet")} == {
+        p.name: p.read_bytes() for p in tmp_path.glob("*.parquet")
+    }
     study(tmp_path, [Arm("none"), Arm("real", table.with_columns(pl.col("as_of") - 1))], trainer)
     assert len(trainer.calls) == 10
     study(tmp_path, arms, trainer, version="2")
@@ -89,10 +108,19 @@ def test_cells_are_kept_and_only_missing_or_changed_ones_are_made(tmp_path):
 
 def test_real_features_gain_and_null_controls_do_not(tmp_path):
     _, table = world()
-    frame, cells = study(tmp_path, ablation({"history_mean": table.head(20), "taiji": table}, "taiji"), Trainer())
-    rows = {(r["features"], r["metric"]): r for r in aggregate(cells, tmp_path, frame, resamples=200) if r["group"] == "all"}
+    frame, cells = study(
+        tmp_path, ablation({"history_mean": table.head(20), "taiji": table}, "taiji"), Trainer()
+    )
+    rows = {
+        (r["features"], r["metric"]): r
+        for r in aggregate(cells, tmp_path, frame, resamples=200)
+        if r["group"] == "all"
+    }
     assert rows["taiji", "click auc"]["difference"]["low"] > 0.1
-    assert rows["taiji", "click auc"]["rivals"][0]["against"] == "history_mean" and rows["taiji", "click auc"]["rivals"][0]["low"] > 0
+    assert (
+        rows["taiji", "click auc"]["rivals"][0]["against"] == "history_mean"
+        and rows["taiji", "click auc"]["rivals"][0]["low"] > 0
+    )
     for null in ("null: another user's", "null: shuffled"):
         gap = rows[null, "click auc"]["difference"]
         assert gap["low"] <= 0 <= gap["high"] or gap["high"] < 0
@@ -103,8 +131,16 @@ def test_real_features_gain_and_null_controls_do_not(tmp_path):
 def test_the_mean_over_seeds_is_that_of_single_runs(tmp_path):
     _, table = world()
     frame, cells = study(tmp_path, [Arm("none"), Arm("real", table)], Trainer(), seeds=(5, 6))
-    row = next(r for r in aggregate(cells, tmp_path, frame, resamples=20) if (r["features"], r["metric"]) == ("real", "click auc"))
-    values = [auc(frame["click"].to_numpy(), pl.read_parquet(tmp_path / c["predictions"])["click"].to_numpy()) for c in cells if c["arm"] == "real"]
+    row = next(
+        r
+        for r in aggregate(cells, tmp_path, frame, resamples=20)
+        if (r["features"], r["metric"]) == ("real", "click auc")
+    )
+    values = [
+        auc(frame["click"].to_numpy(), pl.read_parquet(tmp_path / c["predictions"])["click"].to_numpy())
+        for c in cells
+        if c["arm"] == "real"
+    ]
     assert row["per_seed"] == pytest.approx(values) and row["value"] == pytest.approx(np.mean(values))
 
 
@@ -115,7 +151,11 @@ def test_one_seed_gives_the_rows_of_a_single_run(tmp_path):
     expected = evaluate_rankers(frame, single, resamples=100)
     found = aggregate(cells, tmp_path, frame, resamples=100)
     for a in expected:
-        b = next(r for r in found if (r["features"], r["group"], r["metric"]) == (a["features"], a["group"], a["metric"]))
+        b = next(
+            r
+            for r in found
+            if (r["features"], r["group"], r["metric"]) == (a["features"], a["group"], a["metric"])
+        )
         assert b["value"] == pytest.approx(a["value"], nan_ok=True)
         assert a.get("difference", {}).get("low") == pytest.approx(b.get("difference", {}).get("low"))
 
@@ -140,16 +180,27 @@ def test_intervals_over_five_seeds_cover():
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=20), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_shuffling_never_draws_from_the_future(rows, seed):
-    table = pl.DataFrame({"user": [u for u, _ in rows], "as_of": [t for _, t in rows], "ids": [[t] for _, t in rows], "neighbour_items": [[t, 0] for _, t in rows]})
+    table = pl.DataFrame(
+        {
+            "user": [u for u, _ in rows],
+            "as_of": [t for _, t in rows],
+            "ids": [[t] for _, t in rows],
+            "neighbour_items": [[t, 0] for _, t in rows],
+        }
+    )
     mixed = shuffled(table, seed)
     assert mixed.select("user", "as_of").equals(table.select("user", "as_of"))
-    assert (mixed["ids"].list.first() <= mixed["as_of"]).all() and (mixed["neighbour_items"].list.first() <= mixed["as_of"]).all()
+    assert (mixed["ids"].list.first() <= mixed["as_of"]).all() and (
+        mixed["neighbour_items"].list.first() <= mixed["as_of"]
+    ).all()
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=30, unique=True), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_nobody_keeps_the_own_features(users, seed):
-    table = pl.DataFrame({"user": users * 2, "as_of": [1] * len(users) + [2] * len(users), "ids": [[u] for u in users * 2]})
+    table = pl.DataFrame(
+        {"user": users * 2, "as_of": [1] * len(users) + [2] * len(users), "ids": [[u] for u in users * 2]}
+    )
     given_away = another_users(table, seed)
     assert (given_away["user"] != given_away["ids"].list.first()).all()
     assert sorted(given_away["user"].to_list()) == sorted(users * 2)

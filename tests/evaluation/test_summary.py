@@ -30,7 +30,14 @@ def test_the_sample_survives_json_and_passes():
     assert run.split.rows["users"] == 2469 and len(run.alignment.steps) == 40
 
 
-@pytest.mark.parametrize(("key", "value", "named"), [("split", None, "split"), ("llm", [{"model": "x"}], "llm.0.metric"), ("seconds", {"data": "long"}, "seconds.data")])
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("split", None, "split"),
+        ("llm", [{"model": "x"}], "llm.0.metric"),
+        ("seconds", {"data": "long"}, "seconds.data"),
+    ],
+)
 def test_a_wrong_form_is_named(key, value, named):
     metrics = sample_metrics()
     metrics[key] = value
@@ -66,14 +73,27 @@ def test_numbers_carry_the_digits_their_interval_deserves():
 
 def test_findings_name_the_rival_and_say_when_nothing_is_shown():
     lines = findings(check_metrics(sample_metrics()))
-    assert any(line.startswith("taiji against history_mean, click AUC −") and line.endswith("interval includes zero") for line in lines)
-    assert any(line.startswith("aligned against base, category L1 +") and line.endswith("better") for line in lines)
+    assert any(
+        line.startswith("taiji against history_mean, click AUC −") and line.endswith("interval includes zero")
+        for line in lines
+    )
+    assert any(
+        line.startswith("aligned against base, category L1 +") and line.endswith("better") for line in lines
+    )
 
 
 def test_the_terminal_table_shows_figures_with_intervals(capsys):
     print_summary(sample_metrics())
     text = capsys.readouterr().out
-    for expected in ("0.331", "0.278–0.384", "· popularity", "history_mean", "interval includes zero", "83 of 192", "total 744"):
+    for expected in (
+        "0.331",
+        "0.278–0.384",
+        "· popularity",
+        "history_mean",
+        "interval includes zero",
+        "83 of 192",
+        "total 744",
+    ):
         assert expected in text
     assert "…" not in text
 

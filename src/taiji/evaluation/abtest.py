@@ -52,7 +52,11 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
     n = 2 (z_{1−α/2} + z_power)² σ² / δ². For a rate p, σ = √(p (1 − p)).
     """
     if effect == 0 or deviation <= 0:
-        raise TaijiError("A sample size needs an effect to find and a spread to find it in.", expected="effect other than 0, deviation above 0", found=f"{effect}, {deviation}")
+        raise TaijiError(
+            "A sample size needs an effect to find and a spread to find it in.",
+            expected="effect other than 0, deviation above 0",
+            found=f"{effect}, {deviation}",
+        )
     z = _NORMAL.inv_cdf((1 + level) / 2) + _NORMAL.inv_cdf(power)
     return math.ceil(2 * (z * deviation / effect) ** 2)
 
@@ -87,12 +91,17 @@ def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
     """
     a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if b.sum() == 0:
-        raise TaijiError("A ratio metric has nothing in its denominator.", expected="at least one user with a positive denominator")
+        raise TaijiError(
+            "A ratio metric has nothing in its denominator.",
+            expected="at least one user with a positive denominator",
+        )
     ratio = a.sum() / b.sum()
     return np.asarray(ratio + (a - ratio * b) / b.mean())
 
 
-def compare_arms(treated: ArrayLike, control: ArrayLike, *, level: float = 0.95, planned: int | None = None) -> Comparison:
+def compare_arms(
+    treated: ArrayLike, control: ArrayLike, *, level: float = 0.95, planned: int | None = None
+) -> Comparison:
     """Difference of means with unequal variances.
 
     Args:
@@ -106,7 +115,9 @@ def compare_arms(treated: ArrayLike, control: ArrayLike, *, level: float = 0.95,
     """
     a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if min(len(a), len(b)) < 2:
-        raise TaijiError("An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}")
+        raise TaijiError(
+            "An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}"
+        )
     difference, variance = float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     error, n = math.sqrt(variance), len(a) + len(b)
     half = _NORMAL.inv_cdf((1 + level) / 2) * error
@@ -143,7 +154,15 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     return error * math.sqrt(2 * (n * tilt + 1) / (n * tilt) * math.log(math.sqrt(n * tilt + 1) / alpha))
 
 
-def aa_tests(values: ArrayLike, *, denominators: ArrayLike | None = None, before: ArrayLike | None = None, runs: int = 200, level: float = 0.95, seed: int = 0) -> float:
+def aa_tests(
+    values: ArrayLike,
+    *,
+    denominators: ArrayLike | None = None,
+    before: ArrayLike | None = None,
+    runs: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> float:
     """Share of A/A tests that come out significant: users are split in halves at random, with nothing different.
 
     Args:

@@ -31,7 +31,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside [low, high] for a logarithmic axis: as few as leave at least three, else the ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        ticks = [
+            digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high
+        ]
         if len(ticks) >= 3:
             return ticks
     return [float(f"{low:.3g}"), float(f"{high:.3g}")]
@@ -42,7 +44,14 @@ def tick_text(value: float) -> str:
     return f"{value:,.6g}".replace("-", "−")
 
 
-def line_chart(series: Mapping[str, Sequence[float | None]], steps: Sequence[int], *, label: str, bounds: tuple[float, float] | None = None, noisy: bool = False) -> Markup:
+def line_chart(
+    series: Mapping[str, Sequence[float | None]],
+    steps: Sequence[int],
+    *,
+    label: str,
+    bounds: tuple[float, float] | None = None,
+    noisy: bool = False,
+) -> Markup:
     """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
 
     Args:
@@ -67,23 +76,46 @@ def line_chart(series: Mapping[str, Sequence[float | None]], steps: Sequence[int
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     for tick in ticks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
+        )
     for tick in sorted({first, round((first + last) / 2), last}):
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick}</text>'
+        )
     ends = []
     for number, (name, values) in enumerate(series.items()):
         points = [(x(step), y(value)) for step, value in zip(steps, values) if value is not None]
         if not points:
             continue
-        smooth = running_mean([py for _, py in points], max(1, len(points) // 10)) if noisy and len(points) >= 20 else None
-        parts.append(f'<path class="line s{number % 6}{" faint" if smooth else ""}" d="{_path(points)}"><title>{escape(name)}</title></path>')
+        smooth = (
+            running_mean([py for _, py in points], max(1, len(points) // 10))
+            if noisy and len(points) >= 20
+            else None
+        )
+        parts.append(
+            f'<path class="line s{number % 6}{" faint" if smooth else ""}" d="{_path(points)}"><title>{escape(name)}</title></path>'
+        )
         if smooth:
-            parts.append(f'<path class="line s{number % 6}" d="{_path([(px, py) for (px, _), py in zip(points, smooth)])}"><title>{escape(name)}, running mean</title></path>')
+            parts.append(
+                f'<path class="line s{number % 6}" d="{_path([(px, py) for (px, _), py in zip(points, smooth)])}"><title>{escape(name)}, running mean</title></path>'
+            )
         if len(points) == 1:
-            parts.append(f'<circle class="dot s{number % 6}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3.5"/>')
-        ends.append((smooth[-1] if smooth else points[-1][1], number, name, next(v for v in reversed(values) if v is not None)))
+            parts.append(
+                f'<circle class="dot s{number % 6}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3.5"/>'
+            )
+        ends.append(
+            (
+                smooth[-1] if smooth else points[-1][1],
+                number,
+                name,
+                next(v for v in reversed(values) if v is not None),
+            )
+        )
     for place, (_, number, name, value) in zip(spread([end[0] for end in sorted(ends)], 30), sorted(ends)):
-        parts.append(f'<text class="name t{number % 6}" x="{WIDTH - RIGHT + 8}" y="{place + 1:.1f}">{escape(name)}</text><text class="tick" x="{WIDTH - RIGHT + 8}" y="{place + 15:.1f}">{value:.3g}</text>')
+        parts.append(
+            f'<text class="name t{number % 6}" x="{WIDTH - RIGHT + 8}" y="{place + 1:.1f}">{escape(name)}</text><text class="tick" x="{WIDTH - RIGHT + 8}" y="{place + 15:.1f}">{value:.3g}</text>'
+        )
     return Markup("".join(parts) + "</svg>")
 
 
@@ -107,21 +139,37 @@ def histogram(values: Sequence[float], threshold: float | None, *, label: str, b
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     for tick in ticks:
         y = floor - (floor - TOP - 14) * tick / ticks[-1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
+        )
     for number, count in enumerate(counts):
         middle, tall = low + (number + 0.5) * (high - low) / bins, (floor - TOP - 14) * count / ticks[-1]
         tone = "kept" if middle < kept_below else "rejected"
-        parts.append(f'<rect class="bar {tone}" x="{LEFT + span * number / bins + 1:.1f}" y="{floor - tall:.1f}" width="{span / bins - 2:.1f}" height="{tall:.1f}" rx="1.5"><title>{count} near {math.exp(middle):.2f}</title></rect>')
+        parts.append(
+            f'<rect class="bar {tone}" x="{LEFT + span * number / bins + 1:.1f}" y="{floor - tall:.1f}" width="{span / bins - 2:.1f}" height="{tall:.1f}" rx="1.5"><title>{count} near {math.exp(middle):.2f}</title></rect>'
+        )
     for tick in log_ticks(math.exp(low), math.exp(high)):
-        parts.append(f'<text class="tick" x="{x(math.log(tick)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick_text(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{x(math.log(tick)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick_text(tick)}</text>'
+        )
     if threshold and low <= math.log(threshold) <= high:
         at = x(math.log(threshold))
         side, shift = ("end", -6) if at > LEFT + span * 0.6 else ("start", 6)
-        parts.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{floor}"/><text class="name" x="{at + shift:.1f}" y="{TOP + 6}" text-anchor="{side}">R = {threshold:.2f}</text>')
+        parts.append(
+            f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{floor}"/><text class="name" x="{at + shift:.1f}" y="{TOP + 6}" text-anchor="{side}">R = {threshold:.2f}</text>'
+        )
     return Markup("".join(parts) + "</svg>")
 
 
-def interval_track(value: float | None, low: float | None, high: float | None, scale: tuple[float, float], *, tone: str = "s0", zero: bool = False) -> Markup:
+def interval_track(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    scale: tuple[float, float],
+    *,
+    tone: str = "s0",
+    zero: bool = False,
+) -> Markup:
     """A dot with its interval on a track that spans ``scale``; ``zero`` marks where zero lies.
 
     A value beyond the scale becomes an arrow at its end.
@@ -135,15 +183,21 @@ def interval_track(value: float | None, low: float | None, high: float | None, s
         parts.append(f'<i class="zero" style="left:{place(0):.2f}%"></i>')
     if value is not None:
         if low is not None and high is not None:
-            parts.append(f'<i class="range {tone}" style="left:{place(low):.2f}%;width:{place(high) - place(low):.2f}%"></i>')
+            parts.append(
+                f'<i class="range {tone}" style="left:{place(low):.2f}%;width:{place(high) - place(low):.2f}%"></i>'
+            )
         off = " beyond" if value > scale[1] else ""
         parts.append(f'<i class="point {tone}{off}" style="left:{place(value):.2f}%"></i>')
     return Markup("".join(parts) + "</span>")
 
 
-def span_of(triples: Sequence[tuple[float | None, float | None, float | None]], *, zero: bool = False) -> tuple[float, float]:
+def span_of(
+    triples: Sequence[tuple[float | None, float | None, float | None]], *, zero: bool = False
+) -> tuple[float, float]:
     """A range that holds every value and interval end, with a margin; symmetrical in nothing, but with zero if asked."""
-    known = [number for triple in triples for number in triple if number is not None] + ([0.0] if zero else [])
+    known = [number for triple in triples for number in triple if number is not None] + (
+        [0.0] if zero else []
+    )
     if not known:
         return 0.0, 1.0
     low, high = min(known), max(known)

@@ -47,7 +47,9 @@ def item_levels(dataset: Dataset) -> Array:
     return dataset.items.select("category_l1", "category_l2", "category_l3").to_numpy().astype(object)
 
 
-def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
+def floors(
+    dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True
+) -> list[Floor]:
     """The floors that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
 
     Args:
@@ -91,7 +93,13 @@ def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[A
     return best
 
 
-def co_occurrence(dataset: Dataset, examples: pl.DataFrame, histories: list[Array], size: int, seen: list[Array] | None = None) -> Array:
+def co_occurrence(
+    dataset: Dataset,
+    examples: pl.DataFrame,
+    histories: list[Array],
+    size: int,
+    seen: list[Array] | None = None,
+) -> Array:
     """Items that stood within ``REACH`` places of the user's latest items, in histories before the moment, (E, size)."""
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
@@ -121,7 +129,9 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
         valid = (owner[:-gap] == owner[gap:]) & (times[gap:] < until) & (older != newer)
         for seed, other in ((older, newer), (newer, older)):
             use = valid & wanted[seed]
-            parts.append((seed[use], other[use], times[gap:][use]))  # a pair is known once its later event happened
+            parts.append(
+                (seed[use], other[use], times[gap:][use])
+            )  # a pair is known once its later event happened
     seeds, others, known = (np.concatenate(column) for column in zip(*parts))
     order = np.lexsort((known, seeds))
     return seeds[order], others[order], known[order]
@@ -130,7 +140,10 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
 def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
     """All items of each example's user before its moment, newest first."""
     longest = int(np.diff(dataset.history.offsets).max(initial=0))
-    return [np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64) for user, as_of in zip(examples["user"], examples["as_of"])]
+    return [
+        np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64)
+        for user, as_of in zip(examples["user"], examples["as_of"])
+    ]
 
 
 def _most_frequent(values: Any) -> Any:

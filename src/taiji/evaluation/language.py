@@ -70,14 +70,33 @@ def evaluate_answers(
         TaijiError: no examples, or a model with another number of completions.
     """
     if not len(examples):
-        raise TaijiError("There is no example to judge the answers on.", fix="lower min_history, or take a longer test period")
+        raise TaijiError(
+            "There is no example to judge the answers on.",
+            fix="lower min_history, or take a longer test period",
+        )
     for model, texts in completions.items():
         if len(texts) != len(examples):
-            raise TaijiError("A model's completions do not match the examples.", where=model, expected=str(len(examples)), found=str(len(texts)))
+            raise TaijiError(
+                "A model's completions do not match the examples.",
+                where=model,
+                expected=str(len(examples)),
+                found=str(len(texts)),
+            )
     judge = _Judge(dataset, examples, embedder, judge_score, threshold)
-    tables: list[tuple[str, str, dict[str, Array]]] = [(model, "model", judge.answers(texts)) for model, texts in completions.items()]
-    tables += [(floor.name, "floor", judge.proposals(floor.items, floor.levels)) for floor in floors(dataset, examples, size=max(LISTS), new_only=new_only)]
-    tables.append(("mean history", "floor", judge.vectors(history_mean(dataset, judge.users, judge.as_ofs, judge.catalogue.vectors, LATEST))))
+    tables: list[tuple[str, str, dict[str, Array]]] = [
+        (model, "model", judge.answers(texts)) for model, texts in completions.items()
+    ]
+    tables += [
+        (floor.name, "floor", judge.proposals(floor.items, floor.levels))
+        for floor in floors(dataset, examples, size=max(LISTS), new_only=new_only)
+    ]
+    tables.append(
+        (
+            "mean history",
+            "floor",
+            judge.vectors(history_mean(dataset, judge.users, judge.as_ofs, judge.catalogue.vectors, LATEST)),
+        )
+    )
     if judge_score is not None:
         tables.append(("true item", "ceiling", {"ctcvr": judge.ctcvr(judge.targets)}))
     return _rows(tables, examples["user"].to_numpy(), resamples, level, seed)
@@ -86,17 +105,32 @@ def evaluate_answers(
 class _Judge:
     """Per-example values (E,) of every metric, NaN where an example does not count."""
 
-    def __init__(self, dataset: Dataset, examples: pl.DataFrame, embedder: Embedder, score: Scorer | None, threshold: float) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        examples: pl.DataFrame,
+        embedder: Embedder,
+        score: Scorer | None,
+        threshold: float,
+    ) -> None:
         self.users, self.as_ofs = examples["user"].to_numpy().astype(np.int64), examples["as_of"].to_numpy()
         self.targets = examples["target"].to_numpy().astype(np.int64)
         self.catalogue = Catalogue(dataset, embedder, int(self.as_ofs.min()))
-        self._levels, self._embedder, self._score, self._threshold = item_levels(dataset), embedder, score, threshold
+        self._levels, self._embedder, self._score, self._threshold = (
+            item_levels(dataset),
+            embedder,
+            score,
+            threshold,
+        )
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
         """Of completions as text."""
         parsed = [parse(text) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
-        claimed = np.array([tuple(answer.levels) if answer.well_formed else (None, None, None) for answer in parsed], dtype=object).reshape(-1, 3)
+        claimed = np.array(
+            [tuple(answer.levels) if answer.well_formed else (None, None, None) for answer in parsed],
+            dtype=object,
+        ).reshape(-1, 3)
         queries = self._embedder.encode([answer.text if answer.well_formed else "" for answer in parsed])
         found = self.catalogue.search(queries, self.targets)
         values = self._accuracies(claimed)
@@ -112,7 +146,9 @@ class _Judge:
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
-        values = self._accuracies(claimed) | {f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS}
+        values = self._accuracies(claimed) | {
+            f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS
+        }
         return values | self._judged(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
@@ -138,7 +174,10 @@ class _Judge:
         truth = self._levels[self.targets]
         values = {}
         for column, name in enumerate(LEVELS):
-            right = [fold(a) == fold(b) if b is not None else np.nan for a, b in zip(claimed[:, column], truth[:, column])]
+            right = [
+                fold(a) == fold(b) if b is not None else np.nan
+                for a, b in zip(claimed[:, column], truth[:, column])
+            ]
             values[name] = np.array(right, dtype=np.float64)
         return values
 
@@ -148,22 +187,42 @@ def fold(level: str | None) -> str | None:
     return None if level is None else " ".join(field(level).casefold().split())
 
 
-def _rows(tables: list[tuple[str, str, dict[str, Array]]], users: Array, resamples: int, level: float, seed: int) -> list[dict[str, Any]]:
+def _rows(
+    tables: list[tuple[str, str, dict[str, Array]]], users: Array, resamples: int, level: float, seed: int
+) -> list[dict[str, Any]]:
     unique, codes = np.unique(users, return_inverse=True)
     rows: list[dict[str, Any]] = []
     for metric in dict.fromkeys(name for _, _, values in tables for name in values):
-        having = [(name, kind, values[metric]) for name, kind, values in tables if metric in values and np.isfinite(values[metric]).any()]
+        having = [
+            (name, kind, values[metric])
+            for name, kind, values in tables
+            if metric in values and np.isfinite(values[metric]).any()
+        ]
         if not having:
             continue
-        statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
+        statistics = [
+            Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having
+        ]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((column for column, (_, kind, _) in enumerate(having) if kind == "model"), None)
         for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
-            figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
+            figure = honest(
+                statistic, entry(points[column], draws[:, column], statistic.n, level=level), level
+            )
             row: dict[str, Any] = {"model": name, "kind": kind, "metric": metric, **figure}
             if kind == "model" and first is not None and column != first:
-                gap = entry(points[column] - points[first], draws[:, column] - draws[:, first], statistic.n, level=level)
-                row["difference"] = {"against": having[first][0], "value": gap["value"], "low": gap["low"], "high": gap["high"]}
+                gap = entry(
+                    points[column] - points[first],
+                    draws[:, column] - draws[:, first],
+                    statistic.n,
+                    level=level,
+                )
+                row["difference"] = {
+                    "against": having[first][0],
+                    "value": gap["value"],
+                    "low": gap["low"],
+                    "high": gap["high"],
+                }
             rows.append(row)
     order = [name for name, _, _ in tables]
     return sorted(rows, key=lambda row: order.index(row["model"]))

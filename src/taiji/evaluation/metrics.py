@@ -39,24 +39,40 @@ class Rows:
     n_users: int
 
     @classmethod
-    def of(cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None) -> Rows:
+    def of(
+        cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None
+    ) -> Rows:
         """From raw ids of any kind; ``moments`` splits a user's rows into requests (default: one request a user).
 
         Raises:
             TaijiError: different lengths, labels other than 0 and 1, or scores that are not finite.
         """
-        raw, y, s = np.asarray(users), np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+        raw, y, s = (
+            np.asarray(users),
+            np.asarray(labels, dtype=np.float64),
+            np.asarray(scores, dtype=np.float64),
+        )
         if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
-            raise TaijiError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
+            raise TaijiError(
+                "Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}"
+            )
         if not np.isin(y, (0.0, 1.0)).all():
-            raise TaijiError("A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist()))
+            raise TaijiError(
+                "A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist())
+            )
         if not np.isfinite(s).all():
-            raise TaijiError("A prediction is not a finite number.", where=f"row {int(np.flatnonzero(~np.isfinite(s))[0])}", fix="look at the ranker that made it")
+            raise TaijiError(
+                "A prediction is not a finite number.",
+                where=f"row {int(np.flatnonzero(~np.isfinite(s))[0])}",
+                fix="look at the ranker that made it",
+            )
         unique, codes = np.unique(raw, return_inverse=True)
         requests = codes
         if moments is not None:
             _, when = np.unique(np.asarray(moments), return_inverse=True)
-            _, requests = np.unique(codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True)
+            _, requests = np.unique(
+                codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True
+            )
         return cls(codes, y, s, requests, len(unique))
 
 
@@ -246,7 +262,10 @@ def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
 
 def _mean_by(groups: Array, values: Array, n_groups: int) -> Array:
     known = np.isfinite(values)
-    return _divide(np.bincount(groups[known], weights=values[known], minlength=n_groups), np.bincount(groups[known], minlength=n_groups))
+    return _divide(
+        np.bincount(groups[known], weights=values[known], minlength=n_groups),
+        np.bincount(groups[known], minlength=n_groups),
+    )
 
 
 def _divide(top: Array, bottom: Array) -> Array:

@@ -42,7 +42,10 @@ class Logged:
 
     def __post_init__(self) -> None:
         if not (len(self.rewards) == len(self.propensities) == len(self.targets) > 0):
-            raise TaijiError("The log's columns differ in length, or are empty.", found=f"{len(self.rewards)}, {len(self.propensities)}, {len(self.targets)}")
+            raise TaijiError(
+                "The log's columns differ in length, or are empty.",
+                found=f"{len(self.rewards)}, {len(self.propensities)}, {len(self.targets)}",
+            )
         wrong = ~((self.propensities > 0) & (self.propensities <= 1))
         if wrong.any():
             raise TaijiError(
@@ -104,7 +107,9 @@ def value_interval(terms: Array, *, resamples: int = 1000, level: float = 0.95, 
     return {"value": mean, "low": float(mean - high * error), "high": float(mean - low * error), "n": n}
 
 
-def cross_fitted_rates(actions: Array, rewards: Array, n_actions: int, *, folds: int = 5, strength: float = 200.0, seed: int = 0) -> Array:
+def cross_fitted_rates(
+    actions: Array, rewards: Array, n_actions: int, *, folds: int = 5, strength: float = 200.0, seed: int = 0
+) -> Array:
     """A reward model for the doubly robust estimate: each action's mean reward, shrunk to the overall mean.
 
     Args:

@@ -86,13 +86,26 @@ def evaluate_rankers(
     _check(exposures, predictions)
     rows: list[dict[str, Any]] = []
     for group, head, part, labels, chosen in head_rows(exposures, sparse_users, groups):
-        tables = {arm: Rows.of(part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy()) for arm, frame in predictions.items()}
-        found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
-        rows += [{"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]} for arm in tables for m, figures in zip(RANKING_METRICS, found)]
+        tables = {
+            arm: Rows.of(
+                part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy()
+            )
+            for arm, frame in predictions.items()
+        }
+        found = [
+            _figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS
+        ]
+        rows += [
+            {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
+            for arm in tables
+            for m, figures in zip(RANKING_METRICS, found)
+        ]
     return rows
 
 
-def head_rows(exposures: pl.DataFrame, sparse_users: ArrayLike | None = None, groups: Mapping[str, Array] | None = None) -> Iterator[tuple[str, str, pl.DataFrame, Array, Array]]:
+def head_rows(
+    exposures: pl.DataFrame, sparse_users: ArrayLike | None = None, groups: Mapping[str, Array] | None = None
+) -> Iterator[tuple[str, str, pl.DataFrame, Array, Array]]:
     """What is judged on which rows: (group, head, its rows, their labels, their row numbers), empty ones left out."""
     masks = {"all": np.ones(len(exposures), dtype=bool)}
     if sparse_users is not None:
@@ -108,21 +121,40 @@ def head_rows(exposures: pl.DataFrame, sparse_users: ArrayLike | None = None, gr
                 yield group, head, exposures[chosen], labels[chosen], chosen
 
 
-def _figures(metric: Metric, tables: Mapping[str, Rows], against: str, rivals: Sequence[str], resamples: int, level: float, seed: int) -> dict[str, dict[str, Any]]:
+def _figures(
+    metric: Metric,
+    tables: Mapping[str, Rows],
+    against: str,
+    rivals: Sequence[str],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     """One metric of every arm, all on the same resamples."""
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 
     def gap(column: int, other: int) -> dict[str, Any]:
-        found = entry(points[column] - points[other], draws[:, column] - draws[:, other], statistics[column].n, level=level)
+        found = entry(
+            points[column] - points[other],
+            draws[:, column] - draws[:, other],
+            statistics[column].n,
+            level=level,
+        )
         return {"against": arms[other], "value": found["value"], "low": found["low"], "high": found["high"]}
 
     figures = {}
     for column, (arm, statistic) in enumerate(zip(arms, statistics)):
-        row: dict[str, Any] = dict(honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level))
+        row: dict[str, Any] = dict(
+            honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
+        )
         if against in tables and arm != against:
             row["difference"] = gap(column, arms.index(against))
-        earlier = [arms.index(rival) for rival in rivals if rival in tables and rival != against and arms.index(rival) < column]
+        earlier = [
+            arms.index(rival)
+            for rival in rivals
+            if rival in tables and rival != against and arms.index(rival) < column
+        ]
         if earlier:
             row["rivals"] = [gap(column, other) for other in earlier]
         figures[arm] = row
@@ -133,6 +165,16 @@ def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame]) -> 
     for arm, frame in predictions.items():
         missing = [head for head in HEADS if head not in frame.columns]
         if missing:
-            raise TaijiError("A ranker's predictions lack a column.", where=arm, expected=", ".join(HEADS), found=", ".join(frame.columns))
+            raise TaijiError(
+                "A ranker's predictions lack a column.",
+                where=arm,
+                expected=", ".join(HEADS),
+                found=", ".join(frame.columns),
+            )
         if len(frame) != len(exposures):
-            raise TaijiError("A ranker's predictions are not in the rows' order.", where=arm, expected=f"{len(exposures)} rows", found=f"{len(frame)} rows")
+            raise TaijiError(
+                "A ranker's predictions are not in the rows' order.",
+                where=arm,
+                expected=f"{len(exposures)} rows",
+                found=f"{len(frame)} rows",
+            )

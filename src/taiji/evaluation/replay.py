@@ -24,11 +24,25 @@ OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
 def outcomes(click: Array, conversion: Array, price: Array, fee: float) -> dict[str, Array]:
     """Rows' outcomes: clicks, conversions, revenue = fee · price a click, advertiser value = price a conversion."""
     bought = click * conversion
-    return {"clicks": click, "conversions": bought, "revenue": fee * price * click, "advertiser value": price * bought}
+    return {
+        "clicks": click,
+        "conversions": bought,
+        "revenue": fee * price * click,
+        "advertiser value": price * bought,
+    }
 
 
 def replay(
-    exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame], *, k: int = 3, fee: float = 0.05, by: str = "ctcvr", against: str = "none", resamples: int = 1000, level: float = 0.95, seed: int = 0
+    exposures: pl.DataFrame,
+    predictions: Mapping[str, pl.DataFrame],
+    *,
+    k: int = 3,
+    fee: float = 0.05,
+    by: str = "ctcvr",
+    against: str = "none",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Mean outcomes a request when each ranker chooses ``k`` of the shown items.
 
@@ -44,26 +58,50 @@ def replay(
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}``.
     """
-    request = exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
+    request = (
+        exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
+    )
     size = np.bincount(request)
     eligible = size[request] > k
-    part, request = exposures.filter(pl.Series(eligible)), np.unique(request[eligible], return_inverse=True)[1]
+    part, request = (
+        exposures.filter(pl.Series(eligible)),
+        np.unique(request[eligible], return_inverse=True)[1],
+    )
     if not len(part):
         return []
     user = np.unique(part["user"].to_numpy(), return_inverse=True)[1]
     n_users, owner = int(user.max()) + 1, np.zeros(int(request.max()) + 1, dtype=np.int64)
     owner[request] = user
     requests = np.bincount(owner, minlength=n_users).astype(np.float64)
-    earned = outcomes(part["click"].to_numpy().astype(float), part["conversion"].fill_null(0).to_numpy().astype(float), part["price"].fill_null(0.0).to_numpy().astype(float), fee)
-    chosen = {arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()}
+    earned = outcomes(
+        part["click"].to_numpy().astype(float),
+        part["conversion"].fill_null(0).to_numpy().astype(float),
+        part["price"].fill_null(0.0).to_numpy().astype(float),
+        fee,
+    )
+    chosen = {
+        arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()
+    }
     rows = []
     for name in OUTCOMES:
-        statistics = {arm: Ratio(np.bincount(user, weights=share * earned[name], minlength=n_users), requests) for arm, share in chosen.items()}
+        statistics = {
+            arm: Ratio(np.bincount(user, weights=share * earned[name], minlength=n_users), requests)
+            for arm, share in chosen.items()
+        }
         for arm, statistic in statistics.items():
-            row: dict[str, Any] = {"features": arm, "metric": name, **estimate(statistic, resamples=resamples, level=level, seed=seed)}
+            row: dict[str, Any] = {
+                "features": arm,
+                "metric": name,
+                **estimate(statistic, resamples=resamples, level=level, seed=seed),
+            }
             if against in statistics and arm != against:
                 gap = compare(statistic, statistics[against], resamples=resamples, level=level, seed=seed)
-                row["difference"] = {"against": against, "value": gap["value"], "low": gap["low"], "high": gap["high"]}
+                row["difference"] = {
+                    "against": against,
+                    "value": gap["value"],
+                    "low": gap["low"],
+                    "high": gap["high"],
+                }
             rows.append(row)
     return rows
 

@@ -38,8 +38,21 @@ ANSWER_METRICS = {
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
 }
-RANKER_METRICS = {"auc": "AUC", "user_auc": "AUC within users", "ndcg@10": "NDCG@10", "log_loss": "Log-loss", "calibration": "Predicted / observed"}
-GAP_METRICS = ("click auc", "click user_auc", "click ndcg@10", "click log_loss", "ctcvr auc", "ctcvr log_loss")
+RANKER_METRICS = {
+    "auc": "AUC",
+    "user_auc": "AUC within users",
+    "ndcg@10": "NDCG@10",
+    "log_loss": "Log-loss",
+    "calibration": "Predicted / observed",
+}
+GAP_METRICS = (
+    "click auc",
+    "click user_auc",
+    "click ndcg@10",
+    "click log_loss",
+    "ctcvr auc",
+    "ctcvr log_loss",
+)
 HEADS = {"click": "click", "ctcvr": "click and conversion"}
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
@@ -73,17 +86,25 @@ def write_report(
     Raises:
         TaijiError: the metrics lack a key or have another form.
     """
-    write_text(path, render_report(metrics, rationales=rationales, prompt=prompt, configuration=configuration))
+    write_text(
+        path, render_report(metrics, rationales=rationales, prompt=prompt, configuration=configuration)
+    )
 
 
 def render_report(
-    metrics: Mapping[str, Any], *, rationales: Sequence[Mapping[str, Any]] = (), prompt: str | None = None, configuration: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any],
+    *,
+    rationales: Sequence[Mapping[str, Any]] = (),
+    prompt: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as text; the arguments are those of :func:`write_report`."""
     from jinja2 import Environment, PackageLoader
 
     run = check_metrics(metrics)
-    environment = Environment(loader=PackageLoader("taiji.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("taiji.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["thousands"] = lambda number: f"{number:,}"
     return environment.get_template("report.html.j2").render(
         run=run,
@@ -91,9 +112,13 @@ def render_report(
         today=date.today().isoformat(),
         findings=_findings(run),
         periods=_periods(run),
-        totals={name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
+        totals={
+            name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates
+        },
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
-        histogram=charts.histogram(run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"),
+        histogram=charts.histogram(
+            run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
+        ),
         rewards=_curves(run, "rewards"),
         weights=_curves(run, "weights"),
         panels=_answer_panels(run),
@@ -103,7 +128,9 @@ def render_report(
         stages=_stages(run),
         paper=PAPER,
         prompt=prompt,
-        configuration=None if configuration is None else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
+        configuration=None
+        if configuration is None
+        else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
         level="95 %",
     )
 
@@ -113,24 +140,50 @@ def _findings(run: RunMetrics) -> list[dict[str, str]]:
     rows = []
     for sentence in findings(run):
         head, _, outcome = sentence.rpartition(": ")
-        rows.append({"text": head, "verdict": outcome, "mark": MARKS.get(outcome, "○"), "tone": outcome if outcome in MARKS else "open"})
+        rows.append(
+            {
+                "text": head,
+                "verdict": outcome,
+                "mark": MARKS.get(outcome, "○"),
+                "tone": outcome if outcome in MARKS else "open",
+            }
+        )
     return rows
 
 
 def _periods(run: RunMetrics) -> list[dict[str, Any]]:
     """The split's periods with their share of the whole time."""
-    days = {name: max((date.fromisoformat(end[:10]) - date.fromisoformat(start[:10])).days, 1) for name, (start, end) in run.split.dates.items()}
+    days = {
+        name: max((date.fromisoformat(end[:10]) - date.fromisoformat(start[:10])).days, 1)
+        for name, (start, end) in run.split.dates.items()
+    }
     total = sum(days.values())
-    use = {"reward": "trains the reward ranker", "llm": "trains the language model", "ranker": "trains the judged rankers", "test": "judges everything"}
+    use = {
+        "reward": "trains the reward ranker",
+        "llm": "trains the language model",
+        "ranker": "trains the judged rankers",
+        "test": "judges everything",
+    }
     return [
-        {"name": name, "start": start[:10], "end": end[:10], "share": 100 * days[name] / total, "rows": _rows_of(run, name), "use": use.get(name, "")}
+        {
+            "name": name,
+            "start": start[:10],
+            "end": end[:10],
+            "share": 100 * days[name] / total,
+            "rows": _rows_of(run, name),
+            "use": use.get(name, ""),
+        }
         for name, (start, end) in run.split.dates.items()
     ]
 
 
 def _rows_of(run: RunMetrics, period: str) -> str:
     """The counts that belong to a period: those named after it, as ``test`` or ``test exposures``."""
-    own = [(name.removeprefix(period).strip() or "rows", count) for name, count in run.split.rows.items() if name.split(" ")[0] == period]
+    own = [
+        (name.removeprefix(period).strip() or "rows", count)
+        for name, count in run.split.rows.items()
+        if name.split(" ")[0] == period
+    ]
     return ", ".join(f"{count:,} {what}" for what, count in own)
 
 
@@ -138,7 +191,13 @@ def _curves(run: RunMetrics, what: str) -> Markup:
     steps = run.alignment.steps
     names = dict.fromkeys(name for step in steps for name in getattr(step, what))
     series = {name: [getattr(step, what).get(name) for step in steps] for name in names}
-    return charts.line_chart(series, [step.step for step in steps], label=f"{what} at each step", bounds=(0.0, 1.0) if what == "weights" else None, noisy=what == "rewards")
+    return charts.line_chart(
+        series,
+        [step.step for step in steps],
+        label=f"{what} at each step",
+        bounds=(0.0, 1.0) if what == "weights" else None,
+        noisy=what == "rewards",
+    )
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
@@ -148,12 +207,23 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
     for metric in list(ANSWER_METRICS)[:6]:
         figures = [f for f in run.llm if f.metric == metric]
         if figures:
-            scale, digits = charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]), digits_for(figures)
+            scale, digits = (
+                charts.span_of(
+                    [(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]
+                ),
+                digits_for(figures),
+            )
             rows = [
                 {
                     "name": f.model,
                     "kind": f.kind,
-                    "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor"),
+                    "track": charts.interval_track(
+                        f.value,
+                        f.low,
+                        f.high,
+                        scale,
+                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor",
+                    ),
                     "value": "–" if f.value is None else f"{f.value:.{digits}f}",
                 }
                 for f in figures
@@ -168,7 +238,13 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
     rows = []
     for model in dict.fromkeys(f.model for f in run.llm):
         own: dict[str, ModelFigure] = {f.metric: f for f in run.llm if f.model == model}
-        rows.append({"name": model, "kind": next(iter(own.values())).kind, "cells": [_cell(own.get(metric), digits[metric]) for metric in shown]})
+        rows.append(
+            {
+                "name": model,
+                "kind": next(iter(own.values())).kind,
+                "cells": [_cell(own.get(metric), digits[metric]) for metric in shown],
+            }
+        )
     first = next((f.model for f in run.llm if f.kind == "model"), None)
     return {"columns": [ANSWER_METRICS[metric] for metric in shown], "rows": rows, "against": first}
 
@@ -180,20 +256,44 @@ def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
         panels = []
         for key in GAP_METRICS:
             head, metric = key.split(" ")
-            pairs = [(f.features, f.difference) for f in run.ranking if f.group == group and f.metric == key and f.difference]
+            pairs = [
+                (f.features, f.difference)
+                for f in run.ranking
+                if f.group == group and f.metric == key and f.difference
+            ]
             gaps = [gap for _, gap in pairs]
-            scale, digits = charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True), digits_for(gaps)
+            scale, digits = (
+                charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True),
+                digits_for(gaps),
+            )
             rows = []
             for arm, gap in pairs:
                 outcome = verdict(gap, goal_of(metric))
                 tone = outcome if outcome in ("better", "worse") else "open"
                 track = charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True)
-                rows.append({"name": arm, "track": track, "value": figure_text(gap, digits, signed=True), "verdict": outcome, "mark": MARKS.get(outcome, "○"), "tone": tone})
+                rows.append(
+                    {
+                        "name": arm,
+                        "track": track,
+                        "value": figure_text(gap, digits, signed=True),
+                        "verdict": outcome,
+                        "mark": MARKS.get(outcome, "○"),
+                        "tone": tone,
+                    }
+                )
             if rows:
                 note = "lower is better" if goal_of(metric) == "low" else "higher is better"
-                panels.append({"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows})
+                panels.append(
+                    {"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows}
+                )
         if panels:
-            groups.append({"group": group, "against": next(f.difference.against for f in run.ranking if f.difference), "panels": panels})
+            groups.append(
+                {
+                    "group": group,
+                    "against": next(f.difference.against for f in run.ranking if f.difference),
+                    "panels": panels,
+                }
+            )
     return groups
 
 
@@ -202,15 +302,32 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
     for group in dict.fromkeys(f.group for f in run.ranking):
         for head, title in HEADS.items():
             figures = [f for f in run.ranking if f.group == group and f.metric.startswith(head + " ")]
-            shown = [metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)]
-            digits = {metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown}
+            shown = [
+                metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)
+            ]
+            digits = {
+                metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown
+            }
             rows = []
             for arm in dict.fromkeys(f.features for f in figures):
                 own: dict[str, RankerFigure] = {f.metric: f for f in figures if f.features == arm}
-                rows.append({"name": arm, "cells": [_cell(own.get(f"{head} {metric}"), digits[metric]) for metric in shown]})
+                rows.append(
+                    {
+                        "name": arm,
+                        "cells": [_cell(own.get(f"{head} {metric}"), digits[metric]) for metric in shown],
+                    }
+                )
             if rows:
                 users = max(f.n for f in figures)
-                tables.append({"group": group, "head": title, "users": users, "columns": [RANKER_METRICS[metric] for metric in shown], "rows": rows})
+                tables.append(
+                    {
+                        "group": group,
+                        "head": title,
+                        "users": users,
+                        "columns": [RANKER_METRICS[metric] for metric in shown],
+                        "rows": rows,
+                    }
+                )
     return tables
 
 
@@ -231,7 +348,13 @@ def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
 
 def _stages(run: RunMetrics) -> dict[str, Any]:
     longest = max(run.seconds.values(), default=1.0) or 1.0
-    return {"total": _clock(sum(run.seconds.values())), "rows": [{"name": name, "time": _clock(seconds), "share": 100 * seconds / longest} for name, seconds in run.seconds.items()]}
+    return {
+        "total": _clock(sum(run.seconds.values())),
+        "rows": [
+            {"name": name, "time": _clock(seconds), "share": 100 * seconds / longest}
+            for name, seconds in run.seconds.items()
+        ],
+    }
 
 
 def _clock(seconds: float) -> str:

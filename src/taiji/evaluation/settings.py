@@ -33,8 +33,10 @@ class ABTestSettings(Settings):
     """What ``taiji abtest`` simulates."""
 
     shop: ShopSettings = ShopSettings()
-    ranker: RankerSettings = RankerSettings(batch=512, epochs=20, patience=6, learning_rate=5e-3)
-    """Of both arms; a small log needs smaller batches and more patience than the defaults."""
+    ranker: RankerSettings = RankerSettings()
+    """Of both arms."""
+    seeds: int = Field(default=3, ge=1)
+    """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)
     """Items that a ranker may choose from those a request offers."""
     fee: float = Field(default=0.05, gt=0, le=1)

@@ -68,7 +68,9 @@ class Arm:
     @property
     def version(self) -> str:
         """Changes when anything in the arm does."""
-        return value_hash([self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)])
+        return value_hash(
+            [self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)]
+        )
 
 
 def ablation(tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0) -> list[Arm]:
@@ -83,21 +85,34 @@ def ablation(tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0) -> li
         TaijiError: ``main`` is not among the tables.
     """
     if main not in tables:
-        raise TaijiError("The study's main table is missing.", expected=main, found=", ".join(tables) or "no table")
+        raise TaijiError(
+            "The study's main table is missing.", expected=main, found=", ".join(tables) or "no table"
+        )
     arms = [Arm("none"), *(Arm(name, table) for name, table in tables.items())]
     whole = tables[main]
-    arms += [Arm(f"{main}, intra-user only", whole, ("ids",)), Arm(f"{main}, cross-user only", whole, ("neighbour_items",))]
-    return [*arms, Arm("null: another user's", another_users(whole, seed)), Arm("null: shuffled", shuffled(whole, seed))]
+    arms += [
+        Arm(f"{main}, intra-user only", whole, ("ids",)),
+        Arm(f"{main}, cross-user only", whole, ("neighbour_items",)),
+    ]
+    return [
+        *arms,
+        Arm("null: another user's", another_users(whole, seed)),
+        Arm("null: shuffled", shuffled(whole, seed)),
+    ]
 
 
 def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """The table with every user's rows given to another user, nobody keeping the own ones."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
-        raise TaijiError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
+        raise TaijiError(
+            "Features of another user need two users.", where="feature table", found=f"{len(users)}"
+        )
     cycle = np.random.default_rng([seed, len(users)]).permutation(users)
     receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
-    return table.with_columns(pl.Series("user", [receiver[user] for user in table["user"].to_list()], dtype=table["user"].dtype))
+    return table.with_columns(
+        pl.Series("user", [receiver[user] for user in table["user"].to_list()], dtype=table["user"].dtype)
+    )
 
 
 def shuffled(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
@@ -118,7 +133,14 @@ def shuffled(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 
 
 def run_cells(
-    train: pl.DataFrame, test: pl.DataFrame, arms: Sequence[Arm], seeds: Sequence[int], trainer: Trainer, folder: str | Path, *, trainer_version: str
+    train: pl.DataFrame,
+    test: pl.DataFrame,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    trainer: Trainer,
+    folder: str | Path,
+    *,
+    trainer_version: str,
 ) -> list[dict[str, Any]]:
     """Train and predict every (arm, seed) that is not there yet.
 
@@ -146,9 +168,23 @@ def run_cells(
         path = folder / f"{stem}.json"
         if not (path.exists() and read_json(path)["key"] == key):
             start = time.monotonic()
-            predicted = trainer(arm.joined(train), seed).predict(arm.joined(test)).select(pl.col(*HEADS).cast(pl.Float32))
+            predicted = (
+                trainer(arm.joined(train), seed)
+                .predict(arm.joined(test))
+                .select(pl.col(*HEADS).cast(pl.Float32))
+            )
             write_parquet(folder / f"{stem}.parquet", predicted)
-            write_json(path, {"arm": arm.name, "seed": seed, "key": key, "rows": len(predicted), "seconds": round(time.monotonic() - start, 3), "predictions": f"{stem}.parquet"})
+            write_json(
+                path,
+                {
+                    "arm": arm.name,
+                    "seed": seed,
+                    "key": key,
+                    "rows": len(predicted),
+                    "seconds": round(time.monotonic() - start, 3),
+                    "predictions": f"{stem}.parquet",
+                },
+            )
         cells.append(read_json(path))
     return cells
 
@@ -159,7 +195,9 @@ def built_in(dataset: Dataset, settings: RankerSettings) -> tuple[Trainer, str]:
     from taiji.ranking.train import train_ranker
 
     numeric = NumericFeatures(dataset)
-    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed, numeric=numeric), value_hash(settings.model_dump(mode="json"))
+    return lambda exposures, seed: train_ranker(
+        dataset, exposures, settings, seed, numeric=numeric
+    ), value_hash(settings.model_dump(mode="json"))
 
 
 def aggregate(
@@ -188,15 +226,65 @@ def aggregate(
     found = {(cell["arm"], cell["seed"]): cell for cell in cells}
     missing = [f"{arm} with seed {s}" for arm in arms for s in seeds if (arm, s) not in found]
     if missing:
-        raise TaijiError("The study is not complete.", where=str(folder), expected=f"{len(arms)} arms x {len(seeds)} seeds", found="missing: " + "; ".join(missing[:5]), fix="run the missing cells")
+        raise TaijiError(
+            "The study is not complete.",
+            where=str(folder),
+            expected=f"{len(arms)} arms x {len(seeds)} seeds",
+            found="missing: " + "; ".join(missing[:5]),
+            fix="run the missing cells",
+        )
     frames = {key: pl.read_parquet(Path(folder) / cell["predictions"]) for key, cell in found.items()}
+    return judge_seeds(
+        frames,
+        test,
+        sparse_users,
+        groups=groups,
+        against=against,
+        rivals=rivals,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def judge_seeds(
+    predictions: Mapping[tuple[str, int], pl.DataFrame],
+    test: pl.DataFrame,
+    sparse_users: ArrayLike | None = None,
+    *,
+    groups: Mapping[str, Array] | None = None,
+    against: str = "none",
+    rivals: Sequence[str] = ("history_mean",),
+    resamples: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What :func:`aggregate` computes, from predictions (arm, seed) → frame; every arm has every seed."""
+    arms, seeds = (
+        list(dict.fromkeys(arm for arm, _ in predictions)),
+        list(dict.fromkeys(number for _, number in predictions)),
+    )
     rows: list[dict[str, Any]] = []
     for group, head, part, labels, chosen in head_rows(test, sparse_users, groups):
-        tables = {key: Rows.of(part["user"].to_numpy(), labels, frame[head].to_numpy().astype(np.float64)[chosen], part["time"].to_numpy()) for key, frame in frames.items()}
-        for metric in RANKING_METRICS:
-            figures = _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed)
-            rows += [{"features": arm, "group": group, "metric": f"{head} {metric.name}", **figure} for arm, figure in figures.items()]
-    return sorted(rows, key=lambda row: (list(dict.fromkeys(r["group"] for r in rows)).index(row["group"]), arms.index(row["features"])))
+        tables = {
+            key: Rows.of(
+                part["user"].to_numpy(),
+                labels,
+                frame[head].to_numpy().astype(np.float64)[chosen],
+                part["time"].to_numpy(),
+            )
+            for key, frame in predictions.items()
+        }
+        found = [
+            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed)
+            for metric in RANKING_METRICS
+        ]
+        rows += [
+            {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
+            for arm in arms
+            for m, figures in zip(RANKING_METRICS, found)
+        ]
+    return rows
 
 
 def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array, Array]:
@@ -221,26 +309,50 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array,
 
 
 def _figures(
-    metric: Metric, tables: Mapping[tuple[str, int], Rows], arms: list[str], seeds: list[int], against: str, rivals: Sequence[str], resamples: int, level: float, seed: int
+    metric: Metric,
+    tables: Mapping[tuple[str, int], Rows],
+    arms: list[str],
+    seeds: list[int],
+    against: str,
+    rivals: Sequence[str],
+    resamples: int,
+    level: float,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     statistics = [[metric.statistic(tables[arm, s]) for arm in arms] for s in seeds]
     n_users, n = statistics[0][0].n_users, statistics[0][0].n
     unit = np.ones((1, n_users))
     values = np.array([[statistic(unit)[0] for statistic in line] for line in statistics])
-    blocks = [np.stack([np.stack([s(weights) for s in line], axis=-1) for line in statistics], axis=1) for weights in resample_weights(n_users, resamples, seed)]
+    blocks = [
+        np.stack([np.stack([s(weights) for s in line], axis=-1) for line in statistics], axis=1)
+        for weights in resample_weights(n_users, resamples, seed)
+    ]
     points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
 
     def gap(column: int, other: int) -> dict[str, Any]:
         figure = entry(points[column] - points[other], draws[:, column] - draws[:, other], n, level=level)
-        return {"against": arms[other], "value": figure["value"], "low": figure["low"], "high": figure["high"]}
+        return {
+            "against": arms[other],
+            "value": figure["value"],
+            "low": figure["low"],
+            "high": figure["high"],
+        }
 
     figures = {}
     for column, arm in enumerate(arms):
         per_seed = [None if np.isnan(value) else float(value) for value in values[:, column]]
-        row: dict[str, Any] = {**entry(points[column], draws[:, column], n, level=level), "seeds": len(seeds), "per_seed": per_seed}
+        row: dict[str, Any] = {
+            **entry(points[column], draws[:, column], n, level=level),
+            "seeds": len(seeds),
+            "per_seed": per_seed,
+        }
         if against in arms and arm != against:
             row["difference"] = gap(column, arms.index(against))
-        earlier = [arms.index(rival) for rival in rivals if rival in arms and rival != against and arms.index(rival) < column]
+        earlier = [
+            arms.index(rival)
+            for rival in rivals
+            if rival in arms and rival != against and arms.index(rival) < column
+        ]
         if earlier:
             row["rivals"] = [gap(column, other) for other in earlier]
         figures[arm] = row

@@ -112,8 +112,15 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
     try:
         return RunMetrics.model_validate(metrics)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
-        raise TaijiError("The metrics do not have the form of metrics.json.", where="metrics.json", found="; ".join(problems), fix="make the report with the version that made the run") from error
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]
+        ]
+        raise TaijiError(
+            "The metrics do not have the form of metrics.json.",
+            where="metrics.json",
+            found="; ".join(problems),
+            fix="make the report with the version that made the run",
+        ) from error
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
@@ -136,7 +143,9 @@ def goal_of(metric: str) -> str:
 
 def digits_for(figures: Sequence[Figure | Difference]) -> int:
     """Decimals that show two significant places of the typical interval, from 3 to 6."""
-    widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
+    widths = sorted(
+        f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low
+    )
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
@@ -174,13 +183,25 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         console = Console(width=max(console.width, WIDE))
     kept = f"{run.rationales.kept} of {run.rationales.written} rationales kept"
     limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
-    console.print(f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}")
+    console.print(
+        f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
+    )
     every: list[Figure] = [*run.llm, *run.ranking]
-    places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
+    places = {
+        metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}
+    }
 
-    def table(title: str, first: str, metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Figure]]], names: Mapping[str, str]) -> None:
+    def table(
+        title: str,
+        first: str,
+        metrics: Sequence[str],
+        rows: Sequence[tuple[str, Mapping[str, Figure]]],
+        names: Mapping[str, str],
+    ) -> None:
         shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
-        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+        grid = Table(
+            title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0)
+        )
         grid.add_column(first, no_wrap=True)
         for metric in shown:
             grid.add_column(names.get(metric, metric), justify="right")
@@ -195,13 +216,29 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         own = {f.metric: f for f in run.llm if f.model == model}
         kind = next(iter(own.values())).kind
         answers.append((model if kind == "model" else f"[dim]· {model}[/dim]", own))
-    of_answers = ["category_l1", "category_l3", "hit@100", "ctcvr", *(["category_l2", "format"] if wide else [])]
-    of_rankers = ["click auc", "click log_loss", "ctcvr auc", *(["click user_auc", "click ndcg@10"] if wide else [])]
+    of_answers = [
+        "category_l1",
+        "category_l3",
+        "hit@100",
+        "ctcvr",
+        *(["category_l2", "format"] if wide else []),
+    ]
+    of_rankers = [
+        "click auc",
+        "click log_loss",
+        "ctcvr auc",
+        *(["click user_auc", "click ndcg@10"] if wide else []),
+    ]
     names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
-    table("Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names)
+    table(
+        "Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names
+    )
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
-        arms = [(arm, {f.metric: f for f in figures if f.features == arm}) for arm in dict.fromkeys(f.features for f in figures)]
+        arms = [
+            (arm, {f.metric: f for f in figures if f.features == arm})
+            for arm in dict.fromkeys(f.features for f in figures)
+        ]
         table(f"Rankers, {group}", "features", of_rankers, arms, {})
     for line in findings(run):
         console.print(f"  {line}", highlight=False)
@@ -221,7 +258,11 @@ def findings(run: RunMetrics) -> list[str]:
         if f.metric == "click auc" and f.group in ("all", "sparse")
         for gap in [*([f.difference] if f.difference else []), *f.rivals]
     ]
-    return rankers + [line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference]
+    return rankers + [
+        line(f.model, "category L1", f.difference)
+        for f in run.llm
+        if f.metric == "category_l1" and f.difference
+    ]
 
 
 def _cell(figure: Figure | None, digits: int) -> str:
