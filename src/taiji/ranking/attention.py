@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class TargetAttention(nn.Module):
@@ -44,10 +45,10 @@ class TargetAttention(nn.Module):
         Returns:
             (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.
         """
-        size, length = sequence.shape
+        length = sequence.shape[1]
         projected = self.value(items)
-        values = projected.index_select(0, sequence.reshape(-1)).view(size, length, self.dimension)
-        query = self.query(items.index_select(0, item)).view(size, self.heads, self.dimension)
+        values = functional.embedding(sequence, projected)  # its backward is many times faster than that of index_select
+        query = self.query(functional.embedding(item, items)).view(-1, self.heads, self.dimension)
         logits = torch.bmm(query, values.transpose(1, 2)) / math.sqrt(self.dimension) + self.place_bias[:, :length]
         if age is not None:
             logits = logits + self.age_slope * age.unsqueeze(1)
@@ -56,6 +57,6 @@ class TargetAttention(nn.Module):
         weights = torch.exp(logits - highest)
         total = weights.sum(dim=2, keepdim=True) + torch.exp(-highest)
         pooled = torch.bmm(weights / total, values)
-        target = projected.index_select(0, item)
+        target = functional.embedding(item, projected)
         amount = (torch.log(total) + highest).squeeze(2)
         return torch.cat([pooled.flatten(1), pooled.mean(dim=1) * target, amount], dim=1)

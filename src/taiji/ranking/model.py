@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from taiji.ranking.attention import TargetAttention
 from taiji.ranking.settings import RankerSettings
@@ -70,8 +71,9 @@ class RankerModel(nn.Module):
         self.user_to_item = nn.Linear(width, width, bias=False)
         fields = 2 + sizes.profile_columns
         self.text = text_module(sizes.vector_width, width, fields, settings) if sizes.vector_width else None
-        if self.text is not None:
-            total += self.text.out_width
+        self.text_to_item = nn.Linear(self.text.out_width, width, bias=False) if self.text is not None and self.text.out_width else None
+        if self.text is not None and self.text_to_item is not None:
+            total += self.text.out_width + width
         self.tower = tower(total, settings)
 
     def encode_numeric(self, numeric: torch.Tensor) -> torch.Tensor:
@@ -96,9 +98,9 @@ class RankerModel(nn.Module):
         parts = [self.item_embedding(rows[:, 0])]
         parts += [embedding(rows[:, place + 1]) for place, embedding in enumerate(self.level_embeddings)]
         items = torch.cat(parts, dim=1)
-        target = items.index_select(0, item)
-        user = self.user_embedding(batch["users"]).index_select(0, batch["user"])
-        profile = self.profile_embedding(batch["profiles"]).index_select(0, batch["user"])
+        target = functional.embedding(item, items)
+        user = functional.embedding(batch["user"], self.user_embedding(batch["users"]))
+        profile = functional.embedding(batch["user"], self.profile_embedding(batch["profiles"]).flatten(1)).unflatten(1, (-1, self.width))
         if isinstance(self.text, SelectAlign):
             fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
             fields = fields + self.text(batch["vector"], batch["has_vector"], fields)
@@ -118,14 +120,16 @@ class RankerModel(nn.Module):
         if self.id_embedding is not None:
             taste = self.id_embedding(batch["ids"]).sum(dim=1)
             inputs += [taste, taste * pieces.sum(dim=1)]
-        if self.text is not None and not isinstance(self.text, SelectAlign):
+        if self.text is not None and self.text_to_item is not None:
             fields = torch.cat([user.unsqueeze(1), pieces[:, :1], profile], dim=1)
-            inputs.append(self.text(batch["vector"], batch["has_vector"], fields))
+            text = self.text(batch["vector"], batch["has_vector"], fields)
+            inputs += [text, self.text_to_item(text) * pieces.sum(dim=1)]
         click, conversion = self.tower(torch.cat(inputs, dim=1))
         return click, conversion
 
     def penalty(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean over rows of the squared norms of the user's and the target item's own embedding."""
-        users = self.user_embedding(batch["users"]).square().sum(dim=1).index_select(0, batch["user"])
-        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1).index_select(0, batch["item"])
-        return (users + items).mean()
+        users = self.user_embedding(batch["users"]).square().sum(dim=1) * torch.bincount(batch["user"])
+        number = torch.bincount(batch["item"], minlength=len(batch["items"]))
+        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1) * number
+        return (users.sum() + items.sum()) / len(batch["item"])
