@@ -11,6 +11,7 @@ compared. Rank agreement of indicators taken from a few layers only (an approxim
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import time
 from tempfile import TemporaryDirectory
@@ -21,6 +22,19 @@ import numpy as np
 from benchmarks.harness import Result, median_ratio, run
 
 PROMPT = "The household bought: " + "; ".join(f"Item title: product {i}; Category L1: GROCERY; L2: AISLE {i % 5}" for i in range(10)) + ". What next?"
+ARMS: dict[str, dict[str, Any]] = {
+    "fixed": {"weighting": "fixed"},
+    "popo-light": {"weighting": "popo-light"},
+    "popo": {"weighting": "popo"},
+    "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
+    "directional": {"weighting": "popo", "gram_estimator": "directional"},
+}
+GROUPS = (
+    (2, True, ("fixed", "popo-light", "popo", "popo same-batch", "directional")),
+    (8, True, ("fixed", "popo", "directional")),
+    (2, False, ("fixed", "popo")),
+)
+"""Rewards, whether prompts are shared, and the arms that are stepped in turn: a few trainers at a time fit in memory."""
 BARS = {"popo, K = 2": 0.30, "popo-light, K = 2": 0.02, "directional, K = 8": 0.45}
 
 
@@ -100,39 +114,31 @@ class Stepper:
 
 
 def measure(quick: bool) -> Result:
-    """Step stock, light, full and directional trainers in turn."""
+    """Step the trainers of each group in turn."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     result = Result()
     repeats, tokens = (1, 4) if quick else (5, 48)
     lm = _model(quick)
-    arms: dict[str, tuple[int, dict[str, Any]]] = {
-        "stock, K = 2": (2, {"weighting": "fixed"}),
-        "popo-light, K = 2": (2, {"weighting": "popo-light"}),
-        "popo, K = 2": (2, {"weighting": "popo"}),
-        "popo same-batch, K = 2": (2, {"weighting": "popo", "gram_estimator": "same-batch"}),
-        "directional, K = 2": (2, {"weighting": "popo", "gram_estimator": "directional"}),
-        "stock, K = 8": (8, {"weighting": "fixed"}),
-        "popo, K = 8": (8, {"weighting": "popo"}),
-        "directional, K = 8": (8, {"weighting": "popo", "gram_estimator": "directional"}),
-        "stock TRL's forward and rollouts, K = 2": (2, {"weighting": "fixed", "share_prefixes": False}),
-        "popo, TRL's forward and rollouts, K = 2": (2, {"weighting": "popo", "share_prefixes": False}),
-    }
-    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        steppers = {name: Stepper(lm, f"{folder}/{number}", count, tokens, repeats + 3, **options) for number, (name, (count, options)) in enumerate(arms.items())}
-        for _ in range(repeats + 1):  # the first round warms up
-            for stepper in steppers.values():
-                stepper.step()
-    for name, stepper in steppers.items():
-        base = steppers[next(other for other in arms if other.startswith("stock") and other[-1] == name[-1] and ("TRL" in other) == ("TRL" in name))].seconds[1:]
-        overhead = median_ratio(stepper.seconds[1:], base) - 1
-        result.rows.append({"arm": name, "processor seconds a step": float(np.median(stepper.seconds[1:])), "seconds a step": float(np.median(stepper.elapsed[1:])), "overhead": overhead})
-        if name in BARS and not quick:
-            result.at_most(f"overhead of {name} on the whole step", overhead, BARS[name])
-    if quick:
-        result.at_least("every arm makes its steps", min(len(s.seconds) for s in steppers.values()), repeats + 1)
-    subset(result, steppers["popo, K = 8"].trainer, lm)
+    for count, sharing, arms in GROUPS:
+        with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            steppers = {name: Stepper(lm, f"{folder}/{number}", count, tokens, repeats + 3, share_prefixes=sharing, **ARMS[name]) for number, name in enumerate(arms)}
+            for _ in range(repeats + 1):  # the first round warms up
+                for stepper in steppers.values():
+                    stepper.step()
+        for name, stepper in steppers.items():
+            overhead = median_ratio(stepper.seconds[1:], steppers["fixed"].seconds[1:]) - 1
+            label = f"{name}, K = {count}" + ("" if sharing else ", TRL's forward and rollouts")
+            result.rows.append({"arm": label, "processor seconds a step": float(np.median(stepper.seconds[1:])), "seconds a step": float(np.median(stepper.elapsed[1:])), "overhead": overhead})
+            if label in BARS and not quick:
+                result.at_most(f"overhead of {label} on the whole step", overhead, BARS[label])
+        if quick:
+            result.at_least(f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1)
+        if (count, sharing) == (8, True):
+            subset(result, steppers["popo"].trainer, lm)
+        steppers.clear()
+        gc.collect()
     return result
 
 
