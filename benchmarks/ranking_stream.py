@@ -63,7 +63,7 @@ def child(folder: str, files: list[str]) -> None:
     dataset = Dataset.load(folder)
     numeric, rows = NumericFeatures(dataset), sum(pl.scan_parquet(f).select(pl.len()).collect().item() for f in files)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
-    train_streamed(dataset, files, RankerSettings(epochs=1, batch=4096), chunk=65_536, numeric=numeric)
+    train_streamed(dataset, files, RankerSettings(epochs=1, min_steps=1, batch=4096), chunk=65_536, numeric=numeric)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"rows": rows, "rows_per_second": rows / (time.perf_counter() - start), "MiB_before": before, "MiB_peak": peak}))
 
