@@ -48,7 +48,8 @@ def test_split_adds_up_to_trl(seed, scale):
     for aggregation in ("sum_then_normalize", "normalize_then_sum"):
         columns = split(rewards, weights, 4, aggregation, scale)
         expected = trl_advantage(rewards, weights, 4, aggregation, scale)
-        assert torch.allclose(columns @ weights, expected, atol=1e-9)
+        # TRL's nanstd takes its n / (n - 1) in float32 whatever the rewards are: relative errors of 1e-8.
+        assert torch.allclose(columns @ weights, expected, atol=3e-7)
         assert (columns[4] == 0).all(), "a completion without any reward moves nothing"
 
 
