@@ -112,7 +112,9 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
     from datasets import disable_progress_bars
     from peft import LoraConfig
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
+
+    from taiji.reasoning.sft_trainer import PackedSFTTrainer
 
     disable_progress_bars()
 
@@ -142,7 +144,7 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
     model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters)
+    trainer = PackedSFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters)
     trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display
     return trainer
 
