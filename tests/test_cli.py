@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -125,3 +126,24 @@ def test_doctor_finds_the_defaults(taiji):
     code, out, _ = taiji("doctor")
     assert code == 0, out
     assert "SmolLM2" in out
+
+
+def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
+    folder = shop(log_csv="who,what,at,bought\n" + "".join(f"u{i % 9},{'AB'[i % 2]},{1_700_000_000 + i * 977},{int(i % 3 > 0)}\n" for i in range(120)))
+    code, out, error = taiji("init", folder, "--to", tmp_path, "--set", "events.user_id=who", "--set", "events.item_id=what", "--json", tmp_path / "found.json")
+    assert code == 0, error
+    assert f"next: taiji run {tmp_path / 'shop.yaml'}" in out
+    assert json.loads((tmp_path / "found.json").read_text())["guesses"]["events.click"]["value"] == "bought"
+    assert taiji("data", tmp_path / "shop.yaml", "--name", "x", "--runs", tmp_path)[0] == 0
+    code, out, _ = taiji("init", folder, "--to", tmp_path, "--force", "--quiet", "--set", "events.user_id=who", "--set", "events.item_id=what")
+    assert (code, out.splitlines()) == (0, [f"taiji run {tmp_path / 'shop.yaml'}"])
+
+
+def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
+    from taiji.data.discovery.parts import Guess, Question
+
+    question = Question("events.user_id", "who acted", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
+    for given, value in (("2", "b"), ("c", "c")):
+        monkeypatch.setattr(cli.typer, "prompt", lambda text, given=given: given)
+        assert cli._choose(question) == value
+    assert "who acted" in capsys.readouterr().out

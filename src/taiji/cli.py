@@ -18,6 +18,7 @@ from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
     from taiji.config import Config
+    from taiji.data.discovery.parts import Question
     from taiji.pipeline.engine import Run
 
 app = typer.Typer(
@@ -90,6 +91,47 @@ def _summary(folder: Path) -> None:
 
     print_summary(read_json(folder / "metrics.json"))
     print(f"\nreport: {folder / 'report.html'}\nfigures: {folder / 'metrics.json'}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Parquet, CSV or JSON-lines files with columns of any names.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Decide a part of the mapping: events.user_id=KUNDE; may be repeated.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of data set and run (default: the folder's).")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Write over the files of an earlier call.")] = False,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
+    from taiji.artifacts import write_json
+    from taiji.pipeline.beginning import as_json, begin, print_begun
+
+    answers = dict(_pair(text) for text in overrides or [])
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    begun = begin(folder, to, name or folder.resolve().name, answers, _choose if terminal else None, force=force)
+    if json_path:
+        write_json(json_path, as_json(begun))
+    if quiet:
+        print(begun.command)
+    else:
+        print_begun(begun)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise TaijiError("A choice is not of the form key=value.", where=f"--set {text}", fix="write for instance --set events.user_id=COLUMN")
+    return key.strip(), value.strip()
+
+
+def _choose(question: Question) -> str:
+    """Put a question to the person at the terminal."""
+    print(f"\nPlease say {question.what} ({question.key}):")
+    for number, choice in enumerate(question.choices, start=1):
+        print(f"  {number}  {choice.value}  ({'; '.join(choice.reasons)})")
+    given = typer.prompt("number, or another value").strip()
+    return str(question.choices[int(given) - 1].value) if given.isdigit() and 1 <= int(given) <= len(question.choices) else given
 
 
 def _add_stage_command(stage_name: str, summary: str) -> None:

@@ -145,3 +145,27 @@ def test_faults_are_one_clear_error(load, case):
 def test_order_that_holds_is_accepted(load):
     for order in ("file", "user"):
         assert len(load(events={"in_order": order}).events) == 3
+
+
+def test_decimal_commas_semicolons_and_written_numbers(load):
+    log = "u;i;t;p;stars\nx;1;20200101;1.234,50;4,5\ny;2;20200102;7,00;3,5\n"
+    tables = load(log, events={"separator": ";", "decimal": ",", "timestamp": {"column": "t", "format": "%Y%m%d"}, "price": "p", "conversion": "stars >= 4"})
+    assert tables.events.select("price", "conversion").rows() == [(1234.5, 1), (7.0, 0)]
+    assert tables.events["timestamp"][0] == datetime(2020, 1, 1)
+
+
+def test_a_joined_table_tells_about_its_items_by_first_rows(load):
+    log = "u,i,t,name,l1\nx,1,2020-01-01,One,a\ny,2,2020-01-02,Two,b\nz,,2020-01-02,None,c\nx,1,2020-01-03,One again,a\n"
+    items = {"file": "log.csv", "item_id": "i", "title": "name", "one_per_id": True}
+    tables = load(log, plan={"items": items, "unusable": "drop", "events": {"file": "log.csv", "user_id": "u", "item_id": "i", "timestamp": "t"}})
+    assert tables.items.select("item_id", "title").rows() == [("1", "One"), ("2", "Two")]
+    assert len(tables.events) == 3 and any("1 of 4 rows of events" in note for note in tables.notes)
+
+
+def test_unusable_rows_stop_or_are_dropped_and_counted(load):
+    log = LOG + "z,9,2020-01-04 00:00:00,1\n,1,2020-01-05 00:00:00,1\n"
+    with pytest.raises(TaijiError):
+        load(log)
+    tables = load(log, plan={"unusable": "drop"})
+    assert len(tables.events) == 3
+    assert [note.split(" ")[0] for note in tables.notes] == ["1", "1"]

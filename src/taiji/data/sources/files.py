@@ -24,7 +24,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_table(
-    path: str | Path, columns: Mapping[str, str | None] | None = None, *, separator: str | None = None, header: list[str] | None = None
+    path: str | Path, columns: Mapping[str, str | None] | None = None, *, separator: str | None = None, header: list[str] | None = None, decimal: str = "."
 ) -> pl.DataFrame:
     """Read columns of a Parquet, CSV/TSV or JSON-lines file (``.gz`` too).
 
@@ -34,6 +34,7 @@ def read_table(
             as written). None reads all columns as they are.
         separator: of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names of a CSV that has no header line.
+        decimal: the sign between a number's whole part and its fraction.
 
     Raises:
         TaijiError: when the file is missing or unreadable, a column is missing, or a value is not what it should be.
@@ -51,18 +52,18 @@ def read_table(
             require_columns(path, frame.columns, columns)
             frame = frame.select(list(columns)) if columns is not None else frame
         elif kind in CSV:
-            frame = _read_csv(path, columns, separator or ("\t" if kind == ".tsv" else ","), header)
+            frame = _read_csv(path, columns, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == ".")
         else:
             raise TaijiError("Unknown kind of file.", where=str(path), expected="a .parquet, .csv, .tsv or .jsonl file (.gz too)", found=path.name)
     except (OSError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
     for name, wanted in (columns or {}).items():
         if wanted is not None:
-            frame = frame.with_columns(converted(frame[name], wanted, path))
+            frame = frame.with_columns(converted(frame[name], wanted, path, decimal))
     return frame
 
 
-def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None) -> pl.DataFrame:
+def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, *, typed: bool) -> pl.DataFrame:
     options: dict[str, Any] = {"separator": separator, "has_header": header is None}
     if header is None:
         names = pl.read_csv(path, n_rows=0, infer_schema=False, **options).columns
@@ -74,7 +75,7 @@ def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: s
         options["new_columns"] = names
     require_columns(path, names, columns)
     chosen = list(names if columns is None else columns)
-    if columns and any(columns.values()) and header is None:
+    if typed and columns and any(columns.values()) and header is None:
         # Typed reading takes a fraction of the memory; when a value does not fit, text shows which one.
         kinds = {name: KINDS[kind] if kind else pl.String for name, kind in columns.items()}
         try:
@@ -103,11 +104,13 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | No
             raise TaijiError("A column is missing.", where=f"{path}, column {name}", expected=f"columns {', '.join(wanted or ())}", found=f"columns {', '.join(found) or '(none)'}", fix="check the file, its separator, or the mapping")
 
 
-def converted(values: pl.Series, kind: str, path: str | Path) -> pl.Series:
+def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
     """Values as ``"number"``, ``"integer"`` or ``"text"``; empty text is a null, anything that does not fit an error with its rows."""
     result = values
     if values.dtype == pl.String and kind != "text":
         values = values.str.strip_chars().replace({"": None})
+        if decimal == ",":
+            values = values.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
         result = values.cast(KINDS[kind], strict=False)
     elif values.dtype != KINDS[kind]:
         result = values.cast(KINDS[kind], strict=False)

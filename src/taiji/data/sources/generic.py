@@ -50,7 +50,10 @@ def load(mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int
     items, events = _same_ids(items, events, "item_id")
     profiles, events = _same_ids(profiles, events, "user_id")
     files = {"items": plan.items.file, "events": plan.events.file, "users": plan.users.file if plan.users else plan.events.file}
-    tables = validate(Tables(items, profiles, events, plan.name, plan.domain), {name: str(folder / file) for name, file in files.items()})
+    notes: tuple[str, ...] = ()
+    if plan.unusable == "drop":
+        items, profiles, events, notes = _usable(items, profiles, events)
+    tables = validate(Tables(items, profiles, events, plan.name, plan.domain, notes), {name: str(folder / file) for name, file in files.items()})
     return with_non_clicks(tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users)
 
 
@@ -60,8 +63,25 @@ def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.
     return left.with_columns(pl.col(column).cast(pl.String)), right.with_columns(pl.col(column).cast(pl.String))
 
 
+def _usable(items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    """The rows that can be used, and notes that count the others."""
+    notes = []
+    for name, frame, columns in (("items", items, ("item_id", "title")), ("users", users, ("user_id",)), ("events", events, ("user_id", "item_id", "timestamp", "click"))):
+        kept = frame.drop_nulls([column for column in columns if column in frame.columns])
+        if len(kept) < len(frame):
+            notes.append(f"{len(frame) - len(kept):,} of {len(frame):,} rows of {name} lack one of {', '.join(columns)} and were dropped.")
+        items, users, events = (kept if name == "items" else items), (kept if name == "users" else users), (kept if name == "events" else events)
+    for column, table in (("item_id", items), ("user_id", users)):
+        if events.schema[column] == pl.String or events.schema[column].is_integer():
+            known = events[column].is_in(table[column].cast(events.schema[column]).implode())
+            if not known.all():
+                notes.append(f"{int((~known).sum()):,} of {len(events):,} events name an unknown {column} and were dropped.")
+                events = events.filter(known)
+    return items, users, events, tuple(notes)
+
+
 def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl.DataFrame:
-    return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header)
+    return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header, decimal=plan.decimal)
 
 
 def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
@@ -77,7 +97,13 @@ def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
         made += _levels(read[plan.categories.column], plan.categories)
     if plan.price:
         made.append(read[plan.price].alias("price"))
-    return pl.DataFrame([*made, *(read[name] for name in plan.keep)])
+    items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
+    return _first_rows(items, "item_id") if plan.one_per_id else items
+
+
+def _first_rows(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """The first row of each id, those without one left out: what a joined table says about its items or users."""
+    return frame.filter(pl.col(column).is_not_null()).unique(column, keep="first", maintain_order=True)
 
 
 def _blank_as_null(values: pl.Series) -> pl.Series:
@@ -92,7 +118,8 @@ def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
 
 def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
     read = _read(folder, plan, {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
-    return pl.DataFrame([read[plan.user_id].alias("user_id"), *(read[name] for name in plan.profile)])
+    users = pl.DataFrame([read[plan.user_id].alias("user_id"), *(read[name] for name in plan.profile)])
+    return _first_rows(users, "user_id") if plan.one_per_id else users
 
 
 def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
@@ -107,7 +134,7 @@ def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
     read = _read(folder, plan, columns)
     made: list[Any] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
     made += [_time(read[time.column], time, path).alias(name) for name, time in times.items()]
-    made += [_label(read, rule, path).alias(name) for name, rule in labels.items()]
+    made += [_label(read, rule, path, plan.decimal).alias(name) for name, rule in labels.items()]
     if plan.price:
         made.append(read[plan.price].alias("price"))
     events = pl.DataFrame(made)
@@ -130,6 +157,8 @@ def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
     if plan.unit != "text":
         numbers = converted(values, "integer", path)
         return (numbers // 1000).cast(pl.Datetime("us")) if plan.unit == "ns" else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit)).to_series().cast(pl.Datetime("us"))
+    if plan.format and values.dtype.is_integer():
+        values = values.cast(pl.String)  # 20241231
     if values.dtype != pl.String:
         return values  # date-times as such; the schema's check tells what else it is
     texts = _blank_as_null(values)
@@ -149,7 +178,7 @@ def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
     return times
 
 
-def _label(read: pl.DataFrame, rule: Label, path: Path) -> pl.Series:
+def _label(read: pl.DataFrame, rule: Label, path: Path, decimal: str = ".") -> pl.Series:
     """A label of 0/1 (null where its column is) by the rule."""
     if rule.column is None:
         return pl.repeat(int(float(rule.value or 0)), len(read), dtype=pl.Int8, eager=True)
@@ -159,7 +188,7 @@ def _label(read: pl.DataFrame, rule: Label, path: Path) -> pl.Series:
             lowered = values.str.strip_chars().str.to_lowercase()
             values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
         return values if values.dtype == pl.Boolean else converted(values, "integer", path)
-    left = _blank_as_null(values.cast(pl.String)) if isinstance(rule.value, str) else converted(values, "number", path)
+    left = _blank_as_null(values.cast(pl.String)) if isinstance(rule.value, str) else converted(values, "number", path, decimal)
     return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
 
 

@@ -58,6 +58,8 @@ class FileMapping(Settings):
     """Of a CSV; by default a comma, in a ``.tsv`` a tab."""
     header: list[str] | None = None
     """Column names of a CSV without a header line."""
+    decimal: Literal[".", ","] = "."
+    """How numbers in a CSV are written: ``3.10``, or ``3,10`` (and ``1.234,50``)."""
 
 
 class TimeMapping(Settings):
@@ -93,6 +95,8 @@ class ItemsMapping(FileMapping):
     price: str | None = None
     keep: tuple[str, ...] = ()
     """Further columns to keep, such as a description."""
+    one_per_id: bool = False
+    """The file repeats ids, as a joined table does: the first row of each id counts."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ItemsMapping:
@@ -107,6 +111,8 @@ class UsersMapping(FileMapping):
     user_id: str
     profile: tuple[str, ...] = ()
     """Columns that prompts may tell about a user."""
+    one_per_id: bool = False
+    """The file repeats ids, as a joined table does: the first row of each id counts."""
 
 
 class EventsMapping(FileMapping):
@@ -150,6 +156,8 @@ class Mapping(Settings):
     name: str = "data"
     """Of the data set, for the report."""
     domain: Domain = "shop"
+    unusable: Literal["error", "drop"] = "error"
+    """Rows without an id, a time or a title, and events that name an id which its table lacks: stop and name them, or drop and count them."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None

@@ -1,0 +1,184 @@
+"""Which file is the log, which tells about items, which about users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from taiji.data.discovery.columns import Column
+from taiji.data.discovery.parts import (
+    CLOSE,
+    ENOUGH,
+    Guess,
+    Question,
+    Score,
+    id_score,
+    time_score,
+    title_score,
+)
+from taiji.data.discovery.relations import Link, links
+from taiji.data.discovery.tables import Table
+from taiji.data.discovery.words import parts
+from taiji.data.settings import Domain
+from taiji.errors import TaijiError
+
+FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影", "titanic"}
+BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
+
+
+@dataclass
+class Roles:
+    """The files' parts, and how well each column of theirs serves as an id.
+
+    Attributes:
+        items, users: None when the log itself (or nothing) tells about them.
+        reasons: role to sentences.
+    """
+
+    events: Table
+    items: Table | None
+    users: Table | None
+    user_scores: dict[str, Score] = field(default_factory=dict)
+    item_scores: dict[str, Score] = field(default_factory=dict)
+    item_keys: dict[str, Score] = field(default_factory=dict)
+    user_keys: dict[str, Score] = field(default_factory=dict)
+    reasons: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fit: float = 0.0
+
+    @property
+    def domain(self) -> tuple[Domain, str]:
+        """What the items are, by the names of files and columns."""
+        tables = [table for table in (self.events, self.items) if table]
+        words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
+        if words & FILMS:
+            return "films", f"a name speaks of {min(words & FILMS)}"
+        if words & BOOKS:
+            return "books", f"a name speaks of {min(words & BOOKS)}"
+        return "shop", "no name speaks of films or books"
+
+
+def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Question | None]:
+    """The likeliest parts of the files; a question when two files could be the log about as well.
+
+    Raises:
+        TaijiError: no file has anything like a time, or an answer names no file of the folder.
+    """
+    fixed = {role: _file(tables, role, answers) for role in ("events", "items", "users") if f"{role}.file" in answers}
+    found = {(a.path, b.path): links(a, b) for a in tables for b in tables if a is not b}
+    best: dict[str, Roles] = {}
+    for events in [fixed["events"]] if "events" in fixed else tables:
+        if not any(time_score(column)[0] for column in events.columns.values()) and "events.timestamp" not in answers:
+            continue
+        rest: list[Table | None] = [None, *(table for table in tables if table is not events)]
+        for items, users in product([fixed["items"]] if "items" in fixed else rest, [fixed["users"]] if "users" in fixed else rest):
+            items = None if items is events else items
+            users = None if users is events else users
+            if items is not None and items is users:
+                continue
+            roles = _roles(events, items, users, found)
+            if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
+                best[events.path.name] = roles
+    if not best:
+        raise TaijiError(
+            "No file looks like a log.",
+            where=", ".join(table.path.name for table in tables),
+            expected="a file with a user, an item and a time in each row",
+            found="; ".join(f"{table.path.name}: {', '.join(table.columns)}" for table in tables),
+            fix="add the log, or name its time column: --set events.file=FILE --set events.timestamp=COLUMN (with --set events.timestamp.format=… or .unit=…)",
+        )
+    ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
+    _one_log(ranked[0], tables, found)
+    if len(ranked) > 1 and ranked[0].fit - ranked[1].fit <= CLOSE:
+        choices = tuple(Guess(roles.events.path.name, min(1.0, roles.fit / 3), (f"{len(roles.events.frame):,} rows: {', '.join(roles.events.columns)}",)) for roles in ranked[:5])
+        return ranked[0], Question("events.file", "which file is the log (several look like one; join them first if they belong together)", choices)
+    return ranked[0], None
+
+
+def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
+    name = answers[f"{role}.file"]
+    for table in tables:
+        if table.path.name == name:
+            return table
+    raise TaijiError("There is no such file.", where=f"--set {role}.file={name}", expected=", ".join(table.path.name for table in tables), found=name)
+
+
+def _roles(events: Table, items: Table | None, users: Table | None, found: dict[tuple[Path, Path], list[Link]]) -> Roles:
+    roles = Roles(events, items, users)
+    roles.user_scores, roles.item_scores = _ids(events, "user"), _ids(events, "item")
+    fit = 0.4 * ("events" in events.means) - 0.2 * bool(events.means & {"items", "users"} and "events" not in events.means)
+    fit += max(time_score(column)[0] for column in events.columns.values()) if events.columns else 0.0
+    reasons: dict[str, tuple[str, ...]] = {"events": (f"{len(events.frame):,} rows, with a time in each",)}
+    for role, table, scores, meaning in (("items", items, roles.item_scores, "item"), ("users", users, roles.user_scores, "user")):
+        if table is None:
+            continue
+        keys = {column.name: _key_score(column, meaning) for column in table.columns.values() if column.identifier}
+        best: Link | None = None
+        worth = -1.0
+        for link in found[events.path, table.path]:
+            value = link.strength + scores.get(link.column, (0.0, ()))[0] + keys.get(link.key, (0.0, ()))[0]
+            if link.strength >= 0.5 and value > worth:
+                best, worth = link, value
+        if best is None:
+            fit -= 1.0
+        else:
+            fit += 0.5 * worth
+            known = f"{best.known:.0%} of its values are in {table.path.name}'s {best.key}"
+            scores[best.column] = (scores[best.column][0] + 0.45 * best.strength, (*scores[best.column][1], known))
+            keys[best.key] = (keys[best.key][0] + 0.45 * best.strength, (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"))
+            reasons[role] = (f"{events.path.name}'s {best.column} refers to its {best.key}",)
+        fit += 0.3 * (role in table.means) - 0.3 * bool(table.means - {role})
+        title = max((title_score(column)[0] for column in table.columns.values() if "user" not in column.means), default=0.0)
+        fit += 0.4 * title if role == "items" else -0.15 * title
+        setattr(roles, f"{meaning}_keys", keys)
+    roles.fit, roles.reasons = fit + _apart(roles), reasons
+    return roles
+
+
+def _ids(table: Table, meaning: str) -> dict[str, Score]:
+    scores = {column.name: id_score(column, meaning) for column in table.columns.values() if column.identifier}
+    for name, (score, reasons) in scores.items():
+        column = table.columns[name]
+        if column.unique > 0.97:
+            scores[name] = (score - 0.3, reasons)  # a row's own number, an order's
+        elif column.distinct >= 5:
+            scores[name] = (score + 0.15, (*reasons, f"{column.distinct:,} different values, {column.present / column.distinct:.1f} rows each"))
+    return scores
+
+
+def _key_score(column: Column, meaning: str) -> Score:
+    score, reasons = id_score(column, meaning)
+    return (score + 0.3, (*reasons, "every row has its own value")) if column.key else (score - 0.3, reasons)
+
+
+def _apart(roles: Roles) -> float:
+    """One column cannot tell user and item alike: take it from the part it plays less well; and what the best pair is worth."""
+    pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
+    if not pairs:
+        return -2.0
+    total, user, item = max(pairs, key=lambda pair: (pair[0], pair[1], pair[2]))
+    if min(roles.user_scores[user][0], roles.item_scores[item][0]) < ENOUGH:
+        return 0.5 * total  # a question will follow, with every candidate
+    roles.user_scores = {name: (score - 0.4, why) if name == item else (score, why) for name, (score, why) in roles.user_scores.items()}
+    roles.item_scores = {name: (score - 0.4, why) if name == user else (score, why) for name, (score, why) in roles.item_scores.items()}
+    return 0.5 * total
+
+
+def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path], list[Link]]) -> None:
+    """Orders in one file and their lines in another make no log before they are joined: say how."""
+    best = {meaning: max((score for score, _ in scores.values()), default=0.0) for meaning, scores in (("user", roles.user_scores), ("item", roles.item_scores))}
+    for meaning, score in best.items():
+        if score >= 0.4:
+            continue
+        for other in tables:
+            column = next((column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None)
+            link = next(iter(found.get((other.path, roles.events.path), [])), None)
+            if other is not roles.events and other not in (roles.items, roles.users) and column and link:
+                raise TaijiError(
+                    "The log is spread over two files.",
+                    where=f"{roles.events.path.name} and {other.path.name}",
+                    expected="one file with user, item and time in each row",
+                    found=f"the {meaning} is in {other.path.name} ({column}), which refers to {roles.events.path.name} by {link.column}",
+                    fix=f"join them: polars.read_csv({other.path.name!r}).join(polars.read_csv({roles.events.path.name!r}), left_on={link.column!r}, right_on={link.key!r}).write_parquet('log.parquet'), then keep these two elsewhere",
+                )

@@ -1,0 +1,152 @@
+"""How well a column plays a part, and how sure one can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taiji.data.discovery.columns import Column
+from taiji.data.discovery.relations import nests
+from taiji.data.discovery.tables import Table
+
+Score = tuple[float, tuple[str, ...]]
+CLOSE = 0.12
+"""A runner-up within this of the best makes a choice a question."""
+ENOUGH = 0.4
+"""Below this a part that must be played is a question."""
+SEPARATED = ("|", " > ", ">", " / ", "/", ";")
+LEVELS = ("category_l1", "category_l2", "category_l3")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A value for a key of the mapping, how sure it is (0…1) and why.
+
+    Attributes:
+        others: what else could have played the part, with how well.
+        column: the column a structured value reads.
+    """
+
+    value: Any
+    confidence: float
+    reasons: tuple[str, ...]
+    others: tuple[tuple[str, float], ...] = ()
+    column: str | None = None
+
+    @property
+    def sure(self) -> str:
+        """In a word."""
+        return "sure" if self.confidence >= 0.8 else "likely" if self.confidence >= 0.55 else "GUESS"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A part that must be played and that the files do not settle.
+
+    Attributes:
+        key: of the mapping.
+        what: is asked, as the end of "Please say …".
+        choices: the candidates, best first.
+    """
+
+    key: str
+    what: str
+    choices: tuple[Guess, ...]
+
+
+def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Guess | Question:
+    """The best column, or a question when it is not clearly the best."""
+    ranked = sorted(scores.items(), key=lambda entry: (-entry[1][0], list(table.columns).index(entry[0])))
+    able = [(name, score) for name, score in ranked if score[0] > 0.15]
+    others = tuple((name, round(score, 2)) for name, (score, _) in able[1:4])
+    if able and able[0][1][0] >= ENOUGH and (len(able) < 2 or able[0][1][0] - able[1][1][0] > CLOSE):
+        name, (score, reasons) = able[0]
+        return Guess(name, min(1.0, score), reasons, others)
+    choices = tuple(Guess(name, min(1.0, score), (table.columns[name].describe(), *reasons)) for name, (score, reasons) in able[:5])
+    if not choices:
+        choices = tuple(Guess(name, 0.0, (column.describe(),)) for name, column in list(table.columns.items())[:8])
+    return Question(key, what, choices)
+
+
+def id_score(column: Column, meaning: str) -> Score:
+    """How well a column serves as the id of a ``user`` or an ``item``, by name and values alone."""
+    if not column.identifier:
+        return 0.0, ()
+    other = "item" if meaning == "user" else "user"
+    score, reasons = 0.1, ["its values can be ids"]
+    if meaning in column.means:
+        score += 0.5
+        reasons.append(f"its name says {meaning}")
+        if "id" in column.means:
+            score += 0.1
+    elif other in column.means or column.means & {"quantity", "price", "rating", "time", "category"}:
+        score -= 0.4
+    if column.means & {"title", "category", "price", "time", "rating", "quantity"} and "id" not in column.means:
+        score -= 0.25
+    if column.units and "time" in column.means:
+        score -= 0.5
+    return score, tuple(reasons)
+
+
+def time_score(column: Column) -> Score:
+    """How well a column serves as the time of an event."""
+    named = "time" in column.means
+    if column.kind == "time":
+        return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
+    if column.kind == "integer" and column.units:
+        return (0.9, (f"its values are times in {column.units[0]}", "its name says time")) if named else (0.5, (f"its values could be times in {column.units[0]}",))
+    if column.kind == "integer" and column.formats:
+        return (0.85, ("its values are dates written as numbers", "its name says time")) if named else (0.45, ("its values could be dates written as numbers",))
+    return 0.0, ()
+
+
+def title_score(column: Column) -> Score:
+    """How well a column serves as the text that names an item."""
+    if column.kind != "text" or column.distinct < 2:
+        return 0.0, ()
+    score, reasons = 0.0, []
+    if "title" in column.means and "user" not in column.means:
+        score += 0.5
+        reasons.append("its name says title")
+        if column.means & {"category", "id"}:
+            score -= 0.25
+    elif column.means & {"user", "category", "time", "price", "action", "id"}:
+        score -= 0.2
+    if 4 <= column.characters <= 150:
+        score += 0.15 + 0.15 * (column.spaces > 0.3)
+        reasons.append(f"texts of {column.characters:.0f} characters")
+    if column.unique > 0.5:
+        score += 0.2
+        reasons.append("nearly every item has its own")
+    return score, tuple(reasons)
+
+
+def price_score(column: Column) -> Score:
+    """How well a column serves as a price."""
+    if column.kind not in ("number", "integer") or "price" not in column.means or (column.low or 0) < 0:
+        return 0.0, ()
+    return (0.85 if column.kind == "number" else 0.7), ("its name says price", "its values are numbers of at least 0")
+
+
+def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
+    """Category levels: one column that holds them all, or up to three, the coarsest first."""
+    for column in columns:
+        if column.kind == "list" and "category" in column.means:
+            return {"categories": Guess({"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name)}
+        if column.kind == "text" and "category" in column.means:
+            values = table.frame[column.name].drop_nulls().head(2000)
+            for separator in SEPARATED:
+                if float(values.str.contains(separator, literal=True).mean() or 0.0) >= 0.5:  # type: ignore[arg-type]
+                    return {"categories": Guess({"column": column.name, "separator": separator}, 0.8, (f"levels joined by {separator!r}",), column=column.name)}
+    named = [column for column in columns if "category" in column.means and column.kind in ("text", "flag") and column.distinct >= 2]
+    few = [column for column in columns if column.kind == "text" and 2 <= column.distinct <= max(20, 0.2 * column.present) and column.characters <= 40 and not column.means & {"user", "id"}]
+    chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[:3]
+    guesses = {}
+    for level, column in zip(LEVELS, chosen):
+        place = chosen.index(column)
+        reasons = ["its name says category" if named else f"text with only {column.distinct} different values"]
+        if place and nests(table, chosen[place - 1].name, column.name):
+            reasons.append(f"each value lies in one {chosen[place - 1].name}")
+        guesses[level] = Guess(column.name, 0.85 if named else 0.45, tuple(reasons))
+    return guesses

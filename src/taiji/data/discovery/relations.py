@@ -1,0 +1,65 @@
+"""Keys between files, and what depends on what inside one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from taiji.data.discovery.columns import Column
+from taiji.data.discovery.tables import Table
+
+COMPARED = 20_000
+"""Different ids of a column that are looked up in another file's key."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A column whose values are found in another file's key.
+
+    Attributes:
+        column: of the referring file.
+        key: the other file's column.
+        known: share of the column's different values that the key has.
+        used: share of the key's values that the column uses.
+    """
+
+    column: str
+    key: str
+    known: float
+    used: float
+
+    @property
+    def strength(self) -> float:
+        """Near 1 when nearly all is known and much of the key is used; small numbers that lie in any key stay low."""
+        return self.known * (0.5 + 0.5 * min(1.0, 2 * self.used))
+
+
+def links(table: Table, other: Table) -> list[Link]:
+    """Every way in which a file refers to a key of another, the strongest first."""
+    found = []
+    for key in (column for column in other.columns.values() if column.key):
+        known = other.texts(key.name)
+        for column in table.columns.values():
+            if column.identifier and key.kind in (column.kind, "text"):
+                values = table.texts(column.name).head(COMPARED)
+                hits = int(values.is_in(known.implode()).sum())
+                if hits >= 0.5 * len(values):
+                    found.append(Link(column.name, key.name, hits / len(values), min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known))))
+    return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
+
+
+def depends(table: Table, key: str, column: Column) -> bool:
+    """Whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
+    pairs = table.frame.select(pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")).drop_nulls()
+    if pairs.is_empty() or column.distinct < 2:
+        return False
+    different = pairs.group_by("key").agg(pl.col("value").n_unique().alias("values"), pl.len().alias("rows")).filter(pl.col("rows") > 1)
+    return len(different) >= 5 and float((different["values"] == 1).mean() or 0.0) >= 0.97  # type: ignore[arg-type]
+
+
+def nests(table: Table, coarse: str, fine: str) -> bool:
+    """Whether each value of ``fine`` lies in one value of ``coarse``, as category levels do."""
+    pairs = table.frame.select(pl.col(coarse).alias("coarse"), pl.col(fine).alias("fine")).drop_nulls()
+    counts = pairs.group_by("fine").agg(pl.col("coarse").n_unique())
+    return len(counts) > 0 and float((counts["coarse"] == 1).mean() or 0.0) >= 0.95  # type: ignore[arg-type]

@@ -1,0 +1,240 @@
+"""`taiji init`: from a folder of unfamiliar files to a mapping, a preview and a configuration that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import yaml
+
+from taiji.artifacts import write_text
+from taiji.config import load_config
+from taiji.data import Dataset, ExampleSettings, load_source, make_examples, time_split
+from taiji.data.discovery.parts import Question
+from taiji.data.discovery.propose import Proposal, propose
+from taiji.data.discovery.tables import Table, read_tables
+from taiji.errors import TaijiError
+from taiji.pipeline.begun import configuration_text, mapping_text
+from taiji.reasoning.prompts import student_prompt
+
+PROMPTS = 3
+ROWS = 4
+ENOUGH_PROMPTS = 100
+LEAST_PROMPTS = 12
+CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What was found and written.
+
+    Attributes:
+        tables: the files looked at.
+        proposal: the mapping with its reasons; None for a folder whose layout is known.
+        dataset: the files read as the mapping says.
+        prompts: a few of the prompts a run would make, rendered as text.
+        sizes: settings chosen for a small log, by key of the configuration.
+        doubts: what a person should look at.
+        files: what was written.
+    """
+
+    tables: list[Table]
+    proposal: Proposal | None
+    dataset: Dataset
+    prompts: list[str]
+    sizes: dict[str, Any]
+    doubts: list[str]
+    files: list[Path]
+
+    @property
+    def command(self) -> str:
+        """What to run next."""
+        return f"taiji run {self.files[-1]}"
+
+
+def begin(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Callable[[Question], str] | None = None, *, force: bool = False) -> Begun:
+    """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
+
+    Args:
+        folder: with the files.
+        to: where ``NAME.yaml`` and ``NAME-mapping.yaml`` go.
+        name: of data set and run.
+        answers: keys of the mapping that the user decided.
+        ask: puts a question to a person and returns one of its choices; None asks nothing.
+        force: write over files of an earlier call.
+
+    Raises:
+        TaijiError: nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
+    """
+    config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
+    _free([config, mapping], force)
+    if not answers and folder.is_dir() and _known_layout(folder):
+        dataset = Dataset.from_tables(load_source(folder))
+        sizes, doubts = _sizes(dataset)
+        write_text(config, configuration_text(folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"))
+        return Begun([], None, dataset, _prompts(dataset, sizes), sizes, doubts, [config])
+    tables, left_out = read_tables(folder)
+    proposal = propose(tables, answers, name)
+    while proposal.questions and ask:
+        answers = {**answers, **{question.key: ask(question) for question in proposal.questions}}
+        proposal = propose(tables, answers, name)
+    if proposal.questions:
+        raise _undecided(folder, proposal, answers)
+    write_text(mapping, mapping_text(proposal, folder))
+    try:
+        dataset = Dataset.from_tables(load_source(folder, mapping))
+    except TaijiError as error:
+        written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
+        raise TaijiError(f"The files do not fit the proposed mapping. {error.message}", where=error.where, expected=error.expected, found=error.found, fix=f"{error.fix}; {written}" if error.fix else written) from error
+    sizes, doubts = _sizes(dataset)
+    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping says which column is what"))
+    load_config(config)
+    return Begun(tables, proposal, dataset, _prompts(dataset, sizes), sizes, [*left_out, *proposal.doubts, *doubts], [mapping, config])
+
+
+def _free(paths: list[Path], force: bool) -> None:
+    there = [str(path) for path in paths if path.exists()]
+    if there and not force:
+        raise TaijiError("Files of an earlier call are in the way.", where=", ".join(there), fix="add --force to write over them, or choose another --name or --to")
+
+
+def _known_layout(folder: Path) -> bool:
+    import taiji.data.sources.amazon as amazon
+    import taiji.data.sources.movielens as movielens
+
+    return bool(movielens.layout(folder) or amazon.layout(folder))
+
+
+def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> TaijiError:
+    """One message with every question, its candidates and the command that answers them."""
+    lines, options = [], [f"--set {key}={value}" for key, value in answers.items()]
+    for question in proposal.questions:
+        lines.append(f"{question.key}: {question.what}")
+        lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
+        options.append(f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}")
+    return TaijiError(
+        "The files do not tell everything, and nothing is guessed where it is open. Please say:",
+        where=str(folder),
+        found="\n    ".join(lines),
+        fix=f"choose one of each: taiji init {folder} {' '.join(options)}",
+    )
+
+
+def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """Settings under which the log yields prompts, and what to know about its size."""
+    try:
+        split = time_split(dataset)
+    except TaijiError as error:
+        return {}, [f"THE LOG IS TOO SHORT FOR A RUN. {error.message} {error.found or ''} ({error.expected})."]
+    best: tuple[int, dict[str, Any]] = (0, {})
+    for target in ("next_new_item", "next_purchase"):
+        for history in (5, 3, 2, 1):
+            counts = [_count(dataset, split, period, ExampleSettings(target=target, min_history=history)) for period in ("llm", "test")]  # type: ignore[arg-type]
+            chosen = {"examples.target": target, "examples.min_history": history}
+            if min(counts) > 1.5 * best[0]:
+                best = (min(counts), chosen)
+            if min(counts) >= ENOUGH_PROMPTS:
+                break
+        if best[0] >= ENOUGH_PROMPTS:
+            break
+    defaults = {"examples.target": "next_new_item", "examples.min_history": 5}
+    sizes = {key: value for key, value in best[1].items() if value != defaults[key]}
+    if best[0] < LEAST_PROMPTS:
+        return sizes, [f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will work on very little or stop; bring a longer log."]
+    said = [f"The log is thin: prompts need only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."] if sizes else []
+    return sizes, said
+
+
+def _count(dataset: Dataset, split: Any, period: str, settings: ExampleSettings) -> int:
+    try:
+        return len(make_examples(dataset, split, period, settings, 0))
+    except TaijiError:
+        return 0
+
+
+def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
+    """The prompts of three users, spread over the log; tokens are taken for four characters, to need no model."""
+    settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])
+    try:
+        examples = make_examples(dataset, time_split(dataset), "llm", settings.examples, 0)
+    except TaijiError:
+        return []
+    rows = examples[[len(examples) * place // PROMPTS for place in range(min(PROMPTS, len(examples)))]]
+    texts = []
+    for user, as_of, user_id, target in rows.select("user", "as_of", "user_id", "target").iter_rows():
+        prompt = student_prompt(dataset, user, as_of, settings.reasoning.prompts, _Letters())
+        moment = pl.Series([as_of]).cast(pl.Datetime("us"))[0]
+        head = f"user {user_id}, as of {moment:%Y-%m-%d %H:%M}; what came next (the prompt does not say): {dataset.items['title'][target]}"
+        texts.append(head + "\n" + "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages))
+    return texts
+
+
+class _Letters:
+    """Stands in for a tokenizer where only lengths matter."""
+
+    eos_token = bos_token = None
+    chat_template = None
+
+    def __call__(self, text: str, **_: Any) -> Any:
+        return SimpleNamespace(input_ids=range(len(text) // CHARACTERS_A_TOKEN))
+
+
+def print_begun(begun: Begun) -> None:
+    """The proposal, the preview and the next command, for people."""
+    proposal, dataset = begun.proposal, begun.dataset
+    if proposal:
+        print("FILES")
+        parts = {table.path.name: role for role in ("users", "items", "events") if (table := getattr(proposal.roles, role)) is not None}
+        for table in begun.tables:
+            role = parts.get(table.path.name, "plays no part")
+            print(f"  {table.path.name}: {len(table.frame):,} rows -> {role}" + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ())))
+        print("\nMAPPING")
+        width = max(len(key) for key in proposal.guesses)
+        for key, guess in proposal.guesses.items():
+            value = ", ".join(map(str, guess.value)) if isinstance(guess.value, tuple) else yaml.safe_dump(guess.value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+            others = f" [other candidates: {', '.join(name for name, _ in guess.others)}]" if guess.others and guess.confidence < 0.8 else ""
+            print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
+        for file, columns in proposal.unused.items():
+            print(f"  not used of {file}: {', '.join(columns)}")
+    print("\nTABLES")
+    with pl.Config(tbl_rows=ROWS, tbl_cols=10, fmt_str_lengths=32, tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN", tbl_width_chars=160, tbl_hide_column_data_types=True):
+        for name, frame in (("items", dataset.items.drop("item")), ("users", dataset.users.drop("user")), ("events", _readable(dataset))):
+            print(f"{name}: {len(dataset.events) if name == 'events' else len(frame):,} rows\n{frame.head(ROWS)}\n")
+    events = dataset.events
+    first, last = (pl.Series([events["time"][place]]).cast(pl.Datetime("us"))[0] for place in (0, -1))
+    known = events.filter(pl.col("click") == 1)["conversion"].drop_nulls()
+    print(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: " + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown"))
+    for note in dataset.notes:
+        print(f"note: {note}")
+    for number, prompt in enumerate(begun.prompts, start=1):
+        print(f"\nPROMPT {number}: {prompt}")
+    if begun.doubts:
+        print("\nPLEASE CHECK")
+        for doubt in begun.doubts:
+            print(f"  - {doubt}")
+    print("\nwritten: " + ", ".join(map(str, begun.files)) + f"\nnext: {begun.command}")
+
+
+def _share(labels: pl.Series) -> float:
+    return float(labels.cast(pl.Float64).to_numpy().mean())
+
+
+def _readable(dataset: Dataset) -> pl.DataFrame:
+    """Events with ids as they were given and times as dates."""
+    events = dataset.events.head(ROWS)
+    named = events.with_columns(
+        dataset.users["user_id"].gather(events["user"]).alias("user_id"), dataset.items["item_id"].gather(events["item"]).alias("item_id"), pl.col("time").cast(pl.Datetime("us"))
+    ).select("user_id", "item_id", "time", "exposed", "click", "conversion", "price")
+    return named
+
+
+def as_json(begun: Begun) -> dict[str, Any]:
+    """What a script needs of :class:`Begun`."""
+    proposal = begun.proposal
+    guesses = {key: {"value": guess.value, "confidence": round(guess.confidence, 2), "reasons": list(guess.reasons), "others": [list(other) for other in guess.others]} for key, guess in (proposal.guesses if proposal else {}).items()}
+    rows = {"users": begun.dataset.n_users, "items": begun.dataset.n_items, "events": len(begun.dataset.events)}
+    return {"guesses": guesses, "unused": proposal.unused if proposal else {}, "rows": rows, "settings": begun.sizes, "doubts": begun.doubts, "prompts": begun.prompts, "files": [str(path) for path in begun.files], "next": begun.command}

@@ -1,0 +1,85 @@
+"""The two files that `taiji init` writes, with comments that say why and what else could be set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taiji.data.discovery.parts import Guess
+from taiji.data.discovery.propose import Proposal
+
+FURTHER = {
+    "events": (
+        "matures_after_days: 14        # a conversion needs this long to be known",
+        "exposed: column == value      # rows that were merely actions are history, never a ranker's example",
+    ),
+}
+
+
+def mapping_text(proposal: Proposal, folder: Path) -> str:
+    """The mapping as YAML; every line says how sure it is and why."""
+    lines = [f"# Which column of the files in {folder} is what: proposed by `taiji init` from names, values and keys.", "# Lines marked GUESS deserve a look. All keys: docs/data.md, \"Files of your own\".", ""]
+    for section, value in proposal.values.items():
+        if isinstance(value, dict):
+            lines += ["", f"{section}:"]
+            for key, inner in value.items():
+                lines.append(_line(f"  {key}: {_inline(inner)}", _why(proposal, f"{section}.{key}")))
+            lines += [f"  # {text}" for text in FURTHER.get(section, ())]
+            file = value["file"]
+            if rest := proposal.unused.get(file):
+                lines.append(f"  # not used: {', '.join(rest)}")
+        else:
+            lines.append(_line(f"{section}: {_inline(value)}", _why(proposal, section)))
+    if proposal.doubts:
+        lines += ["", "# Please check:", *(f"# - {doubt}" for doubt in proposal.doubts)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(text: str, why: str) -> str:
+    return f"{text:<48}  # {why}" if why else text
+
+
+def _why(proposal: Proposal, key: str) -> str:
+    found = [(key, guess) for name, guess in proposal.guesses.items() if name == key or name.startswith(f"{key}.")]
+    said = [_said(guess) for _, guess in found]
+    return " | ".join(said)
+
+
+def _said(guess: Guess) -> str:
+    others = f"; or: {', '.join(name for name, _ in guess.others)}" if guess.others and guess.confidence < 0.8 else ""
+    return f"{guess.sure}: {'; '.join(guess.reasons)}{others}"
+
+
+def _inline(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).removesuffix("...\n").strip()
+
+
+def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str) -> str:
+    """A configuration for the folder, with the settings one changes first."""
+    data = {"source": str(folder), **({"mapping": str(mapping)} if mapping else {})}
+    chosen: dict[str, dict[str, Any]] = {}
+    for key, value in sizes.items():
+        section, _, part = key.partition(".")
+        chosen.setdefault(section, {})[part] = value
+    own = "".join(f"{section}: {_inline(values)}   # the log is thin; the default asks for more history\n" for section, values in chosen.items())
+    return f"""\
+# The run `{name}`: taiji run {name}.yaml
+# Paths are seen from where you call taiji. Every key with its meaning: docs/configuration.md, or `taiji config --describe`.
+
+preset: demo        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)
+
+data:               # {reason}
+  source: {_inline(data["source"])}
+{f"  mapping: {_inline(data['mapping'])}" if mapping else "  # mapping: of files whose layout is not known"}
+  # users: 2000     # work on a seeded sample of the users
+
+{own}
+# What one changes first; take the # away:
+# size: {{rationale_prompts: 200, alignment_prompts: 100, test_prompts: 200, feature_users: null}}   # null: everyone
+# language: {{model: path/to/a/model}}                # any Hugging Face folder or name, or a .gguf file
+# reasoning: {{teacher: {{kind: endpoint}}, endpoint: {{url: "http://127.0.0.1:8000/v1", model: NAME}}}}   # a larger teacher
+# own_ranker: {{reward: "package.module:function"}}   # your ranker's scores as reward
+# split: {{fractions: [0.3, 0.25, 0.25, 0.2]}}        # reward ranker | LLM | ranker | test, by time
+"""
