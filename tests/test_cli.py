@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -147,3 +148,80 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         monkeypatch.setattr(cli.typer, "prompt", lambda text, given=given: given)
         assert cli._choose(question) == value
     assert "who acted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--name", "../../elsewhere"), ("cannot be a run's name", "--runs")),
+        (("run", "--name", ""), ("cannot be a run's name",)),
+        (("run", "--name", "none", "--resume"), ("no run to go on with", "no run in")),
+        (("run", "--set", "a=b: [c"), ("--set a=b: [c", "quote")),
+        (("run", "none.yaml"), ("No such file", "taiji config --preset demo > my.yaml")),
+        (("run", "--set", "size=3"), ("size: a section with keys",)),
+        (("run", "--preset", "demo", "--set", "size.chunk=0"), ("--preset demo, --set size.chunk=0", "size.chunk")),
+        (("init", "nowhere"), ("nowhere", "check the path")),
+        (("init", ".", "--set", "events.user_id"), ("key=value",)),
+        (("audit", "nowhere"), ("no run directory", "runs/NAME")),
+        (("serve", "nowhere"), ("no run directory",)),
+        (("config", "--preset", "huge"), ("demo, laptop, paper",)),
+        (("nothing",), ("nothing",)),
+        (("run", "--nothing"), ("--nothing",)),
+    ],
+)
+def test_mistakes_are_one_message_with_a_way_out(taiji, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = taiji(*arguments)
+    assert code == 2, error
+    assert all(word in error for word in words), error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir()) and not (tmp_path.parent.parent / "elsewhere").exists()
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("taiji.pipeline.engine.Run.execute", interrupt)
+    code, out, error = taiji("data", "--data", shop(), "--name", "x", "--runs", tmp_path)
+    assert (code, out) == (130, "")
+    assert error.strip() == f"Interrupted; finished stages and chunks are kept. Go on with: taiji data --name x --runs {tmp_path}"
+    code, _, error = taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)
+    assert (code, error.strip().split("with: ")[1]) == (130, f"taiji run --name x --runs {tmp_path} --resume")
+
+
+def test_results_for_scripts_take_standard_output(taiji):
+    code, out, _ = taiji("doctor", "--json", "-")
+    assert code == 0
+    assert {"what", "found", "fix", "blocking"} == set(json.loads(out)[0])
+    assert taiji("doctor", "--quiet")[1] == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m taiji.cli config --describe | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout == "# Configuration\n" and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("taiji ro", {"roll-out", "roll-back"}),
+        ("taiji sf", {"sft"}),
+        ("taiji run --preset d", {"demo"}),
+        ("taiji run --set size.c", {"size.calibration_prompts=", "size.chunk="}),
+    ],
+)
+def test_the_shell_completes_commands_presets_and_settings(taiji, monkeypatch, line, offered):
+    for name, value in (("_TAIJI_COMPLETE", "complete_bash"), ("COMP_WORDS", line), ("COMP_CWORD", str(len(line.split()) - 1))):
+        monkeypatch.setenv(name, value)
+    assert set(taiji()[1].split()) == offered
+
+
+def test_help_imports_next_to_nothing():
+    """The time of `taiji --help` is the time of its imports: what it may import is the bound."""
+    code = "import sys; sys.argv = ['taiji', '--help']\nfrom taiji.cli import main\ntry: main()\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert not loaded & {"torch", "numpy", "polars", "pyarrow", "transformers", "trl", "pydantic", "yaml", "plotly", "fastapi", "jinja2"}
+    ours = {name for name in done.stderr.split() if name.startswith("taiji.")}
+    assert ours <= {"taiji.cli", "taiji.console", "taiji.errors", "taiji.pipeline", "taiji.pipeline.names"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taiji import __version__
+from taiji import __version__, console
 from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
@@ -29,15 +29,30 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def complete_presets(incomplete: str) -> list[str]:
+    """Presets that begin so."""
+    from taiji.config import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    """Keys of the configuration that begin so, each with its equals sign."""
+    from taiji.config import setting_keys
+
+    return [f"{key}=" for key in setting_keys() if key.startswith(incomplete)]
+
+
 ConfigPath = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML configuration; see `taiji config`.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from: demo, laptop or paper.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from: demo, laptop or paper.", autocompletion=complete_presets)]
 Data = Annotated[str | None, typer.Option("--data", metavar="NAME|PATH", help="A named source, a folder in a known layout, or a mapping file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.", autocompletion=complete_settings)]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run (default: the configuration's or preset's).")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
-JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
+JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]
 
 
@@ -51,8 +66,12 @@ def _open(
     from taiji.pipeline.stages import STAGES
 
     progress.quiet = quiet
-    folder = runs / (name or (config.stem if config else preset or "run"))
+    name = name if name is not None else config.stem if config else preset or "run"
+    if not name or name != Path(name).name or name in (".", ".."):
+        raise TaijiError("That cannot be a run's name.", where=f"--name {name!r}", expected="a name for a folder, without a path", fix="give the path as --runs FOLDER")
+    folder = runs / name
     stored = folder / "config.json"
+    console.again = f"taiji run --name {name}{_runs(runs)} --resume"
     if resume and stored.exists() and config is None and preset is None:
         config = stored  # "go on with what I started" needs no repetition of how it was started
     settings = load_config(config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])])
@@ -62,6 +81,10 @@ def _open(
         )
     check_language_model(settings.language.model)  # now, not after the first hour
     return Run(folder, settings, STAGES, say=(lambda text: None) if quiet else _say)
+
+
+def _runs(runs: Path) -> str:
+    return "" if runs == Path("runs") else f" --runs {runs}"
 
 
 def _say(text: str) -> None:
@@ -77,19 +100,30 @@ def run(
     name: Name = None,
     runs: Runs = Path("runs"),
     resume: Resume = False,
+    json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole loop, from logs to a judged ranker and a report."""
+    if resume and not (config or preset or data or overrides) and not (runs / (name or "run") / "config.json").is_file():
+        raise TaijiError("There is no run to go on with.", where=str(runs / (name or "run")), found=_names(runs), fix="name one of these with --name, or start one without --resume")
     opened = _open(config, preset, data, overrides, name, runs, resume, quiet)
     opened.execute()
-    _summary(opened.folder)
+    _summary(opened.folder, json_path)
 
 
-def _summary(folder: Path) -> None:
+def _names(runs: Path) -> str:
+    names = sorted(path.parent.name for path in runs.glob("*/config.json"))
+    return f"runs in {runs}: {', '.join(names)}" if names else f"no run in {runs}"
+
+
+def _summary(folder: Path, json_path: Path | None) -> None:
     from taiji.artifacts import read_json
     from taiji.evaluation.summary import print_summary
 
-    print_summary(read_json(folder / "metrics.json"))
+    metrics = read_json(folder / "metrics.json")
+    if json_path and console.emit_json(json_path, {"run": str(folder), "report": str(folder / "report.html"), "metrics": metrics}):
+        return
+    print_summary(metrics)
     print(f"\nreport: {folder / 'report.html'}\nfigures: {folder / 'metrics.json'}")
 
 
@@ -104,14 +138,13 @@ def init(
     quiet: Quiet = False,
 ) -> None:
     """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
-    from taiji.artifacts import write_json
     from taiji.pipeline.beginning import as_json, begin, print_begun
 
     answers = dict(_pair(text) for text in overrides or [])
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     begun = begin(folder, to, name or folder.resolve().name, answers, _choose if terminal else None, force=force)
-    if json_path:
-        write_json(json_path, as_json(begun))
+    if json_path and console.emit_json(json_path, as_json(begun)):
+        return
     if quiet:
         print(begun.command)
     else:
@@ -144,7 +177,9 @@ def _add_stage_command(stage_name: str, summary: str) -> None:
         runs: Runs = Path("runs"),
         quiet: Quiet = False,
     ) -> None:
-        _open(config, preset, data, overrides, name, runs, True, quiet).execute([stage_name])
+        opened = _open(config, preset, data, overrides, name, runs, True, quiet)
+        console.again = f"taiji {stage_name} --name {opened.folder.name}{_runs(runs)}"
+        opened.execute([stage_name])
 
     app.command(stage_name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(command)
 
@@ -170,39 +205,44 @@ def show_config(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json_path: JsonPath = None, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False) -> None:
     """Say what is installed, which models are at hand, and the command that mends what is missing."""
+    from dataclasses import asdict
+
     from taiji.doctor import examine
 
     findings = examine()
-    for finding in findings:
-        print(finding)
+    if not (json_path and console.emit_json(json_path, [asdict(finding) for finding in findings])):
+        for finding in findings:
+            if finding.blocking or not quiet:
+                print(finding)
     if any(finding.blocking for finding in findings):
         raise typer.Exit(1)
 
 
 @app.command()
-def audit(run: RunFolder, json_path: JsonPath = None) -> None:
+def audit(run: RunFolder, json_path: JsonPath = None, quiet: Quiet = False) -> None:
     """Audit a run's rationales for leaked answers: guards, decoys, controls, and the worst examples to read."""
-    from taiji.artifacts import write_json
+    from taiji import progress
     from taiji.pipeline.review import audit_of, print_audit
 
+    progress.quiet = quiet
     found = audit_of(run, _config_of(run))
-    write_json(json_path or run / "audit.json", found)
-    print_audit(found)
+    if not console.emit_json(json_path or run / "audit.json", found) and not quiet:
+        print_audit(found)
 
 
 @app.command()
-def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotated[int, typer.Option("--seed")] = 0, json_path: JsonPath = None) -> None:
+def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotated[int, typer.Option("--seed")] = 0, json_path: JsonPath = None, quiet: Quiet = False) -> None:
     """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
-    from taiji.artifacts import write_json
+    from taiji import progress
     from taiji.config import load_config
     from taiji.evaluation.simulate import print_abtest, simulate
 
+    progress.quiet = quiet
     found = simulate(load_config(config, overrides=overrides or []).abtest, seed)
-    if json_path:
-        write_json(json_path, found)
-    print_abtest(found)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_abtest(found)
 
 
 @app.command()
@@ -237,14 +277,19 @@ def load(
     seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
     connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
     overrides: Overrides = None,
+    json_path: JsonPath = None,
 ) -> None:
     """Put a running service under load and report rates and latencies."""
+    from dataclasses import asdict
+
     from taiji.serving import load as start
     from taiji.serving.traffic import of_run
 
     settings = _config_of(run, overrides).serving
     users, items = of_run(run, settings)
-    print(start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=os.environ.get("TAIJI_API_KEY")))  # type: ignore[arg-type]
+    found = start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=os.environ.get("TAIJI_API_KEY"))  # type: ignore[arg-type]
+    if not (json_path and console.emit_json(json_path, asdict(found))):
+        print(found)
 
 
 def _config_of(run: Path, overrides: list[str] | None = None) -> Config:
@@ -262,10 +307,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _no_space(error: BaseException) -> bool:
-    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
-
-
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -275,16 +316,7 @@ def main() -> None:
 
     for stage_name, summary in STAGE_NAMES.items():
         _add_stage_command(stage_name, summary)
-    try:
-        app()
-    except TaijiError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Exception as error:
-        if not _no_space(error):
-            raise
-        print(f"Error: The disk is full: {error}\n  what to do: make room and start again with --resume; finished stages are whole", file=sys.stderr)
-        sys.exit(2)
+    console.guarded(lambda: app(prog_name="taiji"))
 
 
 if __name__ == "__main__":

@@ -96,12 +96,16 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     """
     values = _read(Path(path)) if path else {}
     preset = values.pop("preset", None) if preset is None else (values.pop("preset", None), preset)[1]
+    overrides = list(overrides)
     merged = _merge(Config().model_dump(mode="json"), _merge(_read_preset(preset) if preset else {}, values))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise TaijiError("An override is not of the form key=value.", where=f"--set {override}", fix="write for instance --set size.test_prompts=50")
-        nested: Any = yaml.safe_load(text)
+        try:
+            nested: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise TaijiError("The value of an override is no YAML.", where=f"--set {override}", expected="a number, a word, true, false, null, [a, list] or {a: mapping}", found=" ".join(str(error).split()), fix="quote what is plain text: --set 'key=\"text\"'") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
         merged = _merge(merged, nested)
@@ -110,17 +114,28 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     except ValidationError as error:
         raise TaijiError(
             "The configuration does not fit.",
-            where=str(path or preset or "--set"),
+            where=", ".join([*([str(path)] if path else []), *([f"--preset {preset}"] if preset else []), *(f"--set {override}" for override in overrides)]) or "the defaults",
             found="; ".join(_explain(problem) for problem in error.errors()),
             fix="see docs/configuration.md, or `taiji config` for every key with its value",
         ) from error
+
+
+def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
+    """Every key that ``--set`` takes, as ``section.key``."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        keys += setting_keys(inner, f"{prefix}{name}.") if isinstance(inner, type) and issubclass(inner, Settings) else [f"{prefix}{name}"]
+    return keys
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaijiError("Could not read the configuration.", where=str(path), expected="a YAML file", found=str(error)) from error
+        found = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        fix = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with" if isinstance(error, OSError) else "correct the file there"
+        raise TaijiError("Could not read the configuration.", where=str(path), expected="a YAML file in UTF-8", found=found, fix=fix) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -144,6 +159,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "model_type":
+        return f"{place}: a section with keys is expected (found {problem['input']!r})"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {place!r}{_nearest(problem['loc'])}"
     return f"{place}: {problem['msg']} (found {problem['input']!r})"

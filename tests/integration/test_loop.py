@@ -110,3 +110,16 @@ def test_a_full_disk_ends_in_one_message_and_earlier_artefacts_stay_whole(undist
     assert "--resume" in failed.stderr
     assert file_hash(tmp_path / "full" / "data") == before
     assert taiji("examples", small_config, "--name", "full", "--runs", tmp_path).returncode == 0
+
+
+def test_ctrl_c_ends_in_one_line_and_the_run_goes_on(small_config, tmp_path):
+    process = subprocess.Popen(command("run", small_config, "--name", "stopped", "--runs", tmp_path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "stopped" / ".work" / "reward" / "fingerprint.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1].endswith(f"Go on with: taiji run --name stopped --runs {tmp_path} --resume")
+    done = taiji("examples", "--name", "stopped", "--runs", tmp_path)
+    assert done.returncode == 0 and "unchanged, skipped" in done.stderr

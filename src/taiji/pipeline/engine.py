@@ -113,7 +113,7 @@ class Run:
         """Content hash of a finished stage, as its manifest has it."""
         path = self.folder / name / MANIFEST
         if not path.exists():
-            raise TaijiError(f"The stage {name!r} has not been run.", where=str(self.folder), fix=f"taiji {name} --name {self.folder.name}")
+            raise TaijiError(f"The stage {name!r} has not been run.", where=str(self.folder), fix=f"taiji {name} --name {self.folder.name}" + ("" if self.folder.parent == Path("runs") else f" --runs {self.folder.parent}"))
         return str(read_json(path)["output"])
 
     def execute(self, names: Sequence[str] | None = None) -> None:

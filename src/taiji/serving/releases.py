@@ -101,6 +101,6 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     try:
         return store.roll_back()
     except KeyError:
-        raise TaijiError("There is no previous release to go back to.", where=settings.store, found=f"active: {store.releases().active}") from None
+        raise TaijiError("There is no previous release to go back to.", where=settings.store, found=f"active: {store.releases().active or 'no release at all'}", fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one") from None
     finally:
         store.close()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -81,6 +81,8 @@ def load(
     place = urlsplit(url)
     if place.scheme != "http" or not place.hostname or not place.port:
         raise TaijiError("The address does not fit.", where=url, expected="http://HOST:PORT")
+    if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
+        raise TaijiError("This load cannot be made.", where=f"kind {kind}, {seconds:g} seconds, {connections} connections", expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection")
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
         raise TaijiError("There is nothing to ask for.", where=f"load --kind {kind}", expected="users, and items for writing and ranking")
     headers = f"Host: {place.netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")

@@ -164,6 +164,10 @@ class Mapping(Settings):
     """Left out, users are the ids in the log."""
 
 
+def _said(error: Exception) -> str | None:
+    return error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+
+
 def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.
 
@@ -173,7 +177,7 @@ def read_mapping(path: Path) -> Mapping:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise TaijiError("Could not read a mapping.", where=str(path), expected="a YAML file", found=" ".join(str(error).split()), fix="see docs/data.md for an example") from error
+        raise TaijiError("Could not read a mapping.", where=str(path), expected="a YAML file", found=_said(error), fix="see docs/data.md for an example") from error
     if not isinstance(value, dict):
         raise TaijiError("A mapping is no YAML mapping.", where=str(path), expected="keys items, events and optionally users, name, domain", found=type(value).__name__, fix="see docs/data.md for an example")
     try:
