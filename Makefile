@@ -34,11 +34,15 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A Redis server for the store's tests, from the distribution, where we may install it; the tests skip with a reason otherwise.
+# A Redis server and a browser for tests, from the distribution, where we may install them; what lacks them skips with a reason.
 tools:
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; } ; } \
-	  || echo "redis-server not found: its tests will be skipped"
+	@command -v redis-server >/dev/null || $(call from_distribution,redis-server) || echo "redis-server not found: its tests will be skipped"
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || $(call from_distribution,chromium) || echo "no Chromium found: the inspector's browser tests will be skipped"
+
+define from_distribution
+{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1) >/dev/null; }
+endef
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -123,6 +123,12 @@ def test_config_prints_yaml_that_reads_back(taiji, tmp_path):
     assert taiji("config", tmp_path / "c.yaml")[1] == out
 
 
+def test_view_of_what_is_no_run_ends_with_one_message(taiji, tmp_path):
+    code, _, error = taiji("view", tmp_path / "nowhere")
+    assert code == 2
+    assert "no run directory" in error and "Traceback" not in error
+
+
 def test_doctor_finds_the_defaults(taiji):
     code, out, _ = taiji("doctor")
     assert code == 0, out

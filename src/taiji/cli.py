@@ -233,6 +233,26 @@ def audit(run: RunFolder, json_path: JsonPath = None, quiet: Quiet = False) -> N
 
 
 @app.command()
+def view(
+    run: RunFolder,
+    other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="A second run to compare with.")] = None,
+    port: Annotated[int, typer.Option("--port", help="Where to listen on this machine; 0 is any free port.", min=0, max=65535)] = 8100,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Look into a run in the browser: figures, users, what was asked and said, alignment step by step, two runs compared."""
+    from taiji.inspector.server import view as show
+
+    def ready(url: str) -> None:
+        print(f"{url}  (this machine only; Ctrl-C ends it)", flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    show(run, other, port=port, ready=ready)
+
+
+@app.command()
 def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotated[int, typer.Option("--seed")] = 0, json_path: JsonPath = None, quiet: Quiet = False) -> None:
     """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
     from taiji import progress

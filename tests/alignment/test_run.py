@@ -58,6 +58,19 @@ def test_results(undisturbed):
     assert not (undisturbed.parent / "scratch" / "checkpoints").exists()
 
 
+def test_rollouts_of_every_step_are_kept_with_their_rewards(undisturbed):
+    frame = pl.read_parquet(undisturbed / "rollouts.parquet")
+    assert frame["step"].to_list() == [step for step in range(1, 6) for _ in range(4)]
+    rows = frame.to_dicts()
+    assert [row["example"] for row in rows[0::2]] == [row["example"] for row in rows[1::2]], "groups of one prompt stand together"
+    for name, reward in REWARDS.items():
+        wanted = reward(frame["example"].to_list(), frame["completion"].to_list())
+        assert [row["rewards"][name] for row in rows] == pytest.approx(list(wanted))
+    means = [json.loads(line)["rewards"] for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    found = frame.unnest("rewards").group_by("step", maintain_order=True).agg(pl.col(*REWARDS).mean()).drop("step").to_dicts()
+    assert [row[name] for row in found for name in REWARDS] == pytest.approx([row[name] for row in means for name in REWARDS], rel=1e-5)
+
+
 def killed_at(step, folder, scratch):
     calls = 0
 

@@ -47,6 +47,17 @@ def undisturbed(small_config, tmp_path_factory) -> Path:
     return runs / "whole"
 
 
+def test_the_inspector_shows_every_user_of_a_real_run(undisturbed):
+    from taiji.inspector.pages import Inspector
+
+    inspector = Inspector(undisturbed, undisturbed)
+    users = inspector.runs[0].dataset.n_users
+    for path in ("/", "/users", "/alignment", "/compare", "/report", *(f"/users/{user}" for user in range(users))):
+        assert inspector.page(path, "").status == 200, path
+    assert b"Rollout 1" in inspector.page("/alignment", "step=2").body
+    assert set(inspector.runs[0].kept_lines.values()) == {4}, "the stages note how many interactions each prompt held"
+
+
 def test_every_stage_leaves_artefacts_and_the_figures_have_the_promised_keys(undisturbed):
     assert {path.split("/")[0] for path in artefacts(undisturbed)} >= set(STAGE_NAMES) - {"report"}
     metrics = read_json(undisturbed / "metrics.json")

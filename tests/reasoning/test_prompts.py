@@ -19,6 +19,7 @@ from taiji.language.chat import render
 from taiji.reasoning.prompts import (
     item_line,
     item_lines,
+    prompt_as_asked,
     shorten,
     student_prompt,
     student_prompts,
@@ -41,6 +42,7 @@ def test_the_budget_drops_the_oldest_first(dataset, lm, user, day, budget, limit
     assert prompt.kept + prompt.dropped == len(items)
     assert prompt.kept <= limit
     assert tokens(lm, prompt) <= budget
+    assert prompt_as_asked(dataset, user, as_of, chosen, prompt.kept) == prompt, "the number of interactions is all one has to keep"
     shown = [line[2:] for line in prompt.messages[-1]["content"].splitlines() if line.startswith("- ")]
     assert [s.split("; price")[0] for s in shown] == [item_line(dataset, int(i)) for i in items[: prompt.kept]]
     if 0 < prompt.kept < min(limit, len(items)):  # one more would not have fitted

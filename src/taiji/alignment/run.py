@@ -16,6 +16,8 @@ import polars as pl
 
 from taiji.alignment.checkpoint import STATE
 from taiji.alignment.rewards import Reward, for_trl
+from taiji.alignment.rollouts import LOG as ROLLOUTS
+from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
 from taiji.artifacts import write_text
 from taiji.errors import TaijiError
@@ -30,8 +32,8 @@ LOG = "metrics.jsonl"
 def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, folder: str | Path, seed: int, *, scratch: str | Path | None = None) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
-    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32) and ``folder/metrics.jsonl``,
-    one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
+    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
+    bounded sample of every step's completions with their rewards) and ``folder/metrics.jsonl``, one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
     ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``. On a CPU the same call gives the same bytes, also
     when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
     ``scratch/timings.jsonl`` has the seconds of each step.
@@ -59,7 +61,7 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
     work = Path(scratch) if scratch is not None else Path(kept.name)  # type: ignore[union-attr]
     try:
         work.mkdir(parents=True, exist_ok=True)
-        trainer, lines = _trained(lm, examples, rewards, settings, work, seed)
+        trainer, lines, rollouts = _trained(lm, examples, rewards, settings, work, seed)
         model = trainer.accelerator.unwrap_model(trainer.model)
         if settings.lora_rank:
             model = merge_adapters(lm, model)
@@ -68,6 +70,7 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
         model.config._name_or_path = ""
         save_model(model, lm.tokenizer, Path(folder) / "model")
         write_text(Path(folder) / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+        rollouts.save(Path(folder))
         shutil.rmtree(work / "checkpoints", ignore_errors=True)
     finally:
         if kept is not None:
@@ -88,8 +91,8 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
             raise TaijiError("There is not one number a reward.", where=f"alignment.{name}", expected=f"{len(rewards)} ({', '.join(rewards)})", found=str(len(weights)))
 
 
-def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, work: Path, seed: int) -> tuple[Any, list[dict[str, Any]]]:
-    """Train from the last whole checkpoint in ``work``; returns the trainer and the lines of all steps."""
+def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, work: Path, seed: int) -> tuple[Any, list[dict[str, Any]], Rollouts]:
+    """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
     import torch
     from transformers.trainer_utils import set_seed
 
@@ -97,13 +100,15 @@ def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     done = 0 if last is None else int(last.name.rsplit("-", 1)[1])
     lines = [line for line in _read_lines(work / LOG) if line["step"] <= done]
     write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    rollouts = Rollouts(work, list(rewards), settings.generations, [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done])
+    watched = {name: rollouts.watched(name, reward) for name, reward in rewards.items()}
     steps = settings.steps or math.ceil(len(examples) / settings.prompts_per_step)
     set_seed(seed)
     with torch.enable_grad(), progress("Aligning", steps, "steps") as update:
-        trainer = _trainer(lm, examples, rewards, settings, work, seed, steps)
-        trainer.add_callback(_Log(list(rewards), work, lines, update))
+        trainer = _trainer(lm, examples, watched, settings, work, seed, steps)
+        trainer.add_callback(_Log(list(rewards), work, lines, rollouts, update))
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    return trainer, lines
+    return trainer, lines, rollouts
 
 
 def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, work: Path, seed: int, steps: int) -> Any:
@@ -169,7 +174,7 @@ def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     return trainer
 
 
-def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], update: Any) -> Any:
+def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Any) -> Any:
     """A callback that turns TRL's logs into the lines of ``metrics.jsonl`` and feeds the progress display."""
     from transformers import TrainerCallback
 
@@ -192,6 +197,7 @@ def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], update: Any)
                 "completion_length": logs.get("completions/mean_length"),
             }
             lines.append(line)
+            rollouts.close_step(state.global_step)
             now = time.monotonic()
             for file, entry in ((LOG, line), ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)})):
                 with (work / file).open("a", encoding="utf-8") as stream:

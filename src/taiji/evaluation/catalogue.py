@@ -78,3 +78,18 @@ class Catalogue:
             above[part] = (near > own + SAME) @ self._copies
             tied[part] = (np.abs(near - own) <= SAME) @ self._copies
         return Found(item, similarity, above, tied)
+
+    def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
+        """The ``count`` nearest texts of each query (E, d), nearest first: their items and cosines, each (E, count).
+
+        Texts that several items share count once, under the item that stands for them; ties go to the earlier text.
+        """
+        size, count = max(1, BLOCK // max(len(self._vectors), 1)), min(count, len(self._vectors))
+        items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
+            near = queries[part].astype(np.float32) @ self._vectors.T
+            best = np.sort(np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1)  # by text first, so that ties keep that order
+            best = np.take_along_axis(best, np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable"), axis=1)
+            items[part], similarity[part] = self._first[best], np.take_along_axis(near, best, axis=1)
+        return items, similarity

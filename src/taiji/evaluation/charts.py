@@ -51,6 +51,7 @@ def line_chart(
     label: str,
     bounds: tuple[float, float] | None = None,
     noisy: bool = False,
+    marker: float | None = None,
 ) -> Markup:
     """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
 
@@ -60,6 +61,7 @@ def line_chart(
         label: what is on the y axis, read to those who cannot see the chart.
         bounds: fixed y range.
         noisy: whether single steps scatter.
+        marker: an x to point out.
     """
     known = [value for values in series.values() for value in values if value is not None]
     if not known or not steps:
@@ -74,7 +76,11 @@ def line_chart(
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    # First and last step and where they lie, for pages on which a click chooses a step.
+    axis = f'data-steps="{first} {last}" data-ends="{LEFT / WIDTH:.5f} {1 - RIGHT / WIDTH:.5f}"'
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {axis}>']
+    if marker is not None:
+        parts.append(f'<line class="here" x1="{x(marker):.1f}" x2="{x(marker):.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
     for tick in ticks:
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'

@@ -49,6 +49,7 @@ def evaluate_answers(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    catalogue: Catalogue | None = None,
 ) -> list[dict[str, Any]]:
     """Judge each model's completions on the same examples, with the floors beside them.
 
@@ -61,6 +62,7 @@ def evaluate_answers(
         threshold: a similarity of answer and nearest item below this counts as not grounded.
         new_only: targets are items new to the user, so floors leave out what the user had.
         resamples, level, seed: of the bootstrap over users.
+        catalogue: where it has been embedded already.
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``floor`` or
@@ -82,7 +84,7 @@ def evaluate_answers(
                 expected=str(len(examples)),
                 found=str(len(texts)),
             )
-    judge = _Judge(dataset, examples, embedder, judge_score, threshold)
+    judge = _Judge(dataset, examples, embedder, judge_score, threshold, catalogue)
     tables: list[tuple[str, str, dict[str, Array]]] = [
         (model, "model", judge.answers(texts)) for model, texts in completions.items()
     ]
@@ -112,10 +114,11 @@ class _Judge:
         embedder: Embedder,
         score: Scorer | None,
         threshold: float,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.users, self.as_ofs = examples["user"].to_numpy().astype(np.int64), examples["as_of"].to_numpy()
         self.targets = examples["target"].to_numpy().astype(np.int64)
-        self.catalogue = Catalogue(dataset, embedder, int(self.as_ofs.min()))
+        self.catalogue = catalogue or Catalogue(dataset, embedder, int(self.as_ofs.min()))
         self._levels, self._embedder, self._score, self._threshold = (
             item_levels(dataset),
             embedder,

@@ -105,34 +105,46 @@ def render_report(
     environment = Environment(
         loader=PackageLoader("taiji.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["thousands"] = thousands
     return environment.get_template("report.html.j2").render(
-        run=run,
-        version=taiji.__version__,
+        **figures_of(run),
         today=date.today().isoformat(),
-        findings=_findings(run),
-        periods=_periods(run),
-        totals={
-            name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates
-        },
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
-        histogram=charts.histogram(
-            run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
-        ),
-        rewards=_curves(run, "rewards"),
-        weights=_curves(run, "weights"),
-        panels=_answer_panels(run),
-        answers=_answer_table(run),
-        gaps=_ranker_gaps(run),
-        rankers=_ranker_tables(run),
-        stages=_stages(run),
         paper=PAPER,
         prompt=prompt,
         configuration=None
         if configuration is None
         else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
-        level="95 %",
     )
+
+
+def thousands(number: int) -> str:
+    """A count as pages write it."""
+    return f"{number:,}"
+
+
+def figures_of(run: RunMetrics) -> dict[str, Any]:
+    """What the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
+    return {
+        "run": run,
+        "version": taiji.__version__,
+        "findings": _findings(run),
+        "periods": _periods(run),
+        "totals": {
+            name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates
+        },
+        "histogram": charts.histogram(
+            run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
+        ),
+        "rewards": curves(run, "rewards"),
+        "weights": curves(run, "weights"),
+        "panels": _answer_panels(run),
+        "answers": _answer_table(run),
+        "gaps": _ranker_gaps(run),
+        "rankers": _ranker_tables(run),
+        "stages": _stages(run),
+        "level": "95 %",
+    }
 
 
 def _findings(run: RunMetrics) -> list[dict[str, str]]:
@@ -187,16 +199,18 @@ def _rows_of(run: RunMetrics, period: str) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in own)
 
 
-def _curves(run: RunMetrics, what: str) -> Markup:
+def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
+    """``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to point out."""
     steps = run.alignment.steps
-    names = dict.fromkeys(name for step in steps for name in getattr(step, what))
-    series = {name: [getattr(step, what).get(name) for step in steps] for name in names}
+    names = dict.fromkeys(name for step in steps for name in getattr(step, what, {}))
+    series = {name: [getattr(step, what, {}).get(name) for step in steps] for name in names}
     return charts.line_chart(
         series,
         [step.step for step in steps],
         label=f"{what} at each step",
         bounds=(0.0, 1.0) if what == "weights" else None,
-        noisy=what == "rewards",
+        noisy=what != "weights",
+        marker=marker,
     )
 
 

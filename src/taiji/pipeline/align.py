@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from taiji.alignment import align, build_environment
 from taiji.alignment.environment import Environment
-from taiji.alignment.rewards import Answers, preference_reward, semantic_reward
+from taiji.alignment.rewards import Answers, ground_answers, preference_reward, semantic_reward
+from taiji.alignment.rollouts import FILE as ROLLOUTS
+from taiji.artifacts import write_parquet
 from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.pipeline.feature import load_model
@@ -39,4 +43,10 @@ def alignment(context: Context) -> dict[str, Any]:
     built, answers = Environment.load(context.input("environment") / "environment"), Answers(load_embedder(config.embedder.name))
     rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
     align(lm, prompts.select("example", "prompt"), rewards, config.alignment, context.folder, config.seed, scratch=context.scratch)
+    write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
+    rollouts = pl.read_parquet(context.folder / ROLLOUTS)
+    well, grounded = ground_answers(built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list())
+    where = pl.Series(well)
+    rollouts = rollouts.with_columns(item=pl.when(where).then(pl.Series(grounded.items.astype("uint32"))), similarity=pl.when(where).then(pl.Series(grounded.similarity)))
+    write_parquet(context.folder / ROLLOUTS, rollouts)
     return {"prompts": len(examples), "rule": config.alignment.weighting}

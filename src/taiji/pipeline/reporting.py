@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import read_json, write_json
+from taiji.artifacts import read_json, write_json, write_parquet
 from taiji.data import PERIODS
+from taiji.evaluation.catalogue import Catalogue
+from taiji.evaluation.grounding import ground_answers
 from taiji.evaluation.language import evaluate_answers
 from taiji.evaluation.ranking import evaluate_rankers, sparsest_third
 from taiji.evaluation.report import write_report
@@ -79,18 +81,21 @@ def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
 def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     config, test = context.config, load_examples(context, "test")
     said = {which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list() for which in MODELS}
-    judge = ranker_that(context, "judge", dataset)
+    judge, embedder = ranker_that(context, "judge", dataset), load_embedder(config.embedder.name)
+    catalogue = Catalogue(dataset, embedder, int(test["as_of"].min()))  # type: ignore[arg-type]
+    write_parquet(context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score))
     return evaluate_answers(
         dataset,
         test,
         said,
-        load_embedder(config.embedder.name),
+        embedder,
         judge_score=judge.score,
         threshold=config.alignment.environment.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,
         level=config.evaluation.level,
         seed=config.seed,
+        catalogue=catalogue,
     )
 
 

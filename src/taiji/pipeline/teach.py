@@ -11,6 +11,7 @@ from taiji.artifacts import in_chunks, write_parquet
 from taiji.language.models import load_language_model
 from taiji.pipeline.prepare import load, load_examples
 from taiji.progress import progress
+from taiji.reasoning.prompts import student_prompts
 from taiji.reasoning.selection import Calibration, calibrate, score_rationales, select
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.teachers import LocalTeacher
@@ -76,6 +77,8 @@ def selection(context: Context) -> dict[str, Any]:
     calibration.save(context.folder / "calibration.json")
     verdicts = select(scored.filter(~calibrating), calibration, settings.selection)
     write_parquet(context.folder / "verdicts.parquet", verdicts)
+    prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer)
+    write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
     return {"judged": len(verdicts), "kept": int(verdicts["kept"].sum()), "threshold": calibration.threshold}
 
 

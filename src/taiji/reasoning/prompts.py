@@ -92,6 +92,12 @@ def teacher_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
     return _prompt(dataset.domain, "teacher", settings, {**context, "target": line}, dropped)
 
 
+def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
+    """The student's prompt again, from the stored number of interactions that it held, so that no tokenizer is needed."""
+    profile, lines, total = _told(dataset, user, as_of, settings)
+    return _prompt(dataset.domain, "student", settings, {"profile": profile, "interactions": lines[:kept]}, total - min(kept, len(lines)))
+
+
 def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, tokenizer: Any) -> pl.DataFrame:
     """Rendered student prompts of many examples.
 
@@ -135,13 +141,17 @@ def _item(dataset: Dataset, item: int) -> tuple[Any, ...]:
     return dataset.items.select("title", "category_l1", "category_l2", "category_l3").row(item)
 
 
-def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> tuple[dict[str, Any], int]:
-    """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
+def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> tuple[str, list[str], int]:
+    """The profile, the newest interactions as lines within ``history_limit``, and how many interactions there are."""
     total = int(dataset.history.count_before([user], [as_of])[0])
     items, _ = dataset.history.before(user, as_of, settings.history_limit)
     prices = dataset.prices.before(items, np.full(len(items), as_of))
-    lines = [_history_line(dataset, int(item), float(price), settings) for item, price in zip(items, prices)]
-    profile = profile_line(dataset, user)
+    return profile_line(dataset, user), [_history_line(dataset, int(item), float(price), settings) for item, price in zip(items, prices)], total
+
+
+def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> tuple[dict[str, Any], int]:
+    """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
+    profile, lines, total = _told(dataset, user, as_of, settings)
 
     def count(kept: int) -> int:
         prompt = _prompt(dataset.domain, "student", settings, {"profile": profile, "interactions": lines[:kept]}, 0)

@@ -1,0 +1,162 @@
+"""How quick the inspector is in a browser: first paint, and every interaction with 100,000 users.
+
+Two synthetic runs, a small one and one of 100,000 users (2 million events), are served by ``taiji view`` and driven in a headless
+Chromium. An interaction counts from the reader's event to the frame after the page changed, the script's own pauses while
+typing included. Both runs are measured in turn and the checks are their ratios, since absolute times belong to the machine;
+beside the elapsed time stands the processor time of server and browser together, which other work on the machine does not
+lengthen. Rows have the targets: 1 s to first paint, 300 ms an interaction. The environment variable TAIJI_BENCH_RUN names a
+real run whose first paint is added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tests.inspector.browser import Tab, browser, executable
+from tests.inspector.samples import write_run
+
+from benchmarks.harness import Result, run
+
+LARGE, SMALL = 100_000, 2_500
+PAINT_MS, INTERACTION_MS = 1000.0, 300.0
+SWAPPED = """new Promise(done => {
+  const start = performance.now(), watch = new MutationObserver(() => {
+    if (document.querySelector(%(part)s)?.classList.contains("busy") || document.querySelector(%(part)s) === before) return;
+    watch.disconnect(); requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+  }), before = document.querySelector(%(part)s);
+  watch.observe(document.querySelector("main"), { childList: true, subtree: true });
+  %(act)s
+})"""
+TYPED = "const q = document.querySelector('#q'); q.value = {!r}; q.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+CHOSEN = "const s = document.querySelector('#{}'); s.value = {!r}; s.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+CLICKED = "document.querySelector({!r}).click();"
+
+
+class Served:
+    """``taiji view`` of a run, in its own process."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        start = time.perf_counter()
+        self.process = subprocess.Popen([sys.executable, "-m", "taiji.cli", "view", str(folder), "--port", "0"], stdout=subprocess.PIPE, text=True)
+        stack.callback(self._stop)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split()[0]
+        self.seconds_to_listen = time.perf_counter() - start
+
+    def _stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def memory(self) -> float:
+        """Resident MiB."""
+        return float(psutil.Process(self.process.pid).memory_info().rss / 2**20)
+
+    def cpu(self) -> float:
+        """Milliseconds of processor time that the server has used so far."""
+        return 1000 * sum(psutil.Process(self.process.pid).cpu_times()[:2])
+
+
+def browser_cpu() -> float:
+    """Milliseconds of processor time that the browser's processes have used so far."""
+    spent = 0.0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "chrom" in child.name():
+                spent += 1000 * sum(child.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return spent
+
+
+def interactions(users: int) -> dict[str, tuple[str, str, str]]:
+    """Name → (page, what changes, what the reader does)."""
+    return {
+        "search an id": ("users", "#results", TYPED.format(f"user-{users - 7}")),
+        "search words": ("users", "#results", TYPED.format("town 42")),
+        "show only some": ("users", "#results", CHOSEN.format("only", "answers")),
+        "other order": ("users", "#results", CHOSEN.format("order", "history")),
+        "next page": ("users?order=id", "#results", CLICKED.format("#page-after")),
+        "page in the middle": (f"users?order=id&page={users // 100}", "#results", CLICKED.format("#page-after")),
+        "another moment": (f"users/{users - users % 5 - 5}", "#moment", CLICKED.format("#moments li:first-child a:not([aria-current]), #moments li:last-child a")),
+        "all exposures": (f"users/{users // 2}", "#timeline", CLICKED.format("#all-events")),
+        "another step": ("alignment", "#step", CLICKED.format("#after")),
+    }
+
+
+def interact(tab: Tab, served: Served, page: str, part: str, act: str) -> tuple[float, float, float]:
+    """One interaction on a page that was opened for it: milliseconds elapsed, of the server's processor time, of the browser's."""
+    tab.open(served.url + page)
+    server, client = served.cpu(), browser_cpu()
+    elapsed = float(tab.run(SWAPPED % {"part": json.dumps(part), "act": act}))
+    return elapsed, served.cpu() - server, browser_cpu() - client
+
+
+def opened(tab: Tab, url: str) -> float:
+    """Milliseconds to the first contentful paint of a page."""
+    return tab.open(url) * 1000
+
+
+def measure(quick: bool) -> Result:
+    """See the module."""
+    if executable() is None:
+        sys.exit("There is no Chromium on this machine: make tools")
+    result, repeats = Result(), 3 if quick else 7
+    sizes = {"small": 200, "large": 2_000} if quick else {"small": SMALL, "large": LARGE}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taiji-inspector-")))
+        served: dict[str, Served] = {}
+        for name, users in sizes.items():
+            write_run(folder / name, users=users, per_user=20, items=5_000)
+            served[name] = Served(folder / name, stack)
+        tab = stack.enter_context(browser())
+        tab.size(1280)
+        for name, one in served.items():
+            first = opened(tab, one.url)
+            begin = time.perf_counter()
+            tab.open(f"{one.url}users/1")  # waits until everything is loaded
+            row = {"what": "start", "users": sizes[name], "listening ms": one.seconds_to_listen * 1000, "first paint at once ms": first, "target ms": PAINT_MS, "all loaded ms": (time.perf_counter() - begin) * 1000, "memory MiB": one.memory()}
+            result.rows.append(row)
+        real = os.environ.get("TAIJI_BENCH_RUN")
+        if real:
+            one = Served(Path(real), stack)
+            result.rows.append({"what": "real run", "listening ms": one.seconds_to_listen * 1000, "first paint at once ms": opened(tab, one.url), "target ms": PAINT_MS})
+        for page in ("", "users", "users/5", "users/15", "alignment"):
+            found: dict[str, list[tuple[float, ...]]] = {name: [] for name in served}
+            for _ in range(repeats):
+                for name, one in served.items():
+                    server, client = one.cpu(), browser_cpu()
+                    elapsed = opened(tab, one.url + page)
+                    found[name].append((elapsed, one.cpu() - server, browser_cpu() - client))
+            _row(result, f"open /{page}", found, sizes, PAINT_MS)
+        for what in interactions(1):
+            found = {name: [] for name in served}
+            for _ in range(repeats):
+                for name, one in served.items():
+                    found[name].append(interact(tab, one, *interactions(sizes[name])[what]))
+            _row(result, what, found, sizes, INTERACTION_MS)
+    for what in ("search words", "next page", "another moment"):
+        row = {r["users"]: r["median ms"] for r in result.rows if r["what"] == what}
+        result.at_most(f"{what}: {sizes['large']:,} users against {sizes['small']:,}", row[sizes["large"]] / row[sizes["small"]], 3.0)
+    return result
+
+
+def _row(result: Result, what: str, found: dict[str, list[tuple[float, ...]]], sizes: dict[str, int], target: float) -> None:
+    for name, rows in found.items():
+        elapsed, server, client = (list(column) for column in zip(*rows))
+        row: dict[str, Any] = {"what": what, "users": sizes[name], "median ms": statistics.median(elapsed), "worst ms": max(elapsed), "target ms": target}
+        row |= {"server CPU ms": statistics.mean(server), "browser CPU ms": statistics.mean(client)}
+        result.rows.append(row)
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,64 @@
+"""A bounded sample of each step's rollouts, kept so that people can read what the rewards were given for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.alignment.rewards import Reward
+from taiji.artifacts import write_parquet, write_text
+
+KEPT = 16
+"""Rollouts kept a step, in whole groups of one prompt (at least one group)."""
+LOG = "rollouts.jsonl"
+FILE = "rollouts.parquet"
+
+
+class Rollouts:
+    """Sees every batch that the rewards judge, and keeps the first groups of each step.
+
+    Args:
+        folder: where lines are appended as steps end, so that a killed job keeps them.
+        names: of the rewards.
+        generations: rollouts of one prompt, which stand next to each other in a batch.
+        lines: those of the steps before the checkpoint that training goes on from.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], generations: int, lines: Sequence[dict[str, Any]] = ()) -> None:
+        self.path, self.names, self.lines = folder / LOG, list(names), list(lines)
+        self.kept = max(generations, KEPT // generations * generations)
+        self._batch: list[dict[str, Any]] = []
+        write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines))
+
+    def watched(self, name: str, reward: Reward) -> Reward:
+        """The reward, which now also leaves what it judged here."""
+
+        def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+            values = reward(examples, completions)
+            if not self._batch or name in self._batch[0]["rewards"]:  # the first reward of a new batch
+                self._batch = [{"example": e, "completion": c, "rewards": {}} for e, c in zip(examples[: self.kept], completions[: self.kept])]
+            for row, value in zip(self._batch, np.asarray(values, dtype=np.float64).reshape(-1)):
+                row["rewards"][name] = float(value) if math.isfinite(value) else None
+            return values
+
+        return function
+
+    def close_step(self, step: int) -> None:
+        """The batch that was judged last belongs to this step, which is over."""
+        rows = [{"step": step, **row} for row in self._batch]
+        self._batch = []
+        self.lines += rows
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+    def save(self, folder: Path) -> None:
+        """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (a field each; null: not applicable)."""
+        schema: dict[str, Any] = {"step": pl.UInt32, "example": pl.String, "completion": pl.String, "rewards": pl.Struct(dict.fromkeys(self.names, pl.Float64))}
+        write_parquet(folder / FILE, pl.DataFrame(self.lines, schema=schema))
+

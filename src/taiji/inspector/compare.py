@@ -1,0 +1,98 @@
+"""Two runs beside each other: settings that differ, and every figure both have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taiji.evaluation import charts
+from taiji.evaluation.report import ANSWER_METRICS, HEADS, RANKER_METRICS
+from taiji.evaluation.summary import Figure, RunMetrics, digits_for, figure_text
+from taiji.inspector.run import RunFiles
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    if isinstance(value, Mapping):
+        return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, str, str]]:
+    """Key and both values, for keys whose values are not the same."""
+    one, two = (flat(run.config.model_dump(mode="json")) for run in (first, second))
+    return [(key, str(one.get(key, "–")), str(two.get(key, "–"))) for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+
+
+def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
+    """What the page of a comparison shows.
+
+    Intervals are each run's own; no paired difference is claimed, since per-user values are not kept. Two runs judged
+    the same examples exactly when their fingerprints are the same.
+    """
+    view: dict[str, Any] = {"settings": settings_that_differ(first, second), "groups": [], "same": None, "curves": None, "facts": []}
+    one, two = first.metrics, second.metrics
+    if one is None or two is None:
+        return view
+    view["same"] = one.split.fingerprint == two.split.fingerprint
+    view["groups"] = _answers(one, two) + _rankers(one, two)
+    view["curves"] = {what: _curves(first.name, one, second.name, two, what) for what in ("rewards", "weights")}
+    view["facts"] = [
+        ("rationales written", one.rationales.written, two.rationales.written),
+        ("rationales kept", one.rationales.kept, two.rationales.kept),
+        ("rule for the weights", one.alignment.rule, two.alignment.rule),
+        ("alignment steps", len(one.alignment.steps), len(two.alignment.steps)),
+        ("computing time, minutes", f"{sum(one.seconds.values()) / 60:.1f}", f"{sum(two.seconds.values()) / 60:.1f}"),
+    ]
+    return view
+
+
+def _answers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
+    rows = {(f.metric, f.model): f for f in one.llm if f.kind == "model"}
+    others = {(f.metric, f.model): f for f in two.llm if f.kind == "model"}
+    return [
+        _group(title, [(model, figure, others.get((metric, model))) for (name, model), figure in rows.items() if name == metric])
+        for metric, title in ANSWER_METRICS.items()
+        if any(name == metric for name, _ in rows)
+    ]
+
+
+def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
+    rows = {(f.group, f.metric, f.features): f for f in one.ranking}
+    others = {(f.group, f.metric, f.features): f for f in two.ranking}
+    found = []
+    for group in dict.fromkeys(f.group for f in one.ranking):
+        for head, said in HEADS.items():
+            for metric, title in RANKER_METRICS.items():
+                own = [(arm, figure, others.get((group, f"{head} {metric}", arm))) for (g, m, arm), figure in rows.items() if (g, m) == (group, f"{head} {metric}")]
+                if own:
+                    found.append(_group(f"{title}, {said}, {group} users", own))
+    return found
+
+
+def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dict[str, Any]:
+    """One metric: both runs' figures of each arm on one scale."""
+    every = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
+    scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
+    shown = []
+    for arm, one, two in rows:
+        cells = [None if f is None else {"text": figure_text(f, digits), "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{number}")} for number, f in enumerate((one, two))]
+        shown.append({"name": arm, "cells": cells, "apart": _apart(one, two)})
+    return {"title": title, "rows": shown}
+
+
+def _apart(one: Figure, two: Figure | None) -> bool:
+    """Whether the two intervals have no point in common."""
+    if two is None or None in (one.low, one.high, two.low, two.high):
+        return False
+    return bool(one.high < two.low or two.high < one.low)  # type: ignore[operator]
+
+
+def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) -> Any:
+    steps = sorted({step.step for run in (one, two) for step in run.alignment.steps})
+    series: dict[str, list[float | None]] = {}
+    for label, run in ((name, one), (other if other != name else f"{other} (2)", two)):
+        by_step = {step.step: getattr(step, what) for step in run.alignment.steps}
+        for reward in dict.fromkeys(reward for values in by_step.values() for reward in values):
+            series[f"{reward}, {label}"] = [by_step.get(step, {}).get(reward) for step in steps]
+    return charts.line_chart(series, steps, label=f"{what} at each step, both runs", bounds=(0.0, 1.0) if what == "weights" else None, noisy=what == "rewards")

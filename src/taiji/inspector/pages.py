@@ -1,0 +1,223 @@
+"""From a path and its query to a page. Nothing a reader types reaches the file system: pages come from the runs opened at start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from taiji.errors import TaijiError
+from taiji.evaluation.report import curves, figures_of, thousands
+from taiji.inspector import people, steps, user
+from taiji.inspector.compare import compare
+from taiji.inspector.markdown import to_html
+from taiji.inspector.people import People
+from taiji.inspector.run import RunFiles, run_state
+
+HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
+STATIC = {
+    "report.css": ("taiji.evaluation", "templates/report.css", "text/css; charset=utf-8"),
+    "inspector.css": ("taiji.inspector", "static/inspector.css", "text/css; charset=utf-8"),
+    "inspector.js": ("taiji.inspector", "static/inspector.js", "text/javascript; charset=utf-8"),
+}
+CARDS = {"model": ("model_card.md", "Model card"), "data": ("data_card.md", "Data card")}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What goes over the wire."""
+
+    body: bytes
+    status: int = 200
+    kind: str = HTML
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Missing(Exception):
+    """There is no such page; the text says what was looked for."""
+
+
+class Inspector:
+    """The pages of one run, or of two beside each other.
+
+    Args:
+        folder: the run.
+        other: a run to compare with.
+    """
+
+    def __init__(self, folder: Path, other: Path | None = None) -> None:
+        self._folders = [folder, *([other] if other else [])]
+        self._lock = threading.Lock()
+        self._runs = [RunFiles(path) for path in self._folders]
+        self._people: tuple[RunFiles, People] | None = None
+
+    @property
+    def runs(self) -> list[RunFiles]:
+        """The runs as they stand: one that has moved on since it was opened is opened again."""
+        with self._lock:
+            for place, run in enumerate(self._runs):
+                if run_state(run.folder) != run.state:
+                    self._runs[place] = RunFiles(self._folders[place])
+            return list(self._runs)
+
+    def people(self, run: RunFiles) -> People:
+        """The index of the run's users."""
+        kept = self._people
+        if kept is None or kept[0] is not run:
+            made = People(run)
+            with self._lock:
+                self._people = kept = (run, made)
+        return kept[1]
+
+    def warm(self) -> None:
+        """Load everything, in the background, before it is asked for."""
+        for run in self.runs:
+            run.warm()
+        self.people(self.runs[0])
+
+    def page(self, path: str, query: str) -> Page:
+        """Answer a request; never raises for what a reader asked, nor for a run that is broken or half done."""
+        asked = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=20))
+        try:
+            return self._route([part for part in path.split("/") if part], asked)
+        except Missing as error:
+            return self._html("message.html.j2", title="Not here", text=str(error), status=404)
+        except TaijiError as error:
+            return self._html("message.html.j2", title="The run cannot be read", text=str(error), status=500)
+
+    def _route(self, parts: list[str], asked: dict[str, str]) -> Page:
+        match parts:
+            case []:
+                return self._overview()
+            case ["users"]:
+                return self._users(asked)
+            case ["users", number]:
+                return self._user(number, asked)
+            case ["alignment"]:
+                return self._alignment(asked)
+            case ["compare"]:
+                return self._compare()
+            case ["cards", name] if name in CARDS:
+                return self._card(name)
+            case ["report"]:
+                return self._report()
+            case ["static", name] if name in STATIC:
+                package, file, kind = STATIC[name]
+                return Page(files(package).joinpath(file).read_bytes(), kind=kind)
+            case _:
+                raise Missing("There is no such page.")
+
+    def _overview(self) -> Page:
+        run = self.runs[0]
+        metrics = run.metrics
+        shown = figures_of(metrics) if metrics else {}
+        return self._html("overview.html.j2", states=run.stages, shown=shown, cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()])
+
+    def _users(self, asked: dict[str, str]) -> Page:
+        run = self.runs[0]
+        query, only, order = asked.get("q", "")[:200], asked.get("only", ""), asked.get("order", "most")
+        hits = self.people(run).search(query, only, order, whole(asked.get("page"), 1))
+        link = {"q": query, "only": only, "order": order}
+        return self._html(
+            "users.html.j2", hits=hits, query=query, only=only, order=order, onlys=people.ONLY, orders=people.ORDERS, link=lambda page: "/users?" + urlencode({**link, "page": page})
+        )
+
+    def _user(self, number: str, asked: dict[str, str]) -> Page:
+        run, chosen = self.runs[0], whole(number, -1)
+        if run.dataset is None or not 0 <= chosen < run.dataset.n_users:
+            raise Missing("There is no such user in this run.")
+        moments = user.moments_of(run, chosen)
+        place = whole(asked.get("moment"), self._telling(moments))
+        view = user.view(run, chosen, moments[place]) if 0 <= place < len(moments) else None
+        clicks_only = asked.get("events", "clicks") != "all"
+        page = whole(asked.get("page"), user.page_at(run, chosen, moments[place].as_of, clicks_only) if "moment" in asked and view else 1)
+
+        def link(**changed: Any) -> str:
+            kept = {"moment": place if view else None, "events": None if clicks_only else "all", "page": None}
+            return f"/users/{chosen}?" + urlencode({key: value for key, value in {**kept, **changed}.items() if value is not None})
+
+        return self._html(
+            "user.html.j2",
+            about=user.about(run, chosen),
+            moments=moments,
+            place=place,
+            view=view,
+            beside=self._beside(moments[place]) if view else [],
+            times=user.timeline(run, chosen, moments, clicks_only=clicks_only, page=page),
+            link=link,
+            when=user.when,
+        )
+
+    @staticmethod
+    def _telling(moments: list[user.Moment]) -> int:
+        """The moment shown first: the one with most to read."""
+        order = ("test", "rationale", "alignment", "feature", "calibration")
+        return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
+
+    def _beside(self, moment: user.Moment) -> list[dict[str, Any]]:
+        """What the other run's models answered to the same prompt."""
+        if len(self.runs) < 2:
+            return []
+        other = self.runs[1]
+        rows = [(model, row) for model in ("base", "sft", "aligned") for row in other.answers(model).of(moment.example)]
+        return [{"model": model, "run": other.name, **user.said(row["completion"])} for model, row in rows]
+
+    def _alignment(self, asked: dict[str, str]) -> Page:
+        run, metrics = self.runs[0], self.runs[0].metrics
+        if metrics is None:
+            return self._html("alignment.html.j2", view=None, charts=[])
+        view = steps.step_view(run, metrics, whole(asked.get("step"), None))
+        shown = ("rewards", "Rewards", "mean of each step's completions"), ("weights", "Weights", "of the objectives; they sum to one"), ("indicator", "Indicators", "what moved the weights, where the rule has them")
+        here = view["step"] if view else None
+        return self._html("alignment.html.j2", view=view, when=user.when, charts=[(title, note, curves(metrics, name, here)) for name, title, note in shown], rule=metrics.alignment.rule)
+
+    def _compare(self) -> Page:
+        runs = self.runs
+        if len(runs) < 2:
+            raise Missing("Only one run was opened. Start with two to compare them: taiji view RUN RUN2")
+        return self._html("compare.html.j2", view=compare(runs[0], runs[1]))
+
+    def _card(self, name: str) -> Page:
+        file, title = CARDS[name]
+        path = self.runs[0].folder / file
+        if not path.is_file():
+            raise Missing(f"This run has no {title.lower()} yet: the report stage writes it.")
+        return self._html("card.html.j2", title=title, text=to_html(path.read_text(encoding="utf-8")))
+
+    def _report(self) -> Page:
+        path = self.runs[0].folder / "report.html"
+        if not path.is_file():
+            raise Missing("This run has no report yet.")
+        policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-same-origin allow-top-navigation-by-user-activation"
+        return Page(path.read_bytes(), headers={"Content-Security-Policy": policy})
+
+    def _html(self, template: str, status: int = 200, **values: Any) -> Page:
+        runs = self._runs
+        common = {"names": [run.name for run in runs], "template": template, "has_report": (runs[0].folder / "report.html").is_file()}
+        return Page(self._templates.get_template(template).render(**common, **values).encode(), status)
+
+    @cached_property
+    def _templates(self) -> Any:
+        from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+        loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.evaluation")])
+        made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        made.filters |= {"thousands": thousands, "number": number_text}
+        return made
+
+
+def whole(text: str | None, default: Any) -> Any:
+    """A whole number of at most nine digits, else the default."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
+
+
+def number_text(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    if value is None:
+        return "–"
+    return ("0" if value == 0 else f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:,.0f}").replace("-", "−")

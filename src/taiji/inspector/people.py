@@ -1,0 +1,105 @@
+"""The users of a run: counts of what there is to read about each, search, order, pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.inspector.run import RunFiles, counts
+
+PAGE = 50
+ONLY = {
+    "": "everybody",
+    "rationales": "with rationales",
+    "kept": "with a kept rationale",
+    "rejected": "with a rejected rationale",
+    "rollouts": "with rollouts",
+    "answers": "with test answers",
+    "rows": "with feature rows",
+}
+ORDERS = {"most": "most to read first", "history": "longest history first", "id": "by id"}
+
+
+@dataclass(frozen=True)
+class Hits:
+    """One page of a search."""
+
+    rows: list[dict[str, Any]]
+    total: int
+    page: int
+    pages: int
+
+
+class People:
+    """An index over the users, made once.
+
+    Args:
+        run: the run; without its dataset there is nobody.
+    """
+
+    def __init__(self, run: RunFiles) -> None:
+        dataset = run.dataset
+        if dataset is None:
+            self.frame = pl.DataFrame()
+            return
+        n = dataset.n_users
+        profile = [name for name in dataset.users.columns if name not in ("user", "user_id")]
+        ids = dataset.users["user_id"].cast(pl.String)
+        texts = dataset.users.select(pl.concat_str([pl.col("user_id").cast(pl.String), *(pl.col(name).cast(pl.String) for name in profile)], separator=" ", ignore_nulls=True)).to_series()
+        of_role = {role: _tally(run, role, n) for role in ("rationale", "calibration", "alignment", "test")}
+        judged = run.verdicts.frame.join(run.examples.frame.select("example", "user"), on="example") if len(run.verdicts.frame) and len(run.examples.frame) else None
+        told = {kept: np.bincount(judged.filter(pl.col("kept") == kept)["user"], minlength=n) if judged is not None else np.zeros(n, np.int64) for kept in (True, False)}
+        columns = {
+            "history": np.diff(dataset.history.offsets),
+            "rationales": of_role["rationale"] + of_role["calibration"],
+            "kept": told[True],
+            "rejected": told[False],
+            "rollouts": of_role["alignment"],
+            "answers": of_role["test"],
+            "rows": counts(run.completions, n),
+        }
+        self.frame = pl.DataFrame({"user": np.arange(n), "user_id": ids, "text": texts.str.to_lowercase(), **columns})
+        # All orders are total: ties go to the smaller number.
+        much = 4 * sum((columns[name] > 0).astype(np.int64) for name in ("rationales", "rollouts", "answers", "rows")) + np.minimum(columns["rows"], 3)
+        self._order = {
+            "most": np.lexsort((np.arange(n), -columns["history"], -much)),
+            "history": np.lexsort((np.arange(n), -columns["history"])),
+            "id": np.arange(n),
+        }
+
+    def search(self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = PAGE) -> Hits:
+        """Users whose id or profile contains every word of the query, an exact id first.
+
+        Args:
+            query: words, case-insensitive.
+            only: a key of :data:`ONLY`; an unknown one is everybody.
+            order: a key of :data:`ORDERS`.
+            page: from 1; beyond the last is the last.
+            size: users a page.
+        """
+        if not len(self.frame):
+            return Hits([], 0, 1, 1)
+        chosen = self._order.get(order, self._order["most"])
+        wanted = None
+        for word in query.lower().split()[:8]:
+            found = self.frame["text"].str.contains(word, literal=True).to_numpy()
+            wanted = found if wanted is None else wanted & found
+        if only in ONLY and only:
+            having = self.frame[only].to_numpy() > 0
+            wanted = having if wanted is None else wanted & having
+        if wanted is not None:
+            chosen = chosen[wanted[chosen]]
+        if query.strip():
+            exact = (self.frame["user_id"] == query.strip()).to_numpy()[chosen]
+            chosen = np.concatenate([chosen[exact], chosen[~exact]])
+        pages = max(1, -(-len(chosen) // size))
+        page = min(max(page, 1), pages)
+        return Hits(self.frame[chosen[(page - 1) * size : page * size]].drop("text").to_dicts(), len(chosen), page, pages)
+
+
+def _tally(run: RunFiles, role: str, n: int) -> np.ndarray:
+    frame = run.examples.frame
+    return np.bincount(frame.filter(pl.col("role") == role)["user"], minlength=n) if len(frame) else np.zeros(n, np.int64)

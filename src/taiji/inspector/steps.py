@@ -1,0 +1,56 @@
+"""The alignment step by step: its figures, and the rollouts behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from taiji.evaluation.summary import RunMetrics, Step
+from taiji.inspector.run import RunFiles
+from taiji.inspector.user import rollouts_of
+
+
+def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
+    """One step with its neighbours; without a wish the first, an unknown one becomes the nearest."""
+    steps = metrics.alignment.steps
+    if not steps:
+        return None
+    place = 0 if wanted is None else min(range(len(steps)), key=lambda number: abs(steps[number].step - wanted))
+    step, names = steps[place], list(steps[place].rewards)
+    return {
+        "step": step.step,
+        "first": steps[0].step,
+        "last": steps[-1].step,
+        "before": steps[place - 1].step if place else None,
+        "after": steps[place + 1].step if place + 1 < len(steps) else None,
+        "rows": [{"name": name, **{what: _of(step, what).get(name) for what in ("rewards", "rewards_std", "weights", "indicator")}} for name in names],
+        "facts": {name: _of(step, name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
+        "groups": groups_of(run, step),
+    }
+
+
+def _of(step: Step, name: str) -> Any:
+    value = getattr(step, name, None)
+    return {} if value is None and name in ("rewards", "rewards_std", "weights", "indicator") else value
+
+
+def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
+    """The step's kept rollouts by prompt, each with the rewards, their weighted sum, and how far above its group it is."""
+    frame = run.rollouts.frame
+    if not len(frame):
+        return []
+    rows = rollouts_of(run, frame.filter(pl.col("step") == step.step).to_dicts())
+    weights = {name: weight or 0.0 for name, weight in step.weights.items()}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        row["sum"] = sum(weights.get(name, 0.0) * value for name, value in row["rewards"].items() if value is not None)
+        groups.setdefault(row["example"], []).append(row)
+    asked = run.examples.frame.filter(pl.col("example").is_in(list(groups))).rows_by_key("example", named=True, unique=True) if len(run.examples.frame) else {}
+    found = []
+    for example, members in groups.items():
+        mean = sum(row["sum"] for row in members) / len(members)
+        for row in members:
+            row["above"] = row["sum"] - mean
+        found.append({"example": example, "asked": asked.get(example), "mean": mean, "rollouts": members})
+    return found

@@ -1,0 +1,57 @@
+"""A frame with an index: the rows of one user or one example at once, whatever the frame's length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.data.history import compressed
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows grouped by their key, in the frame's order within a group.
+
+    Attributes:
+        frame: the rows, those of a key next to each other.
+        offsets: (keys + 1,) where each key's rows begin.
+        keys: example → number of its key; empty where keys are user numbers.
+    """
+
+    frame: pl.DataFrame
+    offsets: np.ndarray
+    keys: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def by_user(cls, frame: pl.DataFrame, n_users: int) -> Table:
+        """Group by dense user ids; the order within a user stays."""
+        order, offsets = compressed(frame["user"].to_numpy(), n_users)
+        return cls(frame if (np.diff(order) == 1).all() else frame[order], offsets)
+
+    @classmethod
+    def by_example(cls, frame: pl.DataFrame) -> Table:
+        """Group by the column ``example``."""
+        keys = {name: number for number, name in enumerate(frame["example"].unique(maintain_order=True))}
+        numbers = frame["example"].replace_strict(keys, return_dtype=pl.Int64).to_numpy() if keys else np.zeros(0, np.int64)
+        order, offsets = compressed(numbers, len(keys))
+        return cls(frame[order], offsets, keys)
+
+    @classmethod
+    def empty(cls) -> Table:
+        """No rows at all: the stage that makes them has not run."""
+        return cls(pl.DataFrame(), np.zeros(1, np.int64))
+
+    def of(self, key: int | str) -> list[dict[str, Any]]:
+        """The rows of a user or an example as dicts."""
+        return self.part(key).to_dicts()
+
+    def part(self, key: int | str) -> pl.DataFrame:
+        """The rows of a user or an example."""
+        number = self.keys.get(key, -1) if isinstance(key, str) else key
+        if not 0 <= number < len(self.offsets) - 1:
+            return self.frame.head(0)
+        start, end = int(self.offsets[number]), int(self.offsets[number + 1])
+        return self.frame.slice(start, end - start)

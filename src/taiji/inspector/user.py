@@ -1,0 +1,221 @@
+"""Everything a run holds about one user: profile, timeline, and what was asked and said at each moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from taiji.data import PERIODS
+from taiji.inspector.run import ARMS, MODELS, RunFiles
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import prompt_as_asked
+
+EVENTS = 30
+"""Events of the timeline a page."""
+ROLES = {
+    "rationale": "Rationale prompt",
+    "calibration": "Calibration prompt",
+    "alignment": "Alignment prompt",
+    "test": "Test prompt",
+    "feature": "Feature row",
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time at which something was asked about the user; nothing at or after ``as_of`` was read for it."""
+
+    role: str
+    as_of: int
+    example: str
+    target: int | None
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return ROLES.get(self.role, self.role)
+
+
+def moments_of(run: RunFiles, user: int) -> list[Moment]:
+    """The prompts and feature rows of a user, oldest first."""
+    asked = [Moment(row["role"], row["as_of"], row["example"], row["target"]) for row in run.examples.of(user)]
+    rows = [Moment("feature", row["as_of"], row["example"], None) for row in run.completions.of(user)]
+    order = list(ROLES)
+    return sorted(asked + rows, key=lambda moment: (moment.as_of, order.index(moment.role) if moment.role in ROLES else len(order)))
+
+
+def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
+    """Title, category path and id of items, in the order given."""
+    dataset = run.dataset
+    if dataset is None or not len(items):
+        return []
+    names = ("item", "item_id", "title", "category_l1", "category_l2", "category_l3")
+    rows = dataset.items[np.asarray(items, dtype=np.int64)].select(names).to_dicts()
+    return [{**row, "path": " › ".join(row[name] for name in names[3:] if row[name])} for row in rows]
+
+
+def about(run: RunFiles, user: int) -> dict[str, Any]:
+    """The id as given, the profile, and how much there is to read."""
+    dataset = run.dataset
+    assert dataset is not None
+    row = dataset.users.row(user, named=True)
+    events = run.events.part(user)
+    return {
+        "user": user,
+        "user_id": str(row["user_id"]),
+        "profile": {name.replace("_", " "): str(value) for name, value in row.items() if name not in ("user", "user_id") and value is not None},
+        "interactions": int((events["click"] == 1).sum()),
+        "exposures": int(events["exposed"].sum()),
+    }
+
+
+def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only: bool, page: int) -> dict[str, Any]:
+    """One page of a user's events, newest first, with the prompts and the borders of periods in their places."""
+    part = run.events.part(user)
+    if clicks_only:
+        part = part.filter(part["click"] == 1)
+    times = part["time"].to_numpy()
+    pages = max(1, -(-len(part) // EVENTS))
+    page = min(max(page, 1), pages)
+    end = len(part) - (page - 1) * EVENTS
+    start = max(0, end - EVENTS)
+    rows = part[start:end].reverse().to_dicts()
+    described = items_of(run, [row["item"] for row in rows])
+    entries: list[dict[str, Any]] = [
+        {"kind": "event", "time": row["time"], "when": when(row["time"]), "what": what, "price": row["price"], "marks": _marks(row)} for row, what in zip(rows, described)
+    ]
+    newest = np.iinfo(np.int64).max if page == 1 else int(times[end])
+    oldest = np.iinfo(np.int64).min if page == pages else int(times[start])
+    for number, moment in enumerate(moments):
+        if oldest < moment.as_of <= newest:
+            entries.append({"kind": "moment", "time": moment.as_of, "when": when(moment.as_of), "number": number, "moment": moment})
+    split = run.split
+    if split is not None:
+        for period in PERIODS:
+            begin = split.interval(period)[0]
+            if oldest < begin <= newest:
+                entries.append({"kind": "period", "time": begin, "when": when(begin), "period": period})
+    # What carries a moment's own time came at or after it, so it stands above: events first, then moments, then borders.
+    rank = {"event": 0, "moment": 1, "period": 2}
+    entries.sort(key=lambda entry: (-entry["time"], rank[entry["kind"]]))
+    return {"entries": entries, "page": page, "pages": pages, "total": len(part), "clicks_only": clicks_only}
+
+
+def page_at(run: RunFiles, user: int, as_of: int, clicks_only: bool) -> int:
+    """The timeline's page that holds a moment."""
+    part = run.events.part(user)
+    if clicks_only:
+        part = part.filter(part["click"] == 1)
+    return int((part["time"] >= as_of).sum()) // EVENTS + 1
+
+
+def _marks(row: dict[str, Any]) -> list[str]:
+    marks = ["shown"] if row["exposed"] else []
+    return marks + (["click"] if row["click"] else []) + (["conversion"] if row["conversion"] else [])
+
+
+def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
+    """All that was asked, said and made at one moment."""
+    target = items_of(run, [moment.target])[0] if moment.target is not None else None
+    return {
+        "moment": moment,
+        "when": when(moment.as_of),
+        "target": target,
+        "prompt": prompt_of(run, user, moment),
+        "rationales": _rationales(run, moment),
+        "answers": [answer for model in MODELS for answer in [_answer(run, model, moment)] if answer],
+        "rollouts": rollouts_of(run, run.rollouts.of(moment.example)) if moment.role == "alignment" else [],
+        "row": _feature_row(run, user, moment) if moment.role == "feature" else None,
+    }
+
+
+def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
+    """The student's prompt as it was asked, and how much of the history it held."""
+    dataset = run.dataset
+    assert dataset is not None
+    settings = run.config.reasoning.prompts
+    if moment.role == "feature":
+        kept = next((row["kept"] for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
+    else:
+        kept = run.kept_lines.get(moment.example)
+    prompt = prompt_as_asked(dataset, user, moment.as_of, settings, settings.history_limit if kept is None else int(kept))
+    return {"messages": prompt.messages, "kept": prompt.kept, "dropped": prompt.dropped, "noted": kept is not None}
+
+
+def _rationales(run: RunFiles, moment: Moment) -> list[dict[str, Any]]:
+    """Rationales with their verdict, kept ones first; those of the calibration were never judged."""
+    if moment.role == "rationale":
+        rows = run.verdicts.of(moment.example) or [{**row, "kept": None} for row in run.rationales.of(moment.example)]
+    elif moment.role == "calibration":
+        rows = [{**row, "kept": None} for row in run.rationales.of(moment.example)]
+    else:
+        return []
+    return sorted(rows, key=lambda row: (not row["kept"], row["sample"]))
+
+
+def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
+    if moment.role != "test":
+        return None
+    row = next(iter(run.answers(model).of(moment.example)), None)
+    if row is None:
+        return None
+    landed = sorted((near for near in run.grounding.of(moment.example) if near["model"] == model), key=lambda near: near["place"])
+    found = [{**near, **what, "true": near["item"] == moment.target} for near, what in zip(landed, items_of(run, [near["item"] for near in landed]))]
+    return {"model": model, **said(row["completion"]), "grounded": found, "target_place": landed[0]["target_place"] if landed else None}
+
+
+def said(completion: str) -> dict[str, Any]:
+    """A completion, read."""
+    return {"completion": completion, "answer": parse(completion)}
+
+
+def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rollouts with their grounded items' names."""
+    grounded = [row["item"] for row in rows if row.get("item") is not None]
+    names = {what["item"]: what for what in items_of(run, grounded)}
+    return [{**row, **said(row["completion"]), "grounded": names.get(row.get("item"))} for row in rows]
+
+
+def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
+    """What a feature row was made from, what it holds, and what the rankers made of it."""
+    dataset = run.dataset
+    assert dataset is not None
+    written = next((row for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
+    arms = {arm: row for arm in ARMS for row in run.features(arm).of(user) if row["as_of"] == moment.as_of}
+    before, _ = dataset.history.before(user, moment.as_of)
+    had, everything = set(before.tolist()), run.events.part(user)
+    later = set(everything.filter((everything["click"] == 1) & (everything["time"] >= moment.as_of))["item"].to_list())
+    neighbours = {}
+    for arm, row in arms.items():
+        lent = row["neighbour_items"] or []
+        neighbours[arm] = {
+            "ids": row["ids"],
+            "user": row["neighbour"],
+            "user_id": None if row["neighbour"] is None else str(dataset.users["user_id"][row["neighbour"]]),
+            "similarity": row["similarity"],
+            "items": [{**what, "had": what["item"] in had, "later": what["item"] in later} for what in items_of(run, lent)],
+            "made_by": row["model_version"],
+        }
+        neighbours[arm]["new"] = sum(not what["had"] for what in neighbours[arm]["items"])
+        neighbours[arm]["hits"] = len({what["item"] for what in neighbours[arm]["items"] if what["later"] and not what["had"]})
+    following = sorted(row["as_of"] for row in run.completions.of(user) if row["as_of"] > moment.as_of)
+    shown = [row for row in run.judged.of(user) if row["time"] > moment.as_of and (not following or row["time"] <= following[0])]
+    return {"said": said(written["completion"]) if written else None, "arms": neighbours, "exposures": _exposures(run, shown)}
+
+
+def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:
+    """Test exposures for which this row was the newest, with every ranker's probability of a click."""
+    arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]
+    arms.sort(key=lambda arm: (arm != "none", arm))
+    what = items_of(run, [row["item"] for row in rows[:most]])
+    shown = [{"when": when(row["time"]), "what": item, "click": row["click"], "told": [row[f"click {arm}"] for arm in arms]} for row, item in zip(rows, what)]
+    return {"arms": arms, "rows": shown, "total": len(rows)}
+
+
+def when(micros: int) -> str:
+    """A time, to the minute, in UTC."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
