@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test check install tools clean
+.PHONY: demo test check pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -33,6 +33,19 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Pages that are made from the source: the tests compare them.
+pages: install
+	$(BIN)/taiji config --describe > docs/configuration.md
+	$(BIN)/python -m tools.licences > docs/licences.md
+
+dist: install
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+# The wheel as a stranger meets it: an empty environment, outside the repository, and the whole loop on a tiny shop.
+try-dist: dist
+	$(BIN)/python -m tools.try_wheel dist/*.whl
 
 # A Redis server and a browser for tests, from the distribution, where we may install them; what lacks them skips with a reason.
 tools:

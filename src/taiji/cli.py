@@ -330,6 +330,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it: TRL's trainers would report each start
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' notes to their developers; python -W shows them
     from taiji.pipeline.names import STAGE_NAMES

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from tests.integration.conftest import configuration, write_shop
+from tests.tiny import configuration, write_shop
 
 from taiji.artifacts import read_json, write_json
 from taiji.config import Config

