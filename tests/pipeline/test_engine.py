@@ -104,6 +104,17 @@ def test_a_stage_whose_input_was_not_run_says_which(tmp_path, calls):
         Run(tmp_path / "a", Config(), loop(calls), quiet).execute(["examples"])
 
 
+def test_a_stage_that_lacks_what_it_publishes_runs_again(tmp_path, calls):
+    first, second = loop(calls)
+    shown = Stage("data", first.work, settings=("size",), publish=("value.json",))
+    Run(tmp_path / "a", Config(), [shown, second], quiet).execute()
+    calls.clear()
+    (tmp_path / "a" / "data" / "value.json").unlink()
+    Run(tmp_path / "a", Config(), [shown, second], quiet).execute()
+    assert calls == ["data"]
+    assert (tmp_path / "a" / "value.json").exists()
+
+
 def test_two_processes_cannot_work_on_one_run(tmp_path, calls):
     run = Run(tmp_path / "a", Config(), loop(calls), quiet)
     with run._locked(), pytest.raises(TaijiError, match="Another process"):

@@ -73,6 +73,7 @@ def write_report(
     rationales: Sequence[Mapping[str, Any]] = (),
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
+    cards: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report atomically.
 
@@ -82,12 +83,13 @@ def write_report(
         rationales: examples to show: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
         prompt: one prompt as it was asked.
         configuration: every setting of the run.
+        cards: name → file beside the report.
 
     Raises:
         TaijiError: the metrics lack a key or have another form.
     """
     write_text(
-        path, render_report(metrics, rationales=rationales, prompt=prompt, configuration=configuration)
+        path, render_report(metrics, rationales=rationales, prompt=prompt, configuration=configuration, cards=cards)
     )
 
 
@@ -97,6 +99,7 @@ def render_report(
     rationales: Sequence[Mapping[str, Any]] = (),
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
+    cards: Mapping[str, str] | None = None,
 ) -> str:
     """The page as text; the arguments are those of :func:`write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -112,6 +115,7 @@ def render_report(
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
         paper=PAPER,
         prompt=prompt,
+        cards=cards or {},
         configuration=None
         if configuration is None
         else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),

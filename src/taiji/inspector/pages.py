@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from taiji.errors import TaijiError
+from taiji.evaluation.cards import DATA_CARD, MODEL_CARD
 from taiji.evaluation.report import curves, figures_of, thousands
 from taiji.inspector import people, steps, user
 from taiji.inspector.compare import compare
@@ -25,7 +26,7 @@ STATIC = {
     "inspector.css": ("taiji.inspector", "static/inspector.css", "text/css; charset=utf-8"),
     "inspector.js": ("taiji.inspector", "static/inspector.js", "text/javascript; charset=utf-8"),
 }
-CARDS = {"model": ("model_card.md", "Model card"), "data": ("data_card.md", "Data card")}
+CARDS = {"model": (MODEL_CARD, "Model card"), "data": (DATA_CARD, "Data card")}
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Inspector:
                 return self._compare()
             case ["cards", name] if name in CARDS:
                 return self._card(name)
+            case [file] if file in (MODEL_CARD, DATA_CARD):  # as the report links to them
+                return self._card("model" if file == MODEL_CARD else "data")
             case ["report"]:
                 return self._report()
             case ["static", name] if name in STATIC:

@@ -92,7 +92,8 @@ class Run:
     def finished(self, stage: Stage) -> bool:
         """Whether the stage's artefacts are there and made from exactly today's inputs and settings."""
         path = self.folder / stage.name / MANIFEST
-        return path.exists() and read_json(path)["fingerprint"] == self.fingerprint(stage)
+        whole = path.exists() and all((path.parent / name).exists() for name in stage.publish)
+        return whole and read_json(path)["fingerprint"] == self.fingerprint(stage)
 
     def fingerprint(self, stage: Stage) -> str:
         """Hash of everything the stage's artefacts depend on."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import read_json, write_json, write_parquet
+from taiji.artifacts import read_json, write_json, write_parquet, write_text
 from taiji.data import PERIODS
+from taiji.evaluation.cards import DATA_CARD, MODEL_CARD, data_card, model_card
 from taiji.evaluation.catalogue import Catalogue
 from taiji.evaluation.grounding import ground_answers
 from taiji.evaluation.language import evaluate_answers
@@ -45,14 +46,20 @@ def report(context: Context) -> dict[str, Any]:
         "ranking": _rankers(context, dataset),
         "seconds": {name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"},
     }
-    check_metrics(metrics)
+    run = check_metrics(metrics)
     write_json(context.folder / "metrics.json", metrics)
+    facts = {name: read_json(context.run / name / MANIFEST)["facts"] for name in STAGE_NAMES if name != "report"}
+    settings = config.model_dump(mode="json")
+    write_text(context.folder / MODEL_CARD, model_card(run, settings, context.input("alignment") / "model", facts))
+    examples = pl.read_parquet(context.input("examples") / "examples.parquet")
+    write_text(context.folder / DATA_CARD, data_card(run, dataset, load_split(context), examples, context.run))
     write_report(
         context.folder / "report.html",
         metrics,
         rationales=_shown(context, dataset, verdicts),
         prompt=_prompt(context, dataset),
-        configuration=config.model_dump(mode="json"),
+        configuration=settings,
+        cards={"model card": MODEL_CARD, "data card": DATA_CARD},
     )
     return {"figures": len(metrics["llm"]) + len(metrics["ranking"])}
 

@@ -41,6 +41,6 @@ STAGES = (
         "reporting",
         (*PREPARED, "rationales", "selection", "alignment", "judge", "answers", "features", "ranking"),
         ("evaluation", "embedder", "examples", "reasoning", "alignment", "own_ranker"),
-        publish=("report.html", "metrics.json"),
+        publish=("report.html", "metrics.json", "model_card.md", "data_card.md"),
     ),
 )
