@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,8 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 
 ADDRESS = "127.0.0.1"
 PORT = 8100
+HEAD_START_S, PAINT_S = 5.0, 0.3
+"""How long loading in the background waits for a first page, and then for its style and script."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -73,6 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(page.body)
+        self.server.looked_at.set()
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: addresses name users."""
@@ -94,6 +98,7 @@ class InspectorServer(ThreadingHTTPServer):
 
     def __init__(self, inspector: Inspector, port: int = PORT) -> None:
         self.inspector = inspector
+        self.looked_at = threading.Event()
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
@@ -124,7 +129,7 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
     """
     inspector = Inspector(folder, other)
     with InspectorServer(inspector, port) as server:
-        threading.Thread(target=_warm, args=(inspector,), daemon=True).start()
+        threading.Thread(target=_warm, args=(server,), daemon=True).start()
         ready(server.url)
         try:
             server.serve_forever()
@@ -132,8 +137,10 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
             return
 
 
-def _warm(inspector: Inspector) -> None:
+def _warm(server: InspectorServer) -> None:
+    if server.looked_at.wait(HEAD_START_S):
+        time.sleep(PAINT_S)  # the first page goes to the screen before loading takes the processor
     try:
-        inspector.warm()
+        server.inspector.warm()
     except TaijiError:
         return  # the page that needs the broken artefact says so

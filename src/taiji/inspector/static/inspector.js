@@ -62,13 +62,13 @@ document.addEventListener("click", event => {
 addEventListener("popstate", () => location.reload());
 
 let waiting;
-function live(form) {
+function live(form, pause) {
   clearTimeout(waiting);
-  waiting = setTimeout(() => swap("/users?" + new URLSearchParams(new FormData(form)), form.dataset.live, "replace"), 90);
+  waiting = setTimeout(() => swap("/users?" + new URLSearchParams(new FormData(form)), form.dataset.live, "replace"), pause);
 }
 document.addEventListener("input", event => {
   const form = event.target.closest("[data-live]");
-  if (form) live(form);
+  if (form) live(form, event.target.tagName === "SELECT" ? 0 : 60);
   const stepper = event.target.closest("[data-stepper]");
   if (stepper) {
     clearTimeout(waiting);
@@ -77,7 +77,7 @@ document.addEventListener("input", event => {
 });
 document.addEventListener("submit", event => {
   const form = event.target.closest("[data-live]");
-  if (form) { event.preventDefault(); live(form); }
+  if (form) { event.preventDefault(); live(form, 0); }
 });
 // Links that move a step keep the slider in step with them.
 new MutationObserver(() => {
