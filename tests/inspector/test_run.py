@@ -56,3 +56,25 @@ def test_a_broken_artefact_is_named_with_what_to_do(run_folder, tmp_path):
     (folder / "selection" / "verdicts.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(TaijiError, match=r"verdicts\.parquet[\s\S]*run the stage 'selection' again"):
         _ = RunFiles(folder).verdicts
+
+
+def test_many_readers_load_each_artefact_once_and_only_wait_for_their_own(run_folder):
+    import threading
+
+    run, entered, leave, loads = RunFiles(run_folder), threading.Event(), threading.Event(), []
+
+    def slow():
+        loads.append("slow")
+        entered.set()
+        assert leave.wait(30)
+        return "slow"
+
+    readers = [threading.Thread(target=run._once, args=("slow", slow)) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    assert entered.wait(30)
+    assert run.metrics is not None, "another artefact is not held up"
+    leave.set()
+    for reader in readers:
+        reader.join(30)
+    assert loads == ["slow"]

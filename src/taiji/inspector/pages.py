@@ -53,7 +53,7 @@ class Inspector:
 
     def __init__(self, folder: Path, other: Path | None = None) -> None:
         self._folders = [folder, *([other] if other else [])]
-        self._lock = threading.Lock()
+        self._lock, self._indexing = threading.Lock(), threading.Lock()
         self._runs = [RunFiles(path) for path in self._folders]
         self._people: tuple[RunFiles, People] | None = None
 
@@ -68,12 +68,10 @@ class Inspector:
 
     def people(self, run: RunFiles) -> People:
         """The index of the run's users."""
-        kept = self._people
-        if kept is None or kept[0] is not run:
-            made = People(run)
-            with self._lock:
-                self._people = kept = (run, made)
-        return kept[1]
+        with self._indexing:
+            if self._people is None or self._people[0] is not run:
+                self._people = run, People(run)
+            return self._people[1]
 
     def warm(self) -> None:
         """Load everything, in the background, before it is asked for."""

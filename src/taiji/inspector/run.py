@@ -54,12 +54,15 @@ class RunFiles:
         self.name = self.folder.resolve().name
         self.state = run_state(self.folder)
         self._kept: dict[str, Any] = {}
-        self._lock = threading.RLock()
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.RLock] = {}
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
-        """Loaded by the first request that needs it, while others wait."""
+        """Loaded by the first request that needs it, while others that need the same wait."""
         if name not in self._kept:
-            with self._lock:
+            with self._guard:
+                lock = self._locks.setdefault(name, threading.RLock())
+            with lock:
                 if name not in self._kept:
                     self._kept[name] = load()
         return self._kept[name]  # type: ignore[no-any-return]
