@@ -9,11 +9,13 @@ teacher, whose rationales are written with the answer in view.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, run
-from benchmarks.rationale_data import available, load, periods
+from benchmarks.rationale_data import available, in_parts, load, once, periods
 from taiji.data.dataset import Dataset
 from taiji.language.models import load_language_model
 from taiji.reasoning.audit import audit_run
@@ -58,6 +60,7 @@ def planted(dataset: Dataset, examples: pl.DataFrame, clean: pl.DataFrame, seed:
 def measure(quick: bool) -> Result:
     """See the module."""
     result = Result()
+    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "leaks,controls").split(",")
     lm = load_language_model()
     count, calibrating = (16, 6) if quick else (60, 30)
     for name in available(quick):
@@ -65,8 +68,10 @@ def measure(quick: bool) -> Result:
         examples, _ = periods(dataset, count + calibrating, 1, seed=0)
         order = np.random.default_rng(5).permutation(len(examples))
         for_threshold, judged = examples[order[:calibrating].tolist()], examples[order[calibrating:].tolist()]
-        plant_and_judge(result, name, lm, dataset, for_threshold, judged, rationales=2 if quick else 3)
-        controls(result, name, lm, dataset, judged[: 4 if quick else 32], quick)
+        if "leaks" in wanted:
+            plant_and_judge(result, name, lm, dataset, for_threshold, judged, rationales=2 if quick else 3)
+        if "controls" in wanted:
+            controls(result, name, lm, dataset, judged[: 4 if quick else 32], quick)
     return result
 
 
@@ -74,7 +79,9 @@ def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_thresho
     """The planted-leak test of one data set."""
     examples = pl.concat([for_threshold, judged])
     texts = planted(dataset, examples, RuleWriter(PROMPTS, answer_in_view=False).write(dataset, examples, rationales, 0), seed=0)
-    scored = score_rationales(lm, dataset, examples, texts, SelectionSettings(), PROMPTS)
+    scored = in_parts(
+        ["leaks", name, rationales], examples, lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS)
+    )
     calibrating = pl.col("example").is_in(for_threshold["example"].to_list())
     kept: dict[tuple[str, str], float] = {}
     for rule in ("plain", "guarded"):
@@ -97,15 +104,25 @@ def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_thresho
     result.at_least(f"{name}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
 
 
+def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
+    """The rationales of some examples."""
+    return texts.filter(pl.col("example").is_in(part["example"].implode()))
+
+
 def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataFrame, quick: bool) -> None:
     """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of is no bar."""
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)
     for teacher in [RuleWriter(PROMPTS)] if quick else [LocalTeacher(lm, TeacherSettings(), PROMPTS), RuleWriter(PROMPTS)]:
-        texts = teacher.write(dataset, examples, 1, 0)
-        scored = score_rationales(lm, dataset, examples, texts, settings, PROMPTS)
+        scored = in_parts(
+            ["controls", name, teacher.name],
+            examples,
+            lambda part, teacher=teacher: score_rationales(lm, dataset, part, teacher.write(dataset, part, 1, 0), settings, PROMPTS),
+        )
         verdicts = select(scored, calibrate(scored, settings), settings)
-        report = audit_run(lm, dataset, examples, verdicts, audit, settings, PROMPTS, 0)
+        report = once(
+            ["audit", name, teacher.name, size], lambda verdicts=verdicts: audit_run(lm, dataset, examples, verdicts, audit, settings, PROMPTS, 0)
+        )
         common = {"data": name, "rationales": teacher.name}
         for part, figures in (("control", report["controls"]), ("decoys", report["decoys"]), ("blind gap", report["blind_gap"])):
             for what, figure in (figures or {}).items():

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from taiji.artifacts import in_chunks, read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
 from taiji.data.examples import make_examples
 from taiji.data.schema import Tables
@@ -16,6 +22,8 @@ from taiji.data.settings import ExampleSettings, SplitSettings
 from taiji.data.sources import load_source
 from taiji.data.splits import time_split
 
+PART = 12
+"""Examples of a part that a killed run need not repeat."""
 SORTS = {
     "Garden": ("Seeds", "Tools", "Pots"),
     "Kitchen": ("Knives", "Pans", "Cups"),
@@ -25,6 +33,34 @@ SORTS = {
 }
 ADJECTIVES = ("Amber", "Brisk", "Coral", "Dapper", "Ember", "Fable", "Grove", "Harbour", "Indigo", "Jasper", "Kestrel", "Lunar", "Maple", "Nimbus", "Onyx", "Poppy")
 NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron", "Isle", "Juniper")
+
+
+@cache
+def work_folder() -> Path:
+    """Where finished parts lie: ``$TAIJI_BENCHMARK_WORK`` (a killed run goes on there; empty it when the code changed), else a new folder."""
+    named = os.environ.get("TAIJI_BENCHMARK_WORK")
+    return Path(named) if named else Path(mkdtemp(prefix="taiji-benchmark-"))
+
+
+def in_parts(key: list[Any], examples: pl.DataFrame, make: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """``make`` over a dozen examples at a time, each part kept."""
+    say(f"{' '.join(map(str, key))}: {len(examples)} examples")
+    folder = work_folder() / value_hash([key, examples["example"].to_list()])[:20]
+    return in_chunks(range(len(examples)), PART, lambda _, chosen: make(examples[list(chosen)]), folder)
+
+
+def once(key: list[Any], make: Callable[[], Any]) -> Any:
+    """A JSON-able value, kept."""
+    path = work_folder() / f"{value_hash(key)[:20]}.json"
+    if not path.exists():
+        say(" ".join(map(str, key)))
+        write_json(path, make())
+    return read_json(path)
+
+
+def say(text: str) -> None:
+    """Say on the error stream how far a long run is."""
+    print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 def available(quick: bool) -> list[str]:

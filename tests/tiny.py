@@ -72,6 +72,7 @@ def configuration(shop: Path, model: Path) -> dict:
             "prompts": {"history_limit": 4, "token_budget": 1200},
             "teacher": {"max_new_tokens": 8, "rationales": 2},
             "selection": {"rule": "none"},
+            "audit": {"controls": 4, "decoys": 1, "blind": 2, "resamples": 20},
             "sft": {"batch_size": 4, "gradient_accumulation": 1, "max_length": 2048},
         },
         "alignment": {"prompts_per_step": 2, "generations": 2, "micro_batch": 4, "max_completion_tokens": 8, "checkpoint_every": 1},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,7 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs."
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
 JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text.")]
+Verdict = Enum("Verdict", {name: name for name in ("keep", "reject", "review")})  # type: ignore[misc]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]
 
 
@@ -221,14 +223,22 @@ def doctor(json_path: JsonPath = None, quiet: Annotated[bool, typer.Option("--qu
 
 
 @app.command()
-def audit(run: RunFolder, json_path: JsonPath = None, quiet: Quiet = False) -> None:
-    """Audit a run's rationales for leaked answers: guards, decoys, controls, and the worst examples to read."""
+def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = None, quiet: Quiet = False) -> None:
+    """Audit a run's rationales for leaked answers, and put the result into its report.
+
+    The loop does this on a small sample; --set reasoning.audit.controls=200 takes a larger one.
+    """
     from taiji import progress
-    from taiji.pipeline.review import audit_of, print_audit
+    from taiji.artifacts import read_json
+    from taiji.pipeline.engine import Run
+    from taiji.pipeline.review import print_audit
+    from taiji.pipeline.stages import STAGES
 
     progress.quiet = quiet
-    found = audit_of(run, _config_of(run))
-    if not console.emit_json(json_path or run / "audit.json", found) and not quiet:
+    opened = Run(run, _config_of(run, overrides), STAGES, say=(lambda text: None) if quiet else _say)
+    opened.execute(["audit", "report"] if (run / "report.html").exists() else ["audit"])
+    found = read_json(run / "audit.json")
+    if not (json_path and console.emit_json(json_path, found)) and not quiet:
         print_audit(found)
 
 
@@ -250,6 +260,28 @@ def view(
             webbrowser.open(url)
 
     show(run, other, port=port, ready=ready)
+
+
+@app.command()
+def review(
+    run: RunFolder,
+    name: Annotated[str, typer.Option("--as", help="Who reviews; names the files with the judgements.")] = "me",
+    beside: Annotated[list[str] | None, typer.Option("--beside", help="A further reviewer: rules, model, or a person's name; may be repeated.")] = None,
+    only: Annotated[Verdict | None, typer.Option("--only", help="Rationales with this verdict; default: all, those to review first.")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many; a larger number later keeps the earlier ones.")] = 30,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page on this machine; 0 takes a free one.")] = 8090,
+    files: Annotated[bool, typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end.")] = False,
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+) -> None:
+    """Let a person judge a run's rationales on five axes, on a page of this machine or through files."""
+    from taiji.pipeline.review import open_review, print_review, serve_review
+
+    with open_review(run, _config_of(run, overrides), name, beside or [], only.value if only else None, count) as session:
+        if not files:
+            serve_review(session, port, _say)
+        if not (json_path and console.emit_json(json_path, session.summary())):
+            print_review(session)
 
 
 @app.command()
@@ -336,7 +368,8 @@ def main() -> None:
     from taiji.pipeline.names import STAGE_NAMES
 
     for stage_name, summary in STAGE_NAMES.items():
-        _add_stage_command(stage_name, summary)
+        if stage_name != "audit":  # a command of its own, which prints what it found
+            _add_stage_command(stage_name, summary)
     console.guarded(lambda: app(prog_name="taiji"))
 
 

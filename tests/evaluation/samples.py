@@ -181,3 +181,40 @@ RATIONALES = [
         "rationale": "They will buy Sparkling water, 12 ct, because sparkling water 12 ct is what they want.",
     },
 ]
+
+
+def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
+    """What an audit found whose controls come in some order of perplexity; nothing was sampled when it is empty."""
+    names = ("answer", "own", "other", "shuffled")
+    nothing = {"value": None, "low": None, "high": None, "n": 0}
+
+    def figure(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 12} if order else nothing
+
+    controls = {name: figure(0.5 + 0.4 * order.index(name) if order else 0) for name in names}
+    controls["empty"] = figure(1.4)
+    steps = []
+    for one, other in zip(names, names[1:]):
+        gap = figure(0.4 * (order.index(other) - order.index(one)) if order else 0)
+        controls[f"{other} - {one}"] = gap
+        if order:
+            steps.append({"lower": one, "higher": other, "verdict": "holds" if gap["low"] > 0 else "reversed"})
+    holds = order == names
+    says = "The controls order as they must." if holds else "The controls do NOT order as they must: found otherwise."
+    lifts = {name: figure(0.2) for name in ("target lift", "neighbourhood lift", "specificity")}
+    card = {
+        "example": "e1", "sample": 0, "target": "Item title: bread", "rationale": "A <b>leak</b>.", "masked": "A something.", "ppl": 1.2, "ppl_masked": 5.0,
+        "ppl_none": 6.0, "leak_share": 0.9, "lift": 0.18, "verdict": "reject", "reasons": ["names the item (exact)"],
+    }  # fmt: skip
+    return {
+        "rows": 36,
+        "lexical": {"title": 0.3, "unseen L3": 0.2, "forbidden": 0.1},
+        "leaking": {"no help": 0.5, "own help": 0.2, "more than 50% of the help is mentions": 0.3},
+        "preference": {"kept of naming": 0.8, "kept of others": None},
+        "controls": controls,
+        "order": {"holds": holds, "steps": steps, "says": says if order else "There was no rationale to run the controls on."},
+        "decoys": lifts,
+        "blind_gap": {name: figure(0.1) for name in ("teacher", "blind", "gap")} if holds else None,
+        "distributions": {name: {"0.05": 1.0, "0.5": 2.0, "0.95": None} for name in ("ppl", "lift", "leak_share")},
+        "worst": {"largest leak share": [card], "lowest perplexity": [card], "kept with the least lift": [card]},
+    }

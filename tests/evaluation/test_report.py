@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.evaluation.samples import RATIONALES, sample_metrics
+from tests.evaluation.samples import RATIONALES, sample_audit, sample_metrics
 
 from taiji.errors import TaijiError
 from taiji.evaluation.report import PAPER, render_report, write_report
@@ -85,6 +85,21 @@ def test_counts_named_after_a_period_stand_with_it():
     page = render_report(metrics)
     assert "1,234 exposures, 56 prompts; judges everything" in page
     assert page.count('class="tile"') == 4
+
+
+def test_the_audit_says_plainly_where_the_controls_fail():
+    sound = render_report(sample_metrics(), audit=sample_audit(("answer", "own", "other", "shuffled")))
+    failed = render_report(sample_metrics(), audit=sample_audit(("own", "answer", "other", "shuffled")))
+    for page in (sound, failed):
+        parser = Balance()
+        parser.feed(page)
+        assert not parser.problems and not parser.open
+        for part in ("Leakage audit", "specificity", "blind gap", "leak share", "kept with the least lift".capitalize(), "names its item", "&lt;b&gt;leak"):
+            assert part in page
+    assert "alarm" not in sound[sound.index("<body>") :] and "do NOT order" not in sound
+    assert "The controls do NOT order as they must" in failed and 'class="outcome alarm"' in failed
+    assert 'id="audit"' not in render_report(sample_metrics())
+    assert "no rationale to run the controls on" in render_report(sample_metrics(), audit=sample_audit(()))
 
 
 def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):

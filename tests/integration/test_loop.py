@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -72,6 +73,44 @@ def test_every_stage_leaves_artefacts_and_the_figures_have_the_promised_keys(und
     assert set(metrics["seconds"]) == set(STAGE_NAMES) - {"report"}
     page = (undisturbed / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page stands on its own"
+
+
+def test_the_audit_is_in_the_report_and_can_be_enlarged(undisturbed, tmp_path):
+    run = tmp_path / "runs" / "whole"
+    shutil.copytree(undisturbed, run)
+    small = read_json(run / "audit.json")
+    assert small["controls"]["own"]["n"] == 4
+    assert 'id="audit"' in (run / "report.html").read_text()
+    assert small["order"]["says"].split(":")[0] in (run / "report.html").read_text()
+    kept = artefacts(run)
+    done = taiji("audit", run, "--set", "reasoning.audit.controls=6", "--json", tmp_path / "copy.json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    large = read_json(run / "audit.json")
+    assert large["controls"]["own"]["n"] == 6
+    assert read_json(tmp_path / "copy.json") == large
+    assert read_json(run / "metrics.json")["audit"]["controls"] == large["controls"]
+    assert {name for name, content in artefacts(run).items() if kept[name] != content} == {"audit/audit.json"}
+    again = taiji("run", "--name", "whole", "--runs", run.parent, "--resume")
+    assert again.stderr.count("unchanged, skipped") == len(STAGE_NAMES)
+
+
+def test_a_person_reviews_a_run_through_files(undisturbed, tmp_path):
+    run = tmp_path / "whole"
+    shutil.copytree(undisturbed, run)
+    first = taiji("review", run, "--as", "ada", "--files", "--count", "3", "--beside", "rules")
+    assert first.returncode == 0, first.stderr
+    sheets = [json.loads(line) for line in (run / "review" / "ada.todo.jsonl").read_text().splitlines()]
+    assert len(sheets) == 3
+    assert all("Item title" in sheet["answer"] and sheet["context"] for sheet in sheets)
+    lines = [json.dumps({**sheet, "scores": dict.fromkeys(sheet["scores"], 5)}) + "\n" for sheet in sheets[:2]]
+    (run / "review" / "ada.done.jsonl").write_text("".join(lines))
+    second = taiji("review", run, "--as", "ada", "--files", "--count", "3", "--beside", "rules")
+    assert second.returncode == 0, second.stderr
+    assert len((run / "review" / "ada.todo.jsonl").read_text().splitlines()) == 1
+    assert "1 wait for ada" in second.stdout
+    refused = taiji("review", run, "--as", "rules", "--files")
+    assert refused.returncode == 2
+    assert "give your own name" in refused.stderr
 
 
 def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -29,9 +31,29 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<s>", unk_token="<unk>")
 
 
-@pytest.fixture(scope="module", params=["byte-level BPE", "unigram", "byte-level BPE, padded"])
+def fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """A sentencepiece BPE as Llama's: one ▁ before the text, unknown characters as bytes."""
+    special, unknown = ["<unk>", "<s>", "</s>"], [f"<0x{byte:02X}>" for byte in range(256)]
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    trained.train_from_iterator([*CORPUS, *COMPLETIONS[:2]] * 4, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    learnt = json.loads(trained.to_str())["model"]
+    pieces = [*special, *unknown, *(piece for piece in learnt["vocab"] if piece not in special)]
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in learnt["merges"]]
+    model = models.BPE({piece: place for place, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = trained.pre_tokenizer
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<s>", unk_token="<unk>")
+
+
+TOKENIZERS = {"sentencepiece unigram": unigram_tokenizer, "sentencepiece BPE": fallback_tokenizer}
+
+
+@pytest.fixture(scope="module", params=["byte-level BPE", *TOKENIZERS, "byte-level BPE, padded", "sentencepiece BPE, padded"])
 def lm(request) -> LanguageModel:
-    model, tokenizer = tiny_causal_lm(unigram_tokenizer() if request.param == "unigram" else None)
+    make = TOKENIZERS.get(request.param.removesuffix(", padded"))
+    model, tokenizer = tiny_causal_lm(make() if make else None)
     if "padded" in request.param:  # a wrapper that sharing refuses: the other way must give the same
         model.is_prompt_learning = True
     return LanguageModel(model, tokenizer, "tiny")

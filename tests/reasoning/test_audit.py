@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 import pytest
 
 from taiji.errors import TaijiError
-from taiji.reasoning.audit import audit_run, blind_rationales, decoys_of
+from taiji.reasoning.audit import CONTROLS, _order, audit_run, blind_rationales, decoys_of
 from taiji.reasoning.selection import calibrate, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, SelectionSettings
 from taiji.reasoning.writer import RuleWriter
@@ -33,6 +34,7 @@ def test_the_audit_says_everything(lm, dataset, examples, prompts, verdicts):
     json.dumps(report, allow_nan=False)
     assert report == audit_run(lm, dataset, examples, verdicts, SETTINGS, SELECTION, prompts, seed=0)
     assert report["rows"] == 12
+    assert sum(report["leaking"].values()) == pytest.approx(1)
     assert sum(report["verdicts"].values()) == 12
     assert report["lexical"]["title"] == pytest.approx(1 / 12)
     assert report["lexical"]["title: exact"] == pytest.approx(1 / 12)
@@ -43,6 +45,32 @@ def test_the_audit_says_everything(lm, dataset, examples, prompts, verdicts):
     assert set(report["blind_gap"]) == {"teacher", "blind", "gap"}
     assert {len(rows) for name, rows in report["worst"].items() if name != "kept with the least lift"} <= {1, 2}
     assert {"rationale", "masked", "target", "verdict", "reasons"} <= set(report["worst"]["lowest perplexity"][0])
+
+
+def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, prompts, verdicts):
+    silent = score_rationales(lm, dataset, examples, verdicts.select("example", "sample", "teacher", rationale=pl.lit("")), SELECTION, prompts)
+    report = audit_run(lm, dataset, examples, select(silent, calibrate(verdicts, SELECTION), SELECTION), SETTINGS, SELECTION, prompts, seed=0)
+    json.dumps(report, allow_nan=False)
+    assert report["controls"]["own"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert not report["order"]["holds"]
+    assert report["order"]["says"] == "There was no rationale to run the controls on."
+    assert report["leaking"]["no help"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("means", "width", "says"),
+    [((1, 2, 3, 4), 0.1, "order as they must: answer"), ((1, 2, 3, 4), 2.0, "do not show answer < own and own < other"), ((2, 1, 3, 4), 0.1, "do NOT order as they must: by perplexity own < answer")],
+)  # fmt: skip
+def test_the_order_is_said_plainly(means, width, says):
+    values = dict(zip(CONTROLS, means))
+    controls = {name: {"value": value, "low": value, "high": value, "n": 9} for name, value in values.items()}
+    for one, other in pairwise(CONTROLS):
+        gap = values[other] - values[one]
+        controls[f"{other} - {one}"] = {"value": gap, "low": gap - width, "high": gap + width, "n": 9}
+    order = _order(controls)
+    assert says in order["says"]
+    assert order["holds"] == (means == (1, 2, 3, 4))
+    assert ([step["verdict"] for step in order["steps"]] == ["holds"] * 3) == (order["holds"] and width < 1)
 
 
 def test_own_control_equals_the_scores(lm, dataset, examples, prompts, verdicts):

@@ -73,28 +73,32 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.reasoning.test_endpoint import prompts, teacher
-teacher({url!r}, {folder!r}, concurrency=8).ask(prompts(100), 2, seed=0)
+teacher({url!r}, {folder!r}).ask(prompts(334), 3, seed=0)
 """
 
 
-def test_kill_and_resume_loses_and_repeats_nothing(tmp_path):
+def test_a_thousand_rationales_with_two_kills_lose_and_repeat_nothing(tmp_path):
+    """Every fault, SIGKILL twice, a torn last line: in the end each prompt has its answers once and both sides agree on the bill."""
     journal = tmp_path / "teacher.jsonl"
-    with Server(faults=("none", "500", "truncated"), pause=0.02) as server:
+    with Server(pause=0.02) as server:
         script = SCRIPT.format(root=os.getcwd(), url=server.url, folder=str(tmp_path))
-        for goal in (20, 80):
+        paid: set[str] = set()
+        before: dict[str, int] = {}
+        for goal in (150, 600):
             process = subprocess.Popen([sys.executable, "-c", script])
             while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < goal):
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        kept = journal.read_bytes()
-        journal.write_bytes(kept + b'{"key": "cut off by the ki')
-        paid = {json.loads(line)["key"] for line in kept.splitlines()}
-        assert 80 <= len(paid) < 200
-        before = dict(server.asked)
+            assert all(server.asked[key] == before[key] for key in paid)  # the second start asked for nothing that the first had
+            paid = {json.loads(line)["key"] for line in journal.read_bytes().split(b"\n")[:-1]}
+            time.sleep(0.1)
+            before = dict(server.asked)
+            assert goal <= len(paid) < 1002
+        journal.write_bytes(journal.read_bytes() + b'{"key": "cut off by the ki')
         asked = teacher(server.url, tmp_path)
-        replies = asked.ask(prompts(100), 2, seed=0)
-        check(server, replies, asked.account(), 100, 2)
+        replies = asked.ask(prompts(334), 3, seed=0)
+        check(server, replies, asked.account(), 334, 3)
         assert all(server.asked[key] == before[key] for key in paid)
 
 

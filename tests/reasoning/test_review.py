@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from taiji.errors import TaijiError
 from taiji.reasoning.review import AuditLog, agreement_of, expected_outcome, fleiss_kappa, run_review
-from taiji.reasoning.reviewers import AXES, Draft, ModelReviewer, PersonReviewer, Review, RuleReviewer
+from taiji.reasoning.reviewers import AXES, Draft, ModelReviewer, PersonReviewer, Remembered, Review, RuleReviewer
 from taiji.reasoning.settings import ReviewSettings
 
 SETTINGS = ReviewSettings()
@@ -134,16 +134,46 @@ def test_a_person_reviews_through_files(tmp_path):
     first = [draft("a"), draft("b")]
     outcomes = run_review(first, [RuleReviewer(), person], lambda d, f: "x", ReviewSettings(bar=1), AuditLog())
     assert [o.status for o in outcomes] == ["waiting", "waiting"]
+    assert person.ask(first) == 2
     sheets = [json.loads(line) for line in (tmp_path / "ada.todo.jsonl").read_text().splitlines()]
     assert [s["record"] for s in sheets] == ["a", "b"]
     sheets[0]["scores"] = dict.fromkeys(AXES, 4)
     (tmp_path / "ada.done.jsonl").write_text(json.dumps(sheets[0]) + "\n")
     outcomes = run_review(first, [RuleReviewer(), person], lambda d, f: "x", ReviewSettings(bar=1), AuditLog())
     assert [o.status for o in outcomes] == ["accepted", "waiting"]
+    assert person.ask(first) == 1
     assert len((tmp_path / "ada.todo.jsonl").read_text().splitlines()) == 1
     (tmp_path / "ada.done.jsonl").write_text(json.dumps({**sheets[1], "scores": {"structure": 9}}) + "\n")
     with pytest.raises(TaijiError, match="line 1"):
         person.review(first)
+
+
+def test_a_repeated_loop_writes_no_step_twice():
+    drafts, log = [draft("a"), draft("b")], AuditLog()
+    run_review(drafts, [RuleReviewer()], lambda d, f: "", ReviewSettings(bar=1), log)
+    once = list(log.entries)
+    assert run_review(drafts, [RuleReviewer()], lambda d, f: "", ReviewSettings(bar=1), log)[0].status == "accepted"
+    assert log.entries == once
+    log.verify()
+
+
+def test_a_record_that_nobody_rewrites_ends_after_its_round():
+    (outcome,) = run_review([draft()], [Oracle(0, 1, 0)], lambda d, f: "", SETTINGS, AuditLog())
+    assert (outcome.status, outcome.rounds) == ("rejected", 1)
+
+
+def test_what_was_said_is_remembered():
+    log, asked = AuditLog(), []
+
+    class Counting(RuleReviewer):
+        def review(self, drafts):
+            asked.extend(drafts)
+            return super().review(drafts)
+
+    run_review([draft("a")], [Counting()], lambda d, f: "", ReviewSettings(bar=1), log)
+    given = Remembered(Counting(), log.reviews()).review([draft("b"), draft("a"), draft("a", "another text")])
+    assert [d.record for d in asked] == ["a", "b", "a"]
+    assert given[1] == log.reviews()["a", 1, "good text", "rules"]
 
 
 def test_rules_see_leaks_and_care():

@@ -44,7 +44,10 @@ def test_perplexity_equals_the_definition(lm, dataset, examples, prompts, scored
 
 def test_scores_hang_together(scored):
     for row in scored.iter_rows(named=True):
-        assert row["lift"] == pytest.approx(math.log(row["ppl_none"] / row["ppl_masked"]))
+        assert row["lift"] == pytest.approx(math.log(row["ppl_values_none"] / row["ppl_values_masked"]))
+        gone = math.log(row["ppl_values_masked"] / row["ppl_values"])
+        if row["leak_share"] is not None:
+            assert row["leak_share"] == pytest.approx(gone / math.log(row["ppl_values_none"] / row["ppl_values"]))
         if row["rationale"] == "":
             assert row["ppl"] == pytest.approx(row["ppl_none"], rel=1e-6)
             assert row["leak_share"] is None
@@ -73,6 +76,30 @@ def test_title_and_category_are_scored_apart(lm):
     assert with_category["ppl_category"] > 0
     assert without["ppl_category"] is None
     assert with_category["ppl_title"] == pytest.approx(without["ppl_title"], rel=1e-5)
+    assert without["ppl_values"] == pytest.approx(without["ppl_title"], rel=1e-6)
+    ends = sorted([with_category["ppl_title"], with_category["ppl_category"]])
+    assert ends[0] <= with_category["ppl_values"] <= ends[1]
+
+
+def test_lift_is_blind_to_the_labels(lm, dataset, examples, prompts, scored, monkeypatch):
+    """A model that pays for every rationale at the labels alone finds neither lift nor loss."""
+    from taiji.language import score
+
+    honest = score.score_completions
+
+    def taxed(lm, sheets, texts, batch_size, description=""):
+        found = honest(lm, sheets, texts, batch_size, description)
+        for text, one in zip(texts, found):
+            if "<think></think>" not in text:
+                at = text.index("Item title")
+                one.logprobs[(one.offsets[:, 0] >= at) & (one.offsets[:, 1] <= at + len("Item title:"))] -= 3.0
+        return found
+
+    monkeypatch.setattr(score, "score_completions", taxed)
+    again = score_rationales(lm, dataset, examples, scored.select("example", "sample", "rationale", "teacher"), GUARDED, prompts)
+    np.testing.assert_allclose(again["lift"].to_numpy(), scored["lift"].to_numpy(), atol=1e-5)
+    said = scored["rationale"].to_numpy() != ""
+    assert (again["ppl"].to_numpy()[said] > scored["ppl"].to_numpy()[said]).all()
 
 
 def row(**values) -> dict:

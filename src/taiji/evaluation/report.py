@@ -13,6 +13,7 @@ from markupsafe import Markup
 import taiji
 from taiji.artifacts import write_text
 from taiji.evaluation import charts
+from taiji.evaluation.audit_view import audit_view
 from taiji.evaluation.summary import (
     Figure,
     ModelFigure,
@@ -71,6 +72,7 @@ def write_report(
     metrics: Mapping[str, Any],
     *,
     rationales: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
@@ -81,6 +83,7 @@ def write_report(
         path: the HTML file.
         metrics: the content of ``metrics.json`` (see :mod:`taiji.evaluation.summary`).
         rationales: examples to show: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
+        audit: the leakage audit, as of :func:`taiji.reasoning.audit.audit_run`.
         prompt: one prompt as it was asked.
         configuration: every setting of the run.
         cards: name → file beside the report.
@@ -89,7 +92,10 @@ def write_report(
         TaijiError: the metrics lack a key or have another form.
     """
     write_text(
-        path, render_report(metrics, rationales=rationales, prompt=prompt, configuration=configuration, cards=cards)
+        path,
+        render_report(
+            metrics, rationales=rationales, audit=audit, prompt=prompt, configuration=configuration, cards=cards
+        ),
     )
 
 
@@ -97,6 +103,7 @@ def render_report(
     metrics: Mapping[str, Any],
     *,
     rationales: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
@@ -113,6 +120,7 @@ def render_report(
         **figures_of(run),
         today=date.today().isoformat(),
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
+        audit=audit_view(audit),
         paper=PAPER,
         prompt=prompt,
         cards=cards or {},

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Stage:
         name: the folder's name and the sub-command's.
         work: computes the stage from a :class:`Context`; returns facts (row counts, …) for the manifest.
         needs: stages whose artefacts it reads.
-        settings: sections of the configuration it depends on.
+        settings: sections of the configuration it depends on, by dotted path.
         outside: state of what the stage reads from outside the run (the user's own files), from the configuration.
         publish: artefacts that are also put at the top of the run directory, where people look.
     """
@@ -105,7 +106,7 @@ class Run:
             "stage": stage.name,
             "version": taiji.__version__,
             "seed": self.config.seed,
-            "settings": {section: values[section] for section in stage.settings},
+            "settings": {section: reduce(getitem, section.split("."), values) for section in stage.settings},
             "inputs": {need: self.output_hash(need) for need in stage.needs},
             "outside": value_hash(stage.outside(self.config)) if stage.outside else None,
         }

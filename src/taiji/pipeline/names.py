@@ -6,6 +6,7 @@ STAGE_NAMES = {
     "reward": "Train the ranker that rewards alignment, on the earliest period.",
     "rationales": "Let the teacher, shown the true next item, write rationales (RUPR).",
     "selection": "Keep the rationales that make the true item likely (ORFT).",
+    "audit": "Audit the rationales for leaked answers: guards, decoys, controls, worst examples.",
     "sft": "Fine-tune the language model on the kept rationales.",
     "environment": "Precompute candidate items and their rewards for every alignment prompt.",
     "alignment": "Align the model to both rewards by GRPO with adaptive weights (POPO).",

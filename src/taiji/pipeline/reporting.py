@@ -35,12 +35,14 @@ def report(context: Context) -> dict[str, Any]:
     """Measure everything with intervals and floors, and write the report."""
     config, dataset = context.config, load(context)
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
+    audit = read_json(context.input("audit") / "audit.json")
     metrics: dict[str, Any] = {
         "name": context.run.name,
         "data": dataset.name,
         "notes": list(dataset.notes),
         "split": {key: value for key, value in _split(context).items() if key != "bounds"},
         "rationales": _rationales(context, verdicts),
+        "audit": {name: found for name, found in audit.items() if name != "worst"},
         "llm": _language(context, dataset),
         "alignment": _alignment(context),
         "ranking": _rankers(context, dataset),
@@ -57,6 +59,7 @@ def report(context: Context) -> dict[str, Any]:
         context.folder / "report.html",
         metrics,
         rationales=_shown(context, dataset, verdicts),
+        audit=audit,
         prompt=_prompt(context, dataset),
         configuration=settings,
         cards={"model card": MODEL_CARD, "data card": DATA_CARD},

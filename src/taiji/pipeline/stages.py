@@ -8,7 +8,7 @@ from typing import Any
 from taiji.config import Config
 from taiji.pipeline.engine import Context, Stage
 
-LANGUAGE = ("language", "reasoning", "size")
+LANGUAGE = ("language", "reasoning.prompts", "size")
 
 
 def _stage(name: str, module: str, needs: tuple[str, ...], settings: tuple[str, ...], **more: Any) -> Stage:
@@ -27,10 +27,11 @@ STAGES = (
     _stage("data", "prepare", (), ("data",), outside=_source_state),
     _stage("examples", "prepare", ("data",), ("split", "examples", "size")),
     _stage("reward", "rank", PREPARED, ("ranking", "own_ranker")),
-    _stage("rationales", "teach", PREPARED, LANGUAGE),
-    _stage("selection", "teach", (*PREPARED, "rationales"), LANGUAGE),
-    _stage("sft", "teach", (*PREPARED, "rationales", "selection"), LANGUAGE),
-    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning", "own_ranker")),
+    _stage("rationales", "teach", PREPARED, (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")),
+    _stage("selection", "teach", (*PREPARED, "rationales"), (*LANGUAGE, "reasoning.selection")),
+    _stage("audit", "review", (*PREPARED, "selection"), (*LANGUAGE, "reasoning.selection", "reasoning.audit"), publish=("audit.json",)),
+    _stage("sft", "teach", (*PREPARED, "rationales", "selection"), (*LANGUAGE, "reasoning.sft")),
+    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning.prompts", "own_ranker")),
     _stage("alignment", "align", (*PREPARED, "sft", "environment"), ("alignment", "embedder", *LANGUAGE)),
     _stage("judge", "rank", PREPARED, ("ranking",)),
     _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE)),
@@ -39,8 +40,8 @@ STAGES = (
     _stage(
         "report",
         "reporting",
-        (*PREPARED, "rationales", "selection", "alignment", "judge", "answers", "features", "ranking"),
-        ("evaluation", "embedder", "examples", "reasoning", "alignment", "own_ranker"),
+        (*PREPARED, "rationales", "selection", "audit", "alignment", "judge", "answers", "features", "ranking"),
+        ("evaluation", "embedder", "examples", "reasoning.prompts", "alignment", "own_ranker"),
         publish=("report.html", "metrics.json", "model_card.md", "data_card.md"),
     ),
 )

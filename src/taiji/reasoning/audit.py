@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CONTROLS = ("answer", "own", "other", "shuffled")
 """The controls in the order of perplexity that sound rationales and a capable model give; ``empty`` is reported beside them."""
-MEASURES = ("ppl", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
+MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
 
@@ -58,8 +58,10 @@ def audit_run(
 
     Returns:
         A JSON-able summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles a measure), ``lexical``
-        (shares), ``preference`` (how much likelier the plain rule is to keep a rationale that names its item),
-        ``controls`` (mean log-perplexity with intervals), ``order``, ``decoys``, ``blind_gap``, ``worst`` (examples to read).
+        (shares), ``leaking`` (shares of the rationales by what their help rests on), ``preference`` (how much likelier the
+        plain rule is to keep a rationale that names its item), ``controls`` (mean log-perplexity with intervals),
+        ``order`` (whether the controls order as they must, step by step and in a sentence), ``decoys``, ``blind_gap``,
+        ``worst`` (examples to read).
 
     Raises:
         TaijiError: there are no rationales.
@@ -74,6 +76,7 @@ def audit_run(
         "reasons": dict(Counter(reason.split(" (")[0].split(" is ")[0].rstrip("0123456789. ") for row in verdicts["reasons"] for reason in row).most_common()),
         "distributions": {name: _quantiles(verdicts[name]) for name in MEASURES},
         "lexical": lexical_shares(verdicts),
+        "leaking": leaking_shares(verdicts, selection.most_leak_share),
         "preference": plain_preference(verdicts, selection.quantile),
         "controls": controls,
         "order": _order(controls),
@@ -91,6 +94,12 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
     for level in ("L1", "L2", "L3"):
         shares[f"unseen {level}"] = _share(verdicts["levels_named"].list.contains(level))
     return shares
+
+
+def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
+    """Shares of the rationales that do not help the answer at all, that help on their own, and whose help is mostly mentions."""
+    share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
+    return {"no help": _share(~helps), "own help": _share(helps & (share <= most)), f"more than {most:.0%} of the help is mentions": _share(helps & (share > most))}
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
@@ -154,22 +163,28 @@ def _controls_and_decoys(
     sheets = known["prompt"].to_list()
     scores = answer_perplexities(
         lm, [sheets[row] for row, *_ in requests], [r[2] for r in requests], [r[3] for r in requests], selection.batch_size, "Scoring controls"
-    )["ppl"].log()
-    logs: dict[str, dict[int, list[float]]] = {}
-    for (row, name, _, _), value in zip(requests, scores):
-        logs.setdefault(name, {}).setdefault(row, []).append(value)
-    table = {name: np.array([np.mean(rows[r]) if r in rows else np.nan for r in range(len(own))]) for name, rows in logs.items()}
+    )
+    places = [(name, row) for row, name, _, _ in requests]
+    table, values = (_per_example(places, scores[column].log().to_list(), len(own)) for column in ("ppl", "ppl_values"))
     controls = {name: _interval(table[name], settings.resamples, seed) for name in (*CONTROLS, "empty")}
     for one, other in pairwise(CONTROLS):
         controls[f"{other} - {one}"] = _interval(table[other] - table[one], settings.resamples, seed)
-    lift = table["empty"] - table["own"]
-    around = table["decoy empty"] - table["decoy own"] if "decoy own" in table else np.full(len(own), np.nan)
+    lift = values["empty"] - values["own"]
+    around = values["decoy empty"] - values["decoy own"] if "decoy own" in values else np.full(len(own), np.nan)
     decoys = {
         "target lift": _interval(lift, settings.resamples, seed),
         "neighbourhood lift": _interval(around, settings.resamples, seed),
         "specificity": _interval(lift - around, settings.resamples, seed),
     }
     return controls, decoys
+
+
+def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) -> dict[str, np.ndarray]:
+    """Name → mean over its values of each example (rows,), NaN where there is none."""
+    found: dict[str, list[list[float]]] = {name: [[] for _ in range(rows)] for name in (*CONTROLS, "empty")}
+    for (name, row), value in zip(places, values):
+        found.setdefault(name, [[] for _ in range(rows)])[row].append(value)
+    return {name: np.array([np.mean(some) if some else np.nan for some in lists]) for name, lists in found.items()}
 
 
 def _other(users: list[int], row: int) -> int:
@@ -228,8 +243,24 @@ def blind_rationales(lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
+    """Whether the means order as they must, and what each step's interval allows one to say."""
+    sample = controls["own"]["n"]
+    if not sample:
+        return {"expected": list(CONTROLS), "found": [], "holds": False, "steps": [], "says": "There was no rationale to run the controls on."}
     found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
-    return {"expected": list(CONTROLS), "found": found, "holds": tuple(found) == CONTROLS}
+    holds = tuple(found) == CONTROLS
+    steps = []
+    for one, other in pairwise(CONTROLS):
+        low, high = controls[f"{other} - {one}"]["low"], controls[f"{other} - {one}"]["high"]
+        steps.append({"lower": one, "higher": other, "verdict": "holds" if low > 0 else "reversed" if high < 0 else "not shown"})
+    if not holds:
+        says = f"The controls do NOT order as they must: by perplexity {' < '.join(found)} was found where {' < '.join(CONTROLS)} belongs."
+    elif all(step["verdict"] == "holds" for step in steps):
+        says = f"The controls order as they must: {' < '.join(CONTROLS)}."
+    else:
+        weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] != "holds")
+        says = f"The controls' means order as they must ({' < '.join(CONTROLS)}), but {sample} examples do not show {weak}: the interval includes zero."
+    return {"expected": list(CONTROLS), "found": found, "holds": holds, "steps": steps, "says": says}
 
 
 def _quantiles(values: pl.Series) -> dict[str, float | None]:

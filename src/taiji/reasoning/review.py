@@ -21,7 +21,7 @@ from taiji.reasoning.reviewers import Draft, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
 Rewrite = Callable[[Draft, Sequence[str]], str]
-"""(the rejected draft, feedback) → a new rationale."""
+"""(the rejected draft, feedback) → a new rationale; empty when nobody rewrites it, which ends the record's rounds."""
 START = "0" * 64
 
 
@@ -34,7 +34,7 @@ class Outcome:
         status: ``accepted``, ``rejected`` (by the panel, or five strikes without one) or ``waiting`` (for a person).
         rationale: the last draft.
         rounds: drafts that were judged.
-        by: ``reviewers`` or ``panel``; who decided last.
+        by: ``reviewers`` or ``panel``; who decided last (without a panel nobody sits there, and the record is rejected).
     """
 
     record: str
@@ -49,6 +49,19 @@ class AuditLog:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
+
+    def reviews(self) -> dict[tuple[str, int, str, str], Review]:
+        """Every review in the log by (record, round, the draft's text, reviewer)."""
+        texts: dict[tuple[str, int], str] = {}
+        found = {}
+        for entry in self.entries:
+            record, data = entry["record"], entry["data"]
+            if entry["step"] == "draft":
+                texts[record, data["round"]] = data["rationale"]
+            elif entry["step"] == "review":
+                review = Review(data["reviewer"], data["kind"], data["scores"], data["feedback"])
+                found[record, data["round"], texts[record, data["round"]], data["reviewer"]] = review
+        return found
 
     def add(self, record: str, step: str, **data: Any) -> None:
         """Append one step."""
@@ -74,7 +87,8 @@ class AuditLog:
     def verify(self, where: str = "audit log") -> None:
         """Raise :class:`TaijiError` at the first entry that was changed, moved or left out.
 
-        Entries cut off at the end cannot be seen from the log alone: keep the last hash elsewhere (the run's manifest does).
+        Entries cut off at the end cannot be seen from the log alone: keep the last hash elsewhere (`taiji review` prints it
+        and keeps it in its summary).
         """
         before = START
         for number, entry in enumerate(self.entries):
@@ -117,14 +131,20 @@ def run_review(
 
     Returns:
         One outcome a draft, in order. A record that a person has not judged yet is ``waiting``; run again with the
-        same drafts once they have.
+        same drafts and the same log once they have: a step that is in the log already is not written again.
     """
     if not reviewers:
         raise TaijiError("A review needs at least one reviewer.", where="reviewers")
     outcomes: dict[str, Outcome] = {}
     open_drafts = list(drafts)
+    written = {_key(entry["record"], entry["step"], entry["data"]) for entry in log.entries}
+
+    def note(record: str, step: str, **data: Any) -> None:
+        if _key(record, step, data) not in written:
+            log.add(record, step, **data)
+
     for draft in open_drafts:
-        log.add(draft.record, "draft", round=draft.round, rationale=draft.rationale)
+        note(draft.record, "draft", round=draft.round, rationale=draft.rationale)
     while open_drafts:
         checked = [(draft, answer_check(draft)) for draft in open_drafts]
         sound = [draft for draft, problem in checked if not problem]
@@ -133,29 +153,35 @@ def run_review(
         for draft, problem in checked:
             reviews = given.get(draft.record, ())
             if any(review is None for review in reviews):
-                log.add(draft.record, "waiting", round=draft.round)
+                note(draft.record, "waiting", round=draft.round)
                 outcomes[draft.record] = Outcome(draft.record, "waiting", draft.rationale, draft.round, "reviewers")
                 continue
             kept = [review for review in reviews if review is not None]
             for review in kept:
-                log.add(draft.record, "review", round=draft.round, reviewer=review.reviewer, kind=review.kind, scores=review.scores, feedback=review.feedback)
+                note(draft.record, "review", round=draft.round, reviewer=review.reviewer, kind=review.kind, scores=review.scores, feedback=review.feedback)
             if not problem and accepted_by(kept, settings):
-                log.add(draft.record, "accepted", round=draft.round, by="reviewers")
+                note(draft.record, "accepted", round=draft.round, by="reviewers")
                 outcomes[draft.record] = Outcome(draft.record, "accepted", draft.rationale, draft.round, "reviewers")
                 continue
-            log.add(draft.record, "strike", round=draft.round, reason=problem or "reviews")
-            if draft.round >= settings.strikes:
-                outcomes[draft.record] = _panel(draft, panel, settings, log)
-                continue
+            note(draft.record, "strike", round=draft.round, reason=problem or "reviews")
             feedback = [problem] if problem else [review.feedback for review in kept if review.feedback]
-            new = replace(draft, rationale=rewrite(draft, feedback), round=draft.round + 1)
-            log.add(new.record, "draft", round=new.round, rationale=new.rationale)
+            text = rewrite(draft, feedback) if draft.round < settings.strikes else ""
+            if not text:
+                outcomes[draft.record] = _panel(draft, panel, settings, note)
+                continue
+            new = replace(draft, rationale=text, round=draft.round + 1)
+            note(new.record, "draft", round=new.round, rationale=new.rationale)
             following.append(new)
         open_drafts = following
     return [outcomes[draft.record] for draft in drafts]
 
 
-def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, log: AuditLog) -> Outcome:
+def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes two steps of the log the same one."""
+    return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
+
+
+def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
     """The last word on a record with all its strikes."""
     status: Literal["accepted", "rejected", "waiting"] = "rejected"
     votes = [reviewer.review([draft])[0] for reviewer in panel]
@@ -165,8 +191,8 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, lo
         status = "accepted"
     for vote in votes:
         if vote is not None:
-            log.add(draft.record, "panel", reviewer=vote.reviewer, kind=vote.kind, scores=vote.scores, feedback=vote.feedback)
-    log.add(draft.record, status, round=draft.round, by="panel")
+            note(draft.record, "panel", reviewer=vote.reviewer, kind=vote.kind, scores=vote.scores, feedback=vote.feedback)
+    note(draft.record, status, round=draft.round, by="panel")
     return Outcome(draft.record, status, draft.rationale, draft.round, "panel")
 
 

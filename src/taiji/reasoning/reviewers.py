@@ -7,8 +7,9 @@ review; it is never called expert.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -128,6 +129,7 @@ class ModelReviewer:
     """A language model that is asked for a digit an axis; the likeliest digit counts, so every review is well-formed."""
 
     kind: Kind = "model"
+
     def __init__(self, lm: LanguageModel, batch_size: int = 12) -> None:
         self.lm, self.batch_size = lm, batch_size
         self.name = f"model:{Path(lm.name).name}"
@@ -154,45 +156,91 @@ class ModelReviewer:
         return f"Answer: {draft.answer}\nReasoning: {draft.rationale}\n{QUESTIONS[axis]} Give a score from 1 (no) to 5 (yes)."
 
 
+class Remembered:
+    """A reviewer that is not asked twice: what it said of the same draft before is taken from there."""
+
+    def __init__(self, reviewer: Reviewer, before: Mapping[tuple[str, int, str, str], Review]) -> None:
+        self.reviewer, self.before = reviewer, before
+        self.name, self.kind = reviewer.name, reviewer.kind
+
+    def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
+        """See :class:`Reviewer`."""
+        known = [self.before.get((draft.record, draft.round, draft.rationale, self.name)) for draft in drafts]
+        fresh = [draft for draft, review in zip(drafts, known) if review is None]
+        given = iter(self.reviewer.review(fresh) if fresh else [])
+        return [review or next(given) for review in known]
+
+
 class PersonReviewer:
     """A person: drafts wait in ``<folder>/<name>.todo.jsonl``; filled-in lines are read from ``<folder>/<name>.done.jsonl``.
 
-    Copy a line of the first file to the second and fill in the five scores and, if you like, the feedback.
+    Copy a line of the first file to the second and fill in the five scores and, if you like, feedback and a better text
+    (``rewrite``), or let :mod:`taiji.reasoning.review_page` do so.
     """
 
     kind: Kind = "person"
 
     def __init__(self, name: str, folder: str | Path) -> None:
+        if not re.fullmatch(r"[\w.@-]+", name) or name.startswith("."):
+            raise TaijiError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
         self.name, self.folder = name, Path(folder)
 
+    @property
+    def file(self) -> Path:
+        """Where the filled-in sheets are."""
+        return self.folder / f"{self.name}.done.jsonl"
+
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
-        """See :class:`Reviewer`; also rewrites the list of what waits."""
+        """See :class:`Reviewer`."""
         done = self._done()
-        reviews = [done.get((draft.record, draft.round, draft.rationale)) for draft in drafts]
-        waiting = [draft for draft, review in zip(drafts, reviews) if review is None]
-        lines = [json.dumps({**self._sheet(d), "scores": dict.fromkeys(AXES), "feedback": ""}, ensure_ascii=False) for d in waiting]
+        return [done.get(_sheet_of(draft), (None, ""))[0] for draft in drafts]
+
+    def ask(self, drafts: Sequence[Draft]) -> int:
+        """Write the sheets that still wait to the todo file, and return how many there are."""
+        waiting = [draft for draft, review in zip(drafts, self.review(drafts)) if review is None]
+        empty = {"scores": dict.fromkeys(AXES), "feedback": "", "rewrite": ""}
+        lines = [json.dumps({**self._sheet(d), **empty}, ensure_ascii=False) for d in waiting]
         write_text(self.folder / f"{self.name}.todo.jsonl", "".join(line + "\n" for line in lines))
-        return list(reviews)
+        return len(waiting)
+
+    def fill_in(self, draft: Draft, review: Review, rewrite: str = "") -> None:
+        """Append a filled-in sheet; it is on the disk when this returns."""
+        sheet = {**self._sheet(draft), "scores": review.scores, "feedback": review.feedback, "rewrite": rewrite}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = self.file.read_bytes()[-1:] if self.file.exists() else b""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(("\n" if before not in (b"", b"\n") else "") + json.dumps(sheet, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
+        """The person's own better text for a draft, empty where they gave none; fits :data:`taiji.reasoning.review.Rewrite`."""
+        return self._done().get(_sheet_of(draft), (None, ""))[1]
 
     @staticmethod
     def _sheet(draft: Draft) -> dict[str, object]:
         return {"record": draft.record, "round": draft.round, "context": draft.context, "answer": draft.answer, "rationale": draft.rationale}
 
-    def _done(self) -> dict[tuple[str, int, str], Review]:
-        file = self.folder / f"{self.name}.done.jsonl"
-        reviews = {}
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.exists() else [], start=1):
+    def _done(self) -> dict[tuple[str, int, str], tuple[Review | None, str]]:
+        reviews: dict[tuple[str, int, str], tuple[Review | None, str]] = {}
+        lines = self.file.read_text(encoding="utf-8").split("\n") if self.file.exists() else []
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 sheet = json.loads(line)
                 review = Review(self.name, self.kind, sheet["scores"], str(sheet.get("feedback", "")))
-                reviews[sheet["record"], sheet["round"], sheet["rationale"]] = review
+                reviews[sheet["record"], sheet["round"], sheet["rationale"]] = review, str(sheet.get("rewrite") or "").strip()
             except (ValueError, KeyError, TypeError, AttributeError, TaijiError) as error:
                 raise TaijiError(
                     "A filled-in review cannot be read.",
-                    where=f"{file}, line {number}",
+                    where=f"{self.file}, line {number}",
                     expected=f'a line of the todo file with "scores": 1 to 5 on {", ".join(AXES)}',
                     found=str(error),
+                    fix="mend or delete the line",
                 ) from error
         return reviews
+
+
+def _sheet_of(draft: Draft) -> tuple[str, int, str]:
+    return draft.record, draft.round, draft.rationale

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
-SCORES = {"ppl": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
+SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def answer_perplexities(
 
     Returns:
         B rows: ``ppl`` over the whole answer text inside the tags (labels included, as the paper), ``ppl_title`` and
-        ``ppl_category`` over the values alone, so that the boilerplate of the format dominates neither; null where an item
-        has no category.
+        ``ppl_category`` over the values alone, so that the boilerplate of the format dominates neither (null where an item
+        has no category), and ``ppl_values`` over both together.
     """
     from taiji.language.score import perplexity, score_completions
 
@@ -93,11 +93,12 @@ def answer_perplexities(
         shift = len(completion) - len(tail)  # the template opened `<think>` itself
         start, end = (position - shift for position in answer_span(rationale, answer))
         spans = [(start + a, start + b) for a, b in field_spans(answer)]
-        categories = [scored.span(a, b) for a, b in spans[1:] if b > a]
+        title, categories = scored.span(*spans[0]), [scored.span(a, b) for a, b in spans[1:] if b > a]
         rows.append(
             {
                 "ppl": perplexity(scored.span(start, end)),
-                "ppl_title": perplexity(scored.span(*spans[0])),
+                "ppl_values": perplexity(np.concatenate([title, *categories])),
+                "ppl_title": perplexity(title),
                 "ppl_category": perplexity(np.concatenate(categories)) if categories else None,
             }
         )
@@ -135,11 +136,13 @@ def score_rationales(
     Returns:
         ``rationales``, in the same order, with
 
-        - ``ppl``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
+        - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
         - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
-        - ``lift`` = log PPL_none - log PPL_masked: what the rationale helps without its mentions;
-        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL): how much of its help comes from the
-          mentions; null where the rationale does not help;
+        - ``lift`` = log PPL_none - log PPL_masked *over the values*: what the rationale helps without its mentions. Over
+          the whole text a model that was not trained on the format pays for any rationale whatsoever with its labels (the word
+          "Item" is likelier right after the empty tags that the prompt shows), and that toll hides what the rationale says;
+        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: how much of its help comes
+          from the mentions; null where the rationale does not help;
         - ``named`` (how the title is named), ``levels_named`` (L1, L2, L3 beyond the history), ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
@@ -160,15 +163,16 @@ def score_rationales(
             "masked": pl.Series(masked, dtype=pl.String),
             "ppl_masked": redacted["ppl"],
             "ppl_none": none["ppl"],
+            "ppl_values_masked": redacted["ppl_values"],
+            "ppl_values_none": none["ppl_values"],
             "named": pl.Series([list(m.title) for m in mentions], dtype=pl.List(pl.String)),
             "levels_named": pl.Series([[f"L{i}" for i, said in enumerate(m.levels, 1) if said] for m in mentions], dtype=pl.List(pl.String)),
             "forbidden": pl.Series([list(m.forbidden) for m in mentions], dtype=pl.List(pl.String)),
         }
     )
-    helped = pl.col("ppl_none").log() - pl.col("ppl").log()
+    given, masked_log, none_log = (pl.col(f"ppl_values{part}").log() for part in ("", "_masked", "_none"))
     return pl.concat([rationales, full, added], how="horizontal").with_columns(
-        lift=pl.col("ppl_none").log() - pl.col("ppl_masked").log(),
-        leak_share=pl.when(helped > 1e-6).then((pl.col("ppl_masked").log() - pl.col("ppl").log()) / helped),
+        lift=none_log - masked_log, leak_share=pl.when(none_log - given > 1e-6).then((masked_log - given) / (none_log - given))
     )
 
 
@@ -217,7 +221,7 @@ def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionS
     if not row["ppl_masked"] < calibration.threshold:
         reasons.append(f"masked perplexity {row['ppl_masked']:.2f} is not below {calibration.threshold:.2f}")
     if not row["lift"] > 0:
-        reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times its perplexity)")
+        reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:
         reasons.append(f"review: perplexity {row['ppl']:.2f} is below {settings.review_below}")
     if "L3" in row["levels_named"] and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:

@@ -1,0 +1,149 @@
+"""The review as a web page of this machine: one draft at a time, five scores, by keyboard; nothing is loaded from anywhere.
+
+It binds to 127.0.0.1, answers only requests that name this machine as their host (a foreign page that points its own
+name here gets nothing), and takes a judgement only with the token that stands in the page (no foreign page can post one).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from taiji.errors import TaijiError
+from taiji.reasoning.review_session import ReviewSession
+from taiji.reasoning.reviewers import AXES, QUESTIONS
+
+PAGE = Path(__file__).parent / "templates" / "review.html"
+LARGEST = 64_000
+"""Bytes of a posted judgement."""
+
+
+class ReviewServer(ThreadingHTTPServer):
+    """Serves one sitting.
+
+    Args:
+        session: an open :class:`taiji.reasoning.review_session.ReviewSession`.
+        port: 0 takes a free one.
+
+    Raises:
+        TaijiError: the port is taken.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, session: ReviewSession, port: int = 0) -> None:
+        self.session, self.token, self.turn = session, secrets.token_urlsafe(24), threading.Lock()
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            raise TaijiError("The review page cannot be served.", where=f"127.0.0.1:{port}", found=str(error), fix="choose another --port") from error
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def state(self, skip: int) -> dict[str, Any]:
+        """What the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
+        waiting = self.session.waiting()
+        draft = waiting[skip % len(waiting)] if waiting else None
+        shown = None if draft is None else {"record": draft.record, "round": draft.round, "context": draft.context, "answer": draft.answer, "rationale": draft.rationale}
+        return {"progress": self.session.progress(), "draft": shown}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReviewServer
+    server_version, sys_version = "taiji", ""
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: what counts is in the log."""
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if not self._local():
+            return
+        if address.path == "/":
+            self._send(200, self._page(), "text/html; charset=utf-8")
+        elif address.path == "/state":
+            skip = parse_qs(address.query).get("skip", ["0"])[0]
+            with self.server.turn:
+                self._json(200, self.server.state(int(skip) if skip.isdecimal() and len(skip) < 9 else 0))
+        else:
+            self._json(404, {"error": "There is nothing here."})
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST:
+            self.close_connection = True
+            self._json(413, {"error": f"A judgement has at most {LARGEST} bytes."})
+            return
+        body = self.rfile.read(int(length))
+        if not self._local():
+            return
+        if urlsplit(self.path).path != "/review":
+            self._json(404, {"error": "There is nothing here."})
+        elif not secrets.compare_digest(self.headers.get("X-Review-Token", "").encode(), self.server.token.encode()):
+            self._json(403, {"error": "The page is from an earlier sitting; load it again."})
+        else:
+            self._judge(body)
+
+    def _judge(self, body: bytes) -> None:
+        try:
+            sheet = json.loads(body)
+            record, number, scores = str(sheet["record"]), int(sheet["round"]), dict(sheet["scores"])
+            texts = str(sheet.get("feedback") or ""), str(sheet.get("rewrite") or "")
+        except (ValueError, KeyError, TypeError) as error:
+            self._json(400, {"error": f"That is no judgement: {error!r}"})
+            return
+        with self.server.turn:
+            try:
+                outcome = self.server.session.submit(record, number, scores, *texts)
+                self._json(200, {"outcome": outcome.status, **self.server.state(0)})
+            except TaijiError as error:
+                self._json(409 if "does not wait" in error.message else 422, {"error": str(error)})
+
+    def _local(self) -> bool:
+        """Whether the request names this machine; answers it otherwise."""
+        host = self.headers.get("Host", "")
+        if host in (f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}"):
+            return True
+        self._json(403, {"error": "This page is for this machine only."})
+        return False
+
+    def _page(self) -> bytes:
+        session = self.server.session
+        given = {
+            "token": self.server.token,
+            "reviewer": session.person.name,
+            "axes": [{"name": axis, "question": QUESTIONS[axis]} for axis in AXES],
+            "bar": session.settings.bar,
+            "strikes": session.settings.strikes,
+        }
+        data = json.dumps(given).replace("<", "\\u003c")
+        return PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
+
+    def _json(self, status: int, value: Any) -> None:
+        self._send(status, json.dumps(value, ensure_ascii=False).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str) -> None:
+        token = self.server.token
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{token}'; script-src 'nonce-{token}'; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)

@@ -1,0 +1,144 @@
+"""One person's sitting over a run's drafts: what waits for them, and what their judgement makes of it.
+
+Everything that was decided lies in the folder, so a sitting can be broken off and taken up at any time::
+
+    <name>.done.jsonl    the sheets that a person filled in
+    <name>.todo.jsonl    the sheets that still wait for them
+    log.jsonl            every step, with a hash chain (:class:`taiji.reasoning.review.AuditLog`)
+    outcomes.parquet     what became of each record
+    summary.json         counts, agreement, mean scores, and the chain's last hash
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.artifacts import write_json, write_parquet
+from taiji.errors import TaijiError
+from taiji.reasoning.review import AuditLog, Outcome, agreement_of, run_review
+from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
+from taiji.reasoning.settings import ReviewSettings
+
+OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "rounds": pl.Int64, "by": pl.String}
+
+
+class ReviewSession:
+    """A sitting; use it as a context manager, it locks the folder.
+
+    Args:
+        drafts: first drafts, one a record.
+        person: who sits.
+        beside: further reviewers of every draft (rules, a model, people who reviewed before or will later).
+        settings: bar, agreement, strikes.
+        folder: see the module.
+
+    Raises:
+        TaijiError: another sitting is open, or the log was tampered with.
+    """
+
+    def __init__(self, drafts: Sequence[Draft], person: PersonReviewer, beside: Sequence[Reviewer], settings: ReviewSettings, folder: str | Path) -> None:
+        self.drafts = {draft.record: draft for draft in drafts}
+        self.person, self.beside, self.settings, self.folder = person, list(beside), settings, Path(folder)
+        self.log = AuditLog()
+        self.outcomes: dict[str, Outcome] = {}
+        self.earlier: dict[str, Outcome] = {}
+
+    def __enter__(self) -> ReviewSession:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise TaijiError("Another review of this run is open.", where=str(self.folder), fix="end it first; its judgements are kept") from error
+        try:
+            if (self.folder / "log.jsonl").exists():
+                self.log = AuditLog.load(self.folder / "log.jsonl")
+            if (self.folder / "outcomes.parquet").exists():
+                rows = pl.read_parquet(self.folder / "outcomes.parquet").iter_rows(named=True)
+                self.earlier = {row["record"]: Outcome(**row) for row in rows if row["record"] not in self.drafts}
+            self.judge(list(self.drafts.values()))
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.close()
+
+    def judge(self, drafts: Sequence[Draft]) -> None:
+        """Take records as far as the reviews that there are allow, and store where they stand."""
+        before = self.log.reviews()
+        reviewers = [self.person, *(Remembered(reviewer, before) for reviewer in self.beside)]
+        for outcome in run_review(drafts, reviewers, self.person.rewrite, self.settings, self.log):
+            self.outcomes[outcome.record] = outcome
+        self.person.ask(self.waiting())
+        self.log.save(self.folder / "log.jsonl")
+        write_parquet(self.folder / "outcomes.parquet", pl.DataFrame([asdict(o) for o in self._all()], schema=OUTCOME))
+        write_json(self.folder / "summary.json", self.summary())
+
+    def _all(self) -> list[Outcome]:
+        """Those of earlier sittings over other drafts too."""
+        return [*self.earlier.values(), *self.outcomes.values()]
+
+    def waiting(self) -> list[Draft]:
+        """The drafts that wait for this person, in order."""
+        open_drafts = [
+            replace(self.drafts[outcome.record], rationale=outcome.rationale, round=outcome.rounds)
+            for outcome in self.outcomes.values()
+            if outcome.status == "waiting"
+        ]
+        return [draft for draft, review in zip(open_drafts, self.person.review(open_drafts)) if review is None]
+
+    def submit(self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = "") -> Outcome:
+        """This person's judgement of a draft that waits for them.
+
+        Args:
+            record: its name.
+            round_number: the round that was shown.
+            scores: axis to 1…5.
+            feedback: what to mend.
+            rewrite: a better text; it becomes the next round's draft when this one is not accepted.
+
+        Raises:
+            TaijiError: the draft does not wait (judged already, or in another round), or the review is not complete.
+        """
+        draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
+        if draft is None:
+            raise TaijiError("That draft does not wait for a review.", where=f"{record}, round {round_number}", fix="go on with the next one")
+        self.person.fill_in(draft, Review(self.person.name, self.person.kind, dict(scores), feedback.strip()), " ".join(rewrite.split()))
+        self.judge([self.drafts[record]])
+        return self.outcomes[record]
+
+    def progress(self) -> dict[str, int]:
+        """Counts: ``total``, ``judged`` (by this person, at least once and nothing open), ``accepted``, ``rejected``, ``waiting``."""
+        counts = Counter(outcome.status for outcome in self.outcomes.values())
+        total, waiting = len(self.drafts), len(self.waiting())
+        return {"total": total, "judged": total - waiting, "accepted": counts["accepted"], "rejected": counts["rejected"], "waiting": waiting}
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, Fleiss' κ (null below two reviewers or where it is not defined), mean scores, and the chain's end."""
+        kappa = agreement_of(self.log, self.settings.bar)
+        scores: dict[str, list[dict[str, int]]] = {}
+        for entry in self.log.entries:
+            if entry["step"] == "review":
+                scores.setdefault(entry["data"]["reviewer"], []).append(entry["data"]["scores"])
+        means = {name: {axis: float(np.mean([row[axis] for row in rows])) for axis in AXES} for name, rows in sorted(scores.items())}
+        counts = Counter(outcome.status for outcome in self._all())
+        return {
+            "records": {status: counts[status] for status in ("accepted", "rejected", "waiting")},
+            "kappa": None if math.isnan(kappa) else kappa,
+            "means": means,
+            "entries": len(self.log.entries),
+            "head": self.log.head,
+        }
