@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, run
-from benchmarks.rationale_data import available, in_parts, load, once, periods
+from benchmarks.rationale_data import available, in_parts, load, of, once, periods
 from taiji.data.dataset import Dataset
 from taiji.language.models import load_language_model
 from taiji.reasoning.audit import audit_run
@@ -69,18 +69,19 @@ def measure(quick: bool) -> Result:
         order = np.random.default_rng(5).permutation(len(examples))
         for_threshold, judged = examples[order[:calibrating].tolist()], examples[order[calibrating:].tolist()]
         if "leaks" in wanted:
-            plant_and_judge(result, name, lm, dataset, for_threshold, judged, rationales=2 if quick else 3)
+            for in_view in (True,) if quick else (True, False):
+                plant_and_judge(result, name, lm, dataset, for_threshold, judged, 2 if quick else 3, in_view)
         if "controls" in wanted:
             controls(result, name, lm, dataset, judged[: 4 if quick else 32], quick)
     return result
 
 
-def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_threshold: pl.DataFrame, judged: pl.DataFrame, rationales: int) -> None:
-    """The planted-leak test of one data set."""
-    examples = pl.concat([for_threshold, judged])
-    texts = planted(dataset, examples, RuleWriter(PROMPTS, answer_in_view=False).write(dataset, examples, rationales, 0), seed=0)
+def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_threshold: pl.DataFrame, judged: pl.DataFrame, rationales: int, in_view: bool) -> None:
+    """The planted-leak test of one data set and writer."""
+    examples, writer = pl.concat([for_threshold, judged]), RuleWriter(PROMPTS, answer_in_view=in_view)
+    texts = planted(dataset, examples, writer.write(dataset, examples, rationales, 0), seed=0)
     scored = in_parts(
-        ["leaks", name, rationales], examples, lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS)
+        ["leaks", name, writer.name, rationales], examples, lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS)
     )
     calibrating = pl.col("example").is_in(for_threshold["example"].to_list())
     kept: dict[tuple[str, str], float] = {}
@@ -95,18 +96,13 @@ def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_thresho
             kept[rule, group] = float(rows["kept"].to_numpy().mean())
             result.rows.append(
                 {
-                    "data": name, "what": "planted leaks", "rule": rule, "rationales": group, "n": len(rows), "kept": kept[rule, group],
+                    "data": name, "what": f"planted leaks, {writer.name}", "rule": rule, "rationales": group, "n": len(rows), "kept": kept[rule, group],
                     "median ppl": float(rows["ppl"].median()), "median masked ppl": float(rows["ppl_masked"].median()),
                 }
             )  # fmt: skip
     result.at_least(f"{name}: planted leaks rejected by the guarded rule", 1 - kept["guarded", "planted"], 0.95)
     result.at_most(f"{name}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10)
     result.at_least(f"{name}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
-
-
-def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """The rationales of some examples."""
-    return texts.filter(pl.col("example").is_in(part["example"].implode()))
 
 
 def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataFrame, quick: bool) -> None:

@@ -49,6 +49,11 @@ def in_parts(key: list[Any], examples: pl.DataFrame, make: Callable[[pl.DataFram
     return in_chunks(range(len(examples)), PART, lambda _, chosen: make(examples[list(chosen)]), folder)
 
 
+def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
+    """The rationales of some examples."""
+    return texts.filter(pl.col("example").is_in(part["example"].implode()))
+
+
 def once(key: list[Any], make: Callable[[], Any]) -> Any:
     """A JSON-able value, kept."""
     path = work_folder() / f"{value_hash(key)[:20]}.json"

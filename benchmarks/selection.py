@@ -8,8 +8,11 @@ model) the model itself. Each student also answers without thinking, at equal in
 
 Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
 only, one seed: two cores allow no more). Whether selection helps is what this measures, so it is no check; the checks are
-that every arm was trained and judged, that the guarded rule keeps leaks out of the training data, and that pretraining
-beat the format's floor, without which a comparison would say nothing.
+that every arm was trained and judged, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny
+student answers in the format before any arm is trained, without which a comparison would say nothing.
+
+A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and goes on after a kill with
+``TAIJI_BENCHMARK_WORK=FOLDER``.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import polars as pl
 
 from benchmarks.harness import Result, run
 from benchmarks.leakage import planted
-from benchmarks.rationale_data import available, load, periods
+from benchmarks.rationale_data import available, in_parts, load, of, once, periods, work_folder
 from taiji.data.dataset import Dataset
 from taiji.evaluation.language import evaluate_answers
 from taiji.language.chat import continuation
@@ -45,6 +48,8 @@ from taiji.reasoning.writer import RuleWriter
 ARMS = ("plain", "guarded", "none", "random", "answer only")
 METRICS = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "format")
 CALIBRATION = 0.3
+FORMAT = 0.5
+"""Share of well-formed answers that pretraining has to reach."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,10 @@ def measure(quick: bool) -> Result:
         if quick or "tiny" in wanted:
             size = SIZES["quick" if quick else "tiny"]
             prompts = PromptSettings(token_budget=320, history_limit=8)
-            with tempfile.TemporaryDirectory() as folder:
-                student = pretrained(dataset, size, prompts, Path(folder) / "student")
-                for teacher in ("writer",) if quick else ("writer", "writer with leaks"):
-                    experiment(result, name, dataset, "tiny", student, teacher, size, prompts, SFTSettings(lora_rank=0, learning_rate=5e-4, batch_size=8, gradient_accumulation=1))
+            folder = work_folder() / f"student-{name}"
+            student = load_language_model(folder, dtype="float32") if folder.exists() else pretrained(dataset, size, prompts, folder)
+            for teacher in ("writer",) if quick else ("writer", "writer with leaks"):
+                experiment(result, name, dataset, "tiny", student, teacher, size, prompts, SFTSettings(lora_rank=0, learning_rate=5e-4, batch_size=8, gradient_accumulation=1))
         if not quick and "default" in wanted:
             teacher = "default model" if name == "completejourney" else "writer"
             experiment(result, name, dataset, "default", load_language_model(), teacher, SIZES["default"], PromptSettings(token_budget=320), SFTSettings(learning_rate=5e-4))
@@ -107,16 +112,24 @@ def experiment(
     for seed in size.seeds:
         train, test = periods(dataset, size.train, size.test, seed=seed)
         judged.append(test)
-        rationales = written(dataset, train, lm, teacher, size, prompts, seed)
-        for arm, rows in chosen(dataset, train, rationales, lm, prompts, seed).items():
+        scored = written_and_scored(name, dataset, train, lm, student, teacher, size, prompts, seed)
+        arms = chosen(train, scored, seed)
+        for arm, rows in arms.items():
             kept[arm].append(len(rows))
             leaks[arm].append(float((rows["named"].list.len() > 0).to_numpy().mean()) if len(rows) and arm != "answer only" else 0.0)
-            with tempfile.TemporaryDirectory() as folder:
-                train_sft(lm, sft_rows(dataset, train, rows, prompts, lm.tokenizer), sft, Path(folder) / "m", seed)
-                tuned = load_language_model(Path(folder) / "m", dtype="float32" if student == "tiny" else "auto")
-                for mode, texts in answers(tuned, dataset, test, prompts, size, seed, thinks=arm != "answer only").items():
-                    completions.setdefault(f"{arm}{mode}", []).extend(texts)
-        base = answers(lm, dataset, test, prompts, size, seed, thinks=True)
+            key = ["arm", name, student, teacher, arm, seed, len(train), len(test), len(rows)]
+
+            def train_and_answer(arm: str = arm, rows: pl.DataFrame = rows, seed: int = seed, train: pl.DataFrame = train, test: pl.DataFrame = test) -> dict:
+                with tempfile.TemporaryDirectory() as folder:
+                    train_sft(lm, sft_rows(dataset, train, rows, prompts, lm.tokenizer), sft, Path(folder) / "m", seed)
+                    tuned = load_language_model(Path(folder) / "m", dtype="float32" if student == "tiny" else "auto")
+                    return answers(tuned, dataset, test, prompts, size, seed, thinks=arm != "answer only")
+
+            for mode, texts in once(key, train_and_answer).items():
+                completions.setdefault(f"{arm}{mode}", []).extend(texts)
+        base = once(
+            ["base", name, student, seed, len(test)], lambda test=test, seed=seed: answers(lm, dataset, test, prompts, size, seed, thinks=True)
+        )
         completions.setdefault("before fine-tuning", []).extend(base[""])
     figures = evaluate_answers(dataset, pl.concat(judged), completions, load_embedder(), seed=0)
     for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "floor"})]:
@@ -130,22 +143,30 @@ def experiment(
                     row[f"{figure['metric']} against plain"] = [figure["difference"][k] for k in ("value", "low", "high")]
         result.rows.append(row)
     label = f"{name}, {student} student, {teacher}"
+    if student == "tiny" and len(size.seeds) > 1:
+        ready = next(f["value"] for f in figures if (f["model"], f["metric"]) == ("before fine-tuning", "format"))
+        result.at_least(f"{label}: well-formed answers before fine-tuning", ready, FORMAT)
     result.at_least(f"{label}: arms trained and judged", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS))
     result.at_most(f"{label}: share of guarded training rows that name their item", float(np.max(leaks["guarded"])), 0.0)
 
 
-def written(dataset: Dataset, train: pl.DataFrame, lm: LanguageModel, teacher: str, size: Size, prompts: PromptSettings, seed: int) -> pl.DataFrame:
-    """The teacher's rationales."""
-    if teacher == "default model":
-        return LocalTeacher(lm, TeacherSettings(), prompts).write(dataset, train, size.rationales, seed)
-    clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
-    return planted(dataset, train, clean, seed).drop("way") if teacher == "writer with leaks" else clean
+def written_and_scored(
+    name: str, dataset: Dataset, train: pl.DataFrame, lm: LanguageModel, student: str, teacher: str, size: Size, prompts: PromptSettings, seed: int
+) -> pl.DataFrame:
+    """The teacher's rationales with their scores."""
+    if teacher != "default model":
+        clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
+        texts = planted(dataset, train, clean, seed).drop("way") if teacher == "writer with leaks" else clean
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        mine = LocalTeacher(lm, TeacherSettings(), prompts).write(dataset, part, size.rationales, seed) if teacher == "default model" else of(texts, part)
+        return score_rationales(lm, dataset, part, mine, SelectionSettings(), prompts)
+
+    return in_parts(["selection", name, student, teacher, seed], train, work)
 
 
-def chosen(dataset: Dataset, train: pl.DataFrame, rationales: pl.DataFrame, lm: LanguageModel, prompts: PromptSettings, seed: int) -> dict[str, pl.DataFrame]:
+def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
     """Each filter's rows; the calibration examples set thresholds and are used for nothing else, in no arm."""
-    settings = SelectionSettings()
-    scored = score_rationales(lm, dataset, train, rationales, settings, prompts)
     order = np.random.default_rng([seed, 31]).permutation(len(train))
     for_threshold = train["example"].gather(order[: max(2, round(CALIBRATION * len(train)))].tolist()).to_list()
     held = pl.col("example").is_in(for_threshold)

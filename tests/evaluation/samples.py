@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
     controls = {name: figure(0.5 + 0.4 * order.index(name) if order else 0) for name in names}
     controls["empty"] = figure(1.4)
     steps = []
-    for one, other in zip(names, names[1:]):
+    for one, other in pairwise(names):
         gap = figure(0.4 * (order.index(other) - order.index(one)) if order else 0)
         controls[f"{other} - {one}"] = gap
         if order:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from taiji.errors import TaijiError
 from taiji.reasoning.review import AuditLog, agreement_of, expected_outcome, fleiss_kappa, run_review
-from taiji.reasoning.reviewers import AXES, Draft, ModelReviewer, PersonReviewer, Remembered, Review, RuleReviewer
+from taiji.reasoning.reviewers import (
+    AXES,
+    Draft,
+    ModelReviewer,
+    PersonReviewer,
+    Remembered,
+    Review,
+    RuleReviewer,
+)
 from taiji.reasoning.settings import ReviewSettings
 
 SETTINGS = ReviewSettings()

@@ -30,7 +30,7 @@ def test_accepting_rejecting_and_rewriting(tmp_path):
     with sitting(tmp_path) as session:
         assert [d.record for d in session.waiting()] == ["r0", "r1", "r2", "r3"]
         assert session.submit("r0", 1, GOOD).status == "accepted"
-        assert session.submit("r1", 1, BAD, "say more").status == "rejected"
+        assert session.submit("r1", 1, BAD, "say more", "Text number 1.").status == "rejected"  # the same text is no better one
         assert session.submit("r2", 1, BAD, rewrite="A better\n text.").status == "waiting"
         assert [(d.record, d.round, d.rationale) for d in session.waiting()] == [("r2", 2, "A better text."), ("r3", 1, "Text number 3.")]
         assert session.submit("r2", 2, GOOD).status == "accepted"

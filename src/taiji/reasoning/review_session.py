@@ -79,7 +79,7 @@ class ReviewSession:
     def judge(self, drafts: Sequence[Draft]) -> None:
         """Take records as far as the reviews that there are allow, and store where they stand."""
         before = self.log.reviews()
-        reviewers = [self.person, *(Remembered(reviewer, before) for reviewer in self.beside)]
+        reviewers: list[Reviewer] = [self.person, *(Remembered(reviewer, before) for reviewer in self.beside)]
         for outcome in run_review(drafts, reviewers, self.person.rewrite, self.settings, self.log):
             self.outcomes[outcome.record] = outcome
         self.person.ask(self.waiting())

@@ -215,7 +215,8 @@ class PersonReviewer:
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
         """The person's own better text for a draft, empty where they gave none; fits :data:`taiji.reasoning.review.Rewrite`."""
-        return self._done().get(_sheet_of(draft), (None, ""))[1]
+        text = self._done().get(_sheet_of(draft), (None, ""))[1]
+        return "" if text == draft.rationale else text
 
     @staticmethod
     def _sheet(draft: Draft) -> dict[str, object]:
