@@ -19,7 +19,7 @@ from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSe
 
 
 def teacher(server_url, folder, **values) -> EndpointTeacher:
-    defaults = {"url": server_url, "model": "m", "backoff_seconds": 0.01, "timeout_seconds": 0.7, "concurrency": 16, "price_in": 1.0, "price_out": 3.0}
+    defaults = {"url": server_url, "model": "m", "backoff_seconds": 0.01, "timeout_seconds": 2.0, "attempts": 12, "concurrency": 16, "price_in": 1.0, "price_out": 3.0}
     return EndpointTeacher(EndpointSettings(**{**defaults, **values}), TeacherSettings(), PromptSettings(), None, folder)
 
 
