@@ -9,10 +9,10 @@ from typing import Any
 from taiji.evaluation import charts
 
 CONTROLS = {
-    "answer": "the answer itself",
+    "answer": "the answer",
     "own": "the user's own",
     "other": "another user's",
-    "shuffled": "own, words shuffled",
+    "shuffled": "own, shuffled",
     "empty": "none",
 }
 LIFTS = (
