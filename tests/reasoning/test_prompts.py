@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.conftest import write_shop
+from tests.tiny import write_shop
 from tests.reasoning.conftest import START, build, examples_of
 
 from taiji.data.dataset import Dataset

@@ -41,7 +41,7 @@ STAGES = (
         "report",
         "reporting",
         (*PREPARED, "rationales", "selection", "audit", "alignment", "judge", "answers", "features", "ranking"),
-        ("evaluation", "embedder", "examples", "reasoning.prompts", "alignment", "own_ranker"),
+        ("evaluation", "embedder", "examples", "reasoning.prompts", "reasoning.teacher", "reasoning.selection", "reasoning.sft", "alignment", "own_ranker"),
         publish=("report.html", "metrics.json", "model_card.md", "data_card.md"),
     ),
 )
