@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.tiny import write_shop
 from tests.reasoning.conftest import START, build, examples_of
+from tests.tiny import write_shop
 
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
