@@ -36,7 +36,7 @@ SPEED = 1.5
 """Training rows a second, against either deep peer."""
 DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for rate in (1e-3, 5e-3, 1e-2)]
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "taiji": [{}, {"embedding_rate": 0.02, "conversion_weight": 0.3}, {"dimension": 16}],
+    "taiji": [{}, {"dimension": 16}, {"embeddings": False, "bins": 16, "conversion_weight": 0.3}],
     "logistic regression": [{"C": 0.03}, {"C": 0.3}, {"C": 3.0}],
     "LightGBM": [{"learning_rate": 0.05, "num_leaves": 31}, {"learning_rate": 0.05, "num_leaves": 127}, {"learning_rate": 0.02, "num_leaves": 63}],
     "DIN": DEEP,

@@ -298,6 +298,30 @@ def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotat
 
 
 @app.command()
+def study(
+    run: RunFolder,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 5,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", metavar="NAME", help="history_mean, base, sft, grpo, popo-light or popo; may be repeated. Default: all.")
+    ] = None,
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare ways of making features for a finished run, over training seeds and with null controls. Goes on where it was killed."""
+    from taiji import progress
+    from taiji.artifacts import write_json
+    from taiji.pipeline.study import print_study
+    from taiji.pipeline.study import study as start
+
+    progress.quiet = quiet
+    found = start(run, _config_of(run, overrides), seeds, arms or (), say=(lambda text: None) if quiet else _say)
+    if json_path:
+        write_json(json_path, found)
+    print_study(found)
+
+
+@app.command()
 def serve(run: RunFolder, overrides: Overrides = None) -> None:
     """Serve a finished run near-online: event intake, worker, feature store, HTTP API."""
     from taiji.serving import serve as start

@@ -17,6 +17,7 @@ from taiji.evaluation.study import (
     aggregate,
     another_users,
     built_in,
+    control_findings,
     over_users_and_seeds,
     run_cells,
     shuffled,
@@ -232,3 +233,22 @@ def test_the_built_in_ranker_fits_in(tmp_path):
     trainer, version = built_in(dataset, RankerSettings(epochs=1))
     cells = run_cells(train, test, [Arm("none")], [0], trainer, tmp_path, trainer_version=version)
     assert cells[0]["rows"] == len(test)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "gain", "word"),
+    [
+        ("click auc", 0.001, 0.01, True, "GAIN"),
+        ("click auc", -0.01, 0.01, False, "no gain"),
+        ("click auc", -0.01, -0.001, False, "loss"),
+        ("ctcvr log_loss", -0.01, -0.001, True, "GAIN"),
+        ("ctcvr log_loss", 0.001, 0.01, False, "loss"),
+    ],
+)
+def test_a_control_that_gains_is_called_out(metric, low, high, gain, word):
+    difference = {"against": "none", "value": (low + high) / 2, "low": low, "high": high}
+    row = {"features": "null: shuffled", "group": "all", "metric": metric, "difference": difference}
+    others = [row | {"group": "sparse"}, row | {"features": "popo"}, row | {"metric": "click calibration"}]
+    (found,) = control_findings([row, *others])
+    assert found["gain"] is gain
+    assert word in found["verdict"]

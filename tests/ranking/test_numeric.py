@@ -41,3 +41,33 @@ def test_future_events_change_nothing():
     moments = rows["time"].to_numpy()
     alone, together = (NumericFeatures(d).matrix(rows["user"].to_numpy(), rows["item"].to_numpy(), moments) for d in (early, whole))
     assert np.array_equal(alone, together)
+
+
+def test_price_is_the_last_one_seen_before():
+    """Sold at 2, then 8, then again 2: a row knows the latest price strictly before it, whatever it cost or will cost."""
+    day = pl.datetime(2020, 1, 1, time_unit="us")
+    days, prices = [1, 2, 3, 4, 4], [2.0, None, 8.0, 2.0, 5.0]
+    tables = shop_tables(items=3, users=2, rows=5)
+    events = pl.DataFrame(
+        {
+            "user_id": ["u0", "u1", "u0", "u1", "u0"],
+            "item_id": ["i0", "i0", "i0", "i0", "i1"],
+            "click": pl.Series([1, 0, 1, 1, 1], dtype=pl.Int8),
+            "conversion": pl.Series([1, 0, 1, 1, 1], dtype=pl.Int8),
+            "price": prices,
+            "days": days,
+        }
+    ).select(pl.exclude("days"), (day + pl.duration(days=pl.col("days"))).alias("timestamp"))
+    items = tables.items.with_columns(price=pl.Series([None, None, 3.0]), category_l3=pl.lit("one kind"))
+    dataset = Dataset.from_tables(tables.__class__(items, tables.users, events))
+    moments = dataset.events["time"].to_numpy()[:4]
+    rows = np.append(moments, [moments[3] + 1, moments[3] + 1])
+    found = NumericFeatures(dataset).matrix(np.zeros(6), np.array([0, 0, 0, 0, 0, 2]), rows)
+    got = {name: found[:, NAMES.index(name)] for name in ("price", "price_missing", "price_in_l3", "price_change")}
+    two, eight, three, five = np.log1p([2.0, 8.0, 3.0, 5.0])
+    assert np.array_equal(got["price_missing"], [1, 0, 0, 0, 0, 0])
+    # Nothing is known of the first row's item but its kind, of which one item is listed at 3.
+    assert np.allclose(got["price"], [three, two, two, eight, two, three], atol=1e-5)
+    assert np.allclose(got["price_change"], [0, 0, 0, (eight - two) / 2, two - (2 * two + eight) / 3, 0], atol=1e-5)
+    kind = (three + two + eight + two + five) / 5
+    assert np.allclose(got["price_in_l3"][[0, 1, 4, 5]], [0, (two - three) / 2, two - kind, three - kind], atol=1e-5)

@@ -7,12 +7,22 @@ from taiji.ranking.onnx_export import export_onnx, onnx_inputs
 from taiji.ranking.settings import RankerSettings
 
 
-@pytest.mark.parametrize(("tower", "text", "features"), [("shared", "none", False), ("mmoe", "projection", True), ("shared", "select_align", True), ("shared", "experts", True)])
-def test_exported_outputs_are_equal(shop, exposures, tower, text, features, tmp_path):
+@pytest.mark.parametrize(
+    ("tower", "text", "features", "embeddings"),
+    [
+        ("shared", "none", False, True),
+        ("mmoe", "projection", True, True),
+        ("shared", "select_align", True, True),
+        ("shared", "experts", True, True),
+        ("shared", "none", False, False),
+        ("shared", "projection", True, False),
+    ],
+)
+def test_exported_outputs_are_equal(shop, exposures, tower, text, features, embeddings, tmp_path):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     frame = with_features(exposures) if features else exposures
-    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, min_steps=20, chunks=2, tower=tower, text=text)
+    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, min_steps=20, chunks=2, tower=tower, text=text, embeddings=embeddings)
     ranker = train_ranker(shop, frame, settings)
     export_onnx(ranker, frame.head(5), tmp_path / "ranker.onnx")
     session = runtime.InferenceSession(str(tmp_path / "ranker.onnx"), providers=["CPUExecutionProvider"])

@@ -35,6 +35,24 @@ def test_learns_what_there_is_to_learn(trained, split):
     assert abs(predicted["click"].mean() - test["click"].mean()) < 0.05
 
 
+def test_without_embeddings_a_row_is_its_numbers(shop, split, tmp_path):
+    ranker = train_ranker(shop, split[0], SMALL.model_copy(update={"embeddings": False}))
+    arrays = ranker.batches.arrays(split[1])
+    assert arrays.history.shape == (len(split[1]), 0)
+    other = ranker.batches.arrays(split[1])
+    other.user, other.item = np.roll(other.user, 7), np.roll(other.item, 11)
+    assert np.array_equal(ranker.logits(arrays), ranker.logits(other))
+    predicted = ranker.predict(split[1])
+    assert roc_auc_score(split[1]["click"], predicted["click"]) > 0.7
+    ranker.save(tmp_path / "numbers")
+    assert Ranker.load(tmp_path / "numbers", shop).predict(split[1]).equals(predicted)
+
+
+def test_alignment_without_embeddings_is_refused():
+    with pytest.raises(ValueError, match="needs embeddings"):
+        RankerSettings(text="select_align", embeddings=False)
+
+
 def test_same_seed_same_weights_other_seed_others(shop, split, trained):
     assert train_ranker(shop, split[0], SMALL, seed=1).version == trained.version
     assert train_ranker(shop, split[0], SMALL, seed=2).version != trained.version

@@ -101,6 +101,33 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
     }
 
 
+def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Exposures before and after the cut (microseconds); of the former, conversions known by then."""
+    exposed = dataset.events.filter("exposed")
+    cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
+    known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))
+    log = exposed.filter(pl.col("time") < cut).with_columns(known.alias("conversion"))
+    return log, exposed.filter(pl.col("time") >= cut), cut
+
+
+def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | None = None) -> pl.DataFrame:
+    """A feature row just before every request; the quantiser is fitted on rows from before the cut."""
+    from taiji.features.history_mean import history_mean
+    from taiji.features.quantizer import ProductQuantizer
+    from taiji.features.table import build_table
+    from taiji.language.embed import load_embedder
+    from taiji.reasoning.prompts import item_lines
+
+    embedder = load_embedder() if embedder is None else embedder
+    exposed = dataset.events.filter("exposed")
+    rows = exposed.select("user", (pl.col("time") - 1).alias("as_of")).unique(maintain_order=True)
+    vectors = history_mean(
+        dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), embedder.encode(item_lines(dataset))
+    )
+    quantizer = ProductQuantizer.fit(vectors[(rows["as_of"] < cut).to_numpy()], seed=seed)
+    return build_table(dataset, rows, vectors, quantizer, model_version=f"history mean, {embedder.version}")
+
+
 class _Loop:
     """A shop with both rankers trained, and its users of the last period waiting to be shown something."""
 
@@ -110,12 +137,8 @@ class _Loop:
         self.settings, self.seed = settings, seed
         self.shop = Shop(settings.shop, seed)
         self.dataset = Dataset.from_tables(self.shop.tables())
-        exposed = self.dataset.events.filter("exposed")
-        self.cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
-        log, self.test = exposed.filter(pl.col("time") < self.cut), exposed.filter(pl.col("time") >= self.cut)
-        known = pl.when(pl.col("matured_at") < self.cut).then(pl.col("conversion"))
-        self.features = self._features(exposed, embedder)
-        log = log.with_columns(known.alias("conversion"))
+        log, self.test, self.cut = train_and_test(self.dataset)
+        self.features = text_features(self.dataset, self.cut, seed, embedder)
         grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]
         self.rankers: dict[str, list[Ranker]] = {CONTROL: [], TREATMENT: []}
         for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
@@ -271,27 +294,6 @@ class _Loop:
         ]
         found["click rate"] = compare_arms(*ratios, level=level, planned=planned)
         return found
-
-    def _features(self, exposed: pl.DataFrame, embedder: Embedder | None) -> pl.DataFrame:
-        """A feature row just before every request; the quantiser is fitted on rows from before the cut."""
-        from taiji.features.history_mean import history_mean
-        from taiji.features.quantizer import ProductQuantizer
-        from taiji.features.table import build_table
-        from taiji.language.embed import load_embedder
-        from taiji.reasoning.prompts import item_lines
-
-        embedder = load_embedder() if embedder is None else embedder
-        rows = exposed.select("user", (pl.col("time") - 1).alias("as_of")).unique(maintain_order=True)
-        vectors = history_mean(
-            self.dataset,
-            rows["user"].to_numpy(),
-            rows["as_of"].to_numpy(),
-            embedder.encode(item_lines(self.dataset)),
-        )
-        quantizer = ProductQuantizer.fit(vectors[(rows["as_of"] < self.cut).to_numpy()], seed=self.seed)
-        return build_table(
-            self.dataset, rows, vectors, quantizer, model_version=f"history mean, {embedder.version}"
-        )
 
     def _visitors(self) -> tuple[Array, Array, Array]:
         """Users (U,) whose first request falls after the cut, and the users (R,) and times (R,) of their requests."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FEATURES = ("ids", "neighbour_items")
+NULL = "null: "
+"""How the names of null controls begin."""
 
 
 class Predictor(Protocol):
@@ -73,13 +75,16 @@ class Arm:
         )
 
 
-def ablation(tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0) -> list[Arm]:
+def ablation(
+    tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = FEATURES
+) -> list[Arm]:
     """The usual arms: none, every table, and of the main one its halves and its null controls.
 
     Args:
         tables: name → feature table, for instance history_mean, base, sft, grpo, popo-light, popo.
         main: the table that is taken apart.
         seed: of the null controls.
+        columns: features that are joined, where an arm does not say otherwise.
 
     Raises:
         TaijiError: ``main`` is not among the tables.
@@ -88,17 +93,37 @@ def ablation(tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0) -> li
         raise TaijiError(
             "The study's main table is missing.", expected=main, found=", ".join(tables) or "no table"
         )
-    arms = [Arm("none"), *(Arm(name, table) for name, table in tables.items())]
+    arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
     whole = tables[main]
     arms += [
-        Arm(f"{main}, intra-user only", whole, ("ids",)),
+        Arm(f"{main}, intra-user only", whole, tuple(c for c in columns if c != "neighbour_items")),
         Arm(f"{main}, cross-user only", whole, ("neighbour_items",)),
     ]
     return [
         *arms,
-        Arm("null: another user's", another_users(whole, seed)),
-        Arm("null: shuffled", shuffled(whole, seed)),
+        Arm(f"{NULL}another user's", another_users(whole, seed), columns),
+        Arm(f"{NULL}shuffled", shuffled(whole, seed), columns),
     ]
+
+
+def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Whether the null controls show no gain over all rows, as they must: one dict a control and metric.
+
+    ``gain`` is true where the interval of the difference lies wholly on the better side; a control that harms is no
+    gain, it tells that a ranker pays for noise.
+    """
+    found = []
+    for row in rows:
+        if not row["features"].startswith(NULL) or row["group"] != "all" or "difference" not in row:
+            continue
+        if not row["metric"].endswith(("auc", "log_loss")):
+            continue
+        low, high = row["difference"]["low"], row["difference"]["high"]
+        better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
+        worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
+        verdict = "GAIN: the study is not to be believed" if better else "loss: the ranker pays for noise" if worse else "no gain"
+        found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})
+    return found
 
 
 def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:

@@ -63,13 +63,13 @@ def answers(context: Context) -> dict[str, Any]:
     return {"prompts": len(test), "models": list(MODELS)}
 
 
-def features(context: Context) -> dict[str, Any]:
-    """Write the feature tables: Taiji's, from what the aligned model says, and its rival without an LLM."""
+def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
+    """Write the feature tables: Taiji's, from what a model (the aligned one in a run) says, and its rival without an LLM."""
     config, dataset, split = context.config, load(context), load_split(context)
     moments = refresh_moments(dataset, split, config.examples.min_history, config.size.feature_refreshes)
     users = _choose_users(dataset, split, moments, config.size.feature_users, config.seed)
     rows = moments.filter(pl.col("user").is_in(users.implode())).with_columns(example=pl.format("{}@{}", "user", "as_of"))
-    completions = complete(context, dataset, rows, "aligned")
+    completions = complete(context, dataset, rows, writer)
     write_parquet(context.folder / "completions.parquet", completions)
 
     embedder = load_embedder(config.embedder.name)
@@ -79,7 +79,7 @@ def features(context: Context) -> dict[str, Any]:
     mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
 
     training = (rows["as_of"] < split.interval("test")[0]).to_numpy()  # the quantiser must not have seen the test period
-    version = load_model(context, "aligned").version
+    version = load_model(context, writer).version
     figures = {}
     for name, vectors, made_by in (("taiji", said, version), ("history_mean", mean, embedder.version)):
         fitted = vectors[training & (np.linalg.norm(vectors, axis=1) > 0)]

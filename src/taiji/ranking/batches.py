@@ -72,7 +72,9 @@ class Batches:
         if missing:
             raise TaijiError("Columns are missing.", where="exposures", expected="user, item, time", found=", ".join(frame.columns))
         user, item, time = (frame[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
-        history, times = self.dataset.history.before_batch(user, time, self.settings.history)
+        history = times = np.zeros((len(frame), 0), dtype=np.int64)
+        if self.settings.embeddings:  # without them nothing reads it
+            history, times = self.dataset.history.before_batch(user, time, self.settings.history)
         hours = np.maximum(time[:, None] - times, 0) / (DAY / 24)
         n = len(frame)
         click, conversion, ctcvr = _labels(frame, time)

@@ -61,3 +61,29 @@ class PastCount:
         """Events with rank in ``[first, ranks)``: (N,) int64."""
         index = self.locate(keys)
         return np.where(index >= 0, self.position(index, ranks) - self.position(index, first), 0)
+
+
+class PastMean:
+    """Means of past numbers by an integer key.
+
+    Args:
+        clock: built from (at least) ``times``.
+        keys: (E,) int64, what was measured; times: (E,) int64, when; values: (E,) float64, how much.
+        base: (K,) sum and (K,) number of what was known of keys 0 … K − 1 before the log began.
+
+    Sums are kept in millionths, as integers: in floating point a sum would change in its last bits with events of the future.
+    """
+
+    def __init__(self, clock: Clock, keys: np.ndarray, times: np.ndarray, values: np.ndarray, base: tuple[np.ndarray, np.ndarray]) -> None:
+        self.base = np.rint(base[0] * 1e6).astype(np.int64), base[1].astype(np.int64)
+        self.counts = PastCount(clock, keys, times)
+        self.sums = np.append(0, np.cumsum(np.rint(values * 1e6).astype(np.int64)[np.lexsort((times, keys))]))
+
+    def before(self, keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """Mean strictly before the rank, NaN where nothing was known: (N,) float64."""
+        index = self.counts.locate(keys)
+        known = np.maximum(index, 0)
+        start = self.counts.start[known] if len(self.counts.keys) else np.zeros(len(keys), dtype=np.int64)
+        end = np.where(index >= 0, self.counts.position(known, ranks), start)
+        total, number = self.sums[end] - self.sums[start] + self.base[0][keys], end - start + self.base[1][keys]
+        return np.divide(total / 1e6, number, out=np.full(len(keys), np.nan), where=number > 0)

@@ -124,11 +124,11 @@ def _step(ranker: Ranker, chunk: Arrays, index: np.ndarray, optimisers: list[tor
     if frozen and model.text is not None:
         model.text.train()
     batch = ranker.batches.batch(chunk, index)
-    click, conversion = model(batch)
+    click, conversion, penalty = model.with_penalty(batch)
     labels = [torch.from_numpy(values[index]) for values in (chunk.click, chunk.ctcvr)]
     loss = multitask_loss(click, conversion, labels[0], labels[1], settings.conversion_weight)
-    if settings.embedding_decay and not frozen:
-        loss = loss + settings.embedding_decay * model.penalty(batch)
+    if settings.embedding_decay and settings.embeddings and not frozen:
+        loss = loss + settings.embedding_decay * penalty
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     loss.backward()

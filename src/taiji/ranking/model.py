@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from taiji.ranking.attention import TargetAttention
+from taiji.ranking.lookup import look_up
 from taiji.ranking.settings import RankerSettings
 from taiji.ranking.text import SelectAlign, text_module
 from taiji.ranking.towers import tower
@@ -38,11 +38,13 @@ class RankerModel(nn.Module):
 
     CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al. 2018, eq. 1–2).
     Numeric features are encoded piecewise linearly by quantiles (Gorishniy et al. 2022, "On Embeddings for Numerical
-    Features", eq. 1). Item and user embeddings are sparse: a step touches only the rows of its batch.
+    Features", eq. 1). A linear path runs beside the tower (Cheng et al. 2016, "Wide & Deep Learning"): what single numbers
+    say need not pass through hidden layers. Item and user embeddings are sparse: a step touches only the rows of its batch.
     """
 
     edges: torch.Tensor
     scales: torch.Tensor
+    level_rows: torch.Tensor
 
     def __init__(self, sizes: Sizes, settings: RankerSettings) -> None:
         super().__init__()
@@ -50,10 +52,11 @@ class RankerModel(nn.Module):
         self.sizes, self.settings = sizes, settings
         self.user_embedding = nn.Embedding(sizes.users, width, sparse=True)
         self.item_embedding = nn.Embedding(sizes.items, width, sparse=True)
-        self.level_embeddings = nn.ModuleList(nn.Embedding(size, width) for size in sizes.levels)
+        self.level_embedding = nn.Embedding(sum(sizes.levels), width)  # one table and one look-up for the three levels
         self.profile_embedding = nn.Embedding(sizes.profile, width)
-        for embedding in [self.user_embedding, self.item_embedding, self.profile_embedding, *self.level_embeddings]:
-            nn.init.normal_(embedding.weight, std=STD)  # type: ignore[arg-type]
+        for embedding in (self.user_embedding, self.item_embedding, self.profile_embedding, self.level_embedding):
+            nn.init.normal_(embedding.weight, std=STD)
+        self.register_buffer("level_rows", torch.tensor([0, sizes.levels[0], sizes.levels[0] + sizes.levels[1]]), persistent=False)
         item_width = 4 * width
         self.register_buffer("edges", torch.zeros(sizes.numeric, settings.bins + 1))
         self.register_buffer("scales", torch.zeros(2, sizes.numeric))
@@ -61,7 +64,9 @@ class RankerModel(nn.Module):
         self.neighbour_attention = (
             TargetAttention(item_width, width, settings.attention_heads, settings.neighbour) if sizes.neighbour else None
         )
-        total = width + width + item_width + width + self.attention.out_width + sizes.numeric * (settings.bins + 1)
+        total = sizes.numeric * (settings.bins + 1)
+        if settings.embeddings:
+            total += width + width + item_width + width + self.attention.out_width
         if self.neighbour_attention is not None:
             total += self.neighbour_attention.out_width
         self.id_embedding = nn.Embedding(1 + sizes.id_slots * sizes.id_codes, width) if sizes.id_slots else None
@@ -75,6 +80,8 @@ class RankerModel(nn.Module):
         if self.text is not None and self.text_to_item is not None:
             total += self.text.out_width + width
         self.tower = tower(total, settings)
+        self.wide = nn.Linear(total, 2, bias=False)
+        nn.init.zeros_(self.wide.weight)
 
     def encode_numeric(self, numeric: torch.Tensor) -> torch.Tensor:
         """(B, F) to (B, F * (bins + 1)): standardised values, and their piecewise-linear pieces in [0, 1]."""
@@ -94,42 +101,36 @@ class RankerModel(nn.Module):
         Returns:
             (B,) logit of click, (B,) logit of conversion given a click.
         """
+        return self.with_penalty(batch)[:2]
+
+    def with_penalty(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As :meth:`forward`, and the mean over rows of the squared norms of the user's and the target item's own embedding."""
         rows, item = batch["items"], batch["item"]
-        parts = [self.item_embedding(rows[:, 0])]
-        parts += [embedding(rows[:, place + 1]) for place, embedding in enumerate(self.level_embeddings)]
-        items = torch.cat(parts, dim=1)
-        target = functional.embedding(item, items)
-        user = functional.embedding(batch["user"], self.user_embedding(batch["users"]))
-        profile = functional.embedding(batch["user"], self.profile_embedding(batch["profiles"]).flatten(1)).unflatten(1, (-1, self.width))
+        items = torch.cat([self.item_embedding(rows[:, 0]), look_up(self.level_embedding.weight, rows[:, 1:] + self.level_rows).flatten(1)], dim=1)
+        target = look_up(items, item)
+        user = look_up(self.user_embedding(batch["users"]), batch["user"])
+        penalty = (user.square().sum() + target[:, : self.width].square().sum()) / len(item)
+        profile = look_up(look_up(self.profile_embedding.weight, batch["profiles"]).flatten(1), batch["user"]).unflatten(1, (-1, self.width))
         if isinstance(self.text, SelectAlign):
             fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
             fields = fields + self.text(batch["vector"], batch["has_vector"], fields)
             user, profile = fields[:, 0], fields[:, 2:]
             target = torch.cat([fields[:, 1], target[:, self.width :]], dim=1)
         pieces = target.view(-1, 4, self.width)
-        inputs = [
-            user,
-            profile.sum(dim=1),
-            target,
-            self.user_to_item(user) * pieces.sum(dim=1),
-            self.attention(items, item, batch["history"], batch["age"]),
-            self.encode_numeric(batch["numeric"]),
-        ]
+        inputs = [self.encode_numeric(batch["numeric"])]
+        if self.settings.embeddings:
+            inputs += [user, profile.sum(dim=1), target, self.user_to_item(user) * pieces.sum(dim=1)]
+            inputs.append(self.attention(items, item, batch["history"], batch["age"]))
         if self.neighbour_attention is not None:
             inputs.append(self.neighbour_attention(items, item, batch["neighbour"], None))
         if self.id_embedding is not None:
-            taste = self.id_embedding(batch["ids"]).sum(dim=1)
+            taste = look_up(self.id_embedding.weight, batch["ids"]).sum(dim=1)
             inputs += [taste, taste * pieces.sum(dim=1)]
         if self.text is not None and self.text_to_item is not None:
             fields = torch.cat([user.unsqueeze(1), pieces[:, :1], profile], dim=1)
             text = self.text(batch["vector"], batch["has_vector"], fields)
             inputs += [text, self.text_to_item(text) * pieces.sum(dim=1)]
-        click, conversion = self.tower(torch.cat(inputs, dim=1))
-        return click, conversion
-
-    def penalty(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean over rows of the squared norms of the user's and the target item's own embedding."""
-        users = self.user_embedding(batch["users"]).square().sum(dim=1) * torch.bincount(batch["user"])
-        number = torch.bincount(batch["item"], minlength=len(batch["items"]))
-        items = self.item_embedding(batch["items"][:, 0]).square().sum(dim=1) * number
-        return (users.sum() + items.sum()) / len(batch["item"])
+        joined = torch.cat(inputs, dim=1)
+        (click, conversion), wide = self.tower(joined), self.wide(joined)
+        click, conversion = click + wide[:, 0], conversion + wide[:, 1]
+        return click, conversion, penalty

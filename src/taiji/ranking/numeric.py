@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from taiji.ranking.counts import Clock, PastCount
+from taiji.ranking.counts import Clock, PastCount, PastMean
 
 DAY = 86_400_000_000
 NEVER = np.log1p(3650.0)
@@ -36,8 +36,12 @@ NAMES = (
     "price",
     "price_missing",
     "price_in_l3",
+    "price_change",
 )
-"""Columns of :meth:`NumericFeatures.matrix`; counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``."""
+"""Columns of :meth:`NumericFeatures.matrix`; counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
+of the last price seen anywhere before the moment (else the listed one, else the mean of the category): an exposure's own
+price is not read, for in many logs it stands only where something was bought.
+``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
 
 
 class NumericFeatures:
@@ -74,14 +78,16 @@ class NumericFeatures:
         self.user_level = [count(user * size + level[item], click) for size, level in zip(self.sizes, self.levels)]
         self.l3_clicks = count(self.levels[2][item], click)
 
-        price = items["price"].cast(float).fill_nan(None).to_numpy() if "price" in items.columns else np.full(self.n_items, np.nan)
-        self.price_missing = ~np.isfinite(price)
-        logged = np.log1p(np.maximum(np.where(self.price_missing, 0.0, price), 0.0))
-        total = np.bincount(self.levels[2], weights=np.where(self.price_missing, 0, logged), minlength=self.sizes[2])
-        number = np.bincount(self.levels[2], weights=~self.price_missing, minlength=self.sizes[2])
-        mean = (total / np.maximum(number, 1))[self.levels[2]]
-        self.price = np.where(self.price_missing, mean, logged)
-        self.price_in_l3 = self.price - mean
+        # A price on an event says what the item cost at that time, to whomever; it is known from the next moment on.
+        self.prices = dataset.prices
+        priced = events["price"].is_not_null().to_numpy()
+        logged = np.log1p(np.maximum(events["price"].drop_nulls().to_numpy(), 0.0))
+        listed = np.log1p(np.maximum(self.prices.listed, 0.0))
+        has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)
+        kinds = self.levels[2]
+        base = np.bincount(kinds, filled, self.sizes[2]), np.bincount(kinds, has, self.sizes[2])
+        self.item_price = PastMean(self.clock, item[priced], time[priced], logged, (filled, has))
+        self.l3_price = PastMean(self.clock, kinds[item[priced]], time[priced], logged, base)
 
     def matrix(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
         """Features of rows: (N, len(NAMES)) float32, reading nothing at or after ``as_ofs`` (microseconds)."""
@@ -106,6 +112,8 @@ class NumericFeatures:
         levels = [
             counter.before(users * size + level[items], now) for counter, size, level in zip(self.user_level, self.sizes, self.levels)
         ]
+        price = np.log1p(np.maximum(self.prices.before(items, as_ofs), 0.0))
+        usual, of_kind = self.item_price.before(items, now), self.l3_price.before(self.levels[2][items], now)
         columns = {
             "user_clicks": np.log1p(user_clicks),
             "user_days_since": since(user_last),
@@ -128,9 +136,10 @@ class NumericFeatures:
             "user_l2_days_since": since(levels[1][1]),
             "user_l1_clicks": np.log1p(levels[0][0]),
             "user_l1_share": levels[0][0] / (user_clicks + 1),
-            "price": self.price[items],
-            "price_missing": self.price_missing[items],
-            "price_in_l3": self.price_in_l3[items],
+            "price": np.nan_to_num(np.where(np.isfinite(price), price, of_kind)),
+            "price_missing": ~np.isfinite(price),
+            "price_in_l3": np.nan_to_num(price - of_kind),
+            "price_change": np.nan_to_num(price - usual),
         }
         return np.stack([np.asarray(columns[name], dtype=np.float32) for name in NAMES], axis=1)
 

@@ -44,7 +44,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> No
     Args:
         ranker: to be exported; embeddings and calibration go into the file.
         exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
-        path: of the file. Inputs are what :func:`onnx_inputs` makes; rows, distinct users and distinct items may be any number.
+        path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct items may be any number.
     """
     batch = ranker.batches.batch(ranker.batches.arrays(exposures), slice(None))
     names = list(batch)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from taiji.ranking.lookup import add_rows
+
 
 class RowAdagrad(torch.optim.Optimizer):
     """Adagrad (Duchi et al. 2011) whose squared-gradient sum is kept per row, not per weight.
@@ -36,4 +38,4 @@ class RowAdagrad(torch.optim.Optimizer):
                     state["sum"] = torch.zeros(len(parameter), dtype=parameter.dtype)
                 state["sum"].index_add_(0, rows, gradient.square().mean(dim=1))
                 scale = state["sum"].index_select(0, rows).sqrt_().add_(group["eps"])
-                parameter.index_add_(0, rows, gradient / scale.unsqueeze(1), alpha=-group["lr"])
+                add_rows(parameter, rows, gradient / scale.unsqueeze(1), alpha=-group["lr"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from taiji.settings import Settings
 
@@ -14,6 +14,9 @@ class RankerSettings(Settings):
 
     dimension: PositiveInt = 8
     """Width of every embedding."""
+    embeddings: bool = True
+    """Whether user, item, categories, profile and history are learnt by heart as embeddings. Without them a row is known by its
+    point-in-time numbers alone (and text features where there are any): these age better where the range changes from month to month."""
     history: PositiveInt = 20
     """Most recent interactions of the user that target attention sees."""
     neighbour: PositiveInt = 50
@@ -64,6 +67,12 @@ class RankerSettings(Settings):
     """Validation checks, evenly spread over the training; the best one's weights are kept."""
     patience: PositiveInt = 2
     """Checks in a row without improvement after which training stops."""
+
+    @model_validator(mode="after")
+    def _alignment_has_fields(self) -> RankerSettings:
+        if self.text == "select_align" and not self.embeddings:
+            raise ValueError("select_align aligns text with embeddings: it needs embeddings = true")
+        return self
 
 
 class ExternalSettings(Settings):

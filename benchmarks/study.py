@@ -1,0 +1,104 @@
+"""A study end to end: arms × training seeds, null controls, and going on after a kill.
+
+In the synthetic shop, where titles carry the hidden taste: the features must gain, each half on its own is shown, and
+both null controls must not gain. Its cells are then deleted in part: only those are trained again and every figure comes
+out the same. Where STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well and its table added;
+the only bar there is that null controls do not gain, for what features are worth on real data is a finding.
+
+    [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, run
+from taiji.data.dataset import Dataset
+from taiji.evaluation.settings import ShopSettings
+from taiji.evaluation.shop import Shop
+from taiji.evaluation.simulate import text_features, train_and_test
+from taiji.evaluation.study import ablation, aggregate, built_in, control_findings, run_cells
+from taiji.ranking.settings import RankerSettings
+
+METRICS = ("click auc", "click log_loss", "ctcvr auc", "ctcvr log_loss")
+QUICK_SHOP: dict[str, Any] = {"users": 600, "tail": 1500, "days": 60}
+MAIN = "text"
+
+
+def measure(quick: bool) -> Result:
+    """The shop's study, and a run's where one is named."""
+    result = Result()
+    seeds = 2 if quick else 5
+    with tempfile.TemporaryDirectory() as folder:
+        shop(result, Path(folder), seeds, QUICK_SHOP if quick else {}, resamples=100 if quick else 1000)
+    if os.environ.get("STUDY_RUN") and not quick:
+        of_run(result, Path(os.environ["STUDY_RUN"]), seeds)
+    return result
+
+
+def shop(result: Result, folder: Path, seeds: int, sizes: dict[str, Any], resamples: int) -> None:
+    """The study in the synthetic shop, whole, then again with a third of its cells gone."""
+    dataset = Dataset.from_tables(Shop(ShopSettings(**sizes), 0).tables())
+    train, test, cut = train_and_test(dataset)
+    arms = ablation({MAIN: text_features(dataset, cut, seed=0)}, MAIN)
+    trainer, version = built_in(dataset, RankerSettings())
+    trained: list[int] = []
+
+    def counted(exposures: pl.DataFrame, seed: int) -> Any:
+        trained.append(seed)
+        return trainer(exposures, seed)
+
+    def judged() -> list[dict[str, Any]]:
+        cells = run_cells(train, test, arms, range(seeds), counted, folder, trainer_version=version)
+        return aggregate(cells, folder, test, rivals=(), resamples=resamples)
+
+    rows = judged()
+    whole, lost = len(trained), sorted(folder.glob("*.json"))[::3]
+    for path in lost:
+        path.unlink()
+    again = judged()
+    result.at_most("cells trained again, beyond those that were lost", abs(len(trained) - whole - len(lost)), 0)
+    result.at_most("figures that differ after going on", sum(a != b for a, b in zip(rows, again, strict=True)), 0)
+    add(result, "shop", rows)
+    gain = next(r for r in rows if (r["features"], r["group"], r["metric"]) == (MAIN, "all", "click auc"))["difference"]
+    result.at_least("shop: low end of the click AUC gain", gain["low"], 1e-9)
+    no_gain(result, "shop", rows)
+
+
+def of_run(result: Result, folder: Path, seeds: int) -> None:
+    """``taiji study`` of a finished run."""
+    from taiji.config import load_config
+    from taiji.pipeline.study import study
+
+    found = study(folder, load_config(folder / "config.json"), seeds)
+    add(result, found["data"], found["rows"])
+    no_gain(result, found["data"], found["rows"])
+
+
+def add(result: Result, data: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of the table: every arm, group and metric, with its differences."""
+    for row in rows:
+        if row["metric"] not in METRICS or row["value"] is None:
+            continue
+        flat = {"data": data, "group": row["group"], "features": row["features"], "metric": row["metric"], "value": row["value"], "seeds": row["seeds"]}
+        for name, gap in [("none", row.get("difference")), *((rival["against"], rival) for rival in row.get("rivals", []))]:
+            if gap:
+                flat |= {f"minus {name}": gap["value"], f"low, {name}": gap["low"], f"high, {name}": gap["high"]}
+        result.rows.append(flat)
+
+
+def no_gain(result: Result, data: str, rows: list[dict[str, Any]]) -> None:
+    """Check the null controls on click AUC."""
+    for control in control_findings(rows):
+        if control["metric"] == "click auc":
+            result.at_most(f"{data}: {control['arm']} gains (0 = no)", float(np.float64(control["gain"])), 0)
+
+
+if __name__ == "__main__":
+    run(measure)

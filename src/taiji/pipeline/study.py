@@ -1,0 +1,187 @@
+"""`taiji study`: what every way of making features is worth to the ranker, over training seeds, with null controls.
+
+Layout of ``runs/NAME/study/``, each part made once and kept::
+
+    models/<arm>/     a run directory whose unchanged stages are links to the run's own; only what the arm changes is made
+    cells/            test predictions of every (arm, seed)
+    study.json        every figure
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.artifacts import read_json, write_json
+from taiji.data import Dataset, Split, exposures
+from taiji.errors import TaijiError
+from taiji.evaluation.ranking import sparsest_third
+from taiji.evaluation.study import FEATURES, ablation, aggregate, built_in, control_findings, run_cells
+from taiji.evaluation.summary import number_text
+from taiji.pipeline.engine import Run, Stage
+from taiji.pipeline.feature import features
+from taiji.pipeline.stages import PREPARED, STAGES
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+
+RULES = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
+"""Arms that differ in the rule that weighs the rewards during alignment."""
+WRITERS = ("base", "sft")
+"""Arms whose text comes from a model before alignment."""
+OWN = "taiji"
+"""The run's own table, where its rule is none of these."""
+RIVAL = "history_mean"
+COLD = 5
+"""An item with fewer interactions than this before the test period is cold."""
+DEPARTMENTS = 8
+"""The departments with most test exposures are judged on their own."""
+SHOWN = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
+"""Metrics of the table and their decimals."""
+
+
+def study(
+    run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Make what is missing of a run's study and judge it.
+
+    Args:
+        run: a finished run directory.
+        config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
+        seeds: trainings an arm.
+        arms: names of tables to compare beside none, from ``history_mean``, ``base``, ``sft``, ``grpo``, ``popo-light`` and
+            ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
+            whose null controls are made.
+        say: told what is under way.
+
+    Returns:
+        what ``study.json`` holds: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
+        :func:`taiji.evaluation.study.judge_seeds`) and ``controls``.
+
+    Raises:
+        TaijiError: the run is not finished, or an arm is unknown.
+    """
+    needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
+    missing = [path for path in needed if not path.exists()]
+    if missing:
+        raise TaijiError("The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume")
+    own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
+    known = (RIVAL, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    unknown = [arm for arm in arms if arm not in known]
+    if unknown:
+        raise TaijiError("The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown))
+    wanted = [name for name in known if not arms or name in arms]
+    tables = {name: pl.read_parquet(_table(run, config, name, own, say)) for name in wanted}
+    main = own if own in tables else wanted[-1]
+    folder, dataset, split = run / "study", Dataset.load(needed[0]), _split(needed[1])
+    train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+    test = test.join(tables[main].select("user").unique(), on="user", how="semi", maintain_order="left")
+    trainer, version = built_in(dataset, config.ranking)
+    columns = (*FEATURES, "vector") if config.features.keep_vector else FEATURES
+    compared = ablation(tables, main, config.seed, columns)
+    cells = run_cells(train, test, compared, range(seeds), trainer, folder / "cells", trainer_version=version)
+    start = split.interval("test")[0]
+    rows = aggregate(
+        cells,
+        folder / "cells",
+        test,
+        sparsest_third(dataset, test["user"], start),
+        groups=groups_of(dataset, test, start),
+        rivals=(RIVAL,),
+        resamples=config.evaluation.resamples,
+        level=config.evaluation.level,
+        seed=config.seed,
+    )
+    found = {
+        "run": run.name,
+        "data": dataset.name,
+        "notes": list(dataset.notes),
+        "seeds": seeds,
+        "main": main,
+        "arms": [arm.name for arm in compared],
+        "users": test["user"].n_unique(),
+        "exposures": len(test),
+        "cells": cells,
+        "rows": rows,
+        "controls": control_findings(rows),
+    }
+    write_json(folder / "study.json", found)
+    return found
+
+
+def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any]:
+    """Groups of test rows as masks: cold items, and the departments (level 1) with most rows."""
+    past = dataset.events.filter((pl.col("click") == 1) & (pl.col("time") < start))["item"]
+    seen = np.bincount(past.to_numpy(), minlength=dataset.n_items)
+    item = test["item"].to_numpy()
+    groups = {"cold items": seen[item] < COLD}
+    department = dataset.items["category_l1"].gather(test["item"])
+    names = department.drop_nulls().value_counts(sort=True, name="rows").sort("rows", "category_l1", descending=[True, False])
+    groups |= {f"department {name}": (department == name).fill_null(False).to_numpy() for name in names["category_l1"][:DEPARTMENTS]}
+    return groups
+
+
+def _split(path: Path) -> Split:
+    return Split(tuple(read_json(path)["bounds"]))
+
+
+def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], None]) -> Path:
+    """The arm's feature table: the run's own, or made in a run directory that shares all stages the arm leaves alone."""
+    if arm in (own, RIVAL):
+        return run / "features" / f"{RIVAL if arm == RIVAL else 'taiji'}.parquet"
+    folder = run / "study" / "models" / arm
+    if arm in RULES:
+        config = config.model_copy(update={"alignment": config.alignment.model_copy(update={"weighting": RULES[arm]})})
+        mine, stages = ("alignment", "features"), STAGES
+    else:
+        needs = (*PREPARED, "sft") if arm == "sft" else PREPARED
+        settings = next(stage for stage in STAGES if stage.name == "features").settings
+        mine, stages = ("features",), (Stage("features", partial(features, writer=arm), needs, settings),)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES:
+        link = folder / stage.name
+        if stage.name not in mine and not link.is_symlink() and (run / stage.name).is_dir():
+            link.symlink_to(Path(os.path.relpath(run / stage.name, folder)))
+    say(f"study: features of {arm}")
+    Run(folder, config, stages, say=say).execute(mine)
+    return folder / "features" / "taiji.parquet"
+
+
+def print_study(found: dict[str, Any]) -> None:
+    """Print what each arm is worth, group by group, and what the null controls say."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 150))
+    console.print(f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings an arm", highlight=False)
+    rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
+    for group in dict.fromkeys(row["group"] for row in found["rows"]):
+        grid = Table(title=f"{group}: difference to none, ± to history_mean below", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        grid.add_column("features", no_wrap=True)
+        for metric in SHOWN:
+            grid.add_column(metric, justify="right")
+        for arm in found["arms"]:
+            grid.add_row(arm, *(_cell(rows.get((group, arm, metric)), SHOWN[metric]) for metric in SHOWN))
+        console.print(grid)
+    for line in found["controls"]:
+        console.print(f"  {line['arm']}, {line['metric']}: {line['verdict']}", highlight=False)
+
+
+def _cell(row: dict[str, Any] | None, digits: int) -> str:
+    """Value; difference to none with its interval; difference to the rival with its interval."""
+    if row is None or row["value"] is None:
+        return "–"
+    lines = [number_text(row["value"], digits)]
+    for gap in [*([row["difference"]] if "difference" in row else []), *row.get("rivals", [])]:
+        if gap["value"] is not None and gap["low"] is not None:
+            lines.append(f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]")
+    return "\n[dim]".join(lines)
