@@ -310,15 +310,13 @@ def study(
 ) -> None:
     """Compare ways of making features for a finished run, over training seeds and with null controls. Goes on where it was killed."""
     from taiji import progress
-    from taiji.artifacts import write_json
     from taiji.pipeline.study import print_study
     from taiji.pipeline.study import study as start
 
     progress.quiet = quiet
     found = start(run, _config_of(run, overrides), seeds, arms or (), say=(lambda text: None) if quiet else _say)
-    if json_path:
-        write_json(json_path, found)
-    print_study(found)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_study(found)
 
 
 @app.command()

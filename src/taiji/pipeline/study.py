@@ -136,13 +136,15 @@ def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], N
     if arm in (own, RIVAL):
         return run / "features" / f"{RIVAL if arm == RIVAL else 'taiji'}.parquet"
     folder = run / "study" / "models" / arm
+    mine: tuple[str, ...] = ("features",)
+    stages: Sequence[Stage] = STAGES
     if arm in RULES:
         config = config.model_copy(update={"alignment": config.alignment.model_copy(update={"weighting": RULES[arm]})})
-        mine, stages = ("alignment", "features"), STAGES
+        mine = ("alignment", "features")
     else:
         needs = (*PREPARED, "sft") if arm == "sft" else PREPARED
         settings = next(stage for stage in STAGES if stage.name == "features").settings
-        mine, stages = ("features",), (Stage("features", partial(features, writer=arm), needs, settings),)
+        stages = [Stage("features", partial(features, writer=arm), needs, settings)]
     folder.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
         link = folder / stage.name
