@@ -2,8 +2,8 @@
 
 Data: completejourney (in the installed package) and, where TAIJI_TEST_DATA names the folder of public data sets,
 ml-latest-small. Training on the split's ``ranker`` period, judged by click AUC on its ``test`` period. Every model gets
-the same rows and features and three configurations, of which the best on the latest quarter of the training period
-is taken; early stopping looks at the latest tenth of what is trained on. Intervals: paired bootstrap over users. Speed: rows a second of
+the same rows and features and three configurations, all peers but DIN a fourth on the numbers alone, as one of the
+built-in ranker's three is; the best on the latest quarter of the training period is taken. Early stopping looks at the latest tenth of what is trained on. Intervals: paired bootstrap over users. Speed: rows a second of
 training steps, in turn in one process, same batch size and history; the peers with the data
 loader that torch-rechub ships, and, for the part of its models alone, fed ready batches as the built-in ranker is. ``--quick``: a synthetic shop, no tuning.
 """
@@ -35,12 +35,19 @@ from taiji.ranking.train import later_slice, set_edges
 SPEED = 1.5
 """Training rows a second, against either deep peer."""
 DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for rate in (1e-3, 5e-3, 1e-2)]
+NUMBERS_ONLY = {"numbers_only": True}
+"""The peers' counterpart of the built-in ranker's ``embeddings=False``."""
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "taiji": [{}, {"dimension": 16}, {"embeddings": False, "bins": 16, "conversion_weight": 0.3}],
-    "logistic regression": [{"C": 0.03}, {"C": 0.3}, {"C": 3.0}],
-    "LightGBM": [{"learning_rate": 0.05, "num_leaves": 31}, {"learning_rate": 0.05, "num_leaves": 127}, {"learning_rate": 0.02, "num_leaves": 63}],
+    "logistic regression": [{"C": 0.03}, {"C": 0.3}, {"C": 3.0}, {"C": 0.3, **NUMBERS_ONLY}],
+    "LightGBM": [
+        {"learning_rate": 0.05, "num_leaves": 31},
+        {"learning_rate": 0.05, "num_leaves": 127},
+        {"learning_rate": 0.02, "num_leaves": 63},
+        {"learning_rate": 0.05, "num_leaves": 63, **NUMBERS_ONLY},
+    ],
     "DIN": DEEP,
-    "DCN": DEEP,
+    "DCN": [*DEEP, {**DEEP[0], **NUMBERS_ONLY}],
 }
 
 

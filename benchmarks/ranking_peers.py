@@ -40,7 +40,8 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
 
     def table(arrays: Arrays) -> np.ndarray:
         columns, _ = columns_of(rows.batches, arrays)
-        return np.concatenate([bins(arrays.numeric, cut), np.stack(list(columns.values()), axis=1)], axis=1)
+        numbers = bins(arrays.numeric, cut)
+        return numbers if configuration.get("numbers_only") else np.concatenate([numbers, np.stack(list(columns.values()), axis=1)], axis=1)
 
     model = LogisticRegression(max_iter=200, solver="lbfgs", C=configuration["C"])
     model.fit(encoder.fit_transform(table(rows.fit)), rows.fit.click)
@@ -51,8 +52,13 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
     """LightGBM on the numbers, with categories, profile and user as categorical columns; early stopping."""
     import lightgbm as lgb
 
+    configuration = dict(configuration)
+    numbers_only = configuration.pop("numbers_only", False)
+
     def table(arrays: Arrays) -> np.ndarray:
         columns, _ = columns_of(rows.batches, arrays)
+        if numbers_only:
+            return arrays.numeric
         return np.concatenate([arrays.numeric, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1)
 
     train = table(rows.fit)
@@ -112,7 +118,8 @@ class DeepPeer:
             self.model: torch.nn.Module = DIN(others, history, target, {"dims": [128, 64], "dropout": dropout}, {"dims": [36], "use_softmax": False})
         else:
             numbers = [DenseFeature("numbers", rows.fit.numeric.shape[1])]
-            self.model = DCN([*others, *target, *history, *numbers], 3, {"dims": [128, 64], "dropout": dropout, "activation": "relu"})
+            columns = numbers if configuration.get("numbers_only") else [*others, *target, *history, *numbers]
+            self.model = DCN(columns, 3, {"dims": [128, 64], "dropout": dropout, "activation": "relu"})
         rates = {"lr": configuration["lr"], "weight_decay": configuration.get("weight_decay", 1e-5)}
         with contextlib.redirect_stdout(io.StringIO()):
             self.trainer = CTRTrainer(self.model, optimizer_params=rates, n_epoch=1, device="cpu")
