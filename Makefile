@@ -38,6 +38,7 @@ check: install
 pages: install
 	$(BIN)/taiji config --describe > docs/configuration.md
 	$(BIN)/python -m tools.licences > docs/licences.md
+	$(BIN)/python -m tools.reference_page > docs/reference.md
 
 dist: install
 	rm -rf build dist

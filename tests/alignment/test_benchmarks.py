@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from benchmarks.environments.figures import Chart, save
 from benchmarks.environments.language import distance_to_front, hypervolume
-
-ROOT = Path(__file__).parents[2]
+from tests.quick import run_quick
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["pareto", "token_weights", "alignment_overhead"])
 def test_quick_run_holds_its_checks(name, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key != "TAIJI_TEST_DATA"}
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "out.json")],
-        cwd=ROOT, env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written["checks"] and all(check["holds"] for check in written["checks"]) and written["rows"]
+    run_quick(name, tmp_path)
 
 
 def test_hypervolume_and_distance():

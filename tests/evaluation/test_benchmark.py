@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from benchmarks.abtest import over_seeds
+from tests.quick import run_quick
 
 
 @pytest.mark.integration
 def test_quick_run_holds_its_checks(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.abtest", "--quick", "--json", str(tmp_path / "out.json")],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
     # One seed of the null twin may differ from zero by chance; over seeds it is the full benchmark's business.
-    assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-3000:]
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert len(written["checks"]) >= 10 and written["rows"]
-    assert all(c["holds"] for c in written["checks"] if not c["name"].startswith("null twin: distance"))
+    written = run_quick("abtest", tmp_path, must_hold=lambda check: not check.startswith("null twin: distance"), public_data=True)
+    assert len(written["checks"]) >= 10
 
 
 def test_the_mean_over_seeds_has_students_interval():
