@@ -68,7 +68,7 @@ def measure(quick: bool) -> Result:
         result.rows.append({"factor": f"{factor}: time grows as its power {growth:.2f}, memory {more:.2f}"})
         if not quick:
             result.at_most(f"seconds against {factor}: exponent", growth, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor])
-            result.at_most(f"memory against {factor}: exponent", more, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor])
+        result.at_most(f"memory against {factor}: exponent", more, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor])
     return result
 
 

@@ -163,7 +163,7 @@ def test_everything_can_be_reached_without_script(tab, url):
         tab.click("form.filters button")
         tab.until("location.search.includes('only=') && document.readyState === 'complete'")
         tab.send("Page.navigate", url=url + "alignment")
-        tab.until("document.querySelector('#after')")
+        tab.until("document.readyState === 'complete' && document.querySelector('#after')")
         tab.click("#after")
         tab.until("document.querySelector('#h-step').innerText === 'Step 2 of 25'")
     finally:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from taiji.data.dataset import Dataset
+from taiji.data.history import Prices
 from taiji.features.quantizer import ProductQuantizer
 from taiji.ranking import Ranker
 from taiji.ranking.numeric import NAMES, NumericFeatures
@@ -93,7 +94,8 @@ class _Numeric:
         seen = self._live.events["item"].to_numpy().astype(np.int64)
         used, place = np.unique(np.concatenate([seen, items]), return_inverse=True)
         events = self._live.events.with_columns(item=pl.Series(place[: len(seen)], dtype=pl.UInt32))
-        small = NumericFeatures(SimpleNamespace(events=events, items=self._live.items[used]))
+        kept = self._live.items[used]
+        small = NumericFeatures(SimpleNamespace(events=events, items=kept, prices=Prices.from_frames(events, kept)))
         found[:, USER_SIDE] = small.matrix(users, place[len(seen) :], as_ofs)[:, USER_SIDE]
         return found
 
