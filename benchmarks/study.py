@@ -27,7 +27,8 @@ from taiji.evaluation.study import ablation, aggregate, built_in, control_findin
 from taiji.ranking.settings import RankerSettings
 
 METRICS = ("click auc", "click log_loss", "ctcvr auc", "ctcvr log_loss")
-QUICK_SHOP: dict[str, Any] = {"users": 600, "tail": 1500, "days": 60}
+QUICK_SHOP: dict[str, Any] = {"users": 400, "tail": 1500, "days": 60}
+QUICK_RANKER = RankerSettings(min_steps=60, hidden=(32,))
 MAIN = "text"
 
 
@@ -36,18 +37,19 @@ def measure(quick: bool) -> Result:
     result = Result()
     seeds = 2 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
-        shop(result, Path(folder), seeds, QUICK_SHOP if quick else {}, resamples=100 if quick else 1000)
+        sizes, ranker = (QUICK_SHOP, QUICK_RANKER) if quick else ({}, RankerSettings())
+        shop(result, Path(folder), seeds, sizes, ranker, resamples=100 if quick else 1000)
     if os.environ.get("STUDY_RUN") and not quick:
         of_run(result, Path(os.environ["STUDY_RUN"]), seeds)
     return result
 
 
-def shop(result: Result, folder: Path, seeds: int, sizes: dict[str, Any], resamples: int) -> None:
+def shop(result: Result, folder: Path, seeds: int, sizes: dict[str, Any], ranker: RankerSettings, resamples: int) -> None:
     """The study in the synthetic shop, whole, then again with a third of its cells gone."""
     dataset = Dataset.from_tables(Shop(ShopSettings(**sizes), 0).tables())
     train, test, cut = train_and_test(dataset)
     arms = ablation({MAIN: text_features(dataset, cut, seed=0)}, MAIN)
-    trainer, version = built_in(dataset, RankerSettings())
+    trainer, version = built_in(dataset, ranker)
     trained: list[int] = []
 
     def counted(exposures: pl.DataFrame, seed: int) -> Any:
@@ -67,7 +69,8 @@ def shop(result: Result, folder: Path, seeds: int, sizes: dict[str, Any], resamp
     result.at_most("figures that differ after going on", sum(a != b for a, b in zip(rows, again, strict=True)), 0)
     add(result, "shop", rows)
     gain = next(r for r in rows if (r["features"], r["group"], r["metric"]) == (MAIN, "all", "click auc"))["difference"]
-    result.at_least("shop: low end of the click AUC gain", gain["low"], 1e-9)
+    if seeds >= 5:  # fewer trainings, or a smaller shop, are not held to a finding
+        result.at_least("shop: low end of the click AUC gain", gain["low"], 1e-9)
     no_gain(result, "shop", rows)
 
 

@@ -23,7 +23,5 @@ def test_the_mean_over_seeds_has_students_interval():
 
 @pytest.mark.integration
 def test_quick_study_goes_on_and_its_controls_do_not_gain(tmp_path):
-    # Two trainings in a small shop are too few to hold the study to its findings.
-    held = ("cells trained again, beyond those that were lost", "figures that differ after going on")
-    written = run_quick("study", tmp_path, must_hold=held.__contains__)
-    assert len(written["checks"]) == 5
+    written = run_quick("study", tmp_path)
+    assert len(written["checks"]) == 4
