@@ -55,6 +55,15 @@ def test_levels_are_judged_apart():
     assert find_mentions("GROCERY again.", "JUICY FRUIT", ["GROCERY", "", ""], HISTORY).levels == (False, False, False)
 
 
+def test_a_level_that_stands_in_the_title_is_a_level():
+    title, levels = "Sour Creams (Milk by-Products), 24 oz", ["Grocery", "Milk by-Products", "Sour Creams"]
+    found = find_mentions("A new product from Grocery / Milk by-Products would fit.", title, levels, "")
+    assert found.title == ()
+    assert found.levels == (True, True, False)
+    assert "3-gram" in find_mentions("Something of by-Products, 24 oz, would fit.", title, levels, "").title
+    assert find_mentions("A need in Milk by-Products.", "Milk by-Products", levels, "").title  # the level is the whole title
+
+
 @pytest.mark.parametrize("text", ["This is the ground truth.", "what they actually bought", "the target item", "The correct answer fits", "the next purchase is near"])
 def test_phrases_that_give_the_writer_away(text):
     assert find_mentions(text, *FILM, HISTORY).forbidden

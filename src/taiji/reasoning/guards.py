@@ -73,10 +73,10 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     known = words(history)
     name = words(re.sub(r"\((?:19|20)\d\d\)", " ", title)) or words(title)
     hit = [False] * len(said)  # words of the rationale to redact
-    kinds = _title_kinds(said, name, known, hit)
+    phrases = [words(level) for level in [*levels, "", "", ""][:3]]
+    kinds = _title_kinds(said, name, known, phrases[:2], hit)
     named = []
-    for level in [*levels, "", "", ""][:3]:
-        phrase = words(level)
+    for phrase in phrases:
         spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
         named.append(bool(spots))
         if len(named) == 3:  # a first or second level that was inferred is no leak: only the third is redacted
@@ -85,8 +85,12 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     return Mentions(tuple(kinds), (named[0], named[1], named[2]), forbidden, _recall(said, name), _redact(rationale, places, hit))
 
 
-def _title_kinds(said: list[str], name: list[str], known: list[str], hit: list[bool]) -> list[str]:
-    """The ways in which the title is named; marks the words that do it."""
+def _title_kinds(said: list[str], name: list[str], known: list[str], inferred: list[list[str]], hit: list[bool]) -> list[str]:
+    """The ways in which the title is named; marks the words that do it.
+
+    A run of three words that is the title's because a first or second level stands in it ("Sour Creams (Milk by-Products)") names that level,
+    which is judged apart.
+    """
     if not name or _runs(known, name):
         return []
     kinds = []
@@ -106,7 +110,7 @@ def _title_kinds(said: list[str], name: list[str], known: list[str], hit: list[b
         kinds.append("subsequence")
         for i in gapped:
             hit[i] = True
-    grams = {tuple(name[i : i + GRAM]) for i in range(len(name) - GRAM + 1)} - {tuple(known[i : i + GRAM]) for i in range(len(known) - GRAM + 1)}
+    grams = _grams(name) - _grams(known) - {gram for phrase in inferred if len(phrase) < len(name) for gram in _grams(phrase)}
     runs = [i for i in range(len(said) - GRAM + 1) if tuple(said[i : i + GRAM]) in grams and set(said[i : i + GRAM]) - _STOP]
     if runs:
         kinds.append("3-gram")
@@ -117,6 +121,10 @@ def _title_kinds(said: list[str], name: list[str], known: list[str], hit: list[b
     for i in spoken:
         hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # half a title gives it away too
     return kinds
+
+
+def _grams(text: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(text[i : i + GRAM]) for i in range(len(text) - GRAM + 1)}
 
 
 def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
