@@ -1,9 +1,10 @@
 """The planted-leak test and the audit's controls.
 
-The title of the true item is put into a fifth of otherwise clean rationales (those of the rule-based writer without the
-answer in view), word for word, with a spelling mistake, with a word left out, and in other words' midst. Plain ORFT (perplexity below
-the median) should keep these preferentially; the guarded rule must reject at least 95 % of them and at most 10 points
-more of the clean ones than plain ORFT does. Then the controls, decoys and the blind gap of the default model as
+The title of the true item is put into a fifth of otherwise clean rationales, word for word, with a spelling mistake, with a
+word left out, and in other words' midst. Clean are those of the rule-based writer, which never writes the title: with the answer
+in view it concludes on the right habit, as RUPR's teachers should, without it (full run) often on a wrong one. Plain ORFT
+(perplexity below the median) should keep the planted ones preferentially; the guarded rule must reject at least 95 % of them and
+at most 10 points more of the clean ones than plain ORFT does. Then the controls, decoys and the blind gap of the default model as
 teacher, whose rationales are written with the answer in view.
 """
 
@@ -100,9 +101,10 @@ def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_thresho
                     "median ppl": float(rows["ppl"].median()), "median masked ppl": float(rows["ppl_masked"].median()),
                 }
             )  # fmt: skip
-    result.at_least(f"{name}: planted leaks rejected by the guarded rule", 1 - kept["guarded", "planted"], 0.95)
-    result.at_most(f"{name}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10)
-    result.at_least(f"{name}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
+    label = f"{name}, {writer.name}"
+    result.at_least(f"{label}: planted leaks rejected by the guarded rule", 1 - kept["guarded", "planted"], 0.95)
+    result.at_most(f"{label}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10)
+    result.at_least(f"{label}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
 
 
 def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataFrame, quick: bool) -> None:
