@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from taiji.data.schema import Tables, validate
     from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
     from taiji.data.sources import load_source
-    from taiji.data.splits import PERIODS, Split, exposures, fingerprint, time_split
+    from taiji.data.splits import PERIODS, Split, exposures, fingerprint, scan_exposures, time_split
+    from taiji.data.stored import open_dataset
 
 _HOME = {
     "Dataset": "dataset",
@@ -28,6 +29,8 @@ _HOME = {
     "Split": "splits",
     "exposures": "splits",
     "fingerprint": "splits",
+    "scan_exposures": "splits",
+    "open_dataset": "stored",
     "time_split": "splits",
 }
 
@@ -45,6 +48,8 @@ __all__ = [
     "load_dataset",
     "load_source",
     "make_examples",
+    "open_dataset",
+    "scan_exposures",
     "time_split",
     "validate",
 ]

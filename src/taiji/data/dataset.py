@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -78,13 +79,20 @@ class Dataset:
         """What items cost over time; ``prices.before(items, as_ofs)`` is what a ranker may know."""
         return Prices.from_frames(self.events, self.items)
 
+    def scan(self) -> pl.LazyFrame:
+        """The events, for a query that need not hold them all."""
+        return self.events.lazy()
+
     def save(self, folder: str | Path) -> None:
-        """Write three Parquet files and ``dataset.json``; the same dataset gives the same bytes."""
+        """Write three Parquet files, ``dataset.json`` and the arrays of :mod:`taiji.data.stored`; the same dataset gives the same bytes."""
+        from taiji.data.stored import store_arrays
+
         with atomic_folder(folder) as temporary:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
             facts = {"users": self.n_users, "items": self.n_items, "events": len(self.events)}
             write_json(temporary / "dataset.json", {"format": FORMAT, "name": self.name, "domain": self.domain, "notes": list(self.notes), "rows": facts})
+            store_arrays(temporary)
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
@@ -94,16 +102,25 @@ class Dataset:
             TaijiError: when a file is missing or unreadable, or of another format.
         """
         folder = Path(folder)
-        about = read_json(folder / "dataset.json")
-        if about.get("format") != FORMAT:
-            raise TaijiError("This dataset was written by another version.", where=str(folder), expected=f"format {FORMAT}", found=str(about.get("format")), fix="run the data stage again")
-        frames = {}
-        for name in FRAMES:
-            try:
-                frames[name] = pl.read_parquet(folder / f"{name}.parquet")
-            except (OSError, pl.exceptions.PolarsError) as error:
-                raise TaijiError("Could not read a dataset's file.", where=str(folder / f"{name}.parquet"), found=str(error), fix="run the data stage again") from error
+        about = read_about(folder)
+        frames = {name: read_frame(folder, name) for name in FRAMES}
         return cls(**frames, name=about["name"], domain=about["domain"], notes=tuple(about["notes"]))
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """``dataset.json`` of a saved dataset; another version's is a :class:`TaijiError`."""
+    about: dict[str, Any] = read_json(folder / "dataset.json")
+    if about.get("format") != FORMAT:
+        raise TaijiError("This dataset was written by another version.", where=str(folder), expected=f"format {FORMAT}", found=str(about.get("format")), fix="run the data stage again")
+    return about
+
+
+def read_frame(folder: Path, name: str) -> pl.DataFrame:
+    """One of a saved dataset's :data:`FRAMES`; an unreadable file is a :class:`TaijiError`."""
+    try:
+        return pl.read_parquet(folder / f"{name}.parquet")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise TaijiError("Could not read a dataset's file.", where=str(folder / f"{name}.parquet"), found=str(error), fix="run the data stage again") from error
 
 
 def dense(ids: pl.Series, known: pl.Series) -> pl.Series:

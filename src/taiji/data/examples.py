@@ -11,6 +11,9 @@ from taiji.data.settings import ExampleSettings
 from taiji.data.splits import Split
 from taiji.errors import TaijiError
 
+INTERACTIONS = 2_000_000
+"""Interactions looked at together; users are never torn apart."""
+
 
 def make_examples(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int) -> pl.DataFrame:
     """Choose a period's examples.
@@ -33,16 +36,31 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
     Raises:
         TaijiError: when no example is left.
     """
+    parts = [example_candidates(dataset, split, period, settings, seed, *users) for users in dataset.history.ranges(INTERACTIONS)]
+    return choose_examples(dataset, pl.concat(parts), period, settings)
+
+
+def example_candidates(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int) -> pl.DataFrame:
+    """What the users ``[first, last)`` bring to :func:`make_examples`: ``user, as_of, target, key``; nobody else is looked at."""
     start, end = split.interval(period)
-    history = dataset.history
+    history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
     keep = (history.times >= start) & (history.times < end)
     if settings.target == "next_new_item":
         keep &= _new(users, history.items, history.times, dataset.n_items)
     users, items, times = users[keep], history.items[keep], history.times[keep]
     keep = history.count_before(users, times) >= settings.min_history
-    users, items, times = users[keep], items[keep], times[keep]
-    if not len(users):
+    users, items, times = users[keep] + first, items[keep], times[keep]
+    frame = pl.DataFrame({"user": users, "as_of": times, "target": items, "key": _keys(seed, users, times, items)})
+    frame = frame.sort("key", "user", "as_of", "target").unique(["user", "as_of"], keep="first", maintain_order=True)
+    if settings.per_user is not None:
+        frame = frame.filter(pl.int_range(pl.len()).over("user") < settings.per_user)
+    return frame
+
+
+def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings: ExampleSettings) -> pl.DataFrame:
+    """The examples among all users' candidates; see :func:`make_examples`."""
+    if frame.is_empty():
         raise TaijiError(
             f"No example is left in the period {period!r}.",
             where=f"data {dataset.name}",
@@ -50,12 +68,8 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
             found="none",
             fix="lower min_history, keep more users, or give the period a larger fraction",
         )
-    frame = pl.DataFrame({"user": users, "as_of": times, "target": items, "key": _keys(seed, users, times, items)})
-    frame = frame.sort("key", "user", "as_of", "target").unique(["user", "as_of"], keep="first", maintain_order=True)
-    if settings.per_user is not None:
-        frame = frame.filter(pl.int_range(pl.len()).over("user") < settings.per_user)
     if settings.limit is not None:
-        frame = frame.head(settings.limit)
+        frame = frame.sort("key", "user", "as_of", "target").head(settings.limit)
     return (
         frame.with_columns(
             dataset.users["user_id"].gather(frame["user"]).cast(pl.String).alias("user_id"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,24 +28,24 @@ class TimeIndex:
     offsets: Ints
     times: Ints
 
-    @cached_property
-    def _clock(self) -> Ints:
-        """Every time that occurs, once, ascending."""
-        return np.unique(self.times)
-
-    @cached_property
-    def _keys(self) -> Ints:
-        """``(n,)`` ascending: row and rank of the time in one number, so that one search finds a place in any slice."""
-        rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int64), np.diff(self.offsets))
-        return rows * (len(self._clock) + 1) + np.searchsorted(self._clock, self.times)
-
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
-        """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``."""
+        """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``.
+
+        All questions halve their own slice together, so a step is one gather whatever the slices hold, and no index beside
+        the times is needed: they may lie on disk.
+        """
         rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
-        ranks = np.searchsorted(self._clock, as_ofs, side="left")
-        return self.offsets[rows], np.searchsorted(self._keys, rows * (len(self._clock) + 1) + ranks, side="left")
+        starts = self.offsets[rows]
+        low, left = starts.copy(), self.offsets[rows + 1] - starts
+        while left.any():
+            half = left >> 1
+            # A finished question (nothing left) looks at a neighbour's time and learns nothing from it.
+            earlier = (self.times.take(low + half, mode="clip") < as_ofs) & (left > 0)
+            low += np.where(earlier, half + 1, 0)
+            left = np.where(earlier, left - half - 1, half)
+        return starts, low
 
 
 def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
@@ -132,7 +133,7 @@ class History:
         start, end = int(starts[0]), int(ends[0])
         if limit is not None:
             start = max(start, end - limit)
-        return self.items[start:end][::-1], self.times[start:end][::-1]
+        return self.items[start:end][::-1].astype(np.int64), self.times[start:end][::-1].astype(np.int64)
 
     def before_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
         """The last ``limit`` interactions of each user strictly before each time, newest first.
@@ -146,18 +147,24 @@ class History:
             ``items (B, L)`` padded with -1 and ``times (B, L)`` padded with 0, both int64.
         """
         starts, ends = self._index.before(users, as_ofs)
-        items, times = self._padded
         back = np.arange(1, limit + 1, dtype=np.int64)
-        out = np.empty((len(starts), limit), np.int64), np.empty((len(starts), limit), np.int64)
-        for begin in range(0, len(starts), BLOCK):
-            block = slice(begin, begin + BLOCK)
-            places = ends[block, None] - back
-            np.putmask(places, places < starts[block, None], len(self.items))
-            items.take(places, out=out[0][block], mode="clip")
-            times.take(places, out=out[1][block], mode="clip")
+        out = np.full((len(starts), limit), -1, np.int64), np.zeros((len(starts), limit), np.int64)
+        if len(self.items):
+            for begin in range(0, len(starts), BLOCK):
+                block = slice(begin, begin + BLOCK)
+                places = ends[block, None] - back
+                inside = places >= starts[block, None]
+                np.copyto(out[0][block], self.items.take(places, mode="clip"), where=inside)
+                np.copyto(out[1][block], self.times.take(places, mode="clip"), where=inside)
         return out
 
-    @cached_property
-    def _padded(self) -> tuple[Ints, Ints]:
-        """Items and times with the padding's values at the end, so that one gather does both."""
-        return np.append(self.items, -1), np.append(self.times, 0)
+    def ranges(self, interactions: int) -> list[tuple[int, int]]:
+        """Ranges of users ``[first, last)`` that hold about so many interactions each, one user's never torn apart."""
+        ends = np.searchsorted(self.offsets, np.arange(interactions, int(self.offsets[-1]) + interactions, interactions))
+        bounds = np.unique(np.concatenate([[0], np.minimum(ends, self.n_users), [self.n_users]]))
+        return [(int(first), int(last)) for first, last in pairwise(bounds)]
+
+    def part(self, first: int, last: int) -> History:
+        """The users ``[first, last)``, numbered from 0, in memory."""
+        start, end = int(self.offsets[first]), int(self.offsets[last])
+        return History(self.offsets[first : last + 1] - start, np.array(self.items[start:end], np.int64), np.array(self.times[start:end], np.int64))

@@ -55,7 +55,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
         raise TaijiError("The log has no interaction to split.", where=f"data {dataset.name}", expected="events with click 1", found="none")
     places = np.ceil(np.cumsum(shares[:3]) * len(times) - 1e-9).astype(int)
     cuts = [int(times[min(place, len(times) - 1)]) for place in places]
-    first, last = dataset.events["time"][0], dataset.events["time"][-1]
+    first, last = dataset.scan().select(pl.col("time").first(), pl.col("time").last().alias("last")).collect().row(0)
     bounds = (int(first), *cuts, int(last) + 1)
     if any(a >= b for a, b in pairwise(bounds)) or cuts[0] <= times[0]:
         raise TaijiError(
@@ -68,18 +68,26 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     return Split(bounds)  # type: ignore[arg-type]
 
 
-def exposures(dataset: Dataset, split: Split, period: str) -> pl.DataFrame:
-    """Exposed rows of a period: ``event, user, item, time, click, conversion, price``.
+def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int] | None = None) -> pl.DataFrame:
+    """Exposed rows of a period, of all users or of those in ``[users[0], users[1])``: ``event, user, item, time, click, conversion, price``.
 
     ``conversion`` is null unless it had matured strictly before the period's end: nobody could have trained on it.
     ``price`` is the item's last price strictly before the exposure (null if none was known): a log often has a price only
     where something was bought, and the row's own price would then give the click away.
     """
-    start, end = split.interval(period)
-    frame = dataset.events.filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end)).select(
-        "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion")
-    )
+    _, end = split.interval(period)
+    columns = "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion")
+    rows = scan_exposures(dataset, split, period)
+    if users is not None:
+        rows = rows.filter(pl.col("user").is_between(*users, closed="left"))
+    frame = rows.select(*columns).collect()
     return frame.with_columns(pl.Series("price", dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())).fill_nan(None))
+
+
+def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
+    """The log's exposed rows of a period, for a query (a count, the last one of each user) that need not hold them."""
+    start, end = split.interval(period)
+    return dataset.scan().filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end))
 
 
 def fingerprint(examples: pl.DataFrame) -> str:

@@ -1,0 +1,59 @@
+"""The as-of join of exposures and features by ranges of users: for logs and feature tables that do not fit in memory.
+
+An exposure looks at rows of its own user only, so the join of a range of users is whole by itself. The files are what
+:func:`taiji.ranking.stream.train_streamed` reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from taiji.artifacts import write_parquet
+from taiji.data import Dataset, Split, exposures, scan_exposures
+from taiji.features.table import FEATURES, join_features
+from taiji.progress import progress
+
+
+def join_partitioned(
+    dataset: Dataset, split: Split, period: str, table: str | Path, folder: str | Path, columns: tuple[str, ...] = FEATURES, rows: int = 500_000
+) -> list[Path]:
+    """Write a period's exposures with the features their users had, one Parquet file a range of users.
+
+    Args:
+        dataset: best one that stays on disk (:func:`taiji.data.open_dataset`).
+        split: its periods.
+        period: whose exposures.
+        table: Parquet file of feature rows.
+        folder: where ``part-00000.parquet`` … go; a file that is there is kept, so a killed join goes on.
+        columns: which features to join.
+        rows: exposures a file, about; memory is that of one file and of its users' feature rows.
+
+    Returns:
+        The files, users ascending; within one, rows are in the order of the log. Together they hold the rows of
+        ``join_features(exposures(dataset, split, period), table)``.
+    """
+    folder = Path(folder)
+    ranges = _ranges(dataset, split, period, rows)
+    files = [folder / f"part-{number:05d}.parquet" for number in range(len(ranges))]
+    features = pl.scan_parquet(table)
+    with progress("Joining features", len(ranges), "ranges of users") as update:
+        for number, (file, users) in enumerate(zip(files, ranges), start=1):
+            if not file.exists():
+                mine = features.filter(pl.col("user").is_between(*users, closed="left")).collect()
+                write_parquet(file, join_features(exposures(dataset, split, period, users), mine, columns))
+            update(number)
+    return files
+
+
+def _ranges(dataset: Dataset, split: Split, period: str, rows: int) -> list[tuple[int, int]]:
+    """Ranges of users with about ``rows`` exposures each."""
+    counts = scan_exposures(dataset, split, period).group_by("user").len().collect(engine="streaming")
+    exposed = np.zeros(dataset.n_users + 1, np.int64)
+    exposed[counts["user"].to_numpy().astype(np.int64) + 1] = counts["len"].to_numpy()
+    total = np.cumsum(exposed)
+    ends = np.searchsorted(total, np.arange(rows, int(total[-1]) + rows, rows))
+    bounds = np.unique(np.concatenate([[0], np.minimum(ends, dataset.n_users), [dataset.n_users]]))
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist()))
