@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
 from taiji.artifacts import write_text
 from taiji.errors import TaijiError
+from taiji.language.processes import first_process, processes
 from taiji.progress import progress
 
 if TYPE_CHECKING:
@@ -47,14 +49,16 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
         seed: of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints; without one a killed job starts again from the beginning.
 
+    Several processes (see :mod:`taiji.language.processes`) share each step's rollouts and, with it, one ``scratch``; the first writes.
+
     Returns:
         ``folder/model``.
 
     Raises:
         TaijiError: too few prompts for a step, or sizes that do not divide.
     """
-    from taiji.language.adapters import merge_adapters
     from taiji.language.models import save_model
+    from taiji.language.processes import whole_model
 
     _check(examples, rewards, settings)
     kept = None if scratch is not None else tempfile.TemporaryDirectory(prefix="taiji-align-")
@@ -62,16 +66,14 @@ def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Rewar
     try:
         work.mkdir(parents=True, exist_ok=True)
         trainer, lines, rollouts = _trained(lm, examples, rewards, settings, work, seed)
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if settings.lora_rank:
-            model = merge_adapters(lm, model)
-        model.config.use_cache = True
-        model.generation_config = copy.deepcopy(lm.model.generation_config)
-        model.config._name_or_path = ""
-        save_model(model, lm.tokenizer, Path(folder) / "model")
-        write_text(Path(folder) / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-        rollouts.save(Path(folder))
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+        model = whole_model(lm, trainer, settings.lora_rank)
+        if model is not None:
+            model.generation_config = copy.deepcopy(lm.model.generation_config)
+            model.config._name_or_path = ""
+            save_model(model, lm.tokenizer, Path(folder) / "model")
+            write_text(Path(folder) / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+            rollouts.save(Path(folder))
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
     finally:
         if kept is not None:
             kept.cleanup()
@@ -84,8 +86,9 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     if len(examples) < settings.prompts_per_step:
         raise TaijiError("There are fewer prompts than a step takes.", where="alignment.prompts_per_step", expected=f"at least {settings.prompts_per_step} prompts", found=str(len(examples)), fix="lower prompts_per_step or give more prompts")
     rollouts = settings.prompts_per_step * settings.generations
-    if rollouts % settings.micro_batch:
-        raise TaijiError("A step's rollouts do not divide into micro-batches.", where="alignment.micro_batch", expected=f"a divisor of {rollouts}", found=str(settings.micro_batch))
+    if rollouts % (settings.micro_batch * processes()):
+        together = f" in each of {processes()} processes" if processes() > 1 else ""
+        raise TaijiError("A step's rollouts do not divide into micro-batches.", where="alignment.micro_batch", expected=f"a divisor of {rollouts // processes()}", found=f"{settings.micro_batch}{together}")
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
         if weights is not None and len(weights) != len(rewards):
             raise TaijiError("There is not one number a reward.", where=f"alignment.{name}", expected=f"{len(rewards)} ({', '.join(rewards)})", found=str(len(weights)))
@@ -99,8 +102,10 @@ def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     last = _last_checkpoint(work / "checkpoints")
     done = 0 if last is None else int(last.name.rsplit("-", 1)[1])
     lines = [line for line in _read_lines(work / LOG) if line["step"] <= done]
-    write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-    rollouts = Rollouts(work, list(rewards), settings.generations, [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done])
+    if first_process():
+        write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    place = work if first_process() else work / f"process-{os.environ['RANK']}"  # what it saw is its own
+    rollouts = Rollouts(place, list(rewards), settings.generations, [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done])
     watched = {name: rollouts.watched(name, reward) for name, reward in rewards.items()}
     steps = settings.steps or math.ceil(len(examples) / settings.prompts_per_step)
     set_seed(seed)
@@ -140,12 +145,15 @@ def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
         token_weighting=settings.token_weighting,
         num_generations=settings.generations,
         per_device_train_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=rollouts // settings.micro_batch,
+        gradient_accumulation_steps=rollouts // (settings.micro_batch * processes()),
         max_steps=steps,
         learning_rate=settings.learning_rate,
         beta=settings.beta,
         max_completion_length=settings.max_completion_tokens,
         temperature=settings.temperature,
+        use_vllm=settings.rollouts != "local",
+        vllm_mode="server" if settings.rollouts == "vllm-server" else "colocate",
+        vllm_server_base_url=settings.rollout_server if settings.rollouts == "vllm-server" else None,
         seed=seed,
         data_seed=seed,
         logging_steps=1,
@@ -199,7 +207,7 @@ def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Ro
             lines.append(line)
             rollouts.close_step(state.global_step)
             now = time.monotonic()
-            for file, entry in ((LOG, line), ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)})):
+            for file, entry in () if not first_process() else ((LOG, line), ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)})):
                 with (work / file).open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(entry, sort_keys=True) + "\n")
             self.clock = now
@@ -214,8 +222,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
     for path in folder.glob("checkpoint-*"):
         if (path / STATE).exists():
             whole.append(path)
-        else:
-            shutil.rmtree(path)
+        elif first_process():
+            shutil.rmtree(path, ignore_errors=True)
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 

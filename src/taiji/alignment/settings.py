@@ -59,6 +59,10 @@ class AlignmentSettings(Settings):
     """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products say little)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """PEPO's token weights on top (evidence: the prompt's history tokens)."""
+    rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
+    """Who writes rollouts: the model as it trains, or vLLM through TRL (in each training process, or a `trl vllm-serve` of its own); shared prefixes are then not used."""
+    rollout_server: str = "http://127.0.0.1:8000"
+    """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
     environment: EnvironmentSettings = EnvironmentSettings()

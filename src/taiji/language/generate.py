@@ -58,6 +58,9 @@ def generate(
     encoded = [lm.tokenizer(p, add_special_tokens=False).input_ids for p in prompts]
     _check_context(lm, encoded, settings.max_new_tokens)
     streams = _streams(prompts, n, seed)
+    if lm.engine is not None:
+        seeds = [[int(stream.integers(2**31)) for stream in row] for row in streams]
+        return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
     size = max(1, settings.batch_size // n)
     texts: list[list[str]] = [[] for _ in prompts]

@@ -32,12 +32,14 @@ class LanguageModel:
         tokenizer: its fast tokenizer.
         name: what the user called it.
         source: the folder or hub name its weights were read from; None for a model made in memory.
+        engine: writes and scores in the model's place (see :mod:`taiji.language.vllm_engine`); None: the model itself.
     """
 
     model: Any
     tokenizer: Any
     name: str
     source: str | None = None
+    engine: Any = None
 
     def __post_init__(self) -> None:
         self.model.eval()

@@ -93,6 +93,8 @@ def score_completions(
                 fix="lower the prompt's token budget",
             )
     pairs = [(ids, first) for ids, first, _ in tokenised]
+    if lm.engine is not None:
+        return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(lm.engine.logprobs(pairs), tokenised)]
     batches, score = _ways(lm, pairs, batch_size)
     logprobs: list[np.ndarray] = [np.empty(0)] * len(pairs)
     done = 0

@@ -18,6 +18,10 @@ class LanguageSettings(Settings):
     """`auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"
     """`auto`: the GPU when there is one."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Who writes and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; then `device: cpu` keeps the weights read beside it off the GPU). Training is not affected."""
+    gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)
+    """vLLM: share of the GPU's memory it may take; less where several workers share one."""
 
 
 class EmbedderSettings(Settings):

@@ -13,8 +13,9 @@ from taiji.alignment.rollouts import FILE as ROLLOUTS
 from taiji.artifacts import write_parquet
 from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
+from taiji.language.processes import first_process
 from taiji.pipeline.feature import load_model
-from taiji.pipeline.prepare import load, load_examples, load_split
+from taiji.pipeline.prepare import load, load_examples, load_split, stored
 from taiji.pipeline.rank import ranker_that
 from taiji.reasoning.answers import THINK
 from taiji.reasoning.prompts import student_prompts
@@ -36,7 +37,7 @@ def environment(context: Context) -> dict[str, Any]:
 
 def alignment(context: Context) -> dict[str, Any]:
     """Align the fine-tuned model to both rewards."""
-    config, dataset, lm = context.config, load(context), load_model(context, "sft")
+    config, dataset, lm = context.config, stored(context), load_model(context, "sft")
     examples = load_examples(context, "alignment")
     prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
     prompts = prompts.with_columns(prompt=prompts["prompt"].map_elements(lambda text: text + continuation(text, THINK), return_dtype=prompts["prompt"].dtype))
@@ -44,6 +45,8 @@ def alignment(context: Context) -> dict[str, Any]:
     rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
     align(lm, prompts.select("example", "prompt"), rewards, config.alignment, context.folder, config.seed, scratch=context.scratch)
     write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
+    if not first_process():
+        return {}  # only the first one has written anything
     rollouts = pl.read_parquet(context.folder / ROLLOUTS)
     well, grounded = ground_answers(built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list())
     where = pl.Series(well)

@@ -18,6 +18,7 @@ import polars as pl
 from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
 from taiji.language.chat import continuation
+from taiji.language.processes import processes
 from taiji.progress import progress
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line, student_prompts
@@ -58,6 +59,8 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
         folder: where the fine-tuned model goes.
         seed: of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
 
+    Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows a process; the first writes the folder.
+
     Returns:
         ``step``, ``loss``, one row a weight update.
 
@@ -68,8 +71,8 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
     from transformers.trainer_utils import set_seed
     from transformers.utils import logging
 
-    from taiji.language.adapters import merge_adapters
     from taiji.language.models import save_model
+    from taiji.language.processes import whole_model
 
     if rows.is_empty():
         raise TaijiError("No rationale is left to fine-tune on.", where="selection", fix="write more rationales, or choose a laxer selection rule")
@@ -83,12 +86,10 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
             trainer.train()
-        model = trainer.model
+        model = whole_model(lm, trainer, settings.lora_rank)
         losses = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
-        if settings.lora_rank:
-            model = merge_adapters(lm, model)
-        model.config.use_cache = True
-        save_model(model, lm.tokenizer, folder)
+        if model is not None:
+            save_model(model, lm.tokenizer, folder)
     return pl.DataFrame(losses, schema={"step": pl.UInt32, "loss": pl.Float64}, orient="row")
 
 
@@ -150,7 +151,7 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
 
 
 def _updates(rows: int, settings: SFTSettings) -> int:
-    batches = math.ceil(rows / settings.batch_size)
+    batches = math.ceil(rows / (settings.batch_size * processes()))
     return max(1, math.ceil(math.ceil(batches / settings.gradient_accumulation) * settings.epochs))
 
 

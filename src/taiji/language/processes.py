@@ -1,0 +1,50 @@
+"""Training in several processes (`accelerate launch`, `torchrun`): who they are, and the whole model at the end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from taiji.errors import TaijiError
+
+if TYPE_CHECKING:
+    from taiji.language.models import LanguageModel
+
+
+def processes() -> int:
+    """How many processes train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_process() -> bool:
+    """Whether this one writes the results."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def whole_model(lm: LanguageModel, trainer: Any, lora_rank: int) -> Any:
+    """The trained model, merged and in float32, on the first process; None on the others. Every process must call it.
+
+    Under FSDP each holds a part of the weights; they are gathered on the first.
+
+    Raises:
+        TaijiError: adapters under FSDP, whose sharded parts cannot be merged.
+    """
+    from taiji.language.adapters import merge_adapters
+
+    accelerator = trainer.accelerator
+    if trainer.is_fsdp_enabled:
+        if lora_rank:
+            raise TaijiError("Adapters are not trained under FSDP.", found=f"lora_rank {lora_rank}", fix="set lora_rank: 0, or launch without FSDP: adapters fit on one GPU")
+        weights = accelerator.get_state_dict(trainer.model)
+        if not first_process():
+            return None
+        model = lm.master()
+        model.load_state_dict({name: value.float() for name, value in weights.items()})
+    else:
+        model = accelerator.unwrap_model(trainer.model)
+        if not first_process():
+            return None
+        if lora_rank:
+            model = merge_adapters(lm, model)
+    model.config.use_cache = True
+    return model

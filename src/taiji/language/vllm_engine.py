@@ -1,0 +1,85 @@
+"""vLLM under the same functions as the model in this process: `generate` and `score_completions` ask it when it is there.
+
+Tokenisation, the seeds of prompts and samples, stop texts and the choice of scored tokens are ours, so prompts, verdicts and
+features mean the same; what differs is arithmetic (kernels, and the random stream that a seed starts), and that vLLM's repetition
+penalty counts the prompt's tokens too. Not run by us for want of a GPU: the tests drive this module with a double of vLLM's interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from taiji.errors import TaijiError
+from taiji.language.models import LanguageModel
+from taiji.language.settings import GenerationSettings, LanguageSettings
+
+
+def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
+    """The model with the engine that the settings name for writing and scoring.
+
+    Raises:
+        TaijiError: vLLM is not installed, or the model was made in memory and has no folder it could be read from.
+    """
+    return lm if settings.engine == "transformers" else replace(lm, engine=VLLMEngine(lm, settings.gpu_share))
+
+
+class VLLMEngine:
+    """One vLLM instance in this process.
+
+    Args:
+        lm: read from a folder or a hub; its tokenizer is used, its weights are not.
+        gpu_share: share of the GPU's memory that vLLM may take (several workers on one GPU: less).
+    """
+
+    def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
+        if lm.source is None:
+            raise TaijiError("vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory")
+        try:
+            import vllm
+        except ImportError as error:
+            raise TaijiError("The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"') from error
+
+        self._vllm = vllm
+        self._model = vllm.LLM(model=lm.source, dtype=str(lm.dtype).removeprefix("torch."), gpu_memory_utilization=gpu_share, enable_prefix_caching=True)
+
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: list[int], settings: GenerationSettings) -> list[list[str]]:
+        """One text a prompt and seed, up to and with the first stop text."""
+        requests, sampling = [], []
+        for ids, row in zip(prompts, seeds, strict=True):
+            for seed in row:
+                requests.append({"prompt_token_ids": ids})
+                sampling.append(
+                    self._vllm.SamplingParams(
+                        max_tokens=settings.max_new_tokens,
+                        temperature=settings.temperature,
+                        top_k=settings.top_k,
+                        top_p=settings.top_p,
+                        repetition_penalty=settings.repetition_penalty,
+                        stop=list(settings.stop),
+                        stop_token_ids=stop_ids,
+                        include_stop_str_in_output=True,
+                        skip_special_tokens=True,
+                        seed=seed,
+                    )
+                )
+        texts = iter(output.outputs[0].text for output in self._ask(requests, sampling))
+        return [[next(texts) for _ in row] for row in seeds]
+
+    def logprobs(self, pairs: Sequence[tuple[list[int], int]]) -> list[np.ndarray]:
+        """Log-probabilities of each pair's tokens from its first one on; the very first token of all has no context and scores 0."""
+        sampling = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        scored = [place for place, (ids, first) in enumerate(pairs) if len(ids) > first]
+        results = [np.zeros(len(ids) - first) for ids, first in pairs]
+        outputs = self._ask([{"prompt_token_ids": pairs[place][0]} for place in scored], [sampling] * len(scored))
+        for place, output in zip(scored, outputs):
+            ids, first = pairs[place]
+            for token in range(max(first, 1), len(ids)):
+                results[place][token - first] = output.prompt_logprobs[token][ids[token]].logprob
+        return results
+
+    def _ask(self, requests: list[dict[str, Any]], sampling: list[Any]) -> list[Any]:
+        return self._model.generate(requests, sampling, use_tqdm=False) if requests else []  # type: ignore[no-any-return]
