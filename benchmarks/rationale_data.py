@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import in_chunks, read_json, value_hash, write_json
+from taiji.artifacts import read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
 from taiji.data.examples import make_examples
 from taiji.data.schema import Tables
 from taiji.data.settings import ExampleSettings, SplitSettings
 from taiji.data.sources import load_source
 from taiji.data.splits import time_split
+from taiji.pipeline.mapping import LocalMapper, map_rows
 
 PART = 12
 """Examples of a part that a killed run need not repeat."""
@@ -46,7 +47,7 @@ def in_parts(key: list[Any], examples: pl.DataFrame, make: Callable[[pl.DataFram
     """``make`` over a dozen examples at a time, each part kept."""
     say(f"{' '.join(map(str, key))}: {len(examples)} examples")
     folder = work_folder() / value_hash([key, examples["example"].to_list()])[:20]
-    return in_chunks(range(len(examples)), PART, lambda _, chosen: make(examples[list(chosen)]), folder)
+    return map_rows(LocalMapper(), lambda: make, examples, PART, folder)
 
 
 def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:

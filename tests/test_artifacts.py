@@ -13,7 +13,6 @@ from taiji.artifacts import (
     atomic_file,
     atomic_folder,
     file_hash,
-    in_chunks,
     read_json,
     value_hash,
     write_json,
@@ -80,17 +79,3 @@ def test_the_same_frame_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_parquet(tmp_path / name, pl.DataFrame({"x": [1, 2], "y": ["p", None]}))
     assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b")
-
-
-def test_chunks_are_computed_once(tmp_path):
-    seen = []
-
-    def work(number, rows):
-        seen.append((number, list(rows)))
-        return pl.DataFrame({"x": list(rows)})
-
-    first = in_chunks([1, 2, 3], 2, work, tmp_path)
-    again = in_chunks([1, 2, 3], 2, work, tmp_path)
-    assert first["x"].to_list() == again["x"].to_list() == [1, 2, 3]
-    assert seen == [(0, [1, 2]), (1, [3])]
-    assert in_chunks([], 2, work, tmp_path / "none").is_empty()

@@ -1,4 +1,4 @@
-"""The one writer of artefacts: atomic files and folders, content hashes, resumable chunks.
+"""The one writer of artefacts: atomic files and folders, content hashes.
 
 A reader never sees half a file: everything is written beside its destination under a temporary name, flushed to disk
 and renamed. Whatever was there before stays whole until the rename.
@@ -10,17 +10,17 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
 from taiji.errors import TaijiError
 
-T = TypeVar("T")
 TEMPORARY = ".tmp-"
 
 
@@ -54,11 +54,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _beside(path: Path) -> Path:
+    """A temporary name that no other process uses, on this machine or on another that shares the disk."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the destination's folder; rename it over ``path`` when the block succeeds."""
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = _beside(path)
     try:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +78,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder; rename it to ``path`` (replacing what was there) when the block succeeds."""
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = _beside(path)
     try:
         with _explained(path):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -132,39 +137,3 @@ def file_hash(path: str | Path) -> str:
 def value_hash(value: Any) -> str:
     """SHA-256 of a JSON-like value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def in_chunks(
-    rows: Sequence[T],
-    size: int,
-    work: Callable[[int, Sequence[T]], pl.DataFrame],
-    folder: str | Path,
-    *,
-    on_done: Callable[[int], None] | None = None,
-) -> pl.DataFrame:
-    """Map ``work(chunk_number, rows)`` over chunks, each kept as its own Parquet part, and return them joined.
-
-    A chunk whose part is already in ``folder`` is read, not computed, so a killed job goes on where it stopped and ends
-    in the same bytes as an undisturbed one, provided ``work`` depends on its arguments alone (derive seeds from the
-    chunk number).
-
-    Args:
-        rows: the inputs, in a stable order.
-        size: rows a chunk.
-        work: computes a chunk's output frame.
-        folder: where the parts are kept.
-        on_done: called with the number of rows done after each chunk, for a progress display.
-    """
-    folder = Path(folder)
-    parts = []
-    for number, start in enumerate(range(0, len(rows), size)):
-        part = folder / f"part-{number:05d}.parquet"
-        if part.exists():
-            frame = pl.read_parquet(part)
-        else:
-            frame = work(number, rows[start : start + size])
-            write_parquet(part, frame)
-        parts.append(frame)
-        if on_done:
-            on_done(min(start + size, len(rows)))
-    return pl.concat(parts) if parts else pl.DataFrame()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.data.discovery.parts import Question
     from taiji.pipeline.engine import Run
+    from taiji.pipeline.mapping import Mapper
 
 app = typer.Typer(
     name="taiji",
@@ -55,11 +56,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an existing r
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
 JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text.")]
 Verdict = Enum("Verdict", {name: name for name in ("keep", "reject", "review")})  # type: ignore[misc]
+Engine = Annotated[str, typer.Option("--engine", help="Where partitions are computed: local (this process) or ray (a cluster).")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray: the cluster to join (`auto` or HOST:PORT); left out, one is started on this machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]
 
 
 def _open(
-    config: Path | None, preset: str | None, data: str | None, overrides: list[str] | None, name: str | None, runs: Path, resume: bool, quiet: bool
+    config: Path | None, preset: str | None, data: str | None, overrides: list[str] | None, name: str | None, runs: Path, resume: bool, quiet: bool, engine: str = "local", address: str | None = None
 ) -> Run:
     from taiji import progress
     from taiji.config import load_config
@@ -82,7 +85,19 @@ def _open(
             "A run of that name exists.", where=str(folder), fix="add --resume to go on with it (finished stages are kept), or choose another --name"
         )
     check_language_model(settings.language.model)  # now, not after the first hour
-    return Run(folder, settings, STAGES, say=(lambda text: None) if quiet else _say)
+    return Run(folder, settings, STAGES, say=(lambda text: None) if quiet else _say, mapper=_mapper(engine, address, settings))
+
+
+def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
+    if engine not in ("local", "ray") or (address and engine != "ray"):
+        raise TaijiError("No such engine.", where=f"--engine {engine}", expected="local, or ray (which --address goes with)", found=engine)
+    if engine == "ray":
+        from taiji.scale.ray_mapper import connect
+
+        return connect(address, settings.scale)
+    from taiji.pipeline.mapping import LocalMapper
+
+    return LocalMapper()
 
 
 def _runs(runs: Path) -> str:
@@ -104,11 +119,13 @@ def run(
     resume: Resume = False,
     json_path: JsonPath = None,
     quiet: Quiet = False,
+    engine: Engine = "local",
+    address: Address = None,
 ) -> None:
     """Run the whole loop, from logs to a judged ranker and a report."""
     if resume and not (config or preset or data or overrides) and not (runs / (name or "run") / "config.json").is_file():
         raise TaijiError("There is no run to go on with.", where=str(runs / (name or "run")), found=_names(runs), fix="name one of these with --name, or start one without --resume")
-    opened = _open(config, preset, data, overrides, name, runs, resume, quiet)
+    opened = _open(config, preset, data, overrides, name, runs, resume, quiet, engine, address)
     opened.execute()
     _summary(opened.folder, json_path)
 
@@ -178,8 +195,10 @@ def _add_stage_command(stage_name: str, summary: str) -> None:
         name: Name = None,
         runs: Runs = Path("runs"),
         quiet: Quiet = False,
+        engine: Engine = "local",
+        address: Address = None,
     ) -> None:
-        opened = _open(config, preset, data, overrides, name, runs, True, quiet)
+        opened = _open(config, preset, data, overrides, name, runs, True, quiet, engine, address)
         console.again = f"taiji {stage_name} --name {opened.folder.name}{_runs(runs)}"
         opened.execute([stage_name])
 
@@ -317,6 +336,30 @@ def study(
     found = start(run, _config_of(run, overrides), seeds, arms or (), say=(lambda text: None) if quiet else _say)
     if not (json_path and console.emit_json(json_path, found)):
         print_study(found)
+
+
+@app.command()
+def plan(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    users: Annotated[float, typer.Option("--users", min=1, help="Users of the log.")] = 1e6,
+    measured: Annotated[list[Path] | None, typer.Option("--measured", metavar="RUN", help="A finished run whose rates are taken; two of different size are better. May be repeated.")] = None,
+    cluster: Annotated[Path | None, typer.Option("--cluster", metavar="FILE", help="YAML: machines, GPUs, token rates (default: one machine like the measured one).")] = None,
+    json_path: JsonPath = None,
+) -> None:
+    """Say what a run will cost: tokens, GPU hours, storage and wall time of every stage, and what that rests on."""
+    from taiji.config import load_config
+    from taiji.scale.plan import plan as calculate
+    from taiji.scale.rates import measured as read
+    from taiji.scale.tables import load_cluster, print_plan
+
+    settings = load_config(config, preset=preset, overrides=overrides or [])
+    if not measured:
+        raise TaijiError("A plan needs measured rates.", where="taiji plan", expected="--measured RUN, a finished run", fix="taiji run --preset demo, then --measured runs/demo")
+    found = calculate(settings, users, [read(folder) for folder in measured], load_cluster(cluster), read(measured[-1], settings).log)
+    if not (json_path and console.emit_json(json_path, found.as_json())):
+        print_plan(found)
 
 
 @app.command()

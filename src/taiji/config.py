@@ -40,7 +40,24 @@ class SizeSettings(Settings):
     feature_refreshes: int = Field(default=1, ge=1)
     """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
     chunk: int = Field(default=32, ge=1)
-    """Prompts between two points at which a killed run can go on."""
+    """Prompts a partition: what a worker gets at a time, and what a killed run loses at most."""
+
+
+class ScaleSettings(Settings):
+    """How `--engine ray` spreads partitions over a cluster; no result depends on it."""
+
+    workers: int | None = Field(default=None, ge=1)
+    """Workers at a time, each with its own model; `null`: as many as the cluster has room for."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """Cores a worker reserves; also its threads."""
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    """GPUs a worker reserves; a fraction puts several workers on one."""
+    memory_gb_per_worker: float | None = Field(default=None, gt=0)
+    """Memory a worker reserves; `null` reserves none."""
+    ahead: int = Field(default=2, ge=1)
+    """Partitions handed to a worker at a time: back-pressure."""
+    attempts: int = Field(default=3, ge=1)
+    """Passes over what is missing before the run stops; a pass that brings something begins the count anew."""
 
 
 class OwnRankerSettings(Settings):
@@ -83,6 +100,7 @@ class Config(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     abtest: ABTestSettings = ABTestSettings()
     serving: ServingSettings = ServingSettings()
+    scale: ScaleSettings = ScaleSettings()
 
 
 def load_config(path: str | Path | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()) -> Config:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REQUIRED = ("torch", "transformers", "trl", "peft", "accelerate", "polars", "pyarrow", "faiss-cpu", "wordllama", "gguf")
-OPTIONAL = {"fastapi": "serve", "uvicorn": "serve", "redis": "serve", "onnxruntime": "onnx", "torchjd": "peers", "lightgbm": "peers"}
+OPTIONAL = {"fastapi": "serve", "uvicorn": "serve", "redis": "serve", "ray": "scale", "onnxruntime": "onnx", "torchjd": "peers", "lightgbm": "peers"}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from taiji.artifacts import file_hash, in_chunks, read_json, write_json, write_text
+from taiji.artifacts import file_hash, read_json, write_json, write_text
 from taiji.config import Config
 from taiji.errors import TaijiError
 from taiji.pipeline import engine
@@ -28,11 +28,11 @@ def loop(calls, fail=lambda: None):
         calls.append("examples")
         value = read_json(context.input("data") / "value.json")
 
-        def work(number, rows):
-            calls.append(f"chunk {number}")
-            return pl.DataFrame({"row": [row * value for row in rows]})
+        def work(part):
+            calls.append(f"chunk {part['row'][0] // 2}")
+            return part.select(pl.col("row") * value)
 
-        joined = in_chunks(list(range(6)), 2, work, context.scratch)
+        joined = context.over(pl.DataFrame({"row": range(6)}), lambda: work, "Multiplying", "rows", size=2)
         fail()
         write_json(context.folder / "rows.json", joined["row"].to_list())
         return {"rows": len(joined)}

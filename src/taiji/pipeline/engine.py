@@ -4,11 +4,11 @@ Layout of ``runs/<name>/``::
 
     config.json           the configuration as it was resolved
     <stage>/              finished artefacts and manifest.json
-    .work/<stage>/        a stage under way: its chunks, and the fingerprint of what they depend on
+    .work/<stage>/        a stage under way: its partitions, and the fingerprint of what they depend on
 
 A stage writes into ``.work/<stage>`` and is renamed into place when it is whole. Its *fingerprint* covers its own
 settings, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
-exactly when nothing it depends on changed, and chunks of a killed one are used only when they are of the same job.
+exactly when nothing it depends on changed, and partitions of a killed one are used only when they are of the same job.
 """
 
 from __future__ import annotations
@@ -17,23 +17,31 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 import taiji
 from taiji.artifacts import TEMPORARY, atomic_file, file_hash, read_json, value_hash, write_json
 from taiji.config import Config
 from taiji.errors import TaijiError
+from taiji.language.processes import first_process, processes
+from taiji.pipeline.mapping import LocalMapper, Mapper, Opener, map_rows
 from taiji.pipeline.names import STAGE_NAMES
+from taiji.progress import progress
 
 MANIFEST = "manifest.json"
+TRAINED = {"sft", "alignment"}
+"""Stages that several processes can train together."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +78,31 @@ class Context:
     folder: Path
     """Where the stage's artefacts go; renamed into the run directory when the stage is whole."""
     scratch: Path
-    """Chunks and checkpoints that survive a kill; removed when the stage is whole."""
+    """Partitions and checkpoints that survive a kill; removed when the stage is whole."""
     run: Path
     needs: tuple[str, ...]
+    mapper: Mapper = field(default_factory=LocalMapper)
+    """Where partitions are computed; no result depends on it."""
 
     def input(self, stage: str) -> Path:
         """The finished folder of a stage named in ``needs``."""
         if stage not in self.needs:
             raise KeyError(f"stage reads {stage!r} without naming it in its needs {self.needs}")
         return self.run / stage
+
+    def over(self, rows: pl.DataFrame, opener: Opener, description: str, unit: str, *, folder: str = "rows", size: int | None = None, here: bool = False) -> pl.DataFrame:
+        """The outputs of the opened work over partitions of ``rows``, in their order; partitions that are done are not done again.
+
+        Args:
+            rows: inputs, in a stable order.
+            opener: see :mod:`taiji.pipeline.mapping`.
+            description, unit: for the progress display.
+            folder: of the partitions; every job of a stage has its own.
+            size: rows a partition (default: ``size.chunk``).
+            here: compute in this process whatever the run's mapper is.
+        """
+        with progress(description, len(rows), unit) as update:
+            return map_rows(LocalMapper() if here else self.mapper, opener, rows, size or self.config.size.chunk, self.scratch / folder, update)
 
 
 @dataclass
@@ -89,6 +113,7 @@ class Run:
     config: Config
     stages: Sequence[Stage]
     say: Callable[[str], None] = print
+    mapper: Mapper = field(default_factory=LocalMapper)
 
     def finished(self, stage: Stage) -> bool:
         """Whether the stage's artefacts are there and made from exactly today's inputs and settings."""
@@ -119,7 +144,14 @@ class Run:
         return str(read_json(path)["output"])
 
     def execute(self, names: Sequence[str] | None = None) -> None:
-        """Run the named stages (default: all) in order, skipping those that are finished and unchanged."""
+        """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
+
+        Under a launcher of several processes only stages that train can be run; the first process keeps the folder, the others help.
+        """
+        if processes() > 1 and (names is None or set(names) - TRAINED):
+            raise TaijiError("Only training is launched in several processes.", expected=" or ".join(sorted(TRAINED)), found=", ".join(names or ["the whole loop"]), fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher")
+        if not first_process():
+            return self._help([stage for stage in self.stages if names and stage.name in names])
         with self._locked():
             write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
             chosen = [stage for stage in self.stages if names is None or stage.name in names]
@@ -132,6 +164,14 @@ class Run:
                 for name in stage.publish:
                     with atomic_file(self.folder / name) as temporary:
                         shutil.copyfile(self.folder / stage.name / name, temporary)
+
+    def _help(self, stages: Sequence[Stage]) -> None:
+        """Take part in the first process' training: same inputs, same checkpoints, a folder that is thrown away."""
+        for stage in stages:
+            if not self.finished(stage):
+                with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:
+                    scratch = (self.folder / ".work" / stage.name / "scratch").absolute()
+                    stage.work(Context(self.config, Path(name), scratch, self.folder.absolute(), stage.needs))
 
     def _execute(self, stage: Stage) -> float:
         depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.name
@@ -147,7 +187,9 @@ class Run:
             (work / "scratch").mkdir(exist_ok=True)
             start = time.monotonic()
             try:
-                facts = stage.work(Context(self.config, out, work / "scratch", self.folder, stage.needs))
+                # Absolute paths: a worker on another machine has another working directory.
+                paths = out.absolute(), (work / "scratch").absolute(), self.folder.absolute()
+                facts = stage.work(Context(self.config, *paths, stage.needs, self.mapper))
             finally:
                 spent += time.monotonic() - start
                 with suppress(TaijiError):  # on a full disk the error under way matters, the time of this attempt does not

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import in_chunks, write_json, write_parquet
-from taiji.data import Dataset, Split, exposures
+from taiji.artifacts import write_json, write_parquet
+from taiji.data import Dataset, Split, scan_exposures
 from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.table import build_table
@@ -17,15 +17,18 @@ from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
 from taiji.language.models import LanguageModel, load_language_model
-from taiji.pipeline.prepare import load, load_examples, load_split
-from taiji.progress import progress
+from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.prepare import load_examples, load_split, stored
 from taiji.reasoning.answers import THINK, parse
 from taiji.reasoning.prompts import item_lines, student_prompts
 
 if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
+    from taiji.pipeline.mapping import Work
 
 MODELS = ("base", "sft", "aligned")
+TEXTS = 4096
+"""Texts embedded a partition."""
 
 
 def load_model(context: Context, which: str) -> LanguageModel:
@@ -35,47 +38,60 @@ def load_model(context: Context, which: str) -> LanguageModel:
     return load_language_model(trained.get(which, settings.model), settings.dtype, settings.device)
 
 
-def complete(context: Context, dataset: Dataset, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """One completion a row (`example`, `user`, `as_of`), written in chunks that survive a kill."""
-    config, scratch = context.config, context.scratch / which
-    lm: list[LanguageModel] = []  # loaded when the first chunk that is not there yet asks for it
+def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
+    """One completion a row (`example`, `user`, `as_of`)."""
+    return context.over(rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which)
 
-    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
-        if not lm:
-            lm.append(load_model(context, which))
-        part = rows[list(chosen)]
-        prompts = student_prompts(dataset, part, config.reasoning.prompts, lm[0].tokenizer)
+
+def _open_answering(context: Context, which: str) -> Work:
+    config, dataset = context.config, stored(context)
+    lm = with_engine(load_model(context, which), config.language)
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
         opened = [prompt + continuation(prompt, THINK) for prompt in prompts["prompt"]]
-        texts = generate(lm[0], opened, settings=config.generation, seed=config.seed)
+        texts = generate(lm, opened, settings=config.generation, seed=config.seed)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"], prompts["dropped"], completion=pl.Series([text[0] for text in texts], dtype=pl.String)
         )
 
-    with progress(f"{which} model answers", len(rows), "prompts") as update:
-        return in_chunks(range(len(rows)), config.size.chunk, work, scratch, on_done=update)
+    return work
+
+
+def embed(context: Context, texts: list[str], what: str) -> np.ndarray:
+    """(N, d) float32 embeddings of texts."""
+    rows = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)})
+    vectors = context.over(rows, partial(_open_embedding, context), f"Embedding {what}", "texts", folder=f"embed-{what}", size=TEXTS, here=len(texts) <= TEXTS)
+    return vectors["vector"].to_numpy()
+
+
+def _open_embedding(context: Context) -> Work:
+    embedder = load_embedder(context.config.embedder.name)
+    kind = pl.Array(pl.Float32, embedder.dimension)
+    return lambda part: pl.DataFrame({"vector": pl.Series(embedder.encode(part["text"].to_list()), dtype=kind)})
 
 
 def answers(context: Context) -> dict[str, Any]:
     """Let every model answer the test prompts."""
-    dataset, test = load(context), load_examples(context, "test")
+    test = load_examples(context, "test")
     for which in MODELS:
-        write_parquet(context.folder / f"{which}.parquet", complete(context, dataset, test, which))
+        write_parquet(context.folder / f"{which}.parquet", complete(context, test, which))
     return {"prompts": len(test), "models": list(MODELS)}
 
 
 def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
     """Write the feature tables: Taiji's, from what a model (the aligned one in a run) says, and its rival without an LLM."""
-    config, dataset, split = context.config, load(context), load_split(context)
+    config, dataset, split = context.config, stored(context), load_split(context)
     moments = refresh_moments(dataset, split, config.examples.min_history, config.size.feature_refreshes)
     users = _choose_users(dataset, split, moments, config.size.feature_users, config.seed)
     rows = moments.filter(pl.col("user").is_in(users.implode())).with_columns(example=pl.format("{}@{}", "user", "as_of"))
-    completions = complete(context, dataset, rows, writer)
+    completions = complete(context, rows, writer)
     write_parquet(context.folder / "completions.parquet", completions)
 
     embedder = load_embedder(config.embedder.name)
     parsed = [parse(text) for text in completions["completion"]]
-    said = embedder.encode([f"{answer.rationale} {answer.text}".strip() for answer in parsed])
-    lines = embedder.encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    said = embed(context, [f"{answer.rationale} {answer.text}".strip() for answer in parsed], "answers")
+    lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
     mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
 
     training = (rows["as_of"] < split.interval("test")[0]).to_numpy()  # the quantiser must not have seen the test period
@@ -120,7 +136,7 @@ def refresh_moments(dataset: Dataset, split: Split, min_history: int, refreshes:
 def _choose_users(dataset: Dataset, split: Split, moments: pl.DataFrame, wanted: int | None, seed: int) -> pl.Series:
     """A seeded sample among the users who have a row before an exposure of the test period."""
     first = moments.group_by("user").agg(pl.col("as_of").min())
-    shown = exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max())
+    shown = scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")
     users = first.join(shown, on="user").filter(pl.col("time") > pl.col("as_of"))["user"].sort()
     if wanted is None or wanted >= len(users):
         return users

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,19 @@ from taiji.data import (
     PERIODS,
     Dataset,
     Split,
-    exposures,
     fingerprint,
     load_dataset,
-    make_examples,
+    open_dataset,
+    scan_exposures,
     time_split,
 )
+from taiji.data.examples import INTERACTIONS, choose_examples, example_candidates
 from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.pipeline.engine import Context
+    from taiji.pipeline.mapping import Work
 
 ROLES = ("rationale", "calibration", "alignment")
 
@@ -45,8 +48,13 @@ def source_state(config: Config) -> Any:
 
 
 def load(context: Context) -> Dataset:
-    """The dataset of the run."""
+    """The dataset of the run, in memory."""
     return Dataset.load(context.input("data") / "dataset")
+
+
+def stored(context: Context) -> Dataset:
+    """The dataset of the run, left on disk: for stages that look at users one by one."""
+    return open_dataset(context.input("data") / "dataset")
 
 
 def load_split(context: Context) -> Split:
@@ -61,11 +69,10 @@ def load_examples(context: Context, role: str) -> pl.DataFrame:
 
 def examples(context: Context) -> dict[str, Any]:
     """Split by time and choose the prompts; the roles of the LLM period share no user."""
-    config, dataset = context.config, Dataset.load(context.input("data") / "dataset")
+    config, dataset = context.config, stored(context)
     split = time_split(dataset, config.split)
     rng = np.random.default_rng([config.seed, 1])
-    llm = make_examples(dataset, split, "llm", config.examples, config.seed)
-    test = make_examples(dataset, split, "test", config.examples, config.seed)
+    llm, test = _candidates(context, dataset, split, ("llm", "test"))
     size = config.size
     roles = _assign(llm, dict(zip(ROLES, (size.rationale_prompts, size.calibration_prompts, size.alignment_prompts))), rng)
     test = test[np.sort(rng.permutation(len(test))[: size.test_prompts])].with_columns(role=pl.lit("test"))
@@ -80,13 +87,32 @@ def examples(context: Context) -> dict[str, Any]:
             )
     write_parquet(context.folder / "examples.parquet", chosen)
     rows = {
-        "exposures": {period: len(exposures(dataset, split, period)) for period in PERIODS},
+        "exposures": {period: scan_exposures(dataset, split, period).select(pl.len()).collect(engine="streaming").item() for period in PERIODS},
         "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
     }
     dates = {period: [_date(time) for time in split.interval(period)] for period in PERIODS}
     # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
     write_json(context.folder / "split.json", {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows})
     return rows
+
+
+def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
+    """The examples of each period; users are looked at in ranges, wherever partitions are computed."""
+    ranges = dataset.history.ranges(INTERACTIONS)
+    rows = pl.DataFrame([(period, *users) for period in periods for users in ranges], schema={"period": pl.String, "first": pl.Int64, "last": pl.Int64}, orient="row")
+    # One range is a second's work: less than opening a worker.
+    found = context.over(rows, partial(_open_choosing, context, split), "Choosing examples", "ranges of users", size=1, here=len(ranges) == 1)
+    return [choose_examples(dataset, found.filter(pl.col("period") == period).drop("period"), period, context.config.examples) for period in periods]
+
+
+def _open_choosing(context: Context, split: Split) -> Work:
+    config, dataset = context.config, stored(context)
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        period, first, last = part.row(0)
+        return example_candidates(dataset, split, period, config.examples, config.seed, first, last).with_columns(period=pl.lit(period))
+
+    return work
 
 
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import in_chunks, write_parquet
+from taiji.artifacts import write_parquet
 from taiji.language.models import load_language_model
-from taiji.pipeline.prepare import load, load_examples
-from taiji.progress import progress
+from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.prepare import load_examples, stored
 from taiji.reasoning.prompts import student_prompts
 from taiji.reasoning.selection import Calibration, calibrate, score_rationales, select
 from taiji.reasoning.sft import sft_rows, train_sft
@@ -20,6 +20,7 @@ from taiji.reasoning.writer import RuleWriter
 if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
     from taiji.pipeline.engine import Context
+    from taiji.pipeline.mapping import Work
     from taiji.reasoning.teachers import Teacher
 
 
@@ -41,50 +42,59 @@ def _teacher(context: Context) -> Teacher:
 
         # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
         return EndpointTeacher(reasoning.endpoint, reasoning.teacher, reasoning.prompts, _base(context).tokenizer, context.run / "teacher")
-    return LocalTeacher(_base(context), reasoning.teacher, reasoning.prompts)
+    return LocalTeacher(with_engine(_base(context), context.config.language), reasoning.teacher, reasoning.prompts)
 
 
 def rationales(context: Context) -> dict[str, Any]:
     """Let the teacher, shown the true next item, write k rationales a prompt."""
-    config, dataset, examples = context.config, load(context), _taught(context)
-    settings = config.reasoning.teacher
-    teacher = _teacher(context)
-
-    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
-        return teacher.write(dataset, examples[list(chosen)], settings.rationales, config.seed)
-
-    with progress("Writing rationales", len(examples), "prompts") as update:
-        written = in_chunks(range(len(examples)), config.size.chunk, work, context.scratch, on_done=update)
+    examples = _taught(context)
+    # One process keeps the endpoint's budget, its rate limit and its journal; it waits for the network, not for a core.
+    here = context.config.reasoning.teacher.kind == "endpoint"
+    written = context.over(examples, partial(_open_writing, context), "Writing rationales", "prompts", here=here)
     write_parquet(context.folder / "rationales.parquet", written)
     return {"prompts": len(examples), "rationales": len(written)}
 
 
+def _open_writing(context: Context) -> Work:
+    config, dataset, teacher = context.config, stored(context), _teacher(context)
+    return lambda part: teacher.write(dataset, part, config.reasoning.teacher.rationales, config.seed)
+
+
 def selection(context: Context) -> dict[str, Any]:
     """Score every rationale by the perplexity of the true answer, set the threshold, and judge."""
-    config, dataset, examples = context.config, load(context), _taught(context)
-    settings, lm = config.reasoning, _base(context)
+    config, examples = context.config, _taught(context).select("example", "user", "as_of", "target")
+    settings = config.reasoning
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
-
-    def work(_: int, chosen: Sequence[int]) -> pl.DataFrame:
-        part = examples[list(chosen)]
-        mine = written.filter(pl.col("example").is_in(part["example"].implode()))
-        return score_rationales(lm, dataset, part, mine, settings.selection, settings.prompts)
-
-    with progress("Scoring rationales", len(examples), "prompts") as update:
-        scored = in_chunks(range(len(examples)), config.size.chunk, work, context.scratch, on_done=update)
+    rows = written.join(examples, on="example", how="left", maintain_order="left")
+    # An example's rationales stay together: what they share is computed once.
+    size = config.size.chunk * settings.teacher.rationales
+    scored = context.over(rows, partial(_open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size)
+    prompts = scored.select("example", kept="prompt_kept", dropped="prompt_dropped").unique("example", keep="first", maintain_order=True)
+    scored = scored.drop("prompt_kept", "prompt_dropped")
     calibrating = pl.col("example").is_in(load_examples(context, "calibration")["example"].implode())
     calibration: Calibration = calibrate(scored.filter(calibrating), settings.selection)
     calibration.save(context.folder / "calibration.json")
     verdicts = select(scored.filter(~calibrating), calibration, settings.selection)
     write_parquet(context.folder / "verdicts.parquet", verdicts)
-    prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer)
-    write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
+    write_parquet(context.folder / "prompts.parquet", prompts)
     return {"judged": len(verdicts), "kept": int(verdicts["kept"].sum()), "threshold": calibration.threshold}
+
+
+def _open_scoring(context: Context, columns: list[str]) -> Work:
+    settings, dataset, lm = context.config.reasoning, stored(context), with_engine(_base(context), context.config.language)
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        examples = part.select("example", "user", "as_of", "target").unique("example", keep="first", maintain_order=True)
+        prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer).select("example", prompt_kept="kept", prompt_dropped="dropped")
+        scored = score_rationales(lm, dataset, examples, part.select(columns), settings.selection, settings.prompts)
+        return scored.join(prompts, on="example", how="left", maintain_order="left")
+
+    return work
 
 
 def sft(context: Context) -> dict[str, Any]:
     """Fine-tune the language model on the kept rationales and the true answers."""
-    config, dataset, lm = context.config, load(context), _base(context)
+    config, dataset, lm = context.config, stored(context), _base(context)
     kept = pl.read_parquet(context.input("selection") / "verdicts.parquet").filter("kept")
     rows = sft_rows(dataset, load_examples(context, "rationale"), kept, config.reasoning.prompts, lm.tokenizer)
     losses = train_sft(lm, rows, config.reasoning.sft, context.folder / "model", config.seed)

@@ -1,0 +1,1 @@
+"""More than one machine: the stages' partitions on Ray, and what a run of a given size costs."""

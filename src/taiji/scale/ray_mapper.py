@@ -1,0 +1,155 @@
+"""Partitions on a Ray cluster: the same stage functions, one pool of worker actors a job, on Ray Data's streaming executor.
+
+What travels through Ray are the *names* of partitions; rows and results lie in Parquet files in the run directory, which every
+node must reach under the same path. So a node that dies takes nothing with it but what its workers had in hand: the pass is broken
+off and another, on the nodes that are left, takes the partitions whose files are not in place. Back-pressure is
+Ray Data's: a worker holds at most ``scale.ahead`` partitions, and the next is handed out when one is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taiji.config import ScaleSettings
+from taiji.errors import TaijiError
+from taiji.pipeline.mapping import Opener, Partition, Work
+
+EXPLAINED = ("message", "where", "expected", "found", "fix")
+
+
+def connect(address: str | None = None, settings: ScaleSettings | None = None) -> RayMapper:
+    """Join the cluster at ``address`` (``auto``: the one this machine belongs to), or start one on this machine.
+
+    Raises:
+        TaijiError: Ray is not installed, or there is no cluster.
+    """
+    settings = settings or ScaleSettings()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise TaijiError("The Ray engine needs the package ray.", fix='pip install "taiji[scale]"') from error
+
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+        if not address and settings.workers:
+            options["num_cpus"] = max(os.cpu_count() or 1, round(settings.workers * settings.cpus_per_worker))
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # on a crowded machine Ray gives its own start half a minute and raises a bare Exception
+            raise TaijiError(
+                "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
+                where=f"--address {address}" if address else "--engine ray",
+                found=(str(error).strip().splitlines() or [type(error).__name__])[0],
+                fix="start one with `ray start --head`, give its address, or leave --address out to use this machine alone",
+            ) from error
+    return RayMapper(settings)
+
+
+@dataclass(frozen=True)
+class RayMapper:
+    """See the module; Ray must be connected (:func:`connect`)."""
+
+    settings: ScaleSettings
+
+    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+        """See :class:`taiji.pipeline.mapping.Mapper`.
+
+        A partition that fails is tried again when the others are done; passes end when nothing is missing, or when ``scale.attempts``
+        in a row have brought nothing. An error that the user can put right is raised at once.
+
+        Raises:
+            TaijiError: the work's own, or a partition that failed every time.
+        """
+        missing = {partition.number: partition for partition in partitions}
+        reason, fruitless = "", 0
+        while missing and fruitless < self.settings.attempts:
+            before = len(missing)
+            try:
+                for row in self._stream(opener, list(missing.values())):
+                    if row["explained"]:
+                        raise TaijiError(**json.loads(row["explained"]))
+                    if row["error"]:
+                        reason = row["error"]
+                    else:
+                        yield missing.pop(row["number"])
+            except TaijiError:
+                raise
+            except Exception as error:  # a node died, a worker ran out of memory: whatever it was, files say what is done
+                reason = str(error)
+            for partition in [partition for partition in missing.values() if partition.out.exists()]:
+                yield missing.pop(partition.number)
+            fruitless = fruitless + 1 if len(missing) == before else 1
+        if missing:
+            raise TaijiError(
+                f"{len(missing)} partitions failed {self.settings.attempts} times.",
+                where=str(next(iter(missing.values())).rows),
+                found=reason.strip().splitlines()[-1] if reason.strip() else "no answer from the workers",
+                fix="see the workers' logs on the cluster; what is done is kept, so start again with --resume",
+            )
+
+    def _stream(self, opener: Opener, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
+        """One pass over the partitions with a pool of workers as large as the cluster has room for.
+
+        A worker that dies is not restarted: its place may be gone with its node, and Ray Data would wait for it as long as the
+        others hold all that is left. The pass is broken off instead, and the next one takes what is missing.
+        """
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a pass that breaks off is not the user's to read about
+        known = {partition.number: partition for partition in partitions}
+        numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
+        most = min(self.settings.workers or len(known), self._fitting(), len(known))
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=self.settings.ahead)
+        memory: dict[str, Any] = {"memory": self.settings.memory_gb_per_worker * 2**30} if self.settings.memory_gb_per_worker else {}
+        done = numbers.map(
+            _Worker,
+            fn_constructor_args=(opener, known, os.getcwd()),
+            compute=pool,
+            num_cpus=self.settings.cpus_per_worker,
+            num_gpus=self.settings.gpus_per_worker,
+            max_restarts=0,
+            **memory,
+        )
+        yield from done.iter_rows()
+
+    def _fitting(self) -> int:
+        """How many workers the cluster has room for now."""
+        import ray
+
+        there, needed = ray.cluster_resources(), {"CPU": self.settings.cpus_per_worker, "GPU": self.settings.gpus_per_worker}
+        return max(1, min(int(there.get(kind, 0.0) / amount) for kind, amount in needed.items() if amount))
+
+
+class _Worker:
+    """One actor: opens its work when it gets its first partition, and keeps it."""
+
+    def __init__(self, opener: Opener, partitions: dict[int, Partition], folder: str) -> None:
+        from taiji import progress
+
+        progress.quiet = True
+        if os.path.isdir(folder):
+            os.chdir(folder)  # paths in the configuration may be relative
+        self.opener, self.partitions = opener, partitions
+        self.work: Work | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = int(row["number"])
+        outcome: dict[str, Any] = {"number": number, "error": "", "explained": ""}
+        try:
+            if not self.partitions[number].out.exists():
+                self.work = self.work or self.opener()
+                self.partitions[number].compute(self.work)
+        except TaijiError as error:  # goes back as a row: an exception here would stop the whole pass
+            outcome["explained"] = json.dumps({name: getattr(error, name) for name in EXPLAINED})
+        except Exception:
+            outcome["error"] = traceback.format_exc()
+        return outcome
