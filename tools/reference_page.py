@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "taiji"
-ORDER = ("data", "language", "reasoning", "ranking", "alignment", "features", "evaluation", "serving", "inspector", "pipeline")
+ORDER = ("data", "language", "reasoning", "ranking", "alignment", "features", "evaluation", "serving", "inspector", "pipeline", "scale")
 ABOUT = """# Reference
 
 Every public class and function, from the docstrings (`make pages` writes this page, a test compares it with the source). The whole

@@ -113,6 +113,19 @@ def test_a_person_reviews_a_run_through_files(undisturbed, tmp_path):
     assert "give your own name" in refused.stderr
 
 
+def test_a_finished_run_tells_what_a_larger_one_will_cost(undisturbed, small_config):
+    said = taiji("plan", small_config, "--users", 4000, "--measured", undisturbed, "--set", "size.test_prompts=600", "--json", "-")
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    metrics = read_json(undisturbed / "metrics.json")
+    assert {cost["stage"] for cost in found["stages"]} == set(STAGE_NAMES)
+    seconds = {cost["stage"]: cost["seconds"] for cost in found["stages"]}
+    assert seconds["answers"] > 50 * metrics["seconds"]["answers"] and seconds["sft"] == pytest.approx(metrics["seconds"]["sft"], rel=0.01)
+    assert any("events a user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
+    unfinished = taiji("plan", small_config, "--measured", undisturbed.parent / "nothing")
+    assert unfinished.returncode == 2 and "finished run" in unfinished.stderr
+
+
 def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config):
     before = artefacts(undisturbed)
     again = taiji("run", "--name", "whole", "--runs", undisturbed.parent, "--resume")

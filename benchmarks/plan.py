@@ -1,0 +1,76 @@
+"""The cost model against the clock: rates from two runs of different size, a third and larger one is foretold and then measured.
+
+Full: the demo's configuration at a quarter and a half of its prompts, then all of them (the packaged data and model), by the clock.
+Quick: a small shop and a tiny random model, by the processor's seconds, so that others on the machine do not decide it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from tests.tiny import configuration, write_shop
+
+from benchmarks.harness import Result, run
+from benchmarks.scale_out import model
+from taiji.config import Config, load_config
+from taiji.pipeline import engine
+from taiji.pipeline.engine import Run
+from taiji.pipeline.stages import STAGES
+from taiji.scale.plan import plan
+from taiji.scale.rates import Measured, measured
+
+PROMPTS = ("rationale_prompts", "calibration_prompts", "alignment_prompts", "test_prompts", "feature_users")
+
+
+def executed(folder: Path, config: Config) -> Measured:
+    """Run the loop and read what it took."""
+    Run(folder, config, STAGES, lambda text: None).execute()
+    return measured(folder)
+
+
+def demo(folder: Path, share: float) -> Measured:
+    """The demo with that share of its prompts."""
+    sizes = load_config(preset="demo").size
+    overrides = [f"size.{name}={max(4, round(getattr(sizes, name) * share))}" for name in PROMPTS]
+    return executed(folder / f"demo-{share}", load_config(preset="demo", overrides=overrides))
+
+
+def shop(folder: Path, scale: float) -> Measured:
+    """A small shop and a tiny model."""
+    place = folder / f"shop-{scale}"
+    values: dict[str, Any] = configuration(write_shop(place / "data", users=round(40 * scale), events=round(4000 * scale)), folder / "tiny")
+    sizes = {"rationale_prompts": 8, "calibration_prompts": 4, "alignment_prompts": 6, "test_prompts": 10, "feature_users": 12}
+    values["size"] = {name: round(number * scale) for name, number in sizes.items()} | {"chunk": 8}
+    return executed(place / "run", Config.model_validate(values))
+
+
+def measure(quick: bool) -> Result:
+    """Foretell the largest run from the smaller two."""
+    result = Result()
+    with tempfile.TemporaryDirectory(prefix="taiji-plan-") as name:
+        folder = Path(name)
+        if quick:
+            model(folder / "tiny", 64, 2)
+            shop(folder, 0.5)  # the first run of a process also loads libraries
+            with mock.patch.object(engine, "time", SimpleNamespace(monotonic=time.process_time)):
+                runs = [shop(folder, scale) for scale in (1, 2, 4)]
+        else:
+            demo(folder / "warm", 0.1)  # the first run of a process also loads libraries and converts the packaged model
+            runs = [demo(folder, share) for share in (0.25, 0.5, 1.0)]
+    held_back = runs[-1]
+    foretold = plan(held_back.config, held_back.log.users, runs[:-1])
+    for cost in foretold.stages:
+        result.rows.append({"stage": cost.stage, "foretold s": cost.seconds, "measured s": held_back.seconds[cost.stage], "ratio": cost.seconds / max(held_back.seconds[cost.stage], 1e-3)})
+    total = sum(held_back.seconds.values())
+    result.rows.append({"stage": "all", "foretold s": foretold.seconds, "measured s": total, "ratio": foretold.seconds / total})
+    result.at_most("distance of the foretold time from the measured", abs(foretold.seconds / total - 1), 0.25)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

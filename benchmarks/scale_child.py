@@ -1,0 +1,138 @@
+"""Processes of their own for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+EVENTS_A_USER, ITEMS, BATCH = 100, 50_000, 1_000_000
+YEAR = 365 * 86_400 * 1_000_000
+
+
+def make(folder: Path, events: int) -> None:
+    """Write a log of so many events as a dataset's folder, a batch at a time: nobody ever holds the whole."""
+    import pyarrow.parquet as pq
+
+    from taiji.artifacts import write_json, write_parquet
+    from taiji.data.dataset import FORMAT
+    from taiji.data.stored import store_arrays
+
+    users = max(20, events // EVENTS_A_USER)
+    folder.mkdir(parents=True)
+    aisle = np.arange(ITEMS) % 200
+    items = pl.DataFrame({"item": np.arange(ITEMS, dtype=np.uint32), "item_id": np.arange(ITEMS), "title": [f"thing {i}" for i in range(ITEMS)], "category_l1": [f"hall {a // 20}" for a in aisle], "category_l2": [f"aisle {a}" for a in aisle], "category_l3": pl.Series([None] * ITEMS, dtype=pl.String), "price": pl.Series([None] * ITEMS, dtype=pl.Float64)})
+    write_parquet(folder / "items.parquet", items)
+    write_parquet(folder / "users.parquet", pl.DataFrame({"user": np.arange(users, dtype=np.uint32), "user_id": np.arange(users)}))
+    writer, written = None, 0
+    while written < events:
+        rows = min(BATCH, events - written)
+        rng = np.random.default_rng([7, written])
+        low, high = (1_600_000_000_000_000 + YEAR * part // events for part in (written, written + rows))
+        click = (rng.random(rows) < 0.3).astype(np.int8)
+        frame = pl.DataFrame(
+            {
+                "event": np.arange(written, written + rows, dtype=np.uint32),
+                "user": rng.integers(0, users, rows, dtype=np.uint32),
+                "item": (ITEMS * rng.random(rows) ** 2).astype(np.uint32),
+                "time": np.sort(rng.integers(low, high, rows)),
+                "exposed": rng.random(rows) < 0.7,
+                "click": click,
+                "conversion": click & (rng.random(rows) < 0.2).astype(np.int8),
+                "price": np.round(1 + 9 * rng.random(rows), 1),
+            }
+        ).with_columns(matured_at=pl.col("time") + 86_400_000_000)
+        table = frame.select("event", "user", "item", "time", "exposed", "click", "conversion", "matured_at", "price").to_arrow()
+        writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema, compression="zstd")
+        writer.write_table(table, row_group_size=250_000)
+        written += rows
+    assert writer is not None
+    writer.close()
+    write_json(folder / "dataset.json", {"format": FORMAT, "name": "synthetic", "domain": "shop", "notes": [], "rows": {"users": users, "items": ITEMS, "events": events}})
+    store_arrays(folder)
+
+
+def stages(run: Path, feature_users: int) -> None:
+    """Stages `examples` and `features` of a run whose data and aligned model are there, then the as-of joins of both ranker periods."""
+    from taiji.config import Config
+    from taiji.features.partitioned import join_partitioned
+    from taiji.pipeline import feature, prepare
+    from taiji.pipeline.engine import Context
+
+    size = {"rationale_prompts": 1000, "calibration_prompts": 100, "alignment_prompts": 200, "test_prompts": 500, "feature_users": feature_users, "chunk": 128}
+    config = Config.model_validate({"size": size, "generation": {"max_new_tokens": 8}, "reasoning": {"prompts": {"history_limit": 4, "token_budget": 1200}}, "language": {"model": str(run / "alignment" / "model"), "dtype": "float32"}})
+    seconds, exposed = {}, 0
+    for name, work in (("examples", prepare.examples), ("features", feature.features)):
+        context = Context(config, run / name, run / ".work" / name, run, ("data", "examples", "features"))
+        context.folder.mkdir(exist_ok=True)
+        start = time.perf_counter()
+        work(context)
+        seconds[name] = round(time.perf_counter() - start, 1)
+    dataset, split = prepare.stored(context), prepare.load_split(context)
+    start = time.perf_counter()
+    for period in ("ranker", "test"):
+        files = join_partitioned(dataset, split, period, run / "features" / "taiji.parquet", run / "joined" / period, ("ids", "neighbour_items"))
+        exposed += sum(pl.scan_parquet(file).select(pl.len()).collect().item() for file in files)
+    seconds["join"] = round(time.perf_counter() - start, 1)
+    print(json.dumps({"seconds": seconds, "exposures": exposed, "feature_rows": len(pl.read_parquet(run / "features" / "taiji.parquet", columns=["user"]))}))
+
+
+def examples(run: Path, config: str) -> None:
+    """The prompts of a run whose data is there; keeps the configuration."""
+    from taiji.config import Config
+    from taiji.pipeline import prepare
+    from taiji.pipeline.engine import Context
+
+    settings = Config.model_validate_json(config)
+    (run / "config.json").write_text(settings.model_dump_json())
+    context = Context(settings, run / "examples", run / ".work" / "examples", run, ("data",))
+    context.folder.mkdir()
+    prepare.examples(context)
+
+
+def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
+    """One stage over partitions, alone: the base model answers the test prompts. Prints the seconds of the stage."""
+    from taiji.config import Config
+    from taiji.pipeline.engine import Context
+    from taiji.pipeline.feature import complete
+    from taiji.pipeline.mapping import LocalMapper, Mapper
+    from taiji.pipeline.prepare import load_examples
+
+    config = Config.model_validate_json((run / "config.json").read_text())
+    start = time.perf_counter()
+    mapper: Mapper = LocalMapper()
+    if engine == "ray":
+        from taiji.scale.ray_mapper import connect
+
+        mapper = connect(None, config.scale.model_copy(update={"workers": workers}))
+    connected = time.perf_counter()
+    context = Context(config, scratch, scratch, run, ("data", "examples"), mapper)
+    found = complete(context, load_examples(context, "test"), "base")
+    written = hashlib.sha256("\n".join(found["completion"]).encode()).hexdigest()
+    print(json.dumps({"seconds": time.perf_counter() - connected, "start_s": connected - start, "prompts": len(found), "texts": written}))
+
+
+def main() -> None:
+    what, folder, *rest = sys.argv[1:]
+    from taiji import progress
+
+    progress.quiet = True
+    if what == "make":
+        make(Path(folder), int(rest[0]))
+    elif what == "stages":
+        stages(Path(folder), int(rest[0]))
+    elif what == "examples":
+        examples(Path(folder), rest[0])
+    else:
+        answers(Path(folder), rest[0], int(rest[1]), Path(rest[2]))
+    print(json.dumps({"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+
+
+if __name__ == "__main__":
+    main()

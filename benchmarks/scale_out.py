@@ -1,0 +1,107 @@
+"""More events than memory should hold, and more workers than one.
+
+*Memory*: a synthetic log (100 events a user, 50,000 items) goes through the stages `examples` and `features` and the as-of joins of
+the ranker's and the test period, each size in a process of its own; the peak is the process' resident set, mapped files included.
+*Engines*: one stage over partitions (a language model answers prompts) in this process and on Ray with 1 and 2 workers, one thread
+each, taken in turn. Overhead is Ray with one worker over the local engine, efficiency local over twice Ray with two workers.
+The cluster's own start is a column, not part of the stage: a run pays for it once. Two workers need two free cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Result, run
+from taiji.language.tiny import tiny_causal_lm
+
+SIZES = (1_000_000, 3_000_000, 10_000_000, 30_000_000)
+QUICK_SIZES = (20_000, 60_000)
+LIMIT_GIB, MOST_OVERHEAD = 6.0, 0.15
+
+
+def child(*arguments: object) -> dict[str, Any]:
+    """Run :mod:`benchmarks.scale_child`; returns what it printed, joined."""
+    done = subprocess.run([sys.executable, "-m", "benchmarks.scale_child", *map(str, arguments)], capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    found: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            found |= json.loads(line)
+    return found
+
+
+def model(folder: Path, hidden: int, layers: int) -> None:
+    """A random language model of that size."""
+    lm, tokenizer = tiny_causal_lm(hidden=hidden, layers=layers)
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def memory(result: Result, sizes: tuple[int, ...], feature_users: int) -> None:
+    for events in sizes:
+        with tempfile.TemporaryDirectory(prefix="taiji-scale-") as name:
+            folder = Path(name)
+            made = child("make", folder / "data" / "dataset", events)
+            model(folder / "alignment" / "model", 64, 2)
+            found = child("stages", folder, feature_users)
+            disk = sum(file.stat().st_size for file in (folder / "data").rglob("*.*") if file.is_file()) / 2**30
+        result.rows.append({"part": "memory", "events": events, "exposures joined": found["exposures"], "feature rows": found["feature_rows"], "peak GiB": found["peak_gib"], "peak GiB while storing": made["peak_gib"], "data GiB": disk, **{f"{stage} s": value for stage, value in found["seconds"].items()}})
+    rows = [row for row in result.rows if row["part"] == "memory"]
+    result.at_most("peak GiB of the largest log", rows[-1]["peak GiB"], LIMIT_GIB)
+    result.at_least("its exposures joined", float(rows[-1]["exposures joined"] > 0.2 * sizes[-1]), 1)
+
+
+def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int) -> None:
+    if find_spec("ray") is None:
+        result.rows.append({"part": "engines", "engine": "Ray is not installed"})
+        return
+    two = len(os.sched_getaffinity(0)) > 1
+    with tempfile.TemporaryDirectory(prefix="taiji-scale-") as name:
+        folder = Path(name)
+        child("make", folder / "data" / "dataset", 200_000)
+        model(folder / "model", hidden, layers)
+        config = {"size": {"test_prompts": prompts, "chunk": 16}, "examples": {"per_user": 4, "min_history": 2}, "generation": {"max_new_tokens": 64, "temperature": 0.7}, "reasoning": {"prompts": {"history_limit": 10, "token_budget": 1500}}, "language": {"model": str(folder / "model"), "dtype": "float32"}}
+        child("examples", folder, json.dumps(config))
+        seconds: dict[tuple[str, int], list[float]] = {}
+        texts = set()
+        for repeat in range(repeats):
+            for engine, workers in (("local", 1), ("ray", 1), *([("ray", 2)] if two else [])):
+                scratch = folder / f"run-{repeat}-{engine}-{workers}"
+                found = child("answers", folder, engine, workers, scratch)
+                seconds.setdefault((engine, workers), []).append(found["seconds"])
+                texts.add(found["texts"])
+                result.rows.append({"part": "engines", "engine": engine, "workers": workers, "prompts": found["prompts"], "stage s": found["seconds"], "start s": found["start_s"]})
+    result.at_most("engines that wrote other texts", len(texts) - 1, 0)
+    local, one = seconds["local", 1], seconds["ray", 1]
+    overhead = statistics.median(b / a for a, b in zip(local, one)) - 1
+    result.rows.append({"part": "engines", "engine": "Ray's overhead on one worker", "stage s": overhead})
+    if statistics.median(local) >= 60:
+        result.at_most("Ray's overhead on one worker", overhead, MOST_OVERHEAD)
+    if two:
+        efficiency = statistics.median(a / (2 * b) for a, b in zip(local, seconds["ray", 2]))
+        result.rows.append({"part": "engines", "engine": "efficiency of two workers", "stage s": efficiency})
+        if statistics.median(local) >= 60:
+            result.at_least("efficiency of two workers", efficiency, 0.7)
+
+
+def measure(quick: bool) -> Result:
+    """Both parts; quick sizes check that they run and that both engines write the same."""
+    result = Result()
+    if os.environ.get("TAIJI_SCALE_PART", "memory") == "memory":
+        memory(result, QUICK_SIZES if quick else SIZES, 20 if quick else 2000)
+    if os.environ.get("TAIJI_SCALE_PART", "engines") == "engines":
+        engines(result, *((24, 64, 2, 1) if quick else (640, 256, 6, 3)))
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,153 @@
+"""What a run will cost: tokens, GPU hours, storage and wall time of each stage on a described cluster.
+
+CPU stages, and all stages on a cluster without GPUs, take the seconds that finished runs measured (``fixed + slope * units``).
+Language stages on GPUs take token rates, the same figures that :mod:`taiji.serving.sizing` plans the service with. Every
+assumption is a field of :class:`Cluster` or a line of :func:`assumptions`; none is hidden in a formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pydantic import Field
+
+from taiji.config import Config
+from taiji.pipeline.names import STAGE_NAMES
+from taiji.scale.rates import Line, Measured, fit
+from taiji.scale.workload import Amount, Log, workload
+from taiji.serving.sizing import Model
+from taiji.settings import Settings
+
+KEPT_MODELS = {"sft": 1, "alignment": 1}
+"""Models in float32 that a run keeps."""
+
+
+class Cluster(Settings):
+    """Where the run will take place."""
+
+    workers: int = Field(default=1, ge=1)
+    """Machines like the one that was measured, on which partitions are computed."""
+    efficiency: float = Field(default=0.9, gt=0, le=1)
+    """Share of `workers` (or of several GPUs) that remains after waiting and hand-over."""
+    gpus: int = Field(default=0, ge=0)
+    """GPUs for the language stages; 0: they run on the machines' cores as measured."""
+    parameters: float = Field(default=135e6, gt=0)
+    """Parameters of the language model: the size of what is stored."""
+    model: Model = Model()
+    """Token rates of one GPU with this model, utilisation, price of an hour."""
+    teacher: Model | None = None
+    """The same for the teacher, when it is another model on GPUs of its own; `null`: the same model."""
+    compare_gflops: float = Field(default=30.0, gt=0)
+    """Rate of the look-alike search's matrix products on one machine (exact, in float64)."""
+    vector: int = Field(default=256, ge=1)
+    """Width of the embeddings it compares."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One stage's.
+
+    Attributes:
+        stage: its name.
+        rows: prompts, exposures or events.
+        tokens_read, tokens_written, tokens_trained: of the language model.
+        gpu_hours: 0 on a cluster without GPUs.
+        seconds: wall time.
+        gigabytes: of the artefacts kept.
+    """
+
+    stage: str
+    rows: float
+    tokens_read: float
+    tokens_written: float
+    tokens_trained: float
+    gpu_hours: float
+    seconds: float
+    gigabytes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Costs of all stages, and what they rest on."""
+
+    stages: tuple[Cost, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole run."""
+        return sum(cost.seconds for cost in self.stages)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of the whole run."""
+        return sum(cost.gpu_hours for cost in self.stages)
+
+    @property
+    def gigabytes(self) -> float:
+        """Of the whole run directory."""
+        return sum(cost.gigabytes for cost in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for ``--json``."""
+        return {"stages": [asdict(cost) for cost in self.stages], "seconds": self.seconds, "gpu_hours": self.gpu_hours, "gigabytes": self.gigabytes, "assumptions": list(self.assumptions)}
+
+
+def plan(config: Config, users: float, runs: list[Measured], cluster: Cluster | None = None, log: Log | None = None) -> Plan:
+    """Cost of running ``config`` on a log like the measured ones but with ``users`` users.
+
+    Args:
+        config: what will be run.
+        users: of its log; events and exposures a user are those of the last measured run.
+        runs: finished runs, at least one; two of different size tell fixed costs from growing ones.
+        cluster: where; by default one machine like the measured one.
+        log: what the log and its texts look like under ``config`` (see :func:`taiji.scale.rates.measured`); by default as in the last run.
+    """
+    cluster = cluster or Cluster()
+    last = runs[-1]
+    log = replace(log or last.log, users=users)
+    amounts, before, lines = workload(config, log), workload(last.config, last.log), fit(runs)
+    costs = tuple(_cost(name, amounts[name], lines[name], cluster, _storage(name, amounts[name], before[name], last, cluster)) for name in STAGE_NAMES)
+    return Plan(costs, tuple(assumptions(log, runs, cluster)))
+
+
+def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: float) -> Cost:
+    gpu_hours, machines = 0.0, (1 + (cluster.workers - 1) * cluster.efficiency) if amount.spread else 1.0
+    compared = 2 * amount.pairs * cluster.vector / (cluster.compare_gflops * 1e9)
+    if amount.language and cluster.gpus:
+        own = cluster.teacher is not None and name == "rationales"
+        model = cluster.teacher if own and cluster.teacher else cluster.model
+        busy = (amount.read + 3 * amount.trained) / model.prefill_per_s + amount.written / model.decode_per_s
+        gpu_hours = busy / model.utilisation / 3600
+        parallel = 1 + (cluster.gpus - 1) * cluster.efficiency
+        seconds = gpu_hours * 3600 / parallel + compared / cluster.workers
+    else:
+        seconds = line.fixed + line.slope * amount.units / machines + (compared / cluster.workers if compared > 60 else 0.0)
+    return Cost(name, amount.rows, amount.read, amount.written, amount.trained, gpu_hours, seconds, gigabytes)
+
+
+def _storage(name: str, amount: Amount, before: Amount, run: Measured, cluster: Cluster) -> float:
+    if name in KEPT_MODELS:
+        return KEPT_MODELS[name] * 4 * cluster.parameters / 1e9
+    return run.gigabytes[name] * amount.rows / max(before.rows, 1.0)
+
+
+def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
+    """What the figures rest on, in sentences."""
+    many = len({(run.log.users, run.config.size.test_prompts) for run in runs}) > 1
+    lines = [
+        f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",
+        f"A prompt has {log.student_tokens:,.0f} tokens, a completion {log.answer_tokens:,.0f}, a rationale {log.rationale_tokens:,.0f}; {log.kept_share:.0%} of the rationales are kept.",
+        f"Measured seconds are of {len(runs)} run{'s' if len(runs) > 1 else ''}; " + ("fixed and growing parts are told apart." if many else "with one size all of them count as growing, which overstates a larger run."),
+        f"{cluster.workers} machines like the measured one work on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
+    ]
+    if cluster.gpus:
+        m = cluster.model
+        lines.append(f"{cluster.gpus} GPUs, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read.")
+        if cluster.teacher:
+            lines.append(f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens a second.")
+    else:
+        lines.append("The language stages run on the machines' cores with the measured model; another model needs another measured run.")
+    lines.append(f"The exact look-alike search compares {cluster.vector} numbers a pair at {cluster.compare_gflops:,.0f} GFLOP/s a machine.")
+    return lines

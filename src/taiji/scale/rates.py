@@ -1,0 +1,126 @@
+"""What a finished run measured: seconds, bytes and tokens, from its manifests and artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.artifacts import read_json
+from taiji.config import Config, load_config
+from taiji.data import PERIODS, open_dataset
+from taiji.errors import TaijiError
+from taiji.pipeline.engine import MANIFEST
+from taiji.pipeline.names import STAGE_NAMES
+from taiji.scale.workload import Log, workload
+
+SAMPLE = 64
+"""Prompts rendered to count their tokens."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        folder: the run directory.
+        config: what it was run with.
+        log: its log and texts, under its own settings.
+        seconds: of each stage.
+        gigabytes: of each stage's artefacts.
+    """
+
+    folder: Path
+    config: Config
+    log: Log
+    seconds: dict[str, float]
+    gigabytes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a stage: ``fixed + slope * units``."""
+
+    fixed: float
+    slope: float
+
+    def __call__(self, units: float) -> float:
+        return self.fixed + self.slope * units
+
+
+def measured(folder: str | Path, planned: Config | None = None) -> Measured:
+    """Read a finished run; prompts are counted as ``planned`` (default: the run's own configuration) would render them.
+
+    Raises:
+        TaijiError: the run is not finished.
+    """
+    folder = Path(folder)
+    absent = [name for name in STAGE_NAMES if not (folder / name / MANIFEST).exists()]
+    if absent:
+        raise TaijiError("Rates are measured on a finished run.", where=str(folder), expected="every stage done", found="not there: " + ", ".join(absent), fix=f"taiji run --name {folder.name} --resume")
+    config = load_config(folder / "config.json")
+    manifests = {name: read_json(folder / name / MANIFEST) for name in STAGE_NAMES}
+    gigabytes = {name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in STAGE_NAMES}
+    log = _log(folder, config, planned or config, manifests)
+    return Measured(folder, config, log, {name: float(manifest["seconds"]) for name, manifest in manifests.items()}, gigabytes)
+
+
+def fit(runs: Sequence[Measured]) -> dict[str, Line]:
+    """Each stage's line through the runs, by least squares on relative errors; one run gives a line through the origin."""
+    amounts = [workload(run.config, run.log) for run in runs]
+    return {name: _line(np.array([a[name].units for a in amounts]), np.array([run.seconds[name] for run in runs])) for name in STAGE_NAMES}
+
+
+def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
+    weights = 1.0 / np.maximum(seconds, 1e-3)
+    origin = Line(0.0, float((weights**2 * units * seconds).sum() / max((weights**2 * units**2).sum(), 1e-12)))
+    if len(np.unique(units)) < 2:
+        return origin
+    design = np.stack([weights, weights * units], 1)
+    fixed, slope = np.linalg.lstsq(design, weights * seconds, rcond=None)[0]
+    if slope < 0:  # the noise of a stage that hardly grows
+        return Line(float((weights**2 * seconds).sum() / (weights**2).sum()), 0.0)
+    return Line(float(fixed), float(slope)) if fixed >= 0 else origin
+
+
+def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any]) -> Log:
+    from taiji.language.models import load_language_model
+    from taiji.reasoning.prompts import item_line, student_prompts
+    from taiji.reasoning.settings import PromptSettings
+    from taiji.reasoning.teachers import teacher_requests
+
+    dataset = open_dataset(folder / "data" / "dataset")
+    tokenizer = load_language_model(config.language.model, config.language.dtype, "cpu").tokenizer
+
+    def tokens(texts: Sequence[str]) -> float:
+        return float(np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids])) if len(texts) else 0.0
+
+    examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(SAMPLE)
+    prompts: PromptSettings = planned.reasoning.prompts
+    teacher = [" ".join(m["content"] for m in messages) for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)]
+    rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
+    completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
+    rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
+    facts = {name: manifest["facts"] for name, manifest in manifests.items()}
+    # Texts grow with the room they are given: what was measured is scaled to the planned limit.
+    longer = planned.generation.max_new_tokens / config.generation.max_new_tokens
+    reasoned = planned.reasoning.teacher.max_new_tokens / config.reasoning.teacher.max_new_tokens if config.reasoning.teacher.kind == "local" else 1.0
+    refreshes = planned.size.feature_refreshes / config.size.feature_refreshes
+    return Log(
+        users=dataset.n_users,
+        events_per_user=manifests["data"]["facts"]["events"] / dataset.n_users,
+        exposures_per_user=tuple(rows[period] / dataset.n_users for period in PERIODS),  # type: ignore[arg-type]
+        items=dataset.n_items,
+        feature_rows_per_user=refreshes * facts["features"]["rows"] / max(facts["features"]["users"], 1),
+        student_tokens=tokens(student_prompts(dataset, examples, prompts, tokenizer)["prompt"].to_list()),
+        teacher_tokens=tokens(teacher),
+        rationale_tokens=reasoned * tokens(rationales.to_list()),
+        answer_tokens=longer * tokens(completions.to_list()),
+        target_tokens=tokens([item_line(dataset, t, prompts.title_characters) for t in examples["target"]]),
+        kept_share=facts["selection"]["kept"] / max(facts["selection"]["judged"], 1),
+    )
+
