@@ -137,6 +137,7 @@ def measure(quick: bool) -> Result:
             result.at_least(f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1)
         if (count, sharing) == (8, True):
             subset(result, steppers["popo"].trainer, lm)
+        result.so_far()
         steppers.clear()
         gc.collect()
     return result

@@ -162,6 +162,7 @@ def curve(result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: 
         for group in groups:
             ratio = median_ratio([s * group / rows for s in seconds[0]], seconds[group])
             result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": "update", "TRL s": statistics.median(seconds[0]) * group / rows, "ours s": statistics.median(seconds[group]), "ratio": ratio, "ideal": group * (prompt + new) / (prompt + group * new)})
+        result.so_far()
 
 
 def measure(quick: bool) -> Result:
@@ -181,6 +182,7 @@ def measure(quick: bool) -> Result:
             lm = load_language_model(dtype=dtype, device="cpu")
             main_case(result, lm, name, prompt=850, group=8, new=96, repeats=5)
             speed_checks(result, name)
+        result.so_far()
     if quick:
         curve(result, lm, name, (100,), (4, 8), 12, 1)
     else:

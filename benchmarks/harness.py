@@ -40,6 +40,13 @@ class Result:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    told: int = 0
+
+    def so_far(self) -> None:
+        """Print the rows added since the last call on standard error: a long run that is stopped leaves its figures."""
+        for row in self.rows[self.told :]:
+            print("  ".join(f"{key}={_text(value)}" for key, value in row.items()), file=sys.stderr, flush=True)
+        self.told = len(self.rows)
 
     def at_least(self, name: str, value: float, bar: float) -> None:
         """Add the check ``value >= bar`` (a NaN does not hold)."""
