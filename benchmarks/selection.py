@@ -1,7 +1,8 @@
 """The decisive experiment: what is selection worth on held-out answers?
 
 A student is fine-tuned on the rationales that a filter kept, and then judged on examples of the test period, for which it
-writes its own rationale. Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards),
+writes its own rationale: by its answers, and by how likely it makes the true item (log-perplexity of title and categories after its own
+rationale), which tells small models apart where hardly any answer is right. Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards),
 none, a random choice as large as the guarded one, and the answers of that random choice without any rationale. The
 teachers are the rule-based writer, the same with leaks planted into a fifth of its rationales, and (with the default
 model) the model itself. Each student also answers without thinking, at equal input.
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from benchmarks.harness import Result, run
 from benchmarks.leakage import planted
 from benchmarks.rationale_data import available, in_parts, load, of, once, periods, work_folder
 from taiji.data.dataset import Dataset
+from taiji.evaluation.bootstrap import Ratio, compare, estimate
 from taiji.evaluation.language import evaluate_answers
 from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
@@ -37,9 +38,9 @@ from taiji.language.generate import generate
 from taiji.language.models import LanguageModel, load_language_model
 from taiji.language.settings import GenerationSettings
 from taiji.language.tiny import tiny_causal_lm, tiny_tokenizer
-from taiji.reasoning.answers import THINK
-from taiji.reasoning.prompts import item_lines, student_prompts
-from taiji.reasoning.selection import calibrate, score_rationales, select
+from taiji.reasoning.answers import THINK, parse
+from taiji.reasoning.prompts import item_lines
+from taiji.reasoning.selection import answer_perplexities, calibrate, known_answers, score_rationales, select
 from taiji.reasoning.settings import PromptSettings, SelectionSettings, SFTSettings, TeacherSettings
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.teachers import LocalTeacher
@@ -64,7 +65,7 @@ class Size:
     max_new_tokens: int
 
 
-SIZES = {"quick": Size(40, 16, 10, 1, (0,), 40), "tiny": Size(300, 80, 80, 2, (0, 1, 2), 96), "default": Size(0, 28, 24, 2, (0,), 110)}
+SIZES = {"quick": Size(40, 16, 10, 1, (0,), 40), "tiny": Size(1200, 160, 160, 2, (0, 1, 2), 96), "default": Size(0, 28, 24, 2, (0,), 110)}
 
 
 def measure(quick: bool) -> Result:
@@ -106,6 +107,7 @@ def experiment(
 ) -> None:
     """All arms and seeds of one student and teacher on one data set."""
     completions: dict[str, list[str]] = {}
+    surprise: dict[str, list[float]] = {}
     judged: list[pl.DataFrame] = []
     kept: dict[str, list[int]] = {arm: [] for arm in ARMS}
     leaks: dict[str, list[float]] = {arm: [] for arm in ARMS}
@@ -125,17 +127,25 @@ def experiment(
                     tuned = load_language_model(Path(folder) / "m", dtype="float32" if student == "tiny" else "auto")
                     return answers(tuned, dataset, test, prompts, size, seed, thinks=arm != "answer only")
 
-            for mode, texts in once(key, train_and_answer).items():
-                completions.setdefault(f"{arm}{mode}", []).extend(texts)
+            for mode, found in once(key, train_and_answer).items():
+                completions.setdefault(f"{arm}{mode}", []).extend(found["texts"])
+                surprise.setdefault(f"{arm}{mode}", []).extend(found["surprise"])
         base = once(
             ["base", name, student, seed, len(test)], lambda test=test, seed=seed: answers(lm, dataset, test, prompts, size, seed, thinks=True)
         )
-        completions.setdefault("before fine-tuning", []).extend(base[""])
+        for mode, found in base.items():
+            completions.setdefault(f"before fine-tuning{mode}", []).extend(found["texts"])
+            surprise.setdefault(f"before fine-tuning{mode}", []).extend(found["surprise"])
+    users = pl.concat(judged)["user"].to_numpy()
+    likelihood = {arm: Ratio.of_rows(users, np.array(values), int(users.max()) + 1) for arm, values in surprise.items()}
     figures = evaluate_answers(dataset, pl.concat(judged), completions, load_embedder(), seed=0)
     for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "floor"})]:
         row: dict[str, object] = {"data": name, "student": student, "teacher": teacher, "seeds": len(size.seeds), "arm": arm}
         if arm in kept:
             row |= {"kept": float(np.mean(kept[arm])), "kept that name the item": float(np.mean(leaks[arm]))}
+        if arm in surprise:
+            row |= {"log-perplexity": (found := estimate(likelihood[arm]))["value"], "log-perplexity low": found["low"], "log-perplexity high": found["high"]}
+            row["log-perplexity against plain"] = [compare(likelihood[arm], likelihood["plain"])[k] for k in ("value", "low", "high")]
         for figure in figures:
             if figure["model"] == arm and figure["metric"] in METRICS:
                 row |= {figure["metric"]: figure["value"], f"{figure['metric']} low": figure["low"], f"{figure['metric']} high": figure["high"]}
@@ -182,17 +192,26 @@ def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl
     return {arm: arms[arm] for arm in ARMS}
 
 
-def answers(lm: LanguageModel, dataset: Dataset, test: pl.DataFrame, prompts: PromptSettings, size: Size, seed: int, thinks: bool) -> dict[str, Sequence[str]]:
-    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer."""
-    sheets = student_prompts(dataset, test, prompts, lm.tokenizer)["prompt"].to_list()
+def answers(
+    lm: LanguageModel, dataset: Dataset, test: pl.DataFrame, prompts: PromptSettings, size: Size, seed: int, thinks: bool
+) -> dict[str, dict[str, list]]:
+    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer, by mode.
+
+    Each has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that rationale.
+    """
+    known = known_answers(dataset, test, prompts, lm.tokenizer)
+    sheets, truths = known["prompt"].to_list(), known["answer"].to_list()
     settings = GenerationSettings(max_new_tokens=size.max_new_tokens, temperature=0.0, batch_size=40)
     straight = "<think></think><answer>"
     modes = {"": THINK, ", without thinking": straight} if thinks else {"": straight}
-    texts: dict[str, Sequence[str]] = {}
+    found = {}
     for mode, opening in modes.items():
         written_texts = generate(lm, [p + continuation(p, opening) for p in sheets], settings=settings, seed=seed, description="Answering")
-        texts[mode] = [opening + text for (text,) in written_texts]
-    return texts
+        texts = [opening + text for (text,) in written_texts]
+        rationales = [parse(text).rationale for text in texts]
+        scores = answer_perplexities(lm, sheets, rationales, truths, batch_size=12, description="Scoring answers")
+        found[mode] = {"texts": texts, "surprise": scores["ppl_values"].log().to_list()}
+    return found
 
 
 if __name__ == "__main__":

@@ -177,12 +177,22 @@ def score_rationales(
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
-    """Set the threshold on the scored rationales of calibration examples, which are used for nothing else."""
+    """Set the threshold on the scored rationales of calibration examples, which are used for nothing else.
+
+    The plain rule's is the quantile of their perplexities, as in the paper. The guarded rule is to keep as *many* of them: its
+    threshold is the masked perplexity below which that number lies among those that pass every other guard (all of them,
+    where fewer pass). So the guards choose which rationales are kept, and the threshold how many.
+    """
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
         raise TaijiError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
+    if settings.rule == "guarded":
+        passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
+        wanted = max(1, round(settings.quantile * len(values)))
+        if passing:
+            threshold = float(np.nextafter(passing[min(wanted, len(passing)) - 1], np.inf))  # the last of them is below it
     return Calibration(threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16])
 
 
@@ -212,14 +222,20 @@ def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
 
 
 def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionSettings) -> list[str]:
-    """Ours; thresholds on what leakage cannot fake."""
+    """Ours; a threshold on what leakage cannot fake, and the guards."""
+    reasons = _guards(row, settings)
+    if not row["ppl_masked"] < calibration.threshold:
+        reasons.append(f"masked perplexity {row['ppl_masked']:.2f} is not below {calibration.threshold:.2f}")
+    return reasons
+
+
+def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
+    """What speaks against a rationale whatever the threshold."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if row["named"]:
         reasons.append(f"names the item ({', '.join(row['named'])})")
     if row["forbidden"]:
         reasons.append(f"speaks of the answer ({', '.join(row['forbidden'])})")
-    if not row["ppl_masked"] < calibration.threshold:
-        reasons.append(f"masked perplexity {row['ppl_masked']:.2f} is not below {calibration.threshold:.2f}")
     if not row["lift"] > 0:
         reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:
