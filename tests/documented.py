@@ -29,7 +29,7 @@ def main() -> None:
 
         execute = Run.execute
         Run.execute = lambda self, names=None: execute(self, names or ["data", "examples"])  # type: ignore[method-assign]
-        cli._summary = lambda folder, json_path: json_path and console.emit_json(json_path, {"run": str(folder)})  # type: ignore[assignment]
+        cli.loop.summary = lambda folder, json_path: json_path and console.emit_json(json_path, {"run": str(folder)})  # type: ignore[assignment]
     cli.main()
 
 

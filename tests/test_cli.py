@@ -151,8 +151,8 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
 
     question = Question("events.user_id", "who acted", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
     for given, value in (("2", "b"), ("c", "c")):
-        monkeypatch.setattr(cli.typer, "prompt", lambda text, given=given: given)
-        assert cli._choose(question) == value
+        monkeypatch.setattr(cli.starting.typer, "prompt", lambda text, given=given: given)
+        assert cli.starting.choose(question) == value
     assert "who acted" in capsys.readouterr().out
 
 
@@ -230,4 +230,4 @@ def test_help_imports_next_to_nothing():
     loaded = {name.split(".")[0] for name in done.stderr.split()}
     assert not loaded & {"torch", "numpy", "polars", "pyarrow", "transformers", "trl", "pydantic", "yaml", "plotly", "fastapi", "jinja2"}
     ours = {name for name in done.stderr.split() if name.startswith("taiji.")}
-    assert ours <= {"taiji.cli", "taiji.console", "taiji.errors", "taiji.pipeline", "taiji.pipeline.names"}
+    assert {name for name in ours if not name.startswith("taiji.cli")} <= {"taiji.console", "taiji.errors", "taiji.pipeline", "taiji.pipeline.names"}

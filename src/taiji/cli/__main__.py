@@ -1,0 +1,5 @@
+"""``python -m taiji.cli``."""
+
+from taiji.cli import main
+
+main()
