@@ -1,8 +1,7 @@
 """What adaptive weights cost on a whole GRPO step: SmolLM2-135M with LoRA, rollouts included.
 
 All trainers are stepped in turn (A B C …) in one process on the same prompts; overheads are medians of paired ratios of processor
-time, so that other jobs on the machine do not count, to the fixed-weight step of the same number of rewards, with prompts shared
-between rollouts (the default of both) and TRL's way. Every trainer makes rollouts of a fixed length, so that equal work is
+time, so that other jobs on the machine do not count, to the fixed-weight step of the same number of rewards. Every trainer makes rollouts of a fixed length, so that equal work is
 compared. Rank agreement of indicators taken from a few layers only (an approximation that would be cheaper) is reported too.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
@@ -20,21 +19,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Result, median_ratio, run
+from benchmarks.measuring import exact_prompts
 
-PROMPT = "The household bought: " + "; ".join(f"Item title: product {i}; Category L1: GROCERY; L2: AISLE {i % 5}" for i in range(10)) + ". What next?"
+LENGTH, GROUP, NEW = 850, 8, 96
+"""Tokens of a prompt, rollouts of it and their tokens: the case of `benchmarks.alignment_speed`, with two prompts a step, one a half."""
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {"weighting": "fixed"},
     "popo-light": {"weighting": "popo-light"},
     "popo": {"weighting": "popo"},
-    "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
     "directional": {"weighting": "popo", "gram_estimator": "directional"},
 }
-GROUPS = (
-    (2, True, ("fixed", "popo-light", "popo", "popo same-batch", "directional")),
-    (8, True, ("fixed", "popo", "directional")),
-    (2, False, ("fixed", "popo")),
-)
-"""Rewards, whether prompts are shared, and the arms that are stepped in turn: a few trainers at a time fit in memory."""
+GROUPS = ((2, ("fixed", "popo-light", "popo")), (8, ("fixed", "directional")))
+"""Rewards, and the arms that are stepped in turn: a few trainers at a time fit in memory."""
 BARS = {"popo, K = 2": 0.30, "popo-light, K = 2": 0.02, "directional, K = 8": 0.45}
 
 
@@ -51,7 +47,7 @@ def reward(number: int) -> Any:
 class Stepper:
     """A trainer whose optimiser steps are timed one by one, from the start of a step to the start of the next."""
 
-    def __init__(self, lm: Any, folder: str, count: int, tokens: int, steps: int, **options: Any) -> None:
+    def __init__(self, lm: Any, folder: str, count: int, length: int, tokens: int, steps: int, **options: Any) -> None:
         import copy
 
         from datasets import Dataset
@@ -71,14 +67,14 @@ class Stepper:
                 outer.give()
 
         defaults = {
-            "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": tokens, "max_steps": steps, "learning_rate": 1e-4, "beta": 0.0, "report_to": "none", "save_strategy": "no",
+            "per_device_train_batch_size": 2 * GROUP, "num_generations": GROUP, "max_completion_length": tokens, "max_steps": steps, "learning_rate": 1e-4, "beta": 0.0, "report_to": "none", "save_strategy": "no",
             "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": 0,
         }
         self.trainer = ParetoGRPOTrainer(
             model=copy.deepcopy(lm.model),
             reward_funcs=[reward(k) for k in range(count)],
             args=ParetoGRPOConfig(output_dir=folder, **{**defaults, **options}),
-            train_dataset=Dataset.from_dict({"prompt": [f"{PROMPT} ({n})" for n in range(64)]}),
+            train_dataset=Dataset.from_dict({"prompt": exact_prompts(lm.tokenizer, [length] * 16)}),
             processing_class=copy.deepcopy(lm.tokenizer),
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
             callbacks=[Turn()],
@@ -119,24 +115,24 @@ def measure(quick: bool) -> Result:
 
     logging.set_verbosity_error()
     result = Result()
-    repeats, tokens = (1, 4) if quick else (5, 48)
+    repeats, length, tokens = (1, 40, 4) if quick else (5, LENGTH, NEW)
     lm = _model(quick)
-    for count, sharing, arms in GROUPS:
+    for count, arms in GROUPS:
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            steppers = {name: Stepper(lm, f"{folder}/{number}", count, tokens, repeats + 3, share_prefixes=sharing, **ARMS[name]) for number, name in enumerate(arms)}
+            steppers = {name: Stepper(lm, f"{folder}/{number}", count, length, tokens, repeats + 3, **ARMS[name]) for number, name in enumerate(arms)}
             for _ in range(repeats + 1):  # the first round warms up
                 for stepper in steppers.values():
                     stepper.step()
         for name, stepper in steppers.items():
             overhead = median_ratio(stepper.seconds[1:], steppers["fixed"].seconds[1:]) - 1
-            label = f"{name}, K = {count}" + ("" if sharing else ", TRL's forward and rollouts")
+            label = f"{name}, K = {count}"
             result.rows.append({"arm": label, "processor seconds a step": float(np.median(stepper.seconds[1:])), "seconds a step": float(np.median(stepper.elapsed[1:])), "overhead": overhead})
             if label in BARS and not quick:
                 result.at_most(f"overhead of {label} on the whole step", overhead, BARS[label])
         if quick:
             result.at_least(f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1)
-        if (count, sharing) == (8, True):
-            subset(result, steppers["popo"].trainer, lm)
+        if count == 8:
+            subset(result, steppers["directional"].trainer, lm)
         result.so_far()
         steppers.clear()
         gc.collect()
@@ -153,7 +149,7 @@ def subset(result: Result, trainer: Any, lm: Any) -> None:
     layers = lm.model.config.num_hidden_layers
     agreement: dict[str, list[float]] = {"last quarter of the layers": [], "last layer": []}
     generator = torch.Generator().manual_seed(0)
-    ids = lm.tokenizer([PROMPT], return_tensors="pt")["input_ids"][:, :48].repeat(6, 1)
+    ids = lm.tokenizer(exact_prompts(lm.tokenizer, [48]), return_tensors="pt")["input_ids"].repeat(6, 1)
     for _ in range(5):
         tail = torch.randint(10, lm.model.config.vocab_size, (6, 8), generator=generator)
         logs = trainer.policy_forward(model, torch.cat([ids, tail], 1), torch.ones(6, ids.size(1) + 8, dtype=torch.long), 8)[0]

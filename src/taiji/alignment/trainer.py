@@ -249,17 +249,19 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         with self._unlogged():
             return recording.cotangent(super()._compute_loss(model, {**inputs, "advantages": advantages}))
 
-    def _repeat(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The forward again, with the parameters as they are now and without gradient."""
-        recorded: list[Tensor] = []
+    def _repeat(self, model: Any, inputs: dict[str, Any], rows: Tensor) -> Tensor:
+        """The forward of some rows again, with the parameters as they are now and without gradient."""
+        size, images = len(inputs["prompt_ids"]), "pixel_values" in inputs  # whose rows are patches
+        if not images:
+            inputs = {key: value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value for key, value in inputs.items()}
         self._recording = Recording()
         try:
             with torch.no_grad(), self._unlogged():
                 super()._compute_loss(model, inputs)
-            recorded.append(self._recording.attached[0].detach())  # type: ignore[index]
+            found: Tensor = self._recording.attached[0].detach()  # type: ignore[index]
         finally:
             self._recording = None
-        return recorded[0]
+        return found[rows] if images else found
 
     def _open_window(self, model: Any, rule: Rule) -> Window:
         options = self.args.rule_options()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,10 @@ from taiji.alignment.recording import Cotangent, Recording, scaled_sum
 
 @dataclass
 class Held:
-    """What the directional form keeps of a micro-batch until the window is complete."""
+    """What the directional form keeps of a micro-batch's second half until the window is complete."""
 
     forward: Callable[[], Tensor]
     by_reward: Tensor
-    halves: Tensor
 
 
 @dataclass
@@ -62,26 +62,28 @@ class Window:
         self.sums = GradientSums(self.parameters, directions, self.halves)
         self.rows = torch.zeros(self.halves, dtype=torch.float64, device=self.parameters[0].device)
 
-    def add(self, recording: Recording, rewards: Sequence[Cotangent], common: Cotangent | None, again: Callable[[], Tensor]) -> None:
-        """Pull one micro-batch's cotangents back: K backward passes, or two whatever K is in the directional form.
+    def add(self, recording: Recording, rewards: Sequence[Cotangent], common: Cotangent | None, again: Callable[[Tensor], Tensor]) -> None:
+        """Pull one micro-batch's cotangents back: K backward passes, or one and a half whatever K is in the directional form.
 
         Args:
             recording: the micro-batch's forward.
             rewards: derivative of each reward's loss.
             common: derivative of the loss at advantage zero, when it is kept out of the indicators.
-            again: repeats the forward without gradient and returns the log-probabilities (directional form).
+            again: repeats the forward of some rows without gradient and returns their log-probabilities (directional form).
         """
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
-        if self.estimator == "directional":
-            directions = [scaled_sum(inside, self.reference), scaled_sum(rewards, self.weights)]
+        directions = inside if common is None else [*inside, common]
+        numbers = [range(len(directions))] * self.halves
+        if self.estimator == "directional":  # along the first half's reference direction, the second half's change is measured
+            directions, numbers = [scaled_sum(inside, self.reference), scaled_sum(rewards, self.weights)], [range(2), range(1, 2)]
             assert recording.halves is not None
-            self.held.append(Held(again, torch.stack([c[0] for c in inside]), recording.halves))
-        else:
-            directions = inside if common is None else [*inside, common]
+            second = torch.nonzero(recording.halves == 1).flatten()
+            if len(second):
+                self.held.append(Held(partial(again, second), torch.stack([c[0][second] for c in inside])))
         for half in range(self.halves):
-            for number, cotangent in enumerate(directions):
+            for number in numbers[half]:
                 keep = number < len(directions) - 1 or (half < self.halves - 1 and any(p.half is None for p in recording.parts))
-                self.sums.add(half, number, recording.pull_back(cotangent, half, self.halves, self.parameters, keep))
+                self.sums.add(half, number, recording.pull_back(directions[number], half, self.halves, self.parameters, keep))
             self.rows[half] += len(rewards[0][0]) if recording.halves is None else int((recording.halves == half).sum())
 
     def close(self, processes: int, mean: Callable[[Tensor], Tensor], step: float) -> Estimate:
@@ -103,22 +105,18 @@ class Window:
         return Estimate(gram=cross_gram(first, second, (share[0], share[1])).numpy(), square_norm=square)
 
     def _directional(self, share: list[float], processes: int, mean: Callable[[Tensor], Tensor], relative: float) -> Estimate:
-        references: list[Gradient] = [part[0] for part in self.sums.parts]
+        """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half."""
+        direction: Gradient = self.sums.parts[0][0]
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)
-        for half in range(2):
-            direction = references[1 - half]
-            step = directional_step(self.parameters, direction, relative)
-            if step == 0:
-                continue
+        step = directional_step(self.parameters, direction, relative)
+        if step > 0:
             changes = perturbed_change(self.parameters, direction, step, lambda: [held.forward() for held in self.held])
             for held, change in zip(self.held, changes):
-                inside = (held.halves == half).to(change.dtype)[:, None]
-                result += torch.einsum("kbt,bt->k", held.by_reward.double(), (change * inside).double())
+                result += torch.einsum("kbt,bt->k", held.by_reward.double(), change.double())
         if processes > 1:
             result = mean(result)
-        total = [a + b for a, b in zip(*references)]
-        square = sum(float(t.double().square().sum()) for t in total) / self.count
-        return Estimate(indicators=(result / (2 * share[0] * share[1])).cpu().numpy(), square_norm=square)
+        square = sum(float(t.double().square().sum()) for t in direction) / share[0] ** 2 / self.count
+        return Estimate(indicators=(result / (share[0] * share[1])).cpu().numpy(), square_norm=square)
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
         """The update's gradient sum_k w_k g_k (the directional form made it with the weights it was opened with)."""
