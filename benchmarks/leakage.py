@@ -63,7 +63,7 @@ def measure(quick: bool) -> Result:
     result = Result()
     wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "leaks,controls").split(",")
     lm = load_language_model()
-    count, calibrating = (16, 6) if quick else (60, 30)
+    count, calibrating = (16, 6) if quick else (120, 60)
     for name in available(quick):
         dataset = load(name)
         examples, _ = periods(dataset, count + calibrating, 1, seed=0)

@@ -134,11 +134,20 @@ def test_verdicts(values, plain, guarded):
     assert select(frame, Calibration(2.5, "ppl", 0.5, 10, "x"), SelectionSettings(rule="none"))["kept"].all()
 
 
-def test_the_threshold_is_the_median_of_the_calibration(tmp_path):
-    frame = pl.DataFrame([row(sample=i, ppl=float(i + 1), ppl_masked=float(2 * i + 1)) for i in range(5)] + [row(sample=9, rationale="", ppl=99.0)])
+def test_the_threshold_keeps_half_of_the_calibration(tmp_path):
+    frame = pl.DataFrame([row(sample=i, ppl=float(i + 2), ppl_masked=float(2 * i + 1)) for i in range(5)] + [row(sample=9, rationale="", ppl=99.0)])
     plain, guarded = calibrate(frame, PLAIN), calibrate(frame, GUARDED)
-    assert (plain.threshold, plain.measure, plain.rationales) == (3.0, "ppl", 5)
+    assert (plain.threshold, plain.measure, plain.rationales) == (4.0, "ppl", 5)
     assert (guarded.threshold, guarded.measure) == (5.0, "ppl_masked")
+    # Two of five lie below the median. Where a guard speaks against the best, the two best of the others are kept; where
+    # three speak, the two that are left.
+    one = frame.with_columns(lift=pl.when(pl.col("sample") == 0).then(-1.0).otherwise(0.1))
+    first = select(one, calibrate(one, GUARDED), GUARDED)
+    assert first.filter("kept")["sample"].to_list() == [1, 2]
+    few = frame.with_columns(forbidden=pl.when(pl.col("sample") < 3).then(pl.lit(["answer"])).otherwise(pl.lit([], dtype=pl.List(pl.String))))
+    assert select(few, calibrate(few, GUARDED), GUARDED).filter("kept")["sample"].to_list() == [3, 4]
+    nobody = frame.with_columns(lift=pl.lit(-1.0))
+    assert calibrate(nobody, GUARDED).threshold == 5.0
     plain.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == plain
     with pytest.raises(TaijiError, match="no rationale"):

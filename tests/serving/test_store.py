@@ -15,7 +15,7 @@ from tests.serving.rig import RedisServer
 
 from taiji.errors import TaijiError
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store
+from taiji.serving.store import Store, open_store, to_previous
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
 
 Make = Callable[..., Store]
@@ -254,8 +254,8 @@ def test_releases_live_side_by_side(store: Store) -> None:
     assert _versions(store) == ["r1"]
     store.activate("r2")
     assert _versions(store) == ["r2"]
-    assert store.roll_back() == "r1" and _versions(store) == ["r1"]
-    assert store.roll_back() == "r2" and _versions(store) == ["r2"]
+    assert to_previous(store) == "r1" and _versions(store) == ["r1"]
+    assert to_previous(store) == "r2" and _versions(store) == ["r2"]
     take_in(store, batch("b", ("u", "2")), now=NOW + 5 * SECOND)
     for name in ("r1", "r2"):
         assert len(store.claim(name, "w", 5, NOW + 7 * SECOND, SECOND)) == 1
@@ -267,7 +267,7 @@ def test_releases_live_side_by_side(store: Store) -> None:
     assert list(store.releases().live) == ["r2"] and store.releases().previous is None
     assert store.claim("r1", "w", 5, NOW + 10**12, SECOND) == []
     with pytest.raises(KeyError):
-        store.roll_back()
+        to_previous(store)
 
 
 def _versions(store: Store) -> list[str]:

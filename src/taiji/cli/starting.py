@@ -26,17 +26,17 @@ def init(
     quiet: Quiet = False,
 ) -> None:
     """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
-    from taiji.pipeline.beginning import as_json, begin, print_begun
+    from taiji.pipeline.initialise import as_json, initialise, print_initialised
 
     answers = dict(_pair(text) for text in overrides or [])
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    begun = begin(folder, to, name or folder.resolve().name, answers, choose if terminal else None, force=force)
-    if json_path and console.emit_json(json_path, as_json(begun)):
+    made = initialise(folder, to, name or folder.resolve().name, answers, choose if terminal else None, force=force)
+    if json_path and console.emit_json(json_path, as_json(made)):
         return
     if quiet:
-        print(begun.command)
+        print(made.command)
     else:
-        print_begun(begun)
+        print_initialised(made)
 
 
 def _pair(text: str) -> tuple[str, str]:

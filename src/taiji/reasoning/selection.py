@@ -3,8 +3,8 @@
 PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), y = the true answer's tokens inside ``<answer>``, prompt = the
 *student's* prompt, in which the target is not. The paper keeps c when PPL(c) is below a threshold R, the median over
 rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of all, so the guarded rule (ours)
-redacts every mention of the target first and applies R to the perplexity of what is left, asks for a lift over no
-rationale, rejects what names the title, and sends what is too good (PPL < 1.3) to review.
+redacts every mention of the target first, asks what is left for a lift over no rationale, rejects what names the title, sends what
+is too good (PPL < 1.3) to review, and of those that pass keeps by the masked perplexity as many as the paper's rule would.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Calibration:
     Attributes:
         threshold: R; a rationale's measure must be below it.
         measure: ``ppl`` (plain) or ``ppl_masked`` (guarded).
-        quantile: which quantile of the calibration rationales R is.
+        quantile: share of the calibration rationales that is to be kept.
         rationales: how many it was set on.
         fingerprint: hash of the calibration examples and samples.
     """
@@ -189,10 +189,10 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
         raise TaijiError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
     if settings.rule == "guarded":
+        wanted = int((values[measure] < threshold).sum())
         passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
-        wanted = max(1, round(settings.quantile * len(values)))
-        if passing:
-            threshold = float(np.nextafter(passing[min(wanted, len(passing)) - 1], np.inf))  # the last of them is below it
+        if passing:  # below the next one, or just above the last
+            threshold = passing[wanted] if wanted < len(passing) else float(np.nextafter(passing[-1], np.inf))
     return Calibration(threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16])
 
 

@@ -81,7 +81,7 @@ class SelectionSettings(Settings):
     rule: Literal["guarded", "plain", "none"] = "guarded"
     """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """The threshold is this quantile of the calibration rationales' perplexities; the paper takes the median."""
+    """The threshold keeps this share of the calibration rationales (guarded: where so many pass); the paper takes the median."""
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a lower perplexity is too good to be believed unread."""
     most_leak_share: float = Field(default=0.5, ge=0.0)

@@ -25,7 +25,7 @@ from taiji.serving.metrics import Metrics
 from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, Store, StoreUnavailable
+from taiji.serving.store import Appended, Store, StoreUnavailable, to_previous
 from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
 
 M = TypeVar("M", bound=BaseModel)
@@ -263,7 +263,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/admin/releases:rollback", response_model=s.ReleasesOut, tags=["admin"], summary="Serve the previous release again", responses=responses(401, 403, 409, 429, 503))
     async def rollback() -> Response:
         log("release rollback")
-        return await switched(store.roll_back)
+        return await switched(to_previous, store)
 
     @app.get("/v1/admin/dead-letters", response_model=s.LettersOut, tags=["admin"], summary="Users given up, and why", responses=responses(401, 403, 429, 503))
     async def letters() -> Response:

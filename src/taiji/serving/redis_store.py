@@ -228,13 +228,6 @@ class RedisStore:
             if not self._run("ACTIVATE", release):
                 raise KeyError(release)
 
-    def roll_back(self) -> str:
-        previous = self.releases().previous
-        if previous is None:
-            raise KeyError("previous")
-        self.activate(previous)
-        return previous
-
     def retire(self, release: str) -> None:
         with _translated():
             if not self._run("RETIRE", release):

@@ -11,7 +11,7 @@ from taiji.errors import TaijiError
 from taiji.progress import progress
 from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store
+from taiji.serving.store import Store, open_store, to_previous
 from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
 
 
@@ -99,7 +99,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     """
     store = open_store(settings, run)
     try:
-        return store.roll_back()
+        return to_previous(store)
     except KeyError:
         raise TaijiError("There is no previous release to go back to.", where=settings.store, found=f"active: {store.releases().active or 'no release at all'}", fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one") from None
     finally:

@@ -292,13 +292,6 @@ class SQLiteStore:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('previous', ?)", active)
             db.execute("INSERT OR REPLACE INTO meta VALUES ('active', ?)", (release,))
 
-    def roll_back(self) -> str:
-        previous = self.releases().previous
-        if previous is None:
-            raise KeyError("previous")
-        self.activate(previous)
-        return previous
-
     def retire(self, release: str) -> None:
         with self._change() as db:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()

@@ -128,10 +128,6 @@ class Store(Protocol):
         """Reads switch to this release at once; raises KeyError when it is not live."""
         ...
 
-    def roll_back(self) -> str:
-        """Reads switch back to the previous release; returns its name; raises KeyError when there is none."""
-        ...
-
     def retire(self, release: str) -> None:
         """Delete a release that is not active with all its rows and work; raises KeyError otherwise."""
         ...
@@ -194,6 +190,15 @@ def backoff_us(settings: ServingSettings, attempts: int) -> int:
 def as_of(now: int, newest: int | None) -> int:
     """The time features are made at: now, or just after the newest event where a client's clock runs ahead."""
     return now if newest is None else max(now, newest + 1)
+
+
+def to_previous(store: Store) -> str:
+    """Reads switch back to the previous release; returns its name; raises KeyError when there is none."""
+    previous = store.releases().previous
+    if previous is None:
+        raise KeyError("previous")
+    store.activate(previous)
+    return previous
 
 
 def open_store(settings: ServingSettings, run: str | Path | None = None) -> Store:

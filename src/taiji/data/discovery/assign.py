@@ -24,7 +24,7 @@ from taiji.data.discovery.words import parts
 from taiji.data.settings import Domain
 from taiji.errors import TaijiError
 
-FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影", "titanic"}
+FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
 

@@ -11,7 +11,7 @@ from tests.data.discovery import exports
 from taiji.config import load_config
 from taiji.data import Dataset, load_source
 from taiji.errors import TaijiError
-from taiji.pipeline.beginning import as_json, begin, print_begun
+from taiji.pipeline.initialise import as_json, initialise, print_initialised
 
 
 @pytest.fixture
@@ -27,38 +27,38 @@ def export(tmp_path):
 
 @pytest.mark.parametrize("name", ["german", "chinese", "events_only", "joined", "ratings"])
 def test_what_is_written_reads_back_and_says_why(export, tmp_path, name, capsys):
-    begun = begin(export(name), tmp_path, "shop", {})
-    mapping, config = begun.files
+    made = initialise(export(name), tmp_path, "shop", {})
+    mapping, config = made.files
     settings = load_config(config)
     again = Dataset.from_tables(load_source(settings.data.source, settings.data.mapping))
-    assert again.events.equals(begun.dataset.events)
+    assert again.events.equals(made.dataset.events)
     assert "# sure:" in mapping.read_text() and "preset: demo" in config.read_text()
-    assert len(begun.prompts) == 3
-    print_begun(begun)
+    assert len(made.prompts) == 3
+    print_initialised(made)
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}"))
-    json.dumps(as_json(begun), allow_nan=False)
+    json.dumps(as_json(made), allow_nan=False)
 
 
 def test_the_numbers_of_a_german_export_arrive(export, tmp_path):
-    items = begin(export("german"), tmp_path, "shop", {}).dataset.items
+    items = initialise(export("german"), tmp_path, "shop", {}).dataset.items
     assert items.select("item_id", "title", "category_l1", "price").row(7) == ("00007", "mint Ding 7", "Gruppe 3", 2.2)
 
 
 def test_a_joined_table_gives_each_item_and_user_once(export, tmp_path):
-    dataset = begin(export("joined"), tmp_path, "shop", {}).dataset
+    dataset = initialise(export("joined"), tmp_path, "shop", {}).dataset
     assert (dataset.n_items, dataset.n_users, len(dataset.events)) == (exports.ITEMS, exports.USERS, exports.EVENTS)
     assert set(dataset.users["city"]) == {f"town{i}" for i in range(7)}
 
 
 def test_dropped_rows_are_noted(export, tmp_path):
-    dataset = begin(export("ratings"), tmp_path, "shop", {}).dataset
+    dataset = initialise(export("ratings"), tmp_path, "shop", {}).dataset
     assert sum("dropped" in note for note in dataset.notes) == 3
 
 
 def test_open_questions_are_one_message_and_nothing_is_written(export, tmp_path):
     with pytest.raises(TaijiError, match=r"(?s)events\.user_id.*events\.item_id.*--set events\.user_id=COLUMN"):
-        begin(export("nameless"), tmp_path, "shop", {})
+        initialise(export("nameless"), tmp_path, "shop", {})
     assert not list(tmp_path.glob("*.yaml"))
 
 
@@ -69,41 +69,41 @@ def test_a_person_is_asked_instead(export, tmp_path):
         asked.append(question.key)
         return {"events.user_id": "a", "events.item_id": "b"}[question.key]
 
-    begun = begin(export("nameless"), tmp_path, "shop", {}, ask)
+    made = initialise(export("nameless"), tmp_path, "shop", {}, ask)
     assert asked == ["events.user_id", "events.item_id"]
-    assert begun.dataset.n_users == exports.USERS
+    assert made.dataset.n_users == exports.USERS
 
 
 def test_files_in_the_way_are_kept_unless_forced(export, tmp_path):
     folder = export("chinese")
-    begin(folder, tmp_path, "shop", {})
+    initialise(folder, tmp_path, "shop", {})
     with pytest.raises(TaijiError, match="--force"):
-        begin(folder, tmp_path, "shop", {})
-    begin(folder, tmp_path, "shop", {}, force=True)
+        initialise(folder, tmp_path, "shop", {})
+    initialise(folder, tmp_path, "shop", {}, force=True)
 
 
 def test_a_refuted_proposal_is_kept_to_be_corrected(export, tmp_path):
     folder = export("german")
     items = (folder / "artikel.csv").read_text()
     (folder / "artikel.csv").write_text(items + items.splitlines()[-1] + "\n")
-    begun = begin(folder, tmp_path, "one", {})  # one id twice: the first row counts, and that is said
-    assert begun.proposal is not None and begun.proposal.guesses["items.one_per_id"].value is True
+    made = initialise(folder, tmp_path, "one", {})  # one id twice: the first row counts, and that is said
+    assert made.proposal is not None and made.proposal.guesses["items.one_per_id"].value is True
     with pytest.raises(TaijiError, match="correct it there"):
-        begin(folder, tmp_path, "two", {"events.click": "Menge"})
+        initialise(folder, tmp_path, "two", {"events.click": "Menge"})
     assert yaml.safe_load((tmp_path / "two-mapping.yaml").read_text())["events"]["click"] == "Menge"
 
 
 def test_a_thin_log_lowers_what_prompts_need(tmp_path):
     lines = [f"u{i % 20},item{i % 7},{1_680_000_000 + i * 1000}" for i in range(90)]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(lines))
-    begun = begin(tmp_path, tmp_path, "thin", {})
-    assert load_config(begun.files[-1]).examples.min_history < 5
-    assert any("thin" in doubt or "SMALL" in doubt for doubt in begun.doubts)
+    made = initialise(tmp_path, tmp_path, "thin", {})
+    assert load_config(made.files[-1]).examples.min_history < 5
+    assert any("thin" in doubt or "SMALL" in doubt for doubt in made.doubts)
 
 
 def test_a_known_layout_needs_no_mapping(tmp_path):
     (tmp_path / "u.data").write_text("".join(f"{1 + i % 9}\t{1 + i % 11}\t{1 + i % 5}\t{880_000_000 + i}\n" for i in range(300)))
     (tmp_path / "u.item").write_bytes("".join(f"{i}|Film {i} (1990)|01-Jan-1990||x|" + "|".join(["0"] * 18 + ["1"]) + "\n" for i in range(1, 12)).encode("latin-1"))
-    begun = begin(tmp_path, tmp_path, "films", {})
-    assert begun.proposal is None and begun.files == [tmp_path / "films.yaml"]
-    assert load_config(begun.files[0]).data.mapping is None
+    made = initialise(tmp_path, tmp_path, "films", {})
+    assert made.proposal is None and made.files == [tmp_path / "films.yaml"]
+    assert load_config(made.files[0]).data.mapping is None

@@ -18,7 +18,7 @@ from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.tables import Table, read_tables
 from taiji.errors import TaijiError
-from taiji.pipeline.begun import configuration_text, mapping_text
+from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.reasoning.prompts import student_prompt
 
 PROMPTS = 3
@@ -29,7 +29,7 @@ CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Begun:
+class Initialised:
     """What was found and written.
 
     Attributes:
@@ -56,7 +56,7 @@ class Begun:
         return f"taiji run {self.files[-1]}"
 
 
-def begin(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Callable[[Question], str] | None = None, *, force: bool = False) -> Begun:
+def initialise(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Callable[[Question], str] | None = None, *, force: bool = False) -> Initialised:
     """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
 
     Args:
@@ -76,7 +76,7 @@ def begin(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Calla
         dataset = Dataset.from_tables(load_source(folder))
         sizes, doubts = _sizes(dataset)
         write_text(config, configuration_text(folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"))
-        return Begun([], None, dataset, _prompts(dataset, sizes), sizes, doubts, [config])
+        return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, doubts, [config])
     tables, left_out = read_tables(folder)
     proposal = propose(tables, answers, name)
     while proposal.questions and ask:
@@ -93,7 +93,7 @@ def begin(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Calla
     sizes, doubts = _sizes(dataset)
     write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping says which column is what"))
     load_config(config)
-    return Begun(tables, proposal, dataset, _prompts(dataset, sizes), sizes, [*left_out, *proposal.doubts, *doubts], [mapping, config])
+    return Initialised(tables, proposal, dataset, _prompts(dataset, sizes), sizes, [*left_out, *proposal.doubts, *doubts], [mapping, config])
 
 
 def _free(paths: list[Path], force: bool) -> None:
@@ -183,13 +183,13 @@ class _Letters:
         return SimpleNamespace(input_ids=range(len(text) // CHARACTERS_A_TOKEN))
 
 
-def print_begun(begun: Begun) -> None:
+def print_initialised(made: Initialised) -> None:
     """The proposal, the preview and the next command, for people."""
-    proposal, dataset = begun.proposal, begun.dataset
+    proposal, dataset = made.proposal, made.dataset
     if proposal:
         print("FILES")
         parts = {table.path.name: role for role in ("users", "items", "events") if (table := getattr(proposal.roles, role)) is not None}
-        for table in begun.tables:
+        for table in made.tables:
             role = parts.get(table.path.name, "plays no part")
             print(f"  {table.path.name}: {len(table.frame):,} rows -> {role}" + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ())))
         print("\nMAPPING")
@@ -210,13 +210,13 @@ def print_begun(begun: Begun) -> None:
     print(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: " + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown"))
     for note in dataset.notes:
         print(f"note: {note}")
-    for number, prompt in enumerate(begun.prompts, start=1):
+    for number, prompt in enumerate(made.prompts, start=1):
         print(f"\nPROMPT {number}: {prompt}")
-    if begun.doubts:
+    if made.doubts:
         print("\nPLEASE CHECK")
-        for doubt in begun.doubts:
+        for doubt in made.doubts:
             print(f"  - {doubt}")
-    print("\nwritten: " + ", ".join(map(str, begun.files)) + f"\nnext: {begun.command}")
+    print("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
 
 
 def _share(labels: pl.Series) -> float:
@@ -232,9 +232,9 @@ def _readable(dataset: Dataset) -> pl.DataFrame:
     return named
 
 
-def as_json(begun: Begun) -> dict[str, Any]:
-    """What a script needs of :class:`Begun`."""
-    proposal = begun.proposal
+def as_json(made: Initialised) -> dict[str, Any]:
+    """What a script needs of :class:`Initialised`."""
+    proposal = made.proposal
     guesses = {key: {"value": guess.value, "confidence": round(guess.confidence, 2), "reasons": list(guess.reasons), "others": [list(other) for other in guess.others]} for key, guess in (proposal.guesses if proposal else {}).items()}
-    rows = {"users": begun.dataset.n_users, "items": begun.dataset.n_items, "events": len(begun.dataset.events)}
-    return {"guesses": guesses, "unused": proposal.unused if proposal else {}, "rows": rows, "settings": begun.sizes, "doubts": begun.doubts, "prompts": begun.prompts, "files": [str(path) for path in begun.files], "next": begun.command}
+    rows = {"users": made.dataset.n_users, "items": made.dataset.n_items, "events": len(made.dataset.events)}
+    return {"guesses": guesses, "unused": proposal.unused if proposal else {}, "rows": rows, "settings": made.sizes, "doubts": made.doubts, "prompts": made.prompts, "files": [str(path) for path in made.files], "next": made.command}
