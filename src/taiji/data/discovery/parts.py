@@ -142,11 +142,15 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
     named = [column for column in columns if "category" in column.means and column.kind in ("text", "flag") and column.distinct >= 2]
     few = [column for column in columns if column.kind == "text" and 2 <= column.distinct <= max(20, 0.2 * column.present) and column.characters <= 40 and not column.means & {"user", "id"}]
     chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[:3]
+    if named:  # a name tells where to begin, values tell what lies below
+        for column in sorted(few, key=lambda column: (column.distinct, column.name)):
+            if len(chosen) < 3 and column not in chosen and column.distinct > chosen[-1].distinct and nests(table, chosen[-1].name, column.name):
+                chosen.append(column)
     guesses = {}
     for level, column in zip(LEVELS, chosen):
         place = chosen.index(column)
-        reasons = ["its name says category" if named else f"text with only {column.distinct} different values"]
+        reasons = [] if named and column not in named else ["its name says category" if named else f"text with only {column.distinct} different values"]
         if place and nests(table, chosen[place - 1].name, column.name):
             reasons.append(f"each value lies in one {chosen[place - 1].name}")
-        guesses[level] = Guess(column.name, 0.85 if named else 0.45, tuple(reasons))
+        guesses[level] = Guess(column.name, 0.85 if column in named else 0.6 if named else 0.45, tuple(reasons))
     return guesses
