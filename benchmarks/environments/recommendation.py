@@ -126,8 +126,8 @@ def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
     """Load, split, train both rankers, build both environments."""
     from taiji.alignment.environment import build_environment
     from taiji.alignment.settings import EnvironmentSettings
-    from taiji.data.dataset import load_dataset
     from taiji.data.examples import make_examples
+    from taiji.data.loading import load_dataset
     from taiji.data.settings import DataSettings, ExampleSettings
     from taiji.data.splits import exposures, time_split
     from taiji.language.embed import load_embedder

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taiji.data import stored
+from taiji.data import arrays
 from taiji.data.dataset import Dataset
 from taiji.data.examples import make_examples
 from taiji.data.settings import ExampleSettings
@@ -40,7 +40,7 @@ def log(seed: int, events: int, users: int = 30, items: int = 20) -> Dataset:
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), events=st.integers(0, 300), held=st.sampled_from([7, 64, 1_000_000]))
 def test_histories_and_prices_are_those_in_memory_however_few_rows_are_held(tmp_path_factory, monkeypatch, seed, events, held):
-    monkeypatch.setattr(stored, "ROWS", held)
+    monkeypatch.setattr(arrays, "ROWS", held)
     folder = tmp_path_factory.mktemp("d") / "dataset"
     memory = log(seed, events)
     memory.save(folder)

@@ -9,7 +9,8 @@ import pytest
 from tests.serving.rig import RedisServer
 
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store
+from taiji.serving.store import Store
+from taiji.serving.stores import open_store
 
 
 @pytest.fixture(scope="session")

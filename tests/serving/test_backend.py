@@ -19,7 +19,8 @@ from taiji.pipeline import feature, prepare, rank
 from taiji.pipeline.engine import Context
 from taiji.serving import backend
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store
+from taiji.serving.store import Store
+from taiji.serving.stores import open_store
 from taiji.serving.types import Event, FeatureRow, RankRequest, UserHistory
 from taiji.serving.world import World
 

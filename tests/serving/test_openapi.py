@@ -23,7 +23,7 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.keys import load_keys
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import open_store
+from taiji.serving.stores import open_store
 from taiji.serving.types import FeatureRow, Release
 
 SECRET = "a" * 24

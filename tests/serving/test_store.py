@@ -15,7 +15,8 @@ from tests.serving.rig import RedisServer
 
 from taiji.errors import TaijiError
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store, to_previous
+from taiji.serving.store import Store, to_previous
+from taiji.serving.stores import open_store
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
 
 Make = Callable[..., Store]

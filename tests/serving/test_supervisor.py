@@ -17,7 +17,7 @@ from taiji.serving import roll_back, roll_out, serve
 from taiji.serving.keys import new_key
 from taiji.serving.releases import backend, introduce
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import open_store
+from taiji.serving.stores import open_store
 from taiji.serving.supervisor import demand_keys
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taiji.data.dataset import Dataset, load_dataset
+    from taiji.data.dataset import Dataset
     from taiji.data.examples import make_examples
     from taiji.data.history import History
+    from taiji.data.loading import load_dataset
     from taiji.data.schema import Tables, validate
     from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
     from taiji.data.sources import load_source
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Dataset": "dataset",
-    "load_dataset": "dataset",
+    "load_dataset": "loading",
     "make_examples": "examples",
     "History": "history",
     "Tables": "schema",

@@ -10,9 +10,10 @@ from typing import Any
 import polars as pl
 
 from taiji.artifacts import atomic_folder, read_json, write_json, write_parquet
+from taiji.data.arrays import store_arrays
 from taiji.data.history import History, Prices
-from taiji.data.schema import LEVELS, Tables, validate
-from taiji.data.settings import DataSettings, Domain
+from taiji.data.schema import LEVELS, Tables, dense, validate
+from taiji.data.settings import Domain
 from taiji.errors import TaijiError
 
 FORMAT = 1
@@ -84,9 +85,7 @@ class Dataset:
         return self.events.lazy()
 
     def save(self, folder: str | Path) -> None:
-        """Write three Parquet files, ``dataset.json`` and the arrays of :mod:`taiji.data.stored`; the same dataset gives the same bytes."""
-        from taiji.data.stored import store_arrays
-
+        """Write three Parquet files, ``dataset.json`` and the arrays of :mod:`taiji.data.arrays`; the same dataset gives the same bytes."""
         with atomic_folder(folder) as temporary:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
@@ -121,19 +120,3 @@ def read_frame(folder: Path, name: str) -> pl.DataFrame:
         return pl.read_parquet(folder / f"{name}.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
         raise TaijiError("Could not read a dataset's file.", where=str(folder / f"{name}.parquet"), found=str(error), fix="run the data stage again") from error
-
-
-def dense(ids: pl.Series, known: pl.Series) -> pl.Series:
-    """Position of each id in ``known``, which holds every one of them once."""
-    lookup = pl.DataFrame({"id": known, "dense": pl.arange(len(known), dtype=pl.UInt32, eager=True)})
-    ids = ids.cast(known.dtype) if ids.dtype != known.dtype else ids
-    return ids.to_frame("id").join(lookup, on="id", how="left", maintain_order="left")["dense"]
-
-
-def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
-    """Read the source that the settings name and number it."""
-    from taiji.data.sources import load_source
-
-    return Dataset.from_tables(
-        load_source(settings.source, settings.mapping, seed, users=settings.users, non_clicks=settings.non_clicks, domain=settings.domain)
-    )

@@ -237,3 +237,10 @@ class _Check:
             first = events.row(int(rows[0]), named=True)
             raise TaijiError("A label is known before its event.", where=self.where("matured_at", rows), expected="matured_at at or after timestamp", found=f"{first['matured_at']} before {first['timestamp']}", fix="correct the times; leave matured_at empty for labels known at once")
         return events
+
+
+def dense(ids: pl.Series, known: pl.Series) -> pl.Series:
+    """Position of each id in ``known``, which holds every one of them once."""
+    lookup = pl.DataFrame({"id": known, "dense": pl.arange(len(known), dtype=pl.UInt32, eager=True)})
+    ids = ids.cast(known.dtype) if ids.dtype != known.dtype else ids
+    return ids.to_frame("id").join(lookup, on="id", how="left", maintain_order="left")["dense"]

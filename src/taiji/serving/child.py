@@ -19,7 +19,7 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, where
 from taiji.serving.releases import backend
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import open_store
+from taiji.serving.stores import open_store
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
 UNUSABLE = 2

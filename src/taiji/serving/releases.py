@@ -11,7 +11,8 @@ from taiji.errors import TaijiError
 from taiji.progress import progress
 from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, open_store, to_previous
+from taiji.serving.store import Store, to_previous
+from taiji.serving.stores import open_store
 from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
 
 

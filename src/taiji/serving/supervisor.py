@@ -20,7 +20,8 @@ from taiji.serving.keys import load_keys
 from taiji.serving.logs import log
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, StoreUnavailable, open_store
+from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.stores import open_store
 from taiji.serving.worker import HUNG
 
 POLL_S = 0.2

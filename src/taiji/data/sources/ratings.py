@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from taiji.data.dataset import dense
 from taiji.data.sampling import popular_non_clicks, sample_users
-from taiji.data.schema import Tables, validate
+from taiji.data.schema import Tables, dense, validate
 from taiji.data.settings import Domain
 
 WINDOW = 20_000

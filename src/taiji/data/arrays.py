@@ -1,0 +1,75 @@
+"""Histories and prices as plain arrays beside a dataset's tables, written in bounded memory and mapped when they are read.
+
+One stream over the events counts the rows of each user (or item), another puts every row in its place: a counting sort on disk.
+What is read is the operating system's to keep or to drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.artifacts import read_json
+
+ROWS = 1_000_000
+"""Events held at a time while the arrays are written."""
+KINDS = {"item": np.uint32, "time": np.int64, "price": np.float64}
+
+
+def store_arrays(folder: Path) -> None:
+    """Write the histories and prices of the dataset in ``folder`` from its ``events.parquet``, in bounded memory."""
+    rows = read_json(folder / "dataset.json")["rows"]
+    events = folder / "events.parquet"
+    _group(events, "user", rows["users"], ("item", "time"), pl.col("click") == 1, ("click",), folder / "history")
+    _group(events, "item", rows["items"], ("price", "time"), pl.col("price").is_not_null(), (), folder / "prices")
+
+
+def _group(events: Path, key: str, count: int, columns: Sequence[str], kept: pl.Expr, needed: Sequence[str], folder: Path) -> None:
+    """Columns of the kept events, grouped by ``key`` in the order of the file, and the groups' offsets ``(count + 1,)``."""
+    counts = np.zeros(count, np.int64)
+    for frame in _batches(events, [key, *needed, *(["price"] if "price" in columns else [])]):
+        counts += np.bincount(frame.filter(kept)[key].to_numpy(), minlength=count)
+    offsets = np.zeros(count + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    folder.mkdir()
+    np.save(folder / "offsets.npy", offsets)
+    arrays = {name: _new(folder / f"{name}.npy", KINDS[name], int(offsets[-1])) for name in columns}
+    free = offsets[:-1].copy()
+    for frame in _batches(events, list(dict.fromkeys([key, *needed, *columns]))):
+        frame = frame.filter(kept)
+        keys = frame[key].to_numpy().astype(np.int64)
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        lengths = np.diff(np.append(starts, len(ordered)))
+        places = free[ordered] + np.arange(len(ordered)) - np.repeat(starts, lengths)
+        for name, array in arrays.items():
+            array[places] = frame[name].to_numpy()[order]
+        free[ordered[starts]] += lengths
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS, columns=columns):
+            yield pl.DataFrame(pl.from_arrow(batch))
+
+
+def _new(path: Path, kind: type, length: int) -> NDArray:
+    if not length:  # nothing cannot be mapped
+        np.save(path, np.empty(0, kind))
+        return np.empty(0, kind)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
+
+
+def mapped(path: Path) -> NDArray:
+    """An array on disk, in memory where it is small."""
+    return np.asarray(np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r"))
