@@ -22,7 +22,7 @@ def make(folder: Path, events: int) -> None:
 
     from taiji.artifacts import write_json, write_parquet
     from taiji.data.dataset import FORMAT
-    from taiji.data.stored import store_arrays
+    from taiji.data.arrays import store_arrays
 
     users = max(20, events // EVENTS_A_USER)
     folder.mkdir(parents=True)
