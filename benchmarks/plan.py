@@ -1,11 +1,13 @@
 """The cost model against the clock: rates from two runs of different size, a third and larger one is foretold and then measured.
 
 Full: the demo's configuration at a quarter and a half of its prompts, then all of them (the packaged data and model), by the clock.
+``PLAN_RUNS=runs/A,runs/B,runs/C`` takes three finished runs instead, the last one held back.
 Quick: a small shop and a tiny random model, by the processor's seconds, so that others on the machine do not decide it.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -59,6 +61,8 @@ def measure(quick: bool) -> Result:
             shop(folder, 0.5)  # the first run of a process also loads libraries
             with mock.patch.object(engine, "time", SimpleNamespace(monotonic=time.process_time)):
                 runs = [shop(folder, scale) for scale in (1, 2, 4)]
+        elif os.environ.get("PLAN_RUNS"):
+            runs = [measured(Path(run)) for run in os.environ["PLAN_RUNS"].split(",")]
         else:
             demo(folder / "warm", 0.1)  # the first run of a process also loads libraries and converts the packaged model
             runs = [demo(folder, share) for share in (0.25, 0.5, 1.0)]
