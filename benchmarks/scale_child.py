@@ -21,8 +21,8 @@ def make(folder: Path, events: int) -> None:
     import pyarrow.parquet as pq
 
     from taiji.artifacts import write_json, write_parquet
-    from taiji.data.dataset import FORMAT
     from taiji.data.arrays import store_arrays
+    from taiji.data.dataset import FORMAT
 
     users = max(20, events // EVENTS_A_USER)
     folder.mkdir(parents=True)
