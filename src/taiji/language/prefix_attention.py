@@ -207,7 +207,7 @@ class _Blocks(torch.autograd.Function):
             if level.valid is not None:  # a repeated row is nobody's output
                 rows = rows * level.valid[:, None, :, None]
             taken = [_take(t, level) for t in (query, key, value, forward, sums)]
-            if level.rows.shape[1] <= SHORT:
+            if query.dtype == torch.bfloat16 and level.rows.shape[1] <= SHORT:
                 rows, *taken = (t.float() for t in (rows, *taken))
             pieces = _flash_backward(rows, *taken[:4], taken[4].squeeze(-1).contiguous(), 0.0, True, scale=scale)
             for target, piece in zip(grads, pieces):
