@@ -48,6 +48,13 @@ class TimeIndex:
         return starts, low
 
 
+def even_ranges(offsets: Ints, size: int) -> list[tuple[int, int]]:
+    """Ranges ``[first, last)`` of the rows that ``offsets (n + 1,)`` delimit, with about ``size`` entries each, no row torn apart."""
+    ends = np.searchsorted(offsets, np.arange(size, int(offsets[-1]) + size, size))
+    bounds = np.unique(np.concatenate([[0], np.minimum(ends, len(offsets) - 1), [len(offsets) - 1]]))
+    return [(int(first), int(last)) for first, last in pairwise(bounds)]
+
+
 def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
     """Stable order that groups entries by row, and the rows' offsets ``(count + 1,)``."""
     offsets = np.zeros(count + 1, np.int64)
@@ -159,10 +166,8 @@ class History:
         return out
 
     def ranges(self, interactions: int) -> list[tuple[int, int]]:
-        """Ranges of users ``[first, last)`` that hold about so many interactions each, one user's never torn apart."""
-        ends = np.searchsorted(self.offsets, np.arange(interactions, int(self.offsets[-1]) + interactions, interactions))
-        bounds = np.unique(np.concatenate([[0], np.minimum(ends, self.n_users), [self.n_users]]))
-        return [(int(first), int(last)) for first, last in pairwise(bounds)]
+        """Ranges of users that hold about so many interactions each; see :func:`even_ranges`."""
+        return even_ranges(self.offsets, interactions)
 
     def part(self, first: int, last: int) -> History:
         """The users ``[first, last)``, numbered from 0, in memory."""

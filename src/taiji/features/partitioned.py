@@ -13,6 +13,7 @@ import polars as pl
 
 from taiji.artifacts import write_parquet
 from taiji.data import Dataset, Split, exposures, scan_exposures
+from taiji.data.history import even_ranges
 from taiji.features.table import FEATURES, join_features
 from taiji.progress import progress
 
@@ -53,7 +54,4 @@ def _ranges(dataset: Dataset, split: Split, period: str, rows: int) -> list[tupl
     counts = scan_exposures(dataset, split, period).group_by("user").len().collect(engine="streaming")
     exposed = np.zeros(dataset.n_users + 1, np.int64)
     exposed[counts["user"].to_numpy().astype(np.int64) + 1] = counts["len"].to_numpy()
-    total = np.cumsum(exposed)
-    ends = np.searchsorted(total, np.arange(rows, int(total[-1]) + rows, rows))
-    bounds = np.unique(np.concatenate([[0], np.minimum(ends, dataset.n_users), [dataset.n_users]]))
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist()))
+    return even_ranges(np.cumsum(exposed), rows)

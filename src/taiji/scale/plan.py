@@ -15,7 +15,7 @@ from pydantic import Field
 from taiji.config import Config
 from taiji.pipeline.names import STAGE_NAMES
 from taiji.scale.rates import Line, Measured, fit
-from taiji.scale.workload import Amount, Log, workload
+from taiji.scale.workload import TRAINED, Amount, Log, workload
 from taiji.serving.sizing import Model
 from taiji.settings import Settings
 
@@ -118,7 +118,7 @@ def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: fl
     if amount.language and cluster.gpus:
         own = cluster.teacher is not None and name == "rationales"
         model = cluster.teacher if own and cluster.teacher else cluster.model
-        busy = (amount.read + 3 * amount.trained) / model.prefill_per_s + amount.written / model.decode_per_s
+        busy = (amount.read + TRAINED * amount.trained) / model.prefill_per_s + amount.written / model.decode_per_s
         gpu_hours = busy / model.utilisation / 3600
         parallel = 1 + (cluster.gpus - 1) * cluster.efficiency
         seconds = gpu_hours * 3600 / parallel + compared / cluster.workers
