@@ -49,6 +49,23 @@ def test_before_batch_is_the_naive_reference(rows, asked, limit):
         assert counts[place] == len(history.before(user, as_of)[0])
 
 
+@settings(deadline=None, max_examples=60)
+@given(ROWS, st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 12)), min_size=1, max_size=8), st.integers(1, 5))
+def test_after_batch_and_first_touches_are_the_naive_reference(rows, asked, limit):
+    events = events_of(rows)
+    clicks = [(user, item, time) for user, item, time, click, _ in events.rows() if click == 1]
+    first: dict = {}
+    for user, item, moment in clicks:
+        first.setdefault((user, item), moment)
+    fresh = [(user, item, time) for user, item, time in clicks if time == first[user, item]]
+    history = History.from_events(events, 4)
+    for view, known in ((history, clicks), (history.first_touches(), fresh)):
+        items, times = view.after_batch(*np.array(asked).T, limit)
+        for place, (user, as_of) in enumerate(asked):
+            wanted = [(item, time) for owner, item, time in known if owner == user and time >= as_of][:limit]
+            assert list(zip(items[place].tolist(), times[place].tolist(), strict=True)) == wanted + [(-1, 0)] * (limit - len(wanted))
+
+
 def test_ties_keep_the_order_of_the_events_and_padding_is_exact():
     history = History.from_events(events_of([(0, 5, 1, 1, None), (0, 3, 1, 1, None), (0, 4, 2, 1, None), (1, 9, 1, 0, None)]), 3)
     items, times = history.before_batch([0, 0, 1, 2], [2, 3, 9, 9], 4)

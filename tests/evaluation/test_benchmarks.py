@@ -25,3 +25,10 @@ def test_the_mean_over_seeds_has_students_interval():
 def test_quick_study_goes_on_and_its_controls_do_not_gain(tmp_path):
     written = run_quick("study", tmp_path)
     assert len(written["checks"]) == 4
+
+
+@pytest.mark.integration
+def test_quick_text_features_judges_every_way_of_using_them(tmp_path):
+    written = run_quick("text_features", tmp_path)
+    parts = {(row["part"], row["features"]) for row in written["rows"]}
+    assert len([p for p in parts if p[0] == "ladder"]) == 10 and len([p for p in parts if p[0] == "ways"]) == 11

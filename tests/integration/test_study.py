@@ -9,7 +9,7 @@ from tests.integration.test_loop import taiji
 
 from taiji.artifacts import file_hash, read_json
 
-ARMS = ("--arm", "history_mean", "--arm", "base", "--arm", "sft", "--arm", "popo-light", "--arm", "popo")
+ARMS = ("--arm", "history_mean", "--arm", "truth", "--arm", "base", "--arm", "sft", "--arm", "popo-light", "--arm", "popo")
 
 
 def study(run, *more) -> subprocess.CompletedProcess:
@@ -30,7 +30,7 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
     assert first.returncode == 0, first.stderr
     found = read_json(tmp_path / "study.json")
     assert found == read_json(run / "study" / "study.json")
-    tables = ["history_mean", "base", "sft", "popo-light", "popo"]
+    tables = ["history_mean", "truth", "base", "sft", "popo-light", "popo"]
     parts = ["popo, intra-user only", "popo, cross-user only", "null: another user's", "null: shuffled"]
     assert found["arms"] == ["none", *tables, *parts]
     assert found["main"] == "popo"

@@ -87,7 +87,7 @@ def study(
     run: RunFolder,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 5,
     arms: Annotated[
-        list[str] | None, typer.Option("--arm", metavar="NAME", help="history_mean, base, sft, grpo, popo-light or popo; may be repeated. Default: all.")
+        list[str] | None, typer.Option("--arm", metavar="NAME", help="history_mean, truth (a ceiling), base, sft, grpo, popo-light or popo; may be repeated. Default: all.")
     ] = None,
     overrides: Overrides = None,
     json_path: JsonPath = None,

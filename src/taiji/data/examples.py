@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.data.dataset import Dataset
+from taiji.data.history import untouched
 from taiji.data.settings import ExampleSettings
 from taiji.data.splits import Split
 from taiji.errors import TaijiError
@@ -47,7 +48,7 @@ def example_candidates(dataset: Dataset, split: Split, period: str, settings: Ex
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
     keep = (history.times >= start) & (history.times < end)
     if settings.target == "next_new_item":
-        keep &= _new(users, history.items, history.times, dataset.n_items)
+        keep &= untouched(users, history.items, history.times)
     users, items, times = users[keep], history.items[keep], history.times[keep]
     keep = history.count_before(users, times) >= settings.min_history
     users, items, times = users[keep] + first, items[keep], times[keep]
@@ -86,14 +87,6 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
             "target_id",
         )
     )
-
-
-def _new(users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64], n_items: int) -> NDArray[np.bool_]:
-    """Which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
-    pairs, inverse = np.unique(users * n_items + items, return_inverse=True)
-    first = np.full(len(pairs), np.iinfo(np.int64).max)
-    np.minimum.at(first, inverse, times)
-    return times == first[inverse]
 
 
 def _keys(seed: int, *columns: NDArray[np.int64]) -> NDArray[np.uint64]:

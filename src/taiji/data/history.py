@@ -62,6 +62,14 @@ def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
     return np.argsort(rows, kind="stable"), offsets
 
 
+def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
+    """Which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
+    pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
+    first = np.full(len(pairs), np.iinfo(np.int64).max)
+    np.minimum.at(first, inverse, times)
+    return times == first[inverse]
+
+
 @dataclass(frozen=True, eq=False)
 class Prices:
     """What items cost over time, from the prices on events, and before the first of them from the item table.
@@ -154,16 +162,35 @@ class History:
             ``items (B, L)`` padded with -1 and ``times (B, L)`` padded with 0, both int64.
         """
         starts, ends = self._index.before(users, as_ofs)
-        back = np.arange(1, limit + 1, dtype=np.int64)
-        out = np.full((len(starts), limit), -1, np.int64), np.zeros((len(starts), limit), np.int64)
+        return self._around(ends[:, None], -np.arange(1, limit + 1), starts[:, None], ends[:, None])
+
+    def after_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
+        """The first ``limit`` interactions of each user at or after each time, oldest first; as :meth:`before_batch` otherwise.
+
+        What nobody knows at that time: for targets and ceilings only.
+        """
+        _, starts = self._index.before(users, as_ofs)
+        return self._around(starts[:, None], np.arange(limit), starts[:, None], self.offsets[np.asarray(users, np.int64) + 1][:, None])
+
+    def _around(self, places: Ints, steps: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
+        """Items and times at ``places (B, 1) + steps (L,)`` where that is within ``[starts, ends)``; -1 and 0 elsewhere."""
+        out = np.full((len(places), len(steps)), -1, np.int64), np.zeros((len(places), len(steps)), np.int64)
         if len(self.items):
-            for begin in range(0, len(starts), BLOCK):
+            for begin in range(0, len(places), BLOCK):
                 block = slice(begin, begin + BLOCK)
-                places = ends[block, None] - back
-                inside = places >= starts[block, None]
-                np.copyto(out[0][block], self.items.take(places, mode="clip"), where=inside)
-                np.copyto(out[1][block], self.times.take(places, mode="clip"), where=inside)
+                wanted = places[block] + steps
+                inside = (wanted >= starts[block]) & (wanted < ends[block])
+                np.copyto(out[0][block], self.items.take(wanted, mode="clip"), where=inside)
+                np.copyto(out[1][block], self.times.take(wanted, mode="clip"), where=inside)
         return out
+
+    def first_touches(self) -> History:
+        """The same users with only those interactions whose item they had not touched strictly before."""
+        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
+        items, times = np.asarray(self.items, np.int64), np.asarray(self.times, np.int64)
+        fresh = untouched(users, items, times)
+        offsets = np.concatenate([[0], np.cumsum(fresh)])[self.offsets]
+        return History(offsets.astype(np.int64), items[fresh], times[fresh])
 
     def ranges(self, interactions: int) -> list[tuple[int, int]]:
         """Ranges of users that hold about so many interactions each; see :func:`even_ranges`."""

@@ -113,8 +113,7 @@ def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
 def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | None = None) -> pl.DataFrame:
     """A feature row just before every request; the quantiser is fitted on rows from before the cut."""
     from taiji.features.history_mean import history_mean
-    from taiji.features.quantizer import ProductQuantizer
-    from taiji.features.table import build_table
+    from taiji.features.table import fit_table
     from taiji.language.embed import load_embedder
     from taiji.reasoning.prompts import item_lines
 
@@ -124,8 +123,7 @@ def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | No
     vectors = history_mean(
         dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), embedder.encode(item_lines(dataset))
     )
-    quantizer = ProductQuantizer.fit(vectors[(rows["as_of"] < cut).to_numpy()], seed=seed)
-    return build_table(dataset, rows, vectors, quantizer, model_version=f"history mean, {embedder.version}")
+    return fit_table(dataset, rows, vectors, cut, model_version=f"history mean, {embedder.version}", seed=seed)[1]
 
 
 class _Loop:

@@ -1,4 +1,4 @@
-"""The rival without an LLM: the mean embedding of what the user did last."""
+"""Features without an LLM: the mean embedding of what the user did last (a floor) and of what they did next (a ceiling)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,37 @@ def history_mean(dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vecto
     Returns:
         (N, d) float32; a zero row for a user without history.
     """
+    return _mean(dataset.history.before_batch, users, as_ofs, item_vectors, limit, block)
+
+
+def future_mean(
+    dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 1, *, new: bool = True, block: int = 8192
+) -> np.ndarray:
+    """Mean embedding of a user's first interactions at or after a moment: what a language model that is always right would name.
+
+    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those moments,
+    and a ranker's gain by it is no forecast: no model is always right.
+
+    Args:
+        dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.
+        limit: interactions averaged; 1 is the next item.
+        new: only items that the user had not touched before, as the examples' ``next_new_item``.
+
+    Returns:
+        (N, d) float32; a zero row for a user who does nothing any more.
+    """
+    history = dataset.history.first_touches() if new else dataset.history
+    return _mean(history.after_batch, users, as_ofs, item_vectors, limit, block)
+
+
+def _mean(gather: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int) -> np.ndarray:
+    """Sum of the vectors of the items that ``gather`` finds, at length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     item_vectors = np.asarray(item_vectors, dtype=np.float32)
     padded = np.concatenate([item_vectors, np.zeros((1, item_vectors.shape[1]), dtype=np.float32)])
     out = np.zeros((len(users), item_vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(users), block):
-        items, _ = dataset.history.before_batch(users[start : start + block], as_ofs[start : start + block], limit)
+        items, _ = gather(users[start : start + block], as_ofs[start : start + block], limit)
         for place in range(items.shape[1]):
             out[start : start + block] += padded[items[:, place]]
     norm = np.linalg.norm(out, axis=1, keepdims=True)

@@ -82,6 +82,15 @@ def build_table(
     ).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
 
 
+def fit_table(
+    dataset: Any, rows: pl.DataFrame, vectors: np.ndarray, cut: int, settings: FeatureSettings | None = None, model_version: str = "", seed: int = 0
+) -> tuple[ProductQuantizer, pl.DataFrame]:
+    """A quantiser fitted on the rows made before ``cut`` (microseconds; what is judged comes after it), and :func:`build_table` with it."""
+    known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
+    quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
+    return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
+
+
 def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[str, ...] = FEATURES) -> pl.DataFrame:
     """Give each exposure the features its user had: the newest row with ``as_of`` strictly before the exposure's time.
 

@@ -11,8 +11,7 @@ import polars as pl
 from taiji.artifacts import write_json, write_parquet
 from taiji.data import Dataset, Split, scan_exposures
 from taiji.features.history_mean import history_mean
-from taiji.features.quantizer import ProductQuantizer
-from taiji.features.table import build_table
+from taiji.features.table import fit_table
 from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
@@ -94,14 +93,12 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
     lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
     mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
 
-    training = (rows["as_of"] < split.interval("test")[0]).to_numpy()  # the quantiser must not have seen the test period
     version = load_model(context, writer).version
     figures = {}
     for name, vectors, made_by in (("taiji", said, version), ("history_mean", mean, embedder.version)):
-        fitted = vectors[training & (np.linalg.norm(vectors, axis=1) > 0)]
-        quantizer = ProductQuantizer.fit(fitted if len(fitted) else vectors[:1], config.features, config.seed)
+        # The quantiser must not have seen the test period.
+        quantizer, table = fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed)
         quantizer.save(context.folder / f"{name}-quantizer")
-        table = build_table(dataset, rows, vectors, quantizer, config.features, made_by)
         write_parquet(context.folder / f"{name}.parquet", table)
         figures[name] = quantizer.figures(vectors)
     write_json(context.folder / "quantizers.json", figures)

@@ -24,9 +24,13 @@ from taiji.errors import TaijiError
 from taiji.evaluation.ranking import sparsest_third
 from taiji.evaluation.study import FEATURES, ablation, aggregate, built_in, control_findings, run_cells
 from taiji.evaluation.summary import number_text
+from taiji.features.history_mean import future_mean
+from taiji.features.table import fit_table
+from taiji.language.embed import load_embedder
 from taiji.pipeline.engine import Run, Stage
 from taiji.pipeline.feature import features
 from taiji.pipeline.stages import PREPARED, STAGES
+from taiji.reasoning.prompts import item_lines
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -38,6 +42,8 @@ WRITERS = ("base", "sft")
 OWN = "taiji"
 """The run's own table, where its rule is none of these."""
 RIVAL = "history_mean"
+TRUTH = "truth"
+"""The ceiling: what the user really took next stands where an answer would. It knows the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
 DEPARTMENTS = 8
@@ -55,8 +61,8 @@ def study(
         run: a finished run directory.
         config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
         seeds: trainings an arm.
-        arms: names of tables to compare beside none, from ``history_mean``, ``base``, ``sft``, ``grpo``, ``popo-light`` and
-            ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
+        arms: names of tables to compare beside none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``
+            and ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
             whose null controls are made.
         say: told what is under way.
 
@@ -72,14 +78,16 @@ def study(
     if missing:
         raise TaijiError("The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume")
     own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
-    known = (RIVAL, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    known = (RIVAL, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise TaijiError("The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown))
     wanted = [name for name in known if not arms or name in arms]
-    tables = {name: pl.read_parquet(_table(run, config, name, own, say)) for name in wanted}
-    main = own if own in tables else wanted[-1]
     folder, dataset, split = run / "study", Dataset.load(needed[0]), _split(needed[1])
+    tables = {
+        name: _truth(run, config, dataset, split) if name == TRUTH else pl.read_parquet(_table(run, config, name, own, say)) for name in wanted
+    }
+    main = own if own in tables else wanted[-1]
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(tables[main].select("user").unique(), on="user", how="semi", maintain_order="left")
     trainer, version = built_in(dataset, config.ranking)
@@ -129,6 +137,15 @@ def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any
 
 def _split(path: Path) -> Split:
     return Split(tuple(read_json(path)["bounds"]))
+
+
+def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
+    """The run's feature rows with the next item in place of the answer."""
+    rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
+    lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    new = config.examples.target == "next_new_item"
+    vectors = future_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, new=new)
+    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, TRUTH, config.seed)[1]
 
 
 def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], None]) -> Path:

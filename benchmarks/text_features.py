@@ -1,0 +1,190 @@
+"""What could text features be worth to a ranker, and which way of using them is best? No language model is needed.
+
+*Ladder*: features from the mean of the history (what costs nothing), from what the user really took next (what a language
+model that is always right would name), once and four times a period, with each half of the features, for everyone and for
+as few users as the demo covers, and a null control. Where the truth gains nothing, no answer can; where it gains and a
+model's answers do not, the model is the bottleneck.
+
+*Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
+through KAR-style experts, and through KSER's filter and alignment, trained with the ranker or alone (extractor-only).
+
+Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose text
+carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK.
+
+    [TEXT_DATA="completejourney ml-latest-small shop"] [TAIJI_BENCHMARK_PARTS=ladder,ways] python -m benchmarks.text_features [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks.harness import Result, run
+from benchmarks.rationale_data import work_folder
+from taiji.artifacts import value_hash
+from taiji.data.dataset import Dataset
+from taiji.data.sources import load_source
+from taiji.data.splits import Split, exposures, time_split
+from taiji.evaluation.settings import ShopSettings
+from taiji.evaluation.shop import Shop
+from taiji.evaluation.study import FEATURES, NULL, Arm, aggregate, control_findings, run_cells, shuffled
+from taiji.features.history_mean import future_mean, history_mean
+from taiji.features.settings import FeatureSettings
+from taiji.features.table import fit_table
+from taiji.language.embed import load_embedder
+from taiji.pipeline.feature import refresh_moments
+from taiji.ranking.numeric import NumericFeatures
+from taiji.ranking.settings import RankerSettings
+from taiji.ranking.train import train_extractor, train_ranker
+from taiji.reasoning.prompts import item_lines
+
+DEMO_USERS = 90
+REFRESHES = 4
+RANKERS = {
+    "completejourney": {"embeddings": False, "bins": 16, "conversion_weight": 0.3},
+    "ml-latest-small": {"dimension": 16},
+}
+"""The ladder's ranker is the one that ``benchmarks.ranking`` chooses for the data set."""
+QUICK_SHOP: dict[str, Any] = {"users": 400, "tail": 1500, "days": 60}
+QUICK_RANKER: dict[str, Any] = {"min_steps": 60, "hidden": (32,)}
+METRICS = ("click auc", "click log_loss", "ctcvr auc")
+
+Table = Callable[..., pl.DataFrame]
+
+
+def measure(quick: bool) -> Result:
+    """All data sets and parts."""
+    result = Result()
+    parts = os.environ.get("TAIJI_BENCHMARK_PARTS", "ladder,ways").split(",")
+    names = ["shop"] if quick else os.environ.get("TEXT_DATA", "shop ml-latest-small completejourney").split()
+    for name in names:
+        dataset = load(name, quick)
+        if dataset is None:
+            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            continue
+        compare(result, name, dataset, parts, quick)
+    return result
+
+
+def load(name: str, quick: bool) -> Dataset | None:
+    """A data set by its name; None where its files are not there."""
+    if name == "shop":
+        return Dataset.from_tables(Shop(ShopSettings(**(QUICK_SHOP if quick else {})), 0).tables())
+    source = name if name == "completejourney" else Path(os.environ.get("TAIJI_TEST_DATA", "")) / name
+    if isinstance(source, Path) and not source.is_dir():
+        return None
+    return Dataset.from_tables(load_source(source))
+
+
+def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick: bool) -> None:
+    """Both parts on one data set."""
+    split = time_split(dataset)
+    train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+    moments = {n: refresh_moments(dataset, split, 5, n) for n in (1, REFRESHES)}
+    chosen = moments[1]["user"].unique().sort()
+    chosen = chosen.sample(min(DEMO_USERS, len(chosen) // 2), seed=0)
+    groups = {f"the {len(chosen)} users": test["user"].is_in(chosen.implode()).to_numpy()}
+    table = partial(made, dataset, split, moments, load_embedder().encode(item_lines(dataset)))
+    seeds, more = (1, QUICK_RANKER) if quick else (3, {})
+    folder = work_folder() / name
+    numeric = NumericFeatures(dataset)
+
+    def cells(part: str, arms: list[Arm], settings: RankerSettings, alone: bool = False) -> list[dict[str, Any]]:
+        trainer = partial(extractor_only if alone else whole, dataset, settings, numeric)
+        return run_cells(train, test, arms, range(seeds), trainer, folder / part, trainer_version=value_hash([settings.model_dump(mode="json"), alone]))
+
+    def judge(part: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows = aggregate(found, folder / part, test, groups=groups, rivals=("history mean",), resamples=100 if quick else 1000)
+        add(result, name, part, rows)
+        return rows
+
+    if "ladder" in parts:
+        rows = judge("ladder", cells("ladder", ladder(table, chosen), RankerSettings(**(RANKERS.get(name, {}) | more))))
+        for control in control_findings(rows):
+            if control["metric"] == "click auc":
+                result.at_most(f"{name}: {control['arm']} gains (0 = no)", float(control["gain"]), 0)
+    if "ways" in parts:
+        found = cells("ways", [Arm("none")], RankerSettings(**more))
+        for content, make in (("history mean", partial(table, history)), ("truth", partial(table, truth))):
+            rows_made = make(refreshes=REFRESHES, keep_vector=True)
+            found += cells("ways", [Arm(f"{content}: ids and look-alike", rows_made)], RankerSettings(**more))
+            for text in ("projection", "experts", "select_align"):
+                arm = Arm(f"{content}: {text}", rows_made, ("vector",))
+                found += cells("ways", [arm], RankerSettings(text=text, **more))
+            alone = Arm(f"{content}: select_align, extractor-only", rows_made, ("vector",))
+            found += cells("ways", [alone], RankerSettings(text="select_align", **more), alone=True)
+        judge("ways", found)
+
+
+def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
+    """From nothing to the truth."""
+    floor, ceiling, often = table(history), table(truth), table(truth, refreshes=REFRESHES)
+    return [
+        Arm("none"),
+        Arm("history mean", floor),
+        Arm(f"history mean, {REFRESHES} times", table(history, refreshes=REFRESHES)),
+        Arm(f"truth for {len(chosen)} users", ceiling.filter(pl.col("user").is_in(chosen.implode()))),
+        Arm("truth", ceiling),
+        Arm(f"truth, {REFRESHES} times", often),
+        Arm(f"truth, {REFRESHES} times, ids only", often, ("ids",)),
+        Arm(f"truth, {REFRESHES} times, look-alike only", often, ("neighbour_items",)),
+        Arm(f"truth, {REFRESHES} times, the next ten, known or not", table(next_ten, refreshes=REFRESHES)),
+        Arm(f"{NULL}shuffled truth", shuffled(often), FEATURES),
+    ]
+
+
+def history(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
+    """The mean of the latest fifty."""
+    return history_mean(dataset, users, as_ofs, lines)
+
+
+def truth(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
+    """The next item that is new to the user."""
+    return future_mean(dataset, users, as_ofs, lines)
+
+
+def next_ten(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
+    """The next ten items, known to the user or not."""
+    return future_mean(dataset, users, as_ofs, lines, limit=10, new=False)
+
+
+def made(
+    dataset: Dataset, split: Split, moments: dict[int, pl.DataFrame], lines: Any, content: Callable[..., Any], refreshes: int = 1, keep_vector: bool = False
+) -> pl.DataFrame:
+    """The feature table of one kind of content."""
+    rows = moments[refreshes]
+    vectors = content(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines)
+    return fit_table(dataset, rows, vectors, split.interval("test")[0], FeatureSettings(keep_vector=keep_vector), content.__name__)[1]
+
+
+def whole(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int) -> Any:
+    """The built-in ranker, all of it trained together."""
+    return train_ranker(dataset, train, settings, seed, numeric=numeric)
+
+
+def extractor_only(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int) -> Any:
+    """A ranker trained without text, then KSER's module alone on top of it."""
+    base = train_ranker(dataset, train.drop("vector"), settings, seed, numeric=numeric)
+    return train_extractor(base, dataset, train, settings, seed)
+
+
+def add(result: Result, data: str, part: str, rows: list[dict[str, Any]]) -> None:
+    """Rows of the table: differences to none, and to the mean of the history."""
+    for row in rows:
+        if row["metric"] not in METRICS or row["value"] is None:
+            continue
+        flat = {"data": data, "part": part, "group": row["group"], "features": row["features"], "metric": row["metric"], "value": row["value"]}
+        for other, gap in [("none", row.get("difference")), *((rival["against"], rival) for rival in row.get("rivals", []))]:
+            if gap:
+                flat |= {f"minus {other}": gap["value"], f"low, {other}": gap["low"], f"high, {other}": gap["high"]}
+        result.rows.append(flat)
+    result.so_far()
+
+
+if __name__ == "__main__":
+    run(measure)
