@@ -137,6 +137,14 @@ def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config
     assert "--resume" in refused.stderr
 
 
+def test_more_feature_users_cost_no_training_again(undisturbed, tmp_path):
+    run = shutil.copytree(undisturbed, tmp_path / "more", symlinks=True)
+    done = taiji("run", run / "config.json", "--set", "size.feature_users=14", "--name", "more", "--runs", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    made = [line.split("] ")[1].split(":")[0] for line in done.stderr.splitlines() if line.startswith("[") and line.split(": ")[1].startswith("done")]
+    assert made == ["features", "ranking", "report"]
+
+
 def test_killed_in_every_stage_it_goes_on_and_ends_in_the_same_bytes(undisturbed, small_config, tmp_path):
     folder = tmp_path / "killed"
     for stage in STAGE_NAMES:

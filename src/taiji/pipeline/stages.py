@@ -8,7 +8,8 @@ from typing import Any
 from taiji.config import Config
 from taiji.pipeline.engine import Context, Stage
 
-LANGUAGE = ("language", "reasoning.prompts", "size")
+LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
+PROMPTS = tuple(f"size.{role}_prompts" for role in ("rationale", "calibration", "alignment", "test"))
 
 
 def _stage(name: str, module: str, needs: tuple[str, ...], settings: tuple[str, ...], **more: Any) -> Stage:
@@ -25,7 +26,7 @@ def _source_state(config: Config) -> Any:
 PREPARED = ("data", "examples")
 STAGES = (
     _stage("data", "prepare", (), ("data",), outside=_source_state),
-    _stage("examples", "prepare", ("data",), ("split", "examples", "size")),
+    _stage("examples", "prepare", ("data",), ("split", "examples", *PROMPTS)),
     _stage("reward", "rank", PREPARED, ("ranking", "own_ranker")),
     _stage("rationales", "teach", PREPARED, (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")),
     _stage("selection", "teach", (*PREPARED, "rationales"), (*LANGUAGE, "reasoning.selection")),
@@ -35,7 +36,7 @@ STAGES = (
     _stage("alignment", "align", (*PREPARED, "sft", "environment"), ("alignment", "embedder", *LANGUAGE)),
     _stage("judge", "rank", PREPARED, ("ranking",)),
     _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE)),
-    _stage("features", "feature", (*PREPARED, "alignment"), ("generation", "embedder", "features", "examples", *LANGUAGE)),
+    _stage("features", "feature", (*PREPARED, "alignment"), ("generation", "embedder", "features", "examples", "size.feature_users", "size.feature_refreshes", *LANGUAGE)),
     _stage("ranking", "rank", (*PREPARED, "judge", "features"), ("ranking", "features")),
     _stage(
         "report",
