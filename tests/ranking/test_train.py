@@ -138,3 +138,15 @@ def test_nothing_to_learn_is_explained(shop, exposures):
         train_ranker(shop, exposures.filter(pl.col("click") == 1), SMALL)
     with pytest.raises(TaijiError, match="Columns are missing"):
         train_ranker(shop, exposures.drop("click"), SMALL)
+
+
+def test_small_vectors_are_read_as_well_as_large_ones(shop, split):
+    settings = RankerSettings(text="projection", hidden=(16,), min_steps=60, dropout=0.0)
+    users = np.random.default_rng(0).normal(size=(shop.n_users, 4))
+
+    def scores(scale):
+        vectors = (users * scale + 3 * scale)[split[0]["user"].to_numpy()].tolist()
+        rows = split[0].with_columns(vector=pl.Series(vectors, dtype=pl.List(pl.Float32)))
+        return train_ranker(shop, rows, settings, seed=0).predict(rows)["click"].to_numpy()
+
+    np.testing.assert_allclose(scores(0.01), scores(1.0), atol=0.02)

@@ -44,6 +44,7 @@ class RankerModel(nn.Module):
 
     edges: torch.Tensor
     scales: torch.Tensor
+    vector_scales: torch.Tensor
     level_rows: torch.Tensor
 
     def __init__(self, sizes: Sizes, settings: RankerSettings) -> None:
@@ -76,6 +77,8 @@ class RankerModel(nn.Module):
         self.user_to_item = nn.Linear(width, width, bias=False)
         fields = 2 + sizes.profile_columns
         self.text = text_module(sizes.vector_width, width, fields, settings) if sizes.vector_width else None
+        if sizes.vector_width:
+            self.register_buffer("vector_scales", torch.stack([torch.zeros(sizes.vector_width), torch.ones(sizes.vector_width)]))
         self.text_to_item = nn.Linear(self.text.out_width, width, bias=False) if self.text is not None and self.text.out_width else None
         if self.text is not None and self.text_to_item is not None:
             total += self.text.out_width + width
@@ -89,6 +92,10 @@ class RankerModel(nn.Module):
         pieces = (numeric.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
         plain = ((numeric - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
         return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
+
+    def encode_vector(self, vector: torch.Tensor) -> torch.Tensor:
+        """(B, D) embeddings, standardised as the numbers are: those of length 1 are otherwise too small to learn from."""
+        return ((vector - self.vector_scales[0]) / self.vector_scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of a batch.
@@ -113,7 +120,7 @@ class RankerModel(nn.Module):
         profile = look_up(look_up(self.profile_embedding.weight, batch["profiles"]).flatten(1), batch["user"]).unflatten(1, (-1, self.width))
         if isinstance(self.text, SelectAlign):
             fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
-            fields = fields + self.text(batch["vector"], batch["has_vector"], fields)
+            fields = fields + self.text(self.encode_vector(batch["vector"]), batch["has_vector"], fields)
             user, profile = fields[:, 0], fields[:, 2:]
             target = torch.cat([fields[:, 1], target[:, self.width :]], dim=1)
         pieces = target.view(-1, 4, self.width)
@@ -128,7 +135,7 @@ class RankerModel(nn.Module):
             inputs += [taste, taste * pieces.sum(dim=1)]
         if self.text is not None and self.text_to_item is not None:
             fields = torch.cat([user.unsqueeze(1), pieces[:, :1], profile], dim=1)
-            text = self.text(batch["vector"], batch["has_vector"], fields)
+            text = self.text(self.encode_vector(batch["vector"]), batch["has_vector"], fields)
             inputs += [text, self.text_to_item(text) * pieces.sum(dim=1)]
         joined = torch.cat(inputs, dim=1)
         (click, conversion), wide = self.tower(joined), self.wide(joined)

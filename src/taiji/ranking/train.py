@@ -88,6 +88,7 @@ def train_extractor(
         ranker = Ranker.new(dataset, encoder, settings, base.batches.numeric if base.batches.dataset is dataset else None)
         ranker.model.load_state_dict(base.model.state_dict(), strict=False)
         arrays = ranker.batches.arrays(exposures)
+        set_vector_scales(ranker, arrays)
         fit(ranker, lambda epoch: [arrays], len(arrays), ranker.batches.arrays(valid) if len(valid) else None, seed, frozen=True)
     return ranker
 
@@ -99,7 +100,7 @@ def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame,
 
 
 def set_edges(ranker: Ranker, arrays: Arrays, sample: int = 100_000) -> None:
-    """Set the pieces of the numeric encoding from the quantiles of (a stride of) the training rows."""
+    """Set the scales of what is read: the pieces of the numeric encoding from the quantiles of (a stride of) the training rows."""
     bins = ranker.settings.bins
     values = arrays.numeric[:: max(1, len(arrays) // sample)].astype(np.float64)
     edges = np.zeros((values.shape[1], bins + 1), dtype=np.float32)
@@ -109,6 +110,15 @@ def set_edges(ranker: Ranker, arrays: Arrays, sample: int = 100_000) -> None:
         edges[place] = np.sort(np.concatenate([spread, more]))
     ranker.model.edges.copy_(torch.from_numpy(edges))
     ranker.model.scales.copy_(torch.from_numpy(np.stack([values.mean(axis=0), values.std(axis=0)])))
+    set_vector_scales(ranker, arrays, sample)
+
+
+def set_vector_scales(ranker: Ranker, arrays: Arrays, sample: int = 100_000) -> None:
+    """Set mean and spread of the text vectors from (a stride of) the training rows that have one."""
+    rows = np.flatnonzero(arrays.has_vector)
+    if len(rows):
+        vectors = arrays.vector[rows[:: max(1, len(rows) // sample)]].astype(np.float64)
+        ranker.model.vector_scales.copy_(torch.from_numpy(np.stack([vectors.mean(axis=0), vectors.std(axis=0)])))
 
 
 def _check(exposures: pl.DataFrame) -> None:
