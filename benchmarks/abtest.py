@@ -62,9 +62,7 @@ def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None
         for seed in seeds:
             found = simulate(ABTestSettings(shop=ShopSettings(telling_text=telling, **sizes)), seed)
             offline = next(
-                r
-                for r in found["offline"]
-                if (r["features"], r["group"], r["metric"]) == ("text", "all", "click auc")
+                r for r in found["offline"] if (r["features"], r["group"], r["metric"]) == ("text", "all", "click auc")
             )
             gap, test = offline["difference"], found["ab"]["clicks (CUPED)"]
             gains.append((gap, test))
@@ -114,13 +112,9 @@ def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None
                 result.at_most(
                     f"null twin: distance of the interval of the {name} from zero", max(low, -high, 0.0), 0.0
                 )
-        result.at_least(
-            f"{world}: coverage of the true gain by repeated A/B tests", float(np.mean(covered)), 0.92
-        )
+        result.at_least(f"{world}: coverage of the true gain by repeated A/B tests", float(np.mean(covered)), 0.92)
     for metric, shares in aa.items():
-        result.rows.append(
-            {"part": "A/A", "what": f"{metric}: share of 200 tests significant", "value": shares[0]}
-        )
+        result.rows.append({"part": "A/A", "what": f"{metric}: share of 200 tests significant", "value": shares[0]})
         result.at_most(
             f"200 A/A tests, {metric}: distance of the share significant from 5 %",
             abs(shares[0] - 0.05),
@@ -212,9 +206,7 @@ def _coverage(
         )
         if "percentile" not in name:
             slack = 1.96 * math.sqrt(0.95 * 0.05 / repeats) + 0.01
-            result.at_most(
-                f"{source} → {target}, {name}: distance of the coverage from 95 %", abs(share - 0.95), slack
-            )
+            result.at_most(f"{source} → {target}, {name}: distance of the coverage from 95 %", abs(share - 0.95), slack)
 
 
 def _estimates(

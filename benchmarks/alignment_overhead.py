@@ -67,8 +67,20 @@ class Stepper:
                 outer.give()
 
         defaults = {
-            "per_device_train_batch_size": 2 * GROUP, "num_generations": GROUP, "max_completion_length": tokens, "max_steps": steps, "learning_rate": 1e-4, "beta": 0.0, "report_to": "none", "save_strategy": "no",
-            "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": 0,
+            "per_device_train_batch_size": 2 * GROUP,
+            "num_generations": GROUP,
+            "max_completion_length": tokens,
+            "max_steps": steps,
+            "learning_rate": 1e-4,
+            "beta": 0.0,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "disable_tqdm": True,
+            "seed": 0,
         }
         self.trainer = ParetoGRPOTrainer(
             model=copy.deepcopy(lm.model),
@@ -76,7 +88,9 @@ class Stepper:
             args=ParetoGRPOConfig(output_dir=folder, **{**defaults, **options}),
             train_dataset=Dataset.from_dict({"prompt": exact_prompts(lm.tokenizer, [length] * 16)}),
             processing_class=copy.deepcopy(lm.tokenizer),
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+            peft_config=LoraConfig(
+                r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+            ),
             callbacks=[Turn()],
         )
         # A rollout ends at its length only, so that every step makes the same number of tokens.
@@ -119,18 +133,30 @@ def measure(quick: bool) -> Result:
     lm = _model(quick)
     for count, arms in GROUPS:
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            steppers = {name: Stepper(lm, f"{folder}/{number}", count, length, tokens, repeats + 3, **ARMS[name]) for number, name in enumerate(arms)}
+            steppers = {
+                name: Stepper(lm, f"{folder}/{number}", count, length, tokens, repeats + 3, **ARMS[name])
+                for number, name in enumerate(arms)
+            }
             for _ in range(repeats + 1):  # the first round warms up
                 for stepper in steppers.values():
                     stepper.step()
         for name, stepper in steppers.items():
             overhead = median_ratio(stepper.seconds[1:], steppers["fixed"].seconds[1:]) - 1
             label = f"{name}, K = {count}"
-            result.rows.append({"arm": label, "processor seconds a step": float(np.median(stepper.seconds[1:])), "seconds a step": float(np.median(stepper.elapsed[1:])), "overhead": overhead})
+            result.rows.append(
+                {
+                    "arm": label,
+                    "processor seconds a step": float(np.median(stepper.seconds[1:])),
+                    "seconds a step": float(np.median(stepper.elapsed[1:])),
+                    "overhead": overhead,
+                }
+            )
             if label in BARS and not quick:
                 result.at_most(f"overhead of {label} on the whole step", overhead, BARS[label])
         if quick:
-            result.at_least(f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1)
+            result.at_least(
+                f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1
+            )
         if count == 8:
             subset(result, steppers["directional"].trainer, lm)
         result.so_far()
@@ -152,9 +178,13 @@ def subset(result: Result, trainer: Any, lm: Any) -> None:
     ids = lm.tokenizer(exact_prompts(lm.tokenizer, [48]), return_tensors="pt")["input_ids"].repeat(6, 1)
     for _ in range(5):
         tail = torch.randint(10, lm.model.config.vocab_size, (6, 8), generator=generator)
-        logs = trainer.policy_forward(model, torch.cat([ids, tail], 1), torch.ones(6, ids.size(1) + 8, dtype=torch.long), 8)[0]
+        logs = trainer.policy_forward(
+            model, torch.cat([ids, tail], 1), torch.ones(6, ids.size(1) + 8, dtype=torch.long), 8
+        )[0]
         advantage = torch.randn(6, 8, generator=generator)
-        gradients = [torch.autograd.grad((advantage[:, k, None] * logs).mean(), parameters, retain_graph=True) for k in range(8)]
+        gradients = [
+            torch.autograd.grad((advantage[:, k, None] * logs).mean(), parameters, retain_graph=True) for k in range(8)
+        ]
         full = _indicators(gradients, range(len(names)))
         for label, first in (("last quarter of the layers", layers - max(layers // 4, 1)), ("last layer", layers - 1)):
             kept = [i for i, name in enumerate(names) if int(name.split(".layers.")[1].split(".")[0]) >= first]
@@ -162,7 +192,13 @@ def subset(result: Result, trainer: Any, lm: Any) -> None:
             ranks = np.corrcoef(full.argsort().argsort(), part.argsort().argsort())[0, 1]
             agreement[label].append(float(ranks))
     for label, values in agreement.items():
-        result.rows.append({"arm": f"indicators from the {label}", "rank agreement with all (mean of 5)": float(np.mean(values)), "worst": float(np.min(values))})
+        result.rows.append(
+            {
+                "arm": f"indicators from the {label}",
+                "rank agreement with all (mean of 5)": float(np.mean(values)),
+                "worst": float(np.min(values)),
+            }
+        )
 
 
 def _indicators(gradients: list[Any], kept: Any) -> np.ndarray:

@@ -99,11 +99,17 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
     logprobs, gradients = [], []
     for side in (stock, ours):
         with torch.no_grad():
-            logprobs.append(side.trainer._get_per_token_logps_and_entropies(side.model, ids, mask, inputs["completion_ids"].size(1))[0])
+            logprobs.append(
+                side.trainer._get_per_token_logps_and_entropies(
+                    side.model, ids, mask, inputs["completion_ids"].size(1)
+                )[0]
+            )
         side.update(inputs)
         gradients.append(torch.cat([p.grad.flatten().float() for p in side.parameters]))
         side.optimizer.zero_grad()
-    return float((logprobs[0] - logprobs[1]).abs().max()), float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
+    return float((logprobs[0] - logprobs[1]).abs().max()), float(
+        (gradients[0] - gradients[1]).norm() / gradients[0].norm()
+    )
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
@@ -122,13 +128,45 @@ def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: 
             inputs = side.inputs()
             memory[side] = peak_memory(lambda side=side, inputs=inputs: side.update(inputs))[1]
             side.optimizer.zero_grad()
-    floors = {"update": sizes.update_floor(prompt, group, new, rate), "rollout": sizes.rollout_floor(prompt, new, rate, lm.dtype.itemsize)}
+    floors = {
+        "update": sizes.update_floor(prompt, group, new, rate),
+        "rollout": sizes.rollout_floor(prompt, new, rate, lm.dtype.itemsize),
+    }
     floors["step"] = floors["update"] + floors["rollout"]
     for part in ("rollout", "update", "step"):
         theirs, mine = ([t[part] for t in times[side]] for side in (stock, ours))
-        result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": part, "TRL s": statistics.median(theirs), "ours s": statistics.median(mine), "ratio": median_ratio(theirs, mine), "floor s": floors[part], "ours/floor": statistics.median(mine) / floors[part]})
-    result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": MEMORY, "TRL s": memory[stock], "ours s": memory[ours], "ratio": memory[stock] / memory[ours]})
-    result.rows.append({"type": name, "part": f"measured: {rate.flops / 1e9:.0f} GFLOP/s, {rate.bandwidth / 1e9:.0f} GB/s; log-probabilities differ by {off:.1e}, gradients by {error:.1e}"})
+        result.rows.append(
+            {
+                "type": name,
+                "prompt": prompt,
+                "group": group,
+                "new": new,
+                "part": part,
+                "TRL s": statistics.median(theirs),
+                "ours s": statistics.median(mine),
+                "ratio": median_ratio(theirs, mine),
+                "floor s": floors[part],
+                "ours/floor": statistics.median(mine) / floors[part],
+            }
+        )
+    result.rows.append(
+        {
+            "type": name,
+            "prompt": prompt,
+            "group": group,
+            "new": new,
+            "part": MEMORY,
+            "TRL s": memory[stock],
+            "ours s": memory[ours],
+            "ratio": memory[stock] / memory[ours],
+        }
+    )
+    result.rows.append(
+        {
+            "type": name,
+            "part": f"measured: {rate.flops / 1e9:.0f} GFLOP/s, {rate.bandwidth / 1e9:.0f} GB/s; log-probabilities differ by {off:.1e}, gradients by {error:.1e}",
+        }
+    )
     if name == "fp32":
         result.at_most("relative error of the gradient, fp32", error, 1e-4)
         result.at_most("difference of the log-probabilities, fp32", off, 1e-4)
@@ -143,7 +181,9 @@ def speed_checks(result: Result, name: str) -> None:
     result.at_least(f"update's peak memory, {name}: TRL's over ours", ratio[MEMORY], 1.0)
 
 
-def curve(result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: tuple[int, ...], new: int, repeats: int) -> None:
+def curve(
+    result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: tuple[int, ...], new: int, repeats: int
+) -> None:
     """The update's speed-up over prompt length and group size, beside the ideal (P + GC) / (G (P + C))."""
     rows = min(4, *groups)
     for prompt in prompts:
@@ -152,7 +192,9 @@ def curve(result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: 
             stock = Side(lm, False, text, rows, new, folder)
             sides = {group: Side(lm, True, text, group, new, folder) for group in groups}
             inputs = {group: sides[group].inputs() for group in groups}
-            few = {key: value[:rows] if getattr(value, "ndim", 0) else value for key, value in inputs[groups[0]].items()}
+            few = {
+                key: value[:rows] if getattr(value, "ndim", 0) else value for key, value in inputs[groups[0]].items()
+            }
             seconds: dict[int, list[float]] = {group: [] for group in (0, *groups)}
             for _ in range(repeats):
                 for group in seconds:
@@ -161,7 +203,19 @@ def curve(result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: 
                     seconds[group].append(time.perf_counter() - start)
         for group in groups:
             ratio = median_ratio([s * group / rows for s in seconds[0]], seconds[group])
-            result.rows.append({"type": name, "prompt": prompt, "group": group, "new": new, "part": "update", "TRL s": statistics.median(seconds[0]) * group / rows, "ours s": statistics.median(seconds[group]), "ratio": ratio, "ideal": group * (prompt + new) / (prompt + group * new)})
+            result.rows.append(
+                {
+                    "type": name,
+                    "prompt": prompt,
+                    "group": group,
+                    "new": new,
+                    "part": "update",
+                    "TRL s": statistics.median(seconds[0]) * group / rows,
+                    "ours s": statistics.median(seconds[group]),
+                    "ratio": ratio,
+                    "ideal": group * (prompt + new) / (prompt + group * new),
+                }
+            )
         result.so_far()
 
 
@@ -175,7 +229,9 @@ def measure(quick: bool) -> Result:
         if name == "bf16" and not bfloat16_pays("cpu"):
             result.rows.append({"type": name, "part": "left out: this processor has no bfloat16 instructions"})
             continue
-        if quick:  # a random model of four small layers: the code runs and agrees; its times of milliseconds prove nothing
+        if (
+            quick
+        ):  # a random model of four small layers: the code runs and agrees; its times of milliseconds prove nothing
             lm = small_model(dtype)
             main_case(result, lm, name, prompt=200, group=4, new=12, repeats=3)
         else:

@@ -50,11 +50,17 @@ def measure(quick: bool) -> Result:
     from taiji.language.prefix_lora import fuse_adapters
 
     lm = small_model("float32") if quick else load_language_model(device="cpu")
-    model = get_peft_model(lm.model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"), autocast_adapter_dtype=False).train()
+    model = get_peft_model(
+        lm.model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"), autocast_adapter_dtype=False
+    ).train()
     fuse_adapters(model)
     new, repeats = (16, 2) if quick else (96, 5)
     base = {"users": 1, "prompt": 64 if quick else 512, "group": 4}
-    ranges = {"prompt": (64, 128, 256), "group": (4, 8, 16), "users": (1, 2, 4)} if quick else {"prompt": (128, 512, 850, 2048), "group": (4, 8, 16, 32), "users": (1, 2, 4, 8)}
+    ranges = (
+        {"prompt": (64, 128, 256), "group": (4, 8, 16), "users": (1, 2, 4)}
+        if quick
+        else {"prompt": (128, 512, 850, 2048), "group": (4, 8, 16, 32), "users": (1, 2, 4, 8)}
+    )
     result = Result()
     for factor, values in ranges.items():
         actions = [updater(model, **{**base, factor: value}, new=new) for value in values]
@@ -63,11 +69,22 @@ def measure(quick: bool) -> Result:
         for value, second, megabytes in zip(values, seconds, memory):
             sizes = {**base, factor: value}
             tokens = sizes["users"] * (sizes["prompt"] + sizes["group"] * new)
-            result.rows.append({"factor": factor, **sizes, "packed tokens": tokens, "s": second, "MB": megabytes, "ms/token": 1e3 * second / tokens})
+            result.rows.append(
+                {
+                    "factor": factor,
+                    **sizes,
+                    "packed tokens": tokens,
+                    "s": second,
+                    "MB": megabytes,
+                    "ms/token": 1e3 * second / tokens,
+                }
+            )
         growth, more = slope(values, seconds), slope(values, memory)
         result.rows.append({"factor": f"{factor}: time grows as its power {growth:.2f}, memory {more:.2f}"})
         if not quick:
-            result.at_most(f"seconds against {factor}: exponent", growth, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor])
+            result.at_most(
+                f"seconds against {factor}: exponent", growth, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor]
+            )
         result.at_most(f"memory against {factor}: exponent", more, {"prompt": 1.2, "group": 1.05, "users": 1.1}[factor])
     return result
 

@@ -38,7 +38,15 @@ from taiji.serving.settings import ServingSettings
 USERS = [f"user-{number:03d}" for number in range(60)]
 VERSIONS = ("echo-1", "echo-2")
 KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock")
-TITLES = {"worker": "SIGKILL worker", "api": "SIGKILL API", "redis": "SIGKILL Redis", "disk": "full disk", "raise": "LLM raises", "hang": "LLM hangs", "clock": "clock back"}
+TITLES = {
+    "worker": "SIGKILL worker",
+    "api": "SIGKILL API",
+    "redis": "SIGKILL Redis",
+    "disk": "full disk",
+    "raise": "LLM raises",
+    "hang": "LLM hangs",
+    "clock": "clock back",
+}
 SETTINGS = {
     "port": 0,
     "backend": "tests.serving.doubles",
@@ -106,7 +114,11 @@ class Load:
         while not self._stop.is_set():
             users = rng.choices(USERS, k=rng.randint(1, 5))
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            body = {"events": [{"user_id": user, "item_id": f"item-{rng.randint(0, 99)}", "timestamp": now} for user in users]}
+            body = {
+                "events": [
+                    {"user_id": user, "item_id": f"item-{rng.randint(0, 99)}", "timestamp": now} for user in users
+                ]
+            }
             key = str(uuid.UUID(int=rng.getrandbits(128)))
             repeats = 0
             while client.ask("POST", "/v1/events", body, key)[0] != 202:
@@ -130,7 +142,11 @@ class Load:
             if status == 200:
                 self.books.reads += 1
                 allowed = self._served(start, time.monotonic())
-                right = row["release"] in allowed and row["release"].endswith(row["model_version"]) and row["quantizer_version"] == f"q-{row['model_version']}"
+                right = (
+                    row["release"] in allowed
+                    and row["release"].endswith(row["model_version"])
+                    and row["quantizer_version"] == f"q-{row['model_version']}"
+                )
                 self.books.wrong_reads += not (right and row["user"] == user)
                 mark = newest.get((user, row["release"]), (0, 0))
                 found = (row["feature_version"], row["events_seen"])
@@ -182,7 +198,9 @@ class World:
         self.runs = runs
         (folder / "sitecustomize.py").write_text(STEPPED_CLOCK.format(path=str(folder / "offset")))
         (folder / "offset").write_text("0")
-        settings = ServingSettings.model_validate({**SETTINGS, "store": self.place if self.redis else f"sqlite:{self.place}"})
+        settings = ServingSettings.model_validate(
+            {**SETTINGS, "store": self.place if self.redis else f"sqlite:{self.place}"}
+        )
         self.service = Service(runs[0], settings, environment={"PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"})
         self.service.start()
         stack.callback(self.service.stop)
@@ -240,7 +258,9 @@ class World:
         self.service.kill(rng.choice(("worker", "api")))
 
 
-def stored(world: World) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
+def stored(
+    world: World,
+) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
     """The raw store: how often each event id occurs, events a user, counted events a user, rows, events still queued."""
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in USERS}
@@ -272,25 +292,39 @@ def audit(world: World, books: Books) -> dict[str, int]:
     times, events, seen, rows, queued = stored(world)
     ours = set().union(*books.events.values())
     lost = sum(len(books.events[user] - events[user]) for user in USERS)
-    doubled = sum(number - 1 for number in times.values()) + len(set(times) - ours) + sum(abs(seen[user] - len(events[user])) for user in USERS)
+    doubled = (
+        sum(number - 1 for number in times.values())
+        + len(set(times) - ours)
+        + sum(abs(seen[user] - len(events[user])) for user in USERS)
+    )
     wrong = 0
     for (release, user), row in rows.items():
         version = release.split("-", 1)[1]
         wrong += (row["model_version"], row["quantizer_version"], row["user"]) != (version, f"q-{version}", user)
     stale = sum(
-        (release, user) not in rows or rows[release, user]["events_seen"] != len(books.events[user]) or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], books.events[user])
+        (release, user) not in rows
+        or rows[release, user]["events_seen"] != len(books.events[user])
+        or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], books.events[user])
         for release in world.releases
         for user in USERS
         if books.events[user]
     )
-    return {"lost events": lost, "duplicated effects": doubled + books.regressions, "wrong version": wrong + books.wrong_reads, "queued": queued, "rows not fresh": stale}
+    return {
+        "lost events": lost,
+        "duplicated effects": doubled + books.regressions,
+        "wrong version": wrong + books.wrong_reads,
+        "queued": queued,
+        "rows not fresh": stale,
+    }
 
 
 def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
     """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible."""
     rng = random.Random(seed)
     with ExitStack() as stack:
-        world = World(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack, small_disk="disk" in kinds)
+        world = World(
+            store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack, small_disk="disk" in kinds
+        )
         kinds = [kind for kind in kinds if world.possible(kind)]
         if not kinds:
             return None
@@ -312,7 +346,17 @@ def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
         books = load.books
         title = " + ".join(dict.fromkeys(TITLES[kind] for kind in kinds))
         events = sum(len(ids) for ids in books.events.values())
-        return {"store": store, "fault": title, "times": len(kinds), "events": events, "repeats": books.repeats, "reads": books.reads, "switches": len(books.switches) - 1, "recovered_s": time.monotonic() - start, **found}
+        return {
+            "store": store,
+            "fault": title,
+            "times": len(kinds),
+            "events": events,
+            "repeats": books.repeats,
+            "reads": books.reads,
+            "switches": len(books.switches) - 1,
+            "recovered_s": time.monotonic() - start,
+            **found,
+        }
 
 
 def measure(quick: bool) -> Result:

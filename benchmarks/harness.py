@@ -80,7 +80,11 @@ def machine() -> dict[str, Any]:
 
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         processor = names[0] if names else processor
     versions = {}
     for package in ("torch", "transformers", "trl", "polars", "faiss-cpu"):
@@ -88,7 +92,9 @@ def machine() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return {
         "processor": processor,
         "cores": os.cpu_count(),
@@ -116,7 +122,9 @@ def _text(value: Any) -> str:
 
 def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) -> None:
     """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold."""
-    parser = argparse.ArgumentParser(description=sys.modules[measure.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=sys.modules[measure.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes, under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
     arguments = parser.parse_args(argv)
@@ -125,7 +133,10 @@ def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) ->
     for check in result.checks:
         print(f"{'holds' if check.holds else 'FAILS'}  {check.name}: {check.value:.4g} (bar {check.bar:.4g})")
     if arguments.json:
-        write_json(arguments.json, _plain({"checks": [asdict(c) for c in result.checks], "rows": result.rows, "machine": machine()}))
+        write_json(
+            arguments.json,
+            _plain({"checks": [asdict(c) for c in result.checks], "rows": result.rows, "machine": machine()}),
+        )
     sys.exit(0 if all(check.holds for check in result.checks) else 1)
 
 

@@ -37,8 +37,12 @@ SWAPPED = """new Promise(done => {
   watch.observe(document.querySelector("main"), { childList: true, subtree: true });
   %(act)s
 })"""
-TYPED = "const q = document.querySelector('#q'); q.value = {!r}; q.dispatchEvent(new Event('input', {{ bubbles: true }}));"
-CHOSEN = "const s = document.querySelector('#{}'); s.value = {!r}; s.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+TYPED = (
+    "const q = document.querySelector('#q'); q.value = {!r}; q.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+)
+CHOSEN = (
+    "const s = document.querySelector('#{}'); s.value = {!r}; s.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+)
 CLICKED = "document.querySelector({!r}).click();"
 
 
@@ -47,7 +51,9 @@ class Served:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         start = time.perf_counter()
-        self.process = subprocess.Popen([sys.executable, "-m", "taiji.cli", "view", str(folder), "--port", "0"], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "taiji.cli", "view", str(folder), "--port", "0"], stdout=subprocess.PIPE, text=True
+        )
         stack.callback(self._stop)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().split()[0]
@@ -87,7 +93,11 @@ def interactions(users: int) -> dict[str, tuple[str, str, str]]:
         "other order": ("users", "#results", CHOSEN.format("order", "history")),
         "next page": ("users?order=id", "#results", CLICKED.format("#page-after")),
         "page in the middle": (f"users?order=id&page={users // 100}", "#results", CLICKED.format("#page-after")),
-        "another moment": (f"users/{users - users % 5 - 5}", "#moment", CLICKED.format("#moments li:first-child a:not([aria-current]), #moments li:last-child a")),
+        "another moment": (
+            f"users/{users - users % 5 - 5}",
+            "#moment",
+            CLICKED.format("#moments li:first-child a:not([aria-current]), #moments li:last-child a"),
+        ),
         "all exposures": (f"users/{users // 2}", "#timeline", CLICKED.format("#all-events")),
         "another step": ("alignment", "#step", CLICKED.format("#after")),
     }
@@ -124,7 +134,9 @@ def measure(quick: bool) -> Result:
             row = _started(tab, one) | {"users": sizes[name]}
             begin = time.perf_counter()
             tab.open(f"{one.url}users/1")  # waits until everything is loaded
-            result.rows.append(row | {"all loaded ms": (time.perf_counter() - begin) * 1000, "memory MiB": one.memory()})
+            result.rows.append(
+                row | {"all loaded ms": (time.perf_counter() - begin) * 1000, "memory MiB": one.memory()}
+            )
         real = os.environ.get("TAIJI_BENCH_RUN")
         if real:
             result.rows.append(_started(tab, Served(Path(real), stack)) | {"users": "a real run"})
@@ -144,7 +156,11 @@ def measure(quick: bool) -> Result:
             _row(result, what, found, sizes, INTERACTION_MS)
     for what in ("search words", "next page", "another moment"):
         row = {r["users"]: r["median ms"] for r in result.rows if r["what"] == what}
-        result.at_most(f"{what}: {sizes['large']:,} users against {sizes['small']:,}", row[sizes["large"]] / row[sizes["small"]], 3.0)
+        result.at_most(
+            f"{what}: {sizes['large']:,} users against {sizes['small']:,}",
+            row[sizes["large"]] / row[sizes["small"]],
+            3.0,
+        )
     return result
 
 
@@ -153,13 +169,26 @@ def _started(tab: Tab, one: Served) -> dict[str, Any]:
     start = {"what": "start", "listening ms": one.seconds_to_listen * 1000, "listening CPU ms": one.cpu()}
     server, client = one.cpu(), browser_cpu()
     first = opened(tab, one.url)
-    return start | {"median ms": first, "target ms": PAINT_MS, "server CPU ms": one.cpu() - server, "browser CPU ms": browser_cpu() - client}
+    return start | {
+        "median ms": first,
+        "target ms": PAINT_MS,
+        "server CPU ms": one.cpu() - server,
+        "browser CPU ms": browser_cpu() - client,
+    }
 
 
-def _row(result: Result, what: str, found: dict[str, list[tuple[float, ...]]], sizes: dict[str, int], target: float) -> None:
+def _row(
+    result: Result, what: str, found: dict[str, list[tuple[float, ...]]], sizes: dict[str, int], target: float
+) -> None:
     for name, rows in found.items():
         elapsed, server, client = (list(column) for column in zip(*rows))
-        row: dict[str, Any] = {"what": what, "users": sizes[name], "median ms": statistics.median(elapsed), "worst ms": max(elapsed), "target ms": target}
+        row: dict[str, Any] = {
+            "what": what,
+            "users": sizes[name],
+            "median ms": statistics.median(elapsed),
+            "worst ms": max(elapsed),
+            "target ms": target,
+        }
         row |= {"server CPU ms": statistics.mean(server), "browser CPU ms": statistics.mean(client)}
         result.rows.append(row)
 

@@ -55,7 +55,9 @@ def planted(dataset: Dataset, examples: pl.DataFrame, clean: pl.DataFrame, seed:
     for example, rationale in clean.select("example", "rationale").iter_rows():
         way = str(rng.choice(WAYS)) if rng.random() < SHARE else None
         rows.append((plant(rationale, titles[example], way, rng) if way else rationale, way))
-    return clean.with_columns(pl.Series("rationale", [r[0] for r in rows]), pl.Series("way", [r[1] for r in rows], dtype=pl.String))
+    return clean.with_columns(
+        pl.Series("rationale", [r[0] for r in rows]), pl.Series("way", [r[1] for r in rows], dtype=pl.String)
+    )
 
 
 def measure(quick: bool) -> Result:
@@ -77,19 +79,34 @@ def measure(quick: bool) -> Result:
     return result
 
 
-def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_threshold: pl.DataFrame, judged: pl.DataFrame, rationales: int, in_view: bool) -> None:
+def plant_and_judge(
+    result: Result,
+    name: str,
+    lm,
+    dataset: Dataset,
+    for_threshold: pl.DataFrame,
+    judged: pl.DataFrame,
+    rationales: int,
+    in_view: bool,
+) -> None:
     """The planted-leak test of one data set and writer."""
     examples, writer = pl.concat([for_threshold, judged]), RuleWriter(PROMPTS, answer_in_view=in_view)
     texts = planted(dataset, examples, writer.write(dataset, examples, rationales, 0), seed=0)
     scored = in_parts(
-        ["leaks", name, writer.name, rationales], examples, lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS)
+        ["leaks", name, writer.name, rationales],
+        examples,
+        lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS),
     )
     calibrating = pl.col("example").is_in(for_threshold["example"].to_list())
     kept: dict[tuple[str, str], float] = {}
     for rule in ("plain", "guarded"):
         settings = SelectionSettings(rule=rule)
         verdicts = select(scored.filter(~calibrating), calibrate(scored.filter(calibrating), settings), settings)
-        groups = {"clean": pl.col("way").is_null(), "planted": pl.col("way").is_not_null(), **{f"planted, {way}": pl.col("way") == way for way in WAYS}}
+        groups = {
+            "clean": pl.col("way").is_null(),
+            "planted": pl.col("way").is_not_null(),
+            **{f"planted, {way}": pl.col("way") == way for way in WAYS},
+        }
         for group, where in groups.items():
             rows = verdicts.filter(where)
             if rows.is_empty():
@@ -103,7 +120,9 @@ def plant_and_judge(result: Result, name: str, lm, dataset: Dataset, for_thresho
             )  # fmt: skip
     label = f"{name}, {writer.name}"
     result.at_least(f"{label}: planted leaks rejected by the guarded rule", 1 - kept["guarded", "planted"], 0.95)
-    result.at_most(f"{label}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10)
+    result.at_most(
+        f"{label}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10
+    )
     result.at_least(f"{label}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
 
 
@@ -111,22 +130,40 @@ def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataF
     """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of is no bar."""
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)
-    for teacher in [RuleWriter(PROMPTS)] if quick else [LocalTeacher(lm, TeacherSettings(), PROMPTS), RuleWriter(PROMPTS)]:
+    for teacher in (
+        [RuleWriter(PROMPTS)] if quick else [LocalTeacher(lm, TeacherSettings(), PROMPTS), RuleWriter(PROMPTS)]
+    ):
         scored = in_parts(
             ["controls", name, teacher.name],
             examples,
-            lambda part, teacher=teacher: score_rationales(lm, dataset, part, teacher.write(dataset, part, 1, 0), settings, PROMPTS),
+            lambda part, teacher=teacher: score_rationales(
+                lm, dataset, part, teacher.write(dataset, part, 1, 0), settings, PROMPTS
+            ),
         )
         verdicts = select(scored, calibrate(scored, settings), settings)
         report = once(
-            ["audit", name, teacher.name, size], lambda verdicts=verdicts: audit_run(lm, dataset, examples, verdicts, audit, settings, PROMPTS, 0)
+            ["audit", name, teacher.name, size],
+            lambda verdicts=verdicts: audit_run(lm, dataset, examples, verdicts, audit, settings, PROMPTS, 0),
         )
         common = {"data": name, "rationales": teacher.name}
-        for part, figures in (("control", report["controls"]), ("decoys", report["decoys"]), ("blind gap", report["blind_gap"])):
+        for part, figures in (
+            ("control", report["controls"]),
+            ("decoys", report["decoys"]),
+            ("blind gap", report["blind_gap"]),
+        ):
             for what, figure in (figures or {}).items():
                 result.rows.append({**common, "what": f"{part}: {what}", **figure})
-        result.rows.append({**common, "what": "order of the controls: " + " < ".join(report["order"]["found"]), "value": float(report["order"]["holds"]), "n": size})
-        result.rows.append({**common, "what": "share that names its item", "value": report["lexical"]["title"], "n": len(verdicts)})
+        result.rows.append(
+            {
+                **common,
+                "what": "order of the controls: " + " < ".join(report["order"]["found"]),
+                "value": float(report["order"]["holds"]),
+                "n": size,
+            }
+        )
+        result.rows.append(
+            {**common, "what": "share that names its item", "value": report["lexical"]["title"], "n": len(verdicts)}
+        )
         median = verdicts["leak_share"].median()
         result.rows.append({**common, "what": "median leak share", "value": median, "n": len(verdicts)})
 

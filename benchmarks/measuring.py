@@ -98,7 +98,11 @@ class Sizes:
 
 def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list[str]:
     """Texts of exactly so many tokens: words that are one token each, after a space."""
-    words = [w for w in tokenizer.get_vocab() if w.startswith("Ġ") and w[1:].isalpha() and w.isprintable() and w[1:].isascii() and len(w) > 3]
+    words = [
+        w
+        for w in tokenizer.get_vocab()
+        if w.startswith("Ġ") and w[1:].isalpha() and w.isprintable() and w[1:].isascii() and len(w) > 3
+    ]
     words = sorted(w[1:] for w in words)
     rng = np.random.default_rng(seed)
     texts = []

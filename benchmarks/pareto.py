@@ -19,7 +19,18 @@ from taiji.alignment.rules import Observation, RuleOptions, make_rule
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-LANGUAGE_RULES = ("popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random")
+LANGUAGE_RULES = (
+    "popo",
+    "popo-light",
+    "popo-covariance",
+    "gdpo",
+    "mgda",
+    "pcgrad",
+    "upgrad",
+    "dwa",
+    "uncertainty",
+    "random",
+)
 SWEEP = np.linspace(0, 1, 11)
 POPO_VARIANTS = {
     "popo directional": {"gram_estimator": "directional"},
@@ -53,21 +64,39 @@ def measure(quick: bool) -> Result:
 
 def quadratics(result: Result) -> None:
     """Any start ends at equal weights, fixed weights stay at theta(w0), a preference p ends at theta(p)."""
-    problems = {2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])), 3: exact.Quadratics(np.array([1.0, 2.0, 4.0]), np.array([[0.0, 0.0], [1.0, 0.0], [0.3, 1.5]]))}
+    problems = {
+        2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])),
+        3: exact.Quadratics(np.array([1.0, 2.0, 4.0]), np.array([[0.0, 0.0], [1.0, 0.0], [0.3, 1.5]])),
+    }
     worst = {"popo": 0.0, "fixed": 0.0, "preference": 0.0}
     for count, problem in problems.items():
         for start in np.random.default_rng(0).dirichlet(np.ones(count) * 0.7, 6).clip(0.02):
             initial, target = tuple(start / start.sum()), np.full(count, 1 / count)
             for options in (RuleOptions(mode="paper", eta=0.02, initial=initial), RuleOptions(initial=initial)):
                 path = exact.descend(problem, "popo", options, steps=4_000, rate=0.05)
-                worst["popo"] = max(worst["popo"], np.abs(path.weights[-1] - target).max(), np.abs(path.theta - problem.solution(target)).max())
+                worst["popo"] = max(
+                    worst["popo"],
+                    np.abs(path.weights[-1] - target).max(),
+                    np.abs(path.theta - problem.solution(target)).max(),
+                )
             path = exact.descend(problem, "fixed", RuleOptions(initial=initial), steps=2_000, rate=0.05)
             worst["fixed"] = max(worst["fixed"], np.abs(path.theta - problem.solution(np.array(initial))).max())
             path = exact.descend(problem, "popo", RuleOptions(preference=initial), steps=8_000, rate=0.05)
-            worst["preference"] = max(worst["preference"], np.abs(path.weights[-1] - initial).max(), np.abs(path.theta - problem.solution(np.array(initial))).max())
+            worst["preference"] = max(
+                worst["preference"],
+                np.abs(path.weights[-1] - initial).max(),
+                np.abs(path.theta - problem.solution(np.array(initial))).max(),
+            )
     for eta in (0.02, 0.1):  # too large a step of the raw update never settles at K = 3
         path = exact.descend(problems[3], "popo", RuleOptions(mode="paper", eta=eta), steps=8_000, rate=0.05)
-        result.rows.append({"environment": "quadratics, K = 3", "rule": "popo raw", "setting": f"eta / mu {eta}", "spread of w over the last 2,000 steps": float(np.ptp(path.weights[-2000:], axis=0).max())})
+        result.rows.append(
+            {
+                "environment": "quadratics, K = 3",
+                "rule": "popo raw",
+                "setting": f"eta / mu {eta}",
+                "spread of w over the last 2,000 steps": float(np.ptp(path.weights[-2000:], axis=0).max()),
+            }
+        )
     result.at_most("quadratics: POPO to equal weights from any start, worst error", worst["popo"], 1e-6)
     result.at_most("quadratics: fixed weights to theta(w0), worst error", worst["fixed"], 1e-9)
     result.at_most("quadratics: preference p to theta(p) and w = p, worst error", worst["preference"], 1e-3)
@@ -82,12 +111,20 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
         chart = figures.Chart("KL-regularised bandit, seed 0: weight of reward 1", "step", "w1", bounds=(0, 1))
         for scale in (1, 3, 10):
             for inside in (True, False):
-                for label, options in {"raw": RuleOptions(mode="paper", eta=1.0), "floor": RuleOptions(floor=0.1)}.items():
+                for label, options in {
+                    "raw": RuleOptions(mode="paper", eta=1.0),
+                    "floor": RuleOptions(floor=0.1),
+                }.items():
                     problem = exact.Bandit(rewards * np.array([[1.0], [scale]]), beta, inside)
                     path = exact.descend(problem, "popo", options, steps=steps, rate=0.5)
                     name = f"{scale}x {'in' if inside else 'out'} {label}"
                     distance = 0.5 * np.abs(problem.policy(path.theta) - problem.gibbs(np.array([0.5, 0.5]))).sum()
-                    for key, value in (("tv", distance), ("half", path.weights[steps // 2].min()), ("end", path.weights[-1].min()), ("w1", path.weights[-1, 0])):
+                    for key, value in (
+                        ("tv", distance),
+                        ("half", path.weights[steps // 2].min()),
+                        ("end", path.weights[-1].min()),
+                        ("w1", path.weights[-1, 0]),
+                    ):
                         found.setdefault(f"{key} {name}", []).append(float(value))
                     if seed == 0 and (label == "raw" or scale == 10):
                         shown = np.unique(np.geomspace(1, steps, 60).astype(int))
@@ -99,13 +136,42 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
         for where in ("in", "out"):
             for label in ("raw", "floor"):
                 name = f"{scale}x {where} {label}"
-                result.rows.append({"environment": "bandit", "rule": f"popo {label}", "setting": f"scale {scale}, KL {where}", "TV to equal": float(np.mean(found[f"tv {name}"])), "min w at half": float(np.mean(found[f"half {name}"])), "min w": float(np.mean(found[f"end {name}"]))})
-    result.at_most("bandit: total variation to the Gibbs policy of equal weights, worst seed", max(found["tv 1x in raw"]), 1e-3)
-    result.at_most("bandit 3x, KL inside: total variation, worst seed", max(found["tv 3x in raw"]), 1e-3 if steps >= 20_000 else 3e-2)
-    result.at_most("bandit 10x, KL inside, raw: smaller weight half-way (slow)", float(np.median(found["half 10x in raw"])), 0.05)
-    result.at_least("bandit 10x, KL inside, floor 0.1: smaller weight at the end (cured)", float(np.median(found["end 10x in floor"])), 0.25)
-    result.at_most("bandit 3x, KL outside, raw: smaller weight (collapse), median seed", float(np.median(found["end 3x out raw"])), 0.02)
-    result.at_most("bandit 3x, KL outside, raw: smaller weight, best seed (equal weights are not reached)", max(found["end 3x out raw"]), 0.4)
+                result.rows.append(
+                    {
+                        "environment": "bandit",
+                        "rule": f"popo {label}",
+                        "setting": f"scale {scale}, KL {where}",
+                        "TV to equal": float(np.mean(found[f"tv {name}"])),
+                        "min w at half": float(np.mean(found[f"half {name}"])),
+                        "min w": float(np.mean(found[f"end {name}"])),
+                    }
+                )
+    result.at_most(
+        "bandit: total variation to the Gibbs policy of equal weights, worst seed", max(found["tv 1x in raw"]), 1e-3
+    )
+    result.at_most(
+        "bandit 3x, KL inside: total variation, worst seed",
+        max(found["tv 3x in raw"]),
+        1e-3 if steps >= 20_000 else 3e-2,
+    )
+    result.at_most(
+        "bandit 10x, KL inside, raw: smaller weight half-way (slow)", float(np.median(found["half 10x in raw"])), 0.05
+    )
+    result.at_least(
+        "bandit 10x, KL inside, floor 0.1: smaller weight at the end (cured)",
+        float(np.median(found["end 10x in floor"])),
+        0.25,
+    )
+    result.at_most(
+        "bandit 3x, KL outside, raw: smaller weight (collapse), median seed",
+        float(np.median(found["end 3x out raw"])),
+        0.02,
+    )
+    result.at_most(
+        "bandit 3x, KL outside, raw: smaller weight, best seed (equal weights are not reached)",
+        max(found["end 3x out raw"]),
+        0.4,
+    )
     steering(result, seeds, steps, beta)
     peers(result, seeds, min(steps // 4, 4_000), beta)
     return charts
@@ -119,24 +185,69 @@ def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
         path = exact.descend(problem, "popo", RuleOptions(preference=(0.8, 0.2)), steps=steps, rate=0.5)
         distances.append(0.5 * np.abs(problem.policy(path.theta) - problem.gibbs(np.array([0.8, 0.2]))).sum())
         for name, ends in spread.items():
-            policies = [problem.policy(exact.descend(problem, name, RuleOptions(initial=w), steps=min(steps, 4_000), rate=0.5).theta) for w in ((0.1, 0.9), (0.9, 0.1))]
+            policies = [
+                problem.policy(
+                    exact.descend(problem, name, RuleOptions(initial=w), steps=min(steps, 4_000), rate=0.5).theta
+                )
+                for w in ((0.1, 0.9), (0.9, 0.1))
+            ]
             ends.append(0.5 * np.abs(policies[0] - policies[1]).sum())
-    result.at_most("bandit: preference (0.8, 0.2) to its Gibbs policy, total variation, worst seed", max(distances), 1e-3)
-    result.at_most("bandit: POPO from w0 = (.1, .9) and (.9, .1), total variation between the ends", max(spread["popo"]), 1e-3)
-    result.rows.append({"environment": "bandit", "rule": "fixed", "setting": "w0 (.1,.9) against (.9,.1)", "TV between ends": float(np.mean(spread["fixed"]))})
+    result.at_most(
+        "bandit: preference (0.8, 0.2) to its Gibbs policy, total variation, worst seed", max(distances), 1e-3
+    )
+    result.at_most(
+        "bandit: POPO from w0 = (.1, .9) and (.9, .1), total variation between the ends", max(spread["popo"]), 1e-3
+    )
+    result.rows.append(
+        {
+            "environment": "bandit",
+            "rule": "fixed",
+            "setting": "w0 (.1,.9) against (.9,.1)",
+            "TV between ends": float(np.mean(spread["fixed"])),
+        }
+    )
 
 
 def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
     """End points of every rule on the bandit with exact expectations."""
     for scale in (1, 3):
-        for name in ("fixed", "popo", "popo-light", "popo-covariance", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"):
+        for name in (
+            "fixed",
+            "popo",
+            "popo-light",
+            "popo-covariance",
+            "mgda",
+            "pcgrad",
+            "upgrad",
+            "dwa",
+            "uncertainty",
+            "random",
+        ):
             ends = []
             for seed in seeds:
                 problem = exact.Bandit(exact.two_rewards(seed) * np.array([[1.0], [scale]]), beta)
                 path = _expected(problem, name, steps, seed)
-                ends.append([*problem.values(path.theta), *(problem.values(path.theta) - problem.values(problem.start())) / [1, scale], path.weights[-1, 0], path.residual])
+                ends.append(
+                    [
+                        *problem.values(path.theta),
+                        *(problem.values(path.theta) - problem.values(problem.start())) / [1, scale],
+                        path.weights[-1, 0],
+                        path.residual,
+                    ]
+                )
             mean = np.mean(ends, 0)
-            result.rows.append({"environment": "bandit", "rule": name, "setting": f"scale {scale}", "E[r1]": mean[0], "E[r2]": mean[1], "worst gain": float(np.mean(np.min(np.array(ends)[:, 2:4], 1))), "w1": mean[4], "min-norm residual": mean[5]})
+            result.rows.append(
+                {
+                    "environment": "bandit",
+                    "rule": name,
+                    "setting": f"scale {scale}",
+                    "E[r1]": mean[0],
+                    "E[r2]": mean[1],
+                    "worst gain": float(np.mean(np.min(np.array(ends)[:, 2:4], 1))),
+                    "w1": mean[4],
+                    "min-norm residual": mean[5],
+                }
+            )
 
 
 def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.Path:
@@ -147,7 +258,9 @@ def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.
     order = np.random.default_rng(seed).permutation(512)
     weights = [rule.weights]
     for _ in range(steps):
-        arms = np.searchsorted(problem.policy(theta).cumsum(), (order + 0.5) / 512).clip(max=problem.rewards.shape[1] - 1)
+        arms = np.searchsorted(problem.policy(theta).cumsum(), (order + 0.5) / 512).clip(
+            max=problem.rewards.shape[1] - 1
+        )
         rule.observe(Observation(rewards=problem.rewards[:, arms].T, group=4))
         theta = theta - 0.5 * rule.weights @ problem.gradients(theta)
         weights.append(rule.weights)
@@ -167,9 +280,17 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
             path = exact.descend(problem, name, RuleOptions(), steps=steps, rate=2.0)
             policy, sums = problem.policy(path.theta), problem.rewards.sum(0)
             largest.append(policy[sums >= sums[policy.argmax()] - 1e-9].sum())  # arms with equal sums are one end point
-        result.rows.append({"environment": "KL-free bandit", "rule": name, "mass on the largest arm and its equals": float(np.mean(largest))})
+        result.rows.append(
+            {
+                "environment": "KL-free bandit",
+                "rule": name,
+                "mass on the largest arm and its equals": float(np.mean(largest)),
+            }
+        )
         if name in ("fixed", "popo"):
-            result.at_least(f"KL-free bandit: {name} ends at a vertex, mass on the largest arm and its equals", min(largest), 0.95)
+            result.at_least(
+                f"KL-free bandit: {name} ends at a vertex, mass on the largest arm and its equals", min(largest), 0.95
+            )
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
@@ -192,12 +313,22 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
                 theta = theta - 0.5 * problem.exact(theta).mean(0).reshape(theta.shape)
     for name, values in ratios.items():
         result.rows.append({"environment": "contextual", "quantity": f"I {name}", **interval(values)})
-    result.at_least("contextual: same-batch indicator over the true one at the start", float(np.mean(ratios["same"])), 1.5)
-    result.at_least("contextual: same-batch indicator over the true one after 600 steps", float(np.mean(ratios["same later"])), 5.0)
-    result.at_most("contextual: |cross-batch indicator / true one - 1|", abs(float(np.mean(ratios["cross"])) - 1), 0.15 if len(seeds) == 1 else 0.05)
+    result.at_least(
+        "contextual: same-batch indicator over the true one at the start", float(np.mean(ratios["same"])), 1.5
+    )
+    result.at_least(
+        "contextual: same-batch indicator over the true one after 600 steps", float(np.mean(ratios["same later"])), 5.0
+    )
+    result.at_most(
+        "contextual: |cross-batch indicator / true one - 1|",
+        abs(float(np.mean(ratios["cross"])) - 1),
+        0.15 if len(seeds) == 1 else 0.05,
+    )
     charts, gaps = [], {}
     for noisy in (0, 1):
-        chart = figures.Chart(f"N(0,1) noise on reward {noisy + 1}", "step", "weight of the noisy reward", bounds=(0, 1))
+        chart = figures.Chart(
+            f"N(0,1) noise on reward {noisy + 1}", "step", "weight of the noisy reward", bounds=(0, 1)
+        )
         for estimator in ("same-batch", "cross-batch"):
             for mode, options in (("raw", RuleOptions(mode="paper", eta=2.0)), ("robust", RuleOptions())):
                 for seed in seeds:
@@ -208,11 +339,30 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
                         chart.lines.append((f"{estimator} {mode}", np.arange(len(path)), path[:, noisy]))
         charts.append(chart)
     for (estimator, mode), values in gaps.items():
-        result.rows.append({"environment": "noisy bandit", "rule": f"popo {mode}", "setting": estimator, "|w - 1/2| mean": float(np.mean(values)), "worst": float(np.max(values)), "best": float(np.min(values))})
-    result.at_least("noisy bandit: same-batch fails, smallest |w - 1/2| over seeds, raw", min(gaps["same-batch", "raw"]), 0.3)
-    result.at_least("noisy bandit: same-batch fails the bar of cross-batch in the bounded, robust form too, smallest |w - 1/2|", min(gaps["same-batch", "robust"]), 0.1)
-    result.at_most("noisy bandit: cross-batch holds, largest |w - 1/2| over seeds, raw", max(gaps["cross-batch", "raw"]), 0.1)
-    result.at_most("noisy bandit: cross-batch holds, largest |w - 1/2| over seeds, robust", max(gaps["cross-batch", "robust"]), 0.1)
+        result.rows.append(
+            {
+                "environment": "noisy bandit",
+                "rule": f"popo {mode}",
+                "setting": estimator,
+                "|w - 1/2| mean": float(np.mean(values)),
+                "worst": float(np.max(values)),
+                "best": float(np.min(values)),
+            }
+        )
+    result.at_least(
+        "noisy bandit: same-batch fails, smallest |w - 1/2| over seeds, raw", min(gaps["same-batch", "raw"]), 0.3
+    )
+    result.at_least(
+        "noisy bandit: same-batch fails the bar of cross-batch in the bounded, robust form too, smallest |w - 1/2|",
+        min(gaps["same-batch", "robust"]),
+        0.1,
+    )
+    result.at_most(
+        "noisy bandit: cross-batch holds, largest |w - 1/2| over seeds, raw", max(gaps["cross-batch", "raw"]), 0.1
+    )
+    result.at_most(
+        "noisy bandit: cross-batch holds, largest |w - 1/2| over seeds, robust", max(gaps["cross-batch", "robust"]), 0.1
+    )
     return charts
 
 
@@ -221,10 +371,26 @@ def tiny_language_model(result: Result, quick: bool) -> None:
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES
-    sweep = {w: [language.run(s, steps, weighting="fixed", reward_weights=[w, 1 - w]) for s in seeds] for w in sweep_weights}
+    sweep = {
+        w: [language.run(s, steps, weighting="fixed", reward_weights=[w, 1 - w]) for s in seeds] for w in sweep_weights
+    }
     runs = {name: [language.run(s, steps, weighting=name) for s in seeds] for name in rules}
-    variants = {} if quick else {name: [language.run(s, steps, weighting="popo", **options) for s in seeds] for name, options in POPO_VARIANTS.items()}
-    steered = {} if quick else {p: [language.run(s, steps, weighting="popo", preference=[max(p, 0.02), max(1 - p, 0.02)]) for s in seeds] for p in SWEEP}
+    variants = (
+        {}
+        if quick
+        else {
+            name: [language.run(s, steps, weighting="popo", **options) for s in seeds]
+            for name, options in POPO_VARIANTS.items()
+        }
+    )
+    steered = (
+        {}
+        if quick
+        else {
+            p: [language.run(s, steps, weighting="popo", preference=[max(p, 0.02), max(1 - p, 0.02)]) for s in seeds]
+            for p in SWEEP
+        }
+    )
     fronts = [np.array([sweep[w][s].final() for w in sweep_weights]) for s in seeds]
     volume = np.array([language.hypervolume(front) for front in fronts])
     worst_fixed = min(sweep_weights, key=lambda w: np.mean([r.gain().min() for r in sweep[w]]))
@@ -235,29 +401,74 @@ def tiny_language_model(result: Result, quick: bool) -> None:
         gains = np.array([r.gain().min() for r in found])
         result.rows.append(
             {
-                "environment": "tiny LM", "rule": name, "r1": float(np.mean([r.final()[0] for r in found])), "r2": float(np.mean([r.final()[1] for r in found])),
-                "worst gain": float(gains.mean()), "low": interval(gains)["low"], "high": interval(gains)["high"],
-                "gain over worst fixed (paired)": interval(gains - baseline)["value"], "its low": interval(gains - baseline)["low"],
-                "hypervolume of the point / sweep's": float(np.mean([language.hypervolume(r.final()[None]) / v for r, v in zip(found, volume)])),
-                "distance to front": float(np.mean([language.distance_to_front(r.final(), front) for r, front in zip(found, fronts)])),
-                "w1 at the end": float(np.mean([r.weights[-1, 0] for r in found])), "seconds / fixed": float(np.mean([r.seconds for r in found]) / equal),
+                "environment": "tiny LM",
+                "rule": name,
+                "r1": float(np.mean([r.final()[0] for r in found])),
+                "r2": float(np.mean([r.final()[1] for r in found])),
+                "worst gain": float(gains.mean()),
+                "low": interval(gains)["low"],
+                "high": interval(gains)["high"],
+                "gain over worst fixed (paired)": interval(gains - baseline)["value"],
+                "its low": interval(gains - baseline)["low"],
+                "hypervolume of the point / sweep's": float(
+                    np.mean([language.hypervolume(r.final()[None]) / v for r, v in zip(found, volume)])
+                ),
+                "distance to front": float(
+                    np.mean([language.distance_to_front(r.final(), front) for r, front in zip(found, fronts)])
+                ),
+                "w1 at the end": float(np.mean([r.weights[-1, 0] for r in found])),
+                "seconds / fixed": float(np.mean([r.seconds for r in found]) / equal),
             }
         )
     margin = interval(np.array([r.gain().min() for r in runs["popo"]]) - baseline)
-    result.at_least(f"tiny LM: POPO's worst-objective gain over that of the worst fixed weights ({worst_fixed:.1f}), low end of the interval", margin["low"], 0.0 if quick else 0.3)
+    result.at_least(
+        f"tiny LM: POPO's worst-objective gain over that of the worst fixed weights ({worst_fixed:.1f}), low end of the interval",
+        margin["low"],
+        0.0 if quick else 0.3,
+    )
     if quick:
         return
-    result.rows.append({"environment": "tiny LM", "rule": f"best fixed {best_fixed:.1f} against popo, paired worst gain", **interval(np.array([a.gain().min() - b.gain().min() for a, b in zip(runs["popo"], sweep[best_fixed])]))})
+    result.rows.append(
+        {
+            "environment": "tiny LM",
+            "rule": f"best fixed {best_fixed:.1f} against popo, paired worst gain",
+            **interval(np.array([a.gain().min() - b.gain().min() for a, b in zip(runs["popo"], sweep[best_fixed])])),
+        }
+    )
     steered_volume = np.array([language.hypervolume(np.array([steered[p][s].final() for p in SWEEP])) for s in seeds])
     result.rows.append({"environment": "tiny LM", "quantity": "hypervolume, 11 fixed weights", **interval(volume)})
-    result.rows.append({"environment": "tiny LM", "quantity": "hypervolume, 11 POPO preferences", **interval(steered_volume)})
-    result.at_least("tiny LM: hypervolume of 11 POPO preferences over that of 11 fixed weights", float((steered_volume / volume).mean()), 0.95)
+    result.rows.append(
+        {"environment": "tiny LM", "quantity": "hypervolume, 11 POPO preferences", **interval(steered_volume)}
+    )
+    result.at_least(
+        "tiny LM: hypervolume of 11 POPO preferences over that of 11 fixed weights",
+        float((steered_volume / volume).mean()),
+        0.95,
+    )
     for name in rules:
-        result.at_least(f"tiny LM: {name} learns, mean gain summed over both rewards", float(np.mean([r.gain().sum() for r in runs[name]])), 0.1)
-    scaled = {name: [language.run(s, steps, scale=3.0, weighting=name) for s in seeds] for name in ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")}
+        result.at_least(
+            f"tiny LM: {name} learns, mean gain summed over both rewards",
+            float(np.mean([r.gain().sum() for r in runs[name]])),
+            0.1,
+        )
+    scaled = {
+        name: [language.run(s, steps, scale=3.0, weighting=name) for s in seeds]
+        for name in ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
+    }
     for name, found in scaled.items():
         gains = [r.gain().min() for r in found]
-        result.rows.append({"environment": "tiny LM, reward 2 times 3", "rule": name, "r1": float(np.mean([r.final()[0] for r in found])), "r2": float(np.mean([r.final()[1] for r in found])), "worst gain": interval(gains)["value"], "low": interval(gains)["low"], "high": interval(gains)["high"], "w1 at the end": float(np.mean([r.weights[-1, 0] for r in found]))})
+        result.rows.append(
+            {
+                "environment": "tiny LM, reward 2 times 3",
+                "rule": name,
+                "r1": float(np.mean([r.final()[0] for r in found])),
+                "r2": float(np.mean([r.final()[1] for r in found])),
+                "worst gain": interval(gains)["value"],
+                "low": interval(gains)["low"],
+                "high": interval(gains)["high"],
+                "w1 at the end": float(np.mean([r.weights[-1, 0] for r in found])),
+            }
+        )
     _language_figures(sweep, runs, steered, steps)
 
 

@@ -45,8 +45,16 @@ def demo(folder: Path, share: float) -> Measured:
 def shop(folder: Path, scale: float) -> Measured:
     """A small shop and a tiny model."""
     place = folder / f"shop-{scale}"
-    values: dict[str, Any] = configuration(write_shop(place / "data", users=round(40 * scale), events=round(4000 * scale)), folder / "tiny")
-    sizes = {"rationale_prompts": 8, "calibration_prompts": 4, "alignment_prompts": 6, "test_prompts": 10, "feature_users": 12}
+    values: dict[str, Any] = configuration(
+        write_shop(place / "data", users=round(40 * scale), events=round(4000 * scale)), folder / "tiny"
+    )
+    sizes = {
+        "rationale_prompts": 8,
+        "calibration_prompts": 4,
+        "alignment_prompts": 6,
+        "test_prompts": 10,
+        "feature_users": 12,
+    }
     values["size"] = {name: round(number * scale) for name, number in sizes.items()} | {"chunk": 8}
     return executed(place / "run", Config.model_validate(values))
 
@@ -64,14 +72,25 @@ def measure(quick: bool) -> Result:
         elif os.environ.get("PLAN_RUNS"):
             runs = [measured(Path(run)) for run in os.environ["PLAN_RUNS"].split(",")]
         else:
-            demo(folder / "warm", 0.1)  # the first run of a process also loads libraries and converts the packaged model
+            demo(
+                folder / "warm", 0.1
+            )  # the first run of a process also loads libraries and converts the packaged model
             runs = [demo(folder, share) for share in (0.25, 0.5, 1.0)]
     held_back = runs[-1]
     foretold = plan(held_back.config, held_back.log.users, runs[:-1])
     for cost in foretold.stages:
-        result.rows.append({"stage": cost.stage, "foretold s": cost.seconds, "measured s": held_back.seconds[cost.stage], "ratio": cost.seconds / max(held_back.seconds[cost.stage], 1e-3)})
+        result.rows.append(
+            {
+                "stage": cost.stage,
+                "foretold s": cost.seconds,
+                "measured s": held_back.seconds[cost.stage],
+                "ratio": cost.seconds / max(held_back.seconds[cost.stage], 1e-3),
+            }
+        )
     total = sum(held_back.seconds.values())
-    result.rows.append({"stage": "all", "foretold s": foretold.seconds, "measured s": total, "ratio": foretold.seconds / total})
+    result.rows.append(
+        {"stage": "all", "foretold s": foretold.seconds, "measured s": total, "ratio": foretold.seconds / total}
+    )
     result.at_most("distance of the foretold time from the measured", abs(foretold.seconds / total - 1), 0.25)
     return result
 

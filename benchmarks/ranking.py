@@ -118,7 +118,10 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
     if not quick:
         inner = fold(dataset, numeric, *later_slice(train, 0.25))
         for model, grid in GRIDS.items():
-            values = [float(auc(inner, MODELS[model](inner, configuration))(np.ones((1, len(np.unique(inner.test.user)))))[0]) for configuration in grid]
+            values = [
+                float(auc(inner, MODELS[model](inner, configuration))(np.ones((1, len(np.unique(inner.test.user)))))[0])
+                for configuration in grid
+            ]
             chosen[model] = grid[int(np.argmax(values))]
             print(f"{name} {model}: " + ", ".join(f"{c} {v:.4f}" for c, v in zip(grid, values)), flush=True)
     rows = fold(dataset, numeric, train, test)
@@ -128,21 +131,36 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
         start = time.perf_counter()
         statistics[model] = auc(rows, action(rows, chosen[model]))
         entry = estimate(statistics[model], resamples=resamples)
-        row = {"data": name, "model": model, "rows": len(rows.fit), "auc": entry["value"], "low": entry["low"], "high": entry["high"]}
+        row = {
+            "data": name,
+            "model": model,
+            "rows": len(rows.fit),
+            "auc": entry["value"],
+            "low": entry["low"],
+            "high": entry["high"],
+        }
         result.rows.append(row | {"seconds": time.perf_counter() - start, "configuration": str(chosen[model])})
         print(f"{name} {model}: AUC {entry['value']:.4f}", flush=True)
     values = {row["model"]: row["auc"] for row in result.rows if row["data"] == name}
     best = max((model for model in values if model != "taiji"), key=values.__getitem__)
     gap = compare(statistics["taiji"], statistics[best], resamples=resamples)
-    result.rows.append({"data": name, "model": f"taiji - {best}", "auc": gap["value"], "low": gap["low"], "high": gap["high"]})
+    result.rows.append(
+        {"data": name, "model": f"taiji - {best}", "auc": gap["value"], "low": gap["low"], "high": gap["high"]}
+    )
     if not quick:
-        result.at_least(f"{name}: upper end of the interval of AUC minus {best}'s", gap["high"] if gap["high"] is not None else float("nan"), 0.0)
+        result.at_least(
+            f"{name}: upper end of the interval of AUC minus {best}'s",
+            gap["high"] if gap["high"] is not None else float("nan"),
+            0.0,
+        )
     steps = 2 if quick else 40
     seconds = speeds(rows, repeats=2 if quick else 5, steps=steps)
     for model, times in seconds.items():
         rate = min(steps * 512, len(rows.fit)) / float(np.median(times))
         ratio = median_ratio(times, seconds["taiji"])
-        result.rows.append({"data": name, "model": f"{model}: training", "rows_per_second": rate, "taiji_is_times_faster": ratio})
+        result.rows.append(
+            {"data": name, "model": f"{model}: training", "rows_per_second": rate, "taiji_is_times_faster": ratio}
+        )
         if model in ("DIN", "DCN"):
             result.at_least(f"{name}: training rows a second over {model}'s", ratio, 0.0 if quick else SPEED)
 
@@ -161,7 +179,15 @@ def synthetic(users: int = 80, items: int = 100, rows: int = 6000) -> Dataset:
     kinds = [f"kind {c}" for c in category]
     return Dataset.from_tables(
         Tables(
-            pl.DataFrame({"item_id": range(items), "title": kinds, "category_l1": kinds, "category_l2": kinds, "category_l3": kinds}),
+            pl.DataFrame(
+                {
+                    "item_id": range(items),
+                    "title": kinds,
+                    "category_l1": kinds,
+                    "category_l2": kinds,
+                    "category_l3": kinds,
+                }
+            ),
             pl.DataFrame({"user_id": range(users)}),
             pl.DataFrame({"user_id": user, "item_id": item, "timestamp": times, "click": click.astype(np.int8)}),
             name="synthetic",

@@ -41,7 +41,11 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
     def table(arrays: Arrays) -> np.ndarray:
         columns, _ = columns_of(rows.batches, arrays)
         numbers = bins(arrays.numeric, cut)
-        return numbers if configuration.get("numbers_only") else np.concatenate([numbers, np.stack(list(columns.values()), axis=1)], axis=1)
+        return (
+            numbers
+            if configuration.get("numbers_only")
+            else np.concatenate([numbers, np.stack(list(columns.values()), axis=1)], axis=1)
+        )
 
     model = LogisticRegression(max_iter=200, solver="lbfgs", C=configuration["C"])
     model.fit(encoder.fit_transform(table(rows.fit)), rows.fit.click)
@@ -59,15 +63,26 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
         columns, _ = columns_of(rows.batches, arrays)
         if numbers_only:
             return arrays.numeric
-        return np.concatenate([arrays.numeric, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1)
+        return np.concatenate(
+            [arrays.numeric, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1
+        )
 
     train = table(rows.fit)
     categorical = list(range(rows.fit.numeric.shape[1], train.shape[1]))
     data = lgb.Dataset(train, rows.fit.click, categorical_feature=categorical)
     stop = lgb.Dataset(table(rows.stop), rows.stop.click, reference=data, categorical_feature=categorical)
-    settings = {"objective": "binary", "verbose": -1, "seed": 0, "num_threads": torch.get_num_threads(), "deterministic": True, "cat_smooth": 50}
+    settings = {
+        "objective": "binary",
+        "verbose": -1,
+        "seed": 0,
+        "num_threads": torch.get_num_threads(),
+        "deterministic": True,
+        "cat_smooth": 50,
+    }
     settings |= {"min_data_in_leaf": 100, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-    model = lgb.train(settings | configuration, data, 2000, valid_sets=[stop], callbacks=[lgb.early_stopping(50, verbose=False)])
+    model = lgb.train(
+        settings | configuration, data, 2000, valid_sets=[stop], callbacks=[lgb.early_stopping(50, verbose=False)]
+    )
     return np.asarray(model.predict(table(rows.test)))
 
 
@@ -107,15 +122,25 @@ class DeepPeer:
         self.mean, self.spread = rows.fit.numeric.mean(axis=0), rows.fit.numeric.std(axis=0) + 1e-6
         _, sizes = columns_of(rows.batches, rows.fit.take(np.arange(1)))
         target = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name in ("item", "l3")]
-        others = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name not in ("item", "l3")]
+        others = [
+            SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name not in ("item", "l3")
+        ]
         pooling = "concat" if kind == "DIN" else "mean"
         history = [
-            SequenceFeature(f"past_{name}", sizes[name], embed_dim=width, pooling=pooling, shared_with=name, padding_idx=0) for name in ("item", "l3")
+            SequenceFeature(
+                f"past_{name}", sizes[name], embed_dim=width, pooling=pooling, shared_with=name, padding_idx=0
+            )
+            for name in ("item", "l3")
         ]
         dropout = configuration.get("dropout", 0.1)
         if kind == "DIN":
-            others += [SparseFeature(f"n{place}", self.cuts.shape[1] + 2, embed_dim=width) for place in range(rows.fit.numeric.shape[1])]
-            self.model: torch.nn.Module = DIN(others, history, target, {"dims": [128, 64], "dropout": dropout}, {"dims": [36], "use_softmax": False})
+            others += [
+                SparseFeature(f"n{place}", self.cuts.shape[1] + 2, embed_dim=width)
+                for place in range(rows.fit.numeric.shape[1])
+            ]
+            self.model: torch.nn.Module = DIN(
+                others, history, target, {"dims": [128, 64], "dropout": dropout}, {"dims": [36], "use_softmax": False}
+            )
         else:
             numbers = [DenseFeature("numbers", rows.fit.numeric.shape[1])]
             columns = numbers if configuration.get("numbers_only") else [*others, *target, *history, *numbers]
@@ -161,7 +186,10 @@ class DeepPeer:
     def predict(self, arrays: Arrays) -> np.ndarray:
         self.model.eval()
         with torch.inference_mode():
-            parts = [self.model(self.inputs(arrays, np.arange(a, min(a + 8192, len(arrays))))).numpy() for a in range(0, len(arrays), 8192)]
+            parts = [
+                self.model(self.inputs(arrays, np.arange(a, min(a + 8192, len(arrays))))).numpy()
+                for a in range(0, len(arrays), 8192)
+            ]
         return np.concatenate(parts).astype(np.float64)
 
 
@@ -173,7 +201,10 @@ def columns_of(batches: Batches, arrays: Arrays) -> tuple[dict[str, np.ndarray],
     for place, name in enumerate(LEVELS):
         columns[name], sizes[name] = batches.item_codes[arrays.item, place + 1], len(encoder.levels[place])
     for place in range(len(encoder.profile_columns)):
-        columns[f"profile{place}"], sizes[f"profile{place}"] = batches.profile_rows[arrays.user, place], len(encoder.profile)
+        columns[f"profile{place}"], sizes[f"profile{place}"] = (
+            batches.profile_rows[arrays.user, place],
+            len(encoder.profile),
+        )
     return columns, sizes
 
 
@@ -184,4 +215,6 @@ def quantile_cuts(numeric: np.ndarray, number: int = 19) -> np.ndarray:
 
 def bins(numeric: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     """(N, F) bin numbers, int64."""
-    return np.stack([np.searchsorted(cut, column, side="left") for cut, column in zip(cuts, numeric.T)], axis=1).astype(np.int64)
+    return np.stack([np.searchsorted(cut, column, side="left") for cut, column in zip(cuts, numeric.T)], axis=1).astype(
+        np.int64
+    )

@@ -32,9 +32,24 @@ def shop(events: int) -> Dataset:
     times = pl.Series(np.sort(random.integers(0, 10**13, events))).cast(pl.Datetime("us"))
     return Dataset.from_tables(
         Tables(
-            pl.DataFrame({"item_id": range(ITEMS), "title": kinds, "category_l1": kinds, "category_l2": kinds, "category_l3": kinds}),
+            pl.DataFrame(
+                {
+                    "item_id": range(ITEMS),
+                    "title": kinds,
+                    "category_l1": kinds,
+                    "category_l2": kinds,
+                    "category_l3": kinds,
+                }
+            ),
             pl.DataFrame({"user_id": range(USERS)}),
-            pl.DataFrame({"user_id": random.integers(0, USERS, events), "item_id": random.integers(0, ITEMS, events), "timestamp": times, "click": np.ones(events, np.int8)}),
+            pl.DataFrame(
+                {
+                    "user_id": random.integers(0, USERS, events),
+                    "item_id": random.integers(0, ITEMS, events),
+                    "timestamp": times,
+                    "click": np.ones(events, np.int8),
+                }
+            ),
         )
     )
 
@@ -46,7 +61,14 @@ def write(folder: Path, rows: int, part: int = 500_000) -> list[Path]:
         random, size = np.random.default_rng([1, number]), min(part, rows - start)
         item = random.integers(0, ITEMS, size)
         click = (random.random(size) < 0.1 + 0.3 * (item % 3 == 0)).astype(np.int8)
-        frame = pl.DataFrame({"user": random.integers(0, USERS, size), "item": item, "time": 10**13 + random.integers(0, 10**12, size), "click": click})
+        frame = pl.DataFrame(
+            {
+                "user": random.integers(0, USERS, size),
+                "item": item,
+                "time": 10**13 + random.integers(0, 10**12, size),
+                "click": click,
+            }
+        )
         files.append(folder / f"part-{number:03d}.parquet")
         frame.with_columns(pl.col("click").alias("conversion")).write_parquet(files[-1])
     return files
@@ -65,7 +87,16 @@ def child(folder: str, files: list[str]) -> None:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
     train_streamed(dataset, files, RankerSettings(epochs=1, min_steps=1, batch=4096), chunk=65_536, numeric=numeric)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": rows, "rows_per_second": rows / (time.perf_counter() - start), "MiB_before": before, "MiB_peak": peak}))
+    print(
+        json.dumps(
+            {
+                "rows": rows,
+                "rows_per_second": rows / (time.perf_counter() - start),
+                "MiB_before": before,
+                "MiB_peak": peak,
+            }
+        )
+    )
 
 
 def measure(quick: bool) -> Result:
@@ -77,7 +108,14 @@ def measure(quick: bool) -> Result:
         shop(20_000 if quick else 200_000).save(folder / "data")
         files = write(folder, rows, part=max(rows // 20, 1))
         for part in (files[: len(files) // 10], files):
-            command = [sys.executable, "-m", "benchmarks.ranking_stream", "--child", str(folder / "data"), *map(str, part)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.ranking_stream",
+                "--child",
+                str(folder / "data"),
+                *map(str, part),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             result.rows.append(json.loads(done.stdout.splitlines()[-1]))
     small, large = (row["MiB_peak"] for row in result.rows)

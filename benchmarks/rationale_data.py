@@ -32,7 +32,24 @@ SORTS = {
     "Office": ("Pens", "Paper", "Lamps"),
     "Pets": ("Food", "Leads", "Beds"),
 }
-ADJECTIVES = ("Amber", "Brisk", "Coral", "Dapper", "Ember", "Fable", "Grove", "Harbour", "Indigo", "Jasper", "Kestrel", "Lunar", "Maple", "Nimbus", "Onyx", "Poppy")
+ADJECTIVES = (
+    "Amber",
+    "Brisk",
+    "Coral",
+    "Dapper",
+    "Ember",
+    "Fable",
+    "Grove",
+    "Harbour",
+    "Indigo",
+    "Jasper",
+    "Kestrel",
+    "Lunar",
+    "Maple",
+    "Nimbus",
+    "Onyx",
+    "Poppy",
+)
 NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron", "Isle", "Juniper")
 
 
@@ -90,7 +107,8 @@ def periods(dataset: Dataset, train: int, test: int, seed: int) -> tuple[pl.Data
     """Examples of the LLM period (for rationales) and of the test period (for judging), disjoint in time."""
     split = time_split(dataset, SplitSettings().fractions)
     return tuple(  # type: ignore[return-value]
-        make_examples(dataset, split, period, ExampleSettings(limit=count, per_user=3), seed) for period, count in (("llm", train), ("test", test))
+        make_examples(dataset, split, period, ExampleSettings(limit=count, per_user=3), seed)
+        for period, count in (("llm", train), ("test", test))
     )
 
 

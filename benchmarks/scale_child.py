@@ -27,9 +27,21 @@ def make(folder: Path, events: int) -> None:
     users = max(20, events // EVENTS_A_USER)
     folder.mkdir(parents=True)
     aisle = np.arange(ITEMS) % 200
-    items = pl.DataFrame({"item": np.arange(ITEMS, dtype=np.uint32), "item_id": np.arange(ITEMS), "title": [f"thing {i}" for i in range(ITEMS)], "category_l1": [f"hall {a // 20}" for a in aisle], "category_l2": [f"aisle {a}" for a in aisle], "category_l3": pl.Series([None] * ITEMS, dtype=pl.String), "price": pl.Series([None] * ITEMS, dtype=pl.Float64)})
+    items = pl.DataFrame(
+        {
+            "item": np.arange(ITEMS, dtype=np.uint32),
+            "item_id": np.arange(ITEMS),
+            "title": [f"thing {i}" for i in range(ITEMS)],
+            "category_l1": [f"hall {a // 20}" for a in aisle],
+            "category_l2": [f"aisle {a}" for a in aisle],
+            "category_l3": pl.Series([None] * ITEMS, dtype=pl.String),
+            "price": pl.Series([None] * ITEMS, dtype=pl.Float64),
+        }
+    )
     write_parquet(folder / "items.parquet", items)
-    write_parquet(folder / "users.parquet", pl.DataFrame({"user": np.arange(users, dtype=np.uint32), "user_id": np.arange(users)}))
+    write_parquet(
+        folder / "users.parquet", pl.DataFrame({"user": np.arange(users, dtype=np.uint32), "user_id": np.arange(users)})
+    )
     writer, written = None, 0
     while written < events:
         rows = min(BATCH, events - written)
@@ -48,13 +60,24 @@ def make(folder: Path, events: int) -> None:
                 "price": np.round(1 + 9 * rng.random(rows), 1),
             }
         ).with_columns(matured_at=pl.col("time") + 86_400_000_000)
-        table = frame.select("event", "user", "item", "time", "exposed", "click", "conversion", "matured_at", "price").to_arrow()
+        table = frame.select(
+            "event", "user", "item", "time", "exposed", "click", "conversion", "matured_at", "price"
+        ).to_arrow()
         writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema, compression="zstd")
         writer.write_table(table, row_group_size=250_000)
         written += rows
     assert writer is not None
     writer.close()
-    write_json(folder / "dataset.json", {"format": FORMAT, "name": "synthetic", "domain": "shop", "notes": [], "rows": {"users": users, "items": ITEMS, "events": events}})
+    write_json(
+        folder / "dataset.json",
+        {
+            "format": FORMAT,
+            "name": "synthetic",
+            "domain": "shop",
+            "notes": [],
+            "rows": {"users": users, "items": ITEMS, "events": events},
+        },
+    )
     store_arrays(folder)
 
 
@@ -65,8 +88,22 @@ def stages(run: Path, feature_users: int) -> None:
     from taiji.pipeline import feature, prepare
     from taiji.pipeline.engine import Context
 
-    size = {"rationale_prompts": 1000, "calibration_prompts": 100, "alignment_prompts": 200, "test_prompts": 500, "feature_users": feature_users, "chunk": 128}
-    config = Config.model_validate({"size": size, "generation": {"max_new_tokens": 8}, "reasoning": {"prompts": {"history_limit": 4, "token_budget": 1200}}, "language": {"model": str(run / "alignment" / "model"), "dtype": "float32"}})
+    size = {
+        "rationale_prompts": 1000,
+        "calibration_prompts": 100,
+        "alignment_prompts": 200,
+        "test_prompts": 500,
+        "feature_users": feature_users,
+        "chunk": 128,
+    }
+    config = Config.model_validate(
+        {
+            "size": size,
+            "generation": {"max_new_tokens": 8},
+            "reasoning": {"prompts": {"history_limit": 4, "token_budget": 1200}},
+            "language": {"model": str(run / "alignment" / "model"), "dtype": "float32"},
+        }
+    )
     seconds, exposed = {}, 0
     for name, work in (("examples", prepare.examples), ("features", feature.features)):
         context = Context(config, run / name, run / ".work" / name, run, ("data", "examples", "features"))
@@ -77,10 +114,25 @@ def stages(run: Path, feature_users: int) -> None:
     dataset, split = prepare.stored(context), prepare.load_split(context)
     start = time.perf_counter()
     for period in ("ranker", "test"):
-        files = join_partitioned(dataset, split, period, run / "features" / "taiji.parquet", run / "joined" / period, ("ids", "neighbour_items"))
+        files = join_partitioned(
+            dataset,
+            split,
+            period,
+            run / "features" / "taiji.parquet",
+            run / "joined" / period,
+            ("ids", "neighbour_items"),
+        )
         exposed += sum(pl.scan_parquet(file).select(pl.len()).collect().item() for file in files)
     seconds["join"] = round(time.perf_counter() - start, 1)
-    print(json.dumps({"seconds": seconds, "exposures": exposed, "feature_rows": len(pl.read_parquet(run / "features" / "taiji.parquet", columns=["user"]))}))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "exposures": exposed,
+                "feature_rows": len(pl.read_parquet(run / "features" / "taiji.parquet", columns=["user"])),
+            }
+        )
+    )
 
 
 def examples(run: Path, config: str) -> None:
@@ -115,7 +167,16 @@ def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
     context = Context(config, scratch, scratch, run, ("data", "examples"), mapper)
     found = complete(context, load_examples(context, "test"), "base")
     written = hashlib.sha256("\n".join(found["completion"]).encode()).hexdigest()
-    print(json.dumps({"seconds": time.perf_counter() - connected, "start_s": connected - start, "prompts": len(found), "texts": written}))
+    print(
+        json.dumps(
+            {
+                "seconds": time.perf_counter() - connected,
+                "start_s": connected - start,
+                "prompts": len(found),
+                "texts": written,
+            }
+        )
+    )
 
 
 def main() -> None:

@@ -29,7 +29,13 @@ LIMIT_GIB, MOST_OVERHEAD = 6.0, 0.15
 
 def child(*arguments: object) -> dict[str, Any]:
     """Run :mod:`benchmarks.scale_child`; returns what it printed, joined."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.scale_child", *map(str, arguments)], capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scale_child", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     found: dict[str, Any] = {}
@@ -54,7 +60,18 @@ def memory(result: Result, sizes: tuple[int, ...], feature_users: int) -> None:
             model(folder / "alignment" / "model", 64, 2)
             found = child("stages", folder, feature_users)
             disk = sum(file.stat().st_size for file in (folder / "data").rglob("*.*") if file.is_file()) / 2**30
-        result.rows.append({"part": "memory", "events": events, "exposures joined": found["exposures"], "feature rows": found["feature_rows"], "peak GiB": found["peak_gib"], "peak GiB while storing": made["peak_gib"], "data GiB": disk, **{f"{stage} s": value for stage, value in found["seconds"].items()}})
+        result.rows.append(
+            {
+                "part": "memory",
+                "events": events,
+                "exposures joined": found["exposures"],
+                "feature rows": found["feature_rows"],
+                "peak GiB": found["peak_gib"],
+                "peak GiB while storing": made["peak_gib"],
+                "data GiB": disk,
+                **{f"{stage} s": value for stage, value in found["seconds"].items()},
+            }
+        )
     rows = [row for row in result.rows if row["part"] == "memory"]
     result.at_most("peak GiB of the largest log", rows[-1]["peak GiB"], LIMIT_GIB)
     result.at_least("its exposures joined", float(rows[-1]["exposures joined"] > 0.2 * sizes[-1]), 1)
@@ -69,7 +86,13 @@ def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int
         folder = Path(name)
         child("make", folder / "data" / "dataset", 200_000)
         model(folder / "model", hidden, layers)
-        config = {"size": {"test_prompts": prompts, "chunk": 16}, "examples": {"per_user": 4, "min_history": 2}, "generation": {"max_new_tokens": 64, "temperature": 0.7}, "reasoning": {"prompts": {"history_limit": 10, "token_budget": 1500}}, "language": {"model": str(folder / "model"), "dtype": "float32"}}
+        config = {
+            "size": {"test_prompts": prompts, "chunk": 16},
+            "examples": {"per_user": 4, "min_history": 2},
+            "generation": {"max_new_tokens": 64, "temperature": 0.7},
+            "reasoning": {"prompts": {"history_limit": 10, "token_budget": 1500}},
+            "language": {"model": str(folder / "model"), "dtype": "float32"},
+        }
         child("examples", folder, json.dumps(config))
         seconds: dict[tuple[str, int], list[float]] = {}
         texts = set()
@@ -79,7 +102,16 @@ def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int
                 found = child("answers", folder, engine, workers, scratch)
                 seconds.setdefault((engine, workers), []).append(found["seconds"])
                 texts.add(found["texts"])
-                result.rows.append({"part": "engines", "engine": engine, "workers": workers, "prompts": found["prompts"], "stage s": found["seconds"], "start s": found["start_s"]})
+                result.rows.append(
+                    {
+                        "part": "engines",
+                        "engine": engine,
+                        "workers": workers,
+                        "prompts": found["prompts"],
+                        "stage s": found["seconds"],
+                        "start s": found["start_s"],
+                    }
+                )
     result.at_most("engines that wrote other texts", len(texts) - 1, 0)
     local, one = seconds["local", 1], seconds["ray", 1]
     overhead = statistics.median(b / a for a, b in zip(local, one)) - 1

@@ -51,14 +51,33 @@ def case(result: Result, lm: Any, name: str, prompt: int, rationale: int, answer
     memory = [peak_memory(action)[1] for action in (unshared, shared)]
     count = RATIONALES * ANSWERS
     ideal = count * (prompt + rationale + answer) / (prompt + RATIONALES * rationale + count * answer)
-    result.rows.append({"type": name, "prompt": prompt, "rationale": rationale, "answer": answer, "unshared s": statistics.median(slow), "shared s": statistics.median(fast), "ratio": median_ratio(slow, fast), "ideal": ideal, "unshared MB": memory[0], "shared MB": memory[1], "differ by": off, "99 %": typical})
+    result.rows.append(
+        {
+            "type": name,
+            "prompt": prompt,
+            "rationale": rationale,
+            "answer": answer,
+            "unshared s": statistics.median(slow),
+            "shared s": statistics.median(fast),
+            "ratio": median_ratio(slow, fast),
+            "ideal": ideal,
+            "unshared MB": memory[0],
+            "shared MB": memory[1],
+            "differ by": off,
+            "99 %": typical,
+        }
+    )
     if name == "fp32":
         result.at_most(f"difference of log-probabilities, prompt {prompt}, fp32, 99 % of the tokens", typical, 1e-4)
         place = int(np.argmax([d.max() for d in differences]))
         exact = in_double(lm, pairs[0][place], pairs[1][place])
         errors = [float(np.abs(side[place].logprobs - exact).max()) for side in (mine, theirs)]
         result.rows[-1].update({"shared from float64": errors[0], "unshared from float64": errors[1]})
-        result.at_most(f"prompt {prompt}: shared error from float64 in the text that differs most", errors[0], max(1e-4, 3 * errors[1]))
+        result.at_most(
+            f"prompt {prompt}: shared error from float64 in the text that differs most",
+            errors[0],
+            max(1e-4, 3 * errors[1]),
+        )
 
 
 def in_double(lm: Any, prompt: str, completion: str) -> np.ndarray:

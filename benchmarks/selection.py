@@ -65,7 +65,11 @@ class Size:
     max_new_tokens: int
 
 
-SIZES = {"quick": Size(40, 16, 10, 1, (0,), 40), "tiny": Size(1200, 160, 160, 2, (0, 1, 2), 96), "default": Size(0, 28, 24, 2, (0,), 110)}
+SIZES = {
+    "quick": Size(40, 16, 10, 1, (0,), 40),
+    "tiny": Size(1200, 160, 160, 2, (0, 1, 2), 96),
+    "default": Size(0, 28, 24, 2, (0,), 110),
+}
 
 
 def measure(quick: bool) -> Result:
@@ -78,12 +82,36 @@ def measure(quick: bool) -> Result:
             size = SIZES["quick" if quick else "tiny"]
             prompts = PromptSettings(token_budget=320, history_limit=8)
             folder = work_folder() / f"student-{name}"
-            student = load_language_model(folder, dtype="float32") if folder.exists() else pretrained(dataset, size, prompts, folder)
+            student = (
+                load_language_model(folder, dtype="float32")
+                if folder.exists()
+                else pretrained(dataset, size, prompts, folder)
+            )
             for teacher in ("writer",) if quick else ("writer", "writer with leaks"):
-                experiment(result, name, dataset, "tiny", student, teacher, size, prompts, SFTSettings(lora_rank=0, learning_rate=5e-4, batch_size=8, gradient_accumulation=1))
+                experiment(
+                    result,
+                    name,
+                    dataset,
+                    "tiny",
+                    student,
+                    teacher,
+                    size,
+                    prompts,
+                    SFTSettings(lora_rank=0, learning_rate=5e-4, batch_size=8, gradient_accumulation=1),
+                )
         if not quick and "default" in wanted:
             teacher = "default model" if name == "completejourney" else "writer"
-            experiment(result, name, dataset, "default", load_language_model(), teacher, SIZES["default"], PromptSettings(token_budget=320), SFTSettings(learning_rate=5e-4))
+            experiment(
+                result,
+                name,
+                dataset,
+                "default",
+                load_language_model(),
+                teacher,
+                SIZES["default"],
+                PromptSettings(token_budget=320),
+                SFTSettings(learning_rate=5e-4),
+            )
     return result
 
 
@@ -103,7 +131,15 @@ def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Pa
 
 
 def experiment(
-    result: Result, name: str, dataset: Dataset, student: str, lm: LanguageModel, teacher: str, size: Size, prompts: PromptSettings, sft: SFTSettings
+    result: Result,
+    name: str,
+    dataset: Dataset,
+    student: str,
+    lm: LanguageModel,
+    teacher: str,
+    size: Size,
+    prompts: PromptSettings,
+    sft: SFTSettings,
 ) -> None:
     """All arms and seeds of one student and teacher on one data set."""
     completions: dict[str, list[str]] = {}
@@ -118,10 +154,18 @@ def experiment(
         arms = chosen(train, scored, seed)
         for arm, rows in arms.items():
             kept[arm].append(len(rows))
-            leaks[arm].append(float((rows["named"].list.len() > 0).to_numpy().mean()) if len(rows) and arm != "answer only" else 0.0)
+            leaks[arm].append(
+                float((rows["named"].list.len() > 0).to_numpy().mean()) if len(rows) and arm != "answer only" else 0.0
+            )
             key = ["arm", name, student, teacher, arm, seed, len(train), len(test), len(rows)]
 
-            def train_and_answer(arm: str = arm, rows: pl.DataFrame = rows, seed: int = seed, train: pl.DataFrame = train, test: pl.DataFrame = test) -> dict:
+            def train_and_answer(
+                arm: str = arm,
+                rows: pl.DataFrame = rows,
+                seed: int = seed,
+                train: pl.DataFrame = train,
+                test: pl.DataFrame = test,
+            ) -> dict:
                 with tempfile.TemporaryDirectory() as folder:
                     train_sft(lm, sft_rows(dataset, train, rows, prompts, lm.tokenizer), sft, Path(folder) / "m", seed)
                     tuned = load_language_model(Path(folder) / "m", dtype="float32" if student == "tiny" else "auto")
@@ -131,7 +175,8 @@ def experiment(
                 completions.setdefault(f"{arm}{mode}", []).extend(found["texts"])
                 surprise.setdefault(f"{arm}{mode}", []).extend(found["surprise"])
         base = once(
-            ["base", name, student, seed, len(test)], lambda test=test, seed=seed: answers(lm, dataset, test, prompts, size, seed, thinks=True)
+            ["base", name, student, seed, len(test)],
+            lambda test=test, seed=seed: answers(lm, dataset, test, prompts, size, seed, thinks=True),
         )
         for mode, found in base.items():
             completions.setdefault(f"before fine-tuning{mode}", []).extend(found["texts"])
@@ -140,28 +185,58 @@ def experiment(
     likelihood = {arm: Ratio.of_rows(users, np.array(values), int(users.max()) + 1) for arm, values in surprise.items()}
     figures = evaluate_answers(dataset, pl.concat(judged), completions, load_embedder(), seed=0)
     for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "floor"})]:
-        row: dict[str, object] = {"data": name, "student": student, "teacher": teacher, "seeds": len(size.seeds), "arm": arm}
+        row: dict[str, object] = {
+            "data": name,
+            "student": student,
+            "teacher": teacher,
+            "seeds": len(size.seeds),
+            "arm": arm,
+        }
         if arm in kept:
             row |= {"kept": float(np.mean(kept[arm])), "kept that name the item": float(np.mean(leaks[arm]))}
         if arm in surprise:
-            row |= {"log-perplexity": (found := estimate(likelihood[arm]))["value"], "log-perplexity low": found["low"], "log-perplexity high": found["high"]}
-            row["log-perplexity against plain"] = [compare(likelihood[arm], likelihood["plain"])[k] for k in ("value", "low", "high")]
+            row |= {
+                "log-perplexity": (found := estimate(likelihood[arm]))["value"],
+                "log-perplexity low": found["low"],
+                "log-perplexity high": found["high"],
+            }
+            row["log-perplexity against plain"] = [
+                compare(likelihood[arm], likelihood["plain"])[k] for k in ("value", "low", "high")
+            ]
         for figure in figures:
             if figure["model"] == arm and figure["metric"] in METRICS:
-                row |= {figure["metric"]: figure["value"], f"{figure['metric']} low": figure["low"], f"{figure['metric']} high": figure["high"]}
+                row |= {
+                    figure["metric"]: figure["value"],
+                    f"{figure['metric']} low": figure["low"],
+                    f"{figure['metric']} high": figure["high"],
+                }
                 if "difference" in figure:
-                    row[f"{figure['metric']} against plain"] = [figure["difference"][k] for k in ("value", "low", "high")]
+                    row[f"{figure['metric']} against plain"] = [
+                        figure["difference"][k] for k in ("value", "low", "high")
+                    ]
         result.rows.append(row)
     label = f"{name}, {student} student, {teacher}"
     if student == "tiny" and len(size.seeds) > 1:
         ready = next(f["value"] for f in figures if (f["model"], f["metric"]) == ("before fine-tuning", "format"))
         result.at_least(f"{label}: well-formed answers before fine-tuning", ready, FORMAT)
-    result.at_least(f"{label}: arms trained and judged", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS))
-    result.at_most(f"{label}: share of guarded training rows that name their item", float(np.max(leaks["guarded"])), 0.0)
+    result.at_least(
+        f"{label}: arms trained and judged", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS)
+    )
+    result.at_most(
+        f"{label}: share of guarded training rows that name their item", float(np.max(leaks["guarded"])), 0.0
+    )
 
 
 def written_and_scored(
-    name: str, dataset: Dataset, train: pl.DataFrame, lm: LanguageModel, student: str, teacher: str, size: Size, prompts: PromptSettings, seed: int
+    name: str,
+    dataset: Dataset,
+    train: pl.DataFrame,
+    lm: LanguageModel,
+    student: str,
+    teacher: str,
+    size: Size,
+    prompts: PromptSettings,
+    seed: int,
 ) -> pl.DataFrame:
     """The teacher's rationales with their scores."""
     if teacher != "default model":
@@ -169,7 +244,11 @@ def written_and_scored(
         texts = planted(dataset, train, clean, seed).drop("way") if teacher == "writer with leaks" else clean
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
-        mine = LocalTeacher(lm, TeacherSettings(), prompts).write(dataset, part, size.rationales, seed) if teacher == "default model" else of(texts, part)
+        mine = (
+            LocalTeacher(lm, TeacherSettings(), prompts).write(dataset, part, size.rationales, seed)
+            if teacher == "default model"
+            else of(texts, part)
+        )
         return score_rationales(lm, dataset, part, mine, SelectionSettings(), prompts)
 
     return in_parts(["selection", name, student, teacher, seed], train, work)
@@ -193,7 +272,13 @@ def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl
 
 
 def answers(
-    lm: LanguageModel, dataset: Dataset, test: pl.DataFrame, prompts: PromptSettings, size: Size, seed: int, thinks: bool
+    lm: LanguageModel,
+    dataset: Dataset,
+    test: pl.DataFrame,
+    prompts: PromptSettings,
+    size: Size,
+    seed: int,
+    thinks: bool,
 ) -> dict[str, dict[str, list]]:
     """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer, by mode.
 
@@ -206,7 +291,9 @@ def answers(
     modes = {"": THINK, ", without thinking": straight} if thinks else {"": straight}
     found = {}
     for mode, opening in modes.items():
-        written_texts = generate(lm, [p + continuation(p, opening) for p in sheets], settings=settings, seed=seed, description="Answering")
+        written_texts = generate(
+            lm, [p + continuation(p, opening) for p in sheets], settings=settings, seed=seed, description="Answering"
+        )
         texts = [opening + text for (text,) in written_texts]
         rationales = [parse(text).rationale for text in texts]
         scores = answer_perplexities(lm, sheets, rationales, truths, batch_size=12, description="Scoring answers")

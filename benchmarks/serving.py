@@ -46,7 +46,15 @@ class Bench:
         (world / "version").write_text("echo-1")
         (world / "users").write_text("\n".join(USERS))
         limits = {"rate": 1e6, "burst": 10**6}
-        settings = ServingSettings.model_validate({"store": url, "port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "limits": limits})
+        settings = ServingSettings.model_validate(
+            {
+                "store": url,
+                "port": 0,
+                "backend": "tests.serving.doubles",
+                "trigger": {"window_s": 0.0},
+                "limits": limits,
+            }
+        )
         self.service = Service(world, settings)
         self.service.start()
         stack.callback(self.service.stop)
@@ -61,7 +69,18 @@ class Bench:
         cpu = (sum(self.api.cpu_times()[:2]) - before) / max(1, report.requests) * 1e6
         label = kind if rate is None else f"{kind} at {rate:,.0f}/s"
         other = sum(number for status, number in report.statuses.items() if not 200 <= status < 300) + report.errors
-        row = {"store": self.store, "what": label, "requests": report.requests, "per_s": report.rate, "p50_ms": report.p50, "p90_ms": report.p90, "p99_ms": report.p99, "worst_ms": report.worst, "api_cpu_us": cpu, "not_2xx": other}
+        row = {
+            "store": self.store,
+            "what": label,
+            "requests": report.requests,
+            "per_s": report.rate,
+            "p50_ms": report.p50,
+            "p90_ms": report.p90,
+            "p99_ms": report.p99,
+            "worst_ms": report.worst,
+            "api_cpu_us": cpu,
+            "not_2xx": other,
+        }
         return report, row
 
     def freshness(self, repeats: int) -> dict[str, Any]:
@@ -70,14 +89,33 @@ class Bench:
         with httpx.Client(base_url=self.service.url) as client:
             for number in range(repeats):
                 user = f"fresh-{number}"
-                body = {"events": [{"user_id": user, "item_id": "item-1", "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}]}
+                body = {
+                    "events": [
+                        {
+                            "user_id": user,
+                            "item_id": "item-1",
+                            "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                        }
+                    ]
+                }
                 start = time.perf_counter()
-                assert client.post("/v1/events", json=body, headers={"Idempotency-Key": f"{self.store}-{number}"}).status_code == 202
+                assert (
+                    client.post(
+                        "/v1/events", json=body, headers={"Idempotency-Key": f"{self.store}-{number}"}
+                    ).status_code
+                    == 202
+                )
                 while client.get(f"/v1/features/{user}").status_code != 200:
                     assert time.perf_counter() - start < 30
                     time.sleep(0.002)
                 seconds.append(time.perf_counter() - start)
-        return {"store": self.store, "what": "event to fresh row, no LLM time", "requests": repeats, "p50_ms": statistics.median(seconds) * 1e3, "worst_ms": max(seconds) * 1e3}
+        return {
+            "store": self.store,
+            "what": "event to fresh row, no LLM time",
+            "requests": repeats,
+            "p50_ms": statistics.median(seconds) * 1e3,
+            "worst_ms": max(seconds) * 1e3,
+        }
 
     def bytes_a_row(self) -> dict[str, Any]:
         """Size of an answer."""
@@ -96,10 +134,19 @@ def measure(quick: bool) -> Result:
             bench = Bench(store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
             bench.measure("read", 0.5)
             for _ in range(repeats):
-                for kind, rate in (("health", None), ("read", None), ("read", TARGET_RATE), ("read", 1.2 * TARGET_RATE)):
+                for kind, rate in (
+                    ("health", None),
+                    ("read", None),
+                    ("read", TARGET_RATE),
+                    ("read", 1.2 * TARGET_RATE),
+                ):
                     report, row = bench.measure(kind, seconds, rate)  # type: ignore[arg-type]
                     if rate is not None:
-                        row["target"] = "met" if report.rate >= 0.99 * rate and report.p99 <= TARGET_P99_MS and report.all_2xx else "missed"
+                        row["target"] = (
+                            "met"
+                            if report.rate >= 0.99 * rate and report.p99 <= TARGET_P99_MS and report.all_2xx
+                            else "missed"
+                        )
                     else:
                         (floors if kind == "health" else reads).setdefault(store, []).append(report.rate)
                     failures += row["not_2xx"]

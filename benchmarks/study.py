@@ -44,7 +44,9 @@ def measure(quick: bool) -> Result:
     return result
 
 
-def shop(result: Result, folder: Path, seeds: int, sizes: dict[str, Any], ranker: RankerSettings, resamples: int) -> None:
+def shop(
+    result: Result, folder: Path, seeds: int, sizes: dict[str, Any], ranker: RankerSettings, resamples: int
+) -> None:
     """The study in the synthetic shop, whole, then again with a third of its cells gone."""
     dataset = Dataset.from_tables(Shop(ShopSettings(**sizes), 0).tables())
     train, test, cut = train_and_test(dataset)
@@ -89,8 +91,18 @@ def add(result: Result, data: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["metric"] not in METRICS or row["value"] is None:
             continue
-        flat = {"data": data, "group": row["group"], "features": row["features"], "metric": row["metric"], "value": row["value"], "seeds": row["seeds"]}
-        for name, gap in [("none", row.get("difference")), *((rival["against"], rival) for rival in row.get("rivals", []))]:
+        flat = {
+            "data": data,
+            "group": row["group"],
+            "features": row["features"],
+            "metric": row["metric"],
+            "value": row["value"],
+            "seeds": row["seeds"],
+        }
+        for name, gap in [
+            ("none", row.get("difference")),
+            *((rival["against"], rival) for rival in row.get("rivals", [])),
+        ]:
             if gap:
                 flat |= {f"minus {name}": gap["value"], f"low, {name}": gap["low"], f"high, {name}": gap["high"]}
         result.rows.append(flat)

@@ -96,10 +96,20 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
 
     def cells(part: str, arms: list[Arm], settings: RankerSettings, alone: bool = False) -> list[dict[str, Any]]:
         trainer = partial(extractor_only if alone else whole, dataset, settings, numeric)
-        return run_cells(train, test, arms, range(seeds), trainer, folder / part, trainer_version=value_hash([settings.model_dump(mode="json"), alone]))
+        return run_cells(
+            train,
+            test,
+            arms,
+            range(seeds),
+            trainer,
+            folder / part,
+            trainer_version=value_hash([settings.model_dump(mode="json"), alone]),
+        )
 
     def judge(part: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        rows = aggregate(found, folder / part, test, groups=groups, rivals=("history mean",), resamples=100 if quick else 1000)
+        rows = aggregate(
+            found, folder / part, test, groups=groups, rivals=("history mean",), resamples=100 if quick else 1000
+        )
         add(result, name, part, rows)
         return rows
 
@@ -154,12 +164,20 @@ def next_ten(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
 
 
 def made(
-    dataset: Dataset, split: Split, moments: dict[int, pl.DataFrame], lines: Any, content: Callable[..., Any], refreshes: int = 1, keep_vector: bool = False
+    dataset: Dataset,
+    split: Split,
+    moments: dict[int, pl.DataFrame],
+    lines: Any,
+    content: Callable[..., Any],
+    refreshes: int = 1,
+    keep_vector: bool = False,
 ) -> pl.DataFrame:
     """The feature table of one kind of content."""
     rows = moments[refreshes]
     vectors = content(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines)
-    return fit_table(dataset, rows, vectors, split.interval("test")[0], FeatureSettings(keep_vector=keep_vector), content.__name__)[1]
+    return fit_table(
+        dataset, rows, vectors, split.interval("test")[0], FeatureSettings(keep_vector=keep_vector), content.__name__
+    )[1]
 
 
 def whole(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int) -> Any:
@@ -167,7 +185,9 @@ def whole(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, 
     return train_ranker(dataset, train, settings, seed, numeric=numeric)
 
 
-def extractor_only(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int) -> Any:
+def extractor_only(
+    dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int
+) -> Any:
     """A ranker trained without text, then KSER's module alone on top of it."""
     base = train_ranker(dataset, train.drop("vector"), settings, seed, numeric=numeric)
     return train_extractor(base, dataset, train, settings, seed)
@@ -178,8 +198,18 @@ def add(result: Result, data: str, part: str, rows: list[dict[str, Any]]) -> Non
     for row in rows:
         if row["metric"] not in METRICS or row["value"] is None:
             continue
-        flat = {"data": data, "part": part, "group": row["group"], "features": row["features"], "metric": row["metric"], "value": row["value"]}
-        for other, gap in [("none", row.get("difference")), *((rival["against"], rival) for rival in row.get("rivals", []))]:
+        flat = {
+            "data": data,
+            "part": part,
+            "group": row["group"],
+            "features": row["features"],
+            "metric": row["metric"],
+            "value": row["value"],
+        }
+        for other, gap in [
+            ("none", row.get("difference")),
+            *((rival["against"], rival) for rival in row.get("rivals", [])),
+        ]:
             if gap:
                 flat |= {f"minus {other}": gap["value"], f"low, {other}": gap["low"], f"high, {other}": gap["high"]}
         result.rows.append(flat)

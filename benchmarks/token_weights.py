@@ -34,7 +34,18 @@ class Adder(nn.Module):
 
         super().__init__()
         self.patch, self.token, self.head = nn.Linear(16, 64), nn.Embedding(VOCABULARY, 64), nn.Linear(64, VOCABULARY)
-        self.body = LlamaModel(LlamaConfig(vocab_size=VOCABULARY, bos_token_id=None, eos_token_id=None, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4))
+        self.body = LlamaModel(
+            LlamaConfig(
+                vocab_size=VOCABULARY,
+                bos_token_id=None,
+                eos_token_id=None,
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+            )
+        )
 
     def forward(self, patches: torch.Tensor, chain: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Logits (B, T + 1, V) for the chain's tokens and the one after, and the hidden states of all positions."""
@@ -62,7 +73,9 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return images.unfold(1, 4, 4).unfold(2, 4, 4).reshape(-1, 4, 16), torch.tensor(digits.target)
 
 
-def draw(images: torch.Tensor, labels: torch.Tensor, count: int, low: int, high: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    images: torch.Tensor, labels: torch.Tensor, count: int, low: int, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``count`` pairs of images from [low, high): patches (N, 8, 16) and correct chains (N, 6)."""
     chosen = torch.randint(low, high, (count, 2))
     a, b = labels[chosen[:, 0]], labels[chosen[:, 1]]
@@ -93,12 +106,17 @@ def warm_start(seed: int, steps: int) -> tuple[Adder, torch.Tensor, torch.Tensor
     return model, images, labels
 
 
-def reinforce(model: Adder, images: torch.Tensor, labels: torch.Tensor, arm: str, steps: int, seed: int, temperature: float) -> dict[str, Any]:
+def reinforce(
+    model: Adder, images: torch.Tensor, labels: torch.Tensor, arm: str, steps: int, seed: int, temperature: float
+) -> dict[str, Any]:
     """GRPO on fresh image pairs; the advantage of each token is weighted as the arm says."""
     torch.manual_seed(1000 + seed)
     shuffle = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0)
-    evidence, mask = torch.ones(PROMPTS * GROUP, 8, dtype=torch.bool), torch.ones(PROMPTS * GROUP, LENGTH, dtype=torch.bool)
+    evidence, mask = (
+        torch.ones(PROMPTS * GROUP, 8, dtype=torch.bool),
+        torch.ones(PROMPTS * GROUP, LENGTH, dtype=torch.bool),
+    )
     curve, spread, mean_error = [], [], 0.0
     for step in range(steps):
         patches, truth = (t.repeat_interleave(GROUP, 0) for t in draw(images, labels, PROMPTS, 600, 1400))
@@ -111,7 +129,9 @@ def reinforce(model: Adder, images: torch.Tensor, labels: torch.Tensor, arm: str
         weights = torch.ones_like(logs[:, :, 0])
         if arm != "grpo":
             entropy = -(logs.exp() * logs).sum(-1).detach()
-            weights = token_weights(evidence_similarity([h.detach() for h in hidden], evidence, LENGTH), entropy, mask, 0.05, temperature)
+            weights = token_weights(
+                evidence_similarity([h.detach() for h in hidden], evidence, LENGTH), entropy, mask, 0.05, temperature
+            )
             mean_error = max(mean_error, float((weights.mean(1) - 1).abs().max()))
             spread.append(float((weights.amax(1) / weights.amin(1)).mean()))
             if arm == "shuffled":
@@ -125,7 +145,14 @@ def reinforce(model: Adder, images: torch.Tensor, labels: torch.Tensor, arm: str
         curve.append(float(reward.mean()))
     torch.manual_seed(5)
     patches, truth = draw(images, labels, 2000, 1400, len(images))
-    return {"auc": float(np.mean(curve)), "start": float(np.mean(curve[:5])), "end": float(np.mean(curve[-20:])), "held out": float(right(model.sample(patches, greedy=True), truth).mean()), "spread": float(np.mean(spread or [1.0])), "mean error": mean_error}
+    return {
+        "auc": float(np.mean(curve)),
+        "start": float(np.mean(curve[:5])),
+        "end": float(np.mean(curve[-20:])),
+        "held out": float(right(model.sample(patches, greedy=True), truth).mean()),
+        "spread": float(np.mean(spread or [1.0])),
+        "mean error": mean_error,
+    }
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -150,15 +177,39 @@ def measure(quick: bool) -> Result:
         auc = {arm: np.array([r["auc"] for r in rows]) for arm, rows in found.items()}
         for arm, rows in found.items():
             value, low, high = interval(auc[arm])
-            result.rows.append({"temperature": temperature, "arm": arm, "AUC": value, "low": low, "high": high, **{key: float(np.mean([r[key] for r in rows])) for key in ("start", "end", "held out", "spread")}})
+            result.rows.append(
+                {
+                    "temperature": temperature,
+                    "arm": arm,
+                    "AUC": value,
+                    "low": low,
+                    "high": high,
+                    **{key: float(np.mean([r[key] for r in rows])) for key in ("start", "end", "held out", "spread")},
+                }
+            )
         for first, second in (("pepo", "grpo"), ("pepo", "shuffled"), ("shuffled", "grpo")):
             value, low, high = interval(auc[first] - auc[second])
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no difference shown"
-            result.rows.append({"temperature": temperature, "arm": f"{first} - {second} (paired)", "AUC": value, "low": low, "high": high, "verdict": verdict})
-        result.at_most(f"temperature {temperature}: mean weight differs from one by at most", max(r["mean error"] for rows in found.values() for r in rows), 1e-5)
+            result.rows.append(
+                {
+                    "temperature": temperature,
+                    "arm": f"{first} - {second} (paired)",
+                    "AUC": value,
+                    "low": low,
+                    "high": high,
+                    "verdict": verdict,
+                }
+            )
+        result.at_most(
+            f"temperature {temperature}: mean weight differs from one by at most",
+            max(r["mean error"] for rows in found.values() for r in rows),
+            1e-5,
+        )
         for arm, rows in found.items():
             gain = float(np.mean([r["end"] - r["start"] for r in rows]))
-            result.at_least(f"temperature {temperature}: {arm} learns, gain of the mean reward", gain, 0.0 if quick else 0.1)
+            result.at_least(
+                f"temperature {temperature}: {arm} learns, gain of the mean reward", gain, 0.0 if quick else 0.1
+            )
     return result
 
 

@@ -18,12 +18,24 @@ def my_ranker(frame: pl.DataFrame) -> np.ndarray:
 
 def score(user_ids, item_ids, moments):
     """What Taiji calls: ids as you gave them, and the moment of each pair; one number a pair comes back."""
-    return my_ranker(pl.DataFrame({"user_id": user_ids, "item_id": item_ids, "price": [None] * len(user_ids)}, schema_overrides={"price": pl.Float64}))
+    return my_ranker(
+        pl.DataFrame(
+            {"user_id": user_ids, "item_id": item_ids, "price": [None] * len(user_ids)},
+            schema_overrides={"price": pl.Float64},
+        )
+    )
 
 
 if __name__ == "__main__":
-    events = pl.DataFrame({"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "timestamp": [1, 2], "click": [1, 1]}).cast({"timestamp": pl.Datetime("us")})
-    tables = Tables(pl.DataFrame({"item_id": ["i1", "i2"], "title": ["oat milk", "rye bread"]}), pl.DataFrame({"user_id": ["u1", "u2"]}), events, "example")
+    events = pl.DataFrame(
+        {"user_id": ["u1", "u2"], "item_id": ["i1", "i2"], "timestamp": [1, 2], "click": [1, 1]}
+    ).cast({"timestamp": pl.Datetime("us")})
+    tables = Tables(
+        pl.DataFrame({"item_id": ["i1", "i2"], "title": ["oat milk", "rye bread"]}),
+        pl.DataFrame({"user_id": ["u1", "u2"]}),
+        events,
+        "example",
+    )
     dataset = Dataset.from_tables(tables)
     ranker = CallableRanker(dataset, "examples.own_ranker:score")
     print(ranker.score(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([5, 5, 5, 5])))

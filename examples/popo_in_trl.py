@@ -47,4 +47,6 @@ trainer = ParetoGRPOTrainer(
 trainer.train()
 for line in trainer.state.log_history:
     if "weight/short" in line:
-        print(f"step {line['step']}: weight of short {line['weight/short']:.3f}, of vowels {line['weight/vowels']:.3f}, moved by {line['max_delta_log_weight']:.3f}")
+        print(
+            f"step {line['step']}: weight of short {line['weight/short']:.3f}, of vowels {line['weight/vowels']:.3f}, moved by {line['max_delta_log_weight']:.3f}"
+        )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch: a process forked from one with a pool of threads stands still
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before PyTorch: a process forked from one with a pool of threads stands still
 
 from taiji.language.tiny import tiny_causal_lm
 

@@ -23,7 +23,12 @@ def main() -> None:
         tiny = configuration(Path("unused"), Path(os.environ["TAIJI_DOCUMENTED_MODEL"]))
         teacher = tiny["reasoning"]["teacher"]
         tiny["reasoning"]["teacher"] = {name: value for name, value in teacher.items() if name != "kind"}
-        sys.argv += [text for section, values in tiny.items() if section != "data" for text in ("--set", f"{section}={json.dumps(values)}")]
+        sys.argv += [
+            text
+            for section, values in tiny.items()
+            if section != "data"
+            for text in ("--set", f"{section}={json.dumps(values)}")
+        ]
     if command == "run" and os.environ.get("TAIJI_DOCUMENTED") != "whole":
         from taiji.pipeline.engine import Run
 

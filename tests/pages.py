@@ -19,7 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LANGUAGES = ("bash", "python", "csv", "yaml", "json", "text")
-FENCE = re.compile(r"(?:^<!-- (?P<mark>not run|run first): (?P<said>.+?) -->\n)?^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>not run|run first): (?P<said>.+?) -->\n)?^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def pages() -> list[Path]:
@@ -50,5 +53,15 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         language, _, name = match["info"].partition(" ")
         said = {match["mark"]: match["said"]}
-        found.append(Block(page, text[: match.start()].count("\n") + 1, language, name.strip(), match["text"], said.get("not run", ""), said.get("run first", "")))
+        found.append(
+            Block(
+                page,
+                text[: match.start()].count("\n") + 1,
+                language,
+                name.strip(),
+                match["text"],
+                said.get("not run", ""),
+                said.get("run first", ""),
+            )
+        )
     return found

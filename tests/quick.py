@@ -18,7 +18,9 @@ def always(check: str) -> bool:
     return True
 
 
-def run_quick(name: str, folder: Path, *, must_hold: Callable[[str], bool] = always, public_data: bool = False) -> dict[str, Any]:
+def run_quick(
+    name: str, folder: Path, *, must_hold: Callable[[str], bool] = always, public_data: bool = False
+) -> dict[str, Any]:
     """Run ``python -m benchmarks.NAME --quick`` and return what it wrote.
 
     Args:
@@ -28,7 +30,11 @@ def run_quick(name: str, folder: Path, *, must_hold: Callable[[str], bool] = alw
         public_data: let it see the public data sets; without, it must do with what it makes.
     """
     environment = {key: value for key, value in os.environ.items() if public_data or key != "TAIJI_TEST_DATA"}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment |= {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(folder / "out.json")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     said = done.stdout[-3000:] + done.stderr[-3000:]

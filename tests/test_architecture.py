@@ -15,7 +15,9 @@ HEAVY = ("torch", "transformers", "trl", "faiss", "plotly", "polars", "datasets"
 
 
 def test_imports_go_one_way():
-    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -25,7 +27,9 @@ def test_no_module_is_over_500_lines(path):
 
 
 def test_nothing_is_pickled():
-    guilty = [p for p in SOURCES if re.search(r"\bimport pickle|torch\.save\(|joblib\.dump|allow_pickle=True", p.read_text())]
+    guilty = [
+        p for p in SOURCES if re.search(r"\bimport pickle|torch\.save\(|joblib\.dump|allow_pickle=True", p.read_text())
+    ]
     assert not guilty
 
 
@@ -46,4 +50,6 @@ def test_every_test_module_mirrors_a_source_module():
             sources = {p.stem for p in (ROOT / "src" / "taiji" / room).rglob("*")}
             if stem == "benchmarks":
                 continue  # runs the benchmarks of its room
-            assert any(stem == source or stem.startswith(f"{source}_") for source in sources), f"{test} mirrors no module of {room}"
+            assert any(stem == source or stem.startswith(f"{source}_") for source in sources), (
+                f"{test} mirrors no module of {room}"
+            )

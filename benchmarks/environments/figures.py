@@ -11,7 +11,19 @@ import numpy as np
 
 from taiji.artifacts import write_text
 
-COLOURS = ("#0b5fa5", "#c8441b", "#2e7d32", "#7b4fa3", "#8a6d00", "#5f6b76", "#c2185b", "#00838f", "#6d4c41", "#455a64", "#9e9d24")
+COLOURS = (
+    "#0b5fa5",
+    "#c8441b",
+    "#2e7d32",
+    "#7b4fa3",
+    "#8a6d00",
+    "#5f6b76",
+    "#c2185b",
+    "#00838f",
+    "#6d4c41",
+    "#455a64",
+    "#9e9d24",
+)
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 420, 280, 52, 30, 42
 
 
@@ -34,9 +46,13 @@ def save(path: str | Path, charts: Sequence[Chart], columns: int = 2) -> None:
     legend = [18 * -(-len(n) // 3) + 8 for n in names]
     height = HEIGHT + max(legend)
     rows = -(-len(charts) // columns)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * min(columns, len(charts))} {height * rows}" font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * min(columns, len(charts))} {height * rows}" font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
+    ]
     for number, (chart, known) in enumerate(zip(charts, names)):
-        parts.append(f'<g transform="translate({WIDTH * (number % columns)},{height * (number // columns)})">{_panel(chart, known)}</g>')
+        parts.append(
+            f'<g transform="translate({WIDTH * (number % columns)},{height * (number // columns)})">{_panel(chart, known)}</g>'
+        )
     write_text(path, "\n".join([*parts, "</svg>\n"]))
 
 
@@ -54,21 +70,29 @@ def _panel(chart: Chart, names: list[str]) -> str:
     out = [f'<text x="{LEFT}" y="18" font-size="13" font-weight="bold">{escape(chart.title)}</text>']
     for value in np.linspace(y0, y1, 5):
         height = place(x0, value).split(",")[1]
-        out.append(f'<line x1="{LEFT}" x2="{WIDTH - 16}" y1="{height}" y2="{height}" stroke="#e3e6e8"/><text x="{LEFT - 6}" y="{float(height) + 4:.1f}" text-anchor="end" fill="#555">{value:.2g}</text>')
+        out.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - 16}" y1="{height}" y2="{height}" stroke="#e3e6e8"/><text x="{LEFT - 6}" y="{float(height) + 4:.1f}" text-anchor="end" fill="#555">{value:.2g}</text>'
+        )
     for value in np.linspace(x0, x1, 5):
         across = place(value, y0).split(",")[0]
         out.append(f'<text x="{across}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle" fill="#555">{value:.3g}</text>')
-    out.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(chart.x)}</text><text transform="translate(12,{HEIGHT / 2 - 10}) rotate(-90)" text-anchor="middle">{escape(chart.y)}</text>')
+    out.append(
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(chart.x)}</text><text transform="translate(12,{HEIGHT / 2 - 10}) rotate(-90)" text-anchor="middle">{escape(chart.y)}</text>'
+    )
     for name, x, y in chart.lines:
         path = " ".join(place(a, b) for a, b in zip(x, y))
         out.append(f'<polyline points="{path}" fill="none" stroke="{_colour(names, name)}" stroke-width="1.6"/>')
     for name, x, y in chart.points:
         for a, b in zip(x, y):
             across, height = place(a, b).split(",")
-            out.append(f'<circle cx="{across}" cy="{height}" r="3.4" fill="{_colour(names, name)}" fill-opacity="0.75"/>')
+            out.append(
+                f'<circle cx="{across}" cy="{height}" r="3.4" fill="{_colour(names, name)}" fill-opacity="0.75"/>'
+            )
     for number, name in enumerate(names):
         across, height = LEFT + 118 * (number % 3), HEIGHT + 10 + 18 * (number // 3)
-        out.append(f'<rect x="{across}" y="{height - 8}" width="10" height="10" fill="{_colour(names, name)}"/><text x="{across + 14}" y="{height + 1}">{escape(name)}</text>')
+        out.append(
+            f'<rect x="{across}" y="{height - 8}" width="10" height="10" fill="{_colour(names, name)}"/><text x="{across + 14}" y="{height + 1}">{escape(name)}</text>'
+        )
     return "".join(out)
 
 

@@ -49,7 +49,10 @@ def reward(kind: int, scale: float) -> Any:
     """sqrt of the share of tokens whose id is ``kind`` modulo 8, times ``scale``."""
 
     def function(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [scale * float(np.sqrt(np.mean([t % CLASSES == kind for t in ids]))) if ids else 0.0 for ids in completion_ids]
+        return [
+            scale * float(np.sqrt(np.mean([t % CLASSES == kind for t in ids]))) if ids else 0.0
+            for ids in completion_ids
+        ]
 
     function.__name__ = f"class{kind}"
     return function
@@ -69,11 +72,29 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
     model, tokenizer = tiny_causal_lm(hidden=32, layers=2, heads=4, seed=seed)
     with TemporaryDirectory() as folder:
         defaults = {
-            "per_device_train_batch_size": 16, "num_generations": 4, "max_completion_length": 12, "max_steps": steps, "learning_rate": 2e-2, "lr_scheduler_type": "constant",
-            "logging_steps": 1, "save_strategy": "no", "report_to": "none", "use_cpu": True, "bf16": False, "seed": seed, "gradient_checkpointing": False, "disable_tqdm": True,
+            "per_device_train_batch_size": 16,
+            "num_generations": 4,
+            "max_completion_length": 12,
+            "max_steps": steps,
+            "learning_rate": 2e-2,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "use_cpu": True,
+            "bf16": False,
+            "seed": seed,
+            "gradient_checkpointing": False,
+            "disable_tqdm": True,
         }
         arguments = ParetoGRPOConfig(output_dir=folder, **{**defaults, **options})
-        trainer = ParetoGRPOTrainer(model=model, reward_funcs=[reward(0, 1.0), reward(1, scale)], args=arguments, train_dataset=Dataset.from_dict({"prompt": PROMPTS}), processing_class=tokenizer)
+        trainer = ParetoGRPOTrainer(
+            model=model,
+            reward_funcs=[reward(0, 1.0), reward(1, scale)],
+            args=arguments,
+            train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+            processing_class=tokenizer,
+        )
         # A rollout ends at its length only, so that every run makes the same number of tokens.
         trainer.generation_config.eos_token_id = None
         trainer.eos_token_ids = [-1]

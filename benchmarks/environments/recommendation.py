@@ -44,13 +44,18 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
     """Train under each rule and under 11 fixed weights; compare on held-out examples."""
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "ml-latest-small"
     if not os.environ.get("TAIJI_TEST_DATA") or not folder.is_dir():
-        result.rows.append({"environment": "ml-latest-small", "rule": "left out: TAIJI_TEST_DATA does not name a folder that has it"})
+        result.rows.append(
+            {"environment": "ml-latest-small", "rule": "left out: TAIJI_TEST_DATA does not name a folder that has it"}
+        )
         return
     train, test = worlds(folder, 60 if quick else None, 60 if quick else 400)
     seeds, steps = (range(1), 60) if quick else (range(5), 600)
     sweep = np.linspace(0, 1, 3 if quick else 11)
     ends: dict[str, np.ndarray] = {}
-    for name, fixed in [*((f"fixed {w:.1f}", (w, 1 - w)) for w in sweep), *((rule, None) for rule in (RULES[:2] if quick else RULES))]:
+    for name, fixed in [
+        *((f"fixed {w:.1f}", (w, 1 - w)) for w in sweep),
+        *((rule, None) for rule in (RULES[:2] if quick else RULES)),
+    ]:
         runs = [learn(train, name if fixed is None else "fixed", fixed, steps, seed) for seed in seeds]
         figures_of = np.array([judge(test, theta) for theta, _ in runs])
         ends[name] = figures_of[:, :2]
@@ -59,20 +64,49 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
         for place, metric in enumerate(("E[semantic]", "E[judged CTCVR]", "hit@10", "MRR")):
             row[metric] = figures_of[:, place].mean()
         gain = (figures_of[:, :2] - start[:2]).min(1)
-        result.rows.append({**row, "worst gain": interval(gain)["value"], "low": interval(gain)["low"], "high": interval(gain)["high"], "w1 at the end": float(np.mean([w[0] for _, w in runs]))})
+        result.rows.append(
+            {
+                **row,
+                "worst gain": interval(gain)["value"],
+                "low": interval(gain)["low"],
+                "high": interval(gain)["high"],
+                "w1 at the end": float(np.mean([w[0] for _, w in runs])),
+            }
+        )
     start = judge(test, np.zeros(train.features.shape[2]))
-    result.rows.append({"environment": "ml-latest-small", "rule": "start (uniform policy)", "E[semantic]": start[0], "E[judged CTCVR]": start[1], "hit@10": start[2], "MRR": start[3]})
+    result.rows.append(
+        {
+            "environment": "ml-latest-small",
+            "rule": "start (uniform policy)",
+            "E[semantic]": start[0],
+            "E[judged CTCVR]": start[1],
+            "hit@10": start[2],
+            "MRR": start[3],
+        }
+    )
     fixed_names = [name for name in ends if name.startswith("fixed")]
     worst = min(fixed_names, key=lambda name: (ends[name] - start[:2]).min(1).mean())
     difference = (ends["popo"] - start[:2]).min(1) - (ends[worst] - start[:2]).min(1)
-    result.at_least(f"ml-latest-small: POPO's worst gain minus that of the worst fixed weights ({worst}), mean", float(difference.mean()), 0.0)
+    result.at_least(
+        f"ml-latest-small: POPO's worst gain minus that of the worst fixed weights ({worst}), mean",
+        float(difference.mean()),
+        0.0,
+    )
     if quick:
         return
     front = np.array([ends[name].mean(0) for name in fixed_names])
     reference = (float(start[0]), float(start[1]))
     for name in RULES:
         point = ends[name].mean(0)
-        result.rows.append({"environment": "ml-latest-small", "rule": name, "hypervolume of the point / sweep's": hypervolume(point[None], reference) / max(hypervolume(front, reference), 1e-12), "distance to front": distance_to_front(point, front)})
+        result.rows.append(
+            {
+                "environment": "ml-latest-small",
+                "rule": name,
+                "hypervolume of the point / sweep's": hypervolume(point[None], reference)
+                / max(hypervolume(front, reference), 1e-12),
+                "distance to front": distance_to_front(point, front),
+            }
+        )
     chart = Chart("ml-latest-small, held-out: end points", "E[semantic]", "E[judged CTCVR], normalised")
     chart.points.append(("fixed sweep", *front.T))
     for name in RULES:
@@ -80,7 +114,9 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
     save(figures / "pareto-recommendation.svg", [chart], columns=1)
 
 
-def learn(world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def learn(
+    world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """GRPO-like training: 16 examples x 4 sampled items a step, mean-only advantages, KL 0.02 to the uniform policy inside."""
     rng = np.random.default_rng([seed, 31])
     theta, beta, group = np.zeros(world.features.shape[2]), 0.02, 4
@@ -92,19 +128,27 @@ def learn(world: World, name: str, fixed: tuple[float, float] | None, steps: int
         picked = (pi.cumsum(1)[:, None, :] < rng.random((16, group, 1))).sum(2).clip(max=pi.shape[1] - 1)
         rewards = np.stack([world.rewards[k, chosen[:, None], picked] for k in range(2)])
         advantage = rewards - rewards.mean(2, keepdims=True)
-        logratio = np.where(world.mask[chosen], np.log(np.maximum(pi, 1e-30) * world.mask[chosen].sum(1, keepdims=True)), 0.0)
+        logratio = np.where(
+            world.mask[chosen], np.log(np.maximum(pi, 1e-30) * world.mask[chosen].sum(1, keepdims=True)), 0.0
+        )
         kl = beta * pi * (logratio - (pi * logratio).sum(1, keepdims=True))
         by_logit = np.repeat(kl[None], 2, 0)
         for k in range(2):
             np.add.at(by_logit[k], (np.arange(16)[:, None], picked), -advantage[k] / group)
             by_logit[k] += pi * advantage[k].sum(1, keepdims=True) / group
-        halves = np.stack([np.einsum("kbc,bcd->kd", by_logit[:, h::2], world.features[chosen[h::2]]) / 8 for h in (0, 1)])
+        halves = np.stack(
+            [np.einsum("kbc,bcd->kd", by_logit[:, h::2], world.features[chosen[h::2]]) / 8 for h in (0, 1)]
+        )
         whole = halves.mean(0)
         if fixed is None:
             before = rule.weights
             if rule.source == "gradients":
                 cross = (halves[0] @ halves[1].T + halves[1] @ halves[0].T) / 2
-                rule.observe(Observation(gram=cross if name == "popo" else whole @ whole.T, square_norm=float((whole**2).sum(1).mean())))
+                rule.observe(
+                    Observation(
+                        gram=cross if name == "popo" else whole @ whole.T, square_norm=float((whole**2).sum(1).mean())
+                    )
+                )
             elif rule.source == "rewards":
                 rule.observe(Observation(rewards=rewards.reshape(2, -1).T, group=group))
             weights = rule.weights if rule.fresh else before
@@ -139,7 +183,15 @@ def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
     for period, teacher in (("llm", "reward"), ("test", "ranker")):
         ranker = train_ranker(dataset, exposures(dataset, split, teacher), seed=len(built))
         examples = make_examples(dataset, split, period, ExampleSettings(limit=limit, per_user=8), 0)
-        environment = build_environment(dataset, split, examples, ranker, embedder, EnvironmentSettings(exposed_candidates=32, popular_candidates=60, random_candidates=60), 0)
+        environment = build_environment(
+            dataset,
+            split,
+            examples,
+            ranker,
+            embedder,
+            EnvironmentSettings(exposed_candidates=32, popular_candidates=60, random_candidates=60),
+            0,
+        )
         built.append(_world(dataset, examples, environment, split.interval("llm")[0]))
     return built[0], built[1]
 
@@ -151,7 +203,9 @@ def _world(dataset: Any, examples: Any, environment: Any, until: int) -> World:
     embedded = dict(zip(environment.item_ids.tolist(), environment.vectors))
     items, _ = dataset.history.before_batch(examples["user"].to_numpy(), examples["as_of"].to_numpy(), 20)
     dimension = environment.vectors.shape[1]
-    user = np.stack([np.mean([embedded[i] for i in row if i in embedded] or [np.zeros(dimension)], 0) for row in items.tolist()])
+    user = np.stack(
+        [np.mean([embedded[i] for i in row if i in embedded] or [np.zeros(dimension)], 0) for row in items.tolist()]
+    )
     user /= np.maximum(np.linalg.norm(user, axis=1, keepdims=True), 1e-9)
     counts = np.bincount(dataset.history.items[dataset.history.times < until], minlength=dataset.n_items)
     popularity = np.log1p(counts[environment.item_ids])[candidates] / 5
@@ -159,4 +213,9 @@ def _world(dataset: Any, examples: Any, environment: Any, until: int) -> World:
     targets = environment.target_vectors(examples["example"].to_list())
     semantic = np.clip(np.einsum("ecd,ed->ec", vectors, targets), 0, 1)
     places = environment.item_ids[candidates] == examples["target"].to_numpy()[:, None]
-    return World(features * mask[:, :, None], np.stack([np.where(mask, semantic, 0.0), np.where(mask, preference, 0.0)]), (places & mask).argmax(1), mask)
+    return World(
+        features * mask[:, :, None],
+        np.stack([np.where(mask, semantic, 0.0), np.where(mask, preference, 0.0)]),
+        (places & mask).argmax(1),
+        mask,
+    )

@@ -60,7 +60,9 @@ class Contextual:
         every = np.arange(self.prompts)
         pi = self.policy(theta, every)
         mean = np.einsum("pa,kpa->kp", pi, self.rewards)
-        return self._through(every, -(self.group - 1) / self.group * pi * (self.rewards - mean[:, :, None]) + self._kl(pi))
+        return self._through(
+            every, -(self.group - 1) / self.group * pi * (self.rewards - mean[:, :, None]) + self._kl(pi)
+        )
 
     def sample(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: gradients of both halves of its prompts (2, K, d * A), each a mean over its own half, and rewards (N, K)."""
@@ -84,7 +86,9 @@ def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return same, cross
 
 
-def train(problem: Contextual, estimator: str, options: RuleOptions, *, steps: int, rate: float, seed: int, name: str = "popo") -> tuple[np.ndarray, np.ndarray]:
+def train(
+    problem: Contextual, estimator: str, options: RuleOptions, *, steps: int, rate: float, seed: int, name: str = "popo"
+) -> tuple[np.ndarray, np.ndarray]:
     """Sampled training under a rule; returns the weights' path (steps + 1, K) and the final exact gradients (K, d * A)."""
     rng = np.random.default_rng([seed, 22])
     theta = np.zeros((problem.dimension, problem.arms))

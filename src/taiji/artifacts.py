@@ -30,7 +30,17 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG):
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.ENAMETOOLONG,
+            errno.EFBIG,
+        ):
             raise
         raise TaijiError(
             f"Could not write: {os.strerror(error.errno)}.",
@@ -111,7 +121,13 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         found = error.strerror if isinstance(error, OSError) else str(error)
-        raise TaijiError("Could not read JSON.", where=str(path), expected="a JSON file", found=found, fix="if a run made it, run that stage again") from error
+        raise TaijiError(
+            "Could not read JSON.",
+            where=str(path),
+            expected="a JSON file",
+            found=found,
+            fix="if a run made it, run that stage again",
+        ) from error
 
 
 def write_parquet(path: str | Path, frame: pl.DataFrame) -> None:

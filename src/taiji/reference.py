@@ -14,7 +14,11 @@ from taiji.settings import Settings
 
 def reference() -> str:
     """Markdown tables of all settings, one a section; `docs/configuration.md` is this text."""
-    top = "\n".join(f"| `{name}` | {_default(field)} | {_text(field.description)} |" for name, field in Config.model_fields.items() if not _nested(field))
+    top = "\n".join(
+        f"| `{name}` | {_default(field)} | {_text(field.description)} |"
+        for name, field in Config.model_fields.items()
+        if not _nested(field)
+    )
     parts = [INTRODUCTION, "## The run\n", HEAD + top]
     for name, field in Config.model_fields.items():
         if _nested(field):

@@ -21,7 +21,9 @@ def rewards_with_gaps(seed: int, prompts: int = 5, group: int = 4, count: int = 
     return torch.tensor(values)
 
 
-def trl_advantage(rewards: torch.Tensor, weights: torch.Tensor, group: int, aggregation: str, scale: str) -> torch.Tensor:
+def trl_advantage(
+    rewards: torch.Tensor, weights: torch.Tensor, group: int, aggregation: str, scale: str
+) -> torch.Tensor:
     """The scalar advantage as TRL 1.16 documents it, in float64."""
     unscored = torch.isnan(rewards).all(1)
     if aggregation == "sum_then_normalize":
@@ -29,7 +31,11 @@ def trl_advantage(rewards: torch.Tensor, weights: torch.Tensor, group: int, aggr
         total[unscored] = torch.nan
         grouped = total.view(-1, group)
         mean = torch.nanmean(grouped, 1).repeat_interleave(group)
-        std = {"group": nanstd(grouped, dim=1).repeat_interleave(group), "batch": nanstd(total), "none": torch.tensor(1.0 - 1e-4)}[scale]
+        std = {
+            "group": nanstd(grouped, dim=1).repeat_interleave(group),
+            "batch": nanstd(total),
+            "none": torch.tensor(1.0 - 1e-4),
+        }[scale]
         result = (total - mean) / (std + 1e-4)
     else:
         grouped = rewards.view(-1, group, rewards.size(1))
@@ -63,7 +69,9 @@ def test_linear_columns(seed):
     assert (columns[:4, 0] == 0).all(), "equal rewards give no advantage"
     assert torch.allclose(columns.view(-1, 4, 3).sum(1), torch.zeros(5, 3, dtype=torch.float64), atol=1e-9)
     live = columns.view(-1, 4, 3).abs().sum(1) > 0
-    assert torch.allclose(linear(rewards * 1e4, 4), linear(rewards * 1e6, 4), atol=1e-6), "a large scale does not matter"
+    assert torch.allclose(linear(rewards * 1e4, 4), linear(rewards * 1e6, 4), atol=1e-6), (
+        "a large scale does not matter"
+    )
     assert torch.allclose(linear(rewards, 4, "none"), torch.where(columns != 0, linear(rewards, 4, "none"), 0.0))
     assert live.any()
 
@@ -72,7 +80,9 @@ def test_rescaling_a_reward_leaves_std_mode_unchanged():
     rewards = torch.tensor(np.random.default_rng(0).normal(size=(16, 2)))
     scaled = linear(rewards * torch.tensor([50.0, 1.0]), 4)
     assert torch.allclose(scaled, linear(rewards, 4), rtol=1e-3), "up to the 1e-4 under the fraction"
-    assert not torch.allclose(linear(rewards * torch.tensor([50.0, 1.0]), 4, "none"), linear(rewards, 4, "none"), rtol=1e-1)
+    assert not torch.allclose(
+        linear(rewards * torch.tensor([50.0, 1.0]), 4, "none"), linear(rewards, 4, "none"), rtol=1e-1
+    )
 
 
 def test_fp32_residue_of_equal_rewards_gives_no_advantage():

@@ -26,7 +26,13 @@ def test_hypervolume_and_distance():
 
 
 def test_figures_are_svg_and_reproducible(tmp_path):
-    chart = Chart("a < b", "x", "y", lines=[("one", np.arange(3), np.array([0.0, 2.0, 1.0]))], points=[("two", np.ones(2), np.ones(2))])
+    chart = Chart(
+        "a < b",
+        "x",
+        "y",
+        lines=[("one", np.arange(3), np.array([0.0, 2.0, 1.0]))],
+        points=[("two", np.ones(2), np.ones(2))],
+    )
     for name in ("first.svg", "second.svg"):
         save(tmp_path / name, [chart, chart])
     import xml.etree.ElementTree as tree

@@ -29,7 +29,10 @@ class Letters:
     version = "letters-1"
 
     def encode(self, texts):
-        counts = np.array([[text.lower().count(c) for c in "abcdefghijklmnopqrstuvwxyz0123456789"] for text in texts], dtype=np.float32).reshape(len(texts), -1)
+        counts = np.array(
+            [[text.lower().count(c) for c in "abcdefghijklmnopqrstuvwxyz0123456789"] for text in texts],
+            dtype=np.float32,
+        ).reshape(len(texts), -1)
         length = np.linalg.norm(counts, axis=1, keepdims=True)
         return np.divide(counts, length, out=np.zeros_like(counts), where=length > 0)
 
@@ -43,11 +46,47 @@ class Known:
 
 
 def make_dataset(extra=()):
-    items = pl.DataFrame({"item_id": list(range(20)), "title": [f"{chr(97 + i) * 6} thing {i}" for i in range(20)], "category_l1": ["A"] * 20, "category_l2": [None] * 20, "category_l3": [None] * 20, "price": [None] * 20}, schema_overrides={"category_l2": pl.String, "category_l3": pl.String, "price": pl.Float64})
+    items = pl.DataFrame(
+        {
+            "item_id": list(range(20)),
+            "title": [f"{chr(97 + i) * 6} thing {i}" for i in range(20)],
+            "category_l1": ["A"] * 20,
+            "category_l2": [None] * 20,
+            "category_l3": [None] * 20,
+            "price": [None] * 20,
+        },
+        schema_overrides={"category_l2": pl.String, "category_l3": pl.String, "price": pl.Float64},
+    )
     users = pl.DataFrame({"user_id": [0, 1, 2]})
-    rows = [(u, (3 * d + u) % 20, START + d * DAY, True, int(d % 2 == 0), None, START + (d + 1) * DAY, None) for d in range(20) for u in range(3)] + list(extra)
-    events = pl.DataFrame(rows, orient="row", schema={"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Datetime("us"), "exposed": pl.Boolean, "click": pl.Int8, "conversion": pl.Int8, "matured_at": pl.Datetime("us"), "price": pl.Float64})
-    return Dataset.from_tables(Tables(items=items, users=users, events=events.sort("timestamp", maintain_order=True), name="tiny", domain="shop", notes=()))
+    rows = [
+        (u, (3 * d + u) % 20, START + d * DAY, True, int(d % 2 == 0), None, START + (d + 1) * DAY, None)
+        for d in range(20)
+        for u in range(3)
+    ] + list(extra)
+    events = pl.DataFrame(
+        rows,
+        orient="row",
+        schema={
+            "user_id": pl.Int64,
+            "item_id": pl.Int64,
+            "timestamp": pl.Datetime("us"),
+            "exposed": pl.Boolean,
+            "click": pl.Int8,
+            "conversion": pl.Int8,
+            "matured_at": pl.Datetime("us"),
+            "price": pl.Float64,
+        },
+    )
+    return Dataset.from_tables(
+        Tables(
+            items=items,
+            users=users,
+            events=events.sort("timestamp", maintain_order=True),
+            name="tiny",
+            domain="shop",
+            notes=(),
+        )
+    )
 
 
 def micros(days):
@@ -55,7 +94,10 @@ def micros(days):
 
 
 SPLIT = Split((micros(0), micros(6), micros(12), micros(16), micros(30)))
-EXAMPLES = pl.DataFrame({"example": ["one", "two"], "user": [0, 1], "as_of": [micros(8), micros(10)], "target": [4, 11]}, schema_overrides={"user": pl.UInt32, "target": pl.UInt32})
+EXAMPLES = pl.DataFrame(
+    {"example": ["one", "two"], "user": [0, 1], "as_of": [micros(8), micros(10)], "target": [4, 11]},
+    schema_overrides={"user": pl.UInt32, "target": pl.UInt32},
+)
 
 
 @pytest.fixture
@@ -76,7 +118,9 @@ def test_candidates_are_target_shown_popular_and_random(environment):
 
 
 def test_future_events_change_nothing(environment):
-    later = [(u, i, START + (10 + 1 + i) * DAY, True, 1, 1, START + 40 * DAY, None) for u in range(3) for i in range(19)]
+    later = [
+        (u, i, START + (10 + 1 + i) * DAY, True, 1, 1, START + 40 * DAY, None) for u in range(3) for i in range(19)
+    ]
     changed = build_environment(make_dataset(later), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 0)
     assert changed.rows.equals(environment.rows) and np.array_equal(changed.vectors, environment.vectors)
 
@@ -108,7 +152,9 @@ def test_rewards(environment):
     texts = [format_completion("because", item_line(dataset, item)) for item in (4, 11)]
     assert semantic(["one", "two"], texts) == pytest.approx([1, 1], abs=1e-6)
     rows = environment.rows
-    expected = [rows.filter((pl.col("example") == e) & (pl.col("item") == i))["reward"][0] for e, i in (("one", 4), ("two", 11))]
+    expected = [
+        rows.filter((pl.col("example") == e) & (pl.col("item") == i))["reward"][0] for e, i in (("one", 4), ("two", 11))
+    ]
     assert preference(["one", "two"], texts) == pytest.approx(expected)
     broken = ["", "no tags", "<answer></answer>", "<answer>" + "x" * 9000 + "</answer>", "<answer>Item title: a"]
     for reward in (semantic, preference):
@@ -120,7 +166,9 @@ def test_rewards(environment):
 def test_trl_adapter_turns_nan_into_none():
     function = for_trl("mine", lambda examples, completions: np.array([0.5, np.nan]))
     assert function.__name__ == "mine"
-    assert function(prompts=["p"] * 2, completions=["a", [{"role": "assistant", "content": "b"}]], example=["x", "y"], other=1) == [0.5, None]
+    assert function(
+        prompts=["p"] * 2, completions=["a", [{"role": "assistant", "content": "b"}]], example=["x", "y"], other=1
+    ) == [0.5, None]
     with pytest.raises(TaijiError, match="mine"):
         for_trl("mine", lambda e, c: np.zeros(3))(prompts=[], completions=["a"], example=["x"])
 

@@ -87,8 +87,16 @@ def test_directional_derivative_matches_autograd_and_restores_parameters(problem
     before = [p.detach().clone() for p in parameters]
     direction = [torch.randn_like(p) for p in parameters]
     rows = torch.randn(4, 5).double()
-    change = perturbed_change(parameters, direction, directional_step(parameters, direction, 1e-5), lambda: [network(rows)])[0]
-    _, exact = torch.autograd.functional.jvp(lambda *values: torch.func.functional_call(network, dict(zip(dict(network.named_parameters()), values)), (rows,)), tuple(parameters), tuple(direction))
+    change = perturbed_change(
+        parameters, direction, directional_step(parameters, direction, 1e-5), lambda: [network(rows)]
+    )[0]
+    _, exact = torch.autograd.functional.jvp(
+        lambda *values: torch.func.functional_call(
+            network, dict(zip(dict(network.named_parameters()), values)), (rows,)
+        ),
+        tuple(parameters),
+        tuple(direction),
+    )
     assert torch.allclose(change, exact, rtol=1e-7, atol=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, parameters))
     assert directional_step(parameters, [torch.zeros_like(p) for p in parameters], 1e-5) == 0

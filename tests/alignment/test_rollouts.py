@@ -43,4 +43,8 @@ def test_a_step_keeps_the_batch_judged_last_and_earlier_lines_stay(tmp_path):
     rollouts.close_step(2)
     rollouts.close_step(3)  # a step that judged nothing
     lines = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["completion"]) for line in lines] == [(1, "kept from before"), (2, "stands 0"), (2, "stands 1")]
+    assert [(line["step"], line["completion"]) for line in lines] == [
+        (1, "kept from before"),
+        (2, "stands 0"),
+        (2, "stands 1"),
+    ]

@@ -18,14 +18,21 @@ def observations(count: int = 3, number: int = 8) -> list[Observation]:
     found = []
     for _ in range(number):
         g = rng.normal(size=(count, 5))
-        found.append(Observation(rewards=rng.gamma(2.0, size=(16, count)), group=4, gram=g @ g.T, square_norm=float((g**2).sum(1).mean())))
+        found.append(
+            Observation(
+                rewards=rng.gamma(2.0, size=(16, count)), group=4, gram=g @ g.T, square_norm=float((g**2).sum(1).mean())
+            )
+        )
     return found
 
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("mode", ["robust", "paper"])
 def test_state_goes_through_json_bit_for_bit(name, mode):
-    straight, resumed = make_rule(name, 3, RuleOptions(mode=mode, eta=0.01)), make_rule(name, 3, RuleOptions(mode=mode, eta=0.01))
+    straight, resumed = (
+        make_rule(name, 3, RuleOptions(mode=mode, eta=0.01)),
+        make_rule(name, 3, RuleOptions(mode=mode, eta=0.01)),
+    )
     seen = observations()
     for observation in seen[:4]:
         straight.observe(observation)
@@ -42,8 +49,12 @@ def test_descent_peers_against_closed_forms():
     seen = Observation(gram=gram, square_norm=1.5)
     assert make_rule("mgda", 2, RuleOptions()).observe(seen).weights == pytest.approx(min_norm(gram), abs=1e-3)
     # PCGrad: g1 - <g1,g2>/|g2|^2 g2 plus g2 - <g2,g1>/|g1|^2 g1 = (1 + 1/2) g1 + (1 + 1) g2
-    assert make_rule("pcgrad", 2, RuleOptions()).observe(seen).weights == pytest.approx(np.array([1.5, 2.0]) / 3.5, abs=1e-6)
-    assert make_rule("upgrad", 2, RuleOptions()).observe(seen).weights == pytest.approx(np.array([0.75, 1.0]) / 1.75, abs=1e-3)
+    assert make_rule("pcgrad", 2, RuleOptions()).observe(seen).weights == pytest.approx(
+        np.array([1.5, 2.0]) / 3.5, abs=1e-6
+    )
+    assert make_rule("upgrad", 2, RuleOptions()).observe(seen).weights == pytest.approx(
+        np.array([0.75, 1.0]) / 1.75, abs=1e-3
+    )
     with pytest.raises(TaijiError, match="whole Gram matrix"):
         make_rule("mgda", 2, RuleOptions()).observe(Observation(indicators=np.zeros(2)))
 
@@ -62,7 +73,10 @@ def test_popo_moves_towards_the_larger_gradient_at_two_rewards():
     paper = make_rule("popo", 2, RuleOptions(mode="paper", eta=0.1, mu=2.0, initial=(0.2, 0.8)))
     reading = paper.observe(Observation(gram=np.array([[4.0, 3.0], [3.0, 1.0]])))
     odds = 0.25 * np.exp(0.05 * (4.0 - 1.0))
-    assert reading.weights[0] == pytest.approx(odds / (1 + odds), abs=1e-12) and reading.indicators.tolist() == [7.0, 4.0]
+    assert reading.weights[0] == pytest.approx(odds / (1 + odds), abs=1e-12) and reading.indicators.tolist() == [
+        7.0,
+        4.0,
+    ]
 
 
 def test_errors():

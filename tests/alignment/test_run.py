@@ -18,8 +18,21 @@ from taiji.errors import TaijiError
 from taiji.language.models import LanguageModel
 from taiji.language.tiny import tiny_causal_lm
 
-EXAMPLES = pl.DataFrame({"example": [f"e{i}" for i in range(6)], "prompt": [f"<|im_start|>user\nitem {i}<|im_end|>\n" for i in range(6)]})
-SETTINGS = AlignmentSettings(prompts_per_step=2, generations=2, micro_batch=2, max_completion_tokens=5, steps=5, checkpoint_every=2, learning_rate=1e-2, lora_rank=4, warmup_steps=0, beta=0.05)
+EXAMPLES = pl.DataFrame(
+    {"example": [f"e{i}" for i in range(6)], "prompt": [f"<|im_start|>user\nitem {i}<|im_end|>\n" for i in range(6)]}
+)
+SETTINGS = AlignmentSettings(
+    prompts_per_step=2,
+    generations=2,
+    micro_batch=2,
+    max_completion_tokens=5,
+    steps=5,
+    checkpoint_every=2,
+    learning_rate=1e-2,
+    lora_rank=4,
+    warmup_steps=0,
+    beta=0.05,
+)
 REWARDS = {
     "vowels": lambda examples, texts: np.array([sum(c in "aeiou" for c in t) / max(len(t), 1) for t in texts]),
     "length": lambda examples, texts: np.array([float(len(t)) for t in texts]),
@@ -32,7 +45,9 @@ def start():
 
 
 def results(folder):
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +69,11 @@ def test_results(undisturbed):
     model = AutoModelForCausalLM.from_pretrained(undisturbed / "model")
     before = start()
     assert any(not torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.model.state_dict().values()))
-    assert not list(undisturbed.rglob("adapter*")) and not list(undisturbed.rglob("*.pt")) and not list(undisturbed.rglob("*.bin"))
+    assert (
+        not list(undisturbed.rglob("adapter*"))
+        and not list(undisturbed.rglob("*.pt"))
+        and not list(undisturbed.rglob("*.bin"))
+    )
     assert not (undisturbed.parent / "scratch" / "checkpoints").exists()
 
 
@@ -62,13 +81,23 @@ def test_rollouts_of_every_step_are_kept_with_their_rewards(undisturbed):
     frame = pl.read_parquet(undisturbed / "rollouts.parquet")
     assert frame["step"].to_list() == [step for step in range(1, 6) for _ in range(4)]
     rows = frame.to_dicts()
-    assert [row["example"] for row in rows[0::2]] == [row["example"] for row in rows[1::2]], "groups of one prompt stand together"
+    assert [row["example"] for row in rows[0::2]] == [row["example"] for row in rows[1::2]], (
+        "groups of one prompt stand together"
+    )
     for name, reward in REWARDS.items():
         wanted = reward(frame["example"].to_list(), frame["completion"].to_list())
         assert [row["rewards"][name] for row in rows] == pytest.approx(list(wanted))
     means = [json.loads(line)["rewards"] for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
-    found = frame.unnest("rewards").group_by("step", maintain_order=True).agg(pl.col(*REWARDS).mean()).drop("step").to_dicts()
-    assert [row[name] for row in found for name in REWARDS] == pytest.approx([row[name] for row in means for name in REWARDS], rel=1e-5)
+    found = (
+        frame.unnest("rewards")
+        .group_by("step", maintain_order=True)
+        .agg(pl.col(*REWARDS).mean())
+        .drop("step")
+        .to_dicts()
+    )
+    assert [row[name] for row in found for name in REWARDS] == pytest.approx(
+        [row[name] for row in means for name in REWARDS], rel=1e-5
+    )
 
 
 def killed_at(step, folder, scratch):
@@ -86,7 +115,9 @@ def killed_at(step, folder, scratch):
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_and_called_again_gives_the_same_bytes(undisturbed, tmp_path, step):
-    worker = multiprocessing.get_context("fork").Process(target=killed_at, args=(step, tmp_path / "out", tmp_path / "scratch"))
+    worker = multiprocessing.get_context("fork").Process(
+        target=killed_at, args=(step, tmp_path / "out", tmp_path / "scratch")
+    )
     worker.start()
     worker.join()
     assert worker.exitcode == 9
@@ -101,7 +132,9 @@ def test_full_parameters_with_a_reference_model(tmp_path):
     lm = start()
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     align(lm, EXAMPLES, REWARDS, settings, tmp_path / "out", 0)
-    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items()), "the model given is left as it was"
+    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items()), (
+        "the model given is left as it was"
+    )
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-6) and lines[1]["kl"] > 0
 

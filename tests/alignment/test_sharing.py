@@ -22,7 +22,16 @@ def history(trainer, key):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, LORA, {"beta": 0.1, **LORA}, {"gradient_checkpointing": True, **LORA}, {"num_iterations": 2, **LORA}, {"entropy_coef": 0.05}, {"mask_truncated_completions": True}, {"temperature": 0.7, "top_k": 40, "gradient_accumulation_steps": 2}],
+    [
+        {},
+        LORA,
+        {"beta": 0.1, **LORA},
+        {"gradient_checkpointing": True, **LORA},
+        {"num_iterations": 2, **LORA},
+        {"entropy_coef": 0.05},
+        {"mask_truncated_completions": True},
+        {"temperature": 0.7, "top_k": 40, "gradient_accumulation_steps": 2},
+    ],
     ids=["plain", "lora", "kl", "checkpointing", "old-logprobs", "entropy-bonus", "truncated", "accumulated"],
 )
 def test_equal_to_stock_trl(job, options):
@@ -46,7 +55,10 @@ def batch(rows, side, width=16):
     for row, (prompt, completion) in enumerate(rows):
         at = width - len(prompt) if side == "left" else 0
         ids[row, at : at + len(prompt)], mask[row, at : at + len(prompt)] = torch.tensor(prompt), 1
-        ids[row, width : width + len(completion)], mask[row, width : width + len(completion)] = torch.tensor(completion), 1
+        ids[row, width : width + len(completion)], mask[row, width : width + len(completion)] = (
+            torch.tensor(completion),
+            1,
+        )
     return ids, mask
 
 
@@ -86,7 +98,14 @@ def test_what_goes_trls_way(job, monkeypatch):
 
 
 def test_a_prompts_rollouts_meet_in_one_micro_batch(job):
-    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=1)
+    trainer = job(
+        ParetoGRPOTrainer,
+        ParetoGRPOConfig,
+        weighting="fixed",
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_steps=1,
+    )
     trainer.train()
     for part in trainer._buffered_inputs:
         assert len(torch.unique(part["prompt_ids"], dim=0)) == 1
@@ -95,7 +114,10 @@ def test_a_prompts_rollouts_meet_in_one_micro_batch(job):
 
 def test_regrouping_moves_whole_rows():
     ids = torch.tensor([[2], [1], [2], [1]])
-    parts = [{"prompt_ids": ids[:2], "x": torch.tensor([10.0, 11.0]), "n": torch.tensor(4), "none": None}, {"prompt_ids": ids[2:], "x": torch.tensor([12.0, 13.0]), "n": torch.tensor(4), "none": None}]
+    parts = [
+        {"prompt_ids": ids[:2], "x": torch.tensor([10.0, 11.0]), "n": torch.tensor(4), "none": None},
+        {"prompt_ids": ids[2:], "x": torch.tensor([12.0, 13.0]), "n": torch.tensor(4), "none": None},
+    ]
     found = regrouped(parts)
     assert [p["x"].tolist() for p in found] == [[11.0, 13.0], [10.0, 12.0]]
     assert all(p["none"] is None and p["n"] == 4 for p in found)

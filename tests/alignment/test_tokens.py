@@ -37,11 +37,17 @@ def test_closed_forms():
     similarity, entropy, mask = case(1)
     mask = torch.ones_like(mask)
     ones = torch.ones_like(similarity)
-    assert torch.allclose(token_weights(similarity, entropy, mask, 0.05, 1e9), ones, atol=1e-8), "temperature to infinity is GRPO"
-    assert torch.allclose(token_weights(torch.full_like(similarity, 0.3), torch.full_like(entropy, 2.0), mask), ones, atol=1e-12), "constant inputs are GRPO"
+    assert torch.allclose(token_weights(similarity, entropy, mask, 0.05, 1e9), ones, atol=1e-8), (
+        "temperature to infinity is GRPO"
+    )
+    assert torch.allclose(
+        token_weights(torch.full_like(similarity, 0.3), torch.full_like(entropy, 2.0), mask), ones, atol=1e-12
+    ), "constant inputs are GRPO"
     assert torch.equal(blended(token_weights(similarity, entropy, mask), 0.0), ones), "the schedule starts at GRPO"
     alone = token_weights(similarity, entropy, mask, alpha=0.0)
-    assert torch.allclose(alone, similarity.size(1) * torch.softmax(similarity, 1)) and not torch.allclose(alone, ones, atol=1e-2), "alpha = 0 is not GRPO"
+    assert torch.allclose(alone, similarity.size(1) * torch.softmax(similarity, 1)) and not torch.allclose(
+        alone, ones, atol=1e-2
+    ), "alpha = 0 is not GRPO"
     spread = torch.linspace(0.5, 0.8, 50, dtype=torch.float64)[None]
     weights = token_weights(spread, torch.ones_like(spread), torch.ones_like(spread), 0.05, 1.8)
     gate = 1 + 0.05 * torch.tanh((spread - 0.5) / 0.3 - 0.5)
@@ -69,7 +75,9 @@ def test_similarity_is_the_mean_cosine_and_ignores_the_order_of_evidence():
     for row in range(2):
         places = evidence[row].nonzero()[:, 0]
         for t in range(4):
-            expected = torch.stack([torch.cosine_similarity(layer[row, 6 + t], layer[row, n], dim=0) for layer in hidden for n in places]).mean()
+            expected = torch.stack(
+                [torch.cosine_similarity(layer[row, 6 + t], layer[row, n], dim=0) for layer in hidden for n in places]
+            ).mean()
             assert found[row, t] == pytest.approx(float(expected), abs=1e-12)
     moved = [layer.clone() for layer in hidden]
     for layer in moved:
@@ -103,19 +111,31 @@ def test_trainer_option(job):
     common = {"optim": "sgd", "learning_rate": 0.5, "reward_weights": [0.5, 0.5]}
     stock = job(GRPOTrainer, GRPOConfig, **common)
     stock.train()
-    first = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", token_weighting="pepo", pepo_temperature=1e9, **common)
+    first = job(
+        ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", token_weighting="pepo", pepo_temperature=1e9, **common
+    )
     first.train()
     assert torch.allclose(parameters(stock), parameters(first), atol=1e-7), "temperature to infinity is GRPO"
     runs = {}
     for name, options in {
         "fixed": {"weighting": "fixed"},
         "released": {"weighting": "fixed", "pepo_as_released": True},
-        "popo": {"weighting": "popo", "aggregation": "trl", "weight_step": 0.0, "weight_floor": 0.0, "gram_estimator": "same-batch"},
+        "popo": {
+            "weighting": "popo",
+            "aggregation": "trl",
+            "weight_step": 0.0,
+            "weight_floor": 0.0,
+            "gram_estimator": "same-batch",
+        },
         "halves": {"weighting": "popo", "aggregation": "trl", "weight_step": 0.0, "weight_floor": 0.0},
     }.items():
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, token_weighting="pepo", pepo_temperature=0.05, **options, **common)
+        trainer = job(
+            ParetoGRPOTrainer, ParetoGRPOConfig, token_weighting="pepo", pepo_temperature=0.05, **options, **common
+        )
         trainer.train()
         runs[name] = parameters(trainer)
     assert not torch.allclose(runs["fixed"], parameters(stock), atol=1e-6), "the option does something"
     assert not torch.allclose(runs["fixed"], runs["released"], atol=1e-7), "gradients through the weights differ"
-    assert torch.allclose(runs["fixed"], runs["popo"], atol=2e-5) and torch.allclose(runs["popo"], runs["halves"], atol=2e-5)
+    assert torch.allclose(runs["fixed"], runs["popo"], atol=2e-5) and torch.allclose(
+        runs["popo"], runs["halves"], atol=2e-5
+    )

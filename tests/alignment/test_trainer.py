@@ -37,10 +37,22 @@ def history(trainer, key):
     return [line[key] for line in trainer.state.log_history if key in line]
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}, {"beta": 0.1, **LORA}, {"multi_objective_aggregation": "normalize_then_sum"}], ids=["plain", "accumulated", "lora-kl", "gdpo"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
+        {"beta": 0.1, **LORA},
+        {"multi_objective_aggregation": "normalize_then_sum"},
+    ],
+    ids=["plain", "accumulated", "lora-kl", "gdpo"],
+)
 def test_frozen_weights_are_stock_trl_exactly(job, options):
     runs = []
-    for cls, config, extra in ((GRPOTrainer, GRPOConfig, {}), (ParetoGRPOTrainer, ParetoGRPOConfig, {"weighting": "fixed", "share_prefixes": False})):
+    for cls, config, extra in (
+        (GRPOTrainer, GRPOConfig, {}),
+        (ParetoGRPOTrainer, ParetoGRPOConfig, {"weighting": "fixed", "share_prefixes": False}),
+    ):
         path = Trajectory()
         trainer = job(cls, config, reward_weights=[0.7, 0.3], max_steps=6, callbacks=[path], **extra, **options)
         trainer.train()
@@ -54,10 +66,25 @@ def test_frozen_weights_are_stock_trl_exactly(job, options):
 @pytest.mark.parametrize("estimator", ["same-batch", "cross-batch", "directional"])
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
 def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator, aggregation):
-    common = {"optim": "sgd", "learning_rate": 0.5, "max_steps": 5, "multi_objective_aggregation": aggregation, "beta": 0.05, **LORA}
+    common = {
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_steps": 5,
+        "multi_objective_aggregation": aggregation,
+        "beta": 0.05,
+        **LORA,
+    }
     stock = job(GRPOTrainer, GRPOConfig, reward_weights=[0.5, 0.5], **common)
     stock.train()
-    ours = job(ParetoGRPOTrainer, ParetoGRPOConfig, aggregation="trl", weight_step=0.0, weight_floor=0.0, gram_estimator=estimator, **common)
+    ours = job(
+        ParetoGRPOTrainer,
+        ParetoGRPOConfig,
+        aggregation="trl",
+        weight_step=0.0,
+        weight_floor=0.0,
+        gram_estimator=estimator,
+        **common,
+    )
     ours.train()
     moved = (parameters(stock) - parameters(job(GRPOTrainer, GRPOConfig, **common))).abs().max()
     assert (parameters(stock) - parameters(ours)).abs().max() < 1e-4 * moved
@@ -71,12 +98,19 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
     close = Window.close
 
     def watched(window, *arguments):
-        first, second = (torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in window.sums.parts)
+        first, second = (
+            torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in window.sums.parts
+        )
         share = window.rows / window.rows.sum()
         explicit.append((second @ first.sum(0) / share.prod()).numpy())
         return close(window, *arguments)
 
-    options = {"aggregation": aggregation, "rewards": [vowels, spaces, length], "max_steps": 1, "per_device_train_batch_size": 16}
+    options = {
+        "aggregation": aggregation,
+        "rewards": [vowels, spaces, length],
+        "max_steps": 1,
+        "per_device_train_batch_size": 16,
+    }
     with monkeypatch.context() as patch:
         patch.setattr(Window, "close", watched)
         job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator="cross-batch", **options).train()
@@ -90,7 +124,16 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
 def test_accumulation_changes_nothing(job, estimator):
     runs = []
     for size, accumulation in ((16, 1), (4, 4)):
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator=estimator, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, max_steps=2, optim="sgd", learning_rate=0.5)
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            gram_estimator=estimator,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            max_steps=2,
+            optim="sgd",
+            learning_rate=0.5,
+        )
         trainer.train()
         runs.append((parameters(trainer), history(trainer, "indicator/vowels"), history(trainer, "weight/vowels")))
     (a, indicator, weight), (b, other_indicator, other_weight) = runs
@@ -106,7 +149,14 @@ def test_equal_rewards_move_neither_weights_nor_parameters(job, weighting):
     def other(completions, **_):
         return [2.0] * len(completions)
 
-    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[constant, other], weighting=weighting, reward_weights=[0.7, 0.3], gram_estimator="cross-batch")
+    trainer = job(
+        ParetoGRPOTrainer,
+        ParetoGRPOConfig,
+        rewards=[constant, other],
+        weighting=weighting,
+        reward_weights=[0.7, 0.3],
+        gram_estimator="cross-batch",
+    )
     before = parameters(trainer).clone()
     trainer.train()
     assert torch.equal(before, parameters(trainer))
@@ -127,7 +177,13 @@ def test_nan_rewards_and_any_number_of_rewards(job, weighting):
     assert torch.isfinite(parameters(trainer)).all()
     assert trainer.rule_for(3).weights.sum() == pytest.approx(1)
     line = trainer.state.log_history[0]
-    assert {"rewards/vowels/mean", "rewards/vowels/std", "weight/vowels", "weight/never", "max_delta_log_weight"} <= line.keys()
+    assert {
+        "rewards/vowels/mean",
+        "rewards/vowels/std",
+        "weight/vowels",
+        "weight/never",
+        "max_delta_log_weight",
+    } <= line.keys()
     assert weighting in ("dwa", "uncertainty", "upgrad") or "indicator/sometimes" in line
 
 
@@ -158,17 +214,32 @@ def test_resume_from_stock_checkpoint_warns_and_from_another_rule_refuses(job):
     stock = job(GRPOTrainer, GRPOConfig, folder="stock", **saved)
     stock.train()
     with pytest.warns(UserWarning, match="start afresh"):
-        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(resume_from_checkpoint=f"{stock.args.output_dir}/checkpoint-2")
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(
+            resume_from_checkpoint=f"{stock.args.output_dir}/checkpoint-2"
+        )
     light = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="light", weighting="popo-light", **saved)
     light.train()
     with pytest.raises(TaijiError, match="another weighting"):
-        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(resume_from_checkpoint=f"{light.args.output_dir}/checkpoint-2")
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(
+            resume_from_checkpoint=f"{light.args.output_dir}/checkpoint-2"
+        )
 
 
 def test_kl_outside_the_indicator_changes_indicators_not_the_update(job):
     runs = {}
     for inside in (True, False):
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, kl_in_indicator=inside, beta=1.0, weight_step=0.0, weight_floor=0.0, optim="sgd", learning_rate=0.5, max_steps=3, **LORA)
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            kl_in_indicator=inside,
+            beta=1.0,
+            weight_step=0.0,
+            weight_floor=0.0,
+            optim="sgd",
+            learning_rate=0.5,
+            max_steps=3,
+            **LORA,
+        )
         trainer.train()
         runs[inside] = (parameters(trainer), history(trainer, "indicator/vowels"))
     assert torch.allclose(runs[True][0], runs[False][0], atol=1e-6)
@@ -178,16 +249,29 @@ def test_kl_outside_the_indicator_changes_indicators_not_the_update(job):
 def test_gradient_checkpointing_gives_the_same_run(job):
     runs = []
     for on in (False, True):
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gradient_checkpointing=on, max_steps=2, **({"gradient_checkpointing_kwargs": {"use_reentrant": False}} if on else {}))
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            gradient_checkpointing=on,
+            max_steps=2,
+            **({"gradient_checkpointing_kwargs": {"use_reentrant": False}} if on else {}),
+        )
         trainer.train()
         runs.append(parameters(trainer))
     assert torch.allclose(*runs, atol=1e-6)
     with pytest.raises(TaijiError, match="one backward"):
-        job(ParetoGRPOTrainer, ParetoGRPOConfig, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})
+        job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            gradient_checkpointing=True,
+            gradient_checkpointing_kwargs={"use_reentrant": True},
+        )
 
 
 def test_preference_is_where_the_weights_are_pulled(job):
-    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, preference=[3.0, 1.0], weight_step=0.0, weight_floor=0.5, max_steps=6)
+    trainer = job(
+        ParetoGRPOTrainer, ParetoGRPOConfig, preference=[3.0, 1.0], weight_step=0.0, weight_floor=0.5, max_steps=6
+    )
     trainer.train()
     assert trainer.rule_for(2).weights == pytest.approx([0.75, 0.25], abs=0.01)
 
@@ -195,7 +279,9 @@ def test_preference_is_where_the_weights_are_pulled(job):
 def test_warmup_holds_the_weights(job):
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weight_warmup=2, reward_weights=[0.9, 0.1], max_steps=4)
     trainer.train()
-    assert history(trainer, "max_delta_log_weight")[:2] == [0.0, 0.0] and history(trainer, "max_delta_log_weight")[2] > 0
+    assert (
+        history(trainer, "max_delta_log_weight")[:2] == [0.0, 0.0] and history(trainer, "max_delta_log_weight")[2] > 0
+    )
 
 
 def test_evaluation_leaves_the_weights_alone(job):
@@ -244,13 +330,31 @@ def fixed_rollouts(prompts, trainer):
 
 
 def distributed_run(build, rank, world, port, estimator, folder, queue):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true", TRL_EXPERIMENTAL_SILENCE="1")
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU="true",
+        TRL_EXPERIMENTAL_SILENCE="1",
+    )
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     PartialState(cpu=True, backend="gloo" if world > 1 else None)
-    trainer = build(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator=estimator, per_device_train_batch_size=16 // world, max_steps=3, optim="sgd", learning_rate=0.5, folder=folder)
+    trainer = build(
+        ParetoGRPOTrainer,
+        ParetoGRPOConfig,
+        gram_estimator=estimator,
+        per_device_train_batch_size=16 // world,
+        max_steps=3,
+        optim="sgd",
+        learning_rate=0.5,
+        folder=folder,
+    )
     trainer.rollout_func = fixed_rollouts
     trainer.train()
     queue.put((rank, parameters(trainer).numpy(), history(trainer, "indicator/vowels"), trainer.rule_for(2).weights))
@@ -267,7 +371,10 @@ def test_two_processes_take_the_steps_of_one(job, estimator):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         queue = context.Queue()
-        workers = [context.Process(target=distributed_run, args=(job, rank, world, port, estimator, f"world{world}", queue)) for rank in range(world)]
+        workers = [
+            context.Process(target=distributed_run, args=(job, rank, world, port, estimator, f"world{world}", queue))
+            for rank in range(world)
+        ]
         for worker in workers:
             worker.start()
         results = {rank: rest for rank, *rest in (queue.get(timeout=120) for _ in workers)}
@@ -283,14 +390,24 @@ def test_two_processes_take_the_steps_of_one(job, estimator):
 def test_linear_aggregation_applies_each_rewards_own_advantage(job):
     runs = {}
     for scale in (1.0, 100.0):
+
         def scaled(completions, *, scale=scale, **_):
             return [scale * value for value in spaces(completions)]
 
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, scaled], aggregation="linear", optim="sgd", learning_rate=0.5)
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            rewards=[vowels, scaled],
+            aggregation="linear",
+            optim="sgd",
+            learning_rate=0.5,
+        )
         trainer.train()
         runs[scale] = parameters(trainer)
     moved = (runs[1.0] - parameters(job(ParetoGRPOTrainer, ParetoGRPOConfig))).abs().max()
-    assert (runs[1.0] - runs[100.0]).abs().max() < 0.05 * moved, "a reward's unit does not matter, up to the 1e-4 under the fraction"
+    assert (runs[1.0] - runs[100.0]).abs().max() < 0.05 * moved, (
+        "a reward's unit does not matter, up to the 1e-4 under the fraction"
+    )
 
 
 def test_fixed_takes_any_weights_as_trl_does(job):

@@ -80,7 +80,10 @@ def test_robust_step_moves_nothing_without_a_gradient_and_keeps_the_floor():
     for _ in range(500):
         log = w.robust_step(log, [5.0, -5.0], 1.0, floor=0.05)
     assert np.exp(log).sum() == pytest.approx(1) and np.exp(log)[1] >= 0.025
-    assert np.abs(w.robust_step(np.log([0.5, 0.5]), [1e9, -1e9], 1.0, clip=0.2, floor=0.0) - np.log([0.5, 0.5])).max() < 0.4
+    assert (
+        np.abs(w.robust_step(np.log([0.5, 0.5]), [1e9, -1e9], 1.0, clip=0.2, floor=0.0) - np.log([0.5, 0.5])).max()
+        < 0.4
+    )
 
 
 def test_robust_step_ignores_a_common_shift_of_the_indicators():
@@ -103,11 +106,17 @@ def test_coefficient_of_variation():
     rng = np.random.default_rng(0)
     varied = rng.gamma(2.0, size=(50, 3))
     plain = w.coefficient_of_variation(varied, w.uniform(3))
-    assert np.allclose(w.coefficient_of_variation(varied * [2.0, 5.0, 0.1], w.uniform(3)), plain, atol=1e-6), "scale-invariant"
-    assert not np.allclose(w.coefficient_of_variation(varied + np.array([1.0, 0.0, 0.0]), w.uniform(3)), plain, atol=1e-2), "not shift-invariant"
+    assert np.allclose(w.coefficient_of_variation(varied * [2.0, 5.0, 0.1], w.uniform(3)), plain, atol=1e-6), (
+        "scale-invariant"
+    )
+    assert not np.allclose(
+        w.coefficient_of_variation(varied + np.array([1.0, 0.0, 0.0]), w.uniform(3)), plain, atol=1e-2
+    ), "not shift-invariant"
     varied[::2, 0] = np.nan
     deviation, mean = np.nanstd(varied, axis=0), np.nanmean(varied, axis=0)
-    assert np.allclose(w.coefficient_of_variation(varied, w.uniform(3)), deviation / mean / (deviation / mean).sum(), atol=1e-6)
+    assert np.allclose(
+        w.coefficient_of_variation(varied, w.uniform(3)), deviation / mean / (deviation / mean).sum(), atol=1e-6
+    )
 
 
 def test_reward_covariance_matches_numpy_and_leaves_out_nan():

@@ -22,7 +22,13 @@ def small_log(users: int = 6, items: int = 12, rows: int = 240, seed: int = 0) -
     converted = click & (random.random(rows) < 0.5)
     times = [START + timedelta(hours=int(hour)) for hour in hours]
     return Tables(
-        items=pl.DataFrame({"item_id": [f"i{k}" for k in range(items)], "title": [f"Item {k}" for k in range(items)], "category_l1": ["a"] * items}),
+        items=pl.DataFrame(
+            {
+                "item_id": [f"i{k}" for k in range(items)],
+                "title": [f"Item {k}" for k in range(items)],
+                "category_l1": ["a"] * items,
+            }
+        ),
         users=pl.DataFrame({"user_id": np.arange(100, 100 + users), "city": ["x"] * users}),
         events=pl.DataFrame(
             {

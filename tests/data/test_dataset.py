@@ -12,24 +12,60 @@ from taiji.errors import TaijiError
 
 def test_ids_are_dense_by_row_and_events_sorted_stably(make_log):
     tables = make_log()
-    shuffled = replace(tables, items=tables.items.sample(fraction=1, shuffle=True, seed=3), users=tables.users.reverse(), events=tables.events.sample(fraction=1, shuffle=True, seed=4))
+    shuffled = replace(
+        tables,
+        items=tables.items.sample(fraction=1, shuffle=True, seed=3),
+        users=tables.users.reverse(),
+        events=tables.events.sample(fraction=1, shuffle=True, seed=4),
+    )
     dataset = Dataset.from_tables(shuffled)
-    assert dataset.items["item"].to_list() == list(range(12)) and dataset.items["item_id"].equals(shuffled.items["item_id"])
-    assert dataset.users["user_id"].to_list() == [105, 104, 103, 102, 101, 100] and (dataset.n_users, dataset.n_items) == (6, 12)
+    assert dataset.items["item"].to_list() == list(range(12)) and dataset.items["item_id"].equals(
+        shuffled.items["item_id"]
+    )
+    assert dataset.users["user_id"].to_list() == [105, 104, 103, 102, 101, 100] and (
+        dataset.n_users,
+        dataset.n_items,
+    ) == (6, 12)
     events = dataset.events
     assert events.columns == ["event", "user", "item", "time", "exposed", "click", "conversion", "matured_at", "price"]
-    assert events.dtypes == [pl.UInt32, pl.UInt32, pl.UInt32, pl.Int64, pl.Boolean, pl.Int8, pl.Int8, pl.Int64, pl.Float64]
-    back = events.select(dataset.users["user_id"].gather(events["user"]), dataset.items["item_id"].gather(events["item"]), "time", "click")
+    assert events.dtypes == [
+        pl.UInt32,
+        pl.UInt32,
+        pl.UInt32,
+        pl.Int64,
+        pl.Boolean,
+        pl.Int8,
+        pl.Int8,
+        pl.Int64,
+        pl.Float64,
+    ]
+    back = events.select(
+        dataset.users["user_id"].gather(events["user"]),
+        dataset.items["item_id"].gather(events["item"]),
+        "time",
+        "click",
+    )
     # The reference: Python's stable sort by (time, dense user).
     dense = dict(zip(dataset.users["user_id"], dataset.users["user"]))
-    rows = shuffled.events.select("user_id", "item_id", pl.col("timestamp").cast(pl.Datetime("us")).cast(pl.Int64), "click").rows()
+    rows = shuffled.events.select(
+        "user_id", "item_id", pl.col("timestamp").cast(pl.Datetime("us")).cast(pl.Int64), "click"
+    ).rows()
     assert back.rows() == sorted(rows, key=lambda row: (row[2], dense[row[0]]))
 
 
 def test_profile_and_further_columns_are_kept(make_log):
     tables = make_log()
     dataset = Dataset.from_tables(replace(tables, items=tables.items.with_columns(colour=pl.lit("red"))))
-    assert dataset.items.columns == ["item", "item_id", "title", "category_l1", "category_l2", "category_l3", "price", "colour"]
+    assert dataset.items.columns == [
+        "item",
+        "item_id",
+        "title",
+        "category_l1",
+        "category_l2",
+        "category_l3",
+        "price",
+        "colour",
+    ]
     assert dataset.users.columns == ["user", "user_id", "city"]
 
 

@@ -50,7 +50,10 @@ def test_columns_and_order(dataset):
     assert frame["example"].is_unique().all() and frame.equals(frame.sort("as_of", "user"))
     row = frame.row(0, named=True)
     assert row["example"] == f"{row['user_id']}@{row['as_of']}" and row["period"] == "llm"
-    assert row["user_id"] == str(dataset.users["user_id"][row["user"]]) and row["target_id"] == dataset.items["item_id"][row["target"]]
+    assert (
+        row["user_id"] == str(dataset.users["user_id"][row["user"]])
+        and row["target_id"] == dataset.items["item_id"][row["target"]]
+    )
 
 
 def test_caps_choose_from_the_whole_by_seed(dataset):
@@ -73,7 +76,11 @@ def test_the_seeded_choice_is_even_over_time(dataset):
     settings = ExampleSettings(target="next_purchase", per_user=1, min_history=1)
     whole = make_examples(dataset, split, "llm", settings.model_copy(update={"per_user": None}), 0)
     middles = dict(whole.group_by("user").agg(pl.col("as_of").median()).rows())
-    late = [time > middles[user] for seed in range(60) for user, time in make_examples(dataset, split, "llm", settings, seed).select("user", "as_of").rows()]
+    late = [
+        time > middles[user]
+        for seed in range(60)
+        for user, time in make_examples(dataset, split, "llm", settings, seed).select("user", "as_of").rows()
+    ]
     assert abs(np.mean(late) - 0.5) < 4 * 0.5 / np.sqrt(len(late)) + 0.02
 
 

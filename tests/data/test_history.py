@@ -13,7 +13,11 @@ from taiji.data.history import History, Prices
 
 def events_of(rows):
     """Rows (user, item, time, click, price) as a dataset's events."""
-    frame = pl.DataFrame(rows, schema={"user": pl.UInt32, "item": pl.UInt32, "time": pl.Int64, "click": pl.Int8, "price": pl.Float64}, orient="row")
+    frame = pl.DataFrame(
+        rows,
+        schema={"user": pl.UInt32, "item": pl.UInt32, "time": pl.Int64, "click": pl.Int8, "price": pl.Float64},
+        orient="row",
+    )
     return frame.sort("time", "user", maintain_order=True)
 
 
@@ -28,7 +32,9 @@ def naive(events, users, as_ofs, limit):
     return items, times
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(-3, 9), st.integers(0, 1), st.none()), max_size=40)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(-3, 9), st.integers(0, 1), st.none()), max_size=40
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -63,11 +69,15 @@ def test_after_batch_and_first_touches_are_the_naive_reference(rows, asked, limi
         items, times = view.after_batch(*np.array(asked).T, limit)
         for place, (user, as_of) in enumerate(asked):
             wanted = [(item, time) for owner, item, time in known if owner == user and time >= as_of][:limit]
-            assert list(zip(items[place].tolist(), times[place].tolist(), strict=True)) == wanted + [(-1, 0)] * (limit - len(wanted))
+            assert list(zip(items[place].tolist(), times[place].tolist(), strict=True)) == wanted + [(-1, 0)] * (
+                limit - len(wanted)
+            )
 
 
 def test_ties_keep_the_order_of_the_events_and_padding_is_exact():
-    history = History.from_events(events_of([(0, 5, 1, 1, None), (0, 3, 1, 1, None), (0, 4, 2, 1, None), (1, 9, 1, 0, None)]), 3)
+    history = History.from_events(
+        events_of([(0, 5, 1, 1, None), (0, 3, 1, 1, None), (0, 4, 2, 1, None), (1, 9, 1, 0, None)]), 3
+    )
     items, times = history.before_batch([0, 0, 1, 2], [2, 3, 9, 9], 4)
     np.testing.assert_array_equal(items, [[3, 5, -1, -1], [4, 3, 5, -1], [-1] * 4, [-1] * 4])
     np.testing.assert_array_equal(times, [[1, 1, 0, 0], [2, 1, 1, 0], [0] * 4, [0] * 4])
@@ -84,7 +94,14 @@ def test_before_batch_is_vectorised():
     """A question costs less than a twentieth of one pass over the log, and the answers are the same."""
     random = np.random.default_rng(0)
     size, asked, limit = 200_000, 300, 50
-    events = pl.DataFrame({"user": random.integers(0, 2000, size), "item": random.integers(0, 500, size), "time": np.sort(random.integers(0, 10**6, size)), "click": np.ones(size, np.int8)})
+    events = pl.DataFrame(
+        {
+            "user": random.integers(0, 2000, size),
+            "item": random.integers(0, 500, size),
+            "time": np.sort(random.integers(0, 10**6, size)),
+            "click": np.ones(size, np.int8),
+        }
+    )
     history = History.from_events(events, 2000)
     users, as_ofs = random.integers(0, 2000, 10_000), random.integers(0, 10**6, 10_000)
     history.before_batch(users[:1], as_ofs[:1], limit)

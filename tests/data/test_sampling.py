@@ -12,7 +12,14 @@ from taiji.data.sampling import popular_non_clicks, sample_users
 
 def log_of(users, spread=1):
     """User k is active at hour k only, so the middle of activity is known."""
-    return pl.DataFrame({"user_id": np.repeat(np.arange(users), spread), "timestamp": [datetime(2020, 1, 1) + timedelta(hours=k) for k in np.repeat(np.arange(users), spread).tolist()]})
+    return pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(users), spread),
+            "timestamp": [
+                datetime(2020, 1, 1) + timedelta(hours=k) for k in np.repeat(np.arange(users), spread).tolist()
+            ],
+        }
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -35,7 +42,12 @@ def test_seeds_differ():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 30)), min_size=1, max_size=60), st.integers(1, 4), st.integers(1, 20), st.integers(0, 9))
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 30)), min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.integers(1, 20),
+    st.integers(0, 9),
+)
 def test_non_clicks_were_popular_before_and_untouched_by_then(rows, per_row, window, seed):
     rows = sorted(rows, key=lambda row: row[2])
     users, items, times = (np.array(column, np.int64) for column in zip(*rows))

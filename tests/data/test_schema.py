@@ -16,26 +16,64 @@ def broken(tables, table, change):
 
 def at(column, rows, value):
     """Put a value into some rows of a column."""
-    return lambda frame: frame.with_columns(pl.when(pl.int_range(pl.len()).is_in(rows)).then(pl.lit(value)).otherwise(column).alias(column))
+    return lambda frame: frame.with_columns(
+        pl.when(pl.int_range(pl.len()).is_in(rows)).then(pl.lit(value)).otherwise(column).alias(column)
+    )
 
 
 CASES = {
-    "missing column": ("events", lambda f: f.drop("item_id"), ["column is missing", "table events", "column item_id", "user_id, item_id, timestamp, click"]),
+    "missing column": (
+        "events",
+        lambda f: f.drop("item_id"),
+        ["column is missing", "table events", "column item_id", "user_id, item_id, timestamp, click"],
+    ),
     "missing title": ("items", lambda f: f.drop("title"), ["column is missing", "table items", "column title"]),
     "empty table": ("users", lambda f: f.clear(), ["empty", "table users", "0 rows"]),
-    "text as time": ("events", lambda f: f.with_columns(timestamp=pl.lit("yesterday")), ["wrong type", "column timestamp", "'yesterday'", "unit"]),
-    "numbers as title": ("items", lambda f: f.with_columns(title=pl.lit(3)), ["wrong type", "table items", "column title", "text"]),
-    "text as price": ("events", lambda f: f.with_columns(price=pl.lit("1,50")), ["wrong type", "column price", "numbers"]),
+    "text as time": (
+        "events",
+        lambda f: f.with_columns(timestamp=pl.lit("yesterday")),
+        ["wrong type", "column timestamp", "'yesterday'", "unit"],
+    ),
+    "numbers as title": (
+        "items",
+        lambda f: f.with_columns(title=pl.lit(3)),
+        ["wrong type", "table items", "column title", "text"],
+    ),
+    "text as price": (
+        "events",
+        lambda f: f.with_columns(price=pl.lit("1,50")),
+        ["wrong type", "column price", "numbers"],
+    ),
     "float label": ("events", lambda f: f.with_columns(click=pl.lit(0.5)), ["wrong type", "column click"]),
     "label of two": ("events", at("click", [2, 4], 2), ["neither 0 nor 1", "column click", "rows 3, 5", "2"]),
     "null id": ("events", at("user_id", [7], None), ["missing", "column user_id", "row 8"]),
     "null click": ("events", at("click", [0], None), ["missing", "column click", "row 1"]),
-    "duplicate items": ("items", at("item_id", [3, 5], "i1"), ["Duplicate items", "column item_id", "rows 4, 6", "'i1'"]),
+    "duplicate items": (
+        "items",
+        at("item_id", [3, 5], "i1"),
+        ["Duplicate items", "column item_id", "rows 4, 6", "'i1'"],
+    ),
     "duplicate users": ("users", at("user_id", [1], 100), ["Duplicate users", "row 2", "100"]),
-    "unknown item": ("events", at("item_id", [9], "nowhere"), ["unknown id", "table events", "column item_id", "row 10", "'nowhere'"]),
-    "unknown user": ("events", at("user_id", list(range(10, 30)), 999), ["unknown id", "column user_id", "rows 11, 12, 13, 14, 15 and 15 more", "999"]),
-    "id types": ("users", lambda f: f.with_columns(pl.col("user_id").cast(pl.String)), ["different types", "column user_id"]),
-    "matured before": ("events", lambda f: f.with_columns(matured_at=pl.col("timestamp") - timedelta(seconds=1)), ["before its event", "column matured_at", "rows 1, 2"]),
+    "unknown item": (
+        "events",
+        at("item_id", [9], "nowhere"),
+        ["unknown id", "table events", "column item_id", "row 10", "'nowhere'"],
+    ),
+    "unknown user": (
+        "events",
+        at("user_id", list(range(10, 30)), 999),
+        ["unknown id", "column user_id", "rows 11, 12, 13, 14, 15 and 15 more", "999"],
+    ),
+    "id types": (
+        "users",
+        lambda f: f.with_columns(pl.col("user_id").cast(pl.String)),
+        ["different types", "column user_id"],
+    ),
+    "matured before": (
+        "events",
+        lambda f: f.with_columns(matured_at=pl.col("timestamp") - timedelta(seconds=1)),
+        ["before its event", "column matured_at", "rows 1, 2"],
+    ),
     "no frame": ("items", lambda f: [1], ["not a data frame", "table items", "list"]),
 }
 
@@ -68,7 +106,11 @@ def test_the_domain_is_one_of_three(make_log):
 
 def test_optional_columns_are_filled(make_log):
     tables = make_log()
-    tables = replace(tables, items=tables.items.select("item_id", "title"), events=tables.events.select("user_id", "item_id", "timestamp", "click"))
+    tables = replace(
+        tables,
+        items=tables.items.select("item_id", "title"),
+        events=tables.events.select("user_id", "item_id", "timestamp", "click"),
+    )
     checked = validate(tables)
     assert checked.items.schema["category_l3"] == pl.String and checked.items.schema["price"] == pl.Float64
     events = checked.events
@@ -79,8 +121,14 @@ def test_optional_columns_are_filled(make_log):
 
 def test_times_become_naive_utc_microseconds(make_log):
     tables = make_log()
-    aware = tables.events.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo").dt.cast_time_unit("ms"))
-    assert validate(replace(tables, events=aware)).events["timestamp"].equals(tables.events["timestamp"].cast(pl.Datetime("us")))
+    aware = tables.events.with_columns(
+        pl.col("timestamp").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo").dt.cast_time_unit("ms")
+    )
+    assert (
+        validate(replace(tables, events=aware))
+        .events["timestamp"]
+        .equals(tables.events["timestamp"].cast(pl.Datetime("us")))
+    )
     first = validate(replace(tables, events=aware)).events["timestamp"][0]
     assert first.replace(tzinfo=UTC) == aware["timestamp"][0] and isinstance(first, datetime)
 

@@ -19,8 +19,12 @@ from taiji.errors import TaijiError
 def clicks_at(hours):
     """A dataset of one user's clicks at these hours."""
     times = [datetime(2020, 1, 1) + timedelta(hours=hour) for hour in hours]
-    events = pl.DataFrame({"user_id": [1] * len(hours), "item_id": [1] * len(hours), "timestamp": times, "click": [1] * len(hours)})
-    return Dataset.from_tables(Tables(pl.DataFrame({"item_id": [1], "title": ["x"]}), pl.DataFrame({"user_id": [1]}), events))
+    events = pl.DataFrame(
+        {"user_id": [1] * len(hours), "item_id": [1] * len(hours), "timestamp": times, "click": [1] * len(hours)}
+    )
+    return Dataset.from_tables(
+        Tables(pl.DataFrame({"item_id": [1], "title": ["x"]}), pl.DataFrame({"user_id": [1]}), events)
+    )
 
 
 def test_bounds_are_quantiles_of_the_clicks():
@@ -90,17 +94,23 @@ def test_history_only_rows_are_no_exposures(make_log):
 def test_an_exposures_price_is_not_its_own(make_log):
     """Prices on clicks alone would give the click away; what was known before does not."""
     tables = make_log()
-    dataset = Dataset.from_tables(replace(tables, events=tables.events.with_columns(pl.when(pl.col("click") == 1).then("price").alias("price"))))
+    dataset = Dataset.from_tables(
+        replace(tables, events=tables.events.with_columns(pl.when(pl.col("click") == 1).then("price").alias("price")))
+    )
     rows = exposures(dataset, time_split(dataset), "test")
     for row in rows.rows(named=True):
-        past = dataset.events.filter((pl.col("item") == row["item"]) & (pl.col("time") < row["time"]) & pl.col("price").is_not_null())
+        past = dataset.events.filter(
+            (pl.col("item") == row["item"]) & (pl.col("time") < row["time"]) & pl.col("price").is_not_null()
+        )
         assert row["price"] == (past["price"][-1] if len(past) else None)
     assert rows.filter(pl.col("click") == 0)["price"].null_count() == 0
 
 
 def test_fingerprint_is_defined_and_ignores_order():
     frame = pl.DataFrame({"user_id": ["b", "a"], "as_of": [2, 10], "target_id": ["x", "y"], "other": [1, 2]})
-    wanted = hashlib.sha256(b"".join(json.dumps(row).encode() + b"\n" for row in [["a", 10, "y"], ["b", 2, "x"]])).hexdigest()
+    wanted = hashlib.sha256(
+        b"".join(json.dumps(row).encode() + b"\n" for row in [["a", 10, "y"], ["b", 2, "x"]])
+    ).hexdigest()
     assert fingerprint(frame) == fingerprint(frame.reverse().drop("other")) == wanted
     assert fingerprint(frame.with_columns(as_of=pl.col("as_of") + 1)) != wanted
 

@@ -37,7 +37,9 @@ def planted(tables: Tables, rows, first: datetime) -> Tables:
     return replace(tables, events=pl.concat([new, validate(tables).events], how="diagonal_relaxed"))
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 300), st.integers(0, 1)), min_size=1, max_size=20)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 300), st.integers(0, 1)), min_size=1, max_size=20
+)
 
 
 @settings(deadline=None, max_examples=25)
@@ -53,19 +55,29 @@ def test_planted_events_change_no_example_history_or_earlier_exposure(rows, pick
 
     earlier = examples.filter(pl.col("as_of") <= as_of)
     users, times = earlier["user"].to_numpy(), earlier["as_of"].to_numpy()
-    for before, after in zip(dataset.history.before_batch(users, times, LIMIT), changed.history.before_batch(users, times, LIMIT)):
+    for before, after in zip(
+        dataset.history.before_batch(users, times, LIMIT), changed.history.before_batch(users, times, LIMIT)
+    ):
         np.testing.assert_array_equal(before, after)
     items = np.arange(dataset.n_items)
-    np.testing.assert_array_equal(dataset.prices.before(items, np.full(len(items), as_of)), changed.prices.before(items, np.full(len(items), as_of)))
+    np.testing.assert_array_equal(
+        dataset.prices.before(items, np.full(len(items), as_of)),
+        changed.prices.before(items, np.full(len(items), as_of)),
+    )
     for period in PERIODS:
         start, end = split.interval(period)
         if end <= as_of:
             assert exposures(changed, split, period).equals(exposures(dataset, split, period))
-            assert make_examples(changed, split, period, options, 0).equals(make_examples(dataset, split, period, options, 0))
+            assert make_examples(changed, split, period, options, 0).equals(
+                make_examples(dataset, split, period, options, 0)
+            )
         elif start < as_of:
             old, new = (exposures(each, split, period).filter(pl.col("time") < as_of) for each in (dataset, changed))
             assert new.equals(old)
-            old, new = (make_examples(each, split, period, options, 0).filter(pl.col("as_of") < as_of) for each in (dataset, changed))
+            old, new = (
+                make_examples(each, split, period, options, 0).filter(pl.col("as_of") < as_of)
+                for each in (dataset, changed)
+            )
             assert new.equals(old)
 
 
@@ -86,11 +98,26 @@ def test_planted_events_change_no_earlier_sampled_non_click(rows, pick):
 @given(st.integers(0, 199), st.integers(1, 30))
 def test_later_ratings_change_no_earlier_exposure(pick, count):
     random = np.random.default_rng(0)
-    ratings = pl.DataFrame({"user_id": random.integers(0, 5, 200), "item_id": random.integers(0, 30, 200), "rating": random.integers(1, 6, 200), "timestamp": np.sort(random.integers(0, 150, 200))})
+    ratings = pl.DataFrame(
+        {
+            "user_id": random.integers(0, 5, 200),
+            "item_id": random.integers(0, 30, 200),
+            "rating": random.integers(1, 6, 200),
+            "timestamp": np.sort(random.integers(0, 150, 200)),
+        }
+    )
     ratings = ratings.with_columns(pl.from_epoch("timestamp"), pl.col("rating").cast(pl.Float64))
     items = pl.DataFrame({"item_id": np.arange(30), "title": [f"t{k}" for k in range(30)]})
     moment = ratings["timestamp"][pick]
-    later = pl.DataFrame({"user_id": random.integers(0, 5, count), "item_id": random.integers(0, 30, count), "rating": [5.0] * count, "timestamp": [moment] * count}, schema=ratings.schema)
+    later = pl.DataFrame(
+        {
+            "user_id": random.integers(0, 5, count),
+            "item_id": random.integers(0, 30, count),
+            "rating": [5.0] * count,
+            "timestamp": [moment] * count,
+        },
+        schema=ratings.schema,
+    )
 
     def earlier(given: pl.DataFrame) -> pl.DataFrame:
         made = from_ratings(given, items, pl.DataFrame({"user_id": np.arange(5)}), name="r", domain="films", seed=1)

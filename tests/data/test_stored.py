@@ -28,18 +28,33 @@ def log(seed: int, events: int, users: int = 30, items: int = 20) -> Dataset:
             "exposed": rng.random(events) < 0.8,
             "click": (rng.random(events) < 0.5).astype(np.int8),
             "conversion": pl.Series((rng.random(events) < 0.2).astype(np.int8)),
-            "price": pl.Series([None if rng.random() < 0.3 else float(p) for p in rng.integers(1, 9, events)], dtype=pl.Float64),
+            "price": pl.Series(
+                [None if rng.random() < 0.3 else float(p) for p in rng.integers(1, 9, events)], dtype=pl.Float64
+            ),
         }
     ).sort("time", "user", maintain_order=True)
     frame = frame.with_row_index("event").with_columns(matured_at=pl.col("time") + 20)
-    catalogue = pl.DataFrame({"item": range(items), "item_id": [f"i{i}" for i in range(items)], "title": [f"thing {i}" for i in range(items)], **dict.fromkeys(("category_l1", "category_l2", "category_l3"), ["a"] * items), "price": [None, *[2.5] * (items - 1)]}, schema_overrides={"item": pl.UInt32})
-    people = pl.DataFrame({"user": range(users), "user_id": [f"u{u}" for u in range(users)]}, schema_overrides={"user": pl.UInt32})
+    catalogue = pl.DataFrame(
+        {
+            "item": range(items),
+            "item_id": [f"i{i}" for i in range(items)],
+            "title": [f"thing {i}" for i in range(items)],
+            **dict.fromkeys(("category_l1", "category_l2", "category_l3"), ["a"] * items),
+            "price": [None, *[2.5] * (items - 1)],
+        },
+        schema_overrides={"item": pl.UInt32},
+    )
+    people = pl.DataFrame(
+        {"user": range(users), "user_id": [f"u{u}" for u in range(users)]}, schema_overrides={"user": pl.UInt32}
+    )
     return Dataset(catalogue, people, frame, "small", "shop")
 
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), events=st.integers(0, 300), held=st.sampled_from([7, 64, 1_000_000]))
-def test_histories_and_prices_are_those_in_memory_however_few_rows_are_held(tmp_path_factory, monkeypatch, seed, events, held):
+def test_histories_and_prices_are_those_in_memory_however_few_rows_are_held(
+    tmp_path_factory, monkeypatch, seed, events, held
+):
     monkeypatch.setattr(arrays, "ROWS", held)
     folder = tmp_path_factory.mktemp("d") / "dataset"
     memory = log(seed, events)
@@ -75,7 +90,10 @@ def test_lookups_splits_and_exposures_agree(both):
     assert "events" not in disk.__dict__, "nobody has read the whole log"
 
 
-@pytest.mark.parametrize("settings", [ExampleSettings(min_history=1, per_user=None), ExampleSettings(min_history=2, target="next_purchase", limit=25)])
+@pytest.mark.parametrize(
+    "settings",
+    [ExampleSettings(min_history=1, per_user=None), ExampleSettings(min_history=2, target="next_purchase", limit=25)],
+)
 def test_examples_do_not_depend_on_how_many_users_are_looked_at_together(both, monkeypatch, settings):
     memory, disk = both
     split = time_split(memory)
@@ -91,7 +109,10 @@ def test_ranges_cover_every_user_once(both):
     assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges)) and all(first < last for first, last in ranges)
     first, last = ranges[1]
     part = both[1].history.part(first, last)
-    np.testing.assert_array_equal(part.count_before(np.arange(last - first), [150] * (last - first)), both[0].history.count_before(np.arange(first, last), [150] * (last - first)))
+    np.testing.assert_array_equal(
+        part.count_before(np.arange(last - first), [150] * (last - first)),
+        both[0].history.count_before(np.arange(first, last), [150] * (last - first)),
+    )
 
 
 def test_a_dataset_written_without_its_arrays_is_read_into_memory(both, tmp_path):

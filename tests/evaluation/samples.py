@@ -43,9 +43,7 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         for name, value in zip(names, values):
             if kind == "ceiling" and name != "ctcvr":
                 continue
-            width = (
-                value * 0.12 if name == "ctcvr" else 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / 298)
-            )
+            width = value * 0.12 if name == "ctcvr" else 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / 298)
             row = {"model": model, "kind": kind, "metric": name, **_figure(value, width)}
             if kind == "model" and model != "base":
                 gap = value - answers["base"][1][names.index(name)]
@@ -213,7 +211,11 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
         "leaking": {"no help": 0.5, "own help": 0.2, "more than 50% of the help is mentions": 0.3},
         "preference": {"kept of naming": 0.8, "kept of others": None},
         "controls": controls,
-        "order": {"holds": holds, "steps": steps, "says": says if order else "There was no rationale to run the controls on."},
+        "order": {
+            "holds": holds,
+            "steps": steps,
+            "says": says if order else "There was no rationale to run the controls on.",
+        },
         "decoys": lifts,
         "blind_gap": {name: figure(0.1) for name in ("teacher", "blind", "gap")} if holds else None,
         "distributions": {name: {"0.05": 1.0, "0.5": 2.0, "0.95": None} for name in ("ppl", "lift", "leak_share")},

@@ -19,9 +19,7 @@ def micros(day: float) -> int:
     return int((START + timedelta(days=day) - datetime(1970, 1, 1)).total_seconds() * 1e6)
 
 
-def build(
-    purchases: list[tuple[int, int, float]], n_items: int = 6, titles: list[str] | None = None
-) -> Dataset:
+def build(purchases: list[tuple[int, int, float]], n_items: int = 6, titles: list[str] | None = None) -> Dataset:
     """A dataset from (user, item, day) purchases; items 0 and 1 are fruit, 2 and 3 bread, the rest have one level."""
     names = titles or ["Red apple", "Green pear", "Rye loaf", "Wheat roll", "Soap bar", "Candle"][:n_items]
     names += [f"Thing {k}" for k in range(len(names), n_items)]

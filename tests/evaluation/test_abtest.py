@@ -85,9 +85,7 @@ def test_aa_tests_are_significant_as_often_as_the_level_says():
     assert aa_tests(spent, runs=400) == pytest.approx(0.05, abs=0.03)
     assert aa_tests(spent + before, before=before, runs=400) == pytest.approx(0.05, abs=0.03)
     shown = rng.poisson(5, 1000) + 1.0
-    assert aa_tests(rng.binomial(shown.astype(int), 0.2), denominators=shown, runs=400) == pytest.approx(
-        0.05, abs=0.03
-    )
+    assert aa_tests(rng.binomial(shown.astype(int), 0.2), denominators=shown, runs=400) == pytest.approx(0.05, abs=0.03)
     assert aa_tests(spent, runs=50, seed=7) == aa_tests(spent, runs=50, seed=7)
 
 

@@ -11,7 +11,9 @@ from tests.quick import run_quick
 @pytest.mark.integration
 def test_quick_run_holds_its_checks(tmp_path):
     # One seed of the null twin may differ from zero by chance; over seeds it is the full benchmark's business.
-    written = run_quick("abtest", tmp_path, must_hold=lambda check: not check.startswith("null twin: distance"), public_data=True)
+    written = run_quick(
+        "abtest", tmp_path, must_hold=lambda check: not check.startswith("null twin: distance"), public_data=True
+    )
     assert len(written["checks"]) >= 10
 
 

@@ -68,6 +68,12 @@ def test_hostile_names_stay_inside_their_cells(run, tmp_path):
     dataset = build(LOG)
     odd = dataset.users.with_columns(pl.lit("x").alias("a|b\n# heading"))
     dataset = type(dataset)(dataset.items, odd, dataset.events, dataset.name, dataset.domain, ("a note",))
-    card = data_card(run, dataset, Split(tuple(micros(day) for day in (0, 2, 4, 5, 8))), examples([(0, 4, 1)]).with_columns(role=pl.lit("test")), tmp_path)
+    card = data_card(
+        run,
+        dataset,
+        Split(tuple(micros(day) for day in (0, 2, 4, 5, 8))),
+        examples([(0, 4, 1)]).with_columns(role=pl.lit("test")),
+        tmp_path,
+    )
     assert "a\\|b # heading" in card and "\n# heading" not in card
     assert "a note" in card

@@ -26,9 +26,7 @@ from taiji.evaluation.charts import (
 def test_ticks_are_few_ascending_and_span_the_values(low, width):
     ticks = nice_ticks(low, low + width)
     assert 2 <= len(ticks) <= 8 and ticks == sorted(set(ticks))
-    assert ticks[0] <= low + 1e-6 * (abs(low) + width) and ticks[-1] >= low + width - 1e-6 * (
-        abs(low) + width
-    )
+    assert ticks[0] <= low + 1e-6 * (abs(low) + width) and ticks[-1] >= low + width - 1e-6 * (abs(low) + width)
 
 
 def test_log_ticks_are_round_and_inside():
@@ -40,9 +38,7 @@ numbers = st.one_of(st.none(), st.floats(-100, 100))
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from(["a", "b<c", "d&e"]), st.lists(numbers, min_size=5, max_size=5), max_size=3
-    ),
+    st.dictionaries(st.sampled_from(["a", "b<c", "d&e"]), st.lists(numbers, min_size=5, max_size=5), max_size=3),
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
@@ -74,11 +70,7 @@ def test_a_histogram_counts_everything_and_marks_the_threshold():
 
 def test_tracks_place_by_percentage_and_point_beyond_the_scale():
     track = interval_track(0.5, 0.25, 0.75, (0.0, 1.0), zero=True)
-    assert (
-        "left:25.00%;width:50.00%" in track
-        and 'class="point s0" style="left:50.00%"' in track
-        and "zero" in track
-    )
+    assert "left:25.00%;width:50.00%" in track and 'class="point s0" style="left:50.00%"' in track and "zero" in track
     assert "beyond" in interval_track(2.0, None, None, (0.0, 1.0))
     assert "point" not in interval_track(None, None, None, (0.0, 1.0))
 

@@ -64,14 +64,8 @@ def test_co_occurrence_equals_a_slow_count(log, day):
         items, times = items[::-1], times[::-1]
         for a in range(len(items)):
             for b in range(len(items)):
-                if (
-                    0 < abs(a - b) <= REACH
-                    and items[a] != items[b]
-                    and max(times[a], times[b]) < rows["as_of"][0]
-                ):
-                    scores[items[b]] += sum(
-                        DECAY**rank for rank, item in enumerate(own[:20]) if item == items[a]
-                    )
+                if 0 < abs(a - b) <= REACH and items[a] != items[b] and max(times[a], times[b]) < rows["as_of"][0]:
+                    scores[items[b]] += sum(DECAY**rank for rank, item in enumerate(own[:20]) if item == items[a])
     expected = [int(i) for i in np.lexsort((np.arange(6), -np.round(scores, 9))) if scores[i] > 0]
     found = [int(i) for i in co_occurrence(dataset, rows, [np.asarray(own)], 6)[0] if i >= 0]
     assert sorted(found) == sorted(expected)

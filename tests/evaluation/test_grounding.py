@@ -25,19 +25,25 @@ def test_a_perfect_answer_lands_on_its_target_and_a_malformed_one_nowhere():
     dataset, embedder = build(LOG, n_items=40), WordEmbedder()
     catalogue = Catalogue(dataset, embedder, micros(9))
     perfect = [format_completion("", item_line(dataset, t)) for t in ROWS["target"]]
-    frame = ground_answers(catalogue, embedder, ROWS, {"base": ["no idea"] * 3, "aligned": ["<think>hm", *perfect[1:]]}, judge, count=4)
+    frame = ground_answers(
+        catalogue, embedder, ROWS, {"base": ["no idea"] * 3, "aligned": ["<think>hm", *perfect[1:]]}, judge, count=4
+    )
     assert frame.schema == SCHEMA
     assert frame["model"].unique().to_list() == ["aligned"]
     assert frame["example"].unique(maintain_order=True).to_list() == ["b", "c"]
     assert frame.filter(pl.col("place") == 1)["item"].to_list() == [3, 5]
     assert frame["target_place"].to_list() == [1] * 8
-    assert frame["ctcvr"].to_list() == pytest.approx([(i + 1) / 100 + u for i, u in zip(frame["item"], np.repeat([1, 2], 4))])
+    assert frame["ctcvr"].to_list() == pytest.approx(
+        [(i + 1) / 100 + u for i, u in zip(frame["item"], np.repeat([1, 2], 4))]
+    )
     assert frame.filter(pl.col("example") == "b")["similarity"].is_sorted(descending=True)
 
 
 def test_no_well_formed_answer_gives_an_empty_frame():
     dataset, embedder = build(LOG), WordEmbedder()
-    frame = ground_answers(Catalogue(dataset, embedder, micros(9)), embedder, ROWS, {"base": ["x", "", "<think>"]}, judge)
+    frame = ground_answers(
+        Catalogue(dataset, embedder, micros(9)), embedder, ROWS, {"base": ["x", "", "<think>"]}, judge
+    )
     assert frame.is_empty() and frame.schema == SCHEMA
 
 

@@ -41,9 +41,7 @@ def test_perfect_malformed_and_mixed_answers():
         assert found["aligned", metric]["value"] == 1 and found["aligned", metric]["low"] > 0.39
         assert found["base", metric]["value"] == 0 and found["base", metric]["high"] < 0.75
     assert found["sft", "category_l1"]["value"] == pytest.approx(3 / 5)
-    assert found["sft", "category_l2"]["value"] == pytest.approx(
-        3 / 4
-    )  # item 5 has no second level: not counted
+    assert found["sft", "category_l2"]["value"] == pytest.approx(3 / 4)  # item 5 has no second level: not counted
     assert found["sft", "category_l2"]["n"] == 4
     assert found["sft", "format"]["value"] == pytest.approx(3 / 5)
     assert found["base", "ctcvr"]["value"] == 0
@@ -70,9 +68,7 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),
-        **dict.fromkeys(
-            ("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"
-        ),
+        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"),
         "true item": "ceiling",
     }
     assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
@@ -81,8 +77,7 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
 def test_without_a_judge_there_is_no_ctcvr():
     dataset = build(LOG)
     assert "ctcvr" not in {
-        row["metric"]
-        for row in evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), resamples=20)
+        row["metric"] for row in evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), resamples=20)
     }
 
 

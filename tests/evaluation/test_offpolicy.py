@@ -90,9 +90,7 @@ def test_bad_propensities_are_explained():
 def test_each_real_policy_is_estimated_from_the_log_of_the_other(public_data):
     folder = public_data / "open-bandit-small"
     logs = {
-        name: pl.read_parquet(folder / f"{name}_all.parquet").select(
-            "item_id", "position", "click", "propensity_score"
-        )
+        name: pl.read_parquet(folder / f"{name}_all.parquet").select("item_id", "position", "click", "propensity_score")
         for name in ("random", "bts")
     }
     frequency = (
@@ -107,9 +105,7 @@ def test_each_real_policy_is_estimated_from_the_log_of_the_other(public_data):
         .with_columns(pl.col("target").fill_null(0.0))
     )
     towards = {
-        "bts": Logged(
-            rows["click"].to_numpy(), rows["propensity_score"].to_numpy(), rows["target"].to_numpy()
-        ),
+        "bts": Logged(rows["click"].to_numpy(), rows["propensity_score"].to_numpy(), rows["target"].to_numpy()),
         "random": Logged(
             logs["bts"]["click"].to_numpy(),
             logs["bts"]["propensity_score"].to_numpy(),

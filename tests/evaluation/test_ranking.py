@@ -55,9 +55,7 @@ def test_better_rankers_are_found_better_everywhere():
 
 def test_values_are_those_of_the_plain_metrics():
     frame, predictions = world(1)
-    found = {
-        (r["features"], r["metric"]): r["value"] for r in evaluate_rankers(frame, predictions, resamples=20)
-    }
+    found = {(r["features"], r["metric"]): r["value"] for r in evaluate_rankers(frame, predictions, resamples=20)}
     labels, scores = frame["click"].to_numpy(), predictions["taiji"]["click"].to_numpy()
     assert found["taiji", "click auc"] == pytest.approx(auc(labels, scores))
     assert found["taiji", "click log_loss"] == pytest.approx(row_log_loss(labels, scores).mean())

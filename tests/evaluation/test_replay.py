@@ -24,8 +24,7 @@ def test_each_ranker_earns_what_its_first_items_earned():
     good = pl.DataFrame({"ctcvr": [0.9, 0.1, 0.2, 0.1, 0.9, 0.2, 0.5]})
     bad = pl.DataFrame({"ctcvr": [0.1, 0.9, 0.2, 0.1, 0.2, 0.9, 0.5]})
     rows = {
-        (r["features"], r["metric"]): r
-        for r in replay(FRAME, {"none": bad, "good": good}, k=1, fee=0.1, resamples=50)
+        (r["features"], r["metric"]): r for r in replay(FRAME, {"none": bad, "good": good}, k=1, fee=0.1, resamples=50)
     }
     assert rows["good", "clicks"]["value"] == 1 and rows["none", "clicks"]["value"] == 0
     assert rows["good", "conversions"]["value"] == 1

@@ -30,9 +30,7 @@ class Balance(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return render_report(
-        sample_metrics(), rationales=RATIONALES, prompt="What <next>?", configuration={"seed": 0}
-    )
+    return render_report(sample_metrics(), rationales=RATIONALES, prompt="What <next>?", configuration={"seed": 0})
 
 
 def test_it_is_one_well_formed_page_that_loads_nothing(page):
@@ -94,7 +92,15 @@ def test_the_audit_says_plainly_where_the_controls_fail():
         parser = Balance()
         parser.feed(page)
         assert not parser.problems and not parser.open
-        for part in ("Leakage audit", "specificity", "blind gap", "leak share", "kept with the least lift".capitalize(), "names its item", "&lt;b&gt;leak"):
+        for part in (
+            "Leakage audit",
+            "specificity",
+            "blind gap",
+            "leak share",
+            "kept with the least lift".capitalize(),
+            "names its item",
+            "&lt;b&gt;leak",
+        ):
             assert part in page
     assert "alarm" not in sound[sound.index("<body>") :] and "do NOT order" not in sound
     assert "The controls do NOT order as they must" in failed and 'class="outcome alarm"' in failed
@@ -130,11 +136,7 @@ def test_a_bare_run_still_gives_a_page(tmp_path):
     }
     write_report(tmp_path / "report.html", bare)
     text = (tmp_path / "report.html").read_text()
-    assert (
-        "No answers were judged" in text
-        and "No ranker was judged" in text
-        and "No steps were recorded" in text
-    )
+    assert "No answers were judged" in text and "No ranker was judged" in text and "No steps were recorded" in text
 
 
 def test_unknown_values_are_dashes_not_errors():

@@ -42,9 +42,7 @@ def test_clicks_and_conversions_follow_the_stated_truth(shop, log):
     assert auc(clicks, expected) > 0.7
     bought = exposed.filter(pl.col("click") == 1)
     chance = shop.conversion_probability(bought["user"].to_numpy(), bought["item"].to_numpy())
-    assert abs(bought["conversion"].mean() - chance.mean()) < 4 * np.sqrt(
-        (chance * (1 - chance)).sum()
-    ) / len(bought)
+    assert abs(bought["conversion"].mean() - chance.mean()) < 4 * np.sqrt((chance * (1 - chance)).sum()) / len(bought)
 
 
 def test_shown_items_are_drawn_evenly_and_without_repeats(log):
@@ -61,9 +59,7 @@ def _told(dataset):
 
 def test_titles_tell_the_theme_and_categories_do_not(shop, log):
     assert (_told(log) == shop.themes).all()
-    counts = (
-        pl.DataFrame({"theme": shop.themes, "kind": log.items["category_l3"]}).group_by("theme", "kind").len()
-    )
+    counts = pl.DataFrame({"theme": shop.themes, "kind": log.items["category_l3"]}).group_by("theme", "kind").len()
     assert counts["len"].max() < 4 * 820 / (8 * 12)
 
 

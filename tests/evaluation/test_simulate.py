@@ -51,10 +51,7 @@ def test_the_truth_is_the_mean_of_many_draws(loop):
     rng = np.random.default_rng(0)
     for metric in ("clicks", "conversions"):
         drawn = np.mean(
-            [
-                loop.draw("text", rng)[metric].mean() - loop.draw("none", rng)[metric].mean()
-                for _ in range(300)
-            ]
+            [loop.draw("text", rng)[metric].mean() - loop.draw("none", rng)[metric].mean() for _ in range(300)]
         )
         assert drawn == pytest.approx(loop.truth(metric), abs=0.03)
 

@@ -109,13 +109,9 @@ def test_cells_are_kept_and_only_missing_or_changed_ones_are_made(tmp_path):
 
 def test_real_features_gain_and_null_controls_do_not(tmp_path):
     _, table = world()
-    frame, cells = study(
-        tmp_path, ablation({"history_mean": table.head(20), "taiji": table}, "taiji"), Trainer()
-    )
+    frame, cells = study(tmp_path, ablation({"history_mean": table.head(20), "taiji": table}, "taiji"), Trainer())
     rows = {
-        (r["features"], r["metric"]): r
-        for r in aggregate(cells, tmp_path, frame, resamples=200)
-        if r["group"] == "all"
+        (r["features"], r["metric"]): r for r in aggregate(cells, tmp_path, frame, resamples=200) if r["group"] == "all"
     }
     assert rows["taiji", "click auc"]["difference"]["low"] > 0.1
     assert (
@@ -153,9 +149,7 @@ def test_one_seed_gives_the_rows_of_a_single_run(tmp_path):
     found = aggregate(cells, tmp_path, frame, resamples=100)
     for a in expected:
         b = next(
-            r
-            for r in found
-            if (r["features"], r["group"], r["metric"]) == (a["features"], a["group"], a["metric"])
+            r for r in found if (r["features"], r["group"], r["metric"]) == (a["features"], a["group"], a["metric"])
         )
         assert b["value"] == pytest.approx(a["value"], nan_ok=True)
         assert a.get("difference", {}).get("low") == pytest.approx(b.get("difference", {}).get("low"))

@@ -77,9 +77,7 @@ def test_findings_name_the_rival_and_say_when_nothing_is_shown():
         line.startswith("taiji against history_mean, click AUC −") and line.endswith("interval includes zero")
         for line in lines
     )
-    assert any(
-        line.startswith("aligned against base, category L1 +") and line.endswith("better") for line in lines
-    )
+    assert any(line.startswith("aligned against base, category L1 +") and line.endswith("better") for line in lines)
 
 
 def test_the_terminal_table_shows_figures_with_intervals(capsys):

@@ -12,7 +12,9 @@ from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 
 START = datetime(2021, 5, 1)
-MICROS = int(START.timestamp() * 1e6) if START.tzinfo else int((START - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+MICROS = (
+    int(START.timestamp() * 1e6) if START.tzinfo else int((START - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+)
 
 
 def log(rows: list[tuple[int, int, int]], users: int = 6, items: int = 20) -> Dataset:
@@ -20,7 +22,9 @@ def log(rows: list[tuple[int, int, int]], users: int = 6, items: int = 20) -> Da
     user, item, minute = (list(column) for column in zip(*rows))
     return Dataset.from_tables(
         Tables(
-            items=pl.DataFrame({"item_id": [f"i{i}" for i in range(items)], "title": [f"thing {i}" for i in range(items)]}),
+            items=pl.DataFrame(
+                {"item_id": [f"i{i}" for i in range(items)], "title": [f"thing {i}" for i in range(items)]}
+            ),
             users=pl.DataFrame({"user_id": [f"u{u}" for u in range(users)]}),
             events=pl.DataFrame(
                 {
@@ -42,4 +46,9 @@ def at(minute: int) -> int:
 @pytest.fixture
 def clicks() -> list[tuple[int, int, int]]:
     random = np.random.default_rng(3)
-    return [(int(u), int(i), int(m)) for u, i, m in zip(random.integers(0, 6, 120), random.integers(0, 20, 120), np.sort(random.integers(0, 500, 120)))]
+    return [
+        (int(u), int(i), int(m))
+        for u, i, m in zip(
+            random.integers(0, 6, 120), random.integers(0, 20, 120), np.sort(random.integers(0, 500, 120))
+        )
+    ]

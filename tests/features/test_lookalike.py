@@ -22,7 +22,13 @@ def reference(users, as_ofs, vectors):
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), rows=st.integers(1, 40), people=st.integers(1, 8), moments=st.integers(1, 15), block=st.integers(1, 50))
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(1, 40),
+    people=st.integers(1, 8),
+    moments=st.integers(1, 15),
+    block=st.integers(1, 50),
+)
 def test_agrees_with_the_definition(seed, rows, people, moments, block):
     random = np.random.default_rng(seed)
     users, as_ofs = random.integers(0, people, rows), random.integers(0, moments, rows)
@@ -37,7 +43,10 @@ def test_agrees_with_the_definition(seed, rows, people, moments, block):
 @given(seed=st.integers(0, 10_000), rows=st.integers(2, 30), future=st.integers(1, 30))
 def test_later_rows_change_nothing(seed, rows, future):
     random = np.random.default_rng(seed)
-    users, as_ofs = random.integers(0, 6, rows + future), np.concatenate([random.integers(0, 10, rows), random.integers(10, 20, future)])
+    users, as_ofs = (
+        random.integers(0, 6, rows + future),
+        np.concatenate([random.integers(0, 10, rows), random.integers(10, 20, future)]),
+    )
     vectors = random.normal(size=(rows + future, 4)).astype(np.float32)
     alone = nearest_users(users[:rows], as_ofs[:rows], vectors[:rows])
     together = nearest_users(users, as_ofs, vectors)
@@ -46,7 +55,9 @@ def test_later_rows_change_nothing(seed, rows, future):
 
 def test_pool_serves_rows_outside_it():
     pool = (np.array([3, 4]), np.array([5, 5]), np.array([[1.0, 0.0], [0.0, 1.0]]))
-    neighbours, cosines = nearest_users(np.array([3, 0, 0]), np.array([9, 9, 4]), np.array([[1.0, 0.1], [1.0, 0.1], [1.0, 0.1]]), pool)
+    neighbours, cosines = nearest_users(
+        np.array([3, 0, 0]), np.array([9, 9, 4]), np.array([[1.0, 0.1], [1.0, 0.1], [1.0, 0.1]]), pool
+    )
     assert neighbours.tolist() == [4, 3, -1] and 0 < cosines[0] < 0.2 and cosines[1] > 0.99
 
 

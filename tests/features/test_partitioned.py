@@ -18,7 +18,12 @@ def case(tmp_path):
     rng = np.random.default_rng(0)
     rows = 120
     table = pl.DataFrame(
-        {"user": rng.integers(0, 30, rows), "as_of": rng.integers(0, 200, rows), "ids": [[int(n), 1] for n in range(rows)], "neighbour_items": [[int(n)] for n in range(rows)]},
+        {
+            "user": rng.integers(0, 30, rows),
+            "as_of": rng.integers(0, 200, rows),
+            "ids": [[int(n), 1] for n in range(rows)],
+            "neighbour_items": [[int(n)] for n in range(rows)],
+        },
         schema={name: SCHEMA[name] for name in ("user", "as_of", "ids", "neighbour_items")},
     )
     table.write_parquet(tmp_path / "table.parquet")

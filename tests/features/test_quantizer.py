@@ -31,7 +31,13 @@ def test_ids_name_the_nearest_centroid_of_each_slot():
 
 
 @hypothesis_settings(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 40), width=st.integers(1, 9), slots=st.integers(1, 5), bits=st.integers(1, 6), seed=st.integers(0, 5))
+@given(
+    rows=st.integers(1, 40),
+    width=st.integers(1, 9),
+    slots=st.integers(1, 5),
+    bits=st.integers(1, 6),
+    seed=st.integers(0, 5),
+)
 def test_any_number_of_training_vectors_will_do(rows, width, slots, bits, seed):
     vectors = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
     settings = FeatureSettings(slots=slots, bits=bits)
@@ -45,7 +51,10 @@ def test_any_number_of_training_vectors_will_do(rows, width, slots, bits, seed):
 
 def test_finer_ids_distort_less():
     vectors = np.random.default_rng(2).normal(size=(500, 16)).astype(np.float32)
-    distortion = [ProductQuantizer.fit(vectors, FeatureSettings(slots=4, bits=bits)).figures(vectors)["distortion"] for bits in (1, 3, 6)]
+    distortion = [
+        ProductQuantizer.fit(vectors, FeatureSettings(slots=4, bits=bits)).figures(vectors)["distortion"]
+        for bits in (1, 3, 6)
+    ]
     assert distortion[0] > distortion[1] > distortion[2] and distortion[0] < 1
 
 

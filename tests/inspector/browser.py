@@ -17,7 +17,17 @@ from typing import Any
 from websockets.sync.client import connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Escape": (27, ""), "End": (35, ""), "Home": (36, ""), "ArrowUp": (38, ""), "ArrowDown": (40, ""), "ArrowRight": (39, ""), "ArrowLeft": (37, "")}
+KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    "End": (35, ""),
+    "Home": (36, ""),
+    "ArrowUp": (38, ""),
+    "ArrowDown": (40, ""),
+    "ArrowRight": (39, ""),
+    "ArrowLeft": (37, ""),
+}
 
 
 def executable() -> str | None:
@@ -64,7 +74,9 @@ class Tab:
         """The value of an expression; a promise is awaited."""
         found = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"])))
+            raise RuntimeError(
+                found["exceptionDetails"].get("exception", {}).get("description", str(found["exceptionDetails"]))
+            )
         return found["result"].get("value")
 
     def open(self, url: str) -> float:
@@ -92,7 +104,13 @@ class Tab:
         """Press and release a key."""
         code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **({"text": text} if text and kind == "keyDown" else {}))
+            self.send(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )
 
     def write(self, text: str) -> None:
         """Type into what has the focus."""
@@ -100,19 +118,28 @@ class Tab:
 
     def click(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
         """Click into an element at a share of its width and height."""
-        box = self.run(f"(e => (e.scrollIntoView({{block: 'center'}}), e.getBoundingClientRect().toJSON()))(document.querySelector({json.dumps(selector)}))")
+        box = self.run(
+            f"(e => (e.scrollIntoView({{block: 'center'}}), e.getBoundingClientRect().toJSON()))(document.querySelector({json.dumps(selector)}))"
+        )
         place = {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y, "button": "left", "clickCount": 1}
         self.send("Input.dispatchMouseEvent", type="mousePressed", **place)
         self.send("Input.dispatchMouseEvent", type="mouseReleased", **place)
 
     def size(self, width: int, height: int = 900, dark: bool = False) -> None:
         """Set the window and the colour scheme."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def picture(self, path: str | Path, whole: bool = True) -> None:
         """A screenshot as PNG."""
-        Path(path).write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
+        Path(path).write_bytes(
+            base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+        )
 
     def close(self) -> None:
         """Let go."""
@@ -125,7 +152,18 @@ def browser() -> Iterator[Tab]:
     found = executable()
     assert found is not None, "look for executable() first"
     with tempfile.TemporaryDirectory(prefix="taiji-browser-", ignore_cleanup_errors=True) as folder:
-        arguments = [found, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--no-proxy-server"]
+        arguments = [
+            found,
+            "--headless=new",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={folder}",
+            "--no-first-run",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-proxy-server",
+        ]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             arguments.append("--no-sandbox")  # it refuses to start for root otherwise
         process = subprocess.Popen([*arguments, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

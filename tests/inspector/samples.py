@@ -24,7 +24,9 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 400
 
 
-def write_run(folder: Path, users: int = 60, per_user: int = 30, items: int = 200, steps: int = 25, seed: int = 0) -> Path:
+def write_run(
+    folder: Path, users: int = 60, per_user: int = 30, items: int = 200, steps: int = 25, seed: int = 0
+) -> Path:
     """A finished run of ``users`` users; one user in five has prompts, everybody has two feature rows."""
     rng = np.random.default_rng(seed)
     dataset = _dataset(users, per_user, items, rng)
@@ -38,12 +40,14 @@ def write_run(folder: Path, users: int = 60, per_user: int = 30, items: int = 20
     chosen = np.arange(0, users, 5)
     roles = np.array(["rationale", "calibration", "alignment", "test"])[np.arange(len(chosen)) % 4]
     as_of = np.where(roles == "test", bounds[3], bounds[1]) + 1_000_000
-    examples = pl.DataFrame({"user": chosen, "as_of": as_of, "target": rng.integers(0, items, len(chosen)), "role": roles}).with_columns(
-        pl.col("user", "target").cast(pl.UInt32), user_id=dataset.users["user_id"].gather(chosen)
-    )
+    examples = pl.DataFrame(
+        {"user": chosen, "as_of": as_of, "target": rng.integers(0, items, len(chosen)), "role": roles}
+    ).with_columns(pl.col("user", "target").cast(pl.UInt32), user_id=dataset.users["user_id"].gather(chosen))
     examples = examples.with_columns(example=pl.format("{}@{}", "user_id", "as_of"))
     write_parquet(folder / "examples" / "examples.parquet", examples)
-    asked = {role: examples.filter(pl.col("role") == role) for role in ("rationale", "calibration", "alignment", "test")}
+    asked = {
+        role: examples.filter(pl.col("role") == role) for role in ("rationale", "calibration", "alignment", "test")
+    }
     _taught(folder, pl.concat([asked["calibration"], asked["rationale"]]))
     _aligned(folder, asked["alignment"], steps, rng)
     _answered(folder, asked["test"], items, rng)
@@ -56,7 +60,10 @@ def write_run(folder: Path, users: int = 60, per_user: int = 30, items: int = 20
     write_text(folder / "report.html", "<!doctype html><title>report</title><h1>The report</h1>")
     write_text(folder / "model_card.md", f"# Model card\n\n| a | b |\n|---|---|\n| `x` | {HOSTILE} |\n")
     for number, name in enumerate(STAGE_NAMES):
-        write_json(folder / name / "manifest.json", {"stage": name, "seconds": 1.5 * number, "finished": "2024-01-01", "facts": {"rows": number}})
+        write_json(
+            folder / name / "manifest.json",
+            {"stage": name, "seconds": 1.5 * number, "finished": "2024-01-01", "facts": {"rows": number}},
+        )
     return folder
 
 
@@ -78,7 +85,13 @@ def _dataset(users: int, per_user: int, items: int, rng: np.random.Generator) ->
             },
             schema_overrides={"category_l3": pl.String},
         ),
-        users=pl.DataFrame({"user_id": [f"user-{u}" for u in range(users)], "age": [f"{20 + 5 * (u % 10)}-{24 + 5 * (u % 10)}" for u in range(users)], "note": [HOSTILE if u == 0 else f"lives in town {u % 97}" for u in range(users)]}),
+        users=pl.DataFrame(
+            {
+                "user_id": [f"user-{u}" for u in range(users)],
+                "age": [f"{20 + 5 * (u % 10)}-{24 + 5 * (u % 10)}" for u in range(users)],
+                "note": [HOSTILE if u == 0 else f"lives in town {u % 97}" for u in range(users)],
+            }
+        ),
         events=pl.DataFrame(
             {
                 "user_id": pl.Series([f"user-{u}" for u in range(users)]).gather(who),
@@ -89,7 +102,10 @@ def _dataset(users: int, per_user: int, items: int, rng: np.random.Generator) ->
                 "conversion": (click.astype(bool) & (rng.random(total) < 0.3)).astype(np.int8),
                 "price": np.round(rng.uniform(1, 9, total), 2),
             }
-        ).with_columns(pl.col("timestamp").cast(pl.Datetime("us")), matured_at=pl.col("timestamp").cast(pl.Datetime("us")) + timedelta(days=1)),
+        ).with_columns(
+            pl.col("timestamp").cast(pl.Datetime("us")),
+            matured_at=pl.col("timestamp").cast(pl.Datetime("us")) + timedelta(days=1),
+        ),
         name="sample shop",
         domain="shop",
     )
@@ -106,16 +122,53 @@ def completion(number: int) -> str:
 
 
 def _taught(folder: Path, examples: pl.DataFrame) -> None:
-    rows = [{"example": example, "sample": sample, "rationale": f"Rationale {sample} {HOSTILE if sample else 'plain'}", "teacher": "local:tiny"} for example in examples["example"] for sample in range(2)]
-    write_parquet(folder / "rationales" / "rationales.parquet", pl.DataFrame(rows).with_columns(pl.col("sample").cast(pl.UInt8)))
+    rows = [
+        {
+            "example": example,
+            "sample": sample,
+            "rationale": f"Rationale {sample} {HOSTILE if sample else 'plain'}",
+            "teacher": "local:tiny",
+        }
+        for example in examples["example"]
+        for sample in range(2)
+    ]
+    write_parquet(
+        folder / "rationales" / "rationales.parquet", pl.DataFrame(rows).with_columns(pl.col("sample").cast(pl.UInt8))
+    )
     judged = set(examples.filter(pl.col("role") == "rationale")["example"])
     told: list[dict[str, Any]] = [
-        {**row, "ppl": 4.0 + row["sample"], "ppl_none": 5.0, "ppl_masked": 4.5, "leak_share": None, "named": ["oat"] if row["sample"] else [], "levels_named": [], "forbidden": [], "kept": row["sample"] == 0, "reasons": [] if row["sample"] == 0 else ["perplexity 5.00 is not below 4.50"]}
+        {
+            **row,
+            "ppl": 4.0 + row["sample"],
+            "ppl_none": 5.0,
+            "ppl_masked": 4.5,
+            "leak_share": None,
+            "named": ["oat"] if row["sample"] else [],
+            "levels_named": [],
+            "forbidden": [],
+            "kept": row["sample"] == 0,
+            "reasons": [] if row["sample"] == 0 else ["perplexity 5.00 is not below 4.50"],
+        }
         for row in rows
         if row["example"] in judged
     ]
-    write_parquet(folder / "selection" / "verdicts.parquet", pl.DataFrame(told, schema_overrides={"named": pl.List(pl.String), "levels_named": pl.List(pl.String), "forbidden": pl.List(pl.String), "reasons": pl.List(pl.String), "leak_share": pl.Float64}))
-    write_parquet(folder / "selection" / "prompts.parquet", examples.select("example", kept=pl.lit(3, pl.UInt32), dropped=pl.lit(2, pl.UInt32)))
+    write_parquet(
+        folder / "selection" / "verdicts.parquet",
+        pl.DataFrame(
+            told,
+            schema_overrides={
+                "named": pl.List(pl.String),
+                "levels_named": pl.List(pl.String),
+                "forbidden": pl.List(pl.String),
+                "reasons": pl.List(pl.String),
+                "leak_share": pl.Float64,
+            },
+        ),
+    )
+    write_parquet(
+        folder / "selection" / "prompts.parquet",
+        examples.select("example", kept=pl.lit(3, pl.UInt32), dropped=pl.lit(2, pl.UInt32)),
+    )
 
 
 def _aligned(folder: Path, examples: pl.DataFrame, steps: int, rng: np.random.Generator) -> None:
@@ -124,31 +177,68 @@ def _aligned(folder: Path, examples: pl.DataFrame, steps: int, rng: np.random.Ge
         example = examples["example"][step % len(examples)]
         for number in range(4):
             rewards = {"semantic": float(rng.random()), "preference": None if number == 3 else float(rng.random())}
-            rows.append({"step": step, "example": example, "completion": completion(number), "rewards": rewards, "item": None if number == 1 else number, "similarity": 0.4})
-    write_parquet(folder / "alignment" / "rollouts.parquet", pl.DataFrame(rows).with_columns(pl.col("step", "item").cast(pl.UInt32)))
-    write_parquet(folder / "alignment" / "prompts.parquet", examples.select("example", kept=pl.lit(3, pl.UInt32), dropped=pl.lit(0, pl.UInt32)))
+            rows.append(
+                {
+                    "step": step,
+                    "example": example,
+                    "completion": completion(number),
+                    "rewards": rewards,
+                    "item": None if number == 1 else number,
+                    "similarity": 0.4,
+                }
+            )
+    write_parquet(
+        folder / "alignment" / "rollouts.parquet",
+        pl.DataFrame(rows).with_columns(pl.col("step", "item").cast(pl.UInt32)),
+    )
+    write_parquet(
+        folder / "alignment" / "prompts.parquet",
+        examples.select("example", kept=pl.lit(3, pl.UInt32), dropped=pl.lit(0, pl.UInt32)),
+    )
 
 
 def _answered(folder: Path, examples: pl.DataFrame, items: int, rng: np.random.Generator) -> None:
     landed = []
     for place, model in enumerate(("base", "sft", "aligned")):
         texts = [completion(number + place) for number in range(len(examples))]
-        write_parquet(folder / "answers" / f"{model}.parquet", examples.select("example", "user", "as_of", kept=pl.lit(4, pl.UInt32), dropped=pl.lit(1, pl.UInt32)).with_columns(completion=pl.Series(texts)))
+        write_parquet(
+            folder / "answers" / f"{model}.parquet",
+            examples.select(
+                "example", "user", "as_of", kept=pl.lit(4, pl.UInt32), dropped=pl.lit(1, pl.UInt32)
+            ).with_columns(completion=pl.Series(texts)),
+        )
         landed += [
-            {"example": example, "model": model, "place": near, "item": int(rng.integers(items)), "similarity": 0.9 - near / 10, "ctcvr": 0.1, "target_place": 7}
+            {
+                "example": example,
+                "model": model,
+                "place": near,
+                "item": int(rng.integers(items)),
+                "similarity": 0.9 - near / 10,
+                "ctcvr": 0.1,
+                "target_place": 7,
+            }
             for example, text in zip(examples["example"], texts)
             if "</answer>" in text
             for near in range(1, 6)
         ]
-    write_parquet(folder / "report" / "grounding.parquet", pl.DataFrame(landed).with_columns(pl.col("item").cast(pl.UInt32)))
+    write_parquet(
+        folder / "report" / "grounding.parquet", pl.DataFrame(landed).with_columns(pl.col("item").cast(pl.UInt32))
+    )
 
 
 def _features(folder: Path, dataset: Dataset, bounds: list[int], rng: np.random.Generator) -> None:
     n = dataset.n_users
     user, as_of = np.repeat(np.arange(n), 2), np.tile([bounds[2], bounds[3]], n)
-    rows = pl.DataFrame({"user": user, "as_of": as_of}).with_columns(pl.col("user").cast(pl.UInt32), example=pl.format("{}@{}", "user", "as_of"))
+    rows = pl.DataFrame({"user": user, "as_of": as_of}).with_columns(
+        pl.col("user").cast(pl.UInt32), example=pl.format("{}@{}", "user", "as_of")
+    )
     texts = pl.Series([completion(number) for number in range(300)])
-    write_parquet(folder / "features" / "completions.parquet", rows.with_columns(kept=pl.lit(5, pl.UInt32), dropped=pl.lit(0, pl.UInt32), completion=texts.gather(np.arange(2 * n) % 300)))
+    write_parquet(
+        folder / "features" / "completions.parquet",
+        rows.with_columns(
+            kept=pl.lit(5, pl.UInt32), dropped=pl.lit(0, pl.UInt32), completion=texts.gather(np.arange(2 * n) % 300)
+        ),
+    )
     for arm in ("taiji", "history_mean"):
         lent = pl.Series(rng.integers(0, dataset.n_items, (2 * n, 12))).cast(pl.List(pl.UInt32)) if n else None
         table = rows.select(
@@ -167,11 +257,16 @@ def _features(folder: Path, dataset: Dataset, bounds: list[int], rng: np.random.
 
 
 def _ranked(folder: Path, dataset: Dataset, bounds: list[int], rng: np.random.Generator) -> None:
-    shown = dataset.events.filter(pl.col("exposed") & (pl.col("time") >= bounds[3])).select("event", "user", "item", "time", "click", "conversion", "price")
+    shown = dataset.events.filter(pl.col("exposed") & (pl.col("time") >= bounds[3])).select(
+        "event", "user", "item", "time", "click", "conversion", "price"
+    )
     write_parquet(folder / "ranking" / "exposures.parquet", shown)
     for arm in ("none", "history_mean", "taiji"):
         told = rng.random(len(shown))
-        write_parquet(folder / "ranking" / f"predictions-{arm}.parquet", shown.select("event", click=pl.Series(told), conversion=pl.lit(0.5), ctcvr=pl.Series(told / 2)))
+        write_parquet(
+            folder / "ranking" / f"predictions-{arm}.parquet",
+            shown.select("event", click=pl.Series(told), conversion=pl.lit(0.5), ctcvr=pl.Series(told / 2)),
+        )
 
 
 def _step(step: int, steps: int) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def test_quick_run_measures_every_interaction(tmp_path):
         timeout=600,
         check=False,
     )
-    assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-3000:]  # a ratio of single milliseconds may stray on a busy machine
+    assert done.returncode in (0, 1), (
+        done.stdout[-3000:] + done.stderr[-3000:]
+    )  # a ratio of single milliseconds may stray on a busy machine
     written = json.loads((tmp_path / "out.json").read_text())
     assert len(written["checks"]) == 3
     assert {"search words", "another step", "open /users"} <= {row["what"] for row in written["rows"]}

@@ -9,7 +9,9 @@ from taiji.inspector.markdown import to_html
 
 
 def test_the_format_that_cards_use():
-    html = to_html("# A\n\nTwo\nlines with `code` and **bold**.\n\n- one\n- two\n\n| h | i |\n|---|--:|\n| a | b \\| c |\n")
+    html = to_html(
+        "# A\n\nTwo\nlines with `code` and **bold**.\n\n- one\n- two\n\n| h | i |\n|---|--:|\n| a | b \\| c |\n"
+    )
     assert "<h1>A</h1>" in html and "<p>Two lines with <code>code</code> and <b>bold</b>.</p>" in html
     assert "<ul><li>one</li><li>two</li></ul>" in html
     assert "<td>a</td><td>b | c</td>" in html and "---" not in html

@@ -22,7 +22,20 @@ def get(inspector, path, query=""):
     return page.status, page.body.decode()
 
 
-@pytest.mark.parametrize("path", ["/", "/users", "/alignment", "/compare", "/report", "/cards/model", "/static/inspector.js", "/static/report.css", *(f"/users/{u}" for u in range(0, 60, 5))])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/users",
+        "/alignment",
+        "/compare",
+        "/report",
+        "/cards/model",
+        "/static/inspector.js",
+        "/static/report.css",
+        *(f"/users/{u}" for u in range(0, 60, 5)),
+    ],
+)
 def test_every_page_answers(inspector, path):
     assert get(inspector, path)[0] == 200
 
@@ -42,7 +55,25 @@ def test_text_of_models_and_data_is_escaped_everywhere(inspector):
 
 @pytest.mark.parametrize(
     "path",
-    ["/..", "/../config.json", "/static/../config.json", "/static/inspector.py", "/static/", "/cards/..%2f..%2fconfig", "/cards/config", "/users/-1", "/users/60", "/users/1e3", "/users/٣", "/users/" + "9" * 40, "/users/1/2", "//etc/passwd", "/report/../config.json", "/%2e%2e/config.json", "/data/dataset/events.parquet"],
+    [
+        "/..",
+        "/../config.json",
+        "/static/../config.json",
+        "/static/inspector.py",
+        "/static/",
+        "/cards/..%2f..%2fconfig",
+        "/cards/config",
+        "/users/-1",
+        "/users/60",
+        "/users/1e3",
+        "/users/٣",
+        "/users/" + "9" * 40,
+        "/users/1/2",
+        "//etc/passwd",
+        "/report/../config.json",
+        "/%2e%2e/config.json",
+        "/data/dataset/events.parquet",
+    ],
 )
 def test_what_is_no_page_is_not_found(inspector, path):
     status, body = get(inspector, path)
@@ -56,7 +87,24 @@ def test_nothing_a_reader_types_breaks_it(run_folder, path, query):
     assert status in (200, 404) and body
 
 
-@pytest.mark.parametrize("query", ["page=0", "page=-3", "page=999999999", "page=x", "page=1&page=2", "only=' OR 1=1", "order=zzz", "q=%00%ff%fe", "q=" + "a" * 5000, "q=(.*%5B", "moment=99999", "moment=-1", "step=99999999999999"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "page=0",
+        "page=-3",
+        "page=999999999",
+        "page=x",
+        "page=1&page=2",
+        "only=' OR 1=1",
+        "order=zzz",
+        "q=%00%ff%fe",
+        "q=" + "a" * 5000,
+        "q=(.*%5B",
+        "moment=99999",
+        "moment=-1",
+        "step=99999999999999",
+    ],
+)
 def test_odd_queries_are_answered(inspector, query):
     for path in ("/users", "/users/5", "/alignment"):
         assert get(inspector, path, query)[0] == 200
@@ -88,5 +136,14 @@ def test_what_the_other_run_answered_stands_beside(inspector):
 
 
 def test_numbers_for_people():
-    assert [number_text(v) for v in (None, 0, 0.26, 0.2604, -1.5, 123.4, 12345.6, 1e-7)] == ["–", "0", "0.260", "0.260", "−1.50", "123", "12,346", "1.00e−07"]
+    assert [number_text(v) for v in (None, 0, 0.26, 0.2604, -1.5, 123.4, 12345.6, 1e-7)] == [
+        "–",
+        "0",
+        "0.260",
+        "0.260",
+        "−1.50",
+        "123",
+        "12,346",
+        "1.00e−07",
+    ]
     assert (whole("12", 0), whole("-1", 7), whole("٣", 7), whole("", 7), whole(None, None)) == (12, 7, 7, 7, None)

@@ -24,7 +24,7 @@ def test_words_must_all_be_there_and_an_exact_id_comes_first(found):
         hits = found.search(query, size=1000)
         assert set(ids(hits)) == wanted and hits.total == len(wanted)
     assert ids(found.search("user-1"))[0] == "user-1"
-    assert found.search("(.*[") .total == 0, "a query is text, not a pattern"
+    assert found.search("(.*[").total == 0, "a query is text, not a pattern"
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -34,7 +34,9 @@ def test_pages_cut_one_order_without_loss(found, order):
     first = found.search(order=order, size=7)
     assert first.pages == 9
     assert [user for page in range(1, 10) for user in ids(found.search(order=order, page=page, size=7))] == whole
-    assert ids(found.search(order=order, page=99, size=7)) == ids(found.search(order=order, page=9, size=7)), "beyond the last is the last"
+    assert ids(found.search(order=order, page=99, size=7)) == ids(found.search(order=order, page=9, size=7)), (
+        "beyond the last is the last"
+    )
 
 
 def test_choices_show_only_those(found):

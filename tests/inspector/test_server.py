@@ -61,7 +61,18 @@ def test_head_is_get_without_the_body(server):
     assert status == 200 and body == b"" and int(headers["Content-Length"]) > 1000
 
 
-@pytest.mark.parametrize("path", ["/../../../../etc/passwd", "/static/..%2f..%2frun.py", "/static/%2e%2e/run.py", "http://evil.example/users", "/%7f", "//[", "/users/%00"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/static/..%2f..%2frun.py",
+        "/static/%2e%2e/run.py",
+        "http://evil.example/users",
+        "/%7f",
+        "//[",
+        "/users/%00",
+    ],
+)
 def test_paths_that_try_to_leave_get_nothing(server, path):
     status, _, body = ask(server, path)
     assert status in (400, 403, 404) and b"root:" not in body and b"import" not in body[:200]

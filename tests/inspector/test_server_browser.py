@@ -13,7 +13,20 @@ from taiji.inspector.server import InspectorServer
 if executable() is None:
     pytest.skip("no Chromium on this machine; `make tools` installs one where it may", allow_module_level=True)
 
-PAGES = ["", "users", "users/0", "users/5", "users/10", "users/15", "users/15?moment=1", "users/16", "alignment?step=7", "compare", "cards/model", "nothing"]
+PAGES = [
+    "",
+    "users",
+    "users/0",
+    "users/5",
+    "users/10",
+    "users/15",
+    "users/15?moment=1",
+    "users/16",
+    "alignment?step=7",
+    "compare",
+    "cards/model",
+    "nothing",
+]
 CONTRAST = """(() => {
   const parse = text => { const m = text.match(/[\\d.]+/g).map(Number); return { rgb: m.slice(0, 3), a: m.length > 3 ? m[3] : 1 }; };
   const light = rgb => rgb.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
@@ -103,7 +116,9 @@ def test_tab_goes_through_the_page_in_order_with_a_visible_ring(tab, url):
     tab.press("Enter")
     assert tab.run("document.activeElement.id") == "main"
     tab.press("Tab")
-    assert tab.run("document.querySelector('main').contains(document.activeElement)"), "the keyboard goes on in the content"
+    assert tab.run("document.querySelector('main').contains(document.activeElement)"), (
+        "the keyboard goes on in the content"
+    )
 
 
 def test_slash_searches_while_typing_and_arrows_walk_the_list(tab, url):
@@ -117,10 +132,19 @@ def test_slash_searches_while_typing_and_arrows_walk_the_list(tab, url):
     tab.until("document.querySelector('#results .count').innerText.startsWith('11 users')")
     assert tab.run("document.activeElement.id") == "q", "typing goes on"
     assert tab.run("location.search").startswith("?q=user-1")
-    for key, wanted in (("ArrowDown", "user-1"), ("ArrowUp", "q"), ("ArrowDown", "user-1"), ("End", "user-18"), ("ArrowDown", "user-18"), ("Home", "user-1")):
+    for key, wanted in (
+        ("ArrowDown", "user-1"),
+        ("ArrowUp", "q"),
+        ("ArrowDown", "user-1"),
+        ("End", "user-18"),
+        ("ArrowDown", "user-18"),
+        ("Home", "user-1"),
+    ):
         tab.press(key)
         here = tab.run(FOCUS)
-        assert wanted in (here["name"], here["id"]) or (key in ("End", "ArrowDown") and wanted == "user-18" and here["tag"] == "A"), (key, here)
+        assert wanted in (here["name"], here["id"]) or (
+            key in ("End", "ArrowDown") and wanted == "user-18" and here["tag"] == "A"
+        ), (key, here)
     tab.press("Enter")
     tab.until("location.pathname === '/users/1'")
     assert tab.run("document.querySelector('h1').innerText") == "User user-1"
@@ -135,7 +159,9 @@ def test_moments_change_in_place_and_keep_the_keyboard(tab, url):
     tab.until("document.querySelector('#moments a[aria-current]').getAttribute('href').includes('moment=1')")
     assert tab.run("document.querySelector('#moments').contains(document.activeElement)")
     tab.run("history.back()")
-    tab.until("document.readyState === 'complete' && document.querySelector('#moments a[aria-current]') && !document.querySelector('#moments a[aria-current]').getAttribute('href').includes('moment=1')")
+    tab.until(
+        "document.readyState === 'complete' && document.querySelector('#moments a[aria-current]') && !document.querySelector('#moments a[aria-current]').getAttribute('href').includes('moment=1')"
+    )
     assert "moment=1" not in tab.run("location.search")
 
 

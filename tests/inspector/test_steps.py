@@ -19,7 +19,9 @@ def test_the_nearest_step_with_its_neighbours_and_groups(run_folder):
     assert len(group["rollouts"]) == 4 and group["asked"]["role"] == "alignment"
     weights = {row["name"]: row["weights"] for row in view["rows"]}
     for row in group["rollouts"]:
-        assert row["sum"] == pytest.approx(sum(weights[name] * value for name, value in row["rewards"].items() if value is not None))
+        assert row["sum"] == pytest.approx(
+            sum(weights[name] * value for name, value in row["rewards"].items() if value is not None)
+        )
     assert sum(row["above"] for row in group["rollouts"]) == pytest.approx(0, abs=1e-9)
 
 

@@ -13,7 +13,13 @@ from taiji.inspector.table import Table
 @given(st.lists(st.integers(0, 6), max_size=40))
 @settings(max_examples=50, deadline=None)
 def test_groups_hold_what_a_filter_finds(users):
-    frame = pl.DataFrame({"user": pl.Series(users, dtype=pl.UInt32), "row": np.arange(len(users)), "example": pl.Series([f"e{u}" for u in users], dtype=pl.String)})
+    frame = pl.DataFrame(
+        {
+            "user": pl.Series(users, dtype=pl.UInt32),
+            "row": np.arange(len(users)),
+            "example": pl.Series([f"e{u}" for u in users], dtype=pl.String),
+        }
+    )
     by_user, by_example = Table.by_user(frame, 8), Table.by_example(frame)
     for user in range(8):
         wanted = [row for row, u in enumerate(users) if u == user]

@@ -20,7 +20,11 @@ def test_the_timeline_holds_every_event_once_newest_first(run, clicks_only, monk
     for number in (0, 5, 10, 59):
         moments = user.moments_of(run, number)
         first = user.timeline(run, number, moments, clicks_only=clicks_only, page=1)
-        entries = [entry for page in range(1, first["pages"] + 1) for entry in user.timeline(run, number, moments, clicks_only=clicks_only, page=page)["entries"]]
+        entries = [
+            entry
+            for page in range(1, first["pages"] + 1)
+            for entry in user.timeline(run, number, moments, clicks_only=clicks_only, page=page)["entries"]
+        ]
         part = run.events.part(number)
         wanted = part.filter(part["click"] == 1) if clicks_only else part
         assert [entry["time"] for entry in entries if entry["kind"] == "event"] == wanted["time"].to_list()[::-1]
@@ -31,7 +35,13 @@ def test_the_timeline_holds_every_event_once_newest_first(run, clicks_only, monk
         for place, entry in enumerate(entries):
             if entry["kind"] == "moment":
                 assert all(later["time"] < entry["time"] for later in entries[place + 1 :] if later["kind"] == "event")
-                shown = user.timeline(run, number, moments, clicks_only=clicks_only, page=user.page_at(run, number, entry["time"], clicks_only))
+                shown = user.timeline(
+                    run,
+                    number,
+                    moments,
+                    clicks_only=clicks_only,
+                    page=user.page_at(run, number, entry["time"], clicks_only),
+                )
                 assert entry["number"] in [e["number"] for e in shown["entries"] if e["kind"] == "moment"]
 
 

@@ -31,7 +31,9 @@ def nodes():
 
     from taiji.scale.ray_mapper import connect
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "_system_config": PROMPT})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "_system_config": PROMPT}
+    )
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     yield cluster, second, connect(cluster.address, ScaleSettings(workers=2))

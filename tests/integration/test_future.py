@@ -49,7 +49,9 @@ class World:
         mean = history_mean(dataset, users, times, self.vectors, 20)
         quantizer = ProductQuantizer.fit(mean, seed=0)
         ranker = self.ranker if dataset is self.dataset else self._bound(dataset)
-        environment = build_environment(dataset, split, self.examples, ranker, self.embedder, EnvironmentSettings(random_candidates=5), 0)
+        environment = build_environment(
+            dataset, split, self.examples, ranker, self.embedder, EnvironmentSettings(random_candidates=5), 0
+        )
         judged = exposures(dataset, split, "ranker")
         return {
             "examples": make_examples(dataset, split, "llm", ExampleSettings(min_history=3), 0),
@@ -58,7 +60,9 @@ class World:
             "features": build_table(dataset, rows, mean, quantizer),
             "exposures": judged.drop("event"),
             "scores": ranker.predict(judged).drop("event"),
-            "retrained": train_ranker(dataset, exposures(dataset, split, "reward"), self.settings).predict(judged).drop("event"),
+            "retrained": train_ranker(dataset, exposures(dataset, split, "reward"), self.settings)
+            .predict(judged)
+            .drop("event"),
             "floors": str(floors(dataset, self.examples)),
         }
 

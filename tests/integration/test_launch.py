@@ -41,7 +41,19 @@ def test_the_plugin_that_the_launcher_sets_up_is_fsdp2(path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    arguments = launch_command_parser().parse_args(["--config_file", str(path), "--main_process_ip", "127.0.0.1", "--main_process_port", "29501", "-m", "taiji.cli", "sft"])
+    arguments = launch_command_parser().parse_args(
+        [
+            "--config_file",
+            str(path),
+            "--main_process_ip",
+            "127.0.0.1",
+            "--main_process_port",
+            "29501",
+            "-m",
+            "taiji.cli",
+            "sft",
+        ]
+    )
     arguments, _, _ = _validate_launch_command(arguments)
     monkeypatch.undo()
     for name, value in prepare_multi_gpu_env(arguments).items():
@@ -54,15 +66,41 @@ def test_the_plugin_that_the_launcher_sets_up_is_fsdp2(path, monkeypatch):
 
 def launched(*arguments: object) -> subprocess.CompletedProcess:
     """Two processes over gloo (accelerate's own launcher wants MPI for processors)."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "taiji.cli", *arguments]
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, env={**environment(), "ACCELERATE_USE_CPU": "true"}, timeout=900)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "taiji.cli",
+        *arguments,
+    ]
+    return subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment(), "ACCELERATE_USE_CPU": "true"},
+        timeout=900,
+    )
 
 
 def test_two_launched_processes_leave_the_model_of_one(small_config, tmp_path):
     config = load_config(small_config)
-    Run(tmp_path / "one", config, STAGES, lambda text: None).execute(["data", "examples", "reward", "rationales", "selection", "sft", "environment"])
+    Run(tmp_path / "one", config, STAGES, lambda text: None).execute(
+        ["data", "examples", "reward", "rationales", "selection", "sft", "environment"]
+    )
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("sft"))
-    halves = ["--set", "reasoning.sft.batch_size=2", "--set", "alignment.micro_batch=2", "--set", "alignment.checkpoint_every=2"]
+    halves = [
+        "--set",
+        "reasoning.sft.batch_size=2",
+        "--set",
+        "alignment.micro_batch=2",
+        "--set",
+        "alignment.checkpoint_every=2",
+    ]
     for stage in ("sft", "alignment"):
         done = launched(stage, small_config, "--name", "two", "--runs", tmp_path, *halves)
         assert done.returncode == 0, done.stderr[-3000:]

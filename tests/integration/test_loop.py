@@ -31,11 +31,18 @@ def environment() -> dict[str, str]:
 
 
 def taiji(*arguments: object, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env=environment(), **options)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env=environment(), **options
+    )
 
 
 def artefacts(folder: Path) -> dict[str, str]:
-    files = [f for stage in STAGE_NAMES for f in sorted((folder / stage).rglob("*")) if f.is_file() and f.name != "manifest.json"]
+    files = [
+        f
+        for stage in STAGE_NAMES
+        for f in sorted((folder / stage).rglob("*"))
+        if f.is_file() and f.name != "manifest.json"
+    ]
     return {name: file_hash(f) for f in files if (name := f.relative_to(folder).as_posix()) not in TIMED}
 
 
@@ -114,13 +121,26 @@ def test_a_person_reviews_a_run_through_files(undisturbed, tmp_path):
 
 
 def test_a_finished_run_tells_what_a_larger_one_will_cost(undisturbed, small_config):
-    said = taiji("plan", small_config, "--users", 4000, "--measured", undisturbed, "--set", "size.test_prompts=600", "--json", "-")
+    said = taiji(
+        "plan",
+        small_config,
+        "--users",
+        4000,
+        "--measured",
+        undisturbed,
+        "--set",
+        "size.test_prompts=600",
+        "--json",
+        "-",
+    )
     assert said.returncode == 0, said.stderr
     found = json.loads(said.stdout)
     metrics = read_json(undisturbed / "metrics.json")
     assert {cost["stage"] for cost in found["stages"]} == set(STAGE_NAMES)
     seconds = {cost["stage"]: cost["seconds"] for cost in found["stages"]}
-    assert seconds["answers"] > 50 * metrics["seconds"]["answers"] and seconds["sft"] == pytest.approx(metrics["seconds"]["sft"], rel=0.01)
+    assert seconds["answers"] > 50 * metrics["seconds"]["answers"] and seconds["sft"] == pytest.approx(
+        metrics["seconds"]["sft"], rel=0.01
+    )
     assert any("events a user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
     unfinished = taiji("plan", small_config, "--measured", undisturbed.parent / "nothing")
     assert unfinished.returncode == 2 and "finished run" in unfinished.stderr
@@ -139,9 +159,15 @@ def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config
 
 def test_more_feature_users_cost_no_training_again(undisturbed, tmp_path):
     run = shutil.copytree(undisturbed, tmp_path / "more", symlinks=True)
-    done = taiji("run", run / "config.json", "--set", "size.feature_users=14", "--name", "more", "--runs", tmp_path, "--resume")
+    done = taiji(
+        "run", run / "config.json", "--set", "size.feature_users=14", "--name", "more", "--runs", tmp_path, "--resume"
+    )
     assert done.returncode == 0, done.stderr
-    made = [line.split("] ")[1].split(":")[0] for line in done.stderr.splitlines() if line.startswith("[") and line.split(": ")[1].startswith("done")]
+    made = [
+        line.split("] ")[1].split(":")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith("[") and line.split(": ")[1].startswith("done")
+    ]
     assert made == ["features", "ranking", "report"]
 
 
@@ -151,7 +177,10 @@ def test_killed_in_every_stage_it_goes_on_and_ends_in_the_same_bytes(undisturbed
         for delay in (0.05, 0.01, 0, 0, 0):
             shutil.rmtree(folder / stage, ignore_errors=True)  # it was done before the kill came: once more, sooner
             process = subprocess.Popen(
-                command("run", small_config, "--name", "killed", "--runs", tmp_path, "--resume"), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                command("run", small_config, "--name", "killed", "--runs", tmp_path, "--resume"),
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             while process.poll() is None and not (folder / ".work" / stage / "fingerprint.json").exists():
                 time.sleep(0.001)
@@ -160,7 +189,9 @@ def test_killed_in_every_stage_it_goes_on_and_ends_in_the_same_bytes(undisturbed
             process.wait()
             if not (folder / stage / "manifest.json").exists():
                 break
-        assert (folder / ".work" / stage).exists() and not (folder / stage / "manifest.json").exists(), f"{stage} was not killed under way"
+        assert (folder / ".work" / stage).exists() and not (folder / stage / "manifest.json").exists(), (
+            f"{stage} was not killed under way"
+        )
     finished = taiji("run", small_config, "--name", "killed", "--runs", tmp_path, "--resume")
     assert finished.returncode == 0, finished.stderr
     assert artefacts(folder) == artefacts(undisturbed)
@@ -184,7 +215,13 @@ def test_a_full_disk_ends_in_one_message_and_earlier_artefacts_stay_whole(undist
 
 
 def test_ctrl_c_ends_in_one_line_and_the_run_goes_on(small_config, tmp_path):
-    process = subprocess.Popen(command("run", small_config, "--name", "stopped", "--runs", tmp_path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("run", small_config, "--name", "stopped", "--runs", tmp_path),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while process.poll() is None and not (tmp_path / "stopped" / ".work" / "reward" / "fingerprint.json").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

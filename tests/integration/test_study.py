@@ -9,7 +9,20 @@ from tests.integration.test_loop import taiji
 
 from taiji.artifacts import file_hash, read_json
 
-ARMS = ("--arm", "history_mean", "--arm", "truth", "--arm", "base", "--arm", "sft", "--arm", "popo-light", "--arm", "popo")
+ARMS = (
+    "--arm",
+    "history_mean",
+    "--arm",
+    "truth",
+    "--arm",
+    "base",
+    "--arm",
+    "sft",
+    "--arm",
+    "popo-light",
+    "--arm",
+    "popo",
+)
 
 
 def study(run, *more) -> subprocess.CompletedProcess:
@@ -46,7 +59,10 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
     for shown in ("popo, intra-user only", "null: shuffled", "2 trainings"):
         assert shown in first.stdout
     assert {path: file_hash(path) for path in stages} == stages, "the run itself stays as it is"
-    assert read_json(run / "study/models/popo-light/alignment/manifest.json")["settings"]["alignment"]["weighting"] == "popo-light"
+    assert (
+        read_json(run / "study/models/popo-light/alignment/manifest.json")["settings"]["alignment"]["weighting"]
+        == "popo-light"
+    )
 
     cells = sorted((run / "study" / "cells").glob("*.json"))
     cells[3].unlink()

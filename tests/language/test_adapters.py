@@ -28,7 +28,9 @@ def test_in_float32_it_is_what_peft_does():
     mine, theirs = merge_adapters(lm, trained), trained.merge_and_unload()
     for (name, a), (_, b) in zip(mine.named_parameters(), theirs.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny_causal_lm()[0].parameters())), "lm itself stays as it was"
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny_causal_lm()[0].parameters())), (
+        "lm itself stays as it was"
+    )
 
 
 @pytest.fixture
@@ -41,7 +43,11 @@ def test_a_small_update_of_a_bfloat16_model_survives(folder):
     lm = load_language_model(folder, "bfloat16")
     exact = dict(load_language_model(folder, "float32").model.named_parameters())
     trained = adapted(load_language_model(folder, "bfloat16").model)
-    deltas = {name: m.get_delta_weight("default").float() for name, m in trained.get_base_model().named_modules() if hasattr(m, "get_delta_weight")}
+    deltas = {
+        name: m.get_delta_weight("default").float()
+        for name, m in trained.get_base_model().named_modules()
+        if hasattr(m, "get_delta_weight")
+    }
     merged = merge_adapters(lm, trained)
     for name, delta in deltas.items():
         weight = merged.get_submodule(name).weight

@@ -8,7 +8,10 @@ from taiji.language.chat import continuation, render
 from taiji.language.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT_TEMPLATE
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + CHAT_TEMPLATE
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,10 @@ def tokenizer():
 def test_the_prefill_follows_the_generation_prompt(tokenizer):
     tokenizer.chat_template = CHAT_TEMPLATE
     text = render(tokenizer, MESSAGES, "<think>")
-    assert text == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n<think>"
+    assert (
+        text
+        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n<think>"
+    )
 
 
 @pytest.mark.parametrize("opening", ["<think>", "<think>\n", "<think>\n\n"])

@@ -28,7 +28,15 @@ def encoder_folder(folder, pooling=None):
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64))
+        model = BertModel(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+            )
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if pooling:
@@ -58,7 +66,9 @@ def test_wordllama(wordllama):
 def test_wordllama_equals_its_package(wordllama):
     from wordllama.inference import WordLlamaInference
 
-    theirs = WordLlamaInference(wordllama._matrix, load_embedder()._tokenizer)  # it switches padding on in its tokenizer
+    theirs = WordLlamaInference(
+        wordllama._matrix, load_embedder()._tokenizer
+    )  # it switches padding on in its tokenizer
     texts = [t for t in TEXTS if t.strip()]
     np.testing.assert_allclose(wordllama.encode(texts), theirs.embed(texts, norm=True), atol=1e-6)
 
@@ -70,7 +80,9 @@ def test_any_text_gives_a_unit_or_zero_row(wordllama, texts):
     assert np.all(np.isclose(lengths, 1, atol=1e-4) | (lengths == 0))
 
 
-@pytest.mark.parametrize("pooling", [None, "pooling_mode_cls_token", "pooling_mode_lasttoken", "pooling_mode_mean_tokens"])
+@pytest.mark.parametrize(
+    "pooling", [None, "pooling_mode_cls_token", "pooling_mode_lasttoken", "pooling_mode_mean_tokens"]
+)
 def test_a_folder_with_an_encoder(tmp_path, pooling):
     folder = encoder_folder(tmp_path, pooling)
     embedder = load_embedder(str(folder))
@@ -78,7 +90,9 @@ def test_a_folder_with_an_encoder(tmp_path, pooling):
     ids = torch.tensor([embedder._tokenizer("milk 2% gallon").input_ids])
     with torch.inference_mode():
         states = embedder._model(ids).last_hidden_state[0]
-    expected = {"pooling_mode_cls_token": states[0], "pooling_mode_lasttoken": states[-1]}.get(pooling, states.mean(0)).numpy()
+    expected = {"pooling_mode_cls_token": states[0], "pooling_mode_lasttoken": states[-1]}.get(
+        pooling, states.mean(0)
+    ).numpy()
     np.testing.assert_allclose(embedder.encode(["milk 2% gallon"])[0], expected / np.linalg.norm(expected), atol=1e-5)
 
 

@@ -40,7 +40,9 @@ def test_greedy_equals_the_reference(lm):
 @settings(max_examples=15, deadline=None)
 def test_texts_do_not_depend_on_the_batch(lm, order, batch_size, seed):
     one = generate(lm, PROMPTS, n=2, settings=SHORT, seed=seed)
-    other = generate(lm, [PROMPTS[i] for i in order], n=2, settings=SHORT.model_copy(update={"batch_size": batch_size}), seed=seed)
+    other = generate(
+        lm, [PROMPTS[i] for i in order], n=2, settings=SHORT.model_copy(update={"batch_size": batch_size}), seed=seed
+    )
     assert [one[i] for i in order] == other
 
 
@@ -64,7 +66,12 @@ def test_stop_text_ends_the_completion(lm):
 
 
 def test_sampling_follows_the_distribution(lm):
-    draws = generate(lm, ["milk"], n=600, settings=GenerationSettings(max_new_tokens=1, temperature=1.0, top_k=3, top_p=1.0, batch_size=600))[0]
+    draws = generate(
+        lm,
+        ["milk"],
+        n=600,
+        settings=GenerationSettings(max_new_tokens=1, temperature=1.0, top_k=3, top_p=1.0, batch_size=600),
+    )[0]
     with torch.inference_mode():
         logits = lm.model(torch.tensor([lm.tokenizer("milk").input_ids])).logits[0, -1]
     top = logits.topk(3)

@@ -38,7 +38,9 @@ def test_stop_ids_hold_the_end_of_text(lm):
     assert lm.stop_ids == [0, 2]
 
 
-@pytest.mark.parametrize("files", [{}, {"config.json": "{}"}, {"notes.txt": "x"}, {"config.json": "{", "model.safetensors": "x"}])
+@pytest.mark.parametrize(
+    "files", [{}, {"config.json": "{}"}, {"notes.txt": "x"}, {"config.json": "{", "model.safetensors": "x"}]
+)
 def test_a_folder_that_is_no_model(tmp_path, files):
     for name, text in files.items():
         (tmp_path / name).write_text(text)

@@ -14,13 +14,19 @@ from taiji.language.prefix_tree import PackedTree
 
 def inputs(tree, heads=6, kv=2, size=16, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(1, len(tree), h, size, generator=generator).to(dtype).transpose(1, 2).requires_grad_() for h in (heads, kv, kv)]
+    return [
+        torch.randn(1, len(tree), h, size, generator=generator).to(dtype).transpose(1, 2).requires_grad_()
+        for h in (heads, kv, kv)
+    ]
 
 
 def trees(seed):
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 3, 60).tolist()
-    rows = [base[: rng.integers(1, 60)] + rng.integers(0, 3, rng.integers(0, 30)).tolist() for _ in range(rng.integers(1, 9))]
+    rows = [
+        base[: rng.integers(1, 60)] + rng.integers(0, 3, rng.integers(0, 30)).tolist()
+        for _ in range(rng.integers(1, 9))
+    ]
     return PackedTree(rows, int(rng.integers(1, 20)))
 
 
@@ -50,7 +56,9 @@ def test_a_second_backward_pass_over_one_forward():
 def test_the_flex_mask_is_the_same(recwarn):
     tree = trees(1)
     tensors = [t.detach() for t in inputs(tree)]
-    assert torch.allclose(tree_attention(*tensors, tree, way="flex"), tree_attention(*tensors, tree, way="masked"), atol=1e-5)
+    assert torch.allclose(
+        tree_attention(*tensors, tree, way="flex"), tree_attention(*tensors, tree, way="masked"), atol=1e-5
+    )
 
 
 def test_bfloat16_is_as_close_to_the_truth_as_the_masked_kernel():

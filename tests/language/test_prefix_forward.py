@@ -66,7 +66,12 @@ def test_several_rewards_pull_back_through_one_forward():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.lists(st.integers(0, 2), min_size=2, max_size=20)), min_size=1, max_size=6), st.integers(1, 20))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.lists(st.integers(0, 2), min_size=2, max_size=20)), min_size=1, max_size=6
+    ),
+    st.integers(1, 20),
+)
 def test_any_tree(rows, least):
     model = family("llama")
     base = torch.randint(0, 3, (30,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -94,7 +99,10 @@ def test_the_model_is_unchanged_for_other_calls():
     ids, mask = torch.tensor([[0, 0, 5, 6, 7], [1, 2, 3, 4, 5]]), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     with torch.no_grad():
         assert torch.equal(model(ids, attention_mask=mask).logits, fresh(ids, attention_mask=mask).logits)
-    assert torch.equal(model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False), fresh.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False))
+    assert torch.equal(
+        model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False),
+        fresh.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False),
+    )
     assert "prefix" not in model.config.to_json_string()
 
 

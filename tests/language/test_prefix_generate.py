@@ -36,12 +36,23 @@ def test_greedy_is_equal_token_for_token(name):
     assert twice == [row for row in expected for _ in range(2)]
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.6, "top_k": 20}, {"top_p": 0.7}, {"min_p": 0.1, "repetition_penalty": 1.3, "min_new_tokens": 6}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.6, "top_k": 20},
+        {"top_p": 0.7},
+        {"min_p": 0.1, "repetition_penalty": 1.3, "min_new_tokens": 6},
+    ],
+    ids=str,
+)
 def test_sampling_draws_the_tokens_that_transformers_draws(options):
     model = family("llama")
     rows = [row for row in prompts(sizes=(20, 20)) for _ in range(4)]
     torch.manual_seed(5)
-    expected = theirs(model, rows, do_sample=True, max_new_tokens=20, **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options})
+    expected = theirs(
+        model, rows, do_sample=True, max_new_tokens=20, **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options}
+    )
     torch.manual_seed(5)
     found = generate_shared(model, rows, 1, Sampling(20, **options), stop_ids=STOPS)
     assert found == expected

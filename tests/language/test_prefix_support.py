@@ -26,7 +26,11 @@ def test_served(name):
         ("gemma3", {"sliding_window": 16}, "sliding_attention"),
         ("gpt2", {}, "no rotary positions"),
         ("llama", {"attn_implementation": "eager"}, "eager"),
-        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}}, "length of the batch"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}},
+            "length of the batch",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -53,7 +57,12 @@ def test_wrappers_and_learned_prompts():
 
     wrapped = torch.nn.Sequential(family("llama"))
     assert "data-parallel" in supports_sharing(wrapped)[1]
-    assert "learned prompt" in supports_sharing(get_peft_model(family("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)))[1]
+    assert (
+        "learned prompt"
+        in supports_sharing(
+            get_peft_model(family("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+        )[1]
+    )
 
 
 def test_a_model_that_differs_when_packed_is_refused_by_the_trial(monkeypatch, caplog):

@@ -45,7 +45,9 @@ def test_levels_and_crossings_cover_the_mask():
     tree = PackedTree(rows)
     seen = np.zeros((len(tree), len(tree)), bool)
     for level in tree.levels:
-        for row, valid in zip(level.rows.numpy(), np.ones_like(level.rows) if level.valid is None else level.valid.numpy()):
+        for row, valid in zip(
+            level.rows.numpy(), np.ones_like(level.rows) if level.valid is None else level.valid.numpy()
+        ):
             kept = row[valid.astype(bool)]
             seen[np.ix_(kept, kept)] |= np.tril(np.ones((len(kept), len(kept)), bool))
     for s in tree.crossings:

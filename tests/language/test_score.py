@@ -17,7 +17,12 @@ from taiji.language.models import LanguageModel
 from taiji.language.score import completion_logprobs, perplexity, score_completions, tokenise_pair
 from taiji.language.tiny import CORPUS, tiny_causal_lm
 
-TEXTS = ["Bought: milk\n", "The household buys coffee; price 1.20\n<think>", "x", "日本 🍣 crème brûlée <think>why</think>"]
+TEXTS = [
+    "Bought: milk\n",
+    "The household buys coffee; price 1.20\n<think>",
+    "x",
+    "日本 🍣 crème brûlée <think>why</think>",
+]
 COMPLETIONS = ["<answer>Item title: ground coffee; Category L1: GROCERY</answer>", " milk", "", "naïve 🍣)</answer>"]
 
 
@@ -26,7 +31,9 @@ def unigram_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
+    )
     tokenizer.train_from_iterator([*CORPUS, *TEXTS, *COMPLETIONS] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<s>", unk_token="<unk>")
 
@@ -36,21 +43,34 @@ def fallback_tokenizer() -> PreTrainedTokenizerFast:
     special, unknown = ["<unk>", "<s>", "</s>"], [f"<0x{byte:02X}>" for byte in range(256)]
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    trained.train_from_iterator([*CORPUS, *COMPLETIONS[:2]] * 4, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    trained.train_from_iterator(
+        [*CORPUS, *COMPLETIONS[:2]] * 4,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False),
+    )
     learnt = json.loads(trained.to_str())["model"]
     pieces = [*special, *unknown, *(piece for piece in learnt["vocab"] if piece not in special)]
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in learnt["merges"]]
-    model = models.BPE({piece: place for place, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    model = models.BPE(
+        {piece: place for place, piece in enumerate(pieces)},
+        merges,
+        unk_token="<unk>",
+        byte_fallback=True,
+        fuse_unk=True,
+    )
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = trained.pre_tokenizer
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<s>", unk_token="<unk>")
 
 
 TOKENIZERS = {"sentencepiece unigram": unigram_tokenizer, "sentencepiece BPE": fallback_tokenizer}
 
 
-@pytest.fixture(scope="module", params=["byte-level BPE", *TOKENIZERS, "byte-level BPE, padded", "sentencepiece BPE, padded"])
+@pytest.fixture(
+    scope="module", params=["byte-level BPE", *TOKENIZERS, "byte-level BPE, padded", "sentencepiece BPE, padded"]
+)
 def lm(request) -> LanguageModel:
     make = TOKENIZERS.get(request.param.removesuffix(", padded"))
     model, tokenizer = tiny_causal_lm(make() if make else None)
@@ -74,7 +94,14 @@ def reference(lm: LanguageModel, prompt: str, completion: str) -> list[float]:
 
 
 @given(
-    pairs=st.lists(st.tuples(st.sampled_from(TEXTS) | st.text(min_size=1, max_size=20), st.sampled_from(COMPLETIONS) | st.text(max_size=20)), min_size=1, max_size=7),
+    pairs=st.lists(
+        st.tuples(
+            st.sampled_from(TEXTS) | st.text(min_size=1, max_size=20),
+            st.sampled_from(COMPLETIONS) | st.text(max_size=20),
+        ),
+        min_size=1,
+        max_size=7,
+    ),
     batch_size=st.integers(1, 8),
 )
 @settings(max_examples=20, deadline=None)
@@ -106,7 +133,9 @@ def test_span_leaves_the_tag_out(lm):
     completion = "<answer>Item title: ground coffee</answer>"
     (scored,) = score_completions(lm, ["buy: "], [completion])
     start, end = completion.index("Item"), completion.index("</answer>")
-    chosen = (scored.offsets[:, 0] >= start) & (scored.offsets[:, 1] <= end) & (scored.offsets[:, 1] > scored.offsets[:, 0])
+    chosen = (
+        (scored.offsets[:, 0] >= start) & (scored.offsets[:, 1] <= end) & (scored.offsets[:, 1] > scored.offsets[:, 0])
+    )
     np.testing.assert_array_equal(scored.span(start, end), scored.logprobs[chosen])
     assert 0 < len(scored.span(start, end)) < len(scored.logprobs)
 

@@ -24,7 +24,22 @@ SETTINGS = LanguageSettings(engine="vllm", gpu_share=0.4)
 class Sampling(SimpleNamespace):
     """vLLM's SamplingParams, as far as keywords go: an unknown one is an error there too."""
 
-    KNOWN = frozenset({"max_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens", "seed", "prompt_logprobs", "detokenize"})
+    KNOWN = frozenset(
+        {
+            "max_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "repetition_penalty",
+            "stop",
+            "stop_token_ids",
+            "include_stop_str_in_output",
+            "skip_special_tokens",
+            "seed",
+            "prompt_logprobs",
+            "detokenize",
+        }
+    )
 
     def __init__(self, **values):
         assert set(values) <= self.KNOWN
@@ -42,12 +57,18 @@ class Double:
         self.lm = load_language_model(options["model"], "float32", "cpu")
 
     def generate(self, requests, sampling, use_tqdm=True):
-        return [self._one(request["prompt_token_ids"], params) for request, params in zip(requests, sampling, strict=True)]
+        return [
+            self._one(request["prompt_token_ids"], params) for request, params in zip(requests, sampling, strict=True)
+        ]
 
     def _one(self, ids, params):
         self.asked.append((tuple(ids), params))
         scores = torch.log_softmax(self.lm.model(torch.tensor([ids])).logits[0].detach().double(), -1)
-        table = [None, *({ids[t]: SimpleNamespace(logprob=float(scores[t - 1, ids[t]]))} for t in range(1, len(ids)))] if getattr(params, "prompt_logprobs", None) is not None else None
+        table = (
+            [None, *({ids[t]: SimpleNamespace(logprob=float(scores[t - 1, ids[t]]))} for t in range(1, len(ids)))]
+            if getattr(params, "prompt_logprobs", None) is not None
+            else None
+        )
         written = list(ids)
         for _ in range(params.max_tokens):
             token = int(self.lm.model(torch.tensor([written])).logits[0, -1].argmax())
@@ -71,12 +92,17 @@ def lm(tmp_path, monkeypatch):
 
 def test_the_model_is_opened_as_the_settings_say(lm):
     opened = with_engine(lm, SETTINGS)
-    assert Double.made == [{"model": lm.source, "dtype": "float32", "gpu_memory_utilization": 0.4, "enable_prefix_caching": True}]
+    assert Double.made == [
+        {"model": lm.source, "dtype": "float32", "gpu_memory_utilization": 0.4, "enable_prefix_caching": True}
+    ]
     assert opened.version == lm.version and with_engine(lm, LanguageSettings()) is lm
 
 
 def test_scores_are_those_of_the_model_itself(lm):
-    prompts, completions = ["<|im_start|>user\nmilk<|im_end|>\n", "bread and ", "", "x"], ["coffee, every week", "butter", "tea", ""]
+    prompts, completions = (
+        ["<|im_start|>user\nmilk<|im_end|>\n", "bread and ", "", "x"],
+        ["coffee, every week", "butter", "tea", ""],
+    )
     ours, theirs = (score_completions(which, prompts, completions) for which in (lm, with_engine(lm, SETTINGS)))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
@@ -86,11 +112,16 @@ def test_scores_are_those_of_the_model_itself(lm):
 def test_greedy_texts_are_those_of_the_model_itself(lm):
     settings = GenerationSettings(max_new_tokens=6, temperature=0.0, stop=())
     prompts = ["<|im_start|>user\nmilk<|im_end|>\n", "bread"]
-    assert generate(with_engine(lm, SETTINGS), prompts, n=2, settings=settings, seed=3) == generate(lm, prompts, n=2, settings=settings, seed=3)
+    assert generate(with_engine(lm, SETTINGS), prompts, n=2, settings=settings, seed=3) == generate(
+        lm, prompts, n=2, settings=settings, seed=3
+    )
 
 
 def test_every_sample_has_a_seed_of_its_own_that_depends_on_its_prompt_alone(lm):
-    opened, settings = with_engine(lm, SETTINGS), GenerationSettings(max_new_tokens=1, stop=("</answer>",), top_k=7, top_p=0.5)
+    opened, settings = (
+        with_engine(lm, SETTINGS),
+        GenerationSettings(max_new_tokens=1, stop=("</answer>",), top_k=7, top_p=0.5),
+    )
 
     def seeds(prompts):
         Double.asked.clear()

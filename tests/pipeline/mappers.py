@@ -48,7 +48,9 @@ class MapperSuite:
     def test_outputs_come_in_the_order_of_the_rows(self, mapper, tmp_path):
         counts = []
         (tmp_path / "p").mkdir()
-        (tmp_path / "p" / ".tmp-1-00000000-part-00000-0123456789abcdef.parquet").write_bytes(b"PAR1 half written when a node died")
+        (tmp_path / "p" / ".tmp-1-00000000-part-00000-0123456789abcdef.parquet").write_bytes(
+            b"PAR1 half written when a node died"
+        )
         out = map_rows(mapper, partial(doubling, tmp_path / "t"), ROWS, 3, tmp_path / "p", counts.append)
         assert out.equals(ROWS.select(twice=pl.col("x") * 2, name=pl.col("name")))
         assert counts == sorted(counts) and counts[-1] == 10 and len(counts) == 4
@@ -70,5 +72,9 @@ class MapperSuite:
         with pytest.raises(TaijiError, match="too long") as caught:
             map_rows(mapper, partial(doubling, tmp_path / "t", "explained"), ROWS, 3, tmp_path / "p")
         assert (caught.value.where, caught.value.fix) == ("example 4", "shorten it")
-        assert map_rows(mapper, partial(doubling, tmp_path / "t"), ROWS, 3, tmp_path / "p")["twice"].to_list() == list(range(0, 20, 2))
-        assert 4 <= traces(tmp_path / "t", "done") <= 5, "what was in hand when the run stopped may be done again, nothing else"
+        assert map_rows(mapper, partial(doubling, tmp_path / "t"), ROWS, 3, tmp_path / "p")["twice"].to_list() == list(
+            range(0, 20, 2)
+        )
+        assert 4 <= traces(tmp_path / "t", "done") <= 5, (
+            "what was in hand when the run stopped may be done again, nothing else"
+        )

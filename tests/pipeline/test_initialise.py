@@ -102,8 +102,14 @@ def test_a_thin_log_lowers_what_prompts_need(tmp_path):
 
 
 def test_a_known_layout_needs_no_mapping(tmp_path):
-    (tmp_path / "u.data").write_text("".join(f"{1 + i % 9}\t{1 + i % 11}\t{1 + i % 5}\t{880_000_000 + i}\n" for i in range(300)))
-    (tmp_path / "u.item").write_bytes("".join(f"{i}|Film {i} (1990)|01-Jan-1990||x|" + "|".join(["0"] * 18 + ["1"]) + "\n" for i in range(1, 12)).encode("latin-1"))
+    (tmp_path / "u.data").write_text(
+        "".join(f"{1 + i % 9}\t{1 + i % 11}\t{1 + i % 5}\t{880_000_000 + i}\n" for i in range(300))
+    )
+    (tmp_path / "u.item").write_bytes(
+        "".join(
+            f"{i}|Film {i} (1990)|01-Jan-1990||x|" + "|".join(["0"] * 18 + ["1"]) + "\n" for i in range(1, 12)
+        ).encode("latin-1")
+    )
     made = initialise(tmp_path, tmp_path, "films", {})
     assert made.proposal is None and made.files == [tmp_path / "films.yaml"]
     assert load_config(made.files[0]).data.mapping is None

@@ -36,7 +36,13 @@ def shop_tables(users: int = 60, items: int = 80, rows: int = 6000, seed: int = 
                 "price": [None if i % 11 == 0 else float(p) for i, p in enumerate(price)],
             }
         ),
-        users=pl.DataFrame({"user_id": [f"u{u}" for u in range(users)], "age": [f"{20 + 10 * (u % 4)}s" for u in range(users)], "spend": random.random(users)}),
+        users=pl.DataFrame(
+            {
+                "user_id": [f"u{u}" for u in range(users)],
+                "age": [f"{20 + 10 * (u % 4)}s" for u in range(users)],
+                "spend": random.random(users),
+            }
+        ),
         events=pl.DataFrame(
             {
                 "user_id": [f"u{u}" for u in user],
@@ -62,7 +68,13 @@ def exposures_of(dataset: Dataset) -> pl.DataFrame:
     """All exposed rows; conversion null unless known by the end of the log."""
     end = dataset.events["time"].max()
     return dataset.events.filter("exposed").select(
-        "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"), "price"
+        "event",
+        "user",
+        "item",
+        "time",
+        "click",
+        pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"),
+        "price",
     )
 
 

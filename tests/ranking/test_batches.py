@@ -14,9 +14,15 @@ def with_features(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     random = np.random.default_rng(seed)
     n = len(frame)
     return frame.with_columns(
-        ids=pl.Series([None if i % 3 == 0 else random.integers(0, 32, 4).tolist() for i in range(n)], dtype=pl.List(pl.UInt16)),
-        neighbour_items=pl.Series([None if i % 4 == 0 else random.integers(0, 80, i % 6).tolist() for i in range(n)], dtype=pl.List(pl.UInt32)),
-        vector=pl.Series([None if i % 3 == 0 else random.normal(size=8).tolist() for i in range(n)], dtype=pl.List(pl.Float32)),
+        ids=pl.Series(
+            [None if i % 3 == 0 else random.integers(0, 32, 4).tolist() for i in range(n)], dtype=pl.List(pl.UInt16)
+        ),
+        neighbour_items=pl.Series(
+            [None if i % 4 == 0 else random.integers(0, 80, i % 6).tolist() for i in range(n)], dtype=pl.List(pl.UInt32)
+        ),
+        vector=pl.Series(
+            [None if i % 3 == 0 else random.normal(size=8).tolist() for i in range(n)], dtype=pl.List(pl.Float32)
+        ),
     )
 
 
@@ -49,7 +55,15 @@ def test_batch_points_at_distinct_items(shop, exposures):
 
 
 def test_open_conversions_are_masked_on_both_sides():
-    frame = pl.DataFrame({"user": [0] * 6, "item": [0] * 6, "time": [1, 2, 3, 4, 5, 6], "click": [1, 0, 1, 0, 1, 0], "conversion": [1, None, 0, None, None, 0]})
+    frame = pl.DataFrame(
+        {
+            "user": [0] * 6,
+            "item": [0] * 6,
+            "time": [1, 2, 3, 4, 5, 6],
+            "click": [1, 0, 1, 0, 1, 0],
+            "conversion": [1, None, 0, None, None, 0],
+        }
+    )
     from taiji.ranking.batches import _labels
 
     click, conversion, ctcvr = _labels(frame, frame["time"].to_numpy())

@@ -26,7 +26,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(1.0)
         status = int(step) if step.isdigit() else 200
         answer = {"scores": [int(i[1:]) / 100 for i in body["item_ids"]], "version": "v7"}
-        text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(step, json.dumps(answer).encode())
+        text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(
+            step, json.dumps(answer).encode()
+        )
         try:
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
@@ -57,7 +59,11 @@ def test_http_scores_in_batches(server, shop):
     ranker = http(server, shop, batch=2)
     assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
     assert [len(r["user_ids"]) for r in server.requests] == [2, 1]
-    assert server.requests[0] == {"user_ids": ["u3", "u0"], "item_ids": ["i7", "i79"], "as_ofs": ["2020-01-01T00:00:00Z", "1970-01-01T00:00:00.000005Z"]}
+    assert server.requests[0] == {
+        "user_ids": ["u3", "u0"],
+        "item_ids": ["i7", "i79"],
+        "as_ofs": ["2020-01-01T00:00:00Z", "1970-01-01T00:00:00.000005Z"],
+    }
     assert ranker.version == "v7"
     assert ranker.score(USERS[:0], ITEMS[:0], AS_OFS[:0]).shape == (0,)
 
@@ -71,7 +77,12 @@ def test_http_tries_again_where_it_may_help(server, shop):
 
 @pytest.mark.parametrize(
     ("step", "message"),
-    [("404", "refused the request"), ("nonsense", "cannot be read"), ("short", "one finite number a pair"), ("text", "not a list of numbers")],
+    [
+        ("404", "refused the request"),
+        ("nonsense", "cannot be read"),
+        ("short", "one finite number a pair"),
+        ("text", "not a list of numbers"),
+    ],
 )
 def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
     server.plan = [step]
@@ -90,7 +101,9 @@ def test_http_silence_is_explained(server, shop):
 
 
 def test_callable_by_name(shop, tmp_path, monkeypatch):
-    (tmp_path / "my_own_ranker.py").write_text("def score(users, items, moments):\n    return [len(u) + m.year for u, m in zip(users, moments)]\ndef bad(*_):\n    raise KeyError('x')\n")
+    (tmp_path / "my_own_ranker.py").write_text(
+        "def score(users, items, moments):\n    return [len(u) + m.year for u, m in zip(users, moments)]\ndef bad(*_):\n    raise KeyError('x')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     ranker = open_ranker("my_own_ranker:score", shop)
     assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
@@ -106,7 +119,10 @@ def pair_graph(path, kind, name="score"):
     pytest.importorskip("onnxruntime")
     helper, types = onnx.helper, onnx.TensorProto
     inputs = [helper.make_tensor_value_info(n, kind, ["n"]) for n in ("user_id", "item_id")]
-    nodes = [helper.make_node("Equal", ["user_id", "item_id"], ["same"]), helper.make_node("Cast", ["same"], [name], to=types.FLOAT)]
+    nodes = [
+        helper.make_node("Equal", ["user_id", "item_id"], ["same"]),
+        helper.make_node("Cast", ["same"], [name], to=types.FLOAT),
+    ]
     graph = helper.make_graph(nodes, "pairs", inputs, [helper.make_tensor_value_info(name, types.FLOAT, ["n"])])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
 

@@ -22,7 +22,18 @@ def test_exported_outputs_are_equal(shop, exposures, tower, text, features, embe
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     frame = with_features(exposures) if features else exposures
-    settings = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=512, min_steps=20, chunks=2, tower=tower, text=text, embeddings=embeddings)
+    settings = RankerSettings(
+        dimension=8,
+        history=10,
+        neighbour=5,
+        hidden=(16,),
+        batch=512,
+        min_steps=20,
+        chunks=2,
+        tower=tower,
+        text=text,
+        embeddings=embeddings,
+    )
     ranker = train_ranker(shop, frame, settings)
     export_onnx(ranker, frame.head(5), tmp_path / "ranker.onnx")
     session = runtime.InferenceSession(str(tmp_path / "ranker.onnx"), providers=["CPUExecutionProvider"])

@@ -16,7 +16,9 @@ def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path)
     train.head(2000).write_parquet(tmp_path / "a.parquet")
     train.slice(2000).write_parquet(tmp_path / "b.parquet")
     whole = train_streamed(shop, tmp_path / "all.parquet", SMALL, seed=1, valid=valid, chunk=1000)
-    pieces = train_streamed(shop, [tmp_path / "a.parquet", tmp_path / "b.parquet"], SMALL, seed=1, valid=valid, chunk=1000)
+    pieces = train_streamed(
+        shop, [tmp_path / "a.parquet", tmp_path / "b.parquet"], SMALL, seed=1, valid=valid, chunk=1000
+    )
     assert whole.version == pieces.version
     predicted = whole.predict(valid)
     liked = valid["click"] == 1

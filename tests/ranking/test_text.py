@@ -36,14 +36,18 @@ def test_planted_noise_chunks_get_lower_weights():
     label = random.integers(0, 2, rows)
     useful = random.random((rows, chunks)) < 0.5
     direction, noise = random.normal(size=(2, width))
-    signal = np.where(label[:, None, None] == 1, direction, -direction) + 0.3 * random.normal(size=(rows, chunks, width))
+    signal = np.where(label[:, None, None] == 1, direction, -direction) + 0.3 * random.normal(
+        size=(rows, chunks, width)
+    )
     junk = 2 * noise + 2 * random.normal(size=(rows, chunks, width))
     vector = torch.tensor(np.where(useful[:, :, None], signal, junk), dtype=torch.float32).flatten(1)
     module, head, fields = SelectAlign(chunks * width, 8, chunks), torch.nn.Linear(16, 1), torch.ones(rows, 2, 8)
     optimiser = torch.optim.Adam([*module.parameters(), *head.parameters()], lr=0.02)
     target = torch.tensor(label, dtype=torch.float32)
     for _ in range(150):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(module(vector, torch.ones(rows), fields).flatten(1)).squeeze(1), target)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(module(vector, torch.ones(rows), fields).flatten(1)).squeeze(1), target
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

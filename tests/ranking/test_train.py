@@ -72,7 +72,14 @@ def test_a_grown_shop_keeps_its_scores(split, trained, tmp_path):
     """More users and items shift every dense id; rows are found by the ids as given."""
     tables = shop_tables()
     grown = tables.__class__(
-        pl.concat([tables.items.head(2).with_columns(pl.lit("new").alias("title"), ("x" + pl.col("item_id")).alias("item_id")), tables.items]),
+        pl.concat(
+            [
+                tables.items.head(2).with_columns(
+                    pl.lit("new").alias("title"), ("x" + pl.col("item_id")).alias("item_id")
+                ),
+                tables.items,
+            ]
+        ),
         pl.concat([tables.users.head(3).with_columns(("x" + pl.col("user_id")).alias("user_id")), tables.users]),
         tables.events,
     )
@@ -80,7 +87,9 @@ def test_a_grown_shop_keeps_its_scores(split, trained, tmp_path):
     trained.save(tmp_path / "ranker")
     after = exposures_of(dataset).filter(pl.col("event").is_in(split[1]["event"].implode()))
     # not exactly: the two new items join the mean prices of their categories
-    assert np.allclose(Ranker.load(tmp_path / "ranker", dataset).predict(after)["click"], trained.predict(split[1])["click"], atol=0.05)
+    assert np.allclose(
+        Ranker.load(tmp_path / "ranker", dataset).predict(after)["click"], trained.predict(split[1])["click"], atol=0.05
+    )
 
 
 def test_score_is_ctcvr(trained, split):
@@ -94,8 +103,16 @@ def test_future_events_and_labels_change_no_prediction(trained, split, tmp_path)
     tables = shop_tables()
     now = split[1]["time"][200]
     events = tables.events.with_columns(
-        pl.when(pl.col("timestamp").cast(pl.Int64) >= now).then(0).otherwise(pl.col("click")).cast(pl.Int8).alias("click"),
-        pl.when(pl.col("timestamp").cast(pl.Int64) >= now).then(0).otherwise(pl.col("conversion")).cast(pl.Int8).alias("conversion"),
+        pl.when(pl.col("timestamp").cast(pl.Int64) >= now)
+        .then(0)
+        .otherwise(pl.col("click"))
+        .cast(pl.Int8)
+        .alias("click"),
+        pl.when(pl.col("timestamp").cast(pl.Int64) >= now)
+        .then(0)
+        .otherwise(pl.col("conversion"))
+        .cast(pl.Int8)
+        .alias("conversion"),
     )
     trained.save(tmp_path / "ranker")
     other = Ranker.load(tmp_path / "ranker", Dataset.from_tables(tables.__class__(tables.items, tables.users, events)))

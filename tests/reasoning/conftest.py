@@ -17,7 +17,14 @@ START = datetime(2025, 1, 1)
 L1 = ("Garden", "Kitchen", "Sports")
 
 
-def build(domain: str = "shop", users: int = 6, items: int = 30, events: int = 12, extra: pl.DataFrame | None = None, mark: str = "") -> Dataset:
+def build(
+    domain: str = "shop",
+    users: int = 6,
+    items: int = 30,
+    events: int = 12,
+    extra: pl.DataFrame | None = None,
+    mark: str = "",
+) -> Dataset:
     """User u takes events items, one a day; every title is one of a kind (``item7word thing7``)."""
     catalogue = pl.DataFrame(
         {
@@ -29,8 +36,12 @@ def build(domain: str = "shop", users: int = 6, items: int = 30, events: int = 1
             "price": [None if i % 4 == 0 else 1.0 + i for i in range(items)],
         }
     )
-    people = pl.DataFrame({"user_id": range(users), "age": [None if u % 2 else f"{20 + u}-{29 + u}" for u in range(users)]})
-    rows = [(u, (u * 5 + 7 * e) % items, START + timedelta(days=e, hours=u), 1) for u in range(users) for e in range(events)]
+    people = pl.DataFrame(
+        {"user_id": range(users), "age": [None if u % 2 else f"{20 + u}-{29 + u}" for u in range(users)]}
+    )
+    rows = [
+        (u, (u * 5 + 7 * e) % items, START + timedelta(days=e, hours=u), 1) for u in range(users) for e in range(events)
+    ]
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "click"], orient="row")
     if extra is not None:
         log = pl.concat([log, extra.select(log.columns).cast(log.schema)])
@@ -43,7 +54,9 @@ def examples_of(dataset: Dataset, place: int = -1) -> pl.DataFrame:
     for user in range(dataset.n_users):
         at = history.offsets[user + 1] + place if place < 0 else history.offsets[user] + place
         rows.append((f"e{user}", user, int(history.times[at]), int(history.items[at])))
-    return pl.DataFrame(rows, schema={"example": pl.String, "user": pl.UInt32, "as_of": pl.Int64, "target": pl.UInt32}, orient="row")
+    return pl.DataFrame(
+        rows, schema={"example": pl.String, "user": pl.UInt32, "as_of": pl.Int64, "target": pl.UInt32}, orient="row"
+    )
 
 
 @pytest.fixture(scope="session")

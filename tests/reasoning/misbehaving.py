@@ -24,7 +24,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 2.6, slow_share: float = 0.01, pause: float = 0.0) -> None:
+    def __init__(
+        self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 2.6, slow_share: float = 0.01, pause: float = 0.0
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults, self.slow_seconds, self.slow_share, self.pause = faults, slow_seconds, slow_share, pause
         self.billed: dict[str, tuple[int, int]] = {}
@@ -131,7 +133,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, raw: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(raw)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(raw)

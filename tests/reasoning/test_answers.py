@@ -18,11 +18,33 @@ from taiji.reasoning.answers import (
 
 names = st.text(min_size=1, max_size=40).filter(lambda t: any(c.isalnum() for c in field(t)))
 pieces = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "< Answer >", "</ANSWER", "Item title:", "Category L1:", "; L2:", "L3:", ";", "\n", "…", "<|im_end|>", "</s>", "milk", "🍣"]
+    [
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "< Answer >",
+        "</ANSWER",
+        "Item title:",
+        "Category L1:",
+        "; L2:",
+        "L3:",
+        ";",
+        "\n",
+        "…",
+        "<|im_end|>",
+        "</s>",
+        "milk",
+        "🍣",
+    ]
 )
 
 
-@given(rationale=st.text(max_size=60), title=names, levels=st.lists(st.none() | st.text(max_size=20), min_size=3, max_size=3))
+@given(
+    rationale=st.text(max_size=60),
+    title=names,
+    levels=st.lists(st.none() | st.text(max_size=20), min_size=3, max_size=3),
+)
 @settings(max_examples=200, deadline=None)
 def test_what_is_written_is_read_back(rationale, title, levels):
     answer = format_answer(title, levels)

@@ -24,7 +24,9 @@ def verdicts(lm, dataset, examples, prompts) -> pl.DataFrame:
     clean = RuleWriter(prompts).write(dataset, examples, 2, 0)
     leak = (pl.col("example") == "e0") & (pl.col("sample") == 0)
     title = dataset.items["title"][examples["target"][0]]
-    planted = clean.with_columns(pl.when(leak).then(pl.col("rationale") + f" It is {title}.").otherwise("rationale").alias("rationale"))
+    planted = clean.with_columns(
+        pl.when(leak).then(pl.col("rationale") + f" It is {title}.").otherwise("rationale").alias("rationale")
+    )
     scored = score_rationales(lm, dataset, examples, planted, SELECTION, prompts)
     return select(scored, calibrate(scored, SELECTION), SELECTION)
 
@@ -41,15 +43,28 @@ def test_the_audit_says_everything(lm, dataset, examples, prompts, verdicts):
     assert set(report["controls"]) >= {"answer", "own", "other", "shuffled", "empty", "own - answer"}
     assert report["controls"]["own"]["n"] == 5
     assert report["order"]["expected"] == ["answer", "own", "other", "shuffled"]
-    assert report["decoys"]["specificity"]["value"] == pytest.approx(report["decoys"]["target lift"]["value"] - report["decoys"]["neighbourhood lift"]["value"])
+    assert report["decoys"]["specificity"]["value"] == pytest.approx(
+        report["decoys"]["target lift"]["value"] - report["decoys"]["neighbourhood lift"]["value"]
+    )
     assert set(report["blind_gap"]) == {"teacher", "blind", "gap"}
     assert {len(rows) for name, rows in report["worst"].items() if name != "kept with the least lift"} <= {1, 2}
     assert {"rationale", "masked", "target", "verdict", "reasons"} <= set(report["worst"]["lowest perplexity"][0])
 
 
 def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, prompts, verdicts):
-    silent = score_rationales(lm, dataset, examples, verdicts.select("example", "sample", "teacher", rationale=pl.lit("")), SELECTION, prompts)
-    report = audit_run(lm, dataset, examples, select(silent, calibrate(verdicts, SELECTION), SELECTION), SETTINGS, SELECTION, prompts, seed=0)
+    silent = score_rationales(
+        lm, dataset, examples, verdicts.select("example", "sample", "teacher", rationale=pl.lit("")), SELECTION, prompts
+    )
+    report = audit_run(
+        lm,
+        dataset,
+        examples,
+        select(silent, calibrate(verdicts, SELECTION), SELECTION),
+        SETTINGS,
+        SELECTION,
+        prompts,
+        seed=0,
+    )
     json.dumps(report, allow_nan=False)
     assert report["controls"]["own"] == {"value": None, "low": None, "high": None, "n": 0}
     assert not report["order"]["holds"]
@@ -75,7 +90,16 @@ def test_the_order_is_said_plainly(means, width, says):
 
 def test_own_control_equals_the_scores(lm, dataset, examples, prompts, verdicts):
     """The control arm of the true user is the perplexity that selection saw."""
-    whole = audit_run(lm, dataset, examples, verdicts, SETTINGS.model_copy(update={"controls": 6, "blind": 0}), SELECTION, prompts, seed=0)
+    whole = audit_run(
+        lm,
+        dataset,
+        examples,
+        verdicts,
+        SETTINGS.model_copy(update={"controls": 6, "blind": 0}),
+        SELECTION,
+        prompts,
+        seed=0,
+    )
     first = verdicts.filter(pl.col("sample") == 0)
     assert whole["controls"]["own"]["value"] == pytest.approx(float(first["ppl"].log().mean()), rel=1e-4)
     assert whole["controls"]["empty"]["value"] == pytest.approx(float(first["ppl_none"].log().mean()), rel=1e-4)

@@ -19,8 +19,19 @@ from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSe
 
 
 def teacher(server_url, folder, **values) -> EndpointTeacher:
-    defaults = {"url": server_url, "model": "m", "backoff_seconds": 0.01, "timeout_seconds": 2.0, "attempts": 12, "concurrency": 16, "price_in": 1.0, "price_out": 3.0}
-    return EndpointTeacher(EndpointSettings(**{**defaults, **values}), TeacherSettings(), PromptSettings(), None, folder)
+    defaults = {
+        "url": server_url,
+        "model": "m",
+        "backoff_seconds": 0.01,
+        "timeout_seconds": 2.0,
+        "attempts": 12,
+        "concurrency": 16,
+        "price_in": 1.0,
+        "price_out": 3.0,
+    }
+    return EndpointTeacher(
+        EndpointSettings(**{**defaults, **values}), TeacherSettings(), PromptSettings(), None, folder
+    )
 
 
 def prompts(count: int) -> list[list[dict[str, str]]]:
@@ -90,7 +101,9 @@ def test_a_thousand_rationales_with_two_kills_lose_and_repeat_nothing(tmp_path):
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            assert all(server.asked[key] == before[key] for key in paid)  # the second start asked for nothing that the first had
+            assert all(
+                server.asked[key] == before[key] for key in paid
+            )  # the second start asked for nothing that the first had
             paid = {json.loads(line)["key"] for line in journal.read_bytes().split(b"\n")[:-1]}
             time.sleep(0.1)
             before = dict(server.asked)
@@ -110,7 +123,13 @@ def test_the_budget_stops_cleanly_and_resumes(tmp_path):
         assert 0 < spent.cost <= 0.02
         assert spent.replies == len(server.billed) < 200
         assert f"{spent.replies} rationales" in str(error.value)
-        check(server, teacher(server.url, tmp_path).ask(prompts(200), 1, seed=0), teacher(server.url, tmp_path).account(), 200, 1)
+        check(
+            server,
+            teacher(server.url, tmp_path).ask(prompts(200), 1, seed=0),
+            teacher(server.url, tmp_path).account(),
+            200,
+            1,
+        )
 
 
 def test_the_rate_limit(tmp_path):

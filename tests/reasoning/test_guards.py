@@ -32,7 +32,12 @@ def test_the_title_is_found(text, kind):
 
 @pytest.mark.parametrize(
     "text",
-    ["They like crime films set in cities.", "A new film of the kind they like.", "", "Something of drama, with gangsters."],
+    [
+        "They like crime films set in cities.",
+        "A new film of the kind they like.",
+        "",
+        "Something of drama, with gangsters.",
+    ],
 )
 def test_the_title_is_not_seen_where_it_is_not(text):
     found = find_mentions(text, *FILM, HISTORY)
@@ -41,7 +46,12 @@ def test_the_title_is_not_seen_where_it_is_not(text):
 
 
 def test_what_the_history_holds_is_no_leak():
-    found = find_mentions("They buy fluid milk white only, always.", "FLUID MILK WHITE ONLY", ["GROCERY", "FLUID MILK PRODUCTS", "FLUID MILK WHITE ONLY"], HISTORY)
+    found = find_mentions(
+        "They buy fluid milk white only, always.",
+        "FLUID MILK WHITE ONLY",
+        ["GROCERY", "FLUID MILK PRODUCTS", "FLUID MILK WHITE ONLY"],
+        HISTORY,
+    )
     assert found.title == ()
     assert found.levels == (False, False, False)
     assert found.masked == "They buy fluid milk white only, always."
@@ -49,7 +59,12 @@ def test_what_the_history_holds_is_no_leak():
 
 
 def test_levels_are_judged_apart():
-    found = find_mentions("PRODUCE and APPLES, even GALA APPLES RED, fit.", "JUICY FRUIT", ["PRODUCE", "APPLES", "GALA APPLES RED"], HISTORY)
+    found = find_mentions(
+        "PRODUCE and APPLES, even GALA APPLES RED, fit.",
+        "JUICY FRUIT",
+        ["PRODUCE", "APPLES", "GALA APPLES RED"],
+        HISTORY,
+    )
     assert found.levels == (True, True, True)
     assert found.masked == "PRODUCE and APPLES, even something, fit."
     assert find_mentions("GROCERY again.", "JUICY FRUIT", ["GROCERY", "", ""], HISTORY).levels == (False, False, False)
@@ -61,20 +76,35 @@ def test_a_level_that_stands_in_the_title_is_a_level():
     assert found.title == ()
     assert found.levels == (True, True, False)
     assert "3-gram" in find_mentions("Something of by-Products, 24 oz, would fit.", title, levels, "").title
-    assert find_mentions("A need in Milk by-Products.", "Milk by-Products", levels, "").title  # the level is the whole title
+    assert find_mentions(
+        "A need in Milk by-Products.", "Milk by-Products", levels, ""
+    ).title  # the level is the whole title
 
 
-@pytest.mark.parametrize("text", ["This is the ground truth.", "what they actually bought", "the target item", "The correct answer fits", "the next purchase is near"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This is the ground truth.",
+        "what they actually bought",
+        "the target item",
+        "The correct answer fits",
+        "the next purchase is near",
+    ],
+)
 def test_phrases_that_give_the_writer_away(text):
     assert find_mentions(text, *FILM, HISTORY).forbidden
 
 
-@pytest.mark.parametrize("text", ["They actually like milk.", "The items show a pattern.", "Next they may look for bread."])
+@pytest.mark.parametrize(
+    "text", ["They actually like milk.", "The items show a pattern.", "Next they may look for bread."]
+)
 def test_phrases_that_do_not(text):
     assert not find_mentions(text, *FILM, HISTORY).forbidden
 
 
-title_words = st.lists(st.sampled_from(["quartz", "lantern", "of", "the", "velvet", "harbour", "nine"]), min_size=1, max_size=5).map(" ".join)
+title_words = st.lists(
+    st.sampled_from(["quartz", "lantern", "of", "the", "velvet", "harbour", "nine"]), min_size=1, max_size=5
+).map(" ".join)
 
 
 @given(title=title_words, before=st.text(max_size=30), after=st.text(max_size=30))
@@ -84,7 +114,11 @@ def test_a_planted_title_never_survives_the_mask(title, before, after):
         return
     found = find_mentions(f"{before} {title} {after}", title, [], "")
     assert found.title
-    assert not {"quartz", "lantern", "velvet", "harbour", "nine"} & set(words(title)) & set(words(found.masked)) - set(words(before + " " + after))
+    assert (
+        not {"quartz", "lantern", "velvet", "harbour", "nine"}
+        & set(words(title))
+        & set(words(found.masked)) - set(words(before + " " + after))
+    )
 
 
 @given(st.text(max_size=80), st.text(max_size=30), st.lists(st.text(max_size=10), max_size=3), st.text(max_size=40))

@@ -44,15 +44,27 @@ def test_the_budget_drops_the_oldest_first(dataset, lm, user, day, budget, limit
     assert prompt.kept + prompt.dropped == len(items)
     assert prompt.kept <= limit
     assert tokens(lm, prompt) <= budget
-    assert prompt_as_asked(dataset, user, as_of, chosen, prompt.kept) == prompt, "the number of interactions is all one has to keep"
+    assert prompt_as_asked(dataset, user, as_of, chosen, prompt.kept) == prompt, (
+        "the number of interactions is all one has to keep"
+    )
     shown = [line[2:] for line in prompt.messages[-1]["content"].splitlines() if line.startswith("- ")]
     assert [s.split("; price")[0] for s in shown] == [item_line(dataset, int(i)) for i in items[: prompt.kept]]
     if 0 < prompt.kept < min(limit, len(items)):  # one more would not have fitted
-        more = student_prompt(dataset, user, as_of, chosen.model_copy(update={"token_budget": 5000, "history_limit": prompt.kept + 1}), lm.tokenizer)
+        more = student_prompt(
+            dataset,
+            user,
+            as_of,
+            chosen.model_copy(update={"token_budget": 5000, "history_limit": prompt.kept + 1}),
+            lm.tokenizer,
+        )
         assert tokens(lm, more) > budget
 
 
-@given(user=st.integers(0, 5), place=st.integers(1, 11), planted=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400), st.integers(0, 29)), max_size=20))
+@given(
+    user=st.integers(0, 5),
+    place=st.integers(1, 11),
+    planted=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400), st.integers(0, 29)), max_size=20),
+)
 @settings(max_examples=25, deadline=None)
 def test_nothing_of_the_target_or_the_future_reaches_the_student(lm, dataset, prompts, user, place, planted):
     example = examples_of(dataset, place).row(user, named=True)
@@ -71,7 +83,10 @@ def test_nothing_of_the_target_or_the_future_reaches_the_student(lm, dataset, pr
         assert f"item{item}word" not in text
 
 
-@pytest.fixture(scope="module", params=["movielens", "amazon", "generic", pytest.param("completejourney", marks=pytest.mark.integration)])
+@pytest.fixture(
+    scope="module",
+    params=["movielens", "amazon", "generic", pytest.param("completejourney", marks=pytest.mark.integration)],
+)
 def tables(request, tmp_path_factory) -> Tables:
     """Every kind of source, cut down to two dozen users with some history."""
     if request.param == "completejourney":
@@ -81,10 +96,17 @@ def tables(request, tmp_path_factory) -> Tables:
     else:
         folder = {"movielens": "ml-latest-small", "amazon": "amazon-office"}[request.param]
         loaded = load_source(f"{request.param}:{request.getfixturevalue('public_data') / folder}")
-    counts = loaded.events.filter(pl.col("click") == 1)["user_id"].value_counts().filter(pl.col("count") >= 3).sort("user_id")
+    counts = (
+        loaded.events.filter(pl.col("click") == 1)["user_id"]
+        .value_counts()
+        .filter(pl.col("count") >= 3)
+        .sort("user_id")
+    )
     users = counts["user_id"].sample(24, seed=0) if len(counts) > 24 else counts["user_id"]
     return replace(
-        loaded, users=loaded.users.filter(pl.col("user_id").is_in(users.implode())), events=loaded.events.filter(pl.col("user_id").is_in(users.implode()))
+        loaded,
+        users=loaded.users.filter(pl.col("user_id").is_in(users.implode())),
+        events=loaded.events.filter(pl.col("user_id").is_in(users.implode())),
     )
 
 
@@ -104,7 +126,13 @@ def test_nothing_of_the_target_or_the_future_in_prompts_of_any_source(lm, tables
     future = {int(i) for i in history.items[at : history.offsets[user + 1]]}
     for item in {target, *future}:
         assert item_line(clean, item) in past or item_line(clean, item) not in text
-    planted = data.draw(st.lists(st.tuples(st.integers(0, clean.n_users - 1), st.integers(0, 10**15), st.integers(0, clean.n_items - 1)), max_size=8), label="planted")
+    planted = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, clean.n_users - 1), st.integers(0, 10**15), st.integers(0, clean.n_items - 1)),
+            max_size=8,
+        ),
+        label="planted",
+    )
     rows = tables.events.head(1).sample(len(planted) + 1, with_replacement=True, seed=0).with_columns(
         user_id=clean.users["user_id"].gather([user, *(u for u, _, _ in planted)]),
         item_id=clean.items["item_id"].gather([target, *(i for _, _, i in planted)]),
@@ -112,7 +140,12 @@ def test_nothing_of_the_target_or_the_future_in_prompts_of_any_source(lm, tables
         matured_at=pl.Series([as_of, *(as_of + later for _, later, _ in planted)]).cast(pl.Datetime("us")),
         click=pl.lit(1, tables.events.schema["click"]),
     )  # fmt: skip
-    more = Dataset.from_tables(replace(tables, events=pl.concat([tables.events, rows.cast(dict(tables.events.schema)).select(tables.events.columns)])))
+    more = Dataset.from_tables(
+        replace(
+            tables,
+            events=pl.concat([tables.events, rows.cast(dict(tables.events.schema)).select(tables.events.columns)]),
+        )
+    )
     assert student_prompt(more, user, as_of, chosen, lm.tokenizer) == prompt
 
 
@@ -124,7 +157,10 @@ def test_every_domain_has_its_words(lm, domain):
     assert {"shop": "shopper", "films": "viewer", "books": "customer"}[domain] in text
     assert "Profile: age: 20-29" in text
     assert "<answer>" in text
-    assert "Profile" not in student_prompt(data, 1, 2**62, PromptSettings(token_budget=900), lm.tokenizer).messages[-1]["content"]
+    assert (
+        "Profile"
+        not in student_prompt(data, 1, 2**62, PromptSettings(token_budget=900), lm.tokenizer).messages[-1]["content"]
+    )
     assert "{" not in text
 
 
@@ -143,7 +179,9 @@ def test_the_teacher_sees_the_same_and_the_answer(dataset, examples, lm):
 def test_rendered_prompts_in_the_order_of_the_examples(dataset, examples, lm, prompts):
     frame = student_prompts(dataset, examples[::-1], prompts, lm.tokenizer)
     assert frame["example"].to_list() == examples["example"].to_list()[::-1]
-    assert frame["prompt"][0] == render(lm, student_prompt(dataset, 5, examples["as_of"][5], prompts, lm.tokenizer).messages)
+    assert frame["prompt"][0] == render(
+        lm, student_prompt(dataset, 5, examples["as_of"][5], prompts, lm.tokenizer).messages
+    )
 
 
 def test_a_user_without_history_still_gets_a_prompt(dataset, lm, prompts):
@@ -173,7 +211,11 @@ def test_a_budget_that_holds_nothing(dataset, lm):
 
 def test_item_lines(dataset):
     lines = item_lines(dataset)
-    assert lines[1] == item_line(dataset, 1) == "Item title: item1word thing1 (2011); Category L1: Kitchen; L2: Kitchen sort1; L3: Kitchen sort1 kind1"
+    assert (
+        lines[1]
+        == item_line(dataset, 1)
+        == "Item title: item1word thing1 (2011); Category L1: Kitchen; L2: Kitchen sort1; L3: Kitchen sort1 kind1"
+    )
     assert lines[5] == "Item title: item5word thing5 (2015); Category L1: Sports"
 
 

@@ -26,7 +26,17 @@ SETTINGS = ReviewSettings()
 
 
 def draft(record="r", rationale="good text", **values) -> Draft:
-    return Draft(**{"record": record, "context": "Bought: milk", "answer": "Item title: bread", "title": "bread", "levels": ("FOOD",), "rationale": rationale, **values})
+    return Draft(
+        **{
+            "record": record,
+            "context": "Bought: milk",
+            "answer": "Item title: bread",
+            "title": "bread",
+            "levels": ("FOOD",),
+            "rationale": rationale,
+            **values,
+        }
+    )
 
 
 class Oracle:
@@ -40,16 +50,23 @@ class Oracle:
 
     def review(self, drafts):
         chances = [self.sensitivity if d.rationale == "good" else 1 - self.specificity for d in drafts]
-        return [Review(self.name, "rule", dict.fromkeys(AXES, 5 if self.rng.random() < c else 2), "again") for c in chances]
+        return [
+            Review(self.name, "rule", dict.fromkeys(AXES, 5 if self.rng.random() < c else 2), "again") for c in chances
+        ]
 
 
-@pytest.mark.parametrize(("sensitivity", "specificity", "good", "again", "reviewers"), [(0.9, 0.8, 0.5, 0.6, 1), (0.7, 0.9, 0.3, 0.4, 2), (1.0, 1.0, 0.2, 0.2, 1)])
+@pytest.mark.parametrize(
+    ("sensitivity", "specificity", "good", "again", "reviewers"),
+    [(0.9, 0.8, 0.5, 0.6, 1), (0.7, 0.9, 0.3, 0.4, 2), (1.0, 1.0, 0.2, 0.2, 1)],
+)
 def test_reviewers_of_known_quality_match_the_closed_forms(sensitivity, specificity, good, again, reviewers):
     count = 5_000
     rng = np.random.default_rng(7)
     drafts = [draft(str(i), "good" if rng.random() < good else "bad") for i in range(count)]
     panel_free = [Oracle(sensitivity, specificity, seed, f"o{seed}") for seed in range(reviewers)]
-    outcomes = run_review(drafts, panel_free, lambda d, f: "good" if rng.random() < again else "bad", SETTINGS, AuditLog())
+    outcomes = run_review(
+        drafts, panel_free, lambda d, f: "good" if rng.random() < again else "bad", SETTINGS, AuditLog()
+    )
     accepted = [o for o in outcomes if o.status == "accepted"]
     expected = expected_outcome(sensitivity, specificity, good, again, SETTINGS, reviewers)
     assert len(accepted) / count == pytest.approx(expected["accepted"], abs=0.025)
@@ -68,7 +85,16 @@ def test_strikes_then_the_panel():
     texts = iter("abcdefgh")
     (outcome,) = run_review([draft()], [bad], lambda d, feedback: next(texts), SETTINGS, log, panel=[good, good, bad])
     assert (outcome.status, outcome.by, outcome.rounds, outcome.rationale) == ("accepted", "panel", 5, "d")
-    assert [e["step"] for e in log.entries] == ["draft", *["review", "strike", "draft"] * 4, "review", "strike", "panel", "panel", "panel", "accepted"]
+    assert [e["step"] for e in log.entries] == [
+        "draft",
+        *["review", "strike", "draft"] * 4,
+        "review",
+        "strike",
+        "panel",
+        "panel",
+        "panel",
+        "accepted",
+    ]
     (outcome,) = run_review([draft()], [bad], lambda d, f: "x", SETTINGS, AuditLog())
     assert (outcome.status, outcome.by) == ("rejected", "panel")
 
@@ -91,13 +117,21 @@ def test_feedback_reaches_the_writer_and_a_wrong_answer_is_a_strike_without_revi
 def test_agreement_is_counted():
     lenient, strict = Oracle(1, 0, 0), Oracle(0, 1, 0)
     for agreement, status in ((1.0, "rejected"), (2 / 3, "accepted")):
-        (outcome,) = run_review([draft()], [lenient, lenient, strict], lambda d, f: "x", ReviewSettings(agreement=agreement, strikes=1), AuditLog())
+        (outcome,) = run_review(
+            [draft()],
+            [lenient, lenient, strict],
+            lambda d, f: "x",
+            ReviewSettings(agreement=agreement, strikes=1),
+            AuditLog(),
+        )
         assert outcome.status == status
 
 
 def test_no_record_is_accepted_without_provenance():
     log = AuditLog()
-    outcomes = run_review([draft(str(i)) for i in range(20)], [Oracle(0.5, 0.5, 3)], lambda d, f: d.rationale, SETTINGS, log)
+    outcomes = run_review(
+        [draft(str(i)) for i in range(20)], [Oracle(0.5, 0.5, 3)], lambda d, f: d.rationale, SETTINGS, log
+    )
     for outcome in outcomes:
         steps = [e for e in log.entries if e["record"] == outcome.record]
         assert steps[0]["step"] == "draft"
@@ -185,8 +219,12 @@ def test_what_was_said_is_remembered():
 
 
 def test_rules_see_leaks_and_care():
-    long = "The list shows that the shopper buys milk every week. Food of this kind is often taken with something baked."
-    good, leaking, poor = RuleReviewer().review([draft(rationale=long), draft(rationale=long + " So bread."), draft(rationale="hm hm hm")])
+    long = (
+        "The list shows that the shopper buys milk every week. Food of this kind is often taken with something baked."
+    )
+    good, leaking, poor = RuleReviewer().review(
+        [draft(rationale=long), draft(rationale=long + " So bread."), draft(rationale="hm hm hm")]
+    )
     assert good.scores["correctness"] == 5
     assert leaking.scores["correctness"] == 1
     assert "do not name the answer" in leaking.feedback
@@ -200,14 +238,28 @@ def test_a_model_gives_whole_reviews(lm):
     assert reviews == ModelReviewer(lm).review([draft(), draft("b", "other text")])
 
 
-@pytest.mark.parametrize("scores", [{}, dict.fromkeys(AXES, 0), dict.fromkeys(AXES, 6), dict.fromkeys(AXES[:4], 3), dict.fromkeys(AXES, None)])
+@pytest.mark.parametrize(
+    "scores",
+    [{}, dict.fromkeys(AXES, 0), dict.fromkeys(AXES, 6), dict.fromkeys(AXES[:4], 3), dict.fromkeys(AXES, None)],
+)
 def test_half_a_review_is_none(scores):
     with pytest.raises(TaijiError, match="not complete"):
         Review("x", "rule", scores)
 
 
 def test_fleiss_kappa_on_the_published_example():
-    table = [[0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1], [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]]
+    table = [
+        [0, 0, 0, 0, 14],
+        [0, 2, 6, 4, 2],
+        [0, 0, 3, 5, 6],
+        [0, 3, 9, 2, 0],
+        [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0],
+        [3, 2, 6, 3, 0],
+        [2, 5, 3, 2, 2],
+        [6, 5, 2, 1, 0],
+        [0, 2, 2, 3, 7],
+    ]
     assert fleiss_kappa(np.array(table)) == pytest.approx(0.20993, abs=1e-5)
 
 
@@ -223,6 +275,12 @@ def test_fleiss_kappa_at_its_ends():
 
 def test_agreement_of_a_log():
     log = AuditLog()
-    run_review([draft(str(i), "good" if i % 2 else "bad") for i in range(20)], [Oracle(1, 1, 0), Oracle(1, 1, 1)], lambda d, f: "good", SETTINGS, log)
+    run_review(
+        [draft(str(i), "good" if i % 2 else "bad") for i in range(20)],
+        [Oracle(1, 1, 0), Oracle(1, 1, 1)],
+        lambda d, f: "good",
+        SETTINGS,
+        log,
+    )
     assert agreement_of(log, SETTINGS.bar) == 1.0
     assert np.isnan(agreement_of(AuditLog(), 4))

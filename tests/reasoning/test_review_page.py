@@ -58,7 +58,13 @@ def test_the_page_loads_nothing_and_holds_no_text_of_the_data(served):
 
 def test_one_at_a_time_to_the_end(served):
     server, browser = served
-    assert browser.state()["draft"] == {"record": "r0", "round": 1, "context": "- Item title: milk", "answer": "Item title: bread", "rationale": "Text number 0."}
+    assert browser.state()["draft"] == {
+        "record": "r0",
+        "round": 1,
+        "context": "- Item title: milk",
+        "answer": "Item title: bread",
+        "rationale": "Text number 0.",
+    }
     assert [browser.state(skip)["draft"]["record"] for skip in range(5)] == ["r0", "r1", "r2", "r3", "r0"]
     status, value = browser.submit("r0", 1, GOOD, feedback="fine")
     assert (status, value["outcome"], value["draft"]["record"]) == (200, "accepted", "r1")
@@ -67,7 +73,11 @@ def test_one_at_a_time_to_the_end(served):
     }  # fmt: skip
     for record, number in (("r1", 2), ("r2", 1), ("r3", 1)):
         status, value = browser.submit(record, number, BAD)
-    assert value == {"outcome": "rejected", "draft": None, "progress": {"total": 4, "judged": 4, "accepted": 1, "rejected": 3, "waiting": 0}}
+    assert value == {
+        "outcome": "rejected",
+        "draft": None,
+        "progress": {"total": 4, "judged": 4, "accepted": 1, "rejected": 3, "waiting": 0},
+    }
     log = AuditLog.load(server.session.folder / "log.jsonl")
     assert [e["data"]["kind"] for e in log.entries if e["step"] == "review"] == ["person"] * 5
 
@@ -84,7 +94,9 @@ def test_a_second_tab_gets_a_conflict_and_no_second_entry(served):
 def test_everybody_at_once_judges_each_draft_once(served):
     server, browser = served
     found = []
-    threads = [threading.Thread(target=lambda n=n: found.append(browser.submit(f"r{n % 4}", 1, GOOD)[0])) for n in range(12)]
+    threads = [
+        threading.Thread(target=lambda n=n: found.append(browser.submit(f"r{n % 4}", 1, GOOD)[0])) for n in range(12)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -19,7 +19,10 @@ GOOD, BAD = dict.fromkeys(AXES, 5), {**dict.fromkeys(AXES, 5), "structure": 2}
 
 
 def drafts(count: int = 4) -> list[Draft]:
-    return [Draft(f"r{n}", "- Item title: milk", "Item title: bread", "bread", ("FOOD",), f"Text number {n}.") for n in range(count)]
+    return [
+        Draft(f"r{n}", "- Item title: milk", "Item title: bread", "bread", ("FOOD",), f"Text number {n}.")
+        for n in range(count)
+    ]
 
 
 def sitting(folder, name="ada", beside=(), count=4, **values) -> ReviewSession:
@@ -30,9 +33,14 @@ def test_accepting_rejecting_and_rewriting(tmp_path):
     with sitting(tmp_path) as session:
         assert [d.record for d in session.waiting()] == ["r0", "r1", "r2", "r3"]
         assert session.submit("r0", 1, GOOD).status == "accepted"
-        assert session.submit("r1", 1, BAD, "say more", "Text number 1.").status == "rejected"  # the same text is no better one
+        assert (
+            session.submit("r1", 1, BAD, "say more", "Text number 1.").status == "rejected"
+        )  # the same text is no better one
         assert session.submit("r2", 1, BAD, rewrite="A better\n text.").status == "waiting"
-        assert [(d.record, d.round, d.rationale) for d in session.waiting()] == [("r2", 2, "A better text."), ("r3", 1, "Text number 3.")]
+        assert [(d.record, d.round, d.rationale) for d in session.waiting()] == [
+            ("r2", 2, "A better text."),
+            ("r3", 1, "Text number 3."),
+        ]
         assert session.submit("r2", 2, GOOD).status == "accepted"
         assert session.progress() == {"total": 4, "judged": 3, "accepted": 2, "rejected": 1, "waiting": 1}
     outcomes = pl.read_parquet(tmp_path / "outcomes.parquet")
@@ -46,7 +54,10 @@ def test_accepting_rejecting_and_rewriting(tmp_path):
 
 
 @settings(max_examples=15, deadline=None)
-@given(steps=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=12), breaks=st.sets(st.integers(0, 11)))
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=12),
+    breaks=st.sets(st.integers(0, 11)),
+)
 def test_a_sitting_that_is_broken_off_ends_like_one_that_is_not(tmp_path_factory, steps, breaks):
     def play(folder, broken):
         session = sitting(folder).__enter__()
@@ -54,12 +65,16 @@ def test_a_sitting_that_is_broken_off_ends_like_one_that_is_not(tmp_path_factory
             waiting = session.waiting()
             if waiting:
                 draft = waiting[place % len(waiting)]
-                session.submit(draft.record, draft.round, GOOD if good else BAD, rewrite=f"new {number}" if rewrites else "")
+                session.submit(
+                    draft.record, draft.round, GOOD if good else BAD, rewrite=f"new {number}" if rewrites else ""
+                )
             if number in broken:
                 session.__exit__(None, None, None)
                 session = sitting(folder).__enter__()
         session.__exit__(None, None, None)
-        return [(folder / name).read_bytes() for name in ("log.jsonl", "summary.json", "outcomes.parquet", "ada.todo.jsonl")]
+        return [
+            (folder / name).read_bytes() for name in ("log.jsonl", "summary.json", "outcomes.parquet", "ada.todo.jsonl")
+        ]
 
     assert play(tmp_path_factory.mktemp("whole"), set()) == play(tmp_path_factory.mktemp("broken"), breaks)
 
@@ -112,7 +127,9 @@ def test_what_is_refused(tmp_path):
             session.submit("r0", 1, BAD)
     with pytest.raises(TaijiError, match="file name"):
         PersonReviewer("../ada", tmp_path)
-    (tmp_path / "log.jsonl").write_text((tmp_path / "log.jsonl").read_text().replace('"structure": 5', '"structure": 4'))
+    (tmp_path / "log.jsonl").write_text(
+        (tmp_path / "log.jsonl").read_text().replace('"structure": 5', '"structure": 4')
+    )
     with pytest.raises(TaijiError, match="tampered"), sitting(tmp_path):
         pass
 

@@ -23,7 +23,9 @@ GUARDED, PLAIN = SelectionSettings(), SelectionSettings(rule="plain")
 @pytest.fixture(scope="module")
 def scored(lm, dataset, examples, prompts) -> pl.DataFrame:
     texts = [[f"They buy item{t}word thing{t} next.", "They mostly buy Garden things.", ""] for t in examples["target"]]
-    return score_rationales(lm, dataset, examples, rationale_frame(examples["example"].to_list(), texts, "test"), GUARDED, prompts)
+    return score_rationales(
+        lm, dataset, examples, rationale_frame(examples["example"].to_list(), texts, "test"), GUARDED, prompts
+    )
 
 
 def test_perplexity_equals_the_definition(lm, dataset, examples, prompts, scored):
@@ -61,7 +63,10 @@ def test_scores_hang_together(scored):
 
 def test_chunks_give_the_same(lm, dataset, examples, prompts, scored):
     texts = scored.select("example", "sample", "rationale", "teacher")
-    parts = [score_rationales(lm, dataset, examples, texts[s : s + 5], GUARDED.model_copy(update={"batch_size": 2}), prompts) for s in range(0, len(texts), 5)]
+    parts = [
+        score_rationales(lm, dataset, examples, texts[s : s + 5], GUARDED.model_copy(update={"batch_size": 2}), prompts)
+        for s in range(0, len(texts), 5)
+    ]
     again = pl.concat(parts)
     assert again["named"].to_list() == scored["named"].to_list()
     for name in ("ppl", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift"):
@@ -71,7 +76,8 @@ def test_chunks_give_the_same(lm, dataset, examples, prompts, scored):
 def test_title_and_category_are_scored_apart(lm):
     answer = "Item title: milk; Category L1: FOOD; L2: DAIRY"
     with_category, without = (
-        answer_perplexities(lm, ["buy:\n"], ["because"], [text], 4).row(0, named=True) for text in (answer, "Item title: milk")
+        answer_perplexities(lm, ["buy:\n"], ["because"], [text], 4).row(0, named=True)
+        for text in (answer, "Item title: milk")
     )
     assert with_category["ppl_category"] > 0
     assert without["ppl_category"] is None
@@ -96,14 +102,27 @@ def test_lift_is_blind_to_the_labels(lm, dataset, examples, prompts, scored, mon
         return found
 
     monkeypatch.setattr(score, "score_completions", taxed)
-    again = score_rationales(lm, dataset, examples, scored.select("example", "sample", "rationale", "teacher"), GUARDED, prompts)
+    again = score_rationales(
+        lm, dataset, examples, scored.select("example", "sample", "rationale", "teacher"), GUARDED, prompts
+    )
     np.testing.assert_allclose(again["lift"].to_numpy(), scored["lift"].to_numpy(), atol=1e-5)
     said = scored["rationale"].to_numpy() != ""
     assert (again["ppl"].to_numpy()[said] > scored["ppl"].to_numpy()[said]).all()
 
 
 def row(**values) -> dict:
-    base = {"example": "e", "sample": 0, "rationale": "r", "ppl": 2.0, "ppl_masked": 2.0, "lift": 0.1, "leak_share": 0.0, "named": [], "levels_named": [], "forbidden": []}
+    base = {
+        "example": "e",
+        "sample": 0,
+        "rationale": "r",
+        "ppl": 2.0,
+        "ppl_masked": 2.0,
+        "lift": 0.1,
+        "leak_share": 0.0,
+        "named": [],
+        "levels_named": [],
+        "forbidden": [],
+    }
     return {**base, **values}
 
 
@@ -126,7 +145,9 @@ def row(**values) -> dict:
     ],
 )
 def test_verdicts(values, plain, guarded):
-    frame = pl.DataFrame([row(**values)], schema_overrides={name: pl.List(pl.String) for name in ("named", "levels_named", "forbidden")})
+    frame = pl.DataFrame(
+        [row(**values)], schema_overrides={name: pl.List(pl.String) for name in ("named", "levels_named", "forbidden")}
+    )
     for settings, expected in ((PLAIN, plain), (GUARDED, guarded)):
         judged = select(frame, Calibration(2.5, "ppl", 0.5, 10, "x"), settings).row(0, named=True)
         assert judged["verdict"] == expected
@@ -135,7 +156,10 @@ def test_verdicts(values, plain, guarded):
 
 
 def test_the_threshold_keeps_half_of_the_calibration(tmp_path):
-    frame = pl.DataFrame([row(sample=i, ppl=float(i + 2), ppl_masked=float(2 * i + 1)) for i in range(5)] + [row(sample=9, rationale="", ppl=99.0)])
+    frame = pl.DataFrame(
+        [row(sample=i, ppl=float(i + 2), ppl_masked=float(2 * i + 1)) for i in range(5)]
+        + [row(sample=9, rationale="", ppl=99.0)]
+    )
     plain, guarded = calibrate(frame, PLAIN), calibrate(frame, GUARDED)
     assert (plain.threshold, plain.measure, plain.rationales) == (4.0, "ppl", 5)
     assert (guarded.threshold, guarded.measure) == (5.0, "ppl_masked")
@@ -144,7 +168,9 @@ def test_the_threshold_keeps_half_of_the_calibration(tmp_path):
     one = frame.with_columns(lift=pl.when(pl.col("sample") == 0).then(-1.0).otherwise(0.1))
     first = select(one, calibrate(one, GUARDED), GUARDED)
     assert first.filter("kept")["sample"].to_list() == [1, 2]
-    few = frame.with_columns(forbidden=pl.when(pl.col("sample") < 3).then(pl.lit(["answer"])).otherwise(pl.lit([], dtype=pl.List(pl.String))))
+    few = frame.with_columns(
+        forbidden=pl.when(pl.col("sample") < 3).then(pl.lit(["answer"])).otherwise(pl.lit([], dtype=pl.List(pl.String)))
+    )
     assert select(few, calibrate(few, GUARDED), GUARDED).filter("kept")["sample"].to_list() == [3, 4]
     nobody = frame.with_columns(lift=pl.lit(-1.0))
     assert calibrate(nobody, GUARDED).threshold == 5.0
@@ -163,7 +189,10 @@ def test_planted_titles_are_rejected_and_clean_rationales_spared(lm, dataset, ex
     clean = RuleWriter(prompts, answer_in_view=False).write(dataset, examples, 4, 0)
     titles = dict(zip(examples["example"], (dataset.items["title"][t] for t in examples["target"])))
     planted = clean.with_columns(
-        pl.when(pl.col("sample") == 0).then(pl.col("rationale") + " So: " + pl.col("example").replace_strict(titles) + ".").otherwise("rationale").alias("rationale")
+        pl.when(pl.col("sample") == 0)
+        .then(pl.col("rationale") + " So: " + pl.col("example").replace_strict(titles) + ".")
+        .otherwise("rationale")
+        .alias("rationale")
     )
     scored = score_rationales(lm, dataset, examples, planted, GUARDED, prompts)
     judged = select(scored, calibrate(scored, GUARDED), GUARDED)

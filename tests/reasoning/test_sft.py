@@ -40,7 +40,10 @@ def test_it_learns_and_is_deterministic(lm, rows, tmp_path, rank):
     assert version_now(lm) == before
     tuned = load_language_model(tmp_path / "one", dtype="float32")
     prompts, completions = rows["prompt"].to_list(), rows["completion"].to_list()
-    gain = [float(b.mean() - a.mean()) for a, b in zip(completion_logprobs(lm, prompts, completions), completion_logprobs(tuned, prompts, completions))]
+    gain = [
+        float(b.mean() - a.mean())
+        for a, b in zip(completion_logprobs(lm, prompts, completions), completion_logprobs(tuned, prompts, completions))
+    ]
     assert min(gain) > 0
     names = {p.name for p in (tmp_path / "one").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names

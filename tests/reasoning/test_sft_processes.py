@@ -18,7 +18,15 @@ from taiji.reasoning.writer import RuleWriter
 
 def train(rank: int, world: int, port: int, folder: Path, settings: SFTSettings) -> None:
     """One process of a training; started anew, not forked: polars' threads do not survive a fork."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU="true",
+    )
     import torch
     from accelerate.state import PartialState
 
@@ -27,7 +35,13 @@ def train(rank: int, world: int, port: int, folder: Path, settings: SFTSettings)
     PartialState(cpu=True, backend="gloo" if world > 1 else None)
     torch.set_num_threads(1)
     lm = load_language_model(folder / "start", "float32", "cpu")
-    losses = train_sft(lm, pl.read_parquet(folder / "rows.parquet"), settings, folder / (f"model-{world}" if rank == 0 else "helper"), seed=3)
+    losses = train_sft(
+        lm,
+        pl.read_parquet(folder / "rows.parquet"),
+        settings,
+        folder / (f"model-{world}" if rank == 0 else "helper"),
+        seed=3,
+    )
     losses.write_parquet(folder / f"losses-{world}-{rank}.parquet")
     if world > 1:
         torch.distributed.destroy_process_group()
@@ -35,15 +49,21 @@ def train(rank: int, world: int, port: int, folder: Path, settings: SFTSettings)
 
 @pytest.mark.parametrize("rank", [0, 4], ids=["full", "adapters"])
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(lm, dataset, examples, prompts, tmp_path, rank):
-    sft_rows(dataset, examples, RuleWriter(prompts).write(dataset, examples, 2, 0), prompts, lm.tokenizer).write_parquet(tmp_path / "rows.parquet")
+    sft_rows(
+        dataset, examples, RuleWriter(prompts).write(dataset, examples, 2, 0), prompts, lm.tokenizer
+    ).write_parquet(tmp_path / "rows.parquet")
     lm.save(tmp_path / "start")
     context = multiprocessing.get_context("spawn")
     for world in (1, 2):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        settings = SFTSettings(lora_rank=rank, learning_rate=5e-3, epochs=2, batch_size=4 // world, gradient_accumulation=1)
-        workers = [context.Process(target=train, args=(place, world, port, tmp_path, settings)) for place in range(world)]
+        settings = SFTSettings(
+            lora_rank=rank, learning_rate=5e-3, epochs=2, batch_size=4 // world, gradient_accumulation=1
+        )
+        workers = [
+            context.Process(target=train, args=(place, world, port, tmp_path, settings)) for place in range(world)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -23,7 +23,8 @@ def test_it_never_gives_the_answer_away(dataset, lm, place, seed, in_view):
     frame = RuleWriter(prompts, in_view).write(dataset, examples, 3, seed)
     assert len(frame) == 3 * len(examples)
     for (text,), (user, as_of, target) in zip(
-        frame.select("rationale").iter_rows(), (row for row in examples.select("user", "as_of", "target").iter_rows() for _ in range(3))
+        frame.select("rationale").iter_rows(),
+        (row for row in examples.select("user", "as_of", "target").iter_rows() for _ in range(3)),
     ):
         item = dataset.items.row(target, named=True)
         shown = " ".join(m["content"] for m in student_prompt(dataset, user, as_of, prompts, lm.tokenizer).messages)
@@ -67,7 +68,9 @@ def test_every_domain_and_samples_differ(domain):
 
 def test_no_history_no_words(dataset):
     nobody = pl.DataFrame({"example": ["e"], "user": [0], "as_of": [0], "target": [5]})
-    assert RuleWriter(PromptSettings(), answer_in_view=False).write(dataset, nobody, 1, 0)["rationale"].to_list() == [""]
+    assert RuleWriter(PromptSettings(), answer_in_view=False).write(dataset, nobody, 1, 0)["rationale"].to_list() == [
+        ""
+    ]
 
 
 def test_a_broken_template(dataset, examples, tmp_path):

@@ -32,7 +32,14 @@ def test_more_machines_share_what_can_be_shared():
 
 
 def test_gpu_hours_by_hand():
-    cluster = Cluster.model_validate({"gpus": 3, "efficiency": 0.5, "parameters": 1e9, "model": {"prefill_per_s": 1000, "decode_per_s": 100, "utilisation": 0.5}})
+    cluster = Cluster.model_validate(
+        {
+            "gpus": 3,
+            "efficiency": 0.5,
+            "parameters": 1e9,
+            "model": {"prefill_per_s": 1000, "decode_per_s": 100, "utilisation": 0.5},
+        }
+    )
     found = costs(plan(CONFIG, LOG.users, [RUN], cluster))
     busy = (90 * 400 / 1000 + 90 * 60 / 100) / 0.5
     assert found["answers"].gpu_hours == pytest.approx(busy / 3600)
@@ -44,7 +51,9 @@ def test_gpu_hours_by_hand():
 
 def test_a_teacher_of_its_own_has_its_own_rates():
     slow = {"prefill_per_s": 100, "decode_per_s": 10}
-    one, two = (plan(CONFIG, LOG.users, [RUN], Cluster.model_validate({"gpus": 1, **more})) for more in ({}, {"teacher": slow}))
+    one, two = (
+        plan(CONFIG, LOG.users, [RUN], Cluster.model_validate({"gpus": 1, **more})) for more in ({}, {"teacher": slow})
+    )
     assert costs(two)["rationales"].gpu_hours > 10 * costs(one)["rationales"].gpu_hours
     assert costs(two)["answers"] == costs(one)["answers"]
     assert any("teacher" in line for line in two.assumptions)

@@ -15,7 +15,9 @@ def test_two_sizes_tell_the_fixed_part_from_the_growing_one():
 
 
 def test_one_size_goes_through_the_origin():
-    assert _line(np.array([10.0, 10.0]), np.array([4.0, 6.0]))(20.0) == pytest.approx(9.23, rel=0.01), "relative errors count"
+    assert _line(np.array([10.0, 10.0]), np.array([4.0, 6.0]))(20.0) == pytest.approx(9.23, rel=0.01), (
+        "relative errors count"
+    )
     assert _line(np.array([10.0]), np.array([5.0]))(20.0) == pytest.approx(10.0)
 
 

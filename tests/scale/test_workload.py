@@ -11,12 +11,27 @@ from taiji.pipeline.names import STAGE_NAMES
 from taiji.scale.workload import TRAINED, WRITTEN, Log, workload
 
 LOG = Log(
-    users=1000, events_per_user=50, exposures_per_user=(10, 9, 8, 7), items=100, feature_rows_per_user=2,
-    student_tokens=400, teacher_tokens=450, rationale_tokens=30, answer_tokens=60, target_tokens=20, kept_share=0.5,
+    users=1000,
+    events_per_user=50,
+    exposures_per_user=(10, 9, 8, 7),
+    items=100,
+    feature_rows_per_user=2,
+    student_tokens=400,
+    teacher_tokens=450,
+    rationale_tokens=30,
+    answer_tokens=60,
+    target_tokens=20,
+    kept_share=0.5,
 )
 CONFIG = Config.model_validate(
     {
-        "size": {"rationale_prompts": 100, "calibration_prompts": 20, "alignment_prompts": 40, "test_prompts": 30, "feature_users": 200},
+        "size": {
+            "rationale_prompts": 100,
+            "calibration_prompts": 20,
+            "alignment_prompts": 40,
+            "test_prompts": 30,
+            "feature_users": 200,
+        },
         "reasoning": {"teacher": {"rationales": 3, "kind": "local"}, "sft": {"epochs": 2}},
         "alignment": {"generations": 4},
     }
@@ -41,7 +56,10 @@ def test_tokens_counted_by_hand():
 
 
 def test_a_writer_needs_no_model_and_an_endpoint_no_partitions():
-    kind = lambda name: CONFIG.model_copy(update={"reasoning": CONFIG.reasoning.model_copy(update={"teacher": CONFIG.reasoning.teacher.model_copy(update={"kind": name})})})  # noqa: E731
+    def kind(name):
+        teacher = CONFIG.reasoning.teacher.model_copy(update={"kind": name})
+        return CONFIG.model_copy(update={"reasoning": CONFIG.reasoning.model_copy(update={"teacher": teacher})})
+
     written = workload(kind("writer"), LOG)["rationales"]
     assert (written.read, written.language, written.units) == (0, False, 120)
     assert not workload(kind("endpoint"), LOG)["rationales"].spread
@@ -51,7 +69,9 @@ def test_a_writer_needs_no_model_and_an_endpoint_no_partitions():
 def test_prompts_that_there_are_no_users_for_cost_nothing(stage):
     few = replace(LOG, users=20)
     assert workload(CONFIG, few)[stage].units < workload(CONFIG, LOG)[stage].units
-    assert workload(CONFIG, replace(LOG, users=1e6))[stage].units == pytest.approx(workload(CONFIG, LOG)[stage].units), "sizes are the configuration's"
+    assert workload(CONFIG, replace(LOG, users=1e6))[stage].units == pytest.approx(
+        workload(CONFIG, LOG)[stage].units
+    ), "sizes are the configuration's"
 
 
 def test_features_for_everyone_grow_with_the_users():

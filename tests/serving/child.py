@@ -9,4 +9,8 @@ from taiji.serving import serve
 from taiji.serving.settings import ServingSettings
 
 if __name__ == "__main__":
-    serve(sys.argv[1], ServingSettings.model_validate_json(os.environ["TAIJI_RIG_SETTINGS"]), started=lambda text: print(text, flush=True))
+    serve(
+        sys.argv[1],
+        ServingSettings.model_validate_json(os.environ["TAIJI_RIG_SETTINGS"]),
+        started=lambda text: print(text, flush=True),
+    )

@@ -95,13 +95,18 @@ def rows(run: Path) -> Iterator[list[FeatureRow]]:
     names = users.read_text().split() if users.exists() else []
     items = tuple(f"item-{number}" for number in range(50))
     for start in range(0, len(names), 500):
-        yield [FeatureRow(user, 1, echo_ids(version, [user]), None, items, version, f"q-{version}", 1, 0) for user in names[start : start + 500]]
+        yield [
+            FeatureRow(user, 1, echo_ids(version, [user]), None, items, version, f"q-{version}", 1, 0)
+            for user in names[start : start + 500]
+        ]
 
 
 def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
     """Pace from ``run/seconds``, faults from ``run/fault``."""
     pace = run / "seconds"
-    return EchoWriter((run / "version").read_text(), seconds=float(pace.read_text()) if pace.exists() else 0.0, faults=run / "fault")
+    return EchoWriter(
+        (run / "version").read_text(), seconds=float(pace.read_text()) if pace.exists() else 0.0, faults=run / "fault"
+    )
 
 
 def scorer(run: Path, settings: ServingSettings) -> LengthScorer:

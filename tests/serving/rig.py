@@ -32,7 +32,9 @@ class SmallDisk:
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder, self._ballast = folder, folder / "ballast"
         folder.mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True, capture_output=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True, capture_output=True
+        )
 
     @staticmethod
     def allowed() -> bool:
@@ -40,7 +42,12 @@ class SmallDisk:
         if os.geteuid() != 0 or shutil.which("mount") is None:
             return False
         with tempfile.TemporaryDirectory() as folder:
-            made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True).returncode == 0
+            made = (
+                subprocess.run(
+                    ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True
+                ).returncode
+                == 0
+            )
             if made:
                 subprocess.run(["umount", folder], check=True)
             return made
@@ -62,14 +69,14 @@ class SmallDisk:
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
 
-STEPPED_CLOCK = '''
+STEPPED_CLOCK = """
 import time
 real = time.time_ns
 def stepped():
     with open({path!r}) as file:
         return real() + int(file.read() or 0) * 10**9
 time.time_ns, time.time = stepped, lambda: stepped() / 1e9
-'''
+"""
 """A ``sitecustomize`` module: the machine's clock plus the seconds that a file says."""
 
 
@@ -89,7 +96,17 @@ class RedisServer:
 
     def start(self, timeout: float = 20.0) -> None:
         """Start and wait until it has loaded its file."""
-        options: dict[str, object] = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "appendonly": "yes", "appendfsync": self._fsync, "save": "", "daemonize": "no", "loglevel": "warning", "auto-aof-rewrite-percentage": 0}
+        options: dict[str, object] = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": self._fsync,
+            "save": "",
+            "daemonize": "no",
+            "loglevel": "warning",
+            "auto-aof-rewrite-percentage": 0,
+        }
         command = ["redis-server"] + [piece for name, value in options.items() for piece in (f"--{name}", str(value))]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
@@ -122,7 +139,13 @@ class RedisServer:
 class Service:
     """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed."""
 
-    def __init__(self, run: Path, settings: ServingSettings, module: str = "tests.serving.child", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        settings: ServingSettings,
+        module: str = "tests.serving.child",
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.run, self.settings, self._module, self._environment = run, settings, module, environment or {}
         self.log = run / "service.log"
         self.url = ""
@@ -130,9 +153,20 @@ class Service:
 
     def start(self, timeout: float = 60.0) -> None:
         """Start and wait until the service is ready."""
-        environment = {**os.environ, "TAIJI_RIG_SETTINGS": self.settings.model_dump_json(), "OMP_NUM_THREADS": "1", **self._environment}
+        environment = {
+            **os.environ,
+            "TAIJI_RIG_SETTINGS": self.settings.model_dump_json(),
+            "OMP_NUM_THREADS": "1",
+            **self._environment,
+        }
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", self._module, str(self.run)], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(self.run)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if "http://" not in line:

@@ -32,7 +32,14 @@ EVENT = {"user_id": "u1", "item_id": "i9", "timestamp": "2026-01-31T12:00:00Z"}
 def store(make_store: Callable[..., Store]) -> Store:
     store = make_store(trigger={"window_s": 0.0})
     store.add_release(RELEASE, 1)
-    store.publish("r1", [FeatureRow("u1", 5, (1, 2), "u2", ("i1", "i2"), "echo-1", "q-echo-1", 5, 0), FeatureRow("u2", 5, (3,), None, (), "echo-1", "q-echo-1", 5, 0)], 10)
+    store.publish(
+        "r1",
+        [
+            FeatureRow("u1", 5, (1, 2), "u2", ("i1", "i2"), "echo-1", "q-echo-1", 5, 0),
+            FeatureRow("u2", 5, (3,), None, (), "echo-1", "q-echo-1", 5, 0),
+        ],
+        10,
+    )
     return store
 
 
@@ -68,7 +75,10 @@ def test_reading_features(client: TestClient) -> None:
     }  # fmt: skip
     assert client.get("/v1/features/nobody").status_code == 404
     assert client.get("/v1/features/a%2Fb").json()["code"] == "no_features"  # a slash in an id is no path
-    assert client.get("/v1/features/a%0Ab").status_code == 422 and client.delete("/v1/users/%7F").json()["code"] == "invalid"
+    assert (
+        client.get("/v1/features/a%0Ab").status_code == 422
+        and client.delete("/v1/users/%7F").json()["code"] == "invalid"
+    )
     assert client.get("/v2").json()["code"] == "no_route"
     assert client.put("/v1/rank").json()["code"] == "no_method" and client.put("/v1/rank").headers["allow"] == "POST"
     rows = client.post("/v1/features:batch", json={"users": ["u2", "nobody", "u1"]}).json()["rows"]
@@ -86,7 +96,10 @@ def test_taking_in_events_once(client: TestClient, store: Store) -> None:
     assert event[1:] == ("u3", "i9", 1_769_860_800_000_000, 0, 1, 2.5)
 
 
-@pytest.mark.parametrize(("text", "micros"), [("2026-01-31T12:00:00.25Z", 1_769_860_800_250_000), ("2026-01-31T14:00:00+02:00", 1_769_860_800_000_000)])
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [("2026-01-31T12:00:00.25Z", 1_769_860_800_250_000), ("2026-01-31T14:00:00+02:00", 1_769_860_800_000_000)],
+)
 def test_times_are_exact(client: TestClient, store: Store, text: str, micros: int) -> None:
     assert post_events(client, {**EVENT, "timestamp": text}).status_code == 202
     store.absorb("w", 10, 10)
@@ -111,7 +124,9 @@ def test_times_are_exact(client: TestClient, store: Store, text: str, micros: in
         ({"surprise": 1}, "/events/0/surprise"),
     ],
 )
-def test_a_bad_event_is_refused_with_its_place_and_nothing_is_taken(client: TestClient, store: Store, change: dict[str, Any], place: str) -> None:
+def test_a_bad_event_is_refused_with_its_place_and_nothing_is_taken(
+    client: TestClient, store: Store, change: dict[str, Any], place: str
+) -> None:
     answer = post_events(client, {**EVENT, **change})
     assert answer.status_code == 422 and place in answer.json()["places"]
     assert store.gauges(10).queued == 0
@@ -119,13 +134,31 @@ def test_a_bad_event_is_refused_with_its_place_and_nothing_is_taken(client: Test
 
 def test_bodies_that_are_no_json(client: TestClient) -> None:
     headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
-    for body in (b"", b"{", b"\xff\xfe", b'{"events": ["\xff"]}', b"[" * 5000 + b"]" * 5000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b'"\\ud800"', b"NaN"):
+    for body in (
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"events": ["\xff"]}',
+        b"[" * 5000 + b"]" * 5000,
+        b'{"a":' * 3000 + b"1" + b"}" * 3000,
+        b'"\\ud800"',
+        b"NaN",
+    ):
         for path in ("/v1/events", "/v1/features:batch", "/v1/rank"):
             answer = client.post(path, content=body, headers=headers)
             assert answer.status_code in (400, 422) and answer.json()["code"] in ("malformed", "invalid"), body[:20]
-    assert client.post("/v1/events", content=json.dumps({"events": [EVENT]}), headers={"Idempotency-Key": "k", "Content-Type": "text/plain"}).status_code == 415
+    assert (
+        client.post(
+            "/v1/events",
+            content=json.dumps({"events": [EVENT]}),
+            headers={"Idempotency-Key": "k", "Content-Type": "text/plain"},
+        ).status_code
+        == 415
+    )
     assert client.post("/v1/events", json={"events": [EVENT]}).json()["code"] == "idempotency_key"
-    assert client.post("/v1/events", json={"events": [EVENT]}, headers={"Idempotency-Key": "x" * 201}).status_code == 422
+    assert (
+        client.post("/v1/events", json={"events": [EVENT]}, headers={"Idempotency-Key": "x" * 201}).status_code == 422
+    )
     assert client.post("/v1/events", json={"events": []}, headers={"Idempotency-Key": "k"}).status_code == 422
     assert client.post("/v1/features:batch", json={"users": ["u"] * 1001}).status_code == 422
 
@@ -147,7 +180,9 @@ def test_the_largest_body_is_taken(client: TestClient, store: Store) -> None:
     assert len(json.dumps({"events": [long] * 1000})) > 500_000
     assert post_events(client, *[long] * 1000).json() == {"accepted": 1000, "duplicate": False}
     assert store.gauges(10).queued == 1000
-    assert client.post("/v1/events", json={"events": [long] * 1001}, headers={"Idempotency-Key": "k2"}).status_code == 422
+    assert (
+        client.post("/v1/events", json={"events": [long] * 1001}, headers={"Idempotency-Key": "k2"}).status_code == 422
+    )
 
 
 def test_ranking(client: TestClient, store: Store) -> None:
@@ -193,7 +228,9 @@ def test_releases(client: TestClient, store: Store) -> None:
     assert client.post("/v1/admin/releases:rollback").json()["active"] == "r1"
     assert client.get("/v1/features/u1").json()["model_version"] == "echo-1"
     assert client.post("/v1/admin/releases:retire", json={"release": "r1"}).status_code == 409
-    assert [r["name"] for r in client.post("/v1/admin/releases:retire", json={"release": "r2"}).json()["live"]] == ["r1"]
+    assert [r["name"] for r in client.post("/v1/admin/releases:retire", json={"release": "r2"}).json()["live"]] == [
+        "r1"
+    ]
 
 
 def test_dead_letters(client: TestClient, store: Store) -> None:
@@ -226,11 +263,16 @@ def test_metrics_count_and_health_answers(client: TestClient, store: Store) -> N
         'taiji_request_seconds_count{route="/v1/events"} 1.0',
     ):
         assert line in text, line
-    assert client.get("/healthz").json()["status"] == "ok" and client.get("/readyz").json() == {"status": "ok", "ranker": "ready"}
+    assert client.get("/healthz").json()["status"] == "ok" and client.get("/readyz").json() == {
+        "status": "ok",
+        "ranker": "ready",
+    }
     assert "u1" not in text and "nobody" not in text
 
 
-def test_a_store_that_is_away_is_a_503_and_a_bug_a_500_without_details(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_is_a_503_and_a_bug_a_500_without_details(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_: object) -> Any:
         raise StoreUnavailable("secret address")
 
@@ -287,9 +329,15 @@ class Untouched:
 
 def test_every_route_is_in_the_table_of_scopes(locked: TestClient) -> None:
     page = locked.get("/openapi.json").json()
-    listed = {(method.upper(), path.replace("{user}", "u1")) for path, methods in page["paths"].items() for method in methods}
+    listed = {
+        (method.upper(), path.replace("{user}", "u1")) for path, methods in page["paths"].items() for method in methods
+    }
     assert listed - {("GET", "/healthz"), ("GET", "/readyz")} == {(method, path) for method, path, _, _ in REQUESTS}
-    assert needed_scope("POST", "/anything/new") == "admin" and needed_scope("PUT", "/v1/features/u1") == "admin" and needed_scope("POST", "/healthz") == "admin"
+    assert (
+        needed_scope("POST", "/anything/new") == "admin"
+        and needed_scope("PUT", "/v1/features/u1") == "admin"
+        and needed_scope("POST", "/healthz") == "admin"
+    )
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
@@ -299,17 +347,30 @@ def test_without_the_right_scope_nothing_is_read_or_written(method: str, path: s
             pass
 
     untouched: Any = Untouched()
-    app = build_app(untouched, Idle(untouched, lambda run: LengthScorer()), ServingSettings(), load_keys(None, {"TAIJI_API_KEYS": KEYS}), SteadyClock())
+    app = build_app(
+        untouched,
+        Idle(untouched, lambda run: LengthScorer()),
+        ServingSettings(),
+        load_keys(None, {"TAIJI_API_KEYS": KEYS}),
+        SteadyClock(),
+    )
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=True) as client:
         headers = {"Idempotency-Key": "k"}
         for secret in (None, "", "wrong" * 5, KEYS, SECRETS["admin"] + "x"):
             given = headers if secret is None else {**headers, "Authorization": f"Bearer {secret}"}
             answer = client.request(method, path, json=body, headers=given)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
-        assert client.request(method, path, json=body, headers={**headers, "Authorization": f"Basic {SECRETS['admin']}"}).status_code == 401
+        assert (
+            client.request(
+                method, path, json=body, headers={**headers, "Authorization": f"Basic {SECRETS['admin']}"}
+            ).status_code
+            == 401
+        )
         for other, secret in SECRETS.items():
             if other not in (scope, "admin"):
-                answer = client.request(method, path, json=body, headers={**headers, "Authorization": f"Bearer {secret}"})
+                answer = client.request(
+                    method, path, json=body, headers={**headers, "Authorization": f"Bearer {secret}"}
+                )
                 assert answer.status_code == 403 and scope in answer.json()["message"]
     assert untouched.asked == []
 
@@ -317,13 +378,17 @@ def test_without_the_right_scope_nothing_is_read_or_written(method: str, path: s
 @pytest.mark.parametrize(("method", "path", "body", "scope"), REQUESTS, ids=[f"{r[0]} {r[1]}" for r in REQUESTS])
 def test_with_the_right_scope_it_is_let_in(locked: TestClient, method: str, path: str, body: Any, scope: str) -> None:
     for secret in (SECRETS[scope], SECRETS["admin"]):
-        answer = locked.request(method, path, json=body, headers={"Idempotency-Key": "k", "Authorization": f"bearer {secret}"})
+        answer = locked.request(
+            method, path, json=body, headers={"Idempotency-Key": "k", "Authorization": f"bearer {secret}"}
+        )
         assert answer.status_code in (200, 202, 404, 409), answer.text
 
 
 def test_without_keys_only_this_machine_is_answered(store: Store, client: TestClient) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:8080", ""):
-        assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 401  # a page that rebound its name to loopback
+        assert (
+            client.get("/v1/features/u1", headers={"Host": host}).status_code == 401
+        )  # a page that rebound its name to loopback
     for host in ("127.0.0.1:8080", "localhost", "localhost:1", "[::1]:8080", "[::1]"):
         assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 200
 
@@ -358,13 +423,24 @@ def test_slow_bodies_and_slow_answers_are_ended(store: Store, monkeypatch: pytes
 
         settings = ServingSettings.model_validate({"limits": {"body_s": 0.05}})
         app: Gate = build_app(store, Scorers(store, lambda run: LengthScorer()), settings, Keyring(), SteadyClock())
-        await app({"type": "http", "method": "POST", "path": "/v1/rank", "headers": [(b"host", b"localhost"), (b"content-length", b"9")]}, receive, send)
+        await app(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": "/v1/rank",
+                "headers": [(b"host", b"localhost"), (b"content-length", b"9")],
+            },
+            receive,
+            send,
+        )
         return sent
 
     assert asyncio.run(slow())[0]["status"] == 408
 
 
-def test_no_key_user_item_or_text_reaches_the_log_or_the_metrics(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_key_user_item_or_text_reaches_the_log_or_the_metrics(
+    store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
     canary = {"user_id": "canary-user", "item_id": "canary-item", "timestamp": "2026-01-31T12:00:00Z"}
     for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS})):
         auth = {"Authorization": f"Bearer {SECRETS['admin']}"}
@@ -391,4 +467,3 @@ def run_worker(store: Store) -> list[Claim]:
     worker.absorb()
     worker.step()
     return worker._held
-

@@ -38,11 +38,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lm.save_pretrained(model)
     tokenizer.save_pretrained(model)
     values = configuration(write_shop(folder.parent / "shop", users=20, items=40, events=1500), model)
-    values["generation"] = {"max_new_tokens": 12, "temperature": 2.0}  # so that a random model says something different to each
+    values["generation"] = {
+        "max_new_tokens": 12,
+        "temperature": 2.0,
+    }  # so that a random model says something different to each
     config = Config.model_validate(values)
     write_json(folder / "config.json", config.model_dump(mode="json"))
-    for name, work in (("data", prepare.data), ("examples", prepare.examples), ("judge", rank.judge), ("features", feature.features), ("ranking", rank.ranking)):
-        context = Context(config, folder / name, folder / ".work" / name, folder, ("data", "examples", "judge", "features"))
+    for name, work in (
+        ("data", prepare.data),
+        ("examples", prepare.examples),
+        ("judge", rank.judge),
+        ("features", feature.features),
+        ("ranking", rank.ranking),
+    ):
+        context = Context(
+            config, folder / name, folder / ".work" / name, folder, ("data", "examples", "judge", "features")
+        )
         context.folder.mkdir(exist_ok=True)
         work(context)
     return folder
@@ -60,13 +71,19 @@ def batch_rows(run: Path) -> list[FeatureRow]:
 def test_the_release_names_the_versions(run: Path) -> None:
     release = backend.release(run)
     assert release.name == f"small-{release.model_version[:8]}-{release.quantizer_version[:8]}"
-    assert {(row.model_version, row.quantizer_version) for row in batch_rows(run)} == {(release.model_version, release.quantizer_version)}
+    assert {(row.model_version, row.quantizer_version) for row in batch_rows(run)} == {
+        (release.model_version, release.quantizer_version)
+    }
 
 
 def test_rows_are_the_newest_of_each_user_with_text_ids(run: Path) -> None:
     rows, table = batch_rows(run), pl.read_parquet(run / "features" / "taiji.parquet")
-    assert len(rows) == table["user"].n_unique() and all(row.user.startswith("u") and row.events_seen == 0 for row in rows)
-    assert [row.as_of for row in rows] == table.group_by("user").agg(pl.col("as_of").max()).sort("user")["as_of"].to_list()
+    assert len(rows) == table["user"].n_unique() and all(
+        row.user.startswith("u") and row.events_seen == 0 for row in rows
+    )
+    assert [row.as_of for row in rows] == table.group_by("user").agg(pl.col("as_of").max()).sort("user")[
+        "as_of"
+    ].to_list()
     assert all(item.startswith("S") for row in rows for item in row.neighbour_items)
 
 
@@ -85,12 +102,24 @@ def test_without_news_the_writer_writes_what_the_batch_stage_wrote(run: Path, st
 
 def test_events_reach_the_prompt_and_strangers_are_welcome(run: Path, store: Store) -> None:
     world = World(run)
-    events = (Event("a", "u1", "S3", LATER - 5), Event("b", "u1", "S4", LATER - 4, click=0), Event("c", "u1", "unheard-of", LATER - 3), Event("d", "u1", "S7", LATER))
-    known, stranger, forgotten = UserHistory("u1", LATER, events, 4), UserHistory("new", LATER, (Event("e", "new", "S9", LATER - 1),), 1), UserHistory("u1", LATER, events[:1], 1, forgotten=True)
+    events = (
+        Event("a", "u1", "S3", LATER - 5),
+        Event("b", "u1", "S4", LATER - 4, click=0),
+        Event("c", "u1", "unheard-of", LATER - 3),
+        Event("d", "u1", "S7", LATER),
+    )
+    known, stranger, forgotten = (
+        UserHistory("u1", LATER, events, 4),
+        UserHistory("new", LATER, (Event("e", "new", "S9", LATER - 1),), 1),
+        UserHistory("u1", LATER, events[:1], 1, forgotten=True),
+    )
     dataset = world.of([known, stranger, forgotten])
     base = world.dataset.history.before(world.users["u1"], LATER)[0]
     items = [[world.item_names[i] for i in dataset.history.before(user, LATER)[0]] for user in range(3)]
-    assert items[0] == ["S3", *(world.item_names[i] for i in base)]  # not the non-click, not the unknown, not what lies at as_of
+    assert items[0] == [
+        "S3",
+        *(world.item_names[i] for i in base),
+    ]  # not the non-click, not the unknown, not what lies at as_of
     assert items[1] == ["S9"] and items[2] == ["S3"]
     assert dataset.users["user_id"].to_list() == ["u1", "new", "u1"]
     rows = backend.writer(run, ServingSettings(), store).write([known, stranger, forgotten])
@@ -156,9 +185,19 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
     from taiji.ranking.numeric import NAMES, NumericFeatures
     from taiji.serving.scorer import USER_SIDE, _Numeric
 
-    extended = pl.concat([world.dataset.events, live.events.filter(pl.col("time") >= LATER - 100).with_columns(user=pl.lit(world.users[name], pl.UInt32))], how="diagonal_relaxed").sort("time", "user")
-    expected = NumericFeatures(replace(world.dataset, events=extended)).matrix(np.full(8, world.users[name]), np.arange(8), np.full(8, LATER))
-    found = _Numeric(numeric, world, live, [UserHistory(name, LATER, events)]).matrix(np.zeros(8, np.int64), np.arange(8), np.full(8, LATER))
+    extended = pl.concat(
+        [
+            world.dataset.events,
+            live.events.filter(pl.col("time") >= LATER - 100).with_columns(user=pl.lit(world.users[name], pl.UInt32)),
+        ],
+        how="diagonal_relaxed",
+    ).sort("time", "user")
+    expected = NumericFeatures(replace(world.dataset, events=extended)).matrix(
+        np.full(8, world.users[name]), np.arange(8), np.full(8, LATER)
+    )
+    found = _Numeric(numeric, world, live, [UserHistory(name, LATER, events)]).matrix(
+        np.zeros(8, np.int64), np.arange(8), np.full(8, LATER)
+    )
     np.testing.assert_allclose(found[:, USER_SIDE], expected[:, USER_SIDE], rtol=1e-6)
     assert {"user_clicks", "pair_clicks", "user_l3_share", "user_l1_clicks"} <= {NAMES[place] for place in USER_SIDE}
     before = scorer.score([RankRequest(UserHistory(name, LATER), items, None)])[0]
@@ -191,4 +230,6 @@ def body(row: FeatureRow) -> dict[str, object]:
 
 
 def test_the_pipelines_layout_is_the_one_read_here(run: Path) -> None:
-    assert {"seed", "reasoning", "generation", "features", "embedder", "language"} <= set(read_json(run / "config.json"))
+    assert {"seed", "reasoning", "generation", "features", "embedder", "language"} <= set(
+        read_json(run / "config.json")
+    )

@@ -16,8 +16,18 @@ def test_a_new_key_is_found_by_its_secret_only(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600 and secret not in path.read_text()
     ring = load_keys(path, {})
     found = ring.find(secret)
-    assert found is not None and (found.name, found.may("read"), found.may("write"), found.may("admin")) == ("ranker", True, False, False)
-    assert ring.find(other) is not None and ring.find(secret + "x") is None and ring.find("") is None and ring.find("\udcff") is None
+    assert found is not None and (found.name, found.may("read"), found.may("write"), found.may("admin")) == (
+        "ranker",
+        True,
+        False,
+        False,
+    )
+    assert (
+        ring.find(other) is not None
+        and ring.find(secret + "x") is None
+        and ring.find("") is None
+        and ring.find("\udcff") is None
+    )
 
 
 def test_admin_may_everything(tmp_path: Path) -> None:
@@ -27,11 +37,17 @@ def test_admin_may_everything(tmp_path: Path) -> None:
     assert len(ring) == 2 and len(load_keys(None, {})) == 0
 
 
-@pytest.mark.parametrize("text", ["a:read:short", "a:fly:" + "s" * 20, ":read:" + "s" * 20, "nonsense", f"a:read:{'s' * 20},a:read:{'t' * 20}"])
+@pytest.mark.parametrize(
+    "text",
+    ["a:read:short", "a:fly:" + "s" * 20, ":read:" + "s" * 20, "nonsense", f"a:read:{'s' * 20},a:read:{'t' * 20}"],
+)
 def test_a_bad_entry_is_named_without_its_secret(text: str) -> None:
     with pytest.raises(TaijiError) as caught:
         load_keys(None, {"TAIJI_API_KEYS": text})
-    assert "ssss" not in str(caught.value) and "short" not in str(caught.value).replace("short", "", 0).split("expected")[0]
+    assert (
+        "ssss" not in str(caught.value)
+        and "short" not in str(caught.value).replace("short", "", 0).split("expected")[0]
+    )
 
 
 def test_a_file_others_can_read_is_refused(tmp_path: Path) -> None:

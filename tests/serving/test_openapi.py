@@ -37,7 +37,9 @@ def make_app(folder: Path) -> object:
     store.publish("r1", [FeatureRow(user, 5, (1,), None, (), "r1", "r1", 5, 0) for user in USERS], 10)
     scorers = Scorers(store, lambda run: LengthScorer())
     scorers.refresh()
-    return build_app(store, scorers, ServingSettings(), load_keys(None, {"TAIJI_API_KEYS": f"boss:admin:{SECRET}"}), SteadyClock())
+    return build_app(
+        store, scorers, ServingSettings(), load_keys(None, {"TAIJI_API_KEYS": f"boss:admin:{SECRET}"}), SteadyClock()
+    )
 
 
 OPERATIONS = [
@@ -77,7 +79,9 @@ def test_every_operation_is_tried(page: schemathesis.BaseSchema) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_answer_is_documented(page: schemathesis.BaseSchema, method: str, path: str, mode: GenerationMode) -> None:
+def test_every_answer_is_documented(
+    page: schemathesis.BaseSchema, method: str, path: str, mode: GenerationMode
+) -> None:
     """All of schemathesis's checks: no server error, documented status, media type and body, no way around the key, …"""
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -24,11 +24,16 @@ NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
 R1 = Release("r1", "/runs/a", "echo-1", "q-echo-1")
 R2 = Release("r2", "/runs/b", "echo-2", "q-echo-2")
-QUICK = {"trigger": {"window_s": 2.0, "events": 3, "staleness_s": 1000.0}, "worker": {"attempts": 3, "backoff_s": 1.0, "history": 5}}
+QUICK = {
+    "trigger": {"window_s": 2.0, "events": 3, "staleness_s": 1000.0},
+    "worker": {"attempts": 3, "backoff_s": 1.0, "history": 5},
+}
 
 
 def batch(key: str, *events: tuple[str, str], digest: str = "d", time: int = NOW - SECOND) -> EventBatch:
-    return EventBatch(key, digest, tuple(Event(f"{key}-{i}", user, item, time + i) for i, (user, item) in enumerate(events)))
+    return EventBatch(
+        key, digest, tuple(Event(f"{key}-{i}", user, item, time + i) for i, (user, item) in enumerate(events))
+    )
 
 
 def take_in(store: Store, *batches: EventBatch, now: int = NOW) -> None:
@@ -38,11 +43,15 @@ def take_in(store: Store, *batches: EventBatch, now: int = NOW) -> None:
 
 
 def write(store: Store, claims: list[Claim], release: Release = R1, now: int = NOW) -> list[bool]:
-    return store.commit(release.name, claims, EchoWriter(release.model_version).write([claim.history for claim in claims]), now)
+    return store.commit(
+        release.name, claims, EchoWriter(release.model_version).write([claim.history for claim in claims]), now
+    )
 
 
 def row(user: str, *, neighbour: str | None = None, version: str = "echo-1", seen: int = 0) -> FeatureRow:
-    return FeatureRow(user, NOW, (1, 2), neighbour, ("i1", "i2") if neighbour else (), version, f"q-{version}", NOW, seen)
+    return FeatureRow(
+        user, NOW, (1, 2), neighbour, ("i1", "i2") if neighbour else (), version, f"q-{version}", NOW, seen
+    )
 
 
 @pytest.fixture
@@ -63,7 +72,12 @@ def test_an_event_becomes_a_row(store: Store) -> None:
     first, second, nobody = store.read(["u1", "u2", "nobody"])
     assert first is not None and second is not None and nobody is None
     body = json.loads(first.body())
-    assert body["release"] == "r1" and body["feature_version"] == 1 and body["events_seen"] == 2 and body["neighbour_items"] == ["i1", "i2"]
+    assert (
+        body["release"] == "r1"
+        and body["feature_version"] == 1
+        and body["events_seen"] == 2
+        and body["neighbour_items"] == ["i1", "i2"]
+    )
     assert "neighbour" not in body  # another person's id is not served
 
 
@@ -160,7 +174,13 @@ def test_failures_back_off_and_end_in_a_dead_letter(store: Store) -> None:
             assert store.claim("r1", "w", 1, now + wait * SECOND - 1, SECOND) == []
             now += wait * SECOND
     (letter,) = store.dead_letters()
-    assert (letter.release, letter.user, letter.reason, letter.attempts, letter.at) == ("r1", "u", "ValueError 2", 3, now)
+    assert (letter.release, letter.user, letter.reason, letter.attempts, letter.at) == (
+        "r1",
+        "u",
+        "ValueError 2",
+        3,
+        now,
+    )
     assert store.dead_letters("r1") == [letter] and store.dead_letters("r2") == []
     assert store.claim("r1", "w", 1, now + 10**12, SECOND) == [] and store.gauges(now).dead == 1
     assert store.histories(["u"], now)[0].seen == 1  # the events are not lost
@@ -378,7 +398,12 @@ def test_what_was_acknowledged_is_there_after_reopening(store: Store, make_store
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(["append", "absorb", "claim", "commit", "fail", "erase", "tick"]), st.integers(0, 3)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["append", "absorb", "claim", "commit", "fail", "erase", "tick"]), st.integers(0, 3)),
+        max_size=40,
+    )
+)
 def test_any_order_of_steps_keeps_the_books(store: Store, steps: list[tuple[str, int]]) -> None:
     """Model: per user, what was taken in since the last erasure; every row must have seen a number of events that once was true."""
     for user in range(4):

@@ -18,7 +18,11 @@ def test_the_checker_sees_a_lost_a_doubled_and_a_foreign_row(tmp_path: Path) -> 
     with ExitStack() as stack:
         world = faults.World("sqlite", tmp_path, stack)
         books, client = faults.Books(), faults.Client(world.service.url)
-        body = {"events": [{"user_id": user, "item_id": "i", "timestamp": "2026-01-31T12:00:00Z"} for user in faults.USERS[:3]]}
+        body = {
+            "events": [
+                {"user_id": user, "item_id": "i", "timestamp": "2026-01-31T12:00:00Z"} for user in faults.USERS[:3]
+            ]
+        }
         assert client.ask("POST", "/v1/events", body, "planted")[0] == 202
         name = faults.hashlib.sha256(b"planted").hexdigest()[:32]
         for place, user in enumerate(faults.USERS[:3]):
@@ -29,7 +33,12 @@ def test_the_checker_sees_a_lost_a_doubled_and_a_foreign_row(tmp_path: Path) -> 
         assert not any(faults.audit(world, books).values())
         with sqlite3.connect(world.place) as db:
             db.execute("DELETE FROM history WHERE user = ?", (faults.USERS[0],))
-            db.execute("INSERT INTO history SELECT user, time + 1, id, event FROM history WHERE user = ?", (faults.USERS[1],))
-            db.execute("UPDATE features SET head = CAST(replace(CAST(head AS TEXT), 'echo-1', 'echo-2') AS BLOB) WHERE user = ? AND release LIKE 'one%'", (faults.USERS[2],))
+            db.execute(
+                "INSERT INTO history SELECT user, time + 1, id, event FROM history WHERE user = ?", (faults.USERS[1],)
+            )
+            db.execute(
+                "UPDATE features SET head = CAST(replace(CAST(head AS TEXT), 'echo-1', 'echo-2') AS BLOB) WHERE user = ? AND release LIKE 'one%'",
+                (faults.USERS[2],),
+            )
         found = faults.audit(world, books)
         assert found["lost events"] == 1 and found["duplicated effects"] >= 2 and found["wrong version"] == 1

@@ -79,7 +79,9 @@ def test_releases_from_the_command_line(tmp_path: Path) -> None:
 
 def test_a_life_of_the_service(tmp_path: Path) -> None:
     run, new = make_run(tmp_path, "old", "echo-1"), make_run(tmp_path, "new", "echo-2")
-    settings = ServingSettings.model_validate({"port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "worker": {"grace_s": 2.0}})
+    settings = ServingSettings.model_validate(
+        {"port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "worker": {"grace_s": 2.0}}
+    )
     service = Service(run, settings)
     service.start()
     try:

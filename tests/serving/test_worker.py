@@ -17,7 +17,10 @@ from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, UserHistory
 from taiji.serving.worker import HUNG, Worker
 
-SECTIONS = {"trigger": {"window_s": 0.0, "staleness_s": 0.0}, "worker": {"attempts": 2, "backoff_s": 0.0, "poll_s": 0.005, "breaker": 100, "timeout_s": 5.0}}
+SECTIONS = {
+    "trigger": {"window_s": 0.0, "staleness_s": 0.0},
+    "worker": {"attempts": 2, "backoff_s": 0.0, "poll_s": 0.005, "breaker": 100, "timeout_s": 5.0},
+}
 RELEASE = Release("r", "/run", "echo-1", "q-echo-1")
 NUMBER = itertools.count()
 
@@ -43,7 +46,9 @@ def alive() -> None:
 
 
 def send(store: Store, *users: str) -> None:
-    store.append([EventBatch(f"key{next(NUMBER)}", "d", tuple(Event(f"e{next(NUMBER)}", user, "i", 5) for user in users))], 10)
+    store.append(
+        [EventBatch(f"key{next(NUMBER)}", "d", tuple(Event(f"e{next(NUMBER)}", user, "i", 5) for user in users))], 10
+    )
 
 
 def seen(store: Store, user: str) -> int | None:

@@ -28,7 +28,11 @@ def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
     mean = torch.where(finite, values, 0.0).sum(1, keepdim=True) / count.clamp(min=1)
     variance = torch.where(finite, (values - mean) ** 2, 0.0).sum(1, keepdim=True) / (count - 1).clamp(min=1)
     shape = values.shape
-    return mean.expand(shape).reshape_as(rewards), variance.sqrt().expand(shape).reshape_as(rewards), count.expand(shape).reshape_as(rewards)
+    return (
+        mean.expand(shape).reshape_as(rewards),
+        variance.sqrt().expand(shape).reshape_as(rewards),
+        count.expand(shape).reshape_as(rewards),
+    )
 
 
 def linear(rewards: Tensor, group: int, scale: str = "group") -> Tensor:

@@ -19,13 +19,19 @@ STATE = "reward_weights.json"
 """Written last of all, so its presence says that the checkpoint is whole."""
 
 
-def save_state(folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Any) -> None:
+def save_state(
+    folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Any
+) -> None:
     """Write the rule's state and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
     if rollouts is not None:
         tensors: dict[str, torch.Tensor] = {}
         others = []
         for number, batch in enumerate(rollouts):
-            tensors |= {f"{number}/{key}": value.contiguous().clone() for key, value in batch.items() if isinstance(value, torch.Tensor)}
+            tensors |= {
+                f"{number}/{key}": value.contiguous().clone()
+                for key, value in batch.items()
+                if isinstance(value, torch.Tensor)
+            }
             others.append({key: value for key, value in batch.items() if not isinstance(value, torch.Tensor)})
         with atomic_file(folder / f"rollouts-{accelerator.process_index}.safetensors") as temporary:
             save_file(tensors, temporary, metadata={"others": json.dumps(others)})
@@ -33,10 +39,21 @@ def save_state(folder: Path, rule: Rule | None, step: int, rollouts: list[dict[s
     if accelerator.is_main_process:
         state = None if rule is None else rule.state()
         name = None if rule is None else type(rule).__name__
-        write_json(folder / STATE, {"rule": name, "state": state, "step": step, "rollouts": rollouts is not None, "processes": accelerator.num_processes})
+        write_json(
+            folder / STATE,
+            {
+                "rule": name,
+                "state": state,
+                "step": step,
+                "rollouts": rollouts is not None,
+                "processes": accelerator.num_processes,
+            },
+        )
 
 
-def load_state(folder: Path, weighting: str, accelerator: Any) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]] | None] | None:
+def load_state(
+    folder: Path, weighting: str, accelerator: Any
+) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]] | None] | None:
     """Read what :func:`save_state` wrote: (step, rule state, rollouts); None for a checkpoint of stock TRL."""
     from taiji.alignment.rules import RULES
 
@@ -45,12 +62,25 @@ def load_state(folder: Path, weighting: str, accelerator: Any) -> tuple[int, dic
         return None
     saved = read_json(folder / STATE)
     if saved["rule"] not in (None, RULES[weighting].__name__):
-        raise TaijiError("The checkpoint was made with another weighting.", where=str(folder / STATE), expected=RULES[weighting].__name__, found=saved["rule"], fix="use the same weighting, or start afresh")
+        raise TaijiError(
+            "The checkpoint was made with another weighting.",
+            where=str(folder / STATE),
+            expected=RULES[weighting].__name__,
+            found=saved["rule"],
+            fix="use the same weighting, or start afresh",
+        )
     if not saved["rollouts"]:
         return saved["step"], saved["state"], None
     if saved["processes"] != accelerator.num_processes:
-        raise TaijiError("The checkpoint holds rollouts of another number of processes.", where=str(folder), expected=str(saved["processes"]), found=str(accelerator.num_processes))
-    with safe_open(folder / f"rollouts-{accelerator.process_index}.safetensors", framework="pt", device=str(accelerator.device)) as file:
+        raise TaijiError(
+            "The checkpoint holds rollouts of another number of processes.",
+            where=str(folder),
+            expected=str(saved["processes"]),
+            found=str(accelerator.num_processes),
+        )
+    with safe_open(
+        folder / f"rollouts-{accelerator.process_index}.safetensors", framework="pt", device=str(accelerator.device)
+    ) as file:
         rollouts: list[dict[str, Any]] = json.loads(file.metadata()["others"])
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             number, name = key.split("/", 1)

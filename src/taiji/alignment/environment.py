@@ -80,12 +80,18 @@ class Environment:
         """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
-            raise TaijiError("The environment's rows and targets do not belong together.", fix="build the environment again")
+            raise TaijiError(
+                "The environment's rows and targets do not belong together.", fix="build the environment again"
+            )
         counts = lengths["len"].to_numpy()
         shape = (len(counts), int(counts.max()))
         inside = np.arange(shape[1])[None] < counts[:, None]
         tables = []
-        for values, missing in ((np.searchsorted(self.item_ids, self.rows["item"].to_numpy()), -1), (self.rows["ctcvr"].to_numpy(), np.nan), (self.rows["reward"].to_numpy(), np.nan)):
+        for values, missing in (
+            (np.searchsorted(self.item_ids, self.rows["item"].to_numpy()), -1),
+            (self.rows["ctcvr"].to_numpy(), np.nan),
+            (self.rows["reward"].to_numpy(), np.nan),
+        ):
             table = np.full(shape, missing, dtype=np.asarray(values).dtype)
             table[inside] = values
             tables.append(table)
@@ -96,7 +102,11 @@ class Environment:
         try:
             return np.array([self._places[example] for example in examples], dtype=np.int64)
         except KeyError as error:
-            raise TaijiError("The environment does not know this example.", found=str(error), expected="an example the environment was built for") from None
+            raise TaijiError(
+                "The environment does not know this example.",
+                found=str(error),
+                expected="an example the environment was built for",
+            ) from None
 
     def target_vectors(self, examples: Sequence[str]) -> np.ndarray:
         """Embedding (B, d) of each example's true item."""
@@ -121,8 +131,13 @@ class Environment:
             write_parquet(temporary / "environment.parquet", self.rows)
             write_parquet(temporary / "targets.parquet", self.targets)
             with atomic_file(temporary / "vectors.safetensors") as file:
-                save_file({"items": np.ascontiguousarray(self.item_ids), "vectors": np.ascontiguousarray(self.vectors)}, file)
-            write_json(temporary / "environment.json", {"embedder": self.embedder, "examples": len(self.targets), "rows": len(self.rows)})
+                save_file(
+                    {"items": np.ascontiguousarray(self.item_ids), "vectors": np.ascontiguousarray(self.vectors)}, file
+                )
+            write_json(
+                temporary / "environment.json",
+                {"embedder": self.embedder, "examples": len(self.targets), "rows": len(self.rows)},
+            )
 
     @classmethod
     def load(cls, folder: str | Path) -> Environment:
@@ -132,7 +147,13 @@ class Environment:
         folder = Path(folder)
         about = read_json(folder / "environment.json")
         tensors = load_file(folder / "vectors.safetensors")
-        return cls(pl.read_parquet(folder / "environment.parquet"), pl.read_parquet(folder / "targets.parquet"), tensors["items"], tensors["vectors"], about["embedder"])
+        return cls(
+            pl.read_parquet(folder / "environment.parquet"),
+            pl.read_parquet(folder / "targets.parquet"),
+            tensors["items"],
+            tensors["vectors"],
+            about["embedder"],
+        )
 
 
 def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -143,7 +164,16 @@ def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.divide(values - low, width, out=np.zeros_like(values), where=width > 0)
 
 
-def build_environment(dataset: Any, split: Any, examples: pl.DataFrame, ranker: Scorer, embedder: Encoder, settings: EnvironmentSettings, seed: int, batch: int = 200_000) -> Environment:
+def build_environment(
+    dataset: Any,
+    split: Any,
+    examples: pl.DataFrame,
+    ranker: Scorer,
+    embedder: Encoder,
+    settings: EnvironmentSettings,
+    seed: int,
+    batch: int = 200_000,
+) -> Environment:
     """Choose candidates, score them with the ranker at each example's cutoff, normalise, embed.
 
     Args:
@@ -178,7 +208,11 @@ def build_environment(dataset: Any, split: Any, examples: pl.DataFrame, ranker: 
             scores[part] = ranker.score(users[part], items[part], as_ofs[part])
             update(min(first + batch, len(items)))
     if not np.isfinite(scores).all():
-        raise TaijiError("The ranker gave scores that are not finite.", found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}", fix="train the reward ranker again")
+        raise TaijiError(
+            "The ranker gave scores that are not finite.",
+            found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}",
+            fix="train the reward ranker again",
+        )
     rows = pl.DataFrame(
         {
             "example": np.repeat(examples["example"].to_numpy(), lengths),
@@ -207,7 +241,11 @@ def _exposed(dataset: Any, examples: pl.DataFrame, start: int, count: int) -> di
     """The last ``count`` items each example's user was shown from ``start`` up to the cutoff, itself included."""
     if not count:
         return {}
-    events = dataset.events.lazy().filter(pl.col("exposed") & (pl.col("time") >= start)).select("event", "user", "item", "time")
+    events = (
+        dataset.events.lazy()
+        .filter(pl.col("exposed") & (pl.col("time") >= start))
+        .select("event", "user", "item", "time")
+    )
     asked = examples.lazy().select(pl.int_range(pl.len()).alias("number"), pl.col("user").cast(pl.UInt32), "as_of")
     joined = (
         asked.join(events, on="user", how="inner")

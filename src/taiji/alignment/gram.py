@@ -34,7 +34,9 @@ def gram(gradients: Sequence[Gradient]) -> Tensor:
     return inner_products(gradients, gradients)
 
 
-def cross_gram(first: Sequence[Gradient], second: Sequence[Gradient], share: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+def cross_gram(
+    first: Sequence[Gradient], second: Sequence[Gradient], share: tuple[float, float] = (0.5, 0.5)
+) -> Tensor:
     """Unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
 
     ``share`` holds the fraction of the batch in each half; the gradients are parts of one sum with a common normaliser,
@@ -63,7 +65,11 @@ class GradientSums:
 
     def __init__(self, like: Sequence[Tensor], count: int, halves: int) -> None:
         self.parts: list[list[Gradient]] = [
-            [[torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in like] for _ in range(count)] for _ in range(halves)
+            [
+                [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in like]
+                for _ in range(count)
+            ]
+            for _ in range(halves)
         ]
         self.used = [False] * len(like)
 
@@ -82,7 +88,10 @@ class GradientSums:
     def totals(self) -> list[Gradient]:
         """The K gradients of the whole window."""
         first, *rest = self.parts
-        return [[sum((part[k][i] for part in rest), start=tensor) for i, tensor in enumerate(gradient)] for k, gradient in enumerate(first)]
+        return [
+            [sum((part[k][i] for part in rest), start=tensor) for i, tensor in enumerate(gradient)]
+            for k, gradient in enumerate(first)
+        ]
 
     def combined(self, weights: Sequence[float]) -> list[Tensor | None]:
         """sum_k weights[k] g_k per parameter; ``None`` where no gradient arrived, as autograd leaves it."""
@@ -99,7 +108,9 @@ class GradientSums:
         return result
 
 
-def perturbed_change(parameters: Sequence[Tensor], direction: Gradient, step: float, outputs: Callable[[], list[Tensor]]) -> list[Tensor]:
+def perturbed_change(
+    parameters: Sequence[Tensor], direction: Gradient, step: float, outputs: Callable[[], list[Tensor]]
+) -> list[Tensor]:
     """Directional derivative of ``outputs()`` along ``direction`` by central differences of two forwards at theta +- step * v.
 
     Args:

@@ -16,7 +16,21 @@ METHODS = {
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
 }
-ATTRIBUTES = ("reward_weights", "reward_funcs", "reward_func_names", "num_generations", "_metrics", "_step", "_buffered_inputs", "_entropy_window_stats", "_last_world_entropy", "entropy_coef", "multi_objective_aggregation", "scale_rewards", "aux_loss_enabled")
+ATTRIBUTES = (
+    "reward_weights",
+    "reward_funcs",
+    "reward_func_names",
+    "num_generations",
+    "_metrics",
+    "_step",
+    "_buffered_inputs",
+    "_entropy_window_stats",
+    "_last_world_entropy",
+    "entropy_coef",
+    "multi_objective_aggregation",
+    "scale_rewards",
+    "aux_loss_enabled",
+)
 MENTIONS = {
     "_generate_and_score_completions": ("self._calculate_rewards(", "self.reward_weights", '"advantages": advantages'),
     "_compute_loss": ("self._get_per_token_logps_and_entropies(", 'inputs["advantages"]', "self._metrics[mode]"),
@@ -31,7 +45,9 @@ def check_hooks(base: type, instance: Any = None) -> None:
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
         known = inspect.signature(method).parameters if method else {}
-        moved += [f"{name}()" if method is None else f"{name}({p})" for p in parameters if method is None or p not in known]
+        moved += [
+            f"{name}()" if method is None else f"{name}({p})" for p in parameters if method is None or p not in known
+        ]
     for name, texts in MENTIONS.items():
         method = getattr(base, name, None)
         source = inspect.getsource(inspect.unwrap(method)) if method else ""

@@ -60,11 +60,15 @@ class Recording:
         """Derivative of a loss computed on the leaves."""
         assert self.leaves is not None
         present = [leaf for leaf in self.leaves if leaf is not None]
-        found = iter(torch.autograd.grad(loss, present, allow_unused=True) if loss.requires_grad else [None] * len(present))
+        found = iter(
+            torch.autograd.grad(loss, present, allow_unused=True) if loss.requires_grad else [None] * len(present)
+        )
         logps, entropies, auxiliary = (None if leaf is None else next(found) for leaf in self.leaves)
         return (torch.zeros_like(self.leaves[0]) if logps is None else logps, entropies, auxiliary)
 
-    def pull_back(self, cotangent: Cotangent, half: int, halves: int, parameters: Sequence[Tensor], keep: bool) -> list[Tensor | None]:
+    def pull_back(
+        self, cotangent: Cotangent, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
+    ) -> list[Tensor | None]:
         """Gradient by the parameters of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
         outputs: list[Tensor] = []
         values: list[Tensor] = []

@@ -60,7 +60,9 @@ def preference_reward(environment: Environment, answers: Answers) -> Reward:
     return reward
 
 
-def ground_answers(environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]) -> tuple[np.ndarray, Grounded]:
+def ground_answers(
+    environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]
+) -> tuple[np.ndarray, Grounded]:
     """Well-formedness (B,) and grounding of completions, for reports."""
     well, vectors = answers.read(completions)
     return well, environment.ground(examples, vectors)
@@ -73,7 +75,11 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
         values = np.asarray(reward(list(example), texts), dtype=np.float64)
         if values.shape != (len(texts),) or np.isinf(values).any():
-            raise TaijiError(f"The reward {name!r} returned something else.", expected=f"({len(texts)},) finite numbers or NaN", found=f"shape {values.shape}")
+            raise TaijiError(
+                f"The reward {name!r} returned something else.",
+                expected=f"({len(texts)},) finite numbers or NaN",
+                found=f"shape {values.shape}",
+            )
         return [None if np.isnan(value) else float(value) for value in values]
 
     function.__name__ = name
@@ -82,4 +88,9 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
 
 def _same_embedder(environment: Environment, answers: Answers) -> None:
     if environment.embedder != answers.embedder.version:
-        raise TaijiError("The environment was built with another embedder.", expected=environment.embedder, found=answers.embedder.version, fix="build the environment again")
+        raise TaijiError(
+            "The environment was built with another embedder.",
+            expected=environment.embedder,
+            found=answers.embedder.version,
+            fix="build the environment again",
+        )

@@ -30,7 +30,9 @@ class Rollouts:
         lines: those of the steps before the checkpoint that training goes on from.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], generations: int, lines: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], generations: int, lines: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.path, self.names, self.lines = folder / LOG, list(names), list(lines)
         self.kept = max(generations, KEPT // generations * generations)
         self._batch: list[dict[str, Any]] = []
@@ -42,7 +44,10 @@ class Rollouts:
         def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
             values = reward(examples, completions)
             if not self._batch or name in self._batch[0]["rewards"]:  # the first reward of a new batch
-                self._batch = [{"example": e, "completion": c, "rewards": {}} for e, c in zip(examples[: self.kept], completions[: self.kept])]
+                self._batch = [
+                    {"example": e, "completion": c, "rewards": {}}
+                    for e, c in zip(examples[: self.kept], completions[: self.kept])
+                ]
             for row, value in zip(self._batch, np.asarray(values, dtype=np.float64).reshape(-1)):
                 row["rewards"][name] = float(value) if math.isfinite(value) else None
             return values
@@ -59,6 +64,10 @@ class Rollouts:
 
     def save(self, folder: Path) -> None:
         """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (a field each; null: not applicable)."""
-        schema: dict[str, Any] = {"step": pl.UInt32, "example": pl.String, "completion": pl.String, "rewards": pl.Struct(dict.fromkeys(self.names, pl.Float64))}
+        schema: dict[str, Any] = {
+            "step": pl.UInt32,
+            "example": pl.String,
+            "completion": pl.String,
+            "rewards": pl.Struct(dict.fromkeys(self.names, pl.Float64)),
+        }
         write_parquet(folder / FILE, pl.DataFrame(self.lines, schema=schema))
-

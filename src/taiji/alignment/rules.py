@@ -73,9 +73,13 @@ class Rule:
     def __init__(self, count: int, options: RuleOptions) -> None:
         for name, value in (("preference", options.preference), ("initial weights", options.initial)):
             if value is not None and (len(value) != count or min(value) <= 0):
-                raise TaijiError(f"The {name} do not fit the rewards.", expected=f"{count} positive numbers", found=str(tuple(value)))
+                raise TaijiError(
+                    f"The {name} do not fit the rewards.", expected=f"{count} positive numbers", found=str(tuple(value))
+                )
         self.count, self.options, self.steps = count, options, 0
-        self.log_weights = np.log(functions.uniform(count) if options.initial is None else functions.normalised(options.initial))
+        self.log_weights = np.log(
+            functions.uniform(count) if options.initial is None else functions.normalised(options.initial)
+        )
 
     @property
     def weights(self) -> Vector:
@@ -89,7 +93,11 @@ class Rule:
         if self.steps > self.options.warmup or self.source != "gradients":
             new, indicators = self.update(seen)
             if not np.isfinite(new).all():
-                raise TaijiError("The reward weights are no longer finite.", found=str(np.exp(new)), fix="check the rewards for infinities; use popo_mode='robust'")
+                raise TaijiError(
+                    "The reward weights are no longer finite.",
+                    found=str(np.exp(new)),
+                    fix="check the rewards for infinities; use popo_mode='robust'",
+                )
             self.log_weights = new
         return Reading(self.weights, indicators, float(np.abs(self.log_weights - before).max()))
 
@@ -147,11 +155,20 @@ class Popo(Rule):
         return new, raw
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "mean_indicators": self.mean_indicators.tolist(), "mean_square": self.mean_square, "seen": self.seen}
+        return {
+            **super().state(),
+            "mean_indicators": self.mean_indicators.tolist(),
+            "mean_square": self.mean_square,
+            "seen": self.seen,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.mean_indicators, self.mean_square, self.seen = np.asarray(state["mean_indicators"]), float(state["mean_square"]), int(state["seen"])
+        self.mean_indicators, self.mean_square, self.seen = (
+            np.asarray(state["mean_indicators"]),
+            float(state["mean_square"]),
+            int(state["seen"]),
+        )
 
 
 class PopoCovariance(Popo):
@@ -187,7 +204,10 @@ class DynamicAverage(Rule):
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         mean = np.nan_to_num(functions.moments(seen.rewards)[0])  # type: ignore[arg-type]
         keep = self.options.average
-        self.means = [*self.means[-1:], (mean if not self.means else keep * np.asarray(self.means[-1]) + (1 - keep) * mean).tolist()]
+        self.means = [
+            *self.means[-1:],
+            (mean if not self.means else keep * np.asarray(self.means[-1]) + (1 - keep) * mean).tolist(),
+        ]
         if len(self.means) < 2:
             return self.log_weights, None
         return _log(functions.dynamic_average(self.means[0], self.means[1])), None
@@ -247,12 +267,15 @@ class _Library:
         if not self.made:
             try:
                 from torchjd import aggregation
+
                 self.made["weighting"] = getattr(aggregation, self.name)()
             except ImportError as error:
                 raise TaijiError(f"The rule needs TorchJD: {error}", fix='pip install "taiji[peers]"') from error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return np.asarray(self.made["weighting"](torch.as_tensor(gram, dtype=torch.float64)).numpy(), dtype=np.float64)
+            return np.asarray(
+                self.made["weighting"](torch.as_tensor(gram, dtype=torch.float64)).numpy(), dtype=np.float64
+            )
 
 
 class GramPeer(Rule):
@@ -267,7 +290,11 @@ class GramPeer(Rule):
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         if seen.gram is None:
-            raise TaijiError("This rule needs the whole Gram matrix.", found="gram_estimator='directional'", fix="use 'same-batch' or 'cross-batch'")
+            raise TaijiError(
+                "This rule needs the whole Gram matrix.",
+                found="gram_estimator='directional'",
+                fix="use 'same-batch' or 'cross-batch'",
+            )
         if not np.trace(seen.gram) > 0:
             return self.log_weights, None
         raw = np.maximum(self.weighting(np.asarray(seen.gram), self.options.seed + self.steps), 0.0)

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 LOG = "metrics.jsonl"
 
 
-def align(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, folder: str | Path, seed: int, *, scratch: str | Path | None = None) -> Path:
+def align(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    folder: str | Path,
+    seed: int,
+    *,
+    scratch: str | Path | None = None,
+) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
     Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
@@ -84,17 +93,40 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     if not rewards:
         raise TaijiError("There is no reward to align to.", expected="at least one named reward")
     if len(examples) < settings.prompts_per_step:
-        raise TaijiError("There are fewer prompts than a step takes.", where="alignment.prompts_per_step", expected=f"at least {settings.prompts_per_step} prompts", found=str(len(examples)), fix="lower prompts_per_step or give more prompts")
+        raise TaijiError(
+            "There are fewer prompts than a step takes.",
+            where="alignment.prompts_per_step",
+            expected=f"at least {settings.prompts_per_step} prompts",
+            found=str(len(examples)),
+            fix="lower prompts_per_step or give more prompts",
+        )
     rollouts = settings.prompts_per_step * settings.generations
     if rollouts % (settings.micro_batch * processes()):
         together = f" in each of {processes()} processes" if processes() > 1 else ""
-        raise TaijiError("A step's rollouts do not divide into micro-batches.", where="alignment.micro_batch", expected=f"a divisor of {rollouts // processes()}", found=f"{settings.micro_batch}{together}")
+        raise TaijiError(
+            "A step's rollouts do not divide into micro-batches.",
+            where="alignment.micro_batch",
+            expected=f"a divisor of {rollouts // processes()}",
+            found=f"{settings.micro_batch}{together}",
+        )
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
         if weights is not None and len(weights) != len(rewards):
-            raise TaijiError("There is not one number a reward.", where=f"alignment.{name}", expected=f"{len(rewards)} ({', '.join(rewards)})", found=str(len(weights)))
+            raise TaijiError(
+                "There is not one number a reward.",
+                where=f"alignment.{name}",
+                expected=f"{len(rewards)} ({', '.join(rewards)})",
+                found=str(len(weights)),
+            )
 
 
-def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, work: Path, seed: int) -> tuple[Any, list[dict[str, Any]], Rollouts]:
+def _trained(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    work: Path,
+    seed: int,
+) -> tuple[Any, list[dict[str, Any]], Rollouts]:
     """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
     import torch
     from transformers.trainer_utils import set_seed
@@ -105,7 +137,12 @@ def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     if first_process():
         write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
     place = work if first_process() else work / f"process-{os.environ['RANK']}"  # what it saw is its own
-    rollouts = Rollouts(place, list(rewards), settings.generations, [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done])
+    rollouts = Rollouts(
+        place,
+        list(rewards),
+        settings.generations,
+        [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done],
+    )
     watched = {name: rollouts.watched(name, reward) for name, reward in rewards.items()}
     steps = settings.steps or math.ceil(len(examples) / settings.prompts_per_step)
     set_seed(seed)
@@ -116,7 +153,15 @@ def _trained(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     return trainer, lines, rollouts
 
 
-def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings, work: Path, seed: int, steps: int) -> Any:
+def _trainer(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    work: Path,
+    seed: int,
+    steps: int,
+) -> Any:
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
     from transformers import PrinterCallback
@@ -171,13 +216,26 @@ def _trainer(lm: LanguageModel, examples: pl.DataFrame, rewards: Mapping[str, Re
     model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
     adapters = None
     if settings.lora_rank:
-        adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapters = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=2 * settings.lora_rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
     else:
         if settings.beta:
             model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
     data = Dataset.from_dict({"prompt": examples["prompt"].to_list(), "example": examples["example"].to_list()})
     functions = [for_trl(name, reward) for name, reward in rewards.items()]
-    trainer = Rendered(model=model, reward_funcs=functions, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters)
+    trainer = Rendered(
+        model=model,
+        reward_funcs=functions,
+        args=arguments,
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=adapters,
+    )
     trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display
     return trainer
 
@@ -207,7 +265,14 @@ def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Ro
             lines.append(line)
             rollouts.close_step(state.global_step)
             now = time.monotonic()
-            for file, entry in () if not first_process() else ((LOG, line), ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)})):
+            for file, entry in (
+                ()
+                if not first_process()
+                else (
+                    (LOG, line),
+                    ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)}),
+                )
+            ):
                 with (work / file).open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(entry, sort_keys=True) + "\n")
             self.clock = now

@@ -8,7 +8,9 @@ from pydantic import Field, field_validator
 
 from taiji.settings import Settings
 
-Weighting = Literal["fixed", "popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"]
+Weighting = Literal[
+    "fixed", "popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"
+]
 
 
 class EnvironmentSettings(Settings):

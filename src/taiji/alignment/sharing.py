@@ -24,7 +24,20 @@ else:
 
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 """TRL's losses whose sum over an accumulation window does not depend on which rows form a micro-batch."""
-GENERATION = {"max_new_tokens", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "min_new_tokens", "cache_implementation"}
+GENERATION = {
+    "max_new_tokens",
+    "do_sample",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "min_new_tokens",
+    "cache_implementation",
+}
 """Generation settings that are understood; any other one set means TRL's way."""
 
 
@@ -45,12 +58,28 @@ class SharedPrefixes(Base):
         return True
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, batch_size: int | None = None, compute_entropy: bool = False, compute_aux_loss: bool = False, **media: Any
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **media: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         recording = getattr(self, "_recording", None)
         watched = recording is not None and recording.evidence is not None  # PEPO reads the padded hidden states
-        if watched or compute_aux_loss or any(v is not None for v in media.values()) or not self.shares(model) or not bool((attention_mask[:, :-logits_to_keep].sum(1) > 0).all()):
-            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **media)
+        if (
+            watched
+            or compute_aux_loss
+            or any(v is not None for v in media.values())
+            or not self.shares(model)
+            or not bool((attention_mask[:, :-logits_to_keep].sum(1) > 0).all())
+        ):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **media
+            )
         inside = attention_mask.bool()
         rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), inside.cpu())]
         scored = inside[:, -logits_to_keep:]
@@ -62,25 +91,51 @@ class SharedPrefixes(Base):
         spread: list[Any] = [None] * len(rows)
         with self.accelerator.autocast():
             for part in shared_batches(rows, room):
-                result = shared_logprobs(model, [rows[i] for i in part], [starts[i] for i in part], temperature=self.temperature, entropy_gradient=bonus)
+                result = shared_logprobs(
+                    model,
+                    [rows[i] for i in part],
+                    [starts[i] for i in part],
+                    temperature=self.temperature,
+                    entropy_gradient=bonus,
+                )
                 for i, logprobs, entropies in zip(part, result.logprobs, result.entropies):
                     found[i], spread[i] = logprobs, entropies
         blank = torch.zeros(scored.shape, dtype=torch.float32, device=input_ids.device)
-        return blank.masked_scatter(scored, torch.cat(found)), blank.masked_scatter(scored, torch.cat(spread)) if compute_entropy else None, None
+        return (
+            blank.masked_scatter(scored, torch.cat(found)),
+            blank.masked_scatter(scored, torch.cat(spread)) if compute_entropy else None,
+            None,
+        )
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False) -> Any:
-        plain = not (self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or has_tool_images)
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
+    ) -> Any:
+        plain = not (
+            self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or has_tool_images
+        )
         if not plain or not self._known_settings() or not self.shares(self.model):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
         settings = self.generation_kwargs
         sampling = Sampling(
-            settings["max_new_tokens"], settings["temperature"], settings["top_k"] or 0, settings["top_p"] or 1.0, settings["min_p"] or 0.0, settings["repetition_penalty"] or 1.0, settings.get("min_new_tokens") or 0
+            settings["max_new_tokens"],
+            settings["temperature"],
+            settings["top_k"] or 0,
+            settings["top_p"] or 1.0,
+            settings["min_p"] or 0.0,
+            settings["repetition_penalty"] or 1.0,
+            settings.get("min_new_tokens") or 0,
         )
         return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
 
     def _known_settings(self) -> bool:
         settings = self.generation_kwargs
-        return not set(settings) - GENERATION and settings["do_sample"] is True and settings["cache_implementation"] is None
+        return (
+            not set(settings) - GENERATION
+            and settings["do_sample"] is True
+            and settings["cache_implementation"] is None
+        )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -89,7 +144,9 @@ class SharedPrefixes(Base):
             return inputs
         window = self.args.gradient_accumulation_steps
         batches = self._buffered_inputs
-        self._buffered_inputs = [b for at in range(0, len(batches), window) for b in regrouped(batches[at : at + window])]
+        self._buffered_inputs = [
+            b for at in range(0, len(batches), window) for b in regrouped(batches[at : at + window])
+        ]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _regroupable(self) -> bool:
@@ -112,9 +169,18 @@ def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(batches) < 2:
         return batches
     size = len(batches[0]["prompt_ids"])
-    whole = {key: torch.cat([b[key] for b in batches]) for key, value in batches[0].items() if isinstance(value, Tensor) and value.dim() > 0}
-    if any(isinstance(value, list) for value in batches[0].values()) or any(len(v) != size * len(batches) for v in whole.values()):
+    whole = {
+        key: torch.cat([b[key] for b in batches])
+        for key, value in batches[0].items()
+        if isinstance(value, Tensor) and value.dim() > 0
+    }
+    if any(isinstance(value, list) for value in batches[0].values()) or any(
+        len(v) != size * len(batches) for v in whole.values()
+    ):
         return batches
     group = torch.unique(whole["prompt_ids"], dim=0, return_inverse=True)[1]
     order = torch.argsort(group, stable=True)
-    return [{key: whole[key][order[n * size : (n + 1) * size]] if key in whole else value for key, value in batch.items()} for n, batch in enumerate(batches)]
+    return [
+        {key: whole[key][order[n * size : (n + 1) * size]] if key in whole else value for key, value in batch.items()}
+        for n, batch in enumerate(batches)
+    ]

@@ -35,7 +35,9 @@ def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int)
     return total / len(hidden)
 
 
-def token_weights(similarity: Tensor, entropy: Tensor, mask: Tensor, alpha: float = 0.05, temperature: float = 1.0) -> Tensor:
+def token_weights(
+    similarity: Tensor, entropy: Tensor, mask: Tensor, alpha: float = 0.05, temperature: float = 1.0
+) -> Tensor:
     """Weights (B, T) > 0 whose mean over each row's valid tokens is one; zero on padding.
 
     w_t = T softmax_t(VS_t (1 + alpha tanh g_t) / temperature), g = scaled VS + scaled H, centred. A row without valid tokens is
@@ -93,7 +95,10 @@ def hidden_states(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
     def keep(module: Any, arguments: Any, output: Any) -> None:
         store.append(output.hidden_states)
 
-    handles = (causal.base_model.register_forward_pre_hook(ask, with_kwargs=True), causal.base_model.register_forward_hook(keep))
+    handles = (
+        causal.base_model.register_forward_pre_hook(ask, with_kwargs=True),
+        causal.base_model.register_forward_hook(keep),
+    )
     try:
         yield store
     finally:

@@ -62,7 +62,12 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
             args = ParetoGRPOConfig(f"{name.split('/')[-1] or 'model'}-ParetoGRPO")
         if not isinstance(args, ParetoGRPOConfig):
-            raise TaijiError("The configuration is TRL's own.", expected="ParetoGRPOConfig", found=type(args).__name__, fix="replace GRPOConfig by taiji.alignment.ParetoGRPOConfig")
+            raise TaijiError(
+                "The configuration is TRL's own.",
+                expected="ParetoGRPOConfig",
+                found=type(args).__name__,
+                fix="replace GRPOConfig by taiji.alignment.ParetoGRPOConfig",
+            )
         self._rule: Rule | None = None
         self._recording: Recording | None = None
         self._window: Window | None = None
@@ -73,10 +78,17 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         check_hooks(GRPOTrainer, self)
         if args.source == "gradients":
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise TaijiError(f"weighting={args.weighting!r} needs whole parameters on each process.", found="FSDP or DeepSpeed", fix="use popo-light or popo-covariance, or data parallelism with LoRA")
+                raise TaijiError(
+                    f"weighting={args.weighting!r} needs whole parameters on each process.",
+                    found="FSDP or DeepSpeed",
+                    fix="use popo-light or popo-covariance, or data parallelism with LoRA",
+                )
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
-                raise TaijiError("Reentrant gradient checkpointing allows one backward pass only.", fix='gradient_checkpointing_kwargs={"use_reentrant": False}')
+                raise TaijiError(
+                    "Reentrant gradient checkpointing allows one backward pass only.",
+                    fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
+                )
         self.rule_for(len(self.reward_weights))
 
     # ---- the rule -----------------------------------------------------------------------------------------------
@@ -133,7 +145,9 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if self.args.linear:
             columns = linear(rewards, self.num_generations, self.scale_rewards)
         else:
-            columns = split(rewards, weights, self.num_generations, self.multi_objective_aggregation, self.scale_rewards)
+            columns = split(
+                rewards, weights, self.num_generations, self.multi_objective_aggregation, self.scale_rewards
+            )
         self._signal = bool((columns != 0).any())
         local = len(output["advantages"])
         rows = slice(self.accelerator.process_index * local, (self.accelerator.process_index + 1) * local)
@@ -146,31 +160,48 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
 
     # ---- the forward: recorded once, replayed at will --------------------------------------------------------------
 
-    def policy_forward(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def policy_forward(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities (B, T), entropies (B, T) or None, auxiliary loss or None."""
-        return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *rest, **keywords)
+        return super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *rest, **keywords
+        )
 
-    def _get_per_token_logps_and_entropies(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *rest: Any, **keywords: Any
+    ) -> Any:
         recording = self._recording
         if recording is None:
             return self.policy_forward(model, input_ids, attention_mask, logits_to_keep, *rest, **keywords)
         if recording.replay is not None:
             return recording.replay
         whole = torch.arange(len(input_ids), device=input_ids.device)
-        images = any(keywords.get(name) is not None for name in ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids"))
+        images = any(
+            keywords.get(name) is not None
+            for name in ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
+        )
         if recording.halves is None or images or keywords.get("compute_aux_loss"):
             pieces: list[tuple[int | None, Tensor]] = [(None, whole)]
         else:  # one forward a half costs no more arithmetic, and lets a backward visit one half only
-            pieces = [(half, whole[recording.halves == half]) for half in (0, 1) if bool((recording.halves == half).any())]
+            pieces = [
+                (half, whole[recording.halves == half]) for half in (0, 1) if bool((recording.halves == half).any())
+            ]
         for half, rows in pieces:
             if recording.evidence is None:
-                found = self.policy_forward(model, input_ids[rows], attention_mask[rows], logits_to_keep, *rest, **keywords)
+                found = self.policy_forward(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, *rest, **keywords
+                )
                 recording.parts.append(Part(rows, half, *found))
                 continue
             with tokens.hidden_states(model) as store:
-                found = self.policy_forward(model, input_ids[rows], attention_mask[rows], logits_to_keep, *rest, **keywords)
+                found = self.policy_forward(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, *rest, **keywords
+                )
             layers = store[-1] if self.args.pepo_as_released else tuple(layer.detach() for layer in store[-1])
-            recording.parts.append(Part(rows, half, *found, tokens.evidence_similarity(layers, recording.evidence[rows], logits_to_keep)))
+            recording.parts.append(
+                Part(rows, half, *found, tokens.evidence_similarity(layers, recording.evidence[rows], logits_to_keep))
+            )
         recording.close()
         return recording.replay
 
@@ -181,7 +212,9 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if self._window is not None and self._window.halves == 2:
             recording.halves = inputs["prompt_group"] % 2
         if self.args.token_weighting == "pepo":
-            recording.evidence = tokens.evidence_mask(self.processing_class, inputs["prompt_ids"], inputs["prompt_mask"], self.args.pepo_evidence)
+            recording.evidence = tokens.evidence_mask(
+                self.processing_class, inputs["prompt_ids"], inputs["prompt_mask"], self.args.pepo_evidence
+            )
         self._recording = recording
         try:
             with self._unlogged():
@@ -193,7 +226,10 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
         """Keep TRL's metrics and entropy controller as they are, whatever its loss does."""
-        kept = {name: getattr(self, name) for name in ("_metrics", "_entropy_window_stats", "_last_world_entropy", "entropy_coef")}
+        kept = {
+            name: getattr(self, name)
+            for name in ("_metrics", "_entropy_window_stats", "_last_world_entropy", "entropy_coef")
+        }
         self._metrics = {mode: defaultdict(list) for mode in ("train", "eval")}
         try:
             yield
@@ -207,7 +243,9 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         assert recording.similarity is not None and recording.attached is not None and recording.attached[1] is not None
         entropy = recording.attached[1] if self.args.pepo_as_released else recording.attached[1].detach()
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        weights = tokens.token_weights(recording.similarity, entropy, mask, self.args.pepo_alpha, self.args.pepo_temperature)
+        weights = tokens.token_weights(
+            recording.similarity, entropy, mask, self.args.pepo_alpha, self.args.pepo_temperature
+        )
         return tokens.blended(weights, self.state.global_step / max(self.state.max_steps, 1))
 
     # ---- the loss -------------------------------------------------------------------------------------------------
@@ -238,7 +276,11 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             applied = torch.tensor(rule.weights, dtype=columns.dtype, device=columns.device)
             loss = super()._compute_loss(model, {**inputs, "advantages": advantage((columns * applied).sum(1))})
             rewards = [self._derivative(model, inputs, advantage(columns[:, k]), recording) for k in range(rule.count)]
-            common = self._derivative(model, inputs, torch.zeros_like(columns[:, 0]), recording) if self._window.common else None
+            common = (
+                self._derivative(model, inputs, torch.zeros_like(columns[:, 0]), recording)
+                if self._window.common
+                else None
+            )
         self._window.add(recording, rewards, common, partial(self._repeat, model, inputs))
         if self.accelerator.sync_gradients:
             self._close_window(rule)
@@ -253,7 +295,10 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         """The forward of some rows again, with the parameters as they are now and without gradient."""
         size, images = len(inputs["prompt_ids"]), "pixel_values" in inputs  # whose rows are patches
         if not images:
-            inputs = {key: value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value for key, value in inputs.items()}
+            inputs = {
+                key: value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value
+                for key, value in inputs.items()
+            }
         self._recording = Recording()
         try:
             with torch.no_grad(), self._unlogged():
@@ -265,7 +310,11 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
 
     def _open_window(self, model: Any, rule: Rule) -> Window:
         options = self.args.rule_options()
-        preference = np.full(rule.count, 1 / rule.count) if options.preference is None else np.asarray(options.preference) / sum(options.preference)
+        preference = (
+            np.full(rule.count, 1 / rule.count)
+            if options.preference is None
+            else np.asarray(options.preference) / sum(options.preference)
+        )
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
         return Window(
             parameters=[p for p in model.parameters() if p.requires_grad],
@@ -283,7 +332,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         estimate = window.close(self.accelerator.num_processes, mean, self.args.directional_step)
         before, reading = rule.weights, None
         if self._signal and estimate.usable:
-            reading = rule.observe(Observation(gram=estimate.gram, indicators=estimate.indicators, square_norm=estimate.square_norm, group=self.num_generations))
+            reading = rule.observe(
+                Observation(
+                    gram=estimate.gram,
+                    indicators=estimate.indicators,
+                    square_norm=estimate.square_norm,
+                    group=self.num_generations,
+                )
+            )
             self._apply(rule)
         applied = rule.weights if rule.fresh else before
         factor = self.accelerator.scaler.get_scale() if self.accelerator.scaler is not None else 1.0

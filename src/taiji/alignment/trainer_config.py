@@ -21,28 +21,78 @@ class ParetoGRPOConfig(GRPOConfig):
     """
 
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
-    popo_mode: str = field(default="robust", metadata={"help": "'robust' (averaged, clipped, with a floor) or 'paper' (raw exponentiated gradient)."})
-    preference: list[float] | None = field(default=None, metadata={"help": "Trade-off at which POPO shall end; None is equal weights."})
-    gram_estimator: str = field(default="cross-batch", metadata={"help": "'same-batch', 'cross-batch' (unbiased, two halves of the prompts) or 'directional' (cost independent of the number of rewards)."})
+    popo_mode: str = field(
+        default="robust",
+        metadata={"help": "'robust' (averaged, clipped, with a floor) or 'paper' (raw exponentiated gradient)."},
+    )
+    preference: list[float] | None = field(
+        default=None, metadata={"help": "Trade-off at which POPO shall end; None is equal weights."}
+    )
+    gram_estimator: str = field(
+        default="cross-batch",
+        metadata={
+            "help": "'same-batch', 'cross-batch' (unbiased, two halves of the prompts) or 'directional' (cost independent of the number of rewards)."
+        },
+    )
     aggregation: str = field(
         default="trl",
-        metadata={"help": "'trl': TRL's scalar advantage of the weighted rewards; 'linear': weighted sum of each reward's own advantage. With group scaling the latter loses the trade-off's curvature and runs to one reward; combine it with scale_rewards='none'."},
+        metadata={
+            "help": "'trl': TRL's scalar advantage of the weighted rewards; 'linear': weighted sum of each reward's own advantage. With group scaling the latter loses the trade-off's curvature and runs to one reward; combine it with scale_rewards='none'."
+        },
     )
-    kl_in_indicator: bool = field(default=True, metadata={"help": "Whether beta * KL is part of every reward's loss when indicators are computed; outside, the end point is no longer that of equal weights."})
-    weight_step: float = field(default=0.1, metadata={"help": "kappa of the robust step (also the learning rate of 'uncertainty')."})
-    weight_clip: float = field(default=0.2, metadata={"help": "Largest |change of log w| a step, before normalisation."})
-    weight_floor: float = field(default=0.05, metadata={"help": "Share of every step's weights that is pulled to the preference (or to equal weights)."})
-    weight_average: float = field(default=0.9, metadata={"help": "Decay of the moving averages of the indicators and of the squared gradient norm."})
-    weight_warmup: int = field(default=0, metadata={"help": "Steps before gradient-based weights move; use a few with LoRA, whose B starts at zero."})
+    kl_in_indicator: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether beta * KL is part of every reward's loss when indicators are computed; outside, the end point is no longer that of equal weights."
+        },
+    )
+    weight_step: float = field(
+        default=0.1, metadata={"help": "kappa of the robust step (also the learning rate of 'uncertainty')."}
+    )
+    weight_clip: float = field(
+        default=0.2, metadata={"help": "Largest |change of log w| a step, before normalisation."}
+    )
+    weight_floor: float = field(
+        default=0.05,
+        metadata={"help": "Share of every step's weights that is pulled to the preference (or to equal weights)."},
+    )
+    weight_average: float = field(
+        default=0.9,
+        metadata={"help": "Decay of the moving averages of the indicators and of the squared gradient norm."},
+    )
+    weight_warmup: int = field(
+        default=0,
+        metadata={"help": "Steps before gradient-based weights move; use a few with LoRA, whose B starts at zero."},
+    )
     popo_eta: float = field(default=1.0, metadata={"help": "eta of the paper's update."})
     popo_mu: float = field(default=1.0, metadata={"help": "mu of the paper's update."})
-    directional_step: float = field(default=1e-3, metadata={"help": "Finite-difference step relative to the parameters' norm; raise it to 1e-2 under bf16."})
-    token_weighting: str = field(default="none", metadata={"help": "'pepo' multiplies each token's advantage by its PEPO weight."})
+    directional_step: float = field(
+        default=1e-3,
+        metadata={"help": "Finite-difference step relative to the parameters' norm; raise it to 1e-2 under bf16."},
+    )
+    token_weighting: str = field(
+        default="none", metadata={"help": "'pepo' multiplies each token's advantage by its PEPO weight."}
+    )
     pepo_alpha: float = field(default=0.05, metadata={"help": "PEPO's gate strength."})
-    pepo_temperature: float = field(default=1.0, metadata={"help": "PEPO's softmax temperature (1 in the paper, 1.8 in its released scripts)."})
-    pepo_evidence: str = field(default=r"Item title: [^\n]*", metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens where it finds nothing."})
-    pepo_as_released: bool = field(default=False, metadata={"help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."})
-    share_prefixes: bool = field(default=True, metadata={"help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False is TRL's way, to the bit."})
+    pepo_temperature: float = field(
+        default=1.0, metadata={"help": "PEPO's softmax temperature (1 in the paper, 1.8 in its released scripts)."}
+    )
+    pepo_evidence: str = field(
+        default=r"Item title: [^\n]*",
+        metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens where it finds nothing."},
+    )
+    pepo_as_released: bool = field(
+        default=False,
+        metadata={
+            "help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."
+        },
+    )
+    share_prefixes: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False is TRL's way, to the bit."
+        },
+    )
 
     def __post_init__(self) -> None:
         _one_of("weighting", self.weighting, tuple(RULES))
@@ -63,7 +113,10 @@ class ParetoGRPOConfig(GRPOConfig):
                 fix="raise per_device_train_batch_size or gradient_accumulation_steps, or set gram_estimator='same-batch'",
             )
         if self.pepo_as_released and self.token_weighting == "pepo" and self.source == "gradients":
-            raise TaijiError("pepo_as_released lets the weights depend on the parameters, which per-reward gradients do not support.", fix="use a reward rule or weighting='fixed'")
+            raise TaijiError(
+                "pepo_as_released lets the weights depend on the parameters, which per-reward gradients do not support.",
+                fix="use a reward rule or weighting='fixed'",
+            )
 
     @property
     def source(self) -> str:
@@ -94,4 +147,9 @@ class ParetoGRPOConfig(GRPOConfig):
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
-        raise TaijiError(f"{name} has an unknown value.", where=f"ParetoGRPOConfig({name}=…)", expected=", ".join(map(repr, allowed)), found=repr(value))
+        raise TaijiError(
+            f"{name} has an unknown value.",
+            where=f"ParetoGRPOConfig({name}=…)",
+            expected=", ".join(map(repr, allowed)),
+            found=repr(value),
+        )

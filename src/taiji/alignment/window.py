@@ -62,7 +62,13 @@ class Window:
         self.sums = GradientSums(self.parameters, directions, self.halves)
         self.rows = torch.zeros(self.halves, dtype=torch.float64, device=self.parameters[0].device)
 
-    def add(self, recording: Recording, rewards: Sequence[Cotangent], common: Cotangent | None, again: Callable[[Tensor], Tensor]) -> None:
+    def add(
+        self,
+        recording: Recording,
+        rewards: Sequence[Cotangent],
+        common: Cotangent | None,
+        again: Callable[[Tensor], Tensor],
+    ) -> None:
         """Pull one micro-batch's cotangents back: K backward passes, or one and a half whatever K is in the directional form.
 
         Args:
@@ -74,16 +80,25 @@ class Window:
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
         directions = inside if common is None else [*inside, common]
         numbers = [range(len(directions))] * self.halves
-        if self.estimator == "directional":  # along the first half's reference direction, the second half's change is measured
-            directions, numbers = [scaled_sum(inside, self.reference), scaled_sum(rewards, self.weights)], [range(2), range(1, 2)]
+        if (
+            self.estimator == "directional"
+        ):  # along the first half's reference direction, the second half's change is measured
+            directions, numbers = (
+                [scaled_sum(inside, self.reference), scaled_sum(rewards, self.weights)],
+                [range(2), range(1, 2)],
+            )
             assert recording.halves is not None
             second = torch.nonzero(recording.halves == 1).flatten()
             if len(second):
                 self.held.append(Held(partial(again, second), torch.stack([c[0][second] for c in inside])))
         for half in range(self.halves):
             for number in numbers[half]:
-                keep = number < len(directions) - 1 or (half < self.halves - 1 and any(p.half is None for p in recording.parts))
-                self.sums.add(half, number, recording.pull_back(directions[number], half, self.halves, self.parameters, keep))
+                keep = number < len(directions) - 1 or (
+                    half < self.halves - 1 and any(p.half is None for p in recording.parts)
+                )
+                self.sums.add(
+                    half, number, recording.pull_back(directions[number], half, self.halves, self.parameters, keep)
+                )
             self.rows[half] += len(rewards[0][0]) if recording.halves is None else int((recording.halves == half).sum())
 
     def close(self, processes: int, mean: Callable[[Tensor], Tensor], step: float) -> Estimate:
@@ -104,7 +119,9 @@ class Window:
         first, second = (part[: self.count] for part in self.sums.parts)
         return Estimate(gram=cross_gram(first, second, (share[0], share[1])).numpy(), square_norm=square)
 
-    def _directional(self, share: list[float], processes: int, mean: Callable[[Tensor], Tensor], relative: float) -> Estimate:
+    def _directional(
+        self, share: list[float], processes: int, mean: Callable[[Tensor], Tensor], relative: float
+    ) -> Estimate:
         """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half."""
         direction: Gradient = self.sums.parts[0][0]
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)

@@ -31,7 +31,9 @@ for command in (
     app.command()(command)
 for stage, summary in STAGE_NAMES.items():
     if stage != "audit":  # a command of its own, which prints what it found
-        app.command(stage, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(loop.stage_command(stage))
+        app.command(stage, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
+            loop.stage_command(stage)
+        )
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +46,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it: TRL's trainers would report each start
+    os.environ.setdefault(
+        "HF_HUB_DISABLE_TELEMETRY", "1"
+    )  # nobody asked for it: TRL's trainers would report each start
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' notes to their developers; python -W shows them
     console.guarded(lambda: app(prog_name="taiji"))

@@ -34,7 +34,9 @@ def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = Non
 def view(
     run: RunFolder,
     other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="A second run to compare with.")] = None,
-    port: Annotated[int, typer.Option("--port", help="Where to listen on this machine; 0 is any free port.", min=0, max=65535)] = 8100,
+    port: Annotated[
+        int, typer.Option("--port", help="Where to listen on this machine; 0 is any free port.", min=0, max=65535)
+    ] = 8100,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Look into a run in the browser: figures, users, what was asked and said, alignment step by step, two runs compared."""
@@ -53,25 +55,46 @@ def view(
 def review(
     run: RunFolder,
     name: Annotated[str, typer.Option("--as", help="Who reviews; names the files with the judgements.")] = "me",
-    beside: Annotated[list[str] | None, typer.Option("--beside", help="A further reviewer: rules, model, or a person's name; may be repeated.")] = None,
-    only: Annotated[Verdict | None, typer.Option("--only", help="Rationales with this verdict; default: all, those to review first.")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many; a larger number later keeps the earlier ones.")] = 30,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page on this machine; 0 takes a free one.")] = 8090,
-    files: Annotated[bool, typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end.")] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="A further reviewer: rules, model, or a person's name; may be repeated."),
+    ] = None,
+    only: Annotated[
+        Verdict | None,
+        typer.Option("--only", help="Rationales with this verdict; default: all, those to review first."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="How many; a larger number later keeps the earlier ones.")
+    ] = 30,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of the page on this machine; 0 takes a free one.")
+    ] = 8090,
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end."),
+    ] = False,
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
     """Let a person judge a run's rationales on five axes, on a page of this machine or through files."""
     from taiji.pipeline.review import open_review, print_review, serve_review
 
-    with open_review(run, config_of(run, overrides), name, beside or [], only.value if only else None, count) as session:
+    with open_review(
+        run, config_of(run, overrides), name, beside or [], only.value if only else None, count
+    ) as session:
         if not files:
             serve_review(session, port, say)
         if not (json_path and console.emit_json(json_path, session.summary())):
             print_review(session)
 
 
-def abtest(config: ConfigPath = None, overrides: Overrides = None, seed: Annotated[int, typer.Option("--seed")] = 0, json_path: JsonPath = None, quiet: Quiet = False) -> None:
+def abtest(
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
     """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
     from taiji import progress
     from taiji.config import load_config
@@ -87,7 +110,12 @@ def study(
     run: RunFolder,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 5,
     arms: Annotated[
-        list[str] | None, typer.Option("--arm", metavar="NAME", help="history_mean, truth (a ceiling), base, sft, grpo, popo-light or popo; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            metavar="NAME",
+            help="history_mean, truth (a ceiling), base, sft, grpo, popo-light or popo; may be repeated. Default: all.",
+        ),
     ] = None,
     overrides: Overrides = None,
     json_path: JsonPath = None,

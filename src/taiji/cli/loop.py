@@ -40,8 +40,17 @@ def run(
     address: Address = None,
 ) -> None:
     """Run the whole loop, from logs to a judged ranker and a report."""
-    if resume and not (config or preset or data or overrides) and not (runs / (name or "run") / "config.json").is_file():
-        raise TaijiError("There is no run to go on with.", where=str(runs / (name or "run")), found=names_in(runs), fix="name one of these with --name, or start one without --resume")
+    if (
+        resume
+        and not (config or preset or data or overrides)
+        and not (runs / (name or "run") / "config.json").is_file()
+    ):
+        raise TaijiError(
+            "There is no run to go on with.",
+            where=str(runs / (name or "run")),
+            found=names_in(runs),
+            fix="name one of these with --name, or start one without --resume",
+        )
     opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address)
     opened.execute()
     summary(opened.folder, json_path)
@@ -73,8 +82,22 @@ def plan(
     preset: Preset = None,
     overrides: Overrides = None,
     users: Annotated[float, typer.Option("--users", min=1, help="Users of the log.")] = 1e6,
-    measured: Annotated[list[Path] | None, typer.Option("--measured", metavar="RUN", help="A finished run whose rates are taken; two of different size are better. May be repeated.")] = None,
-    cluster: Annotated[Path | None, typer.Option("--cluster", metavar="FILE", help="YAML: machines, GPUs, token rates (default: one machine like the measured one).")] = None,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--measured",
+            metavar="RUN",
+            help="A finished run whose rates are taken; two of different size are better. May be repeated.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster",
+            metavar="FILE",
+            help="YAML: machines, GPUs, token rates (default: one machine like the measured one).",
+        ),
+    ] = None,
     json_path: JsonPath = None,
 ) -> None:
     """Say what a run will cost: tokens, GPU hours, storage and wall time of every stage, and what that rests on."""
@@ -85,7 +108,14 @@ def plan(
 
     settings = load_config(config, preset=preset, overrides=overrides or [])
     if not measured:
-        raise TaijiError("A plan needs measured rates.", where="taiji plan", expected="--measured RUN, a finished run", fix="taiji run --preset demo, then --measured runs/demo")
-    found = calculate(settings, users, [read(folder) for folder in measured], load_cluster(cluster), read(measured[-1], settings).log)
+        raise TaijiError(
+            "A plan needs measured rates.",
+            where="taiji plan",
+            expected="--measured RUN, a finished run",
+            fix="taiji run --preset demo, then --measured runs/demo",
+        )
+    found = calculate(
+        settings, users, [read(folder) for folder in measured], load_cluster(cluster), read(measured[-1], settings).log
+    )
     if not (json_path and console.emit_json(json_path, found.as_json())):
         print_plan(found)

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 
 def open_run(
-    config: Path | None, preset: str | None, data: str | None, overrides: list[str] | None, name: str | None, runs: Path, resume: bool, quiet: bool, engine: str = "local", address: str | None = None
+    config: Path | None,
+    preset: str | None,
+    data: str | None,
+    overrides: list[str] | None,
+    name: str | None,
+    runs: Path,
+    resume: bool,
+    quiet: bool,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Run:
     from taiji import progress
     from taiji.config import load_config
@@ -27,24 +36,40 @@ def open_run(
     progress.quiet = quiet
     name = name if name is not None else config.stem if config else preset or "run"
     if not name or name != Path(name).name or name in (".", ".."):
-        raise TaijiError("That cannot be a run's name.", where=f"--name {name!r}", expected="a name for a folder, without a path", fix="give the path as --runs FOLDER")
+        raise TaijiError(
+            "That cannot be a run's name.",
+            where=f"--name {name!r}",
+            expected="a name for a folder, without a path",
+            fix="give the path as --runs FOLDER",
+        )
     folder = runs / name
     stored = folder / "config.json"
     console.again = f"taiji run --name {name}{runs_option(runs)} --resume"
     if resume and stored.exists() and config is None and preset is None:
         config = stored  # "go on with what I started" needs no repetition of how it was started
-    settings = load_config(config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])])
+    settings = load_config(
+        config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
+    )
     if stored.exists() and not resume:
         raise TaijiError(
-            "A run of that name exists.", where=str(folder), fix="add --resume to go on with it (finished stages are kept), or choose another --name"
+            "A run of that name exists.",
+            where=str(folder),
+            fix="add --resume to go on with it (finished stages are kept), or choose another --name",
         )
     check_language_model(settings.language.model)  # now, not after the first hour
-    return Run(folder, settings, STAGES, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings))
+    return Run(
+        folder, settings, STAGES, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+    )
 
 
 def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
     if engine not in ("local", "ray") or (address and engine != "ray"):
-        raise TaijiError("No such engine.", where=f"--engine {engine}", expected="local, or ray (which --address goes with)", found=engine)
+        raise TaijiError(
+            "No such engine.",
+            where=f"--engine {engine}",
+            expected="local, or ray (which --address goes with)",
+            found=engine,
+        )
     if engine == "ray":
         from taiji.scale.ray_mapper import connect
 
@@ -72,7 +97,9 @@ def summary(folder: Path, json_path: Path | None) -> None:
     from taiji.evaluation.summary import print_summary
 
     metrics = read_json(folder / "metrics.json")
-    if json_path and console.emit_json(json_path, {"run": str(folder), "report": str(folder / "report.html"), "metrics": metrics}):
+    if json_path and console.emit_json(
+        json_path, {"run": str(folder), "report": str(folder / "report.html"), "metrics": metrics}
+    ):
         return
     print_summary(metrics)
     print(f"\nreport: {folder / 'report.html'}\nfigures: {folder / 'metrics.json'}")
@@ -82,5 +109,10 @@ def config_of(run: Path, overrides: list[str] | None = None) -> Config:
     from taiji.config import load_config
 
     if not (run / "config.json").is_file():
-        raise TaijiError("This is no run directory.", where=str(run), expected="a folder that `taiji run` made, with config.json", fix="give runs/NAME")
+        raise TaijiError(
+            "This is no run directory.",
+            where=str(run),
+            expected="a folder that `taiji run` made, with config.json",
+            fix="give runs/NAME",
+        )
     return load_config(run / "config.json", overrides=overrides or [])

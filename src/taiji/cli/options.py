@@ -23,16 +23,41 @@ def complete_settings(incomplete: str) -> list[str]:
     return [f"{key}=" for key in setting_keys() if key.startswith(incomplete)]
 
 
-ConfigPath = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML configuration; see `taiji config`.")]
-Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from: demo, laptop or paper.", autocompletion=complete_presets)]
-Data = Annotated[str | None, typer.Option("--data", metavar="NAME|PATH", help="A named source, a folder in a known layout, or a mapping file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.", autocompletion=complete_settings)]
+ConfigPath = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML configuration; see `taiji config`.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="Settings to start from: demo, laptop or paper.", autocompletion=complete_presets),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME|PATH", help="A named source, a folder in a known layout, or a mapping file."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.", autocompletion=complete_settings
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run (default: the configuration's or preset's).")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
-JsonPath = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text.")]
+JsonPath = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text."),
+]
 Verdict = Enum("Verdict", {name: name for name in ("keep", "reject", "review")})  # type: ignore[misc]
-Engine = Annotated[str, typer.Option("--engine", help="Where partitions are computed: local (this process) or ray (a cluster).")]
-Address = Annotated[str | None, typer.Option("--address", help="Ray: the cluster to join (`auto` or HOST:PORT); left out, one is started on this machine.")]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Where partitions are computed: local (this process) or ray (a cluster).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="Ray: the cluster to join (`auto` or HOST:PORT); left out, one is started on this machine."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]

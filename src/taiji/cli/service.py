@@ -20,7 +20,11 @@ def serve(run: RunFolder, overrides: Overrides = None) -> None:
     start(run, config_of(run, overrides).serving)
 
 
-def roll_out(run: RunFolder, beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None, overrides: Overrides = None) -> None:
+def roll_out(
+    run: RunFolder,
+    beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None,
+    overrides: Overrides = None,
+) -> None:
     """Bring another finished run into a running service and serve it; the old release stays beside it."""
     from taiji.serving import roll_out as start
 
@@ -51,6 +55,7 @@ def load(
 
     settings = config_of(run, overrides).serving
     users, items = of_run(run, settings)
-    found = start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=os.environ.get("TAIJI_API_KEY"))  # type: ignore[arg-type]
+    key = os.environ.get("TAIJI_API_KEY")
+    found = start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=key)  # type: ignore[arg-type]
     if not (json_path and console.emit_json(json_path, asdict(found))):
         print(found)

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Parquet, CSV or JSON-lines files with columns of any names.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Decide a part of the mapping: events.user_id=KUNDE; may be repeated.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Parquet, CSV or JSON-lines files with columns of any names.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Decide a part of the mapping: events.user_id=KUNDE; may be repeated."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of data set and run (default: the folder's).")] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Write over the files of an earlier call.")] = False,
@@ -42,7 +49,11 @@ def init(
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise TaijiError("A choice is not of the form key=value.", where=f"--set {text}", fix="write for instance --set events.user_id=COLUMN")
+        raise TaijiError(
+            "A choice is not of the form key=value.",
+            where=f"--set {text}",
+            fix="write for instance --set events.user_id=COLUMN",
+        )
     return key.strip(), value.strip()
 
 
@@ -52,7 +63,11 @@ def choose(question: Question) -> str:
     for number, choice in enumerate(question.choices, start=1):
         print(f"  {number}  {choice.value}  ({'; '.join(choice.reasons)})")
     given = typer.prompt("number, or another value").strip()
-    return str(question.choices[int(given) - 1].value) if given.isdigit() and 1 <= int(given) <= len(question.choices) else given
+    return (
+        str(question.choices[int(given) - 1].value)
+        if given.isdigit() and 1 <= int(given) <= len(question.choices)
+        else given
+    )
 
 
 def config(
@@ -71,10 +86,19 @@ def config(
 
     from taiji.config import load_config
 
-    print(yaml.safe_dump(load_config(path, preset=preset, overrides=overrides or []).model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    print(
+        yaml.safe_dump(
+            load_config(path, preset=preset, overrides=overrides or []).model_dump(mode="json"),
+            sort_keys=False,
+            allow_unicode=True,
+        )
+    )
 
 
-def doctor(json_path: JsonPath = None, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False) -> None:
+def doctor(
+    json_path: JsonPath = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False,
+) -> None:
     """Say what is installed, which models are at hand, and the command that mends what is missing."""
     from dataclasses import asdict
 

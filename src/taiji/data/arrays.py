@@ -28,7 +28,9 @@ def store_arrays(folder: Path) -> None:
     _group(events, "item", rows["items"], ("price", "time"), pl.col("price").is_not_null(), (), folder / "prices")
 
 
-def _group(events: Path, key: str, count: int, columns: Sequence[str], kept: pl.Expr, needed: Sequence[str], folder: Path) -> None:
+def _group(
+    events: Path, key: str, count: int, columns: Sequence[str], kept: pl.Expr, needed: Sequence[str], folder: Path
+) -> None:
     """Columns of the kept events, grouped by ``key`` in the order of the file, and the groups' offsets ``(count + 1,)``."""
     counts = np.zeros(count, np.int64)
     for frame in _batches(events, [key, *needed, *(["price"] if "price" in columns else [])]):

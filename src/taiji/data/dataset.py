@@ -51,14 +51,33 @@ class Dataset:
         columns = ["item", "item_id", "title", *LEVELS, "price"]
         events = (
             tables.events.lazy()
-            .with_columns(dense(tables.events["user_id"], users["user_id"]).alias("user"), dense(tables.events["item_id"], items["item_id"]).alias("item"))
-            .select("user", "item", pl.col("timestamp").cast(pl.Int64).alias("time"), "exposed", "click", "conversion", pl.col("matured_at").cast(pl.Int64), "price")
+            .with_columns(
+                dense(tables.events["user_id"], users["user_id"]).alias("user"),
+                dense(tables.events["item_id"], items["item_id"]).alias("item"),
+            )
+            .select(
+                "user",
+                "item",
+                pl.col("timestamp").cast(pl.Int64).alias("time"),
+                "exposed",
+                "click",
+                "conversion",
+                pl.col("matured_at").cast(pl.Int64),
+                "price",
+            )
             .sort("time", "user", maintain_order=True)
             .with_row_index("event")
             .with_columns(pl.col("event").cast(pl.UInt32))
             .collect()
         )
-        return cls(items.select(*columns, pl.exclude(columns)), users.select("user", "user_id", pl.exclude("user", "user_id")), events, tables.name, tables.domain, tables.notes)
+        return cls(
+            items.select(*columns, pl.exclude(columns)),
+            users.select("user", "user_id", pl.exclude("user", "user_id")),
+            events,
+            tables.name,
+            tables.domain,
+            tables.notes,
+        )
 
     @property
     def n_users(self) -> int:
@@ -90,7 +109,10 @@ class Dataset:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
             facts = {"users": self.n_users, "items": self.n_items, "events": len(self.events)}
-            write_json(temporary / "dataset.json", {"format": FORMAT, "name": self.name, "domain": self.domain, "notes": list(self.notes), "rows": facts})
+            write_json(
+                temporary / "dataset.json",
+                {"format": FORMAT, "name": self.name, "domain": self.domain, "notes": list(self.notes), "rows": facts},
+            )
             store_arrays(temporary)
 
     @classmethod
@@ -110,7 +132,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     """``dataset.json`` of a saved dataset; another version's is a :class:`TaijiError`."""
     about: dict[str, Any] = read_json(folder / "dataset.json")
     if about.get("format") != FORMAT:
-        raise TaijiError("This dataset was written by another version.", where=str(folder), expected=f"format {FORMAT}", found=str(about.get("format")), fix="run the data stage again")
+        raise TaijiError(
+            "This dataset was written by another version.",
+            where=str(folder),
+            expected=f"format {FORMAT}",
+            found=str(about.get("format")),
+            fix="run the data stage again",
+        )
     return about
 
 
@@ -119,4 +147,9 @@ def read_frame(folder: Path, name: str) -> pl.DataFrame:
     try:
         return pl.read_parquet(folder / f"{name}.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise TaijiError("Could not read a dataset's file.", where=str(folder / f"{name}.parquet"), found=str(error), fix="run the data stage again") from error
+        raise TaijiError(
+            "Could not read a dataset's file.",
+            where=str(folder / f"{name}.parquet"),
+            found=str(error),
+            fix="run the data stage again",
+        ) from error

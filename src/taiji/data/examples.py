@@ -37,11 +37,16 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
     Raises:
         TaijiError: when no example is left.
     """
-    parts = [example_candidates(dataset, split, period, settings, seed, *users) for users in dataset.history.ranges(INTERACTIONS)]
+    parts = [
+        example_candidates(dataset, split, period, settings, seed, *users)
+        for users in dataset.history.ranges(INTERACTIONS)
+    ]
     return choose_examples(dataset, pl.concat(parts), period, settings)
 
 
-def example_candidates(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int) -> pl.DataFrame:
+def example_candidates(
+    dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
+) -> pl.DataFrame:
     """What the users ``[first, last)`` bring to :func:`make_examples`: ``user, as_of, target, key``; nobody else is looked at."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)

@@ -126,7 +126,11 @@ class History:
         """Build from a dataset's events, which are in time order: columns ``user``, ``item``, ``time``, ``click``."""
         clicks = events.filter(pl.col("click") == 1)
         order, offsets = compressed(clicks["user"].to_numpy(), n_users)
-        return cls(offsets, clicks["item"].to_numpy()[order].astype(np.int64), clicks["time"].to_numpy()[order].astype(np.int64))
+        return cls(
+            offsets,
+            clicks["item"].to_numpy()[order].astype(np.int64),
+            clicks["time"].to_numpy()[order].astype(np.int64),
+        )
 
     @property
     def n_users(self) -> int:
@@ -170,7 +174,9 @@ class History:
         What nobody knows at that time: for targets and ceilings only.
         """
         _, starts = self._index.before(users, as_ofs)
-        return self._around(starts[:, None], np.arange(limit), starts[:, None], self.offsets[np.asarray(users, np.int64) + 1][:, None])
+        return self._around(
+            starts[:, None], np.arange(limit), starts[:, None], self.offsets[np.asarray(users, np.int64) + 1][:, None]
+        )
 
     def _around(self, places: Ints, steps: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
         """Items and times at ``places (B, 1) + steps (L,)`` where that is within ``[starts, ends)``; -1 and 0 elsewhere."""
@@ -199,4 +205,8 @@ class History:
     def part(self, first: int, last: int) -> History:
         """The users ``[first, last)``, numbered from 0, in memory."""
         start, end = int(self.offsets[first]), int(self.offsets[last])
-        return History(self.offsets[first : last + 1] - start, np.array(self.items[start:end], np.int64), np.array(self.times[start:end], np.int64))
+        return History(
+            self.offsets[first : last + 1] - start,
+            np.array(self.items[start:end], np.int64),
+            np.array(self.times[start:end], np.int64),
+        )

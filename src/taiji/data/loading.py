@@ -10,5 +10,12 @@ from taiji.data.sources import load_source
 def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
     """Read the source that the settings name and number it."""
     return Dataset.from_tables(
-        load_source(settings.source, settings.mapping, seed, users=settings.users, non_clicks=settings.non_clicks, domain=settings.domain)
+        load_source(
+            settings.source,
+            settings.mapping,
+            seed,
+            users=settings.users,
+            non_clicks=settings.non_clicks,
+            domain=settings.domain,
+        )
     )

@@ -29,7 +29,9 @@ def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str =
     Returns:
         the ids kept, ascending.
     """
-    middles = events.group_by("user_id").agg(pl.col(time).cast(pl.Int64).median().alias("middle")).sort("middle", "user_id")
+    middles = (
+        events.group_by("user_id").agg(pl.col(time).cast(pl.Int64).median().alias("middle")).sort("middle", "user_id")
+    )
     if count is not None and count < len(middles):
         start = np.random.default_rng([seed, 2]).random()
         middles = middles[np.floor((np.arange(count) + start) * len(middles) / count).astype(np.int64)]
@@ -37,7 +39,14 @@ def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str =
 
 
 def popular_non_clicks(
-    users: Ints, items: Ints, times: Ints, per_row: int, seed: int, *, window: int, keep: NDArray[np.bool_] | None = None
+    users: Ints,
+    items: Ints,
+    times: Ints,
+    per_row: int,
+    seed: int,
+    *,
+    window: int,
+    keep: NDArray[np.bool_] | None = None,
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
     """Draw items that were popular at the time of each interaction and that its user had not touched by then.
 

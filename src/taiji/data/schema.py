@@ -20,7 +20,11 @@ SHOWN = 5
 """How many offending rows a message lists."""
 
 EVENTS = ("user_id", "item_id", "timestamp", "exposed", "click", "conversion", "matured_at", "price")
-REQUIRED = {"items": ("item_id", "title"), "users": ("user_id",), "events": ("user_id", "item_id", "timestamp", "click")}
+REQUIRED = {
+    "items": ("item_id", "title"),
+    "users": ("user_id",),
+    "events": ("user_id", "item_id", "timestamp", "click"),
+}
 IDS = {"items": "item_id", "users": "user_id"}
 TEXTS = {"items": ("title", *LEVELS), "users": (), "events": ()}
 NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
@@ -65,7 +69,12 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
     """
     files = files or {}
     if tables.domain not in get_args(Domain):
-        raise TaijiError("Unknown domain.", where=f"tables of {tables.name}", expected=" | ".join(get_args(Domain)), found=str(tables.domain))
+        raise TaijiError(
+            "Unknown domain.",
+            where=f"tables of {tables.name}",
+            expected=" | ".join(get_args(Domain)),
+            found=str(tables.domain),
+        )
     frames = {name: _frame(getattr(tables, name), name) for name in REQUIRED}
     for name, frame in frames.items():
         check = _Check(name, files.get(name))
@@ -82,7 +91,11 @@ def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
     """Zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``."""
     numbers = [int(row) + 1 for row in rows[:SHOWN]]
     more = (len(rows) if total is None else total) - len(numbers)
-    return ("row " if len(numbers) == 1 and not more else "rows ") + ", ".join(map(str, numbers)) + (f" and {more:,} more" if more else "")
+    return (
+        ("row " if len(numbers) == 1 and not more else "rows ")
+        + ", ".join(map(str, numbers))
+        + (f" and {more:,} more" if more else "")
+    )
 
 
 def positions(mask: pl.Series) -> pl.Series:
@@ -97,7 +110,12 @@ def _frame(value: Any, name: str) -> pl.DataFrame:
         return value
     if type(value).__module__.split(".")[0] == "pandas":
         return pl.from_pandas(value)
-    raise TaijiError("A table is not a data frame.", where=f"table {name}", expected="a polars or pandas data frame", found=type(value).__name__)
+    raise TaijiError(
+        "A table is not a data frame.",
+        where=f"table {name}",
+        expected="a polars or pandas data frame",
+        found=type(value).__name__,
+    )
 
 
 @dataclass(frozen=True)
@@ -126,13 +144,24 @@ class _Check:
                     fix=f"add the column, or name the one that plays {column!r} in the mapping",
                 )
         if frame.is_empty():
-            raise TaijiError("A table is empty.", where=self.where(), expected="at least one row", found="0 rows", fix="check the file and any filter before it")
+            raise TaijiError(
+                "A table is empty.",
+                where=self.where(),
+                expected="at least one row",
+                found="0 rows",
+                fix="check the file and any filter before it",
+            )
 
     def types(self, frame: pl.DataFrame) -> pl.DataFrame:
         changes: list[pl.Expr] = []
         for column in ("user_id", "item_id"):
             if column in REQUIRED[self.table]:
-                self._expect(frame, column, frame.schema[column].is_integer() or frame.schema[column] in (pl.String, pl.Categorical), "integers or text")
+                self._expect(
+                    frame,
+                    column,
+                    frame.schema[column].is_integer() or frame.schema[column] in (pl.String, pl.Categorical),
+                    "integers or text",
+                )
                 self._no_nulls(frame, column)
                 if frame.schema[column] == pl.Categorical:
                     changes.append(pl.col(column).cast(pl.String))
@@ -148,7 +177,9 @@ class _Check:
             if column not in frame.columns:
                 changes.append(pl.lit(None, pl.Float64).alias(column))
             else:
-                self._expect(frame, column, frame.schema[column].is_numeric() or frame.schema[column] == pl.Null, "numbers")
+                self._expect(
+                    frame, column, frame.schema[column].is_numeric() or frame.schema[column] == pl.Null, "numbers"
+                )
                 changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
         if self.table == "events":
             changes += self._event_types(frame)
@@ -162,7 +193,11 @@ class _Check:
             if column not in frame.columns:
                 changes.append(self._time(frame, "timestamp").alias(column))
                 continue
-            changes.append(self._time(frame, column).alias(column) if column == "timestamp" else pl.coalesce(self._time(frame, column), self._time(frame, "timestamp")).alias(column))
+            changes.append(
+                self._time(frame, column).alias(column)
+                if column == "timestamp"
+                else pl.coalesce(self._time(frame, column), self._time(frame, "timestamp")).alias(column)
+            )
         for column, default in (("exposed", pl.lit(True)), ("click", None), ("conversion", pl.lit(None, pl.Int8))):
             if column not in frame.columns:
                 assert default is not None
@@ -175,13 +210,24 @@ class _Check:
             if kind.is_integer():
                 wrong = positions(~frame[column].is_in([0, 1]))
                 if len(wrong):
-                    raise TaijiError("A label is neither 0 nor 1.", where=self.where(column, wrong), expected="0 or 1", found=str(frame[column][int(wrong[0])]))
+                    raise TaijiError(
+                        "A label is neither 0 nor 1.",
+                        where=self.where(column, wrong),
+                        expected="0 or 1",
+                        found=str(frame[column][int(wrong[0])]),
+                    )
             changes.append(pl.col(column).cast(pl.Boolean if column == "exposed" else pl.Int8))
         return changes
 
     def _time(self, frame: pl.DataFrame, column: str) -> pl.Expr:
         kind = frame.schema[column]
-        self._expect(frame, column, isinstance(kind, pl.Datetime) or kind == pl.Date, "dates with times", fix="convert it, or give its unit (s, ms, us, ns) in the mapping")
+        self._expect(
+            frame,
+            column,
+            isinstance(kind, pl.Datetime) or kind == pl.Date,
+            "dates with times",
+            fix="convert it, or give its unit (s, ms, us, ns) in the mapping",
+        )
         expression = pl.col(column)
         if isinstance(kind, pl.Datetime) and kind.time_zone:
             expression = expression.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -191,18 +237,36 @@ class _Check:
         if not holds:
             first = frame[column].drop_nulls().head(1).to_list()
             found = f"{frame.schema[column]}" + (f", for example {first[0]!r}" if first else "")
-            raise TaijiError("A column has the wrong type.", where=self.where(column), expected=expected, found=found, fix=fix or "convert the column, or name another in the mapping")
+            raise TaijiError(
+                "A column has the wrong type.",
+                where=self.where(column),
+                expected=expected,
+                found=found,
+                fix=fix or "convert the column, or name another in the mapping",
+            )
 
     def _no_nulls(self, frame: pl.DataFrame, column: str) -> None:
         rows = positions(frame[column].is_null())
         if len(rows):
-            raise TaijiError("A value is missing.", where=self.where(column, rows), expected="a value in every row", found=f"{len(rows):,} nulls", fix="fill the values or drop the rows")
+            raise TaijiError(
+                "A value is missing.",
+                where=self.where(column, rows),
+                expected="a value in every row",
+                found=f"{len(rows):,} nulls",
+                fix="fill the values or drop the rows",
+            )
 
     def unique(self, frame: pl.DataFrame, column: str) -> None:
         rows = positions(~frame[column].is_first_distinct())
         if len(rows):
             shown = ", ".join(repr(value) for value in frame[column].gather(rows[:SHOWN]).to_list())
-            raise TaijiError(f"Duplicate {self.table}.", where=self.where(column, rows), expected="every id once", found=f"again: {shown}", fix="keep one row per id")
+            raise TaijiError(
+                f"Duplicate {self.table}.",
+                where=self.where(column, rows),
+                expected="every id once",
+                found=f"again: {shown}",
+                fix="keep one row per id",
+            )
 
     def known(self, events: pl.DataFrame, table: pl.DataFrame, column: str, name: str) -> None:
         ids, known = events[column], table[column]
@@ -219,7 +283,9 @@ class _Check:
             ids = ids.cast(pl.Int64)
         rows = positions(~ids.is_in(known.implode()))
         if len(rows):
-            shown = ", ".join(repr(value) for value in ids.gather(rows).unique(maintain_order=True).head(SHOWN).to_list())
+            shown = ", ".join(
+                repr(value) for value in ids.gather(rows).unique(maintain_order=True).head(SHOWN).to_list()
+            )
             raise TaijiError(
                 "Events name an unknown id.",
                 where=self.where(column, rows),
@@ -231,11 +297,23 @@ class _Check:
     def labels(self, events: pl.DataFrame) -> pl.DataFrame:
         rows = positions((events["conversion"] == 1) & (events["click"] == 0))
         if len(rows):
-            raise TaijiError("A conversion without a click.", where=self.where("conversion", rows), expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)", found=f"{len(rows):,} such rows", fix="count a conversion as a click too")
+            raise TaijiError(
+                "A conversion without a click.",
+                where=self.where("conversion", rows),
+                expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)",
+                found=f"{len(rows):,} such rows",
+                fix="count a conversion as a click too",
+            )
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):
             first = events.row(int(rows[0]), named=True)
-            raise TaijiError("A label is known before its event.", where=self.where("matured_at", rows), expected="matured_at at or after timestamp", found=f"{first['matured_at']} before {first['timestamp']}", fix="correct the times; leave matured_at empty for labels known at once")
+            raise TaijiError(
+                "A label is known before its event.",
+                where=self.where("matured_at", rows),
+                expected="matured_at at or after timestamp",
+                found=f"{first['matured_at']} before {first['timestamp']}",
+                fix="correct the times; leave matured_at empty for labels known at once",
+            )
         return events
 
 

@@ -49,10 +49,18 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     Raises:
         TaijiError: when the log is too short or too lumpy for four periods that are not empty.
     """
-    shares = fractions.fractions if isinstance(fractions, SplitSettings) else SplitSettings(fractions=tuple(fractions)).fractions  # type: ignore[arg-type]
+    settings = (
+        fractions if isinstance(fractions, SplitSettings) else SplitSettings.model_validate({"fractions": fractions})
+    )
+    shares = settings.fractions
     times = np.sort(dataset.history.times)
     if not len(times):
-        raise TaijiError("The log has no interaction to split.", where=f"data {dataset.name}", expected="events with click 1", found="none")
+        raise TaijiError(
+            "The log has no interaction to split.",
+            where=f"data {dataset.name}",
+            expected="events with click 1",
+            found="none",
+        )
     places = np.ceil(np.cumsum(shares[:3]) * len(times) - 1e-9).astype(int)
     cuts = [int(times[min(place, len(times) - 1)]) for place in places]
     first, last = dataset.scan().select(pl.col("time").first(), pl.col("time").last().alias("last")).collect().row(0)
@@ -76,12 +84,21 @@ def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int
     where something was bought, and the row's own price would then give the click away.
     """
     _, end = split.interval(period)
-    columns = "event", "user", "item", "time", "click", pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion")
+    columns = (
+        "event",
+        "user",
+        "item",
+        "time",
+        "click",
+        pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"),
+    )
     rows = scan_exposures(dataset, split, period)
     if users is not None:
         rows = rows.filter(pl.col("user").is_between(*users, closed="left"))
     frame = rows.select(*columns).collect()
-    return frame.with_columns(pl.Series("price", dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())).fill_nan(None))
+    return frame.with_columns(
+        pl.Series("price", dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())).fill_nan(None)
+    )
 
 
 def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
@@ -92,7 +109,9 @@ def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
 
 def fingerprint(examples: pl.DataFrame) -> str:
     """SHA-256 over the sorted (``user_id``, ``as_of``, ``target_id``) of examples: equal when the examples are the same, in any order."""
-    rows = sorted(examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows())
+    rows = sorted(
+        examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows()
+    )
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row).encode() + b"\n")

@@ -44,7 +44,9 @@ class StoredDataset(Dataset):
     @cached_property
     def prices(self) -> Prices:  # type: ignore[override]
         """Prices over time, on disk."""
-        offsets, prices, times = (mapped(self.folder / "prices" / f"{name}.npy") for name in ("offsets", "price", "time"))
+        offsets, prices, times = (
+            mapped(self.folder / "prices" / f"{name}.npy") for name in ("offsets", "price", "time")
+        )
         return Prices(offsets, prices, times, self.items["price"].fill_null(float("nan")).to_numpy())
 
 

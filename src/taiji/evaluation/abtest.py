@@ -115,9 +115,7 @@ def compare_arms(
     """
     a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if min(len(a), len(b)) < 2:
-        raise TaijiError(
-            "An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}"
-        )
+        raise TaijiError("An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}")
     difference, variance = float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     error, n = math.sqrt(variance), len(a) + len(b)
     half = _NORMAL.inv_cdf((1 + level) / 2) * error

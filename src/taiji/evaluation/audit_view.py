@@ -75,9 +75,7 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": label,
-            "track": charts.interval_track(
-                *_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"
-            ),
+            "track": charts.interval_track(*_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"),
             "value": "–" if controls[name]["value"] is None else f"{math.exp(controls[name]['value']):.2f}",
         }
         for name, label in CONTROLS.items()

@@ -140,9 +140,7 @@ def resample_weights(n_users: int, resamples: int, seed: int) -> Iterator[Array]
         yield np.bincount(drawn.ravel(), minlength=rows * n_users).reshape(rows, n_users).astype(np.float64)
 
 
-def distribution(
-    statistics: Sequence[Statistic], *, resamples: int = 1000, seed: int = 0
-) -> tuple[Array, Array]:
+def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array]:
     """Point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
 
     Raises:
@@ -160,8 +158,7 @@ def distribution(
     if n_users == 0:
         return points, np.full((resamples, len(statistics)), np.nan)
     blocks = [
-        np.stack([s(weights) for s in statistics], axis=1)
-        for weights in resample_weights(n_users, resamples, seed)
+        np.stack([s(weights) for s in statistics], axis=1) for weights in resample_weights(n_users, resamples, seed)
     ]
     return points, np.concatenate(blocks)
 
@@ -183,9 +180,7 @@ def estimate(statistic: Statistic, *, resamples: int = 1000, level: float = 0.95
     return honest(statistic, entry(points[0], draws[:, 0], statistic.n, level=level), level)
 
 
-def compare(
-    first: Statistic, second: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Entry:
+def compare(first: Statistic, second: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
     """Value and interval of ``first - second`` on the same users under the same resamples."""
     points, draws = distribution([first, second], resamples=resamples, seed=seed)
     return entry(points[0] - points[1], draws[:, 0] - draws[:, 1], min(first.n, second.n), level=level)

@@ -26,11 +26,25 @@ if TYPE_CHECKING:
     from taiji.data import Dataset, Split
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
-HOLDING = ("data/dataset", "examples", "rationales", "selection", "environment", "alignment/rollouts.parquet", "answers", "features", "ranking", "report", "teacher")
+HOLDING = (
+    "data/dataset",
+    "examples",
+    "rationales",
+    "selection",
+    "environment",
+    "alignment/rollouts.parquet",
+    "answers",
+    "features",
+    "ranking",
+    "report",
+    "teacher",
+)
 """Where a run keeps rows about single users."""
 
 
-def model_card(run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts: Mapping[str, Mapping[str, Any]]) -> str:
+def model_card(
+    run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts: Mapping[str, Mapping[str, Any]]
+) -> str:
     """The aligned model: what it is, how it was made, what it does on the test period, and what nobody measured.
 
     Args:
@@ -43,13 +57,19 @@ def model_card(run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts
     rows = []
     for model in dict.fromkeys(f.model for f in run.llm):
         own = {f.metric: f for f in run.llm if f.model == model}
-        cells = [figure_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–" for name in shown]
+        cells = [
+            figure_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–"
+            for name in shown
+        ]
         rows.append({"name": model, "kind": next(iter(own.values())).kind, "cells": cells})
     aligned = {f.metric: f for f in run.llm if f.model == "aligned"}
     return _render(
         "model_card.md.j2",
         data=run.data or "the given data",
-        model={"base": settings["language"]["model"], "facts": [("base model", settings["language"]["model"]), *model_facts(folder)]},
+        model={
+            "base": settings["language"]["model"],
+            "facts": [("base model", settings["language"]["model"]), *model_facts(folder)],
+        },
         steps=_steps(run, settings, facts),
         dates=run.split.dates,
         examples=max((f.n for f in run.llm if f.kind == "model"), default=0),
@@ -57,13 +77,19 @@ def model_card(run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts
         answers=rows,
         findings=findings(run),
         seed=settings["seed"],
-        malformed=_share(1 - aligned["format"].value) if "format" in aligned and aligned["format"].value is not None else None,
-        not_grounded=_share(aligned["grounding_low"].value) if "grounding_low" in aligned and aligned["grounding_low"].value is not None else None,
+        malformed=_share(1 - aligned["format"].value)
+        if "format" in aligned and aligned["format"].value is not None
+        else None,
+        not_grounded=_share(aligned["grounding_low"].value)
+        if "grounding_low" in aligned and aligned["grounding_low"].value is not None
+        else None,
         threshold=settings["alignment"]["environment"]["grounding_threshold"],
     )
 
 
-def _steps(run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _steps(
+    run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str]]:
     """What was done to the model, in order, each with its numbers."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
@@ -72,8 +98,14 @@ def _steps(run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Map
     return [
         ("rationales", f"{run.rationales.written:,} by a teacher of kind {teacher['kind']}, {view}"),
         ("selection", f"rule {settings['reasoning']['selection']['rule']}: {run.rationales.kept:,} kept{limit}"),
-        ("fine-tuning", f"{facts.get('sft', {}).get('rows', 0):,} rows, {facts.get('sft', {}).get('steps', 0):,} steps, learning rate {sft['learning_rate']:g}"),
-        ("alignment", f"GRPO with {align['weighting']} weights over {rewards}; {len(run.alignment.steps):,} steps of {align['prompts_per_step']} prompts with {align['generations']} rollouts, learning rate {align['learning_rate']:g}, KL weight {align['beta']:g}"),
+        (
+            "fine-tuning",
+            f"{facts.get('sft', {}).get('rows', 0):,} rows, {facts.get('sft', {}).get('steps', 0):,} steps, learning rate {sft['learning_rate']:g}",
+        ),
+        (
+            "alignment",
+            f"GRPO with {align['weighting']} weights over {rewards}; {len(run.alignment.steps):,} steps of {align['prompts_per_step']} prompts with {align['generations']} rollouts, learning rate {align['learning_rate']:g}, KL weight {align['beta']:g}",
+        ),
     ]
 
 
@@ -137,11 +169,27 @@ def _period(run: RunMetrics, dataset: Dataset, split: Split, name: str) -> list[
     start, end = run.split.dates[name]
     clicked = rows.filter(pl.col("click") == 1)
     converted = clicked["conversion"].drop_nulls()
-    return [name, start[:10], end[:10], thousands(len(rows)), _share(len(clicked) / len(rows)) if len(rows) else "–", _share(int(converted.sum()) / len(converted)) if len(converted) else "–"]
+    return [
+        name,
+        start[:10],
+        end[:10],
+        thousands(len(rows)),
+        _share(len(clicked) / len(rows)) if len(rows) else "–",
+        _share(int(converted.sum()) / len(converted)) if len(converted) else "–",
+    ]
 
 
 def _columns(table: str, frame: pl.DataFrame) -> list[list[str]]:
-    return [[table, name, str(kind), _share(frame[name].null_count() / len(frame)) if len(frame) else "–", "–" if kind.is_nested() else thousands(frame[name].drop_nulls().n_unique())] for name, kind in frame.schema.items()]
+    return [
+        [
+            table,
+            name,
+            str(kind),
+            _share(frame[name].null_count() / len(frame)) if len(frame) else "–",
+            "–" if kind.is_nested() else thousands(frame[name].drop_nulls().n_unique()),
+        ]
+        for name, kind in frame.schema.items()
+    ]
 
 
 def _share(value: float) -> str:
@@ -156,11 +204,19 @@ def _cell(value: Any) -> str:
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("taiji.evaluation"), autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        loader=PackageLoader("taiji.evaluation"),
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {"thousands": thousands, "cell": _cell}
     return _single_gaps(environment.get_template(template).render(version=taiji.__version__, **values).splitlines())
 
 
 def _single_gaps(lines: Sequence[str]) -> str:
-    kept = [line.rstrip() for number, line in enumerate(lines) if line.strip() or (number and lines[number - 1].strip())]
+    kept = [
+        line.rstrip() for number, line in enumerate(lines) if line.strip() or (number and lines[number - 1].strip())
+    ]
     return "\n".join(kept).rstrip() + "\n"

@@ -89,7 +89,11 @@ class Catalogue:
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
             near = queries[part].astype(np.float32) @ self._vectors.T
-            best = np.sort(np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1)  # by text first, so that ties keep that order
-            best = np.take_along_axis(best, np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable"), axis=1)
+            best = np.sort(
+                np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1
+            )  # by text first, so that ties keep that order
+            best = np.take_along_axis(
+                best, np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable"), axis=1
+            )
             items[part], similarity[part] = self._first[best], np.take_along_axis(near, best, axis=1)
         return items, similarity

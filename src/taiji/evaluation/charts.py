@@ -31,9 +31,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside [low, high] for a logarithmic axis: as few as leave at least three, else the ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        ticks = [
-            digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high
-        ]
+        ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
         if len(ticks) >= 3:
             return ticks
     return [float(f"{low:.3g}"), float(f"{high:.3g}")]
@@ -80,24 +78,22 @@ def line_chart(
     axis = f'data-steps="{first} {last}" data-ends="{LEFT / WIDTH:.5f} {1 - RIGHT / WIDTH:.5f}"'
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {axis}>']
     if marker is not None:
-        parts.append(f'<line class="here" x1="{x(marker):.1f}" x2="{x(marker):.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
+        parts.append(
+            f'<line class="here" x1="{x(marker):.1f}" x2="{x(marker):.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>'
+        )
     for tick in ticks:
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
         )
     for tick in sorted({first, round((first + last) / 2), last}):
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick}</text>'
-        )
+        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick}</text>')
     ends = []
     for number, (name, values) in enumerate(series.items()):
         points = [(x(step), y(value)) for step, value in zip(steps, values) if value is not None]
         if not points:
             continue
         smooth = (
-            running_mean([py for _, py in points], max(1, len(points) // 10))
-            if noisy and len(points) >= 20
-            else None
+            running_mean([py for _, py in points], max(1, len(points) // 10)) if noisy and len(points) >= 20 else None
         )
         parts.append(
             f'<path class="line s{number % 6}{" faint" if smooth else ""}" d="{_path(points)}"><title>{escape(name)}</title></path>'
@@ -107,9 +103,7 @@ def line_chart(
                 f'<path class="line s{number % 6}" d="{_path([(px, py) for (px, _), py in zip(points, smooth)])}"><title>{escape(name)}, running mean</title></path>'
             )
         if len(points) == 1:
-            parts.append(
-                f'<circle class="dot s{number % 6}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3.5"/>'
-            )
+            parts.append(f'<circle class="dot s{number % 6}" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3.5"/>')
         ends.append(
             (
                 smooth[-1] if smooth else points[-1][1],
@@ -201,9 +195,7 @@ def span_of(
     triples: Sequence[tuple[float | None, float | None, float | None]], *, zero: bool = False
 ) -> tuple[float, float]:
     """A range that holds every value and interval end, with a margin; symmetrical in nothing, but with zero if asked."""
-    known = [number for triple in triples for number in triple if number is not None] + (
-        [0.0] if zero else []
-    )
+    known = [number for triple in triples for number in triple if number is not None] + ([0.0] if zero else [])
     if not known:
         return 0.0, 1.0
     low, high = min(known), max(known)

@@ -47,9 +47,7 @@ def item_levels(dataset: Dataset) -> Array:
     return dataset.items.select("category_l1", "category_l2", "category_l3").to_numpy().astype(object)
 
 
-def floors(
-    dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True
-) -> list[Floor]:
+def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
     """The floors that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
 
     Args:
@@ -129,9 +127,7 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
         valid = (owner[:-gap] == owner[gap:]) & (times[gap:] < until) & (older != newer)
         for seed, other in ((older, newer), (newer, older)):
             use = valid & wanted[seed]
-            parts.append(
-                (seed[use], other[use], times[gap:][use])
-            )  # a pair is known once its later event happened
+            parts.append((seed[use], other[use], times[gap:][use]))  # a pair is known once its later event happened
     seeds, others, known = (np.concatenate(column) for column in zip(*parts))
     order = np.lexsort((known, seeds))
     return seeds[order], others[order], known[order]

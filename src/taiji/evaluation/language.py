@@ -149,9 +149,7 @@ class _Judge:
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
-        values = self._accuracies(claimed) | {
-            f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS
-        }
+        values = self._accuracies(claimed) | {f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS}
         return values | self._judged(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
@@ -178,8 +176,7 @@ class _Judge:
         values = {}
         for column, name in enumerate(LEVELS):
             right = [
-                fold(a) == fold(b) if b is not None else np.nan
-                for a, b in zip(claimed[:, column], truth[:, column])
+                fold(a) == fold(b) if b is not None else np.nan for a, b in zip(claimed[:, column], truth[:, column])
             ]
             values[name] = np.array(right, dtype=np.float64)
         return values
@@ -203,15 +200,11 @@ def _rows(
         ]
         if not having:
             continue
-        statistics = [
-            Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having
-        ]
+        statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((column for column, (_, kind, _) in enumerate(having) if kind == "model"), None)
         for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
-            figure = honest(
-                statistic, entry(points[column], draws[:, column], statistic.n, level=level), level
-            )
+            figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
             row: dict[str, Any] = {"model": name, "kind": kind, "metric": metric, **figure}
             if kind == "model" and first is not None and column != first:
                 gap = entry(

@@ -39,9 +39,7 @@ class Rows:
     n_users: int
 
     @classmethod
-    def of(
-        cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None
-    ) -> Rows:
+    def of(cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None) -> Rows:
         """From raw ids of any kind; ``moments`` splits a user's rows into requests (default: one request a user).
 
         Raises:
@@ -53,13 +51,9 @@ class Rows:
             np.asarray(scores, dtype=np.float64),
         )
         if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
-            raise TaijiError(
-                "Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}"
-            )
+            raise TaijiError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
         if not np.isin(y, (0.0, 1.0)).all():
-            raise TaijiError(
-                "A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist())
-            )
+            raise TaijiError("A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist()))
         if not np.isfinite(s).all():
             raise TaijiError(
                 "A prediction is not a finite number.",
@@ -70,9 +64,7 @@ class Rows:
         requests = codes
         if moments is not None:
             _, when = np.unique(np.asarray(moments), return_inverse=True)
-            _, requests = np.unique(
-                codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True
-            )
+            _, requests = np.unique(codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True)
         return cls(codes, y, s, requests, len(unique))
 
 

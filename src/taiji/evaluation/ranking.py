@@ -87,14 +87,10 @@ def evaluate_rankers(
     rows: list[dict[str, Any]] = []
     for group, head, part, labels, chosen in head_rows(exposures, sparse_users, groups):
         tables = {
-            arm: Rows.of(
-                part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy()
-            )
+            arm: Rows.of(part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy())
             for arm, frame in predictions.items()
         }
-        found = [
-            _figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS
-        ]
+        found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
         rows += [
             {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
             for arm in tables
@@ -151,9 +147,7 @@ def _figures(
         if against in tables and arm != against:
             row["difference"] = gap(column, arms.index(against))
         earlier = [
-            arms.index(rival)
-            for rival in rivals
-            if rival in tables and rival != against and arms.index(rival) < column
+            arms.index(rival) for rival in rivals if rival in tables and rival != against and arms.index(rival) < column
         ]
         if earlier:
             row["rivals"] = [gap(column, other) for other in earlier]

@@ -58,9 +58,7 @@ def replay(
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}``.
     """
-    request = (
-        exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
-    )
+    request = exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
     size = np.bincount(request)
     eligible = size[request] > k
     part, request = (
@@ -79,9 +77,7 @@ def replay(
         part["price"].fill_null(0.0).to_numpy().astype(float),
         fee,
     )
-    chosen = {
-        arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()
-    }
+    chosen = {arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()}
     rows = []
     for name in OUTCOMES:
         statistics = {

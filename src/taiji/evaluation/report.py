@@ -142,9 +142,7 @@ def figures_of(run: RunMetrics) -> dict[str, Any]:
         "version": taiji.__version__,
         "findings": _findings(run),
         "periods": _periods(run),
-        "totals": {
-            name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates
-        },
+        "totals": {name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
         "histogram": charts.histogram(
             run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
         ),
@@ -234,9 +232,7 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
         figures = [f for f in run.llm if f.metric == metric]
         if figures:
             scale, digits = (
-                charts.span_of(
-                    [(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]
-                ),
+                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]),
                 digits_for(figures),
             )
             rows = [
@@ -283,9 +279,7 @@ def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
         for key in GAP_METRICS:
             head, metric = key.split(" ")
             pairs = [
-                (f.features, f.difference)
-                for f in run.ranking
-                if f.group == group and f.metric == key and f.difference
+                (f.features, f.difference) for f in run.ranking if f.group == group and f.metric == key and f.difference
             ]
             gaps = [gap for _, gap in pairs]
             scale, digits = (
@@ -309,9 +303,7 @@ def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
                 )
             if rows:
                 note = "lower is better" if goal_of(metric) == "low" else "higher is better"
-                panels.append(
-                    {"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows}
-                )
+                panels.append({"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows})
         if panels:
             groups.append(
                 {
@@ -328,12 +320,8 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
     for group in dict.fromkeys(f.group for f in run.ranking):
         for head, title in HEADS.items():
             figures = [f for f in run.ranking if f.group == group and f.metric.startswith(head + " ")]
-            shown = [
-                metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)
-            ]
-            digits = {
-                metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown
-            }
+            shown = [metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)]
+            digits = {metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown}
             rows = []
             for arm in dict.fromkeys(f.features for f in figures):
                 own: dict[str, RankerFigure] = {f.metric: f for f in figures if f.features == arm}

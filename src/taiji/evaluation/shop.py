@@ -93,9 +93,7 @@ class Shop:
 
     def click_probability(self, users: Array, items: Array) -> Array:
         """The truth: P(click) of users (N,) shown items (N,)."""
-        return _sigmoid(
-            -3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users]
-        )
+        return _sigmoid(-3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users])
 
     def conversion_probability(self, users: Array, items: Array) -> Array:
         """The truth: P(conversion | click)."""
@@ -104,9 +102,7 @@ class Shop:
     def tables(self) -> Tables:
         """The log, as any other source would give it; user u and item i of the shop are users ``u`` and items ``i`` there."""
         kind = self._rng(6).integers(len(KINDS), size=self.n_items)
-        told = (
-            self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
-        )
+        told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
         word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)
         items = pl.DataFrame(
             {
@@ -147,20 +143,14 @@ class Shop:
         rng, s = self._rng(11), self.settings
         count = 2 + rng.poisson(s.finds * np.exp(self.keenness - 0.125), size=s.users)
         user = np.repeat(np.arange(s.users), count)
-        theme = (
-            (self.tastes[user].cumsum(axis=1) < rng.random((len(user), 1)))
-            .sum(axis=1)
-            .clip(max=len(THEMES) - 1)
-        )
+        theme = (self.tastes[user].cumsum(axis=1) < rng.random((len(user), 1))).sum(axis=1).clip(max=len(THEMES) - 1)
         tail = np.arange(s.promoted, self.n_items)
         order = tail[np.argsort(self.themes[tail], kind="stable")]
         first = np.searchsorted(self.themes[order], np.arange(len(THEMES) + 1))
         size = np.maximum(first[theme + 1] - first[theme], 1)
         item = order[np.minimum(first[theme] + (rng.random(len(user)) * size).astype(int), len(order) - 1)]
         day = np.minimum(self._joined[user] + rng.exponential(3.0, size=len(user)), s.days - 1e-3)
-        return self._events(
-            user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user))
-        )
+        return self._events(user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user)))
 
     def _shown(self) -> pl.DataFrame:
         """Exposures: random promoted items at every request, answered by the truth."""
@@ -189,9 +179,7 @@ class Shop:
                 "price": self.prices[item],
             }
         ).with_columns(
-            matured_at=pl.when(pl.col("click") == 1)
-            .then(pl.col("timestamp") + HORIZON)
-            .otherwise(pl.col("timestamp"))
+            matured_at=pl.when(pl.col("click") == 1).then(pl.col("timestamp") + HORIZON).otherwise(pl.col("timestamp"))
         )
 
     def _rng(self, part: int) -> np.random.Generator:

@@ -68,9 +68,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
         for arm, rankers in loop.rankers.items()
         for number, ranker in enumerate(rankers)
     }
-    served = {
-        arm: _mean([predictions[arm, number] for number in range(settings.seeds)]) for arm in loop.rankers
-    }
+    served = {arm: _mean([predictions[arm, number] for number in range(settings.seeds)]) for arm in loop.rankers}
     options: dict[str, Any] = {"resamples": settings.resamples, "level": settings.level, "seed": seed}
     ab, first = loop.experiment(np.random.default_rng([seed, 101])), loop.means(CONTROL)["clicks"]
     effect, spread = (
@@ -89,12 +87,8 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
             "metric": "clicks a user",
             "effect": effect,
             "relative effect": effect / float(first.mean()),
-            "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power)
-            if effect
-            else None,
-            "power_here": power_of(half, spread, effect, level=settings.level)
-            if effect
-            else 1 - settings.level,
+            "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power) if effect else None,
+            "power_here": power_of(half, spread, effect, level=settings.level) if effect else 1 - settings.level,
         },
         "users": len(loop.users),
         "notes": list(loop.dataset.notes),
@@ -141,9 +135,7 @@ class _Loop:
         self.rankers: dict[str, list[Ranker]] = {CONTROL: [], TREATMENT: []}
         for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
             self.rankers[arm].append(
-                train_ranker(
-                    self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number
-                )
+                train_ranker(self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number)
             )
         self.users, self._request_user, self._when = self._visitors()
         self._picks = {arm: self._choose(arm) for arm in self.rankers}
@@ -155,11 +147,7 @@ class _Loop:
         """Exposures with the arm's features joined as of their time."""
         from taiji.features.table import join_features
 
-        return (
-            exposures
-            if arm == CONTROL
-            else join_features(exposures, self.features, ("ids", "neighbour_items"))
-        )
+        return exposures if arm == CONTROL else join_features(exposures, self.features, ("ids", "neighbour_items"))
 
     def means(self, arm: str) -> dict[str, Array]:
         """The truth: expected outcomes of every user (U,) under an arm."""
@@ -167,9 +155,7 @@ class _Loop:
         click = self.shop.click_probability(user, item)
         return self._per_user(
             user,
-            outcomes(
-                click, self.shop.conversion_probability(user, item), self.shop.prices[item], self.settings.fee
-            ),
+            outcomes(click, self.shop.conversion_probability(user, item), self.shop.prices[item], self.settings.fee),
         )
 
     def truth(self, metric: str) -> float:
@@ -187,9 +173,7 @@ class _Loop:
         conversion = generator.random(len(user)) < self.shop.conversion_probability(user, item)
         return self._per_user(
             user,
-            outcomes(
-                click.astype(float), conversion.astype(float), self.shop.prices[item], self.settings.fee
-            ),
+            outcomes(click.astype(float), conversion.astype(float), self.shop.prices[item], self.settings.fee),
         )
 
     def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
@@ -297,9 +281,7 @@ class _Loop:
         """Users (U,) whose first request falls after the cut, and the users (R,) and times (R,) of their requests."""
         first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
         new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
-        requests = (
-            self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
-        )
+        requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
         return new, requests["user"].to_numpy().astype(np.int64), requests["time"].to_numpy()
 
     def _choose(self, arm: str) -> tuple[Array, Array]:
@@ -328,21 +310,18 @@ class _Loop:
     def _per_user(self, user: Array, earned: dict[str, Array]) -> dict[str, Array]:
         place = np.searchsorted(self.users, user)
         return {
-            metric: np.bincount(place, weights=values, minlength=len(self.users))
-            for metric, values in earned.items()
+            metric: np.bincount(place, weights=values, minlength=len(self.users)) for metric, values in earned.items()
         }
 
     def _impressions(self) -> Array:
-        return np.bincount(
-            np.searchsorted(self.users, self._picks[CONTROL][0]), minlength=len(self.users)
-        ).astype(float)
+        return np.bincount(np.searchsorted(self.users, self._picks[CONTROL][0]), minlength=len(self.users)).astype(
+            float
+        )
 
 
 def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """The mean prediction of several rankers."""
-    return pl.DataFrame(
-        {head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in HEADS}
-    )
+    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in HEADS})
 
 
 def print_abtest(found: Mapping[str, Any]) -> None:

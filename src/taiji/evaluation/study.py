@@ -70,9 +70,7 @@ class Arm:
     @property
     def version(self) -> str:
         """Changes when anything in the arm does."""
-        return value_hash(
-            [self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)]
-        )
+        return value_hash([self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)])
 
 
 def ablation(
@@ -90,9 +88,7 @@ def ablation(
         TaijiError: ``main`` is not among the tables.
     """
     if main not in tables:
-        raise TaijiError(
-            "The study's main table is missing.", expected=main, found=", ".join(tables) or "no table"
-        )
+        raise TaijiError("The study's main table is missing.", expected=main, found=", ".join(tables) or "no table")
     arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
     whole = tables[main]
     arms += [
@@ -121,7 +117,13 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         low, high = row["difference"]["low"], row["difference"]["high"]
         better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
         worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
-        verdict = "GAIN: the study is not to be believed" if better else "loss: the ranker pays for noise" if worse else "no gain"
+        verdict = (
+            "GAIN: the study is not to be believed"
+            if better
+            else "loss: the ranker pays for noise"
+            if worse
+            else "no gain"
+        )
         found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})
     return found
 
@@ -130,9 +132,7 @@ def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """The table with every user's rows given to another user, nobody keeping the own ones."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
-        raise TaijiError(
-            "Features of another user need two users.", where="feature table", found=f"{len(users)}"
-        )
+        raise TaijiError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
     cycle = np.random.default_rng([seed, len(users)]).permutation(users)
     receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
     return table.with_columns(
@@ -194,9 +194,7 @@ def run_cells(
         if not (path.exists() and read_json(path)["key"] == key):
             start = time.monotonic()
             predicted = (
-                trainer(arm.joined(train), seed)
-                .predict(arm.joined(test))
-                .select(pl.col(*HEADS).cast(pl.Float32))
+                trainer(arm.joined(train), seed).predict(arm.joined(test)).select(pl.col(*HEADS).cast(pl.Float32))
             )
             write_parquet(folder / f"{stem}.parquet", predicted)
             write_json(
@@ -220,9 +218,9 @@ def built_in(dataset: Dataset, settings: RankerSettings) -> tuple[Trainer, str]:
     from taiji.ranking.train import train_ranker
 
     numeric = NumericFeatures(dataset)
-    return lambda exposures, seed: train_ranker(
-        dataset, exposures, settings, seed, numeric=numeric
-    ), value_hash(settings.model_dump(mode="json"))
+    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed, numeric=numeric), value_hash(
+        settings.model_dump(mode="json")
+    )
 
 
 def aggregate(
@@ -301,8 +299,7 @@ def judge_seeds(
             for key, frame in predictions.items()
         }
         found = [
-            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed)
-            for metric in RANKING_METRICS
+            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed) for metric in RANKING_METRICS
         ]
         rows += [
             {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
@@ -374,9 +371,7 @@ def _figures(
         if against in arms and arm != against:
             row["difference"] = gap(column, arms.index(against))
         earlier = [
-            arms.index(rival)
-            for rival in rivals
-            if rival in arms and rival != against and arms.index(rival) < column
+            arms.index(rival) for rival in rivals if rival in arms and rival != against and arms.index(rival) < column
         ]
         if earlier:
             row["rivals"] = [gap(column, other) for other in earlier]

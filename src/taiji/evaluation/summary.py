@@ -112,9 +112,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
     try:
         return RunMetrics.model_validate(metrics)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]
-        ]
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
         raise TaijiError(
             "The metrics do not have the form of metrics.json.",
             where="metrics.json",
@@ -143,9 +141,7 @@ def goal_of(metric: str) -> str:
 
 def digits_for(figures: Sequence[Figure | Difference]) -> int:
     """Decimals that show two significant places of the typical interval, from 3 to 6."""
-    widths = sorted(
-        f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low
-    )
+    widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
@@ -163,7 +159,9 @@ def figure_text(figure: Figure | Difference, digits: int | None = None, *, signe
     text = number_text(figure.value, places, signed=signed)
     if figure.low is None or figure.high is None:
         return text
-    return f"{text} [{number_text(figure.low, places, signed=signed)}, {number_text(figure.high, places, signed=signed)}]"
+    return (
+        f"{text} [{number_text(figure.low, places, signed=signed)}, {number_text(figure.high, places, signed=signed)}]"
+    )
 
 
 def number_text(value: float, places: int, *, signed: bool = False) -> str:
@@ -187,9 +185,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
     )
     every: list[Figure] = [*run.llm, *run.ranking]
-    places = {
-        metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}
-    }
+    places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
 
     def table(
         title: str,
@@ -199,9 +195,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         names: Mapping[str, str],
     ) -> None:
         shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
-        grid = Table(
-            title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0)
-        )
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
         grid.add_column(first, no_wrap=True)
         for metric in shown:
             grid.add_column(names.get(metric, metric), justify="right")
@@ -230,9 +224,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         *(["click user_auc", "click ndcg@10"] if wide else []),
     ]
     names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
-    table(
-        "Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names
-    )
+    table("Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names)
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
         arms = [
@@ -259,9 +251,7 @@ def findings(run: RunMetrics) -> list[str]:
         for gap in [*([f.difference] if f.difference else []), *f.rivals]
     ]
     return rankers + [
-        line(f.model, "category L1", f.difference)
-        for f in run.llm
-        if f.metric == "category_l1" and f.difference
+        line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference
     ]
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def history_mean(dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 50, block: int = 8192) -> np.ndarray:
+def history_mean(
+    dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 50, block: int = 8192
+) -> np.ndarray:
     """Mean embedding of a user's last interactions strictly before a moment, normalised to length 1.
 
     Args:
@@ -24,7 +26,14 @@ def history_mean(dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vecto
 
 
 def future_mean(
-    dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 1, *, new: bool = True, block: int = 8192
+    dataset: Any,
+    users: np.ndarray,
+    as_ofs: np.ndarray,
+    item_vectors: np.ndarray,
+    limit: int = 1,
+    *,
+    new: bool = True,
+    block: int = 8192,
 ) -> np.ndarray:
     """Mean embedding of a user's first interactions at or after a moment: what a language model that is always right would name.
 
@@ -43,7 +52,9 @@ def future_mean(
     return _mean(history.after_batch, users, as_ofs, item_vectors, limit, block)
 
 
-def _mean(gather: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int) -> np.ndarray:
+def _mean(
+    gather: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
+) -> np.ndarray:
     """Sum of the vectors of the items that ``gather`` finds, at length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     item_vectors = np.asarray(item_vectors, dtype=np.float32)

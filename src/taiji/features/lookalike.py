@@ -55,7 +55,11 @@ def nearest_users(
         if not len(alive):
             continue
         similarity = np.round(queries[rows] @ keys[alive].T, DECIMALS)
-        allowed = (pool_start[alive] <= now[:, None]) & (pool_end[alive] > now[:, None]) & (pool_users[alive] != users[rows][:, None])
+        allowed = (
+            (pool_start[alive] <= now[:, None])
+            & (pool_end[alive] > now[:, None])
+            & (pool_users[alive] != users[rows][:, None])
+        )
         similarity = np.where(allowed, similarity, -np.inf)
         best = np.argmax(similarity, axis=1)
         value = similarity[np.arange(len(rows)), best]

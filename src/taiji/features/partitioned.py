@@ -19,7 +19,13 @@ from taiji.progress import progress
 
 
 def join_partitioned(
-    dataset: Dataset, split: Split, period: str, table: str | Path, folder: str | Path, columns: tuple[str, ...] = FEATURES, rows: int = 500_000
+    dataset: Dataset,
+    split: Split,
+    period: str,
+    table: str | Path,
+    folder: str | Path,
+    columns: tuple[str, ...] = FEATURES,
+    rows: int = 500_000,
 ) -> list[Path]:
     """Write a period's exposures with the features their users had, one Parquet file a range of users.
 

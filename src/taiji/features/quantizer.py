@@ -42,7 +42,12 @@ class ProductQuantizer:
         settings = settings or FeatureSettings()
         vectors = _checked(vectors, None)
         if not len(vectors):
-            raise TaijiError("There is nothing to fit the quantiser on.", where="features", expected="at least one embedding", found="0 rows")
+            raise TaijiError(
+                "There is nothing to fit the quantiser on.",
+                where="features",
+                expected="at least one embedding",
+                found="0 rows",
+            )
         parts = _split(vectors, settings.slots)
         size = min(2**settings.bits, len(vectors))
         centroids = np.zeros((settings.slots, size, parts.shape[2]), dtype=np.float32)
@@ -53,7 +58,14 @@ class ProductQuantizer:
                 centroids[slot, : len(distinct)] = distinct
                 centroids[slot, len(distinct) :] = distinct[-1]
                 continue
-            means = faiss.Kmeans(rows.shape[1], size, niter=settings.iterations, seed=seed + slot, min_points_per_centroid=1, max_points_per_centroid=1024)
+            means = faiss.Kmeans(
+                rows.shape[1],
+                size,
+                niter=settings.iterations,
+                seed=seed + slot,
+                min_points_per_centroid=1,
+                max_points_per_centroid=1024,
+            )
             means.train(rows)
             centroids[slot] = means.centroids
         return cls(centroids, vectors.shape[1])
@@ -81,7 +93,9 @@ class ProductQuantizer:
         for start in range(0, len(parts), block):
             for slot in range(self.slots):
                 rows = parts[start : start + block, slot].astype(np.float64)
-                ids[start : start + block, slot] = np.argmin(norms[slot] - 2 * rows @ self.centroids[slot].T.astype(np.float64), axis=1)
+                ids[start : start + block, slot] = np.argmin(
+                    norms[slot] - 2 * rows @ self.centroids[slot].T.astype(np.float64), axis=1
+                )
         return ids
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
@@ -119,8 +133,16 @@ class ProductQuantizer:
 
         with atomic_folder(folder) as temporary:
             save_file({"centroids": np.ascontiguousarray(self.centroids)}, temporary / "quantizer.safetensors")
-            config = {"format": 1, "dimension": self.dimension, "slots": self.slots, "codes": self.codes, "version": self.version}
-            (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            config = {
+                "format": 1,
+                "dimension": self.dimension,
+                "slots": self.slots,
+                "codes": self.codes,
+                "version": self.version,
+            }
+            (temporary / "config.json").write_text(
+                json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def load(cls, folder: str | Path) -> ProductQuantizer:
@@ -131,9 +153,16 @@ class ProductQuantizer:
         try:
             quantizer = cls(load_file(Path(folder) / "quantizer.safetensors")["centroids"], int(config["dimension"]))
         except Exception as error:
-            raise TaijiError("Could not read the quantiser.", where=f"{folder}/quantizer.safetensors", found=str(error)) from error
+            raise TaijiError(
+                "Could not read the quantiser.", where=f"{folder}/quantizer.safetensors", found=str(error)
+            ) from error
         if quantizer.version != config["version"]:
-            raise TaijiError("The quantiser's content is not what was saved.", where=str(folder), expected=config["version"], found=quantizer.version)
+            raise TaijiError(
+                "The quantiser's content is not what was saved.",
+                where=str(folder),
+                expected=config["version"],
+                found=quantizer.version,
+            )
         return quantizer
 
 

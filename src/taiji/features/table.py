@@ -56,34 +56,51 @@ def build_table(
     users, as_ofs = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy().astype(np.int64)
     vectors = np.asarray(vectors, dtype=np.float32)
     if len(vectors) != len(rows):
-        raise TaijiError("Every row needs one embedding.", where="features", expected=f"{len(rows)} embeddings", found=str(len(vectors)))
+        raise TaijiError(
+            "Every row needs one embedding.",
+            where="features",
+            expected=f"{len(rows)} embeddings",
+            found=str(len(vectors)),
+        )
     answered = np.linalg.norm(vectors, axis=1) > 0 if len(vectors) else np.zeros(0, dtype=bool)
     neighbours, cosines = nearest_users(users, as_ofs, vectors, pool, block=settings.search_block)
     items, _ = dataset.history.before_batch(np.maximum(neighbours, 0), as_ofs, settings.neighbour_items)
     items[neighbours < 0] = -1
     found = pl.Series(neighbours >= 0)
     ids = quantizer.encode(vectors)
-    return pl.DataFrame(
-        {
-            "user": users,
-            "as_of": as_ofs,
-            "ids": _lists(ids, np.full(len(rows), ids.shape[1]), answered, pl.UInt16),
-            "neighbour": neighbours,
-            "similarity": cosines,
-            "neighbour_items": _lists(items, (items >= 0).sum(axis=1), neighbours >= 0, pl.UInt32),
-            "vector": _lists(vectors, np.full(len(rows), vectors.shape[1]), answered & settings.keep_vector, pl.Float32),
-            "model_version": [model_version] * len(rows),
-            "quantizer_version": [quantizer.version] * len(rows),
-        },
-        schema_overrides={"user": pl.UInt32, "as_of": pl.Int64},
-    ).with_columns(
-        pl.when(found).then(pl.col("neighbour")).cast(pl.UInt32).alias("neighbour"),
-        pl.when(found).then(pl.col("similarity")).cast(pl.Float32).alias("similarity"),
-    ).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    return (
+        pl.DataFrame(
+            {
+                "user": users,
+                "as_of": as_ofs,
+                "ids": _lists(ids, np.full(len(rows), ids.shape[1]), answered, pl.UInt16),
+                "neighbour": neighbours,
+                "similarity": cosines,
+                "neighbour_items": _lists(items, (items >= 0).sum(axis=1), neighbours >= 0, pl.UInt32),
+                "vector": _lists(
+                    vectors, np.full(len(rows), vectors.shape[1]), answered & settings.keep_vector, pl.Float32
+                ),
+                "model_version": [model_version] * len(rows),
+                "quantizer_version": [quantizer.version] * len(rows),
+            },
+            schema_overrides={"user": pl.UInt32, "as_of": pl.Int64},
+        )
+        .with_columns(
+            pl.when(found).then(pl.col("neighbour")).cast(pl.UInt32).alias("neighbour"),
+            pl.when(found).then(pl.col("similarity")).cast(pl.Float32).alias("similarity"),
+        )
+        .select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    )
 
 
 def fit_table(
-    dataset: Any, rows: pl.DataFrame, vectors: np.ndarray, cut: int, settings: FeatureSettings | None = None, model_version: str = "", seed: int = 0
+    dataset: Any,
+    rows: pl.DataFrame,
+    vectors: np.ndarray,
+    cut: int,
+    settings: FeatureSettings | None = None,
+    model_version: str = "",
+    seed: int = 0,
 ) -> tuple[ProductQuantizer, pl.DataFrame]:
     """A quantiser fitted on the rows made before ``cut`` (microseconds; what is judged comes after it), and :func:`build_table` with it."""
     known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
@@ -104,15 +121,30 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
     """
     clash = set(columns) & set(exposures.columns)
     if clash:
-        raise TaijiError("The exposures already have feature columns.", where="exposures", expected="none of " + ", ".join(columns), found=", ".join(sorted(clash)))
+        raise TaijiError(
+            "The exposures already have feature columns.",
+            where="exposures",
+            expected="none of " + ", ".join(columns),
+            found=", ".join(sorted(clash)),
+        )
     numbered = exposures.with_row_index("_row").with_columns(pl.col("user").cast(pl.Int64).alias("_user"))
     features = (
-        table.select(pl.col("user").cast(pl.Int64).alias("_user"), pl.col("as_of").cast(pl.Int64).alias("feature_as_of"), *columns)
+        table.select(
+            pl.col("user").cast(pl.Int64).alias("_user"),
+            pl.col("as_of").cast(pl.Int64).alias("feature_as_of"),
+            *columns,
+        )
         .unique(["_user", "feature_as_of"], keep="last", maintain_order=True)
         .sort("feature_as_of", "_user")
     )
     joined = numbered.sort("time", "_row").join_asof(
-        features, left_on="time", right_on="feature_as_of", by="_user", strategy="backward", allow_exact_matches=False, check_sortedness=False
+        features,
+        left_on="time",
+        right_on="feature_as_of",
+        by="_user",
+        strategy="backward",
+        allow_exact_matches=False,
+        check_sortedness=False,
     )
     return joined.sort("_row").drop("_row", "_user")
 
@@ -164,7 +196,12 @@ def export_table(table: pl.DataFrame, dataset: Any, path: str | Path) -> pl.Data
         table.with_row_index("_row")
         .with_columns(pl.col("_row").cast(pl.Int64))
         .join(users, on="user", how="left", maintain_order="left")
-        .join(users.rename({"user": "neighbour", "user_id": "neighbour_user_id"}), on="neighbour", how="left", maintain_order="left")
+        .join(
+            users.rename({"user": "neighbour", "user_id": "neighbour_user_id"}),
+            on="neighbour",
+            how="left",
+            maintain_order="left",
+        )
         .join(lists, on="_row", how="left", maintain_order="left")
         .select(
             "user_id",
@@ -188,8 +225,14 @@ def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: A
     inside = np.arange(values.shape[1])[None, :] < lengths[:, None]
     flat = pl.Series(values[present[:, None] & inside]).cast(kind)
     rows = np.repeat(np.arange(len(values)), np.where(present, lengths, 0))
-    grouped = pl.DataFrame({"row": rows, "values": flat}, schema_overrides={"row": pl.Int64}).group_by("row", maintain_order=True).agg("values")
+    grouped = (
+        pl.DataFrame({"row": rows, "values": flat}, schema_overrides={"row": pl.Int64})
+        .group_by("row", maintain_order=True)
+        .agg("values")
+    )
     frame = pl.DataFrame({"row": np.arange(len(values)), "present": present}, schema_overrides={"row": pl.Int64})
     frame = frame.join(grouped, on="row", how="left", maintain_order="left")
     empty = pl.lit([], dtype=pl.List(kind))
-    return frame.select(pl.when("present").then(pl.col("values").fill_null(empty)).otherwise(None).cast(pl.List(kind)))["values"]
+    return frame.select(pl.when("present").then(pl.col("values").fill_null(empty)).otherwise(None).cast(pl.List(kind)))[
+        "values"
+    ]

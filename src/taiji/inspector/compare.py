@@ -21,7 +21,11 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, str, str]]:
     """Key and both values, for keys whose values are not the same."""
     one, two = (flat(run.config.model_dump(mode="json")) for run in (first, second))
-    return [(key, str(one.get(key, "–")), str(two.get(key, "–"))) for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    return [
+        (key, str(one.get(key, "–")), str(two.get(key, "–")))
+        for key in sorted({*one, *two})
+        if one.get(key) != two.get(key)
+    ]
 
 
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
@@ -30,7 +34,13 @@ def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     Intervals are each run's own; no paired difference is claimed, since per-user values are not kept. Two runs judged
     the same examples exactly when their fingerprints are the same.
     """
-    view: dict[str, Any] = {"settings": settings_that_differ(first, second), "groups": [], "same": None, "curves": None, "facts": []}
+    view: dict[str, Any] = {
+        "settings": settings_that_differ(first, second),
+        "groups": [],
+        "same": None,
+        "curves": None,
+        "facts": [],
+    }
     one, two = first.metrics, second.metrics
     if one is None or two is None:
         return view
@@ -51,7 +61,10 @@ def _answers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
     rows = {(f.metric, f.model): f for f in one.llm if f.kind == "model"}
     others = {(f.metric, f.model): f for f in two.llm if f.kind == "model"}
     return [
-        _group(title, [(model, figure, others.get((metric, model))) for (name, model), figure in rows.items() if name == metric])
+        _group(
+            title,
+            [(model, figure, others.get((metric, model))) for (name, model), figure in rows.items() if name == metric],
+        )
         for metric, title in ANSWER_METRICS.items()
         if any(name == metric for name, _ in rows)
     ]
@@ -64,7 +77,11 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
     for group in dict.fromkeys(f.group for f in one.ranking):
         for head, said in HEADS.items():
             for metric, title in RANKER_METRICS.items():
-                own = [(arm, figure, others.get((group, f"{head} {metric}", arm))) for (g, m, arm), figure in rows.items() if (g, m) == (group, f"{head} {metric}")]
+                own = [
+                    (arm, figure, others.get((group, f"{head} {metric}", arm)))
+                    for (g, m, arm), figure in rows.items()
+                    if (g, m) == (group, f"{head} {metric}")
+                ]
                 if own:
                     found.append(_group(f"{title}, {said}, {group} users", own))
     return found
@@ -76,7 +93,15 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
     shown = []
     for arm, one, two in rows:
-        cells = [None if f is None else {"text": figure_text(f, digits), "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{number}")} for number, f in enumerate((one, two))]
+        cells = [
+            None
+            if f is None
+            else {
+                "text": figure_text(f, digits),
+                "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{number}"),
+            }
+            for number, f in enumerate((one, two))
+        ]
         shown.append({"name": arm, "cells": cells, "apart": _apart(one, two)})
     return {"title": title, "rows": shown}
 
@@ -95,4 +120,10 @@ def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) 
         by_step = {step.step: getattr(step, what) for step in run.alignment.steps}
         for reward in dict.fromkeys(reward for values in by_step.values() for reward in values):
             series[f"{reward}, {label}"] = [by_step.get(step, {}).get(reward) for step in steps]
-    return charts.line_chart(series, steps, label=f"{what} at each step, both runs", bounds=(0.0, 1.0) if what == "weights" else None, noisy=what == "rewards")
+    return charts.line_chart(
+        series,
+        steps,
+        label=f"{what} at each step, both runs",
+        bounds=(0.0, 1.0) if what == "weights" else None,
+        noisy=what == "rewards",
+    )

@@ -45,4 +45,6 @@ def _table(lines: list[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    return _INLINE.sub(lambda found: f"<code>{found[1]}</code>" if found[1] else f"<b>{found[2]}</b>", str(escape(text)))
+    return _INLINE.sub(
+        lambda found: f"<code>{found[1]}</code>" if found[1] else f"<b>{found[2]}</b>", str(escape(text))
+    )

@@ -117,7 +117,12 @@ class Inspector:
         run = self.runs[0]
         metrics = run.metrics
         shown = figures_of(metrics) if metrics else {}
-        return self._html("overview.html.j2", states=run.stages, shown=shown, cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()])
+        return self._html(
+            "overview.html.j2",
+            states=run.stages,
+            shown=shown,
+            cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
+        )
 
     def _users(self, asked: dict[str, str]) -> Page:
         run = self.runs[0]
@@ -125,7 +130,14 @@ class Inspector:
         hits = self.people(run).search(query, only, order, whole(asked.get("page"), 1))
         link = {"q": query, "only": only, "order": order}
         return self._html(
-            "users.html.j2", hits=hits, query=query, only=only, order=order, onlys=people.ONLY, orders=people.ORDERS, link=lambda page: "/users?" + urlencode({**link, "page": page})
+            "users.html.j2",
+            hits=hits,
+            query=query,
+            only=only,
+            order=order,
+            onlys=people.ONLY,
+            orders=people.ORDERS,
+            link=lambda page: "/users?" + urlencode({**link, "page": page}),
         )
 
     def _user(self, number: str, asked: dict[str, str]) -> Page:
@@ -136,11 +148,16 @@ class Inspector:
         place = whole(asked.get("moment"), self._telling(moments))
         view = user.view(run, chosen, moments[place]) if 0 <= place < len(moments) else None
         clicks_only = asked.get("events", "clicks") != "all"
-        page = whole(asked.get("page"), user.page_at(run, chosen, moments[place].as_of, clicks_only) if "moment" in asked and view else 1)
+        page = whole(
+            asked.get("page"),
+            user.page_at(run, chosen, moments[place].as_of, clicks_only) if "moment" in asked and view else 1,
+        )
 
         def link(**changed: Any) -> str:
             kept = {"moment": place if view else None, "events": None if clicks_only else "all", "page": None}
-            return f"/users/{chosen}?" + urlencode({key: value for key, value in {**kept, **changed}.items() if value is not None})
+            return f"/users/{chosen}?" + urlencode(
+                {key: value for key, value in {**kept, **changed}.items() if value is not None}
+            )
 
         return self._html(
             "user.html.j2",
@@ -173,9 +190,19 @@ class Inspector:
         if metrics is None:
             return self._html("alignment.html.j2", view=None, charts=[])
         view = steps.step_view(run, metrics, whole(asked.get("step"), None))
-        shown = ("rewards", "Rewards", "mean of each step's completions"), ("weights", "Weights", "of the objectives; they sum to one"), ("indicator", "Indicators", "what moved the weights, where the rule has them")
+        shown = (
+            ("rewards", "Rewards", "mean of each step's completions"),
+            ("weights", "Weights", "of the objectives; they sum to one"),
+            ("indicator", "Indicators", "what moved the weights, where the rule has them"),
+        )
         here = view["step"] if view else None
-        return self._html("alignment.html.j2", view=view, when=user.when, charts=[(title, note, curves(metrics, name, here)) for name, title, note in shown], rule=metrics.alignment.rule)
+        return self._html(
+            "alignment.html.j2",
+            view=view,
+            when=user.when,
+            charts=[(title, note, curves(metrics, name, here)) for name, title, note in shown],
+            rule=metrics.alignment.rule,
+        )
 
     def _compare(self) -> Page:
         runs = self.runs
@@ -199,7 +226,11 @@ class Inspector:
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:
         runs = self._runs
-        common = {"names": [run.name for run in runs], "template": template, "has_report": (runs[0].folder / "report.html").is_file()}
+        common = {
+            "names": [run.name for run in runs],
+            "template": template,
+            "has_report": (runs[0].folder / "report.html").is_file(),
+        }
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)
 
     @cached_property
@@ -221,4 +252,6 @@ def number_text(value: float | None, digits: int = 3) -> str:
     """A number for a table; a dash where there is none."""
     if value is None:
         return "–"
-    return ("0" if value == 0 else f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:,.0f}").replace("-", "−")
+    return (
+        "0" if value == 0 else f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:,.0f}"
+    ).replace("-", "−")

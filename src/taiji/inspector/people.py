@@ -48,10 +48,25 @@ class People:
         n = dataset.n_users
         profile = [name for name in dataset.users.columns if name not in ("user", "user_id")]
         ids = dataset.users["user_id"].cast(pl.String)
-        texts = dataset.users.select(pl.concat_str([pl.col("user_id").cast(pl.String), *(pl.col(name).cast(pl.String) for name in profile)], separator=" ", ignore_nulls=True)).to_series()
+        texts = dataset.users.select(
+            pl.concat_str(
+                [pl.col("user_id").cast(pl.String), *(pl.col(name).cast(pl.String) for name in profile)],
+                separator=" ",
+                ignore_nulls=True,
+            )
+        ).to_series()
         of_role = {role: _tally(run, role, n) for role in ("rationale", "calibration", "alignment", "test")}
-        judged = run.verdicts.frame.join(run.examples.frame.select("example", "user"), on="example") if len(run.verdicts.frame) and len(run.examples.frame) else None
-        told = {kept: np.bincount(judged.filter(pl.col("kept") == kept)["user"], minlength=n) if judged is not None else np.zeros(n, np.int64) for kept in (True, False)}
+        judged = (
+            run.verdicts.frame.join(run.examples.frame.select("example", "user"), on="example")
+            if len(run.verdicts.frame) and len(run.examples.frame)
+            else None
+        )
+        told = {
+            kept: np.bincount(judged.filter(pl.col("kept") == kept)["user"], minlength=n)
+            if judged is not None
+            else np.zeros(n, np.int64)
+            for kept in (True, False)
+        }
         columns = {
             "history": np.diff(dataset.history.offsets),
             "rationales": of_role["rationale"] + of_role["calibration"],
@@ -63,7 +78,9 @@ class People:
         }
         self.frame = pl.DataFrame({"user": np.arange(n), "user_id": ids, "text": texts.str.to_lowercase(), **columns})
         # All orders are total: ties go to the smaller number.
-        much = 4 * sum((columns[name] > 0).astype(np.int64) for name in ("rationales", "rollouts", "answers", "rows")) + np.minimum(columns["rows"], 3)
+        much = 4 * sum(
+            (columns[name] > 0).astype(np.int64) for name in ("rationales", "rollouts", "answers", "rows")
+        ) + np.minimum(columns["rows"], 3)
         self._order = {
             "most": np.lexsort((np.arange(n), -columns["history"], -much)),
             "history": np.lexsort((np.arange(n), -columns["history"])),
@@ -97,9 +114,13 @@ class People:
             chosen = np.concatenate([chosen[exact], chosen[~exact]])
         pages = max(1, -(-len(chosen) // size))
         page = min(max(page, 1), pages)
-        return Hits(self.frame[chosen[(page - 1) * size : page * size]].drop("text").to_dicts(), len(chosen), page, pages)
+        return Hits(
+            self.frame[chosen[(page - 1) * size : page * size]].drop("text").to_dicts(), len(chosen), page, pages
+        )
 
 
 def _tally(run: RunFiles, role: str, n: int) -> np.ndarray:
     frame = run.examples.frame
-    return np.bincount(frame.filter(pl.col("role") == role)["user"], minlength=n) if len(frame) else np.zeros(n, np.int64)
+    return (
+        np.bincount(frame.filter(pl.col("role") == role)["user"], minlength=n) if len(frame) else np.zeros(n, np.int64)
+    )

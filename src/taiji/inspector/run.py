@@ -50,7 +50,12 @@ class RunFiles:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise TaijiError("This is no run directory.", where=str(folder), expected="a folder that `taiji run` made, with config.json", fix="give runs/NAME")
+            raise TaijiError(
+                "This is no run directory.",
+                where=str(folder),
+                expected="a folder that `taiji run` made, with config.json",
+                fix="give runs/NAME",
+            )
         self.name = self.folder.resolve().name
         self.state = run_state(self.folder)
         self._kept: dict[str, Any] = {}
@@ -82,7 +87,13 @@ class RunFiles:
         about = read_json(path) if path.is_file() else None
         if about is None:
             return StageState(name, STAGE_NAMES[name], None, "", {})
-        return StageState(name, STAGE_NAMES[name], float(about["seconds"]), str(about.get("finished", "")), dict(about.get("facts") or {}))
+        return StageState(
+            name,
+            STAGE_NAMES[name],
+            float(about["seconds"]),
+            str(about.get("finished", "")),
+            dict(about.get("facts") or {}),
+        )
 
     def done(self, stage: str) -> bool:
         """Whether a stage's artefacts are there."""
@@ -97,7 +108,9 @@ class RunFiles:
     @property
     def dataset(self) -> Dataset | None:
         """The tables, with histories."""
-        return self._once("dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None)
+        return self._once(
+            "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None
+        )
 
     @property
     def split(self) -> Split | None:
@@ -108,7 +121,10 @@ class RunFiles:
     @property
     def events(self) -> Table:
         """All events by user, in the order of time within a user."""
-        return self._once("events", lambda: Table.by_user(self.dataset.events, self.dataset.n_users) if self.dataset else Table.empty())
+        return self._once(
+            "events",
+            lambda: Table.by_user(self.dataset.events, self.dataset.n_users) if self.dataset else Table.empty(),
+        )
 
     @property
     def examples(self) -> Table:
@@ -170,7 +186,11 @@ class RunFiles:
             if not file.is_file():
                 return Table.empty()
             frame = read_parquet(file)
-            return Table.by_user(frame, self.dataset.n_users if self.dataset else 0) if by_user else Table.by_example(frame)
+            return (
+                Table.by_user(frame, self.dataset.n_users if self.dataset else 0)
+                if by_user
+                else Table.by_example(frame)
+            )
 
         return self._once(path, load)
 
@@ -193,7 +213,16 @@ class RunFiles:
         dataset = self.dataset
         if dataset is not None:
             _ = self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
-        _ = self.examples, self.verdicts, self.rationales, self.rollouts, self.grounding, self.completions, self.judged, self.kept_lines
+        _ = (
+            self.examples,
+            self.verdicts,
+            self.rationales,
+            self.rollouts,
+            self.grounding,
+            self.completions,
+            self.judged,
+            self.kept_lines,
+        )
         for arm in ARMS:
             self.features(arm)
         for model in MODELS:
@@ -212,7 +241,12 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
         return pl.read_parquet(path, columns=columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         stage = path.parent.name
-        raise TaijiError("Could not read an artefact of the run.", where=str(path), found=str(error).splitlines()[0], fix=f"remove the folder {path.parent} and run the stage {stage!r} again") from error
+        raise TaijiError(
+            "Could not read an artefact of the run.",
+            where=str(path),
+            found=str(error).splitlines()[0],
+            fix=f"remove the folder {path.parent} and run the stage {stage!r} again",
+        ) from error
 
 
 def counts(table: Table, n_users: int) -> np.ndarray:

@@ -71,7 +71,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, page: Page) -> None:
         self.send_response(page.status)
-        for name, value in {**HEADERS, **page.headers, "Content-Type": page.kind, "Content-Length": str(len(page.body))}.items():
+        for name, value in {
+            **HEADERS,
+            **page.headers,
+            "Content-Type": page.kind,
+            "Content-Length": str(len(page.body)),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -102,7 +107,12 @@ class InspectorServer(ThreadingHTTPServer):
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
-            raise TaijiError("The inspector cannot listen there.", where=f"{ADDRESS}:{port}", found=str(error), fix="choose another --port, or --port 0 for any free one") from error
+            raise TaijiError(
+                "The inspector cannot listen there.",
+                where=f"{ADDRESS}:{port}",
+                found=str(error),
+                fix="choose another --port, or --port 0 for any free one",
+            ) from error
 
     @property
     def url(self) -> str:

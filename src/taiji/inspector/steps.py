@@ -24,7 +24,13 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
         "last": steps[-1].step,
         "before": steps[place - 1].step if place else None,
         "after": steps[place + 1].step if place + 1 < len(steps) else None,
-        "rows": [{"name": name, **{what: _of(step, what).get(name) for what in ("rewards", "rewards_std", "weights", "indicator")}} for name in names],
+        "rows": [
+            {
+                "name": name,
+                **{what: _of(step, what).get(name) for what in ("rewards", "rewards_std", "weights", "indicator")},
+            }
+            for name in names
+        ],
         "facts": {name: _of(step, name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
         "groups": groups_of(run, step),
     }
@@ -46,7 +52,11 @@ def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
     for row in rows:
         row["sum"] = sum(weights.get(name, 0.0) * value for name, value in row["rewards"].items() if value is not None)
         groups.setdefault(row["example"], []).append(row)
-    asked = run.examples.frame.filter(pl.col("example").is_in(list(groups))).rows_by_key("example", named=True, unique=True) if len(run.examples.frame) else {}
+    asked = (
+        run.examples.frame.filter(pl.col("example").is_in(list(groups))).rows_by_key("example", named=True, unique=True)
+        if len(run.examples.frame)
+        else {}
+    )
     found = []
     for example, members in groups.items():
         mean = sum(row["sum"] for row in members) / len(members)

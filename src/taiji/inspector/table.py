@@ -35,7 +35,9 @@ class Table:
     def by_example(cls, frame: pl.DataFrame) -> Table:
         """Group by the column ``example``."""
         keys = {name: number for number, name in enumerate(frame["example"].unique(maintain_order=True))}
-        numbers = frame["example"].replace_strict(keys, return_dtype=pl.Int64).to_numpy() if keys else np.zeros(0, np.int64)
+        numbers = (
+            frame["example"].replace_strict(keys, return_dtype=pl.Int64).to_numpy() if keys else np.zeros(0, np.int64)
+        )
         order, offsets = compressed(numbers, len(keys))
         return cls(frame[order], offsets, keys)
 

@@ -45,7 +45,10 @@ def moments_of(run: RunFiles, user: int) -> list[Moment]:
     asked = [Moment(row["role"], row["as_of"], row["example"], row["target"]) for row in run.examples.of(user)]
     rows = [Moment("feature", row["as_of"], row["example"], None) for row in run.completions.of(user)]
     order = list(ROLES)
-    return sorted(asked + rows, key=lambda moment: (moment.as_of, order.index(moment.role) if moment.role in ROLES else len(order)))
+    return sorted(
+        asked + rows,
+        key=lambda moment: (moment.as_of, order.index(moment.role) if moment.role in ROLES else len(order)),
+    )
 
 
 def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
@@ -67,7 +70,11 @@ def about(run: RunFiles, user: int) -> dict[str, Any]:
     return {
         "user": user,
         "user_id": str(row["user_id"]),
-        "profile": {name.replace("_", " "): str(value) for name, value in row.items() if name not in ("user", "user_id") and value is not None},
+        "profile": {
+            name.replace("_", " "): str(value)
+            for name, value in row.items()
+            if name not in ("user", "user_id") and value is not None
+        },
         "interactions": int((events["click"] == 1).sum()),
         "exposures": int(events["exposed"].sum()),
     }
@@ -86,13 +93,23 @@ def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only
     rows = part[start:end].reverse().to_dicts()
     described = items_of(run, [row["item"] for row in rows])
     entries: list[dict[str, Any]] = [
-        {"kind": "event", "time": row["time"], "when": when(row["time"]), "what": what, "price": row["price"], "marks": _marks(row)} for row, what in zip(rows, described)
+        {
+            "kind": "event",
+            "time": row["time"],
+            "when": when(row["time"]),
+            "what": what,
+            "price": row["price"],
+            "marks": _marks(row),
+        }
+        for row, what in zip(rows, described)
     ]
     newest = np.iinfo(np.int64).max if page == 1 else int(times[end])
     oldest = np.iinfo(np.int64).min if page == pages else int(times[start])
     for number, moment in enumerate(moments):
         if oldest < moment.as_of <= newest:
-            entries.append({"kind": "moment", "time": moment.as_of, "when": when(moment.as_of), "number": number, "moment": moment})
+            entries.append(
+                {"kind": "moment", "time": moment.as_of, "when": when(moment.as_of), "number": number, "moment": moment}
+            )
     split = run.split
     if split is not None:
         for period in PERIODS:
@@ -142,7 +159,9 @@ def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None
         kept = next((row["kept"] for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
     else:
         kept = run.kept_lines.get(moment.example)
-    prompt = prompt_as_asked(dataset, user, moment.as_of, settings, settings.history_limit if kept is None else int(kept))
+    prompt = prompt_as_asked(
+        dataset, user, moment.as_of, settings, settings.history_limit if kept is None else int(kept)
+    )
     return {"messages": prompt.messages, "kept": prompt.kept, "dropped": prompt.dropped, "noted": kept is not None}
 
 
@@ -163,9 +182,19 @@ def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
     row = next(iter(run.answers(model).of(moment.example)), None)
     if row is None:
         return None
-    landed = sorted((near for near in run.grounding.of(moment.example) if near["model"] == model), key=lambda near: near["place"])
-    found = [{**near, **what, "true": near["item"] == moment.target} for near, what in zip(landed, items_of(run, [near["item"] for near in landed]))]
-    return {"model": model, **said(row["completion"]), "grounded": found, "target_place": landed[0]["target_place"] if landed else None}
+    landed = sorted(
+        (near for near in run.grounding.of(moment.example) if near["model"] == model), key=lambda near: near["place"]
+    )
+    found = [
+        {**near, **what, "true": near["item"] == moment.target}
+        for near, what in zip(landed, items_of(run, [near["item"] for near in landed]))
+    ]
+    return {
+        "model": model,
+        **said(row["completion"]),
+        "grounded": found,
+        "target_place": landed[0]["target_place"] if landed else None,
+    }
 
 
 def said(completion: str) -> dict[str, Any]:
@@ -197,14 +226,26 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
             "user": row["neighbour"],
             "user_id": None if row["neighbour"] is None else str(dataset.users["user_id"][row["neighbour"]]),
             "similarity": row["similarity"],
-            "items": [{**what, "had": what["item"] in had, "later": what["item"] in later} for what in items_of(run, lent)],
+            "items": [
+                {**what, "had": what["item"] in had, "later": what["item"] in later} for what in items_of(run, lent)
+            ],
             "made_by": row["model_version"],
         }
         neighbours[arm]["new"] = sum(not what["had"] for what in neighbours[arm]["items"])
-        neighbours[arm]["hits"] = len({what["item"] for what in neighbours[arm]["items"] if what["later"] and not what["had"]})
+        neighbours[arm]["hits"] = len(
+            {what["item"] for what in neighbours[arm]["items"] if what["later"] and not what["had"]}
+        )
     following = sorted(row["as_of"] for row in run.completions.of(user) if row["as_of"] > moment.as_of)
-    shown = [row for row in run.judged.of(user) if row["time"] > moment.as_of and (not following or row["time"] <= following[0])]
-    return {"said": said(written["completion"]) if written else None, "arms": neighbours, "exposures": _exposures(run, shown)}
+    shown = [
+        row
+        for row in run.judged.of(user)
+        if row["time"] > moment.as_of and (not following or row["time"] <= following[0])
+    ]
+    return {
+        "said": said(written["completion"]) if written else None,
+        "arms": neighbours,
+        "exposures": _exposures(run, shown),
+    }
 
 
 def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:
@@ -212,7 +253,10 @@ def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) ->
     arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]
     arms.sort(key=lambda arm: (arm != "none", arm))
     what = items_of(run, [row["item"] for row in rows[:most]])
-    shown = [{"when": when(row["time"]), "what": item, "click": row["click"], "told": [row[f"click {arm}"] for arm in arms]} for row, item in zip(rows, what)]
+    shown = [
+        {"when": when(row["time"]), "what": item, "click": row["click"], "told": [row[f"click {arm}"] for arm in arms]}
+        for row, item in zip(rows, what)
+    ]
     return {"arms": arms, "rows": shown, "total": len(rows)}
 
 

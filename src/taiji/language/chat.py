@@ -22,7 +22,11 @@ def render(lm_or_tokenizer: Any, messages: Sequence[Message], prefill: str = "")
             the prefill's own opening tag is left out, so that it is never doubled.
     """
     tokenizer = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
-    text = _templated(tokenizer, list(messages)) if getattr(tokenizer, "chat_template", None) else _plain(tokenizer, messages)
+    text = (
+        _templated(tokenizer, list(messages))
+        if getattr(tokenizer, "chat_template", None)
+        else _plain(tokenizer, messages)
+    )
     return text + continuation(text, prefill)
 
 

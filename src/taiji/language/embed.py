@@ -91,7 +91,11 @@ class WordLlamaEmbedder:
         tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         for file in (weights, tokenizer):
             if not file.is_file():
-                raise TaijiError("The wordllama package lacks a file.", where=str(file), fix="pip install --force-reinstall wordllama==0.4.0.post1")
+                raise TaijiError(
+                    "The wordllama package lacks a file.",
+                    where=str(file),
+                    fix="pip install --force-reinstall wordllama==0.4.0.post1",
+                )
         # The package's own loader looks for the tokenizer in a folder it does not ship, and would download it.
         (matrix,) = load_file(weights).values()
         self._matrix = np.ascontiguousarray(matrix, dtype=np.float32)
@@ -168,7 +172,9 @@ class EncoderEmbedder:
         self._tokenizer.padding_side = "right"
         inputs: Any = self._tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
         with torch.inference_mode():
-            states = self._model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+            states = self._model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).last_hidden_state
         mask = inputs["attention_mask"][:, :, None].to(states.dtype)
         if self._pooling == "first":
             pooled = states[:, 0]

@@ -101,7 +101,11 @@ def _streams(prompts: Sequence[str], n: int, seed: int) -> list[list[np.random.G
 
 
 def _decode_batch(
-    lm: LanguageModel, encoded: list[list[int]], streams: list[list[np.random.Generator]], n: int, settings: GenerationSettings
+    lm: LanguageModel,
+    encoded: list[list[int]],
+    streams: list[list[np.random.Generator]],
+    n: int,
+    settings: GenerationSettings,
 ) -> list[list[str]]:
     """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
     import torch
@@ -137,7 +141,9 @@ def _decode_batch(
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 
 
-def _choose(logits: Any, written: list[list[int]], random: list[np.random.Generator], settings: GenerationSettings) -> list[int]:
+def _choose(
+    logits: Any, written: list[list[int]], random: list[np.random.Generator], settings: GenerationSettings
+) -> list[int]:
     """One token a row: the likeliest at temperature 0, else by inverse distribution function of the row's next uniform."""
     import torch
 
@@ -148,7 +154,9 @@ def _choose(logits: Any, written: list[list[int]], random: list[np.random.Genera
             if tokens:
                 index = torch.tensor(sorted(set(tokens)), device=logits.device)
                 values = logits[row, index]
-                logits[row, index] = torch.where(values > 0, values / settings.repetition_penalty, values * settings.repetition_penalty)
+                logits[row, index] = torch.where(
+                    values > 0, values / settings.repetition_penalty, values * settings.repetition_penalty
+                )
     if settings.temperature == 0.0:
         return list(logits.argmax(-1).tolist())
     top, tokens_by_rank = logits.topk(min(settings.top_k, logits.shape[-1]), -1)

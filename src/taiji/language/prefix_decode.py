@@ -99,7 +99,9 @@ class SharedDecoder:
         self._slots: torch.Tensor | None = None if trivial else torch.from_numpy(slots).to(device)
         self._flat: torch.Tensor | None = None if trivial else torch.from_numpy(flat).to(device)
         self._positions = torch.from_numpy(self._lengths[self._source]).to(device)
-        self._even = bool((self._lengths == self._lengths.max()).all()) and self._prompts.bias.shape[-1] == int(self._lengths.max())
+        self._even = bool((self._lengths == self._lengths.max()).all()) and self._prompts.bias.shape[-1] == int(
+            self._lengths.max()
+        )
 
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
@@ -127,12 +129,17 @@ class SharedDecoder:
         self.prompt_of, self._source = self.prompt_of[kept], self._source[kept]
         self._group()
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         """Attention of the newest token of each row: (R, H, 1, d) -> (R, 1, Hq, d). Called by the model's layers."""
         rows, heads, _, size = query.shape
         kv = key.shape[1]
         if layer not in self._tails:
-            self._tails[layer] = (key.new_empty(rows, kv, self._max_new, size), value.new_empty(rows, kv, self._max_new, value.shape[3]))
+            self._tails[layer] = (
+                key.new_empty(rows, kv, self._max_new, size),
+                value.new_empty(rows, kv, self._max_new, value.shape[3]),
+            )
         keys, values = self._tails[layer]
         keys[:, :, self._step], values[:, :, self._step] = key[:, :, 0], value[:, :, 0]
         keys, values = keys[:, :, : self._step + 1].flatten(0, 1), values[:, :, : self._step + 1].flatten(0, 1)
@@ -177,7 +184,13 @@ class PaddedDecoder:
         self._cache = DynamicCache(config=model.config)
         with torch.no_grad():
             positions = (mask.cumsum(1) - 1).clamp(min=0)
-            output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self._cache, logits_to_keep=1)
+            output = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                logits_to_keep=1,
+            )
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
         index = torch.from_numpy(self.prompt_of).to(device)
         self._cache.batch_select_indices(index)
@@ -204,10 +217,16 @@ class PaddedDecoder:
         """As :meth:`SharedDecoder.select`."""
         index = torch.as_tensor(rows, device=self._mask.device)
         self._cache.batch_select_indices(index)
-        self._mask, self.logits, self.prompt_of = self._mask[index], self.logits[index], self.prompt_of[np.asarray(rows)]
+        self._mask, self.logits, self.prompt_of = (
+            self._mask[index],
+            self.logits[index],
+            self.prompt_of[np.asarray(rows)],
+        )
 
 
-def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> SharedDecoder | PaddedDecoder:
+def open_decoder(
+    model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
+) -> SharedDecoder | PaddedDecoder:
     """A decoder for the model: shared where that is right."""
     from taiji.language.prefix_support import supports_sharing
 
@@ -217,5 +236,9 @@ def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Seq
 def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
     counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
     if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
-        raise TaijiError("There is nothing to decode.", expected="at least one row per prompt and one new token", found=f"rows {counts[:8]}, {max_new} tokens")
+        raise TaijiError(
+            "There is nothing to decode.",
+            expected="at least one row per prompt and one new token",
+            found=f"rows {counts[:8]}, {max_new} tokens",
+        )
     return counts

@@ -81,7 +81,11 @@ def shared_logprobs(
         TaijiError: a start outside of its sequence.
     """
     if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
-        raise TaijiError("Every sequence needs a first scored token.", expected="one start per sequence with 1 <= start <= its length", found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}")
+        raise TaijiError(
+            "Every sequence needs a first scored token.",
+            expected="one start per sequence with 1 <= start <= its length",
+            found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}",
+        )
     sizes = [len(s) - start for s, start in zip(sequences, starts)]
     tree = PackedTree([s[: max(len(s) - 1, 1)] for s in sequences], min_shared)  # the last token predicts nothing
     states = packed_hidden(model, tree)
@@ -91,7 +95,12 @@ def shared_logprobs(
     device = states.device
     index = torch.from_numpy(rows).to(device)
     found, entropies = token_logprobs(
-        states[torch.from_numpy(places).to(device)], head_of(bare_model(model)), index, torch.from_numpy(tokens).to(device), temperature, entropy_gradient
+        states[torch.from_numpy(places).to(device)],
+        head_of(bare_model(model)),
+        index,
+        torch.from_numpy(tokens).to(device),
+        temperature,
+        entropy_gradient,
     )
     return SharedLogprobs(list(found.split(sizes)), list(entropies[index].split(sizes)))
 

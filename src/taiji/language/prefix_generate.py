@@ -34,7 +34,9 @@ class Sampling:
     """No stop id is drawn before this many tokens."""
 
 
-def filtered(logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] | None = None, banned: Sequence[int] = ()) -> torch.Tensor:
+def filtered(
+    logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] | None = None, banned: Sequence[int] = ()
+) -> torch.Tensor:
     """(R, V) logits with the penalty, temperature and cuts applied; what is cut is minus infinity.
 
     Order as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut stay in.
@@ -45,7 +47,9 @@ def filtered(logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequenc
         for row, tokens in enumerate(written):
             index = torch.tensor(sorted(set(tokens)), device=scores.device)
             values = scores[row, index]
-            scores[row, index] = torch.where(values < 0, values * sampling.repetition_penalty, values / sampling.repetition_penalty)
+            scores[row, index] = torch.where(
+                values < 0, values * sampling.repetition_penalty, values / sampling.repetition_penalty
+            )
     if banned:
         scores = scores.index_fill(1, torch.tensor(list(banned), device=scores.device), -torch.inf)
     if sampling.temperature == 0.0:
@@ -105,14 +109,24 @@ def generate_shared(
         module.training = False
     try:
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
-            return _run(SharedDecoder(model, prompts, n, sampling.max_new_tokens), prompts, sampling, frozenset(stop_ids), generator)
+            return _run(
+                SharedDecoder(model, prompts, n, sampling.max_new_tokens),
+                prompts,
+                sampling,
+                frozenset(stop_ids),
+                generator,
+            )
     finally:
         for module in modules:
             module.training = True
 
 
 def _run(
-    decoder: SharedDecoder, prompts: Sequence[Sequence[int]], sampling: Sampling, stops: frozenset[int], generator: torch.Generator | None
+    decoder: SharedDecoder,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    stops: frozenset[int],
+    generator: torch.Generator | None,
 ) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     before = [list(prompts[p]) for p in decoder.prompt_of.tolist()]
@@ -125,7 +139,9 @@ def _run(
         else:
             # What torch.multinomial does for one draw, with noise for the ended rows too: the same stream, and so the same
             # tokens, as in a batch that carries them along (`transformers` does).
-            noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(1, generator=generator)
+            noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(
+                1, generator=generator
+            )
             tokens = (torch.softmax(scores, -1) / noise[running]).argmax(-1)
         chosen = tokens.tolist()
         for row, token in zip(running, chosen):

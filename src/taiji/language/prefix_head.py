@@ -50,11 +50,20 @@ def head_of(model: Any) -> Head:
     scale = getattr(config, "logit_scale", None)
     if scale is None and getattr(config, "logits_scaling", None) is not None:
         scale = 1.0 / config.logits_scaling
-    return Head(model.get_output_embeddings(), 1.0 if scale is None else float(scale), getattr(config, "final_logit_softcapping", None))
+    return Head(
+        model.get_output_embeddings(),
+        1.0 if scale is None else float(scale),
+        getattr(config, "final_logit_softcapping", None),
+    )
 
 
 def token_logprobs(
-    hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0, entropy_gradient: bool = False
+    hidden: torch.Tensor,
+    head: Head,
+    rows: torch.Tensor,
+    tokens: torch.Tensor,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities (nats) of tokens and entropies of the distributions they come from.
 
@@ -80,7 +89,9 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _by_autograd(hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _by_autograd(
+    hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same with gradients to everything; each chunk is computed again in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
@@ -111,7 +122,9 @@ class _FrozenHead(torch.autograd.Function):
         weight, bias, states = weight.to(dtype), None if bias is None else bias.to(dtype), hidden.to(dtype)
         needed = ctx.needs_input_grad[0]
         lse, entropies = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
-        mean_row = torch.empty(len(hidden), hidden.shape[1], dtype=torch.float32, device=hidden.device) if needed else None
+        mean_row = (
+            torch.empty(len(hidden), hidden.shape[1], dtype=torch.float32, device=hidden.device) if needed else None
+        )
         chosen = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
         slope = torch.ones_like(chosen)
         for part in _chunks(len(hidden), len(weight)):

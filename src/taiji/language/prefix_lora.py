@@ -95,7 +95,14 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)

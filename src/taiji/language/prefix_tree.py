@@ -72,7 +72,9 @@ class PackedTree:
         """
         rows = [np.asarray(s, dtype=np.int64) for s in sequences]
         if not rows or any(len(r) == 0 for r in rows):
-            raise TaijiError("There is nothing to pack.", expected="sequences of at least one token", found="an empty one")
+            raise TaijiError(
+                "There is nothing to pack.", expected="sequences of at least one token", found="an empty one"
+            )
         self._rows, self._min_shared = rows, min_shared
         self._tokens: list[np.ndarray] = []
         self._positions: list[np.ndarray] = []

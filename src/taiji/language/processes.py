@@ -34,7 +34,11 @@ def whole_model(lm: LanguageModel, trainer: Any, lora_rank: int) -> Any:
     accelerator = trainer.accelerator
     if trainer.is_fsdp_enabled:
         if lora_rank:
-            raise TaijiError("Adapters are not trained under FSDP.", found=f"lora_rank {lora_rank}", fix="set lora_rank: 0, or launch without FSDP: adapters fit on one GPU")
+            raise TaijiError(
+                "Adapters are not trained under FSDP.",
+                found=f"lora_rank {lora_rank}",
+                fix="set lora_rank: 0, or launch without FSDP: adapters fit on one GPU",
+            )
         weights = accelerator.get_state_dict(trainer.model)
         if not first_process():
             return None

@@ -56,14 +56,22 @@ def perplexity(logprobs: np.ndarray) -> float:
 
 
 def completion_logprobs(
-    lm: LanguageModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 8, description: str = "Scoring"
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    batch_size: int = 8,
+    description: str = "Scoring",
 ) -> list[np.ndarray]:
     """Per-token log-probabilities of each completion after its prompt; see :func:`score_completions`."""
     return [scored.logprobs for scored in score_completions(lm, prompts, completions, batch_size, description)]
 
 
 def score_completions(
-    lm: LanguageModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 8, description: str = "Scoring"
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    batch_size: int = 8,
+    description: str = "Scoring",
 ) -> list[ScoredText]:
     """Score each completion after its prompt.
 
@@ -115,7 +123,9 @@ def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[in
         the completion. A token that straddles the border belongs to the completion.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise TaijiError("The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__)
+        raise TaijiError(
+            "The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
+        )
     encoding = tokenizer(prompt + completion, add_special_tokens=False, return_offsets_mapping=True)
     offsets = np.asarray(encoding.offset_mapping, dtype=np.int64).reshape(-1, 2)
     inside = np.flatnonzero(offsets[:, 1] > len(prompt))
@@ -123,7 +133,9 @@ def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[in
     return list(encoding.input_ids), first, np.maximum(offsets[first:] - len(prompt), 0)
 
 
-def _ways(lm: LanguageModel, pairs: list[Pair], batch_size: int) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
+def _ways(
+    lm: LanguageModel, pairs: list[Pair], batch_size: int
+) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
     """How to go about it: packed passes over neighbours in sorted order, which share their beginnings, or padded batches of like length."""
     from taiji.language.prefix_support import supports_sharing
 
@@ -156,7 +168,9 @@ def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
     results = [np.zeros(len(ids) - first) for ids, first in pairs]
     if rows:
         with torch.inference_mode():
-            scored = shared_logprobs(lm.model, [pairs[r][0] for r in rows], [max(pairs[r][1], 1) for r in rows]).logprobs
+            scored = shared_logprobs(
+                lm.model, [pairs[r][0] for r in rows], [max(pairs[r][1], 1) for r in rows]
+            ).logprobs
         for row, values in zip(rows, scored):
             results[row][len(results[row]) - len(values) :] = values.double().cpu().numpy()
     return results
@@ -179,7 +193,9 @@ def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     keep = min(width, longest + 1)
     with torch.inference_mode():
-        output = lm.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep)
+        output = lm.model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep
+        )
         # (B, keep-1): position t's logits score token t + 1.
         scores = torch.log_softmax(output.logits[:, :-1].float(), -1)
         chosen = scores.gather(2, tokens[:, width - keep + 1 :, None])[:, :, 0].double().cpu().numpy()

@@ -30,7 +30,10 @@ def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> Any
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(
@@ -40,7 +43,9 @@ def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> Any
     return fast
 
 
-def tiny_causal_lm(tokenizer: Any = None, *, hidden: int = 64, layers: int = 2, heads: int = 4, seed: int = 0) -> tuple[Any, Any]:
+def tiny_causal_lm(
+    tokenizer: Any = None, *, hidden: int = 64, layers: int = 2, heads: int = 4, seed: int = 0
+) -> tuple[Any, Any]:
     """Return ``(model, tokenizer)``: a Llama of ``layers`` layers and ``hidden`` width, fp32, weights from ``seed``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -37,16 +37,31 @@ class VLLMEngine:
 
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
         if lm.source is None:
-            raise TaijiError("vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory")
+            raise TaijiError(
+                "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
+            )
         try:
             import vllm
         except ImportError as error:
-            raise TaijiError("The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"') from error
+            raise TaijiError(
+                "The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"'
+            ) from error
 
         self._vllm = vllm
-        self._model = vllm.LLM(model=lm.source, dtype=str(lm.dtype).removeprefix("torch."), gpu_memory_utilization=gpu_share, enable_prefix_caching=True)
+        self._model = vllm.LLM(
+            model=lm.source,
+            dtype=str(lm.dtype).removeprefix("torch."),
+            gpu_memory_utilization=gpu_share,
+            enable_prefix_caching=True,
+        )
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: list[int], settings: GenerationSettings) -> list[list[str]]:
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[Sequence[int]],
+        stop_ids: list[int],
+        settings: GenerationSettings,
+    ) -> list[list[str]]:
         """One text a prompt and seed, up to and with the first stop text."""
         requests, sampling = [], []
         for ids, row in zip(prompts, seeds, strict=True):

@@ -30,7 +30,9 @@ def environment(context: Context) -> dict[str, Any]:
     ranker = ranker_that(context, "reward", dataset)
     embedder = load_embedder(config.embedder.name)
     examples = load_examples(context, "alignment")
-    built = build_environment(dataset, load_split(context), examples, ranker, embedder, config.alignment.environment, config.seed)
+    built = build_environment(
+        dataset, load_split(context), examples, ranker, embedder, config.alignment.environment, config.seed
+    )
     built.save(context.folder / "environment")
     return {"prompts": len(examples), "pairs": len(built.rows)}
 
@@ -40,16 +42,34 @@ def alignment(context: Context) -> dict[str, Any]:
     config, dataset, lm = context.config, stored(context), load_model(context, "sft")
     examples = load_examples(context, "alignment")
     prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
-    prompts = prompts.with_columns(prompt=prompts["prompt"].map_elements(lambda text: text + continuation(text, THINK), return_dtype=prompts["prompt"].dtype))
-    built, answers = Environment.load(context.input("environment") / "environment"), Answers(load_embedder(config.embedder.name))
+    prompts = prompts.with_columns(
+        prompt=prompts["prompt"].map_elements(
+            lambda text: text + continuation(text, THINK), return_dtype=prompts["prompt"].dtype
+        )
+    )
+    built, answers = (
+        Environment.load(context.input("environment") / "environment"),
+        Answers(load_embedder(config.embedder.name)),
+    )
     rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
-    align(lm, prompts.select("example", "prompt"), rewards, config.alignment, context.folder, config.seed, scratch=context.scratch)
+    align(
+        lm,
+        prompts.select("example", "prompt"),
+        rewards,
+        config.alignment,
+        context.folder,
+        config.seed,
+        scratch=context.scratch,
+    )
     write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
     if not first_process():
         return {}  # only the first one has written anything
     rollouts = pl.read_parquet(context.folder / ROLLOUTS)
     well, grounded = ground_answers(built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list())
     where = pl.Series(well)
-    rollouts = rollouts.with_columns(item=pl.when(where).then(pl.Series(grounded.items.astype("uint32"))), similarity=pl.when(where).then(pl.Series(grounded.similarity)))
+    rollouts = rollouts.with_columns(
+        item=pl.when(where).then(pl.Series(grounded.items.astype("uint32"))),
+        similarity=pl.when(where).then(pl.Series(grounded.similarity)),
+    )
     write_parquet(context.folder / ROLLOUTS, rollouts)
     return {"prompts": len(examples), "rule": config.alignment.weighting}

@@ -90,7 +90,17 @@ class Context:
             raise KeyError(f"stage reads {stage!r} without naming it in its needs {self.needs}")
         return self.run / stage
 
-    def over(self, rows: pl.DataFrame, opener: Opener, description: str, unit: str, *, folder: str = "rows", size: int | None = None, here: bool = False) -> pl.DataFrame:
+    def over(
+        self,
+        rows: pl.DataFrame,
+        opener: Opener,
+        description: str,
+        unit: str,
+        *,
+        folder: str = "rows",
+        size: int | None = None,
+        here: bool = False,
+    ) -> pl.DataFrame:
         """The outputs of the opened work over partitions of ``rows``, in their order; partitions that are done are not done again.
 
         Args:
@@ -102,7 +112,14 @@ class Context:
             here: compute in this process whatever the run's mapper is.
         """
         with progress(description, len(rows), unit) as update:
-            return map_rows(LocalMapper() if here else self.mapper, opener, rows, size or self.config.size.chunk, self.scratch / folder, update)
+            return map_rows(
+                LocalMapper() if here else self.mapper,
+                opener,
+                rows,
+                size or self.config.size.chunk,
+                self.scratch / folder,
+                update,
+            )
 
 
 @dataclass
@@ -140,7 +157,12 @@ class Run:
         """Content hash of a finished stage, as its manifest has it."""
         path = self.folder / name / MANIFEST
         if not path.exists():
-            raise TaijiError(f"The stage {name!r} has not been run.", where=str(self.folder), fix=f"taiji {name} --name {self.folder.name}" + ("" if self.folder.parent == Path("runs") else f" --runs {self.folder.parent}"))
+            raise TaijiError(
+                f"The stage {name!r} has not been run.",
+                where=str(self.folder),
+                fix=f"taiji {name} --name {self.folder.name}"
+                + ("" if self.folder.parent == Path("runs") else f" --runs {self.folder.parent}"),
+            )
         return str(read_json(path)["output"])
 
     def execute(self, names: Sequence[str] | None = None) -> None:
@@ -149,7 +171,12 @@ class Run:
         Under a launcher of several processes only stages that train can be run; the first process keeps the folder, the others help.
         """
         if processes() > 1 and (names is None or set(names) - TRAINED):
-            raise TaijiError("Only training is launched in several processes.", expected=" or ".join(sorted(TRAINED)), found=", ".join(names or ["the whole loop"]), fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher")
+            raise TaijiError(
+                "Only training is launched in several processes.",
+                expected=" or ".join(sorted(TRAINED)),
+                found=", ".join(names or ["the whole loop"]),
+                fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
+            )
         if not first_process():
             return self._help([stage for stage in self.stages if names and stage.name in names])
         with self._locked():
@@ -192,7 +219,9 @@ class Run:
                 facts = stage.work(Context(self.config, *paths, stage.needs, self.mapper))
             finally:
                 spent += time.monotonic() - start
-                with suppress(TaijiError):  # on a full disk the error under way matters, the time of this attempt does not
+                with suppress(
+                    TaijiError
+                ):  # on a full disk the error under way matters, the time of this attempt does not
                     write_json(label, {"fingerprint": fingerprint, "seconds": spent})
             for leftover in out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
@@ -221,7 +250,11 @@ class Run:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise TaijiError("Another process is working on this run.", where=str(self.folder), fix="wait for it, or choose another --name") from error
+                raise TaijiError(
+                    "Another process is working on this run.",
+                    where=str(self.folder),
+                    fix="wait for it, or choose another --name",
+                ) from error
             yield
 
 

@@ -39,7 +39,9 @@ def load_model(context: Context, which: str) -> LanguageModel:
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
     """One completion a row (`example`, `user`, `as_of`)."""
-    return context.over(rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which)
+    return context.over(
+        rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
+    )
 
 
 def _open_answering(context: Context, which: str) -> Work:
@@ -60,7 +62,15 @@ def _open_answering(context: Context, which: str) -> Work:
 def embed(context: Context, texts: list[str], what: str) -> np.ndarray:
     """(N, d) float32 embeddings of texts."""
     rows = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)})
-    vectors = context.over(rows, partial(_open_embedding, context), f"Embedding {what}", "texts", folder=f"embed-{what}", size=TEXTS, here=len(texts) <= TEXTS)
+    vectors = context.over(
+        rows,
+        partial(_open_embedding, context),
+        f"Embedding {what}",
+        "texts",
+        folder=f"embed-{what}",
+        size=TEXTS,
+        here=len(texts) <= TEXTS,
+    )
     return vectors["vector"].to_numpy()
 
 
@@ -83,7 +93,9 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
     config, dataset, split = context.config, stored(context), load_split(context)
     moments = refresh_moments(dataset, split, config.examples.min_history, config.size.feature_refreshes)
     users = _choose_users(dataset, split, moments, config.size.feature_users, config.seed)
-    rows = moments.filter(pl.col("user").is_in(users.implode())).with_columns(example=pl.format("{}@{}", "user", "as_of"))
+    rows = moments.filter(pl.col("user").is_in(users.implode())).with_columns(
+        example=pl.format("{}@{}", "user", "as_of")
+    )
     completions = complete(context, rows, writer)
     write_parquet(context.folder / "completions.parquet", completions)
 
@@ -97,7 +109,9 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
     figures = {}
     for name, vectors, made_by in (("taiji", said, version), ("history_mean", mean, embedder.version)):
         # The quantiser must not have seen the test period.
-        quantizer, table = fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed)
+        quantizer, table = fit_table(
+            dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed
+        )
         quantizer.save(context.folder / f"{name}-quantizer")
         write_parquet(context.folder / f"{name}.parquet", table)
         figures[name] = quantizer.figures(vectors)
@@ -133,7 +147,9 @@ def refresh_moments(dataset: Dataset, split: Split, min_history: int, refreshes:
 def _choose_users(dataset: Dataset, split: Split, moments: pl.DataFrame, wanted: int | None, seed: int) -> pl.Series:
     """A seeded sample among the users who have a row before an exposure of the test period."""
     first = moments.group_by("user").agg(pl.col("as_of").min())
-    shown = scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")
+    shown = (
+        scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")
+    )
     users = first.join(shown, on="user").filter(pl.col("time") > pl.col("as_of"))["user"].sort()
     if wanted is None or wanted >= len(users):
         return users

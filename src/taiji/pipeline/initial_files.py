@@ -20,7 +20,11 @@ FURTHER = {
 
 def mapping_text(proposal: Proposal, folder: Path) -> str:
     """The mapping as YAML; every line says how sure it is and why."""
-    lines = [f"# Which column of the files in {folder} is what: proposed by `taiji init` from names, values and keys.", "# Lines marked GUESS deserve a look. All keys: docs/data.md, \"Files of your own\".", ""]
+    lines = [
+        f"# Which column of the files in {folder} is what: proposed by `taiji init` from names, values and keys.",
+        '# Lines marked GUESS deserve a look. All keys: docs/data.md, "Files of your own".',
+        "",
+    ]
     for section, value in proposal.values.items():
         if isinstance(value, dict):
             lines += ["", f"{section}:"]
@@ -53,7 +57,11 @@ def _said(guess: Guess) -> str:
 
 
 def _inline(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str) -> str:
@@ -63,7 +71,10 @@ def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dic
     for key, value in sizes.items():
         section, _, part = key.partition(".")
         chosen.setdefault(section, {})[part] = value
-    own = "".join(f"{section}: {_inline(values)}   # the log is thin; the default asks for more history\n" for section, values in chosen.items())
+    own = "".join(
+        f"{section}: {_inline(values)}   # the log is thin; the default asks for more history\n"
+        for section, values in chosen.items()
+    )
     return f"""\
 # The run `{name}`: taiji run {name}.yaml
 # Paths are seen from where you call taiji. Every key with its meaning: docs/configuration.md, or `taiji config --describe`.

@@ -56,7 +56,15 @@ class Initialised:
         return f"taiji run {self.files[-1]}"
 
 
-def initialise(folder: Path, to: Path, name: str, answers: dict[str, str], ask: Callable[[Question], str] | None = None, *, force: bool = False) -> Initialised:
+def initialise(
+    folder: Path,
+    to: Path,
+    name: str,
+    answers: dict[str, str],
+    ask: Callable[[Question], str] | None = None,
+    *,
+    force: bool = False,
+) -> Initialised:
     """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
 
     Args:
@@ -75,7 +83,12 @@ def initialise(folder: Path, to: Path, name: str, answers: dict[str, str], ask: 
     if not answers and folder.is_dir() and _known_layout(folder):
         dataset = Dataset.from_tables(load_source(folder))
         sizes, doubts = _sizes(dataset)
-        write_text(config, configuration_text(folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"))
+        write_text(
+            config,
+            configuration_text(
+                folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"
+            ),
+        )
         return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, doubts, [config])
     tables, left_out = read_tables(folder)
     proposal = propose(tables, answers, name)
@@ -89,17 +102,35 @@ def initialise(folder: Path, to: Path, name: str, answers: dict[str, str], ask: 
         dataset = Dataset.from_tables(load_source(folder, mapping))
     except TaijiError as error:
         written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
-        raise TaijiError(f"The files do not fit the proposed mapping. {error.message}", where=error.where, expected=error.expected, found=error.found, fix=f"{error.fix}; {written}" if error.fix else written) from error
+        raise TaijiError(
+            f"The files do not fit the proposed mapping. {error.message}",
+            where=error.where,
+            expected=error.expected,
+            found=error.found,
+            fix=f"{error.fix}; {written}" if error.fix else written,
+        ) from error
     sizes, doubts = _sizes(dataset)
     write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping says which column is what"))
     load_config(config)
-    return Initialised(tables, proposal, dataset, _prompts(dataset, sizes), sizes, [*left_out, *proposal.doubts, *doubts], [mapping, config])
+    return Initialised(
+        tables,
+        proposal,
+        dataset,
+        _prompts(dataset, sizes),
+        sizes,
+        [*left_out, *proposal.doubts, *doubts],
+        [mapping, config],
+    )
 
 
 def _free(paths: list[Path], force: bool) -> None:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        raise TaijiError("Files of an earlier call are in the way.", where=", ".join(there), fix="add --force to write over them, or choose another --name or --to")
+        raise TaijiError(
+            "Files of an earlier call are in the way.",
+            where=", ".join(there),
+            fix="add --force to write over them, or choose another --name or --to",
+        )
 
 
 def _known_layout(folder: Path) -> bool:
@@ -115,7 +146,9 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Tai
     for question in proposal.questions:
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
-        options.append(f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}")
+        options.append(
+            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}"
+        )
     return TaijiError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",
         where=str(folder),
@@ -133,7 +166,10 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     best: tuple[int, dict[str, Any]] = (0, {})
     for target in ("next_new_item", "next_purchase"):
         for history in (5, 3, 2, 1):
-            counts = [_count(dataset, split, period, ExampleSettings(target=target, min_history=history)) for period in ("llm", "test")]  # type: ignore[arg-type]
+            counts = [
+                _count(dataset, split, period, ExampleSettings(target=target, min_history=history))
+                for period in ("llm", "test")
+            ]  # type: ignore[arg-type]
             chosen = {"examples.target": target, "examples.min_history": history}
             if min(counts) > 1.5 * best[0]:
                 best = (min(counts), chosen)
@@ -144,8 +180,16 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     defaults = {"examples.target": "next_new_item", "examples.min_history": 5}
     sizes = {key: value for key, value in best[1].items() if value != defaults[key]}
     if best[0] < LEAST_PROMPTS:
-        return sizes, [f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will work on very little or stop; bring a longer log."]
-    said = [f"The log is thin: prompts need only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."] if sizes else []
+        return sizes, [
+            f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will work on very little or stop; bring a longer log."
+        ]
+    said = (
+        [
+            f"The log is thin: prompts need only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."
+        ]
+        if sizes
+        else []
+    )
     return sizes, said
 
 
@@ -169,7 +213,9 @@ def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
         prompt = student_prompt(dataset, user, as_of, settings.reasoning.prompts, _Letters())
         moment = pl.Series([as_of]).cast(pl.Datetime("us"))[0]
         head = f"user {user_id}, as of {moment:%Y-%m-%d %H:%M}; what came next (the prompt does not say): {dataset.items['title'][target]}"
-        texts.append(head + "\n" + "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages))
+        texts.append(
+            head + "\n" + "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages)
+        )
     return texts
 
 
@@ -188,26 +234,58 @@ def print_initialised(made: Initialised) -> None:
     proposal, dataset = made.proposal, made.dataset
     if proposal:
         print("FILES")
-        parts = {table.path.name: role for role in ("users", "items", "events") if (table := getattr(proposal.roles, role)) is not None}
+        parts = {
+            table.path.name: role
+            for role in ("users", "items", "events")
+            if (table := getattr(proposal.roles, role)) is not None
+        }
         for table in made.tables:
             role = parts.get(table.path.name, "plays no part")
-            print(f"  {table.path.name}: {len(table.frame):,} rows -> {role}" + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ())))
+            print(
+                f"  {table.path.name}: {len(table.frame):,} rows -> {role}"
+                + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ()))
+            )
         print("\nMAPPING")
         width = max(len(key) for key in proposal.guesses)
         for key, guess in proposal.guesses.items():
-            value = ", ".join(map(str, guess.value)) if isinstance(guess.value, tuple) else yaml.safe_dump(guess.value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
-            others = f" [other candidates: {', '.join(name for name, _ in guess.others)}]" if guess.others and guess.confidence < 0.8 else ""
+            value = (
+                ", ".join(map(str, guess.value))
+                if isinstance(guess.value, tuple)
+                else yaml.safe_dump(guess.value, default_flow_style=True, width=10**6, allow_unicode=True)
+                .removesuffix("...\n")
+                .strip()
+            )
+            others = (
+                f" [other candidates: {', '.join(name for name, _ in guess.others)}]"
+                if guess.others and guess.confidence < 0.8
+                else ""
+            )
             print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
         for file, columns in proposal.unused.items():
             print(f"  not used of {file}: {', '.join(columns)}")
     print("\nTABLES")
-    with pl.Config(tbl_rows=ROWS, tbl_cols=10, fmt_str_lengths=32, tbl_hide_dataframe_shape=True, tbl_formatting="ASCII_MARKDOWN", tbl_width_chars=160, tbl_hide_column_data_types=True):
-        for name, frame in (("items", dataset.items.drop("item")), ("users", dataset.users.drop("user")), ("events", _readable(dataset))):
+    with pl.Config(
+        tbl_rows=ROWS,
+        tbl_cols=10,
+        fmt_str_lengths=32,
+        tbl_hide_dataframe_shape=True,
+        tbl_formatting="ASCII_MARKDOWN",
+        tbl_width_chars=160,
+        tbl_hide_column_data_types=True,
+    ):
+        for name, frame in (
+            ("items", dataset.items.drop("item")),
+            ("users", dataset.users.drop("user")),
+            ("events", _readable(dataset)),
+        ):
             print(f"{name}: {len(dataset.events) if name == 'events' else len(frame):,} rows\n{frame.head(ROWS)}\n")
     events = dataset.events
     first, last = (pl.Series([events["time"][place]]).cast(pl.Datetime("us"))[0] for place in (0, -1))
     known = events.filter(pl.col("click") == 1)["conversion"].drop_nulls()
-    print(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: " + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown"))
+    print(
+        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: "
+        + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown")
+    )
     for note in dataset.notes:
         print(f"note: {note}")
     for number, prompt in enumerate(made.prompts, start=1):
@@ -227,7 +305,9 @@ def _readable(dataset: Dataset) -> pl.DataFrame:
     """Events with ids as they were given and times as dates."""
     events = dataset.events.head(ROWS)
     named = events.with_columns(
-        dataset.users["user_id"].gather(events["user"]).alias("user_id"), dataset.items["item_id"].gather(events["item"]).alias("item_id"), pl.col("time").cast(pl.Datetime("us"))
+        dataset.users["user_id"].gather(events["user"]).alias("user_id"),
+        dataset.items["item_id"].gather(events["item"]).alias("item_id"),
+        pl.col("time").cast(pl.Datetime("us")),
     ).select("user_id", "item_id", "time", "exposed", "click", "conversion", "price")
     return named
 
@@ -235,6 +315,23 @@ def _readable(dataset: Dataset) -> pl.DataFrame:
 def as_json(made: Initialised) -> dict[str, Any]:
     """What a script needs of :class:`Initialised`."""
     proposal = made.proposal
-    guesses = {key: {"value": guess.value, "confidence": round(guess.confidence, 2), "reasons": list(guess.reasons), "others": [list(other) for other in guess.others]} for key, guess in (proposal.guesses if proposal else {}).items()}
+    guesses = {
+        key: {
+            "value": guess.value,
+            "confidence": round(guess.confidence, 2),
+            "reasons": list(guess.reasons),
+            "others": [list(other) for other in guess.others],
+        }
+        for key, guess in (proposal.guesses if proposal else {}).items()
+    }
     rows = {"users": made.dataset.n_users, "items": made.dataset.n_items, "events": len(made.dataset.events)}
-    return {"guesses": guesses, "unused": proposal.unused if proposal else {}, "rows": rows, "settings": made.sizes, "doubts": made.doubts, "prompts": made.prompts, "files": [str(path) for path in made.files], "next": made.command}
+    return {
+        "guesses": guesses,
+        "unused": proposal.unused if proposal else {},
+        "rows": rows,
+        "settings": made.sizes,
+        "doubts": made.doubts,
+        "prompts": made.prompts,
+        "files": [str(path) for path in made.files],
+        "next": made.command,
+    }

@@ -73,7 +73,14 @@ class LocalMapper:
             yield partition
 
 
-def map_rows(mapper: Mapper, opener: Opener, rows: pl.DataFrame, size: int, folder: Path, on_done: Callable[[int], None] = lambda done: None) -> pl.DataFrame:
+def map_rows(
+    mapper: Mapper,
+    opener: Opener,
+    rows: pl.DataFrame,
+    size: int,
+    folder: Path,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> pl.DataFrame:
     """The outputs of all partitions of ``rows``, joined in the order of the rows.
 
     Args:
@@ -84,7 +91,9 @@ def map_rows(mapper: Mapper, opener: Opener, rows: pl.DataFrame, size: int, fold
         folder: where the partitions are kept; it belongs to this job.
         on_done: called with the number of rows done so far, for a progress display.
     """
-    partitions = [_partition(number, rows.slice(start, size), folder) for number, start in enumerate(range(0, len(rows), size))]
+    partitions = [
+        _partition(number, rows.slice(start, size), folder) for number, start in enumerate(range(0, len(rows), size))
+    ]
     missing = [partition for partition in partitions if not partition.out.exists()]
     lengths = {partition.number: min(size, len(rows) - partition.number * size) for partition in partitions}
     done = len(rows) - sum(lengths[partition.number] for partition in missing)

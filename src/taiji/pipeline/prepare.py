@@ -42,8 +42,16 @@ def data(context: Context) -> dict[str, Any]:
 def source_state(config: Config) -> Any:
     """Names, sizes and modification times of the user's own source files: when they change, the data stage runs again."""
     settings = config.data
-    paths = [Path(settings.source.partition(":")[2] or settings.source), *([settings.mapping] if settings.mapping else [])]
-    files = [f for path in paths if path.exists() for f in ([path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()))]
+    paths = [
+        Path(settings.source.partition(":")[2] or settings.source),
+        *([settings.mapping] if settings.mapping else []),
+    ]
+    files = [
+        f
+        for path in paths
+        if path.exists()
+        for f in ([path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()))
+    ]
     return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
 
 
@@ -74,7 +82,9 @@ def examples(context: Context) -> dict[str, Any]:
     rng = np.random.default_rng([config.seed, 1])
     llm, test = _candidates(context, dataset, split, ("llm", "test"))
     size = config.size
-    roles = _assign(llm, dict(zip(ROLES, (size.rationale_prompts, size.calibration_prompts, size.alignment_prompts))), rng)
+    roles = _assign(
+        llm, dict(zip(ROLES, (size.rationale_prompts, size.calibration_prompts, size.alignment_prompts))), rng
+    )
     test = test[np.sort(rng.permutation(len(test))[: size.test_prompts])].with_columns(role=pl.lit("test"))
     chosen = pl.concat([roles, test])
     for role in (*ROLES, "test"):
@@ -87,22 +97,44 @@ def examples(context: Context) -> dict[str, Any]:
             )
     write_parquet(context.folder / "examples.parquet", chosen)
     rows = {
-        "exposures": {period: scan_exposures(dataset, split, period).select(pl.len()).collect(engine="streaming").item() for period in PERIODS},
+        "exposures": {
+            period: scan_exposures(dataset, split, period).select(pl.len()).collect(engine="streaming").item()
+            for period in PERIODS
+        },
         "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
     }
     dates = {period: [_date(time) for time in split.interval(period)] for period in PERIODS}
     # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
-    write_json(context.folder / "split.json", {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows})
+    write_json(
+        context.folder / "split.json",
+        {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows},
+    )
     return rows
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
     """The examples of each period; users are looked at in ranges, wherever partitions are computed."""
     ranges = dataset.history.ranges(INTERACTIONS)
-    rows = pl.DataFrame([(period, *users) for period in periods for users in ranges], schema={"period": pl.String, "first": pl.Int64, "last": pl.Int64}, orient="row")
+    rows = pl.DataFrame(
+        [(period, *users) for period in periods for users in ranges],
+        schema={"period": pl.String, "first": pl.Int64, "last": pl.Int64},
+        orient="row",
+    )
     # One range is a second's work: less than opening a worker.
-    found = context.over(rows, partial(_open_choosing, context, split), "Choosing examples", "ranges of users", size=1, here=len(ranges) == 1)
-    return [choose_examples(dataset, found.filter(pl.col("period") == period).drop("period"), period, context.config.examples) for period in periods]
+    found = context.over(
+        rows,
+        partial(_open_choosing, context, split),
+        "Choosing examples",
+        "ranges of users",
+        size=1,
+        here=len(ranges) == 1,
+    )
+    return [
+        choose_examples(
+            dataset, found.filter(pl.col("period") == period).drop("period"), period, context.config.examples
+        )
+        for period in periods
+    ]
 
 
 def _open_choosing(context: Context, split: Split) -> Work:
@@ -110,7 +142,9 @@ def _open_choosing(context: Context, split: Split) -> Work:
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         period, first, last = part.row(0)
-        return example_candidates(dataset, split, period, config.examples, config.seed, first, last).with_columns(period=pl.lit(period))
+        return example_candidates(dataset, split, period, config.examples, config.seed, first, last).with_columns(
+            period=pl.lit(period)
+        )
 
     return work
 
@@ -129,10 +163,14 @@ def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generato
             break
         role_of[user] = role
         counts[role] += number
-    chosen = frame.drop("place").with_columns(role=pl.col("user").replace_strict(role_of, default=None, return_dtype=pl.String))
+    chosen = frame.drop("place").with_columns(
+        role=pl.col("user").replace_strict(role_of, default=None, return_dtype=pl.String)
+    )
     chosen = chosen.filter(pl.col("role").is_not_null())
     # A user's last prompts may overshoot the number asked for.
-    return chosen.filter(pl.int_range(pl.len()).over("role") < pl.col("role").replace_strict(wanted, return_dtype=pl.Int64))
+    return chosen.filter(
+        pl.int_range(pl.len()).over("role") < pl.col("role").replace_strict(wanted, return_dtype=pl.Int64)
+    )
 
 
 def _date(time: int) -> str:

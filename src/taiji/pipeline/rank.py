@@ -31,7 +31,9 @@ def ranker_that(context: Context, role: str, dataset: Dataset) -> PairScorer:
     """The ranker that plays a role (`reward` or `judge`): the user's own where the configuration names one."""
     own = context.config.own_ranker
     source = getattr(own, role)
-    return open_ranker(source, dataset, own.external) if source else Ranker.load(context.input(role) / "ranker", dataset)
+    return (
+        open_ranker(source, dataset, own.external) if source else Ranker.load(context.input(role) / "ranker", dataset)
+    )
 
 
 def reward(context: Context) -> dict[str, Any]:
@@ -59,7 +61,9 @@ def ranking(context: Context) -> dict[str, Any]:
     dataset, split = load(context), load_split(context)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
-    columns = ("ids", "neighbour_items", "vector") if context.config.features.keep_vector else ("ids", "neighbour_items")
+    columns = (
+        ("ids", "neighbour_items", "vector") if context.config.features.keep_vector else ("ids", "neighbour_items")
+    )
     # One population for all arms: users for whom there is something to compare.
     test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
     write_parquet(context.folder / "exposures.parquet", test)

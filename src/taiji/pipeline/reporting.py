@@ -46,7 +46,9 @@ def report(context: Context) -> dict[str, Any]:
         "llm": _language(context, dataset),
         "alignment": _alignment(context),
         "ranking": _rankers(context, dataset),
-        "seconds": {name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"},
+        "seconds": {
+            name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"
+        },
     }
     run = check_metrics(metrics)
     write_json(context.folder / "metrics.json", metrics)
@@ -71,13 +73,21 @@ def _split(context: Context) -> dict[str, Any]:
     """The split as the report tells it: periods in the order of time, rows flat."""
     about: dict[str, Any] = read_json(context.input("examples") / "split.json")
     exposed, prompts = about["rows"]["exposures"], about["rows"]["prompts"]
-    rows = {**{f"{period} exposures": exposed[period] for period in PERIODS}, **{f"{role} prompts": count for role, count in prompts.items()}}
+    rows = {
+        **{f"{period} exposures": exposed[period] for period in PERIODS},
+        **{f"{role} prompts": count for role, count in prompts.items()},
+    }
     return {**about, "dates": {period: about["dates"][period] for period in PERIODS}, "rows": rows}
 
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
-    reasons = verdicts.filter(~pl.col("kept"))["reasons"].list.first().str.replace(r"\s*[0-9][0-9.]*.*$", "").value_counts(sort=True)
+    reasons = (
+        verdicts.filter(~pl.col("kept"))["reasons"]
+        .list.first()
+        .str.replace(r"\s*[0-9][0-9.]*.*$", "")
+        .value_counts(sort=True)
+    )
     return {
         "written": written,
         "judged": len(verdicts),
@@ -90,7 +100,10 @@ def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
 
 def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     config, test = context.config, load_examples(context, "test")
-    said = {which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list() for which in MODELS}
+    said = {
+        which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list()
+        for which in MODELS
+    }
     judge, embedder = ranker_that(context, "judge", dataset), load_embedder(config.embedder.name)
     catalogue = Catalogue(dataset, embedder, int(test["as_of"].min()))  # type: ignore[arg-type]
     write_parquet(context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score))
@@ -112,10 +125,15 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
 def _rankers(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     config, folder = context.config, context.input("ranking")
     rows = pl.read_parquet(folder / "exposures.parquet")
-    predictions = {path.stem.removeprefix("predictions-"): pl.read_parquet(path) for path in sorted(folder.glob("predictions-*.parquet"))}
+    predictions = {
+        path.stem.removeprefix("predictions-"): pl.read_parquet(path)
+        for path in sorted(folder.glob("predictions-*.parquet"))
+    }
     ordered = {name: predictions[name] for name in sorted(predictions, key=lambda name: (name != "none", name))}
     sparse = sparsest_third(dataset, rows["user"], load_split(context).interval("test")[0])
-    return evaluate_rankers(rows, ordered, sparse, resamples=config.evaluation.resamples, level=config.evaluation.level, seed=config.seed)
+    return evaluate_rankers(
+        rows, ordered, sparse, resamples=config.evaluation.resamples, level=config.evaluation.level, seed=config.seed
+    )
 
 
 def _alignment(context: Context) -> dict[str, Any]:
@@ -139,7 +157,9 @@ def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[d
                     "kept": kept,
                     "reason": "; ".join(row["reasons"]),
                     "perplexity": row["ppl"],
-                    "target": item_line(dataset, targets[row["example"]], context.config.reasoning.prompts.title_characters),
+                    "target": item_line(
+                        dataset, targets[row["example"]], context.config.reasoning.prompts.title_characters
+                    ),
                     "rationale": row["rationale"],
                     "user": str(users[row["example"]]),
                 }
@@ -151,5 +171,7 @@ def _prompt(context: Context, dataset: Dataset) -> str:
     from taiji.pipeline.feature import load_model
 
     user, as_of = load_examples(context, "test").select("user", "as_of").row(0)
-    messages = student_messages(dataset, user, as_of, context.config.reasoning.prompts, load_model(context, "base").tokenizer)
+    messages = student_messages(
+        dataset, user, as_of, context.config.reasoning.prompts, load_model(context, "base").tokenizer
+    )
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)

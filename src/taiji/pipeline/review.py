@@ -31,7 +31,16 @@ def audit(context: Context) -> dict[str, Any]:
     lm, reasoning = _model(context.config), context.config.reasoning
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
     examples = load_examples(context, "rationale")
-    found = audit_run(lm, load(context), examples, verdicts, reasoning.audit, reasoning.selection, reasoning.prompts, context.config.seed)
+    found = audit_run(
+        lm,
+        load(context),
+        examples,
+        verdicts,
+        reasoning.audit,
+        reasoning.selection,
+        reasoning.prompts,
+        context.config.seed,
+    )
     write_json(context.folder / "audit.json", found)
     return {"audited": found["rows"], "controls": found["controls"]["own"]["n"], "order": found["order"]["says"]}
 
@@ -47,7 +56,9 @@ def print_audit(found: dict[str, Any]) -> None:
         console.print(Pretty(value, max_string=600, expand_all=False))
 
 
-def open_review(run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int) -> ReviewSession:
+def open_review(
+    run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
+) -> ReviewSession:
     """A sitting over some of a run's judged rationales.
 
     Args:
@@ -64,9 +75,16 @@ def open_review(run: Path, config: Config, name: str, beside: Sequence[str], onl
     folder = run / "review"
     drafts = _drafts(run, config, only, count)
     kinds: dict[str, Any] = {"rules": RuleReviewer, "model": lambda: ModelReviewer(_model(config))}
-    others: list[Reviewer] = [kinds[other]() if other in kinds else PersonReviewer(other, folder) for other in dict.fromkeys(beside)]
+    others: list[Reviewer] = [
+        kinds[other]() if other in kinds else PersonReviewer(other, folder) for other in dict.fromkeys(beside)
+    ]
     if name in kinds or name in beside:
-        raise TaijiError("A person cannot sit beside themselves, nor be called like a machine.", where="--as", found=name, fix="give your own name")
+        raise TaijiError(
+            "A person cannot sit beside themselves, nor be called like a machine.",
+            where="--as",
+            found=name,
+            fix="give your own name",
+        )
     return ReviewSession(drafts, PersonReviewer(name, folder), others, config.reasoning.review, folder)
 
 
@@ -75,7 +93,9 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
     from taiji.reasoning.review_page import ReviewServer
 
     with ReviewServer(session, port) as server:
-        say(f"{session.progress()['waiting']} rationales wait for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once.")
+        say(
+            f"{session.progress()['waiting']} rationales wait for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
+        )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
 
@@ -87,7 +107,10 @@ def print_review(session: ReviewSession) -> None:
     print(f"{records}; {progress['waiting']} wait for {session.person.name}")
     for name, means in found["means"].items():
         print(f"{name}: " + ", ".join(f"{axis} {mean:.2f}" for axis, mean in means.items()))
-    print("agreement (Fleiss' kappa, pass or fail): " + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}"))
+    print(
+        "agreement (Fleiss' kappa, pass or fail): "
+        + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}")
+    )
     if progress["waiting"]:
         print(f"to fill in: {session.folder / session.person.name}.todo.jsonl, into {session.person.file}")
     print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
@@ -101,22 +124,36 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError("The run has no judged rationales yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume")
+        raise TaijiError(
+            "The run has no judged rationales yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
+        )
     verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
     if only:
         verdicts = verdicts.filter(pl.col("verdict") == only)
     if verdicts.is_empty():
-        raise TaijiError("There is no such rationale to review.", where=str(needed[2]), found=f"none with verdict {only!r}" if only else "no rationale")
+        raise TaijiError(
+            "There is no such rationale to review.",
+            where=str(needed[2]),
+            found=f"none with verdict {only!r}" if only else "no rationale",
+        )
     order = np.random.default_rng([config.seed, 41]).permutation(len(verdicts))
     mixed = verdicts[order.tolist()]  # whoever reviews shall not guess the verdict from the place
-    chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(count)
+    chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(
+        count
+    )
     dataset, prompts, tokenizer = Dataset.load(needed[0]), config.reasoning.prompts, _model(config).tokenizer
-    examples = pl.read_parquet(needed[1]).filter(pl.col("role") == "rationale").join(chosen.select("example").unique(), on="example", how="semi")
+    examples = (
+        pl.read_parquet(needed[1])
+        .filter(pl.col("role") == "rationale")
+        .join(chosen.select("example").unique(), on="example", how="semi")
+    )
     known = {row["example"]: row for row in known_answers(dataset, examples, prompts, tokenizer).iter_rows(named=True)}
     at = {example: (user, as_of) for example, user, as_of in examples.select("example", "user", "as_of").iter_rows()}
     drafts = []
     for example, sample, rationale in chosen.select("example", "sample", "rationale").iter_rows():
         shown = student_messages(dataset, *at[example], prompts, tokenizer)[-1]["content"]
         facts = known[example]
-        drafts.append(Draft(f"{example}#{sample}", shown, facts["answer"], facts["title"], tuple(facts["levels"]), rationale))
+        drafts.append(
+            Draft(f"{example}#{sample}", shown, facts["answer"], facts["title"], tuple(facts["levels"]), rationale)
+        )
     return drafts

@@ -76,16 +76,23 @@ def study(
     needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError("The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume")
+        raise TaijiError(
+            "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
+        )
     own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
     known = (RIVAL, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
-        raise TaijiError("The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown))
+        raise TaijiError(
+            "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
+        )
     wanted = [name for name in known if not arms or name in arms]
     folder, dataset, split = run / "study", Dataset.load(needed[0]), _split(needed[1])
     tables = {
-        name: _truth(run, config, dataset, split) if name == TRUTH else pl.read_parquet(_table(run, config, name, own, say)) for name in wanted
+        name: _truth(run, config, dataset, split)
+        if name == TRUTH
+        else pl.read_parquet(_table(run, config, name, own, say))
+        for name in wanted
     }
     main = own if own in tables else wanted[-1]
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
@@ -130,8 +137,15 @@ def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any
     item = test["item"].to_numpy()
     groups = {"cold items": seen[item] < COLD}
     department = dataset.items["category_l1"].gather(test["item"])
-    names = department.drop_nulls().value_counts(sort=True, name="rows").sort("rows", "category_l1", descending=[True, False])
-    groups |= {f"department {name}": (department == name).fill_null(False).to_numpy() for name in names["category_l1"][:DEPARTMENTS]}
+    names = (
+        department.drop_nulls()
+        .value_counts(sort=True, name="rows")
+        .sort("rows", "category_l1", descending=[True, False])
+    )
+    groups |= {
+        f"department {name}": (department == name).fill_null(False).to_numpy()
+        for name in names["category_l1"][:DEPARTMENTS]
+    }
     return groups
 
 
@@ -181,10 +195,18 @@ def print_study(found: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 150))
-    console.print(f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings an arm", highlight=False)
+    console.print(
+        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings an arm",
+        highlight=False,
+    )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
-        grid = Table(title=f"{group}: difference to none, ± to history_mean below", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        grid = Table(
+            title=f"{group}: difference to none, ± to history_mean below",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         grid.add_column("features", no_wrap=True)
         for metric in SHOWN:
             grid.add_column(metric, justify="right")
@@ -202,5 +224,7 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
     lines = [number_text(row["value"], digits)]
     for gap in [*([row["difference"]] if "difference" in row else []), *row.get("rivals", [])]:
         if gap["value"] is not None and gap["low"] is not None:
-            lines.append(f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]")
+            lines.append(
+                f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]"
+            )
     return "\n[dim]".join(lines)

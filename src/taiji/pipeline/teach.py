@@ -41,7 +41,9 @@ def _teacher(context: Context) -> Teacher:
         from taiji.reasoning.endpoint import EndpointTeacher
 
         # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
-        return EndpointTeacher(reasoning.endpoint, reasoning.teacher, reasoning.prompts, _base(context).tokenizer, context.run / "teacher")
+        return EndpointTeacher(
+            reasoning.endpoint, reasoning.teacher, reasoning.prompts, _base(context).tokenizer, context.run / "teacher"
+        )
     return LocalTeacher(with_engine(_base(context), context.config.language), reasoning.teacher, reasoning.prompts)
 
 
@@ -68,8 +70,12 @@ def selection(context: Context) -> dict[str, Any]:
     rows = written.join(examples, on="example", how="left", maintain_order="left")
     # An example's rationales stay together: what they share is computed once.
     size = config.size.chunk * settings.teacher.rationales
-    scored = context.over(rows, partial(_open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size)
-    prompts = scored.select("example", kept="prompt_kept", dropped="prompt_dropped").unique("example", keep="first", maintain_order=True)
+    scored = context.over(
+        rows, partial(_open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size
+    )
+    prompts = scored.select("example", kept="prompt_kept", dropped="prompt_dropped").unique(
+        "example", keep="first", maintain_order=True
+    )
     scored = scored.drop("prompt_kept", "prompt_dropped")
     calibrating = pl.col("example").is_in(load_examples(context, "calibration")["example"].implode())
     calibration: Calibration = calibrate(scored.filter(calibrating), settings.selection)
@@ -81,11 +87,19 @@ def selection(context: Context) -> dict[str, Any]:
 
 
 def _open_scoring(context: Context, columns: list[str]) -> Work:
-    settings, dataset, lm = context.config.reasoning, stored(context), with_engine(_base(context), context.config.language)
+    settings, dataset, lm = (
+        context.config.reasoning,
+        stored(context),
+        with_engine(_base(context), context.config.language),
+    )
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
-        examples = part.select("example", "user", "as_of", "target").unique("example", keep="first", maintain_order=True)
-        prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer).select("example", prompt_kept="kept", prompt_dropped="dropped")
+        examples = part.select("example", "user", "as_of", "target").unique(
+            "example", keep="first", maintain_order=True
+        )
+        prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer).select(
+            "example", prompt_kept="kept", prompt_dropped="dropped"
+        )
         scored = score_rationales(lm, dataset, examples, part.select(columns), settings.selection, settings.prompts)
         return scored.join(prompts, on="example", how="left", maintain_order="left")
 

@@ -36,7 +36,9 @@ class TargetAttention(nn.Module):
         self.age_slope = nn.Parameter(torch.zeros(heads, 1))
         self.out_width = heads * dimension + dimension + heads
 
-    def forward(self, items: torch.Tensor, item: torch.Tensor, sequence: torch.Tensor, age: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, items: torch.Tensor, item: torch.Tensor, sequence: torch.Tensor, age: torch.Tensor | None
+    ) -> torch.Tensor:
         """Attend.
 
         Args:

@@ -59,7 +59,9 @@ class Batches:
         numeric: statistics of the same data set, if they were built before.
     """
 
-    def __init__(self, dataset: Any, encoder: Encoder, settings: RankerSettings, numeric: NumericFeatures | None = None) -> None:
+    def __init__(
+        self, dataset: Any, encoder: Encoder, settings: RankerSettings, numeric: NumericFeatures | None = None
+    ) -> None:
         self.dataset, self.encoder, self.settings = dataset, encoder, settings
         self.numeric = numeric or NumericFeatures(dataset)
         self.item_codes = encoder.item_codes(dataset.items)
@@ -70,7 +72,9 @@ class Batches:
         """Arrays of exposures (columns user, item, time; click, conversion and feature columns where there are any)."""
         missing = {"user", "item", "time"} - set(frame.columns)
         if missing:
-            raise TaijiError("Columns are missing.", where="exposures", expected="user, item, time", found=", ".join(frame.columns))
+            raise TaijiError(
+                "Columns are missing.", where="exposures", expected="user, item, time", found=", ".join(frame.columns)
+            )
         user, item, time = (frame[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
         history = times = np.zeros((len(frame), 0), dtype=np.int64)
         if self.settings.embeddings:  # without them nothing reads it
@@ -88,7 +92,9 @@ class Batches:
             numeric=self.numeric.matrix(user, item, time),
             history=history.astype(np.int32),
             age=np.where(history >= 0, np.log1p(hours), 0).astype(np.float16),
-            neighbour=_padded(frame, self.settings.neighbour) if self.encoder.uses_neighbour else np.zeros((n, 0), np.int32),
+            neighbour=_padded(frame, self.settings.neighbour)
+            if self.encoder.uses_neighbour
+            else np.zeros((n, 0), np.int32),
             ids=np.where(ids >= self.encoder.id_codes, -1, ids),
             vector=np.where(np.asarray(has_vector)[:, None], vector, 0).astype(np.float32),
             has_vector=np.asarray(has_vector, dtype=np.float32),

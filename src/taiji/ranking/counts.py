@@ -54,7 +54,11 @@ class PastCount:
         known = index >= 0
         end = np.where(known, self.position(index, ranks), 0)
         count = np.where(known, end - self.start[np.maximum(index, 0)], 0)
-        last = np.where(count > 0, self.times[np.maximum(end - 1, 0)], 0) if len(self.times) else np.zeros(len(count), np.int64)
+        last = (
+            np.where(count > 0, self.times[np.maximum(end - 1, 0)], 0)
+            if len(self.times)
+            else np.zeros(len(count), np.int64)
+        )
         return count, last
 
     def between(self, keys: np.ndarray, first: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -74,7 +78,9 @@ class PastMean:
     Sums are kept in millionths, as integers: in floating point a sum would change in its last bits with events of the future.
     """
 
-    def __init__(self, clock: Clock, keys: np.ndarray, times: np.ndarray, values: np.ndarray, base: tuple[np.ndarray, np.ndarray]) -> None:
+    def __init__(
+        self, clock: Clock, keys: np.ndarray, times: np.ndarray, values: np.ndarray, base: tuple[np.ndarray, np.ndarray]
+    ) -> None:
         self.base = np.rint(base[0] * 1e6).astype(np.int64), base[1].astype(np.int64)
         self.counts = PastCount(clock, keys, times)
         self.sums = np.append(0, np.cumsum(np.rint(values * 1e6).astype(np.int64)[np.lexsort((times, keys))]))

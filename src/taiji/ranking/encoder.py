@@ -54,7 +54,9 @@ class Encoder:
         items = ids(dataset.items, "item_id", "item", len(dataset.items))
         levels = tuple(_values(dataset.items, level) for level in LEVELS)
         columns, edges = _profile_layout(dataset.users)
-        texts = [text for column in columns for text in set(_profile_texts(dataset.users, column, edges)) if text is not None]
+        texts = [
+            text for column in columns for text in set(_profile_texts(dataset.users, column, edges)) if text is not None
+        ]
         profile = Vocabulary(stable_hash(texts), hashed=64)
         return cls(users, items, levels, profile, edges, columns, **_layout(exposures, settings))  # type: ignore[arg-type]
 
@@ -62,7 +64,9 @@ class Encoder:
         """Rows of each item's id and category levels: (n_items + 1, 4) int64; the last row is padding (all 0)."""
         columns = [self.items.rows_of(stable_hash(items["item_id"].to_list()))]
         for name, vocabulary in zip(LEVELS, self.levels):
-            columns.append(_repeated(items, name, vocabulary) if name in items.columns else np.zeros(len(items), dtype=np.int64))
+            columns.append(
+                _repeated(items, name, vocabulary) if name in items.columns else np.zeros(len(items), dtype=np.int64)
+            )
         return np.concatenate([np.stack(columns, axis=1), np.zeros((1, 4), dtype=np.int64)])
 
     def user_codes(self, users: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +83,9 @@ class Encoder:
 
     def config(self) -> dict[str, Any]:
         """What is not a tensor, for ``config.json``."""
-        vocabularies = {"users": self.users, "items": self.items, "profile": self.profile} | dict(zip(LEVELS, self.levels))
+        vocabularies = {"users": self.users, "items": self.items, "profile": self.profile} | dict(
+            zip(LEVELS, self.levels)
+        )
         return {
             "hashed": {name: vocabulary.hashed for name, vocabulary in vocabularies.items()},
             "profile_edges": self.profile_edges,
@@ -92,7 +98,9 @@ class Encoder:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The known hashes, for the safetensors file."""
-        vocabularies = {"users": self.users, "items": self.items, "profile": self.profile} | dict(zip(LEVELS, self.levels))
+        vocabularies = {"users": self.users, "items": self.items, "profile": self.profile} | dict(
+            zip(LEVELS, self.levels)
+        )
         return {f"vocabulary.{name}": vocabulary.known for name, vocabulary in vocabularies.items()}
 
     @classmethod
@@ -121,8 +129,14 @@ def _values(frame: pl.DataFrame, column: str) -> Vocabulary:
 def _repeated(frame: pl.DataFrame, column: str, vocabulary: Vocabulary) -> np.ndarray:
     """Rows of a column with few distinct values, hashing each value once."""
     distinct = frame[column].unique().to_list()
-    table = pl.DataFrame({column: distinct, "row": vocabulary.rows(distinct)}, schema={column: frame[column].dtype, "row": pl.Int64})
-    return frame.select(column).join(table, on=column, how="left", nulls_equal=True, maintain_order="left")["row"].to_numpy()
+    table = pl.DataFrame(
+        {column: distinct, "row": vocabulary.rows(distinct)}, schema={column: frame[column].dtype, "row": pl.Int64}
+    )
+    return (
+        frame.select(column)
+        .join(table, on=column, how="left", nulls_equal=True, maintain_order="left")["row"]
+        .to_numpy()
+    )
 
 
 def _profile_layout(users: pl.DataFrame) -> tuple[tuple[str, ...], dict[str, list[float]]]:

@@ -65,7 +65,9 @@ class ExternalRanker(ABC):
             for start in range(0, len(users), self.settings.batch):
                 part = slice(start, start + self.settings.batch)
                 moments = [EPOCH + timedelta(microseconds=int(moment)) for moment in as_ofs[part]]
-                answer = self.ask(self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), moments)
+                answer = self.ask(
+                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), moments
+                )
                 out[part] = self._checked(answer, len(moments))
                 update(start + len(moments))
         return out
@@ -74,7 +76,9 @@ class ExternalRanker(ABC):
         try:
             scores = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
-            raise TaijiError("The ranker's answer is not a list of numbers.", where=self.source, found=str(error)[:200]) from error
+            raise TaijiError(
+                "The ranker's answer is not a list of numbers.", where=self.source, found=str(error)[:200]
+            ) from error
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
             raise TaijiError(
@@ -107,14 +111,18 @@ class CallableRanker(ExternalRanker):
                 fix="check the name, and that the module's folder is on PYTHONPATH",
             ) from error
         file = getattr(importlib.import_module(module), "__file__", None)
-        self.version = str(getattr(self.function, "__version__", "") or (file_hash(file)[:16] if file else value_hash(name)[:16]))
+        self.version = str(
+            getattr(self.function, "__version__", "") or (file_hash(file)[:16] if file else value_hash(name)[:16])
+        )
 
     def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
         """Call the function."""
         try:
             return self.function(users, items, moments)
         except Exception as error:
-            raise TaijiError("The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}") from error
+            raise TaijiError(
+                "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
+            ) from error
 
 
 class OnnxRanker(ExternalRanker):
@@ -132,7 +140,9 @@ class OnnxRanker(ExternalRanker):
         try:
             import onnxruntime
         except ImportError as error:
-            raise TaijiError("ONNX files need onnxruntime.", where=self.source, fix='pip install "taiji[onnx]"') from error
+            raise TaijiError(
+                "ONNX files need onnxruntime.", where=self.source, fix='pip install "taiji[onnx]"'
+            ) from error
         try:
             self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -191,7 +201,9 @@ class HttpRanker(ExternalRanker):
         """One request, tried again where that may help."""
         payload = {"user_ids": users, "item_ids": items, "as_ofs": [moment.isoformat() + "Z" for moment in moments]}
         body = json.dumps(payload, default=str).encode()
-        request = urllib.request.Request(self.source, data=body, headers={"Content-Type": "application/json"}, method="POST")
+        request = urllib.request.Request(
+            self.source, data=body, headers={"Content-Type": "application/json"}, method="POST"
+        )
         problem = ""
         for attempt in range(self.settings.attempts):
             if attempt:
@@ -219,7 +231,10 @@ class HttpRanker(ExternalRanker):
             scores = answer["scores"]
         except (ValueError, KeyError, TypeError) as error:
             raise TaijiError(
-                "The ranker's answer cannot be read.", where=self.source, expected='JSON {"scores": [numbers]}', found=body[:200].decode(errors="replace")
+                "The ranker's answer cannot be read.",
+                where=self.source,
+                expected='JSON {"scores": [numbers]}',
+                found=body[:200].decode(errors="replace"),
             ) from error
         self.version = str(answer.get("version", self.version))
         return scores

@@ -46,7 +46,9 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
         nonlocal best, best_state, worse, paused
         before = time.perf_counter()
         loss = validation_loss(ranker, valid) if valid is not None else -float(done)
-        ranker.history.append({"rows": done, "loss": loss, "rows_per_second": done / max(before - start - paused, 1e-9)})
+        ranker.history.append(
+            {"rows": done, "loss": loss, "rows_per_second": done / max(before - start - paused, 1e-9)}
+        )
         if loss < best:
             best, worse = loss, 0
             best_state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -118,7 +120,9 @@ def _slow_down(optimisers: list[torch.optim.Optimizer], share: float) -> None:
             group["lr"] = group["full"] * max(share, 0.0)
 
 
-def _step(ranker: Ranker, chunk: Arrays, index: np.ndarray, optimisers: list[torch.optim.Optimizer], frozen: bool) -> None:
+def _step(
+    ranker: Ranker, chunk: Arrays, index: np.ndarray, optimisers: list[torch.optim.Optimizer], frozen: bool
+) -> None:
     settings, model = ranker.settings, ranker.model
     model.train(not frozen)
     if frozen and model.text is not None:

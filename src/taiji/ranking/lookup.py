@@ -28,7 +28,11 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
     As ``torch.nn.functional.embedding``, with a backward pass that is four times faster on a CPU.
     """
-    return _LookUp.apply(table, index) if torch.is_grad_enabled() and table.requires_grad else functional.embedding(index, table)  # type: ignore[no-any-return, no-untyped-call]
+    return (
+        _LookUp.apply(table, index)
+        if torch.is_grad_enabled() and table.requires_grad
+        else functional.embedding(index, table)
+    )  # type: ignore[no-any-return, no-untyped-call]
 
 
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:

@@ -22,12 +22,19 @@ def multitask_loss(
     Returns:
         scalar.
     """
-    known = torch.isfinite(click).to(click_logit.dtype)  # a weight, not a selection: gathering costs more than the spare rows
-    terms = functional.binary_cross_entropy_with_logits(click_logit, torch.nan_to_num(click), weight=known, reduction="sum")
+    known = torch.isfinite(click).to(
+        click_logit.dtype
+    )  # a weight, not a selection: gathering costs more than the spare rows
+    terms = functional.binary_cross_entropy_with_logits(
+        click_logit, torch.nan_to_num(click), weight=known, reduction="sum"
+    )
     loss = terms / known.sum().clamp_min(1)
     known = torch.isfinite(ctcvr).to(click_logit.dtype)
     positive = functional.logsigmoid(click_logit) + functional.logsigmoid(conversion_logit)
-    negative = torch.logsumexp(torch.stack([-click_logit, -conversion_logit, -click_logit - conversion_logit]), dim=0) + positive
+    negative = (
+        torch.logsumexp(torch.stack([-click_logit, -conversion_logit, -click_logit - conversion_logit]), dim=0)
+        + positive
+    )
     product = -(known * torch.lerp(negative, positive, torch.nan_to_num(ctcvr))).sum() / known.sum().clamp_min(1)
     return loss + weight * product
 

@@ -57,13 +57,17 @@ class RankerModel(nn.Module):
         self.profile_embedding = nn.Embedding(sizes.profile, width)
         for embedding in (self.user_embedding, self.item_embedding, self.profile_embedding, self.level_embedding):
             nn.init.normal_(embedding.weight, std=STD)
-        self.register_buffer("level_rows", torch.tensor([0, sizes.levels[0], sizes.levels[0] + sizes.levels[1]]), persistent=False)
+        self.register_buffer(
+            "level_rows", torch.tensor([0, sizes.levels[0], sizes.levels[0] + sizes.levels[1]]), persistent=False
+        )
         item_width = 4 * width
         self.register_buffer("edges", torch.zeros(sizes.numeric, settings.bins + 1))
         self.register_buffer("scales", torch.zeros(2, sizes.numeric))
         self.attention = TargetAttention(item_width, width, settings.attention_heads, settings.history)
         self.neighbour_attention = (
-            TargetAttention(item_width, width, settings.attention_heads, settings.neighbour) if sizes.neighbour else None
+            TargetAttention(item_width, width, settings.attention_heads, settings.neighbour)
+            if sizes.neighbour
+            else None
         )
         total = sizes.numeric * (settings.bins + 1)
         if settings.embeddings:
@@ -78,8 +82,12 @@ class RankerModel(nn.Module):
         fields = 2 + sizes.profile_columns
         self.text = text_module(sizes.vector_width, width, fields, settings) if sizes.vector_width else None
         if sizes.vector_width:
-            self.register_buffer("vector_scales", torch.stack([torch.zeros(sizes.vector_width), torch.ones(sizes.vector_width)]))
-        self.text_to_item = nn.Linear(self.text.out_width, width, bias=False) if self.text is not None and self.text.out_width else None
+            self.register_buffer(
+                "vector_scales", torch.stack([torch.zeros(sizes.vector_width), torch.ones(sizes.vector_width)])
+            )
+        self.text_to_item = (
+            nn.Linear(self.text.out_width, width, bias=False) if self.text is not None and self.text.out_width else None
+        )
         if self.text is not None and self.text_to_item is not None:
             total += self.text.out_width + width
         self.tower = tower(total, settings)
@@ -113,11 +121,19 @@ class RankerModel(nn.Module):
     def with_penalty(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As :meth:`forward`, and the mean over rows of the squared norms of the user's and the target item's own embedding."""
         rows, item = batch["items"], batch["item"]
-        items = torch.cat([self.item_embedding(rows[:, 0]), look_up(self.level_embedding.weight, rows[:, 1:] + self.level_rows).flatten(1)], dim=1)
+        items = torch.cat(
+            [
+                self.item_embedding(rows[:, 0]),
+                look_up(self.level_embedding.weight, rows[:, 1:] + self.level_rows).flatten(1),
+            ],
+            dim=1,
+        )
         target = look_up(items, item)
         user = look_up(self.user_embedding(batch["users"]), batch["user"])
         penalty = (user.square().sum() + target[:, : self.width].square().sum()) / len(item)
-        profile = look_up(look_up(self.profile_embedding.weight, batch["profiles"]).flatten(1), batch["user"]).unflatten(1, (-1, self.width))
+        profile = look_up(
+            look_up(self.profile_embedding.weight, batch["profiles"]).flatten(1), batch["user"]
+        ).unflatten(1, (-1, self.width))
         if isinstance(self.text, SelectAlign):
             fields = torch.cat([user.unsqueeze(1), target[:, : self.width].unsqueeze(1), profile], dim=1)
             fields = fields + self.text(self.encode_vector(batch["vector"]), batch["has_vector"], fields)

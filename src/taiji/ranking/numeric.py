@@ -68,7 +68,10 @@ class NumericFeatures:
 
         everything = np.zeros_like(user)
         self.user_clicks, self.item_clicks = count(user, click), count(item, click)
-        self.pair_clicks, self.pair_shown = count(user * self.n_items + item, click), count(user * self.n_items + item, shown)
+        self.pair_clicks, self.pair_shown = (
+            count(user * self.n_items + item, click),
+            count(user * self.n_items + item, shown),
+        )
         self.user_shown, self.user_shown_clicks = count(user, shown), count(user, shown & click)
         self.item_shown, self.item_shown_clicks = count(item, shown), count(item, shown & click)
         self.all_shown, self.all_shown_clicks = count(everything, shown), count(everything, shown & click)
@@ -103,14 +106,17 @@ class NumericFeatures:
             share = (hits.before(keys, now)[0] + 10 * prior) / (tries.before(keys, now)[0] + 10)
             return np.log(share / (1 - share))
 
-        click_prior = (self.all_shown_clicks.before(everything, now)[0] + 1) / (self.all_shown.before(everything, now)[0] + 2)
+        click_prior = (self.all_shown_clicks.before(everything, now)[0] + 1) / (
+            self.all_shown.before(everything, now)[0] + 2
+        )
         buy_prior = (self.all_bought.before(everything, now)[0] + 1) / (self.all_judged.before(everything, now)[0] + 2)
         pairs = users * self.n_items + items
         user_clicks, user_last = self.user_clicks.before(users, now)
         pair_clicks, pair_last = self.pair_clicks.before(pairs, now)
         month_clicks = self.item_clicks.between(items, month, now)
         levels = [
-            counter.before(users * size + level[items], now) for counter, size, level in zip(self.user_level, self.sizes, self.levels)
+            counter.before(users * size + level[items], now)
+            for counter, size, level in zip(self.user_level, self.sizes, self.levels)
         ]
         price = np.log1p(np.maximum(self.prices.before(items, as_ofs), 0.0))
         usual, of_kind = self.item_price.before(items, now), self.l3_price.before(self.levels[2][items], now)

@@ -28,7 +28,9 @@ class _Graph(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logits = self.model(dict(zip(self.names, inputs)))
-        click, conversion = (torch.sigmoid(scale * logit + shift) for logit, (scale, shift) in zip(logits, self.calibration))
+        click, conversion = (
+            torch.sigmoid(scale * logit + shift) for logit, (scale, shift) in zip(logits, self.calibration)
+        )
         return click, conversion, click * conversion
 
 

@@ -38,7 +38,9 @@ class Ranker:
         self.history: list[dict[str, float]] = []
 
     @classmethod
-    def new(cls, dataset: Any, encoder: Encoder, settings: RankerSettings, numeric: NumericFeatures | None = None) -> Ranker:
+    def new(
+        cls, dataset: Any, encoder: Encoder, settings: RankerSettings, numeric: NumericFeatures | None = None
+    ) -> Ranker:
         """An untrained ranker; weights come from torch's current random state."""
         sizes = Sizes(
             users=len(encoder.users),
@@ -57,7 +59,9 @@ class Ranker:
     @property
     def version(self) -> str:
         """Hash of weights, calibration and settings."""
-        return value_hash([self._config(), [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items())]])[:16]
+        return value_hash(
+            [self._config(), [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items())]]
+        )[:16]
 
     def logits(self, arrays: Arrays, batch: int = 8192) -> tuple[np.ndarray, np.ndarray]:
         """Uncalibrated logits of click and conversion, (N,) float64 each."""
@@ -81,15 +85,22 @@ class Ranker:
             (N,) ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their product; ``event`` is
             passed through where there is one.
         """
-        parts = [self.logits(self.batches.arrays(exposures.slice(start, ROWS))) for start in range(0, len(exposures), ROWS)]
+        parts = [
+            self.logits(self.batches.arrays(exposures.slice(start, ROWS))) for start in range(0, len(exposures), ROWS)
+        ]
         logits = [np.concatenate([part[task] for part in parts]) if parts else np.zeros(0) for task in (0, 1)]
-        click, conversion = (_sigmoid(values, self.calibration[task]) for values, task in zip(logits, ("click", "conversion")))
+        click, conversion = (
+            _sigmoid(values, self.calibration[task]) for values, task in zip(logits, ("click", "conversion"))
+        )
         out = pl.DataFrame({"click": click, "conversion": conversion, "ctcvr": click * conversion})
         return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
 
     def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
         """CTCVR of (user, item, moment), all (N,) dense ids and microseconds, as (N,) float64."""
-        frame = pl.DataFrame({"user": users, "item": items, "time": as_ofs}, schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64})
+        frame = pl.DataFrame(
+            {"user": users, "item": items, "time": as_ofs},
+            schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
+        )
         return self.predict(frame)["ctcvr"].to_numpy()
 
     def save(self, folder: str | Path) -> None:
@@ -99,7 +110,9 @@ class Ranker:
         with atomic_folder(folder) as temporary:
             save_file(self._tensors(), temporary / "model.safetensors")
             # Speed belongs to the machine, not to the ranker: equal rankers give equal bytes.
-            history = [{name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history]
+            history = [
+                {name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history
+            ]
             text = json.dumps({**self._config(), "history": history}, indent=2, sort_keys=True)
             (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -124,12 +137,17 @@ class Ranker:
         try:
             tensors = load_file(Path(folder) / "model.safetensors")
         except Exception as error:
-            raise TaijiError("Could not read the weights.", where=f"{folder}/model.safetensors", found=str(error)) from error
+            raise TaijiError(
+                "Could not read the weights.", where=f"{folder}/model.safetensors", found=str(error)
+            ) from error
         encoder = Encoder.restore(
-            config["encoder"], {name: value.numpy() for name, value in tensors.items() if name.startswith("vocabulary.")}
+            config["encoder"],
+            {name: value.numpy() for name, value in tensors.items() if name.startswith("vocabulary.")},
         )
         ranker = cls.new(dataset, encoder, RankerSettings(**config["settings"]), numeric)
-        ranker.model.load_state_dict({name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")})
+        ranker.model.load_state_dict(
+            {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
+        )
         ranker.calibration = {task: (pair[0], pair[1]) for task, pair in config["calibration"].items()}
         ranker.history = config["history"]
         return ranker

@@ -69,12 +69,21 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
     for path in paths:
         try:
             names = pl.read_parquet_schema(path)
-            facts = pl.scan_parquet(path).select(pl.len().alias("rows"), pl.col("time").max().alias("end")).collect().row(0)
+            facts = (
+                pl.scan_parquet(path).select(pl.len().alias("rows"), pl.col("time").max().alias("end")).collect().row(0)
+            )
         except Exception as error:
-            raise TaijiError("Could not read exposures.", where=str(path), expected="a Parquet file with the column time", found=str(error)[:200]) from error
+            raise TaijiError(
+                "Could not read exposures.",
+                where=str(path),
+                expected="a Parquet file with the column time",
+                found=str(error)[:200],
+            ) from error
         missing = [name for name in NEEDED if name not in names]
         if missing:
-            raise TaijiError("Columns are missing.", where=str(path), expected=", ".join(NEEDED), found=", ".join(names))
+            raise TaijiError(
+                "Columns are missing.", where=str(path), expected=", ".join(NEEDED), found=", ".join(names)
+            )
         rows, end = rows + facts[0], max(end, (facts[1] or 0) + 1)
     return rows, end, [name for name in (*NEEDED, *OPTIONAL) if name in names]
 

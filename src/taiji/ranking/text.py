@@ -33,7 +33,8 @@ class Experts(nn.Module):
         super().__init__()
         self.out_width = out_width
         self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, 2 * out_width), nn.ReLU(), nn.Linear(2 * out_width, out_width)) for _ in range(experts)
+            nn.Sequential(nn.Linear(width, 2 * out_width), nn.ReLU(), nn.Linear(2 * out_width, out_width))
+            for _ in range(experts)
         )
         self.gate = nn.Linear(width + fields * dimension, experts)
 
@@ -76,7 +77,9 @@ class SelectAlign(nn.Module):
         return aligned * present.view(-1, 1, 1)
 
 
-def text_module(width: int, dimension: int, fields: int, settings: RankerSettings) -> Projection | Experts | SelectAlign:
+def text_module(
+    width: int, dimension: int, fields: int, settings: RankerSettings
+) -> Projection | Experts | SelectAlign:
     """The module the settings name, for vectors of a width and a number of field embeddings of ``dimension``."""
     if settings.text == "select_align":
         return SelectAlign(width, dimension, settings.chunks)

@@ -62,7 +62,12 @@ def train_ranker(
 
 
 def train_extractor(
-    base: Ranker, dataset: Any, exposures: pl.DataFrame, settings: RankerSettings, seed: int = 0, valid: pl.DataFrame | None = None
+    base: Ranker,
+    dataset: Any,
+    exposures: pl.DataFrame,
+    settings: RankerSettings,
+    seed: int = 0,
+    valid: pl.DataFrame | None = None,
 ) -> Ranker:
     """Add a KSER module to a trained ranker and train that module alone (extractor-only).
 
@@ -85,11 +90,20 @@ def train_extractor(
     encoder = Encoder.restore(base.encoder.config() | {"vector_width": fresh.vector_width}, base.encoder.tensors())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ranker = Ranker.new(dataset, encoder, settings, base.batches.numeric if base.batches.dataset is dataset else None)
+        ranker = Ranker.new(
+            dataset, encoder, settings, base.batches.numeric if base.batches.dataset is dataset else None
+        )
         ranker.model.load_state_dict(base.model.state_dict(), strict=False)
         arrays = ranker.batches.arrays(exposures)
         set_vector_scales(ranker, arrays)
-        fit(ranker, lambda epoch: [arrays], len(arrays), ranker.batches.arrays(valid) if len(valid) else None, seed, frozen=True)
+        fit(
+            ranker,
+            lambda epoch: [arrays],
+            len(arrays),
+            ranker.batches.arrays(valid) if len(valid) else None,
+            seed,
+            frozen=True,
+        )
     return ranker
 
 
@@ -124,7 +138,12 @@ def set_vector_scales(ranker: Ranker, arrays: Arrays, sample: int = 100_000) -> 
 def _check(exposures: pl.DataFrame) -> None:
     missing = {"user", "item", "time", "click"} - set(exposures.columns)
     if missing:
-        raise TaijiError("Columns are missing.", where="exposures", expected="user, item, time, click", found=", ".join(exposures.columns))
+        raise TaijiError(
+            "Columns are missing.",
+            where="exposures",
+            expected="user, item, time, click",
+            found=", ".join(exposures.columns),
+        )
     if exposures["click"].n_unique() < 2:
         raise TaijiError(
             "There is nothing to learn: all exposures have the same label, or there are none.",

@@ -1,6 +1,6 @@
 """The one format of a completion: write it, and read whatever a language model made of it.
 
-    <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
+<think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 """
 
 from __future__ import annotations

@@ -73,7 +73,13 @@ def audit_run(
     return {
         "rows": len(verdicts),
         "verdicts": dict(sorted(Counter(verdicts["verdict"]).items())),
-        "reasons": dict(Counter(reason.split(" (")[0].split(" is ")[0].rstrip("0123456789. ") for row in verdicts["reasons"] for reason in row).most_common()),
+        "reasons": dict(
+            Counter(
+                reason.split(" (")[0].split(" is ")[0].rstrip("0123456789. ")
+                for row in verdicts["reasons"]
+                for reason in row
+            ).most_common()
+        ),
         "distributions": {name: _quantiles(verdicts[name]) for name in MEASURES},
         "lexical": lexical_shares(verdicts),
         "leaking": leaking_shares(verdicts, selection.most_leak_share),
@@ -88,7 +94,10 @@ def audit_run(
 
 def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
     """Share of the rationales with each lexical finding."""
-    shares = {"title": _share(verdicts["named"].list.len() > 0), "forbidden": _share(verdicts["forbidden"].list.len() > 0)}
+    shares = {
+        "title": _share(verdicts["named"].list.len() > 0),
+        "forbidden": _share(verdicts["forbidden"].list.len() > 0),
+    }
     for kind in ("exact", "fuzzy", "subsequence", "words", "3-gram"):
         shares[f"title: {kind}"] = _share(verdicts["named"].list.contains(kind))
     for level in ("L1", "L2", "L3"):
@@ -99,7 +108,11 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
     """Shares of the rationales that do not help the answer at all, that help on their own, and whose help is mostly mentions."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
-    return {"no help": _share(~helps), "own help": _share(helps & (share <= most)), f"more than {most:.0%} of the help is mentions": _share(helps & (share > most))}
+    return {
+        "no help": _share(~helps),
+        "own help": _share(helps & (share <= most)),
+        f"more than {most:.0%} of the help is mentions": _share(helps & (share > most)),
+    }
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
@@ -116,32 +129,64 @@ def _share(found: pl.Series) -> float:
     return float(found.to_numpy().mean())
 
 
-def worst_examples(dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings) -> dict[str, list[dict[str, Any]]]:
+def worst_examples(
+    dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
+) -> dict[str, list[dict[str, Any]]]:
     """The rationales to read first: most leaked, most suspiciously likely, and kept with the least lift."""
     rows = verdicts.join(examples.select("example", "target"), on="example", how="left", maintain_order="left")
     lists = {
-        "largest leak share": rows.filter(pl.col("leak_share").is_not_null()).sort("leak_share", "example", "sample", descending=[True, False, False]),
+        "largest leak share": rows.filter(pl.col("leak_share").is_not_null()).sort(
+            "leak_share", "example", "sample", descending=[True, False, False]
+        ),
         "lowest perplexity": rows.sort("ppl", "example", "sample"),
         "kept with the least lift": rows.filter("kept").sort("lift", "example", "sample"),
     }
-    return {name: [_readable(dataset, row, prompts) for row in frame.head(count).iter_rows(named=True)] for name, frame in lists.items()}
+    return {
+        name: [_readable(dataset, row, prompts) for row in frame.head(count).iter_rows(named=True)]
+        for name, frame in lists.items()
+    }
 
 
 def _readable(dataset: Dataset, row: dict[str, Any], prompts: PromptSettings) -> dict[str, Any]:
-    fields = ("example", "sample", "rationale", "masked", "ppl", "ppl_masked", "ppl_none", "leak_share", "lift", "verdict", "reasons")
-    return {"target": item_line(dataset, row["target"], prompts.title_characters), **{name: row[name] for name in fields}}
+    fields = (
+        "example",
+        "sample",
+        "rationale",
+        "masked",
+        "ppl",
+        "ppl_masked",
+        "ppl_none",
+        "leak_share",
+        "lift",
+        "verdict",
+        "reasons",
+    )
+    return {
+        "target": item_line(dataset, row["target"], prompts.title_characters),
+        **{name: row[name] for name in fields},
+    }
 
 
 def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
     """One non-empty rationale each of a seeded choice of examples."""
-    first = verdicts.filter(pl.col("rationale") != "").unique("example", keep="first", maintain_order=True).select("example", "rationale")
+    first = (
+        verdicts.filter(pl.col("rationale") != "")
+        .unique("example", keep="first", maintain_order=True)
+        .select("example", "rationale")
+    )
     rows = first.join(examples, on="example", how="inner", maintain_order="left").sort("example")
     order = np.random.default_rng([seed, 1]).permutation(len(rows))[: settings.controls]
     return rows[np.sort(order).tolist()]
 
 
 def _controls_and_decoys(
-    lm: LanguageModel, dataset: Dataset, sample: pl.DataFrame, settings: AuditSettings, selection: SelectionSettings, prompts: PromptSettings, seed: int
+    lm: LanguageModel,
+    dataset: Dataset,
+    sample: pl.DataFrame,
+    settings: AuditSettings,
+    selection: SelectionSettings,
+    prompts: PromptSettings,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything that is scored under the sample's prompts, in one call, so that shared beginnings are computed once."""
     known = known_answers(dataset, sample, prompts, lm.tokenizer)
@@ -162,7 +207,12 @@ def _controls_and_decoys(
             requests += [(row, "decoy own", own[row], line), (row, "decoy empty", "", line)]
     sheets = known["prompt"].to_list()
     scores = answer_perplexities(
-        lm, [sheets[row] for row, *_ in requests], [r[2] for r in requests], [r[3] for r in requests], selection.batch_size, "Scoring controls"
+        lm,
+        [sheets[row] for row, *_ in requests],
+        [r[2] for r in requests],
+        [r[3] for r in requests],
+        selection.batch_size,
+        "Scoring controls",
     )
     places = [(name, row) for row, name, _, _ in requests]
     table, values = (_per_example(places, scores[column].log().to_list(), len(own)) for column in ("ppl", "ppl_values"))
@@ -221,7 +271,12 @@ def _blind_gap(
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
     blind = blind_rationales(lm, dataset, chosen, prompts, seed)
     scored = score_rationales(lm, dataset, chosen, blind, selection, prompts)
-    teacher = verdicts.filter(pl.col("rationale") != "").group_by("example").agg(pl.col("lift").mean()).rename({"lift": "given"})
+    teacher = (
+        verdicts.filter(pl.col("rationale") != "")
+        .group_by("example")
+        .agg(pl.col("lift").mean())
+        .rename({"lift": "given"})
+    )
     pairs = scored.join(teacher, on="example", how="inner", maintain_order="left")
     given, own = pairs["given"].to_numpy(), pairs["lift"].to_numpy()
     return {
@@ -231,28 +286,46 @@ def _blind_gap(
     }
 
 
-def blind_rationales(lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, seed: int) -> pl.DataFrame:
+def blind_rationales(
+    lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, seed: int
+) -> pl.DataFrame:
     """One rationale an example that the student writes from its own prompt."""
     from taiji.language.generate import generate
     from taiji.language.settings import GenerationSettings
 
     sheets = student_prompts(dataset, examples, prompts, lm.tokenizer)["prompt"].to_list()
     sampling = GenerationSettings(max_new_tokens=BLIND_TOKENS, repetition_penalty=1.1, stop=("</think>", "<answer>"))
-    texts = generate(lm, [p + continuation(p, THINK) for p in sheets], settings=sampling, seed=seed, description="Writing blind rationales")
-    return rationale_frame(examples["example"].to_list(), [[tidy(parse(text).rationale)] for (text,) in texts], "student")
+    texts = generate(
+        lm,
+        [p + continuation(p, THINK) for p in sheets],
+        settings=sampling,
+        seed=seed,
+        description="Writing blind rationales",
+    )
+    return rationale_frame(
+        examples["example"].to_list(), [[tidy(parse(text).rationale)] for (text,) in texts], "student"
+    )
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
     """Whether the means order as they must, and what each step's interval allows one to say."""
     sample = controls["own"]["n"]
     if not sample:
-        return {"expected": list(CONTROLS), "found": [], "holds": False, "steps": [], "says": "There was no rationale to run the controls on."}
+        return {
+            "expected": list(CONTROLS),
+            "found": [],
+            "holds": False,
+            "steps": [],
+            "says": "There was no rationale to run the controls on.",
+        }
     found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
     holds = tuple(found) == CONTROLS
     steps = []
     for one, other in pairwise(CONTROLS):
         low, high = controls[f"{other} - {one}"]["low"], controls[f"{other} - {one}"]["high"]
-        steps.append({"lower": one, "higher": other, "verdict": "holds" if low > 0 else "reversed" if high < 0 else "not shown"})
+        steps.append(
+            {"lower": one, "higher": other, "verdict": "holds" if low > 0 else "reversed" if high < 0 else "not shown"}
+        )
     if not holds:
         says = f"The controls do NOT order as they must: by perplexity {' < '.join(found)} was found where {' < '.join(CONTROLS)} belongs."
     elif all(step["verdict"] == "holds" for step in steps):

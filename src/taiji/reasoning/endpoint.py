@@ -62,7 +62,14 @@ class EndpointTeacher:
         folder: where the journal is kept.
     """
 
-    def __init__(self, endpoint: EndpointSettings, settings: TeacherSettings, prompts: PromptSettings, tokenizer: Any, folder: str | Path) -> None:
+    def __init__(
+        self,
+        endpoint: EndpointSettings,
+        settings: TeacherSettings,
+        prompts: PromptSettings,
+        tokenizer: Any,
+        folder: str | Path,
+    ) -> None:
         self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
         self.tokenizer, self.folder = tokenizer, Path(folder)
         self.name = f"endpoint:{endpoint.model}"
@@ -75,7 +82,9 @@ class EndpointTeacher:
             TaijiError: the budget is reached, the endpoint refuses (a wrong key, an unknown model) or keeps failing. What was
                 received stays in the journal and the same call goes on from there.
         """
-        prompts = [messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)]
+        prompts = [
+            messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)
+        ]
         replies = self.ask(prompts, k, seed)
         texts = [[tidy(self._rationale(reply)) for reply in row] for row in replies]
         return rationale_frame(examples["example"].to_list(), texts, self.name)
@@ -138,7 +147,9 @@ class _Session:
         done = self.wanted - len(requests)
         with progress("Asking the teacher", self.wanted, "rationales") as update:
             update(done)
-            async with httpx.AsyncClient(headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds) as client:
+            async with httpx.AsyncClient(
+                headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds
+            ) as client:
 
                 async def work() -> None:
                     nonlocal done
@@ -165,7 +176,9 @@ class _Session:
                 async with asyncio.timeout(self.endpoint.timeout_seconds):
                     reply = await self._attempt(client, request, attempt)
                 self.journal.add(reply)
-                self.spent += (reply.prompt_tokens * self.endpoint.price_in + reply.completion_tokens * self.endpoint.price_out) / 1e6
+                self.spent += (
+                    reply.prompt_tokens * self.endpoint.price_in + reply.completion_tokens * self.endpoint.price_out
+                ) / 1e6
                 return
             except TimeoutError:
                 reason, pause = f"no answer within {self.endpoint.timeout_seconds:g} s", 0.0
@@ -177,7 +190,9 @@ class _Session:
                 break
             if attempt < self.endpoint.attempts:
                 ceiling = min(self.endpoint.backoff_seconds * 2 ** (attempt - 1), self.endpoint.longest_pause_seconds)
-                await asyncio.sleep(max(ceiling * self.random.uniform(0.5, 1.0), min(pause, self.endpoint.longest_pause_seconds)))
+                await asyncio.sleep(
+                    max(ceiling * self.random.uniform(0.5, 1.0), min(pause, self.endpoint.longest_pause_seconds))
+                )
         raise self.failure or TaijiError(
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
@@ -223,7 +238,9 @@ class _Session:
         try:
             response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise TaijiError("The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url) from error
+            raise TaijiError(
+                "The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url
+            ) from error
         except httpx.HTTPError as error:
             raise _Again(type(error).__name__) from error
         if response.status_code in RETRIED:

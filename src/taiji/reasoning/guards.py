@@ -29,10 +29,14 @@ _FORBIDDEN = re.compile(
     r"|turned out to be|as (?:we|i) (?:now )?know|(?:was|is) (?:told|given) that|the answer is|next (?:new )?(?:purchase|film|choice|item) (?:is|was)\b",
     re.IGNORECASE,
 )
-_STOP = frozenset(word for line in (
-    "a an and are as at be but by for from has have he her his in into is it its more no not of on one or our she so some than that the their",
-    "them there these they this those to too two up was we were what when where which who will with you your item title category price list shows",
-) for word in line.split())
+_STOP = frozenset(
+    word
+    for line in (
+        "a an and are as at be but by for from has have he her his in into is it its more no not of on one or our she so some than that the their",
+        "them there these they this those to too two up was we were what when where which who will with you your item title category price list shows",
+    )
+    for word in line.split()
+)
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,14 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
         if len(named) == 3:  # a first or second level that was inferred is no leak: only the third is redacted
             _mark(hit, spots, len(phrase))
     forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
-    return Mentions(tuple(kinds), (named[0], named[1], named[2]), forbidden, _recall(said, name), _redact(rationale, places, hit))
+    return Mentions(
+        tuple(kinds), (named[0], named[1], named[2]), forbidden, _recall(said, name), _redact(rationale, places, hit)
+    )
 
 
-def _title_kinds(said: list[str], name: list[str], known: list[str], inferred: list[list[str]], hit: list[bool]) -> list[str]:
+def _title_kinds(
+    said: list[str], name: list[str], known: list[str], inferred: list[list[str]], hit: list[bool]
+) -> list[str]:
     """The ways in which the title is named; marks the words that do it.
 
     A run of three words that is the title's because a first or second level stands in it ("Sour Creams (Milk by-Products)") names that level,
@@ -110,8 +118,14 @@ def _title_kinds(said: list[str], name: list[str], known: list[str], inferred: l
         kinds.append("subsequence")
         for i in gapped:
             hit[i] = True
-    grams = _grams(name) - _grams(known) - {gram for phrase in inferred if len(phrase) < len(name) for gram in _grams(phrase)}
-    runs = [i for i in range(len(said) - GRAM + 1) if tuple(said[i : i + GRAM]) in grams and set(said[i : i + GRAM]) - _STOP]
+    grams = (
+        _grams(name)
+        - _grams(known)
+        - {gram for phrase in inferred if len(phrase) < len(name) for gram in _grams(phrase)}
+    )
+    runs = [
+        i for i in range(len(said) - GRAM + 1) if tuple(said[i : i + GRAM]) in grams and set(said[i : i + GRAM]) - _STOP
+    ]
     if runs:
         kinds.append("3-gram")
         _mark(hit, runs, GRAM)

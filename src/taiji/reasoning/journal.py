@@ -70,7 +70,9 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("a+b")
         except OSError as error:
-            raise TaijiError("The journal of the teacher's answers cannot be opened.", where=str(self.path), found=str(error)) from error
+            raise TaijiError(
+                "The journal of the teacher's answers cannot be opened.", where=str(self.path), found=str(error)
+            ) from error
         try:
             self._lock()
             self._read()
@@ -79,7 +81,9 @@ class Journal:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stream.close()
 
     def add(self, reply: Reply) -> None:
@@ -90,7 +94,12 @@ class Journal:
             self._stream.flush()
             os.fsync(self._stream.fileno())
         except OSError as error:
-            raise TaijiError("A paid answer could not be written.", where=str(self.path), found=str(error), fix="make room and start again with --resume") from error
+            raise TaijiError(
+                "A paid answer could not be written.",
+                where=str(self.path),
+                found=str(error),
+                fix="make room and start again with --resume",
+            ) from error
         self._remember(reply)
 
     def account(self, price_in: float, price_out: float) -> Account:
@@ -108,7 +117,11 @@ class Journal:
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise TaijiError("Another run is asking the same teacher for the same rationales.", where=str(self.path), fix="wait for it, or stop it") from error
+            raise TaijiError(
+                "Another run is asking the same teacher for the same rationales.",
+                where=str(self.path),
+                fix="wait for it, or stop it",
+            ) from error
 
     def _read(self) -> None:
         self._stream.seek(0)
@@ -119,7 +132,11 @@ class Journal:
             try:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise TaijiError("The journal of the teacher's answers is damaged.", where=f"{self.path}, line {number}", found=str(error)) from error
+                raise TaijiError(
+                    "The journal of the teacher's answers is damaged.",
+                    where=f"{self.path}, line {number}",
+                    found=str(error),
+                ) from error
             whole += len(line)
         self._stream.truncate(whole)
         self._stream.seek(0, os.SEEK_END)

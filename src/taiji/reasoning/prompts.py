@@ -58,12 +58,16 @@ def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
     return [format_answer(shorten(title or "", title_characters), levels) for title, *levels in zip(*columns)]
 
 
-def student_messages(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> list[Message]:
+def student_messages(
+    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
+) -> list[Message]:
     """The messages of :func:`student_prompt`."""
     return student_prompt(dataset, user, as_of, settings, tokenizer).messages
 
 
-def teacher_messages(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None) -> list[Message]:
+def teacher_messages(
+    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None
+) -> list[Message]:
     """The messages of :func:`teacher_prompt`."""
     return teacher_prompt(dataset, user, as_of, settings, tokenizer, target).messages
 
@@ -85,7 +89,9 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
     return _prompt(dataset.domain, "student", settings, context, dropped)
 
 
-def teacher_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None) -> Prompt:
+def teacher_prompt(
+    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None
+) -> Prompt:
     """What the teacher is asked: the student's interactions and, unless ``target`` is None, the true next item."""
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     line = None if target is None else item_line(dataset, target, settings.title_characters)
@@ -95,7 +101,13 @@ def teacher_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
     """The student's prompt again, from the stored number of interactions that it held, so that no tokenizer is needed."""
     profile, lines, total = _told(dataset, user, as_of, settings)
-    return _prompt(dataset.domain, "student", settings, {"profile": profile, "interactions": lines[:kept]}, total - min(kept, len(lines)))
+    return _prompt(
+        dataset.domain,
+        "student",
+        settings,
+        {"profile": profile, "interactions": lines[:kept]},
+        total - min(kept, len(lines)),
+    )
 
 
 def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, tokenizer: Any) -> pl.DataFrame:
@@ -110,7 +122,9 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
     Returns:
         ``example``, ``prompt`` (rendered, no prefill), ``kept``, ``dropped`` in the order of the examples.
     """
-    prompts = [student_prompt(dataset, u, t, settings, tokenizer) for u, t in examples.select("user", "as_of").iter_rows()]
+    prompts = [
+        student_prompt(dataset, u, t, settings, tokenizer) for u, t in examples.select("user", "as_of").iter_rows()
+    ]
     return pl.DataFrame(
         {
             "example": examples["example"],
@@ -133,7 +147,11 @@ def shorten(text: str, characters: int) -> str:
 def profile_line(dataset: Dataset, user: int) -> str:
     """The user's profile columns as ``name: value`` pairs; empty when nothing is known."""
     row = dataset.users.row(user, named=True)
-    pairs = [f"{name.replace('_', ' ')}: {field(str(value))}" for name, value in row.items() if name not in ("user", "user_id") and value is not None]
+    pairs = [
+        f"{name.replace('_', ' ')}: {field(str(value))}"
+        for name, value in row.items()
+        if name not in ("user", "user_id") and value is not None
+    ]
     return shorten("; ".join(pairs), PROFILE_CHARACTERS)
 
 
@@ -146,10 +164,16 @@ def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> 
     total = int(dataset.history.count_before([user], [as_of])[0])
     items, _ = dataset.history.before(user, as_of, settings.history_limit)
     prices = dataset.prices.before(items, np.full(len(items), as_of))
-    return profile_line(dataset, user), [_history_line(dataset, int(item), float(price), settings) for item, price in zip(items, prices)], total
+    return (
+        profile_line(dataset, user),
+        [_history_line(dataset, int(item), float(price), settings) for item, price in zip(items, prices)],
+        total,
+    )
 
 
-def _context(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> tuple[dict[str, Any], int]:
+def _context(
+    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
+) -> tuple[dict[str, Any], int]:
     """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
     profile, lines, total = _told(dataset, user, as_of, settings)
 
@@ -197,7 +221,11 @@ def template_file(domain: str, role: str, folder: Path | None) -> Path:
     for place in places:
         if (place / f"{role}.j2").is_file():
             return place / f"{role}.j2"
-    raise TaijiError("There is no such prompt template.", where=str(places[0] / f"{role}.j2"), fix="use shop, films or books, or write the file")
+    raise TaijiError(
+        "There is no such prompt template.",
+        where=str(places[0] / f"{role}.j2"),
+        fix="use shop, films or books, or write the file",
+    )
 
 
 @lru_cache(maxsize=32)
@@ -209,5 +237,9 @@ def _template(path: str, modified: int) -> dict[str, Any]:
     parts = _SECTION.split(Path(path).read_text(encoding="utf-8"))
     sections = dict(zip(parts[1::2], parts[2::2]))
     if "user" not in sections:
-        raise TaijiError("A prompt template lacks its [user] section.", where=path, expected="[system], [user] and optionally [prefill]")
+        raise TaijiError(
+            "A prompt template lacks its [user] section.",
+            where=path,
+            expected="[system], [user] and optionally [prefill]",
+        )
     return {name: environment.from_string(text) for name, text in sections.items()}

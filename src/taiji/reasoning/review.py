@@ -71,7 +71,9 @@ class AuditLog:
 
     def save(self, path: str | Path) -> None:
         """Write as JSONL."""
-        write_text(path, "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in self.entries))
+        write_text(
+            path, "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in self.entries)
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> AuditLog:
@@ -94,7 +96,11 @@ class AuditLog:
         for number, entry in enumerate(self.entries):
             body = {key: entry.get(key) for key in ("number", "record", "step", "data", "before")}
             if entry.get("number") != number or entry.get("before") != before or entry.get("hash") != value_hash(body):
-                raise TaijiError("The audit log was tampered with.", where=f"{where}, entry {number}", expected=f"an entry that follows {before[:12]}…")
+                raise TaijiError(
+                    "The audit log was tampered with.",
+                    where=f"{where}, entry {number}",
+                    expected=f"an entry that follows {before[:12]}…",
+                )
             before = entry["hash"]
 
     @property
@@ -158,7 +164,15 @@ def run_review(
                 continue
             kept = [review for review in reviews if review is not None]
             for review in kept:
-                note(draft.record, "review", round=draft.round, reviewer=review.reviewer, kind=review.kind, scores=review.scores, feedback=review.feedback)
+                note(
+                    draft.record,
+                    "review",
+                    round=draft.round,
+                    reviewer=review.reviewer,
+                    kind=review.kind,
+                    scores=review.scores,
+                    feedback=review.feedback,
+                )
             if not problem and accepted_by(kept, settings):
                 note(draft.record, "accepted", round=draft.round, by="reviewers")
                 outcomes[draft.record] = Outcome(draft.record, "accepted", draft.rationale, draft.round, "reviewers")
@@ -191,7 +205,14 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, no
         status = "accepted"
     for vote in votes:
         if vote is not None:
-            note(draft.record, "panel", reviewer=vote.reviewer, kind=vote.kind, scores=vote.scores, feedback=vote.feedback)
+            note(
+                draft.record,
+                "panel",
+                reviewer=vote.reviewer,
+                kind=vote.kind,
+                scores=vote.scores,
+                feedback=vote.feedback,
+            )
     note(draft.record, status, round=draft.round, by="panel")
     return Outcome(draft.record, status, draft.rationale, draft.round, "panel")
 
@@ -209,7 +230,10 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
     ratings = np.asarray(ratings, dtype=np.float64)
     raters = ratings.sum(1)
     if ratings.ndim != 2 or not len(ratings) or raters.min() < 2 or raters.min() != raters.max():
-        raise TaijiError("Fleiss' kappa needs the same number of raters, at least two, for every subject.", found=f"row sums {sorted(set(raters))[:5]}")
+        raise TaijiError(
+            "Fleiss' kappa needs the same number of raters, at least two, for every subject.",
+            found=f"row sums {sorted(set(raters))[:5]}",
+        )
     n = raters[0]
     agreement = ((ratings * (ratings - 1)).sum(1) / (n * (n - 1))).mean()
     chance = float(((ratings.sum(0) / ratings.sum()) ** 2).sum())
@@ -227,7 +251,9 @@ def agreement_of(log: AuditLog, bar: int) -> float:
     return fleiss_kappa(table) if len(table) and table.sum(1).min() >= 2 else float("nan")
 
 
-def expected_outcome(sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1) -> dict[str, float]:
+def expected_outcome(
+    sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1
+) -> dict[str, float]:
     """Closed form of the loop without a panel, all reviewers having to agree.
 
     Args:

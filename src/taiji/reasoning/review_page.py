@@ -41,7 +41,12 @@ class ReviewServer(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
-            raise TaijiError("The review page cannot be served.", where=f"127.0.0.1:{port}", found=str(error), fix="choose another --port") from error
+            raise TaijiError(
+                "The review page cannot be served.",
+                where=f"127.0.0.1:{port}",
+                found=str(error),
+                fix="choose another --port",
+            ) from error
 
     @property
     def url(self) -> str:
@@ -52,7 +57,17 @@ class ReviewServer(ThreadingHTTPServer):
         """What the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
         waiting = self.session.waiting()
         draft = waiting[skip % len(waiting)] if waiting else None
-        shown = None if draft is None else {"record": draft.record, "round": draft.round, "context": draft.context, "answer": draft.answer, "rationale": draft.rationale}
+        shown = (
+            None
+            if draft is None
+            else {
+                "record": draft.record,
+                "round": draft.round,
+                "context": draft.context,
+                "answer": draft.answer,
+                "rationale": draft.rationale,
+            }
+        )
         return {"progress": self.session.progress(), "draft": shown}
 
 
@@ -127,7 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
             "strikes": session.settings.strikes,
         }
         data = json.dumps(given).replace("<", "\\u003c")
-        return PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
+        return (
+            PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
+        )
 
     def _json(self, status: int, value: Any) -> None:
         self._send(status, json.dumps(value, ensure_ascii=False).encode(), "application/json")

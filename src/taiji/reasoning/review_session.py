@@ -46,7 +46,14 @@ class ReviewSession:
         TaijiError: another sitting is open, or the log was tampered with.
     """
 
-    def __init__(self, drafts: Sequence[Draft], person: PersonReviewer, beside: Sequence[Reviewer], settings: ReviewSettings, folder: str | Path) -> None:
+    def __init__(
+        self,
+        drafts: Sequence[Draft],
+        person: PersonReviewer,
+        beside: Sequence[Reviewer],
+        settings: ReviewSettings,
+        folder: str | Path,
+    ) -> None:
         self.drafts = {draft.record: draft for draft in drafts}
         self.person, self.beside, self.settings, self.folder = person, list(beside), settings, Path(folder)
         self.log = AuditLog()
@@ -60,7 +67,11 @@ class ReviewSession:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise TaijiError("Another review of this run is open.", where=str(self.folder), fix="end it first; its judgements are kept") from error
+            raise TaijiError(
+                "Another review of this run is open.",
+                where=str(self.folder),
+                fix="end it first; its judgements are kept",
+            ) from error
         try:
             if (self.folder / "log.jsonl").exists():
                 self.log = AuditLog.load(self.folder / "log.jsonl")
@@ -73,7 +84,9 @@ class ReviewSession:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lock.close()
 
     def judge(self, drafts: Sequence[Draft]) -> None:
@@ -100,7 +113,9 @@ class ReviewSession:
         ]
         return [draft for draft, review in zip(open_drafts, self.person.review(open_drafts)) if review is None]
 
-    def submit(self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = "") -> Outcome:
+    def submit(
+        self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = ""
+    ) -> Outcome:
         """This person's judgement of a draft that waits for them.
 
         Args:
@@ -115,8 +130,14 @@ class ReviewSession:
         """
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:
-            raise TaijiError("That draft does not wait for a review.", where=f"{record}, round {round_number}", fix="go on with the next one")
-        self.person.fill_in(draft, Review(self.person.name, self.person.kind, dict(scores), feedback.strip()), " ".join(rewrite.split()))
+            raise TaijiError(
+                "That draft does not wait for a review.",
+                where=f"{record}, round {round_number}",
+                fix="go on with the next one",
+            )
+        self.person.fill_in(
+            draft, Review(self.person.name, self.person.kind, dict(scores), feedback.strip()), " ".join(rewrite.split())
+        )
         self.judge([self.drafts[record]])
         return self.outcomes[record]
 
@@ -124,7 +145,13 @@ class ReviewSession:
         """Counts: ``total``, ``judged`` (by this person, at least once and nothing open), ``accepted``, ``rejected``, ``waiting``."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
-        return {"total": total, "judged": total - waiting, "accepted": counts["accepted"], "rejected": counts["rejected"], "waiting": waiting}
+        return {
+            "total": total,
+            "judged": total - waiting,
+            "accepted": counts["accepted"],
+            "rejected": counts["rejected"],
+            "waiting": waiting,
+        }
 
     def summary(self) -> dict[str, Any]:
         """Counts, Fleiss' κ (null below two reviewers or where it is not defined), mean scores, and the chain's end."""
@@ -133,7 +160,10 @@ class ReviewSession:
         for entry in self.log.entries:
             if entry["step"] == "review":
                 scores.setdefault(entry["data"]["reviewer"], []).append(entry["data"]["scores"])
-        means = {name: {axis: float(np.mean([row[axis] for row in rows])) for axis in AXES} for name, rows in sorted(scores.items())}
+        means = {
+            name: {axis: float(np.mean([row[axis] for row in rows])) for axis in AXES}
+            for name, rows in sorted(scores.items())
+        }
         counts = Counter(outcome.status for outcome in self._all())
         return {
             "records": {status: counts[status] for status in ("accepted", "rejected", "waiting")},

@@ -73,7 +73,12 @@ class Review:
 
     def __post_init__(self) -> None:
         if set(self.scores) != set(AXES) or not all(isinstance(s, int) and 1 <= s <= 5 for s in self.scores.values()):
-            raise TaijiError("A review is not complete.", where=self.reviewer, expected=f"1 to 5 on {', '.join(AXES)}", found=str(self.scores))
+            raise TaijiError(
+                "A review is not complete.",
+                where=self.reviewer,
+                expected=f"1 to 5 on {', '.join(AXES)}",
+                found=str(self.scores),
+            )
 
     @property
     def lowest(self) -> int:
@@ -114,15 +119,31 @@ class RuleReviewer:
         content = [w for w in said if len(w) > 3]
         grounded = sum(w in shown for w in content) / len(content) if content else 0.0
         repeated = 1 - len(set(said)) / len(said) if said else 1.0
-        categories = {w for level in draft.levels for w in words(level)} | {w for w in shown if w in words(draft.answer)}
+        categories = {w for level in draft.levels for w in words(level)} | {
+            w for w in shown if w in words(draft.answer)
+        }
         notes = {
-            "correctness": (1 if found.title or found.forbidden else 2 if found.levels[2] else 5, "do not name the answer"),
-            "structure": ((5 if whole else 3) - (2 if repeated > 0.5 else 0), "write whole sentences without repetition"),
-            "sufficiency": (1 if len(said) < 6 else 3 if len(said) < 12 else 5 if len(said) <= 150 else 2, "say more, in at most 150 words"),
+            "correctness": (
+                1 if found.title or found.forbidden else 2 if found.levels[2] else 5,
+                "do not name the answer",
+            ),
+            "structure": (
+                (5 if whole else 3) - (2 if repeated > 0.5 else 0),
+                "write whole sentences without repetition",
+            ),
+            "sufficiency": (
+                1 if len(said) < 6 else 3 if len(said) < 12 else 5 if len(said) <= 150 else 2,
+                "say more, in at most 150 words",
+            ),
             "terminology": (5 if categories & set(said) else 3 if content else 1, "use the categories' names"),
             "usefulness": (1 if grounded == 0 else 3 if grounded < 0.2 else 5, "refer to what the list shows"),
         }
-        return Review(self.name, self.kind, {axis: max(1, notes[axis][0]) for axis in AXES}, "; ".join(note for score, note in notes.values() if score < 4))
+        return Review(
+            self.name,
+            self.kind,
+            {axis: max(1, notes[axis][0]) for axis in AXES},
+            "; ".join(note for score, note in notes.values() if score < 4),
+        )
 
 
 class ModelReviewer:
@@ -139,10 +160,18 @@ class ModelReviewer:
         from taiji.language.chat import render
         from taiji.language.score import completion_logprobs
 
-        prompts = [render(self.lm, [{"role": "user", "content": self._question(d, axis)}], "Score: ") for d in drafts for axis in AXES]
+        prompts = [
+            render(self.lm, [{"role": "user", "content": self._question(d, axis)}], "Score: ")
+            for d in drafts
+            for axis in AXES
+        ]
         digits = [str(score) for score in range(1, 6)]
         values = completion_logprobs(
-            self.lm, [p for p in prompts for _ in digits], digits * len(prompts), self.batch_size, f"Reviewing ({self.name})"
+            self.lm,
+            [p for p in prompts for _ in digits],
+            digits * len(prompts),
+            self.batch_size,
+            f"Reviewing ({self.name})",
         )
         best = [max(range(5), key=lambda d: (float(values[5 * row + d].sum()), -d)) + 1 for row in range(len(prompts))]
         reviews: list[Review | None] = []
@@ -220,7 +249,13 @@ class PersonReviewer:
 
     @staticmethod
     def _sheet(draft: Draft) -> dict[str, object]:
-        return {"record": draft.record, "round": draft.round, "context": draft.context, "answer": draft.answer, "rationale": draft.rationale}
+        return {
+            "record": draft.record,
+            "round": draft.round,
+            "context": draft.context,
+            "answer": draft.answer,
+            "rationale": draft.rationale,
+        }
 
     def _done(self) -> dict[tuple[str, int, str], tuple[Review | None, str]]:
         reviews: dict[tuple[str, int, str], tuple[Review | None, str]] = {}
@@ -231,7 +266,10 @@ class PersonReviewer:
             try:
                 sheet = json.loads(line)
                 review = Review(self.name, self.kind, sheet["scores"], str(sheet.get("feedback", "")))
-                reviews[sheet["record"], sheet["round"], sheet["rationale"]] = review, str(sheet.get("rewrite") or "").strip()
+                reviews[sheet["record"], sheet["round"], sheet["rationale"]] = (
+                    review,
+                    str(sheet.get("rewrite") or "").strip(),
+                )
             except (ValueError, KeyError, TypeError, AttributeError, TaijiError) as error:
                 raise TaijiError(
                     "A filled-in review cannot be read.",

@@ -62,7 +62,12 @@ class Calibration:
 
 
 def answer_perplexities(
-    lm: LanguageModel, prompts: list[str], rationales: list[str], answers: list[str], batch_size: int, description: str = "Scoring rationales"
+    lm: LanguageModel,
+    prompts: list[str],
+    rationales: list[str],
+    answers: list[str],
+    batch_size: int,
+    description: str = "Scoring rationales",
 ) -> pl.DataFrame:
     """Perplexity of each answer after its prompt and rationale.
 
@@ -107,11 +112,18 @@ def answer_perplexities(
 
 def known_answers(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
     """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
-    columns = [dataset.items[name].gather(examples["target"]).to_list() for name in ("title", "category_l1", "category_l2", "category_l3")]
+    columns = [
+        dataset.items[name].gather(examples["target"]).to_list()
+        for name in ("title", "category_l1", "category_l2", "category_l3")
+    ]
     return student_prompts(dataset, examples, prompts, tokenizer).with_columns(
-        pl.Series("answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String),
+        pl.Series(
+            "answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String
+        ),
         pl.Series("title", columns[0], dtype=pl.String),
-        pl.Series("levels", [[level or "" for level in levels] for levels in zip(*columns[1:])], dtype=pl.List(pl.String)),
+        pl.Series(
+            "levels", [[level or "" for level in levels] for levels in zip(*columns[1:])], dtype=pl.List(pl.String)
+        ),
     )
 
 
@@ -148,7 +160,10 @@ def score_rationales(
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
     if rows["prompt"].null_count():
-        raise TaijiError("Rationales belong to no example.", found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)))
+        raise TaijiError(
+            "Rationales belong to no example.",
+            found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)),
+        )
     mentions = [
         find_mentions(rationale, title, levels, prompt)
         for rationale, title, levels, prompt in rows.select("rationale", "title", "levels", "prompt").iter_rows()
@@ -156,7 +171,9 @@ def score_rationales(
     masked = [m.masked for m in mentions]
     # One call for the three variants: what they share (the prompt above all) is computed once where the engine can.
     texts = [*rows["rationale"].to_list(), *masked, *[""] * len(rows)]
-    scores = answer_perplexities(lm, rows["prompt"].to_list() * 3, texts, rows["answer"].to_list() * 3, settings.batch_size)
+    scores = answer_perplexities(
+        lm, rows["prompt"].to_list() * 3, texts, rows["answer"].to_list() * 3, settings.batch_size
+    )
     full, redacted, none = (scores.slice(part * len(rows), len(rows)) for part in range(3))
     added = pl.DataFrame(
         {
@@ -166,13 +183,16 @@ def score_rationales(
             "ppl_values_masked": redacted["ppl_values"],
             "ppl_values_none": none["ppl_values"],
             "named": pl.Series([list(m.title) for m in mentions], dtype=pl.List(pl.String)),
-            "levels_named": pl.Series([[f"L{i}" for i, said in enumerate(m.levels, 1) if said] for m in mentions], dtype=pl.List(pl.String)),
+            "levels_named": pl.Series(
+                [[f"L{i}" for i, said in enumerate(m.levels, 1) if said] for m in mentions], dtype=pl.List(pl.String)
+            ),
             "forbidden": pl.Series([list(m.forbidden) for m in mentions], dtype=pl.List(pl.String)),
         }
     )
     given, masked_log, none_log = (pl.col(f"ppl_values{part}").log() for part in ("", "_masked", "_none"))
     return pl.concat([rationales, full, added], how="horizontal").with_columns(
-        lift=none_log - masked_log, leak_share=pl.when(none_log - given > 1e-6).then((masked_log - given) / (none_log - given))
+        lift=none_log - masked_log,
+        leak_share=pl.when(none_log - given > 1e-6).then((masked_log - given) / (none_log - given)),
     )
 
 
@@ -193,7 +213,9 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
         passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
         if passing:  # below the next one, or just above the last
             threshold = passing[wanted] if wanted < len(passing) else float(np.nextafter(passing[-1], np.inf))
-    return Calibration(threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16])
+    return Calibration(
+        threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16]
+    )
 
 
 def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSettings) -> pl.DataFrame:
@@ -203,7 +225,11 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
         (texts; why it was not kept).
     """
-    judges = {"none": lambda row: [], "plain": lambda row: _plain(row, calibration), "guarded": lambda row: _guarded(row, calibration, settings)}
+    judges = {
+        "none": lambda row: [],
+        "plain": lambda row: _plain(row, calibration),
+        "guarded": lambda row: _guarded(row, calibration, settings),
+    }
     verdicts = []
     for row in scored.iter_rows(named=True):
         reasons = judges[settings.rule](row)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
 
 
-def sft_rows(dataset: Dataset, examples: pl.DataFrame, kept: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+def sft_rows(
+    dataset: Dataset, examples: pl.DataFrame, kept: pl.DataFrame, prompts: PromptSettings, tokenizer: Any
+) -> pl.DataFrame:
     """Prompt and completion of each kept rationale.
 
     Args:
@@ -42,14 +44,20 @@ def sft_rows(dataset: Dataset, examples: pl.DataFrame, kept: pl.DataFrame, promp
         ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``.
     """
     known = student_prompts(dataset, examples, prompts, tokenizer).with_columns(
-        pl.Series("answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String)
+        pl.Series(
+            "answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String
+        )
     )
     rows = kept.select("example", "rationale").join(known, on="example", how="inner", maintain_order="left")
-    completions = [continuation(p, format_completion(r, a)) for p, r, a in rows.select("prompt", "rationale", "answer").iter_rows()]
+    completions = [
+        continuation(p, format_completion(r, a)) for p, r, a in rows.select("prompt", "rationale", "answer").iter_rows()
+    ]
     return pl.DataFrame({"prompt": rows["prompt"], "completion": pl.Series(completions, dtype=pl.String)})
 
 
-def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, folder: str | Path, seed: int) -> pl.DataFrame:
+def train_sft(
+    lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, folder: str | Path, seed: int
+) -> pl.DataFrame:
     """Fine-tune a copy of ``lm`` and write it to ``folder`` (a `save_pretrained` folder, atomically).
 
     Args:
@@ -75,7 +83,11 @@ def train_sft(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, fold
     from taiji.language.processes import whole_model
 
     if rows.is_empty():
-        raise TaijiError("No rationale is left to fine-tune on.", where="selection", fix="write more rationales, or choose a laxer selection rule")
+        raise TaijiError(
+            "No rationale is left to fine-tune on.",
+            where="selection",
+            fix="write more rationales, or choose a laxer selection rule",
+        )
     _check_lengths(lm, rows, settings)
     logging.disable_progress_bar()
     # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
@@ -142,10 +154,18 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
     )
     adapters = None
     if settings.lora_rank:
-        adapters = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapters = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=2 * settings.lora_rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
     data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
     model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
-    trainer = PackedSFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters)
+    trainer = PackedSFTTrainer(
+        model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters
+    )
     trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display
     return trainer
 

@@ -24,7 +24,9 @@ class PackedSFTTrainer(SFTTrainer):
 
     _served: bool | None = None
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Summed negative log-likelihood of the learnt tokens over their number in the whole accumulation window."""
         if return_outputs or not self._serves(model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

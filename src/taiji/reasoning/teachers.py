@@ -88,8 +88,18 @@ class LocalTeacher:
             batch_size=self.settings.batch_size,
             stop=_STOP,
         )
-        texts = generate(self.lm, [render(self.lm, m, p) for m, p in requests], n=k, settings=sampling, seed=seed, description="Writing rationales")
-        rows = [[tidy(f"{prefill} {text}" if prefill else text) for text in row] for (_, prefill), row in zip(requests, texts)]
+        texts = generate(
+            self.lm,
+            [render(self.lm, m, p) for m, p in requests],
+            n=k,
+            settings=sampling,
+            seed=seed,
+            description="Writing rationales",
+        )
+        rows = [
+            [tidy(f"{prefill} {text}" if prefill else text) for text in row]
+            for (_, prefill), row in zip(requests, texts)
+        ]
         return rationale_frame(examples["example"].to_list(), rows, self.name)
 
 
@@ -106,7 +116,11 @@ def teacher_requests(
 
 def rationale_frame(examples: Sequence[str], texts: Sequence[Sequence[str]], teacher: str) -> pl.DataFrame:
     """Rows of :meth:`Teacher.write` from one list of texts an example."""
-    rows = [(example, sample, text, teacher) for example, row in zip(examples, texts, strict=True) for sample, text in enumerate(row)]
+    rows = [
+        (example, sample, text, teacher)
+        for example, row in zip(examples, texts, strict=True)
+        for sample, text in enumerate(row)
+    ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 

@@ -57,16 +57,26 @@ class RuleWriter:
         sections = _sentences(str(path), path.stat().st_mtime_ns)
         texts = []
         for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
-            facts = history_facts(dataset, user, as_of, min(SEEN, self.prompts.history_limit), self.prompts.title_characters)
+            facts = history_facts(
+                dataset, user, as_of, min(SEEN, self.prompts.history_limit), self.prompts.title_characters
+            )
             facts.update(_focus(dataset, facts, target if self.answer_in_view else None))
-            texts.append([_write(sections, facts, np.random.default_rng([seed, user, as_of, sample])) for sample in range(k)])
+            texts.append(
+                [_write(sections, facts, np.random.default_rng([seed, user, as_of, sample])) for sample in range(k)]
+            )
         return rationale_frame(examples["example"].to_list(), texts, self.name)
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
     """What is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
     items, _ = dataset.history.before(user, as_of, limit)
-    rows = dataset.items.select("title", "category_l1", "category_l2", "category_l3", "price")[items.tolist()].rows(named=True) if len(items) else []
+    rows = (
+        dataset.items.select("title", "category_l1", "category_l2", "category_l3", "price")[items.tolist()].rows(
+            named=True
+        )
+        if len(items)
+        else []
+    )
     facts: dict[str, Any] = {"total": len(rows), "rows": rows}
     if not rows:
         return facts
@@ -131,10 +141,18 @@ def _sentences(path: str, modified: int) -> dict[str, list[Any]]:
     environment = SandboxedEnvironment(undefined=StrictUndefined)
     parts = _SECTION.split(Path(path).read_text(encoding="utf-8"))
     try:
-        sections = {name: [environment.from_string(line) for line in text.splitlines() if line.strip()] for name, text in zip(parts[1::2], parts[2::2])}
+        sections = {
+            name: [environment.from_string(line) for line in text.splitlines() if line.strip()]
+            for name, text in zip(parts[1::2], parts[2::2])
+        }
     except TemplateError as error:
         raise TaijiError("The writer's template is broken.", where=path, found=str(error)) from error
     missing = [name for name in (*ORDER, "newfield") if name not in sections]
     if missing:
-        raise TaijiError("The writer's template lacks sections.", where=path, expected=", ".join((*ORDER, "newfield")), found=f"no {', '.join(missing)}")
+        raise TaijiError(
+            "The writer's template lacks sections.",
+            where=path,
+            expected=", ".join((*ORDER, "newfield")),
+            found=f"no {', '.join(missing)}",
+        )
     return sections

@@ -91,10 +91,18 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
-        return {"stages": [asdict(cost) for cost in self.stages], "seconds": self.seconds, "gpu_hours": self.gpu_hours, "gigabytes": self.gigabytes, "assumptions": list(self.assumptions)}
+        return {
+            "stages": [asdict(cost) for cost in self.stages],
+            "seconds": self.seconds,
+            "gpu_hours": self.gpu_hours,
+            "gigabytes": self.gigabytes,
+            "assumptions": list(self.assumptions),
+        }
 
 
-def plan(config: Config, users: float, runs: list[Measured], cluster: Cluster | None = None, log: Log | None = None) -> Plan:
+def plan(
+    config: Config, users: float, runs: list[Measured], cluster: Cluster | None = None, log: Log | None = None
+) -> Plan:
     """Cost of running ``config`` on a log like the measured ones but with ``users`` users.
 
     Args:
@@ -108,7 +116,10 @@ def plan(config: Config, users: float, runs: list[Measured], cluster: Cluster | 
     last = runs[-1]
     log = replace(log or last.log, users=users)
     amounts, before, lines = workload(config, log), workload(last.config, last.log), fit(runs)
-    costs = tuple(_cost(name, amounts[name], lines[name], cluster, _storage(name, amounts[name], before[name], last, cluster)) for name in STAGE_NAMES)
+    costs = tuple(
+        _cost(name, amounts[name], lines[name], cluster, _storage(name, amounts[name], before[name], last, cluster))
+        for name in STAGE_NAMES
+    )
     return Plan(costs, tuple(assumptions(log, runs, cluster)))
 
 
@@ -123,7 +134,9 @@ def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: fl
         parallel = 1 + (cluster.gpus - 1) * cluster.efficiency
         seconds = gpu_hours * 3600 / parallel + compared / cluster.workers
     else:
-        seconds = line.fixed + line.slope * amount.units / machines + (compared / cluster.workers if compared > 60 else 0.0)
+        seconds = (
+            line.fixed + line.slope * amount.units / machines + (compared / cluster.workers if compared > 60 else 0.0)
+        )
     return Cost(name, amount.rows, amount.read, amount.written, amount.trained, gpu_hours, seconds, gigabytes)
 
 
@@ -139,15 +152,28 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
     lines = [
         f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",
         f"A prompt has {log.student_tokens:,.0f} tokens, a completion {log.answer_tokens:,.0f}, a rationale {log.rationale_tokens:,.0f}; {log.kept_share:.0%} of the rationales are kept.",
-        f"Measured seconds are of {len(runs)} run{'s' if len(runs) > 1 else ''}; " + ("fixed and growing parts are told apart." if many else "with one size all of them count as growing, which overstates a larger run."),
+        f"Measured seconds are of {len(runs)} run{'s' if len(runs) > 1 else ''}; "
+        + (
+            "fixed and growing parts are told apart."
+            if many
+            else "with one size all of them count as growing, which overstates a larger run."
+        ),
         f"{cluster.workers} machines like the measured one work on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
     ]
     if cluster.gpus:
         m = cluster.model
-        lines.append(f"{cluster.gpus} GPUs, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read.")
+        lines.append(
+            f"{cluster.gpus} GPUs, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read."
+        )
         if cluster.teacher:
-            lines.append(f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens a second.")
+            lines.append(
+                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens a second."
+            )
     else:
-        lines.append("The language stages run on the machines' cores with the measured model; another model needs another measured run.")
-    lines.append(f"The exact look-alike search compares {cluster.vector} numbers a pair at {cluster.compare_gflops:,.0f} GFLOP/s a machine.")
+        lines.append(
+            "The language stages run on the machines' cores with the measured model; another model needs another measured run."
+        )
+    lines.append(
+        f"The exact look-alike search compares {cluster.vector} numbers a pair at {cluster.compare_gflops:,.0f} GFLOP/s a machine."
+    )
     return lines

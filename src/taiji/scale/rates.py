@@ -61,18 +61,31 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
     folder = Path(folder)
     absent = [name for name in STAGE_NAMES if not (folder / name / MANIFEST).exists()]
     if absent:
-        raise TaijiError("Rates are measured on a finished run.", where=str(folder), expected="every stage done", found="not there: " + ", ".join(absent), fix=f"taiji run --name {folder.name} --resume")
+        raise TaijiError(
+            "Rates are measured on a finished run.",
+            where=str(folder),
+            expected="every stage done",
+            found="not there: " + ", ".join(absent),
+            fix=f"taiji run --name {folder.name} --resume",
+        )
     config = load_config(folder / "config.json")
     manifests = {name: read_json(folder / name / MANIFEST) for name in STAGE_NAMES}
-    gigabytes = {name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in STAGE_NAMES}
+    gigabytes = {
+        name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in STAGE_NAMES
+    }
     log = _log(folder, config, planned or config, manifests)
-    return Measured(folder, config, log, {name: float(manifest["seconds"]) for name, manifest in manifests.items()}, gigabytes)
+    return Measured(
+        folder, config, log, {name: float(manifest["seconds"]) for name, manifest in manifests.items()}, gigabytes
+    )
 
 
 def fit(runs: Sequence[Measured]) -> dict[str, Line]:
     """Each stage's line through the runs, by least squares on relative errors; one run gives a line through the origin."""
     amounts = [workload(run.config, run.log) for run in runs]
-    return {name: _line(np.array([a[name].units for a in amounts]), np.array([run.seconds[name] for run in runs])) for name in STAGE_NAMES}
+    return {
+        name: _line(np.array([a[name].units for a in amounts]), np.array([run.seconds[name] for run in runs]))
+        for name in STAGE_NAMES
+    }
 
 
 def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
@@ -97,18 +110,29 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
     tokenizer = load_language_model(config.language.model, config.language.dtype, "cpu").tokenizer
 
     def tokens(texts: Sequence[str]) -> float:
-        return float(np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids])) if len(texts) else 0.0
+        return (
+            float(np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]))
+            if len(texts)
+            else 0.0
+        )
 
     examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(SAMPLE)
     prompts: PromptSettings = planned.reasoning.prompts
-    teacher = [" ".join(m["content"] for m in messages) for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)]
+    teacher = [
+        " ".join(m["content"] for m in messages)
+        for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)
+    ]
     rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
     completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
     rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
     facts = {name: manifest["facts"] for name, manifest in manifests.items()}
     # Texts grow with the room they are given: what was measured is scaled to the planned limit.
     longer = planned.generation.max_new_tokens / config.generation.max_new_tokens
-    reasoned = planned.reasoning.teacher.max_new_tokens / config.reasoning.teacher.max_new_tokens if config.reasoning.teacher.kind == "local" else 1.0
+    reasoned = (
+        planned.reasoning.teacher.max_new_tokens / config.reasoning.teacher.max_new_tokens
+        if config.reasoning.teacher.kind == "local"
+        else 1.0
+    )
     refreshes = planned.size.feature_refreshes / config.size.feature_refreshes
     return Log(
         users=dataset.n_users,
@@ -123,4 +147,3 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         target_tokens=tokens([item_line(dataset, t, prompts.title_characters) for t in examples["target"]]),
         kept_share=facts["selection"]["kept"] / max(facts["selection"]["judged"], 1),
     )
-

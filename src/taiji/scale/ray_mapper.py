@@ -42,7 +42,9 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
             options["num_cpus"] = max(os.cpu_count() or 1, round(settings.workers * settings.cpus_per_worker))
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:  # on a crowded machine Ray gives its own start half a minute and raises a bare Exception
+        except (
+            Exception
+        ) as error:  # on a crowded machine Ray gives its own start half a minute and raises a bare Exception
             raise TaijiError(
                 "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
                 where=f"--address {address}" if address else "--engine ray",
@@ -81,7 +83,9 @@ class RayMapper:
                         yield missing.pop(row["number"])
             except TaijiError:
                 raise
-            except Exception as error:  # a node died, a worker ran out of memory: whatever it was, files say what is done
+            except (
+                Exception
+            ) as error:  # a node died, a worker ran out of memory: whatever it was, files say what is done
                 reason = str(error)
             for partition in [partition for partition in missing.values() if partition.out.exists()]:
                 yield missing.pop(partition.number)
@@ -104,12 +108,18 @@ class RayMapper:
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a pass that breaks off is not the user's to read about
+        logging.getLogger("ray.data").setLevel(
+            logging.CRITICAL
+        )  # a pass that breaks off is not the user's to read about
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
         most = min(self.settings.workers or len(known), self._fitting(), len(known))
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=self.settings.ahead)
-        memory: dict[str, Any] = {"memory": self.settings.memory_gb_per_worker * 2**30} if self.settings.memory_gb_per_worker else {}
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=self.settings.ahead
+        )
+        memory: dict[str, Any] = (
+            {"memory": self.settings.memory_gb_per_worker * 2**30} if self.settings.memory_gb_per_worker else {}
+        )
         done = numbers.map(
             _Worker,
             fn_constructor_args=(opener, known, os.getcwd()),
@@ -125,7 +135,10 @@ class RayMapper:
         """How many workers the cluster has room for now."""
         import ray
 
-        there, needed = ray.cluster_resources(), {"CPU": self.settings.cpus_per_worker, "GPU": self.settings.gpus_per_worker}
+        there, needed = (
+            ray.cluster_resources(),
+            {"CPU": self.settings.cpus_per_worker, "GPU": self.settings.gpus_per_worker},
+        )
         return max(1, min(int(there.get(kind, 0.0) / amount) for kind, amount in needed.items() if amount))
 
 

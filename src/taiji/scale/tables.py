@@ -23,10 +23,17 @@ def load_cluster(path: Path | None) -> Cluster:
     try:
         return Cluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaijiError("Could not read the cluster.", where=str(path), expected="a YAML file", found=str(error)) from error
+        raise TaijiError(
+            "Could not read the cluster.", where=str(path), expected="a YAML file", found=str(error)
+        ) from error
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise TaijiError("This is not the description of a cluster.", where=str(path), expected=", ".join(Cluster.model_fields), found=found) from error
+        raise TaijiError(
+            "This is not the description of a cluster.",
+            where=str(path),
+            expected=", ".join(Cluster.model_fields),
+            found=found,
+        ) from error
 
 
 def print_plan(plan: Plan) -> None:
@@ -40,7 +47,9 @@ def print_plan(plan: Plan) -> None:
     for cost in plan.stages:
         table.add_row(cost.stage, *_cells(cost))
     table.add_section()
-    table.add_row("all", "", *("" for _ in range(3)), f"{plan.gpu_hours:,.1f}", _time(plan.seconds), _bytes(plan.gigabytes))
+    table.add_row(
+        "all", "", *("" for _ in range(3)), f"{plan.gpu_hours:,.1f}", _time(plan.seconds), _bytes(plan.gigabytes)
+    )
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(table)
     for line in plan.assumptions:

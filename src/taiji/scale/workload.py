@@ -88,35 +88,76 @@ def workload(config: Config, log: Log) -> dict[str, Amount]:
     size, reasoning, k = config.size, config.reasoning, config.reasoning.teacher.rationales
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts
     share = min(1.0, log.users * (config.examples.per_user or math.inf) / prompts)
-    taught, kept = (size.rationale_prompts + size.calibration_prompts) * share, size.rationale_prompts * share * k * log.kept_share
+    taught, kept = (
+        (size.rationale_prompts + size.calibration_prompts) * share,
+        size.rationale_prompts * share * k * log.kept_share,
+    )
     aligned = size.alignment_prompts * share
     if config.alignment.steps:
         aligned = config.alignment.steps * config.alignment.prompts_per_step
     test = min(size.test_prompts, log.users)
     featured = min(size.feature_users or log.users, log.users)
     refreshed = featured * log.feature_rows_per_user
-    events, (reward, _, ranker, shown) = log.users * log.events_per_user, (log.users * n for n in log.exposures_per_user)
+    events, (reward, _, ranker, shown) = (
+        log.users * log.events_per_user,
+        (log.users * n for n in log.exposures_per_user),
+    )
     said = log.rationale_tokens + log.target_tokens
     writer, endpoint = reasoning.teacher.kind == "writer", reasoning.teacher.kind == "endpoint"
     rollouts = aligned * config.alignment.generations
     audit = reasoning.audit
-    audited, blind = min(audit.controls, size.rationale_prompts * share), min(audit.blind, size.rationale_prompts * share)
+    audited, blind = (
+        min(audit.controls, size.rationale_prompts * share),
+        min(audit.blind, size.rationale_prompts * share),
+    )
     share_featured = featured / log.users
     return {
         "data": Amount(events),
         "examples": Amount(events, spread=True),
         "reward": Amount(_trained(reward, config)),
-        "rationales": Amount(taught, 0 if writer else taught * log.teacher_tokens, 0 if writer else taught * k * log.rationale_tokens, language=not writer, spread=not endpoint),
+        "rationales": Amount(
+            taught,
+            0 if writer else taught * log.teacher_tokens,
+            0 if writer else taught * k * log.rationale_tokens,
+            language=not writer,
+            spread=not endpoint,
+        ),
         # The whole rationale, the redacted one and none, after one prompt that is computed once.
-        "selection": Amount(taught * k, taught * (log.student_tokens + 2 * k * said + log.target_tokens), language=True, spread=True),
+        "selection": Amount(
+            taught * k, taught * (log.student_tokens + 2 * k * said + log.target_tokens), language=True, spread=True
+        ),
         # A sample scored beside decoys and controls, and some rationales written without the answer.
-        "audit": Amount(audited, audited * (log.student_tokens + 2 * (2 + audit.decoys) * said) + blind * log.student_tokens, blind * log.rationale_tokens, language=True),
+        "audit": Amount(
+            audited,
+            audited * (log.student_tokens + 2 * (2 + audit.decoys) * said) + blind * log.student_tokens,
+            blind * log.rationale_tokens,
+            language=True,
+        ),
         "sft": Amount(kept, trained=kept * reasoning.sft.epochs * (log.student_tokens + said), language=True),
         "environment": Amount(aligned),
-        "alignment": Amount(rollouts, 0, rollouts * log.answer_tokens, aligned * (log.student_tokens + config.alignment.generations * log.answer_tokens), language=True),
+        "alignment": Amount(
+            rollouts,
+            0,
+            rollouts * log.answer_tokens,
+            aligned * (log.student_tokens + config.alignment.generations * log.answer_tokens),
+            language=True,
+        ),
         "judge": Amount(_trained(ranker, config)),
-        "answers": Amount(MODELS * test, MODELS * test * log.student_tokens, MODELS * test * log.answer_tokens, language=True, spread=True),
-        "features": Amount(refreshed, refreshed * log.student_tokens, refreshed * log.answer_tokens, pairs=refreshed * featured, language=True, spread=True),
+        "answers": Amount(
+            MODELS * test,
+            MODELS * test * log.student_tokens,
+            MODELS * test * log.answer_tokens,
+            language=True,
+            spread=True,
+        ),
+        "features": Amount(
+            refreshed,
+            refreshed * log.student_tokens,
+            refreshed * log.answer_tokens,
+            pairs=refreshed * featured,
+            language=True,
+            spread=True,
+        ),
         "ranking": Amount(2 * _trained(ranker, config) + 3 * shown * share_featured),
         "report": Amount(MODELS * test + shown * share_featured),
     }
@@ -125,4 +166,6 @@ def workload(config: Config, log: Log) -> dict[str, Amount]:
 def _trained(exposures: float, config: Config) -> float:
     """Rows a ranker is trained on, all passes together."""
     ranking = config.ranking
-    return exposures * max(ranking.epochs, min(math.ceil(ranking.min_steps * ranking.batch / max(exposures, 1)), MOST_PASSES))
+    return exposures * max(
+        ranking.epochs, min(math.ceil(ranking.min_steps * ranking.batch / max(exposures, 1)), MOST_PASSES)
+    )

@@ -36,7 +36,9 @@ SCRUB_EVERY_S = 5.0
 class Service:
     """What the routes share: the store behind batchers, the rankers, clock and metrics."""
 
-    def __init__(self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics
+    ) -> None:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
         self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
@@ -95,8 +97,19 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         scorers.stop()
         service.close()
 
-    silent: Any = {"tracing": False, "metrics": False, "logs": False}  # FastAPI's own telemetry would carry paths, which name users
-    app = FastAPI(title="taiji", version=__version__, summary="Near-online features from an LLM", lifespan=lifespan, redoc_url=None, telemetry=silent)
+    silent: Any = {
+        "tracing": False,
+        "metrics": False,
+        "logs": False,
+    }  # FastAPI's own telemetry would carry paths, which name users
+    app = FastAPI(
+        title="taiji",
+        version=__version__,
+        summary="Near-online features from an LLM",
+        lifespan=lifespan,
+        redoc_url=None,
+        telemetry=silent,
+    )
     gate = Gate(app, keys, settings.limits, metrics)
     _routes(app, service)
     _admin_routes(app, service)
@@ -111,22 +124,31 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
 
 def _unavailable(request: Request, error: Exception) -> Response:
     log("refused", error=where(error.__cause__ or error))
-    body = {"code": "unavailable", "message": "The store cannot answer just now; repeat the request with the same idempotency key."}
+    body = {
+        "code": "unavailable",
+        "message": "The store cannot answer just now; repeat the request with the same idempotency key.",
+    }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
 
 
 def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "no_method" if error.status_code == 405 else "no_route"
-    return Response(json.dumps({"code": code, "message": f"{error.detail}."}), error.status_code, error.headers, "application/json")
+    return Response(
+        json.dumps({"code": code, "message": f"{error.detail}."}), error.status_code, error.headers, "application/json"
+    )
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    return Response(b'{"code":"internal","message":"This is our fault; it is in the log."}', 500, media_type="application/json")
+    return Response(
+        b'{"code":"internal","message":"This is our fault; it is in the log."}', 500, media_type="application/json"
+    )
 
 
 def _json(value: BaseModel | bytes, status: int = 200) -> Response:
-    return Response(value if isinstance(value, bytes) else value.model_dump_json(), status, media_type="application/json")
+    return Response(
+        value if isinstance(value, bytes) else value.model_dump_json(), status, media_type="application/json"
+    )
 
 
 async def _body(request: Request, model: type[M]) -> M:
@@ -138,7 +160,15 @@ async def _body(request: Request, model: type[M]) -> M:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
             raise Refused(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
-        places = ["/" + "/".join(str(part) for part in problem["loc"] if isinstance(part, int) or (part.isidentifier() and len(part) < 40)) for problem in problems[:20]]
+        places = [
+            "/"
+            + "/".join(
+                str(part)
+                for part in problem["loc"]
+                if isinstance(part, int) or (part.isidentifier() and len(part) < 40)
+            )
+            for problem in problems[:20]
+        ]
         raise Refused(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
 
 
@@ -151,25 +181,43 @@ def _user(text: str) -> str:
 def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
-        raise Refused(422, "idempotency_key", "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.")
+        raise Refused(
+            422,
+            "idempotency_key",
+            "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
+        )
     return hashlib.sha256(key.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32]
 
 
 def _routes(app: FastAPI, service: Service) -> None:
     metrics, clock = service.metrics, service.clock
 
-    @app.get("/healthz", response_model=s.State, tags=["operation"], summary="The process answers", responses=responses(429))
+    @app.get(
+        "/healthz", response_model=s.State, tags=["operation"], summary="The process answers", responses=responses(429)
+    )
     async def health() -> Response:
         return _json(s.State(status="ok"))
 
-    @app.get("/readyz", response_model=s.State, tags=["operation"], summary="Store reached, a release active", responses=responses(429, 503))
+    @app.get(
+        "/readyz",
+        response_model=s.State,
+        tags=["operation"],
+        summary="Store reached, a release active",
+        responses=responses(429, 503),
+    )
     async def ready() -> Response:
         await asyncio.to_thread(service.store.check)
         if service.scorers.active is None:
             raise Refused(503, "not_ready", "No release is active yet.", retry_s=1)
         return _json(s.State(status="ok", ranker=service.scorers.state))
 
-    @app.get("/metrics", tags=["operation"], summary="Prometheus metrics", response_class=Response, responses=responses(401, 403, 429, text=True))
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses=responses(401, 403, 429, text=True),
+    )
     async def prometheus() -> Response:
         return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
 
@@ -180,7 +228,10 @@ def _routes(app: FastAPI, service: Service) -> None:
         given = await _body(request, s.EventsIn)
         key, digest = _key_and_digest(request, body)
         latest = clock() + int(service.settings.limits.future_s * 1e6)
-        taken = tuple(Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price) for place, e in enumerate(given.events))
+        taken = tuple(
+            Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
+            for place, e in enumerate(given.events)
+        )
         if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
             raise Refused(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
         outcome = await service.intake(EventBatch(key, digest, taken))
@@ -216,15 +267,30 @@ def _routes(app: FastAPI, service: Service) -> None:
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Refused(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
-        result = await service.ranks((release, RankRequest(history, tuple(asked.items), json.loads(row.body()) if row else None)))
+        result = await service.ranks(
+            (release, RankRequest(history, tuple(asked.items), json.loads(row.body()) if row else None))
+        )
         if result.unknown:
-            raise Refused(422, "unknown_item", "Some items are not in the catalogue.", places=[f"/items/{place}" for place in result.unknown[:20]])
-        better: list[float | None] = [None] * len(asked.items) if result.with_features is None else [*result.with_features]
+            raise Refused(
+                422,
+                "unknown_item",
+                "Some items are not in the catalogue.",
+                places=[f"/items/{place}" for place in result.unknown[:20]],
+            )
+        better: list[float | None] = (
+            [None] * len(asked.items) if result.with_features is None else [*result.with_features]
+        )
         pairs = zip(asked.items, result.without_features, better, strict=True)
         scores = [s.Score(item=item, without_features=plain, with_features=other) for item, plain, other in pairs]
         return _json(s.RankOut(release=release, feature_version=row.version if row else None, scores=scores))
 
-    @app.delete("/v1/users/{user:path}", response_model=s.Erased, tags=["users"], summary="Erase a user everywhere", responses=responses(401, 403, 422, 429, 503))
+    @app.delete(
+        "/v1/users/{user:path}",
+        response_model=s.Erased,
+        tags=["users"],
+        summary="Erase a user everywhere",
+        responses=responses(401, 403, 422, 429, 503),
+    )
     async def erase(user: str) -> Response:
         neighbours = await asyncio.to_thread(service.store.erase, _user(user), clock())
         service.scrub_soon()
@@ -242,13 +308,25 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
             raise Refused(409, "no_release", "There is no such live release, or it is the active one.") from None
         return await releases()
 
-    @app.get("/v1/admin/releases", response_model=s.ReleasesOut, tags=["admin"], summary="Live releases", responses=responses(401, 403, 429, 503))
+    @app.get(
+        "/v1/admin/releases",
+        response_model=s.ReleasesOut,
+        tags=["admin"],
+        summary="Live releases",
+        responses=responses(401, 403, 429, 503),
+    )
     async def releases() -> Response:
         found = await asyncio.to_thread(store.releases)
-        live = [s.ReleaseOut(name=r.name, model_version=r.model_version, quantizer_version=r.quantizer_version) for _, r in sorted(found.live.items())]
+        live = [
+            s.ReleaseOut(name=r.name, model_version=r.model_version, quantizer_version=r.quantizer_version)
+            for _, r in sorted(found.live.items())
+        ]
         return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
-    for verb, action, summary in (("activate", store.activate, "Serve another live release"), ("retire", store.retire, "Delete a release that is not served")):
+    for verb, action, summary in (
+        ("activate", store.activate, "Serve another live release"),
+        ("retire", store.retire, "Delete a release that is not served"),
+    ):
 
         def route(verb: str = verb, action: Callable[..., Any] = action, summary: str = summary) -> None:
             @app.post(f"/v1/admin/releases:{verb}", response_model=s.ReleasesOut, tags=["admin"], summary=summary, operation_id=verb,
@@ -260,16 +338,41 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
 
         route()
 
-    @app.post("/v1/admin/releases:rollback", response_model=s.ReleasesOut, tags=["admin"], summary="Serve the previous release again", responses=responses(401, 403, 409, 429, 503))
+    @app.post(
+        "/v1/admin/releases:rollback",
+        response_model=s.ReleasesOut,
+        tags=["admin"],
+        summary="Serve the previous release again",
+        responses=responses(401, 403, 409, 429, 503),
+    )
     async def rollback() -> Response:
         log("release rollback")
         return await switched(to_previous, store)
 
-    @app.get("/v1/admin/dead-letters", response_model=s.LettersOut, tags=["admin"], summary="Users given up, and why", responses=responses(401, 403, 429, 503))
+    @app.get(
+        "/v1/admin/dead-letters",
+        response_model=s.LettersOut,
+        tags=["admin"],
+        summary="Users given up, and why",
+        responses=responses(401, 403, 429, 503),
+    )
     async def letters() -> Response:
         found = await asyncio.to_thread(store.dead_letters)
-        return _json(s.LettersOut(dead_letters=[s.Letter(release=x.release, user=x.user, reason=x.reason, attempts=x.attempts, at=x.at) for x in found[:MAX_LETTERS]]))
+        return _json(
+            s.LettersOut(
+                dead_letters=[
+                    s.Letter(release=x.release, user=x.user, reason=x.reason, attempts=x.attempts, at=x.at)
+                    for x in found[:MAX_LETTERS]
+                ]
+            )
+        )
 
-    @app.post("/v1/admin/dead-letters:retry", response_model=s.Retried, tags=["admin"], summary="Try them all again", responses=responses(401, 403, 429, 503))
+    @app.post(
+        "/v1/admin/dead-letters:retry",
+        response_model=s.Retried,
+        tags=["admin"],
+        summary="Try them all again",
+        responses=responses(401, 403, 429, 503),
+    )
     async def retry() -> Response:
         return _json(s.Retried(retried=await asyncio.to_thread(store.retry, clock())))

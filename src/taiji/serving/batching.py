@@ -52,7 +52,12 @@ class Batcher(Generic[A, B]):
         job = loop.run_in_executor(self._thread, self._work, [argument for argument, _ in batch])
         job.add_done_callback(lambda done: self._finish(loop, batch, done))
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[A, asyncio.Future[B]]], done: asyncio.Future[Sequence[B]]) -> None:
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[tuple[A, asyncio.Future[B]]],
+        done: asyncio.Future[Sequence[B]],
+    ) -> None:
         error = done.exception()
         for place, (_, future) in enumerate(batch):
             if future.done():  # the caller gave up

@@ -46,7 +46,9 @@ def needed_scope(method: str, path: str) -> str | None:
 class Refused(Exception):
     """Ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
 
-    def __init__(self, status: int, code: str, message: str, *, places: list[str] | None = None, retry_s: float | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, places: list[str] | None = None, retry_s: float | None = None
+    ) -> None:
         super().__init__(code)
         self.status, self.retry_s = status, retry_s
         self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
@@ -120,7 +122,12 @@ class Gate:
         """Exception handler for the application: a route refused."""
         assert isinstance(error, Refused)
         refused = self._note(error)
-        return Response(refused.body, refused.status, {name.decode(): value.decode() for name, value in refused.headers()}, "application/json")
+        return Response(
+            refused.body,
+            refused.status,
+            {name.decode(): value.decode() for name, value in refused.headers()},
+            "application/json",
+        )
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         needed = needed_scope(scope["method"], scope["path"])
@@ -135,7 +142,9 @@ class Gate:
             raise Refused(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
             raise Refused(403, "forbidden", f"This key lacks the scope {needed!r}.")
-        if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # routes would not even match a line break
+        if not scope["path"].isprintable() and CONTROL.search(
+            scope["path"]
+        ):  # routes would not even match a line break
             raise Refused(422, "invalid", "The path has control characters in it.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
@@ -191,6 +200,10 @@ def _route(scope: Scope) -> str:
 
 
 async def _answer(send: Send, refused: Refused) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(refused.body)).encode()), *refused.headers()]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(refused.body)).encode()),
+        *refused.headers(),
+    ]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": refused.body})

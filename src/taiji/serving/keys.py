@@ -49,7 +49,11 @@ class Keyring:
         self._keys = tuple(keys)
         names = [key.name for key in self._keys]
         if len(set(names)) < len(names):
-            raise TaijiError("Two API keys have one name.", where="API keys", found=", ".join(sorted({n for n in names if names.count(n) > 1})))
+            raise TaijiError(
+                "Two API keys have one name.",
+                where="API keys",
+                found=", ".join(sorted({n for n in names if names.count(n) > 1})),
+            )
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -80,26 +84,47 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
         name, _, rest = entry.strip().partition(":")
         scopes, _, secret = rest.partition(":")
         if len(secret) < SHORTEST:
-            raise TaijiError("An API key is malformed.", where=f"{ENVIRONMENT}, entry {number}", expected=f"name:scope+scope:secret, the secret of at least {SHORTEST} characters")
+            raise TaijiError(
+                "An API key is malformed.",
+                where=f"{ENVIRONMENT}, entry {number}",
+                expected=f"name:scope+scope:secret, the secret of at least {SHORTEST} characters",
+            )
         keys.append(_key(name, hash_of(secret), scopes.split("+"), f"{ENVIRONMENT}, entry {number}"))
     return Keyring(keys)
 
 
 def _from_file(path: Path) -> list[Key]:
     if not path.exists():
-        raise TaijiError("There is no such file of API keys.", where=str(path), fix="taiji.serving.keys.new_key makes one")
+        raise TaijiError(
+            "There is no such file of API keys.", where=str(path), fix="taiji.serving.keys.new_key makes one"
+        )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise TaijiError("Others can read the API keys.", where=str(path), expected="mode 0600", found=f"mode {mode:04o}", fix=f"chmod 600 {path}")
+        raise TaijiError(
+            "Others can read the API keys.",
+            where=str(path),
+            expected="mode 0600",
+            found=f"mode {mode:04o}",
+            fix=f"chmod 600 {path}",
+        )
     try:
         return [_key(entry["name"], entry["sha256"], entry["scopes"], str(path)) for entry in read_json(path)["keys"]]
     except (KeyError, TypeError) as error:
-        raise TaijiError("The file of API keys is malformed.", where=str(path), expected='{"keys": [{"name", "sha256", "scopes"}]}', found=type(error).__name__) from error
+        raise TaijiError(
+            "The file of API keys is malformed.",
+            where=str(path),
+            expected='{"keys": [{"name", "sha256", "scopes"}]}',
+            found=type(error).__name__,
+        ) from error
 
 
 def _key(name: str, sha256: str, scopes: Sequence[str], place: str) -> Key:
     if not name or len(sha256) != 64 or not scopes or not set(scopes) <= set(SCOPES):
-        raise TaijiError("An API key is malformed.", where=place, expected=f"a name, a SHA-256 in hex, scopes among {', '.join(SCOPES)}")
+        raise TaijiError(
+            "An API key is malformed.",
+            where=place,
+            expected=f"a name, a SHA-256 in hex, scopes among {', '.join(SCOPES)}",
+        )
     return Key(name, sha256, frozenset(scopes))
 
 

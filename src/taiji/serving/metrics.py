@@ -27,11 +27,17 @@ class Metrics:
 
     def __init__(self, store: Store, clock: SteadyClock) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter("taiji_requests_total", "Answered requests", ["route", "status"], registry=self._registry)
-        self.seconds = Histogram("taiji_request_seconds", "Time to answer", ["route"], buckets=LATENCIES, registry=self._registry)
+        self.requests = Counter(
+            "taiji_requests_total", "Answered requests", ["route", "status"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "taiji_request_seconds", "Time to answer", ["route"], buckets=LATENCIES, registry=self._registry
+        )
         self.refused = Counter("taiji_refused_total", "Refused requests", ["reason"], registry=self._registry)
         self.events = Counter("taiji_events_total", "Events taken in", registry=self._registry)
-        self.staleness = Histogram("taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry)
+        self.staleness = Histogram(
+            "taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry
+        )
         self._registry.register(_StoreCollector(store, clock))  # type: ignore[arg-type]
 
     def render(self) -> bytes:

@@ -30,7 +30,9 @@ BODIES: tuple[type[BaseModel], ...] = (schemas.EventsIn, schemas.UsersIn, schema
 
 def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, Any]]:
     """Documented refusals of a route (and 504, which any may give); ``text``: its answer is plain text."""
-    found: dict[int | str, dict[str, Any]] = {status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses}
+    found: dict[int | str, dict[str, Any]] = {
+        status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses
+    }
     found[504] = {"model": schemas.Problem, "description": "The answer took too long"}
     if text:
         found[200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -39,10 +41,23 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
 
 def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]:
     """The request body of a route that reads it itself."""
-    extra: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}}}
+    extra: dict[str, Any] = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
+        }
+    }
     if idempotent:
         schema = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"}
-        extra["parameters"] = [{"name": "Idempotency-Key", "in": "header", "required": True, "schema": schema, "description": "New for each batch; repeat it when you repeat the batch"}]
+        extra["parameters"] = [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": True,
+                "schema": schema,
+                "description": "New for each batch; repeat it when you repeat the batch",
+            }
+        ]
     return extra
 
 
@@ -53,13 +68,20 @@ def describe(app: FastAPI, *, secured: bool) -> None:
         if app.openapi_schema:
             return app.openapi_schema
         page = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        _, definitions = models_json_schema([(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}")
+        _, definitions = models_json_schema(
+            [(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}"
+        )
         page["components"]["schemas"].update(definitions["$defs"])
         for path, methods in page["paths"].items():
             for method, operation in methods.items():
                 for parameter in operation.get("parameters", []):
                     if parameter["in"] == "path":
-                        parameter["schema"] = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": schemas.ID}
+                        parameter["schema"] = {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 256,
+                            "pattern": schemas.ID,
+                        }
                 scope = needed_scope(method.upper(), path)
                 if secured and scope:
                     operation["security"] = [{"key": []}]

@@ -46,7 +46,9 @@ class RedisStore:
     def __init__(self, url: str, settings: ServingSettings) -> None:
         self._settings, self._prefix = settings, settings.prefix
         # No retries inside: who asked must know that a step may have been taken without its answer having come back.
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+        self._redis: Any = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        )
         place = re.sub(r"//[^@/]*@", "//…@", url)
         try:
             with _translated():
@@ -55,8 +57,18 @@ class RedisStore:
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
         except StoreUnavailable as error:
-            raise TaijiError("Could not open the store.", where=place, expected="a Redis server (7 or later)", found=str(error), fix="start redis-server with --appendonly yes") from error
-        self._scripts = {name: self._redis.register_script(lua.PRELUDE + text) for name, text in vars(lua).items() if name.isupper() and name != "PRELUDE"}
+            raise TaijiError(
+                "Could not open the store.",
+                where=place,
+                expected="a Redis server (7 or later)",
+                found=str(error),
+                fix="start redis-server with --appendonly yes",
+            ) from error
+        self._scripts = {
+            name: self._redis.register_script(lua.PRELUDE + text)
+            for name, text in vars(lua).items()
+            if name.isupper() and name != "PRELUDE"
+        }
 
     def _demand_durability(self, place: str) -> None:
         try:
@@ -117,7 +129,11 @@ class RedisStore:
             ids = self._pending(consumer, limit)
             if not ids:
                 return 0
-            return int(self._run("ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *ids))
+            return int(
+                self._run(
+                    "ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *ids
+                )
+            )
 
     def _pending(self, consumer: str, limit: int) -> list[bytes]:
         """Ids for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
@@ -149,7 +165,12 @@ class RedisStore:
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
         pieces: list[Any] = []
         for claim, row in zip(claims, rows, strict=True):
-            pieces += [row.user, claim.token, *self._row(row), next_due(self._settings, row.user, now, spread=False) or ""]
+            pieces += [
+                row.user,
+                claim.token,
+                *self._row(row),
+                next_due(self._settings, row.user, now, spread=False) or "",
+            ]
         with _translated():
             return [bool(stored) for stored in self._run("COMMIT", release, now, self._window(), *pieces)]
 
@@ -186,8 +207,12 @@ class RedisStore:
 
     def releases(self) -> Releases:
         with _translated():
-            live = {name.decode(): Release.unpack(body) for name, body in self._redis.hgetall(self._key("releases")).items()}
-            active, previous = (name and name.decode() for name in self._redis.hmget(self._key("meta"), "active", "previous"))
+            live = {
+                name.decode(): Release.unpack(body) for name, body in self._redis.hgetall(self._key("releases")).items()
+            }
+            active, previous = (
+                name and name.decode() for name in self._redis.hmget(self._key("meta"), "active", "previous")
+            )
         return Releases(live, active, previous)
 
     def add_release(self, release: Release, now: int) -> None:
@@ -220,7 +245,9 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=False)
             for row in rows:
                 due = next_due(self._settings, row.user, now, spread=True) or ""
-                self._run("PUBLISH", release, row.user, digest_of(row.user, self._secret), *self._row(row), due, client=pipe)
+                self._run(
+                    "PUBLISH", release, row.user, digest_of(row.user, self._secret), *self._row(row), due, client=pipe
+                )
             return sum(pipe.execute())
 
     def activate(self, release: str) -> None:
@@ -245,7 +272,9 @@ class RedisStore:
             for name in names:
                 for user, body in sorted(self._redis.hgetall(self._key("dead", name)).items()):
                     values = json.loads(body)
-                    found.append(DeadLetter(name, user.decode(), values["reason"], int(values["attempts"]), int(values["at"])))
+                    found.append(
+                        DeadLetter(name, user.decode(), values["reason"], int(values["attempts"]), int(values["at"]))
+                    )
         return found
 
     def retry(self, now: int) -> int:
@@ -264,7 +293,10 @@ class RedisStore:
 
     def scrub(self) -> None:
         with _translated():
-            for command, state in (("bgrewriteaof", ("aof_rewrite_in_progress", "aof_rewrite_scheduled")), ("bgsave", ("rdb_bgsave_in_progress",))):
+            for command, state in (
+                ("bgrewriteaof", ("aof_rewrite_in_progress", "aof_rewrite_scheduled")),
+                ("bgsave", ("rdb_bgsave_in_progress",)),
+            ):
                 self._idle("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
                 getattr(self._redis, command)()
                 self._idle(*state)
@@ -280,7 +312,10 @@ class RedisStore:
     def _suppressed(self, users: Sequence[str]) -> list[bool]:
         if not users:
             return []
-        return [bool(found) for found in self._redis.smismember(self._key("erased"), [digest_of(user, self._secret) for user in users])]
+        return [
+            bool(found)
+            for found in self._redis.smismember(self._key("erased"), [digest_of(user, self._secret) for user in users])
+        ]
 
     def count(self, **amounts: int) -> None:
         with _translated():
@@ -291,7 +326,9 @@ class RedisStore:
 
     def counters(self) -> dict[str, int]:
         with _translated():
-            return {name.decode(): int(value) for name, value in sorted(self._redis.hgetall(self._key("counters")).items())}
+            return {
+                name.decode(): int(value) for name, value in sorted(self._redis.hgetall(self._key("counters")).items())
+            }
 
     def gauges(self, now: int) -> Gauges:
         with _translated():
@@ -308,7 +345,14 @@ class RedisStore:
             queued, first, (seconds, micros), *rest = pipe.execute()
         age = seconds + micros / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3 if first else 0.0
         oldest = min([float(entry[0][1]) for entry in rest[1::4] if entry], default=float(now))
-        return Gauges(int(queued), max(0.0, age), sum(rest[0::4]), max(0.0, (now - oldest) / 1e6), sum(rest[2::4]), sum(rest[3::4]))
+        return Gauges(
+            int(queued),
+            max(0.0, age),
+            sum(rest[0::4]),
+            max(0.0, (now - oldest) / 1e6),
+            sum(rest[2::4]),
+            sum(rest[3::4]),
+        )
 
 
 def _entries(found: Any) -> list[Any]:
@@ -317,7 +361,9 @@ def _entries(found: Any) -> list[Any]:
         return []
     if isinstance(found, dict):
         (chunks,) = found.values()
-        return [entry for chunk in chunks for entry in chunk] if chunks and isinstance(chunks[0], list) else list(chunks)
+        return (
+            [entry for chunk in chunks for entry in chunk] if chunks and isinstance(chunks[0], list) else list(chunks)
+        )
     return list(found[0][1])
 
 

@@ -44,7 +44,12 @@ def backend(settings: ServingSettings) -> Backend:
         raise TaijiError("Could not import the serving backend.", where="serving.backend", found=str(error)) from error
     missing = [name for name in ("release", "rows", "writer", "scorer") if not hasattr(module, name)]
     if missing:
-        raise TaijiError("The serving backend is incomplete.", where=settings.backend, expected="functions release, rows, writer, scorer", found=f"no {', '.join(missing)}")
+        raise TaijiError(
+            "The serving backend is incomplete.",
+            where=settings.backend,
+            expected="functions release, rows, writer, scorer",
+            found=f"no {', '.join(missing)}",
+        )
     return cast(Backend, module)
 
 
@@ -64,7 +69,9 @@ def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     return release
 
 
-def roll_out(run: str | Path, settings: ServingSettings, *, beside: str | Path | None = None, activate: bool = True) -> Release:
+def roll_out(
+    run: str | Path, settings: ServingSettings, *, beside: str | Path | None = None, activate: bool = True
+) -> Release:
     """Bring a finished run into a running service and, unless told otherwise, serve it.
 
     Its rows are published under its own release before a read can see one of them; the service starts a worker for it
@@ -102,6 +109,11 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     try:
         return to_previous(store)
     except KeyError:
-        raise TaijiError("There is no previous release to go back to.", where=settings.store, found=f"active: {store.releases().active or 'no release at all'}", fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one") from None
+        raise TaijiError(
+            "There is no previous release to go back to.",
+            where=settings.store,
+            found=f"active: {store.releases().active or 'no release at all'}",
+            fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one",
+        ) from None
     finally:
         store.close()

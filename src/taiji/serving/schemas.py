@@ -26,7 +26,9 @@ class EventIn(Body):
 
     user_id: Id
     item_id: Id
-    timestamp: Annotated[str, Field(pattern=RFC3339, json_schema_extra={"format": "date-time", "examples": ["2026-01-31T12:00:00Z"]})]
+    timestamp: Annotated[
+        str, Field(pattern=RFC3339, json_schema_extra={"format": "date-time", "examples": ["2026-01-31T12:00:00Z"]})
+    ]
     click: Flag = 1
     conversion: Flag | None = None
     price: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None

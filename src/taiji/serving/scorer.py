@@ -24,7 +24,11 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.types import RankRequest, RankResult
 from taiji.serving.world import World
 
-USER_SIDE = [NAMES.index(name) for name in NAMES if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))]
+USER_SIDE = [
+    NAMES.index(name)
+    for name in NAMES
+    if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))
+]
 """Numeric features that depend on the user's own clicks only."""
 
 
@@ -42,7 +46,9 @@ class RunScorer:
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """CTCVR per candidate; a request with unknown items is not scored."""
-        unknown = [[place for place, item in enumerate(request.items) if item not in self._world.items] for request in requests]
+        unknown = [
+            [place for place, item in enumerate(request.items) if item not in self._world.items] for request in requests
+        ]
         chosen = [request for request, missing in zip(requests, unknown) if not missing]
         scored = iter(self._score(chosen) if chosen else ())
         return [RankResult(unknown=missing) if missing else next(scored) for missing in unknown]
@@ -57,17 +63,28 @@ class RunScorer:
                 "time": np.repeat([request.history.as_of for request in requests], sizes),
             }
         )
-        usable = [request.features if request.features and request.features["quantizer_version"] == self._quantizer_version else None for request in requests]
+        usable = [
+            request.features
+            if request.features and request.features["quantizer_version"] == self._quantizer_version
+            else None
+            for request in requests
+        ]
         numeric = _Numeric(self._plain.batches.numeric, self._world, live, [request.history for request in requests])
         plain = _bound(self._plain, live, numeric).predict(frame)["ctcvr"].to_list()
-        featured = _bound(self._featured, live, numeric).predict(self._with_features(frame, usable, sizes))["ctcvr"].to_list()
+        featured = (
+            _bound(self._featured, live, numeric).predict(self._with_features(frame, usable, sizes))["ctcvr"].to_list()
+        )
         results, start = [], 0
         for size, features in zip(sizes, usable):
-            results.append(RankResult(plain[start : start + size], featured[start : start + size] if features else None))
+            results.append(
+                RankResult(plain[start : start + size], featured[start : start + size] if features else None)
+            )
             start += size
         return results
 
-    def _with_features(self, frame: pl.DataFrame, rows: Sequence[dict[str, Any] | None], sizes: Sequence[int]) -> pl.DataFrame:
+    def _with_features(
+        self, frame: pl.DataFrame, rows: Sequence[dict[str, Any] | None], sizes: Sequence[int]
+    ) -> pl.DataFrame:
         known = self._world.items
         ids = [row["ids"] or None if row else None for row in rows]
         items = [[known[item] for item in row["neighbour_items"] if item in known] if row else None for row in rows]
@@ -85,7 +102,9 @@ class _Numeric:
     def __init__(self, base: NumericFeatures, world: World, live: Dataset, histories: Sequence[Any]) -> None:
         self._base, self._live = base, live
         strangers = world.dataset.n_users  # an id that never occurs in the run's log
-        self._numbers = np.array([strangers if (number := world.known(history)) is None else number for history in histories], np.int64)
+        self._numbers = np.array(
+            [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
+        )
 
     def matrix(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
         """As :meth:`NumericFeatures.matrix`."""

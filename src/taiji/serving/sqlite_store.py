@@ -72,12 +72,16 @@ class SQLiteStore:
                 db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
                 self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
         except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
-            raise TaijiError("Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)) from error
+            raise TaijiError(
+                "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
+            ) from error
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=256)
+            connection = sqlite3.connect(
+                self._path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
             connection.executescript(
                 "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;"
             )
@@ -131,7 +135,10 @@ class SQLiteStore:
                     outcomes.append("full")
                 else:
                     db.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (batch.key, batch.digest, now))
-                    db.executemany("INSERT INTO queue (user, event, at) VALUES (?, ?, ?)", [(e.user, e.pack(), now) for e in batch.events])
+                    db.executemany(
+                        "INSERT INTO queue (user, event, at) VALUES (?, ?, ?)",
+                        [(e.user, e.pack(), now) for e in batch.events],
+                    )
                     queued += len(batch.events)
                     outcomes.append("accepted")
         return outcomes
@@ -147,7 +154,9 @@ class SQLiteStore:
             events = [Event.unpack(event) for _, _, event in taken]
             fresh: Counter[str] = Counter()
             for event, (_, _, packed) in zip(events, taken):
-                fresh[event.user] += db.execute("INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", (event.user, event.time, event.id, packed)).rowcount
+                fresh[event.user] += db.execute(
+                    "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", (event.user, event.time, event.id, packed)
+                ).rowcount
             for user, amount in sorted(fresh.items()):
                 self._note(db, user, amount, now)
             db.execute("DELETE FROM queue WHERE id BETWEEN ? AND ?", (taken[0][0], taken[-1][0]))
@@ -156,7 +165,9 @@ class SQLiteStore:
     def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int) -> None:
         """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release."""
         trigger = self._settings.trigger
-        db.execute("INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount))
+        db.execute(
+            "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount)
+        )
         db.execute(
             "DELETE FROM history WHERE user = ?1 AND (time, id) IN (SELECT time, id FROM history WHERE user = ?1 ORDER BY time DESC, id DESC LIMIT -1 OFFSET ?2)",
             (user, self._settings.worker.history),
@@ -177,12 +188,20 @@ class SQLiteStore:
             if not any(db.execute(waiting.format(column), (release, now)).fetchone() for column in ("due", "lease")):
                 return []
         with self._change() as db:
-            db.execute("INSERT INTO meta VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)", (now,))
-            expired = db.execute("SELECT user FROM work WHERE release = ? AND lease IS NOT NULL AND lease <= ?", (release, now)).fetchall()
+            db.execute(
+                "INSERT INTO meta VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+                (now,),
+            )
+            expired = db.execute(
+                "SELECT user FROM work WHERE release = ? AND lease IS NOT NULL AND lease <= ?", (release, now)
+            ).fetchall()
             for (user,) in expired:
                 self._give_back(db, release, user, "the worker died or hung", now, count=True)
             token = secrets.token_hex(8)
-            chosen = db.execute("SELECT user, attempts FROM work WHERE release = ? AND due IS NOT NULL AND due <= ? ORDER BY due, user LIMIT ?", (release, now, limit)).fetchall()
+            chosen = db.execute(
+                "SELECT user, attempts FROM work WHERE release = ? AND due IS NOT NULL AND due <= ? ORDER BY due, user LIMIT ?",
+                (release, now, limit),
+            ).fetchall()
             db.executemany(
                 "UPDATE work SET due = NULL, lease = ?, token = ?, worker = ? WHERE release = ? AND user = ?",
                 [(now + lease_us, token, worker, release, user) for user, _ in chosen],
@@ -190,29 +209,46 @@ class SQLiteStore:
             return [Claim(self._history(db, user, now), token, attempts) for user, attempts in chosen]
 
     def _history(self, db: sqlite3.Connection, user: str, now: int) -> UserHistory:
-        events = tuple(Event.unpack(packed) for (packed,) in db.execute("SELECT event FROM history WHERE user = ? ORDER BY time, id", (user,)))
+        events = tuple(
+            Event.unpack(packed)
+            for (packed,) in db.execute("SELECT event FROM history WHERE user = ? ORDER BY time, id", (user,))
+        )
         seen = db.execute("SELECT seen FROM users WHERE user = ?", (user,)).fetchone()
         forgotten = db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone()
-        return UserHistory(user, as_of(now, events[-1].time if events else None), events, seen[0] if seen else 0, bool(forgotten))
+        return UserHistory(
+            user, as_of(now, events[-1].time if events else None), events, seen[0] if seen else 0, bool(forgotten)
+        )
 
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
         stored = []
         with self._change() as db:
             for claim, row in zip(claims, rows, strict=True):
-                held = db.execute("SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?", (release, row.user, claim.token)).fetchone()
+                held = db.execute(
+                    "SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?", (release, row.user, claim.token)
+                ).fetchone()
                 stored.append(bool(held))
                 if not held:
                     continue
                 self._put(db, release, row)
                 unread = db.execute("SELECT seen FROM users WHERE user = ?", (row.user,)).fetchone()
                 more = unread is not None and unread[0] > row.events_seen
-                due = now + int(self._settings.trigger.window_s * 1e6) if more else next_due(self._settings, row.user, now, spread=False)
-                db.execute("UPDATE work SET due = ?, lease = NULL, token = NULL, worker = NULL, attempts = 0, reason = NULL WHERE release = ? AND user = ?", (due, release, row.user))
+                due = (
+                    now + int(self._settings.trigger.window_s * 1e6)
+                    if more
+                    else next_due(self._settings, row.user, now, spread=False)
+                )
+                db.execute(
+                    "UPDATE work SET due = ?, lease = NULL, token = NULL, worker = NULL, attempts = 0, reason = NULL WHERE release = ? AND user = ?",
+                    (due, release, row.user),
+                )
         return stored
 
     def _put(self, db: sqlite3.Connection, release: str, row: FeatureRow) -> None:
         neighbour, tail = row.neighbour, row.tail()
-        if neighbour is not None and db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(neighbour, self._secret),)).fetchone():
+        if (
+            neighbour is not None
+            and db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(neighbour, self._secret),)).fetchone()
+        ):
             neighbour, tail = None, b"[]"  # erased while the LLM wrote
         db.execute(
             """INSERT INTO features VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = version + 1, seen = excluded.seen,
@@ -223,10 +259,15 @@ class SQLiteStore:
     def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
         with self._change() as db:
             for claim in claims:
-                if db.execute("SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?", (release, claim.history.user, claim.token)).fetchone():
+                if db.execute(
+                    "SELECT 1 FROM work WHERE release = ? AND user = ? AND token = ?",
+                    (release, claim.history.user, claim.token),
+                ).fetchone():
                     self._give_back(db, release, claim.history.user, reason, now, count=count)
 
-    def _give_back(self, db: sqlite3.Connection, release: str, user: str, reason: str, now: int, *, count: bool) -> None:
+    def _give_back(
+        self, db: sqlite3.Connection, release: str, user: str, reason: str, now: int, *, count: bool
+    ) -> None:
         attempts = _one(db, "SELECT attempts FROM work WHERE release = ? AND user = ?", release, user) + count
         dead = count and attempts >= self._settings.worker.attempts
         due = None if dead else now + (backoff_us(self._settings, attempts) if attempts else 0)
@@ -237,7 +278,9 @@ class SQLiteStore:
 
     def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
         with self._change() as db:
-            held = db.execute("SELECT user FROM work WHERE release = ? AND worker = ? AND lease IS NOT NULL", (release, worker)).fetchall()
+            held = db.execute(
+                "SELECT user FROM work WHERE release = ? AND worker = ? AND lease IS NOT NULL", (release, worker)
+            ).fetchall()
             for (user,) in held:
                 self._give_back(db, release, user, "the worker died or hung", now, count=count)
         return len(held)
@@ -275,11 +318,21 @@ class SQLiteStore:
         stored = 0
         with self._change() as db:
             for row in rows:
-                known = db.execute("SELECT 1 FROM features WHERE release = ? AND user = ?", (release, row.user)).fetchone()
-                if known or db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(row.user, self._secret),)).fetchone():
+                known = db.execute(
+                    "SELECT 1 FROM features WHERE release = ? AND user = ?", (release, row.user)
+                ).fetchone()
+                if (
+                    known
+                    or db.execute(
+                        "SELECT 1 FROM erased WHERE digest = ?", (digest_of(row.user, self._secret),)
+                    ).fetchone()
+                ):
                     continue
                 self._put(db, release, row)
-                db.execute("INSERT OR IGNORE INTO work (release, user, due) VALUES (?, ?, ?)", (release, row.user, next_due(self._settings, row.user, now, spread=True)))
+                db.execute(
+                    "INSERT OR IGNORE INTO work (release, user, due) VALUES (?, ?, ?)",
+                    (release, row.user, next_due(self._settings, row.user, now, spread=True)),
+                )
                 stored += 1
         return stored
 
@@ -295,7 +348,9 @@ class SQLiteStore:
     def retire(self, release: str) -> None:
         with self._change() as db:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
-            if (active and active[0] == release) or not db.execute("DELETE FROM releases WHERE name = ?", (release,)).rowcount:
+            if (active and active[0] == release) or not db.execute(
+                "DELETE FROM releases WHERE name = ?", (release,)
+            ).rowcount:
                 raise KeyError(release)
             db.execute("DELETE FROM meta WHERE key = 'previous' AND value = ?", (release,))
             db.execute("DELETE FROM features WHERE release = ?", (release,))
@@ -303,12 +358,21 @@ class SQLiteStore:
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
         with self._look() as db:
-            found = db.execute("SELECT release, user, reason, attempts FROM work WHERE reason IS NOT NULL AND release = coalesce(?, release) ORDER BY release, user", (release,)).fetchall()
-        return [DeadLetter(name, user, json.loads(reason)["reason"], attempts, json.loads(reason)["at"]) for name, user, reason, attempts in found]
+            found = db.execute(
+                "SELECT release, user, reason, attempts FROM work WHERE reason IS NOT NULL AND release = coalesce(?, release) ORDER BY release, user",
+                (release,),
+            ).fetchall()
+        return [
+            DeadLetter(name, user, json.loads(reason)["reason"], attempts, json.loads(reason)["at"])
+            for name, user, reason, attempts in found
+        ]
 
     def retry(self, now: int) -> int:
         with self._change() as db:
-            return db.execute("UPDATE work SET due = coalesce(due, ?), attempts = 0, reason = NULL WHERE reason IS NOT NULL AND lease IS NULL", (now,)).rowcount
+            return db.execute(
+                "UPDATE work SET due = coalesce(due, ?), attempts = 0, reason = NULL WHERE reason IS NOT NULL AND lease IS NULL",
+                (now,),
+            ).rowcount
 
     def erase(self, user: str, now: int) -> int:
         due = now + int(self._settings.trigger.window_s * 1e6)
@@ -317,7 +381,10 @@ class SQLiteStore:
             for table in ("queue", "history", "users", "features", "work"):
                 db.execute(f"DELETE FROM {table} WHERE user = ?", (user,))
             citing = db.execute("SELECT release, user FROM features WHERE neighbour = ?", (user,)).fetchall()
-            db.execute("UPDATE features SET neighbour = NULL, tail = X'5B5D', version = version + 1 WHERE neighbour = ?", (user,))
+            db.execute(
+                "UPDATE features SET neighbour = NULL, tail = X'5B5D', version = version + 1 WHERE neighbour = ?",
+                (user,),
+            )
             db.executemany(
                 "INSERT INTO work (release, user, due) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET due = CASE WHEN lease IS NULL THEN min(coalesce(due, excluded.due), excluded.due) END",
                 [(*pair, due) for pair in citing],
@@ -333,11 +400,17 @@ class SQLiteStore:
 
     def suppressed(self, users: Sequence[str]) -> list[bool]:
         with self._look() as db:
-            return [bool(db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone()) for user in users]
+            return [
+                bool(db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone())
+                for user in users
+            ]
 
     def count(self, **amounts: int) -> None:
         with self._change() as db:
-            db.executemany("INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value", sorted(amounts.items()))
+            db.executemany(
+                "INSERT INTO counters VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+                sorted(amounts.items()),
+            )
 
     def counters(self) -> dict[str, int]:
         with self._look() as db:
@@ -345,11 +418,17 @@ class SQLiteStore:
 
     def gauges(self, now: int) -> Gauges:
         with self._look() as db:
-            queued, oldest = db.execute("SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue").fetchone()
-            due, first = db.execute("SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)).fetchone()
+            queued, oldest = db.execute(
+                "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue"
+            ).fetchone()
+            due, first = db.execute(
+                "SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)
+            ).fetchone()
             leased = _one(db, "SELECT count(*) FROM work WHERE lease IS NOT NULL")
             dead = _one(db, "SELECT count(*) FROM work WHERE reason IS NOT NULL")
-        return Gauges(queued, max(0, now - (oldest or now)) / 1e6, due, max(0, now - (first or now)) / 1e6, leased, dead)
+        return Gauges(
+            queued, max(0, now - (oldest or now)) / 1e6, due, max(0, now - (first or now)) / 1e6, leased, dead
+        )
 
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> int:

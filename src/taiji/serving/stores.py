@@ -22,10 +22,18 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
         from taiji.serving.sqlite_store import SQLiteStore
 
         if not place and run is None:
-            raise TaijiError("No place for the store.", where="serving.store", expected="sqlite:PATH, or the run whose service is meant", found=settings.store, fix="name the run that the service was started with (roll-out: --beside RUN), or --set serving.store=sqlite:PATH")
+            raise TaijiError(
+                "No place for the store.",
+                where="serving.store",
+                expected="sqlite:PATH, or the run whose service is meant",
+                found=settings.store,
+                fix="name the run that the service was started with (roll-out: --beside RUN), or --set serving.store=sqlite:PATH",
+            )
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):
         from taiji.serving.redis_store import RedisStore
 
         return RedisStore(settings.store, **options)
-    raise TaijiError("No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind)
+    raise TaijiError(
+        "No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind
+    )

@@ -53,7 +53,12 @@ class Supervisor:
 
     def __init__(self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket) -> None:
         self._store, self._settings, self._listener = store, settings, listener
-        self._environment = {**os.environ, SETTINGS: settings.model_dump_json(), RUN: str(run), SOCKET: str(listener.fileno())}
+        self._environment = {
+            **os.environ,
+            SETTINGS: settings.model_dump_json(),
+            RUN: str(run),
+            SOCKET: str(listener.fileno()),
+        }
         self.children: dict[str, Child] = {}
         self._releases: list[str] = []
         self._asked = -RELEASES_EVERY_S
@@ -74,12 +79,22 @@ class Supervisor:
             child = self.children.setdefault(name, Child(command))
             if child.process is not None and child.process.poll() is not None:
                 lived = time.monotonic() - child.started
-                killed = child.process.returncode < 0 or child.process.returncode == HUNG  # nothing says that the next one will end so, too
-                child.wait = 0.0 if lived > LONG_LIFE_S else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
+                killed = (
+                    child.process.returncode < 0 or child.process.returncode == HUNG
+                )  # nothing says that the next one will end so, too
+                child.wait = (
+                    0.0
+                    if lived > LONG_LIFE_S
+                    else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
+                )
                 log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:
-                child.process = subprocess.Popen([sys.executable, "-m", "taiji.serving.child", *command], env=self._environment, pass_fds=[self._listener.fileno()])
+                child.process = subprocess.Popen(
+                    [sys.executable, "-m", "taiji.serving.child", *command],
+                    env=self._environment,
+                    pass_fds=[self._listener.fileno()],
+                )
                 child.started = time.monotonic()
 
     def _wanted(self) -> Mapping[str, list[str]]:
@@ -109,7 +124,9 @@ class Supervisor:
                 process.wait()
 
 
-def serve(run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = print) -> None:
+def serve(
+    run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = print
+) -> None:
     """Serve a finished run until SIGTERM or Ctrl-C.
 
     Args:
@@ -164,7 +181,12 @@ def _listen(settings: ServingSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise TaijiError("Could not listen.", where=f"{settings.host}:{settings.port}", found=str(error), fix="choose another serving.port") from error
+        raise TaijiError(
+            "Could not listen.",
+            where=f"{settings.host}:{settings.port}",
+            found=str(error),
+            fix="choose another serving.port",
+        ) from error
     listener.listen(2048)
     listener.set_inheritable(True)
     return listener

@@ -82,9 +82,17 @@ def load(
     if place.scheme != "http" or not place.hostname or not place.port:
         raise TaijiError("The address does not fit.", where=url, expected="http://HOST:PORT")
     if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
-        raise TaijiError("This load cannot be made.", where=f"kind {kind}, {seconds:g} seconds, {connections} connections", expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection")
+        raise TaijiError(
+            "This load cannot be made.",
+            where=f"kind {kind}, {seconds:g} seconds, {connections} connections",
+            expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection",
+        )
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
-        raise TaijiError("There is nothing to ask for.", where=f"load --kind {kind}", expected="users, and items for writing and ranking")
+        raise TaijiError(
+            "There is nothing to ask for.",
+            where=f"load --kind {kind}",
+            expected="users, and items for writing and ranking",
+        )
     headers = f"Host: {place.netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
     make = _maker(kind, users, items, headers, seed)
     run = _Run(place.hostname, place.port, make, connections, seconds, rate)
@@ -96,7 +104,18 @@ def load(
         asyncio.run(run.run())
     latencies = np.asarray(run.latencies or [float("nan")]) * 1e3
     p50, p90, p99 = np.percentile(latencies, (50, 90, 99))
-    return LoadReport(kind, run.seconds, len(run.latencies), len(run.latencies) / run.seconds, p50, p90, p99, latencies.max(), dict(sorted(run.statuses.items())), run.errors)
+    return LoadReport(
+        kind,
+        run.seconds,
+        len(run.latencies),
+        len(run.latencies) / run.seconds,
+        p50,
+        p90,
+        p99,
+        latencies.max(),
+        dict(sorted(run.statuses.items())),
+        run.errors,
+    )
 
 
 def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
@@ -117,11 +136,17 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
 
     def post(path: str, body: Any, extra: str = "") -> bytes:
         text = json.dumps(body).encode()
-        return f"POST {path} HTTP/1.1\r\n{headers}{extra}Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
+        return (
+            f"POST {path} HTTP/1.1\r\n{headers}{extra}Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode()
+            + text
+        )
 
     def write() -> bytes:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        events = [{"user_id": u, "item_id": i, "timestamp": now} for u, i in zip(pick(users, WRITE_EVENTS), pick(items, WRITE_EVENTS))]
+        events = [
+            {"user_id": u, "item_id": i, "timestamp": now}
+            for u, i in zip(pick(users, WRITE_EVENTS), pick(items, WRITE_EVENTS))
+        ]
         return post("/v1/events", {"events": events}, f"Idempotency-Key: {uuid.uuid4()}\r\n")
 
     def one() -> bytes:
@@ -142,8 +167,17 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
 
 
 class _Run:
-    def __init__(self, host: str, port: int, make: Callable[[], bytes], connections: int, seconds: float, rate: float | None) -> None:
-        self._host, self._port, self._make, self._connections, self._wanted, self._rate = host, port, make, connections, seconds, rate
+    def __init__(
+        self, host: str, port: int, make: Callable[[], bytes], connections: int, seconds: float, rate: float | None
+    ) -> None:
+        self._host, self._port, self._make, self._connections, self._wanted, self._rate = (
+            host,
+            port,
+            make,
+            connections,
+            seconds,
+            rate,
+        )
         self.latencies: list[float] = []
         self.statuses: Counter[int] = Counter()
         self.errors = 0
@@ -155,9 +189,17 @@ class _Run:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            made = [(await loop.create_connection(lambda: _Connection(self), self._host, self._port))[1] for _ in range(self._connections)]
+            made = [
+                (await loop.create_connection(lambda: _Connection(self), self._host, self._port))[1]
+                for _ in range(self._connections)
+            ]
         except OSError as error:
-            raise TaijiError("Nobody answers.", where=f"{self._host}:{self._port}", found=str(error), fix="taiji serve RUN starts the service") from error
+            raise TaijiError(
+                "Nobody answers.",
+                where=f"{self._host}:{self._port}",
+                found=str(error),
+                fix="taiji serve RUN starts the service",
+            ) from error
         start = time.perf_counter()
         end, sent = start + self._wanted, 0
         if self._rate is None:

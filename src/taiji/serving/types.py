@@ -102,7 +102,12 @@ class StoredRow(NamedTuple):
 
     def body(self) -> bytes:
         """The row as the API answers it."""
-        return b'{"release":%s,"feature_version":%d,%s,"neighbour_items":%s}' % (json.dumps(self.release).encode(), self.version, self.head, self.tail)
+        return b'{"release":%s,"feature_version":%d,%s,"neighbour_items":%s}' % (
+            json.dumps(self.release).encode(),
+            self.version,
+            self.head,
+            self.tail,
+        )
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,13 @@ class Worker:
         clock: Callable[[], int] | None = None,
         die: Callable[[int], object] = os._exit,
     ) -> None:
-        self._store, self._writer, self._release, self._settings, self._name = store, writer, release, settings.worker, name
+        self._store, self._writer, self._release, self._settings, self._name = (
+            store,
+            writer,
+            release,
+            settings.worker,
+            name,
+        )
         self._clock = clock or SteadyClock(store.clock_floor())
         self._die = die
         self._lease_us = int((2 * settings.worker.timeout_s + LEASE_SLACK_S) * 1e6)
@@ -113,7 +119,9 @@ class Worker:
         if self._unsure:  # the store may have leased users to us in a claim whose answer was lost
             self._store.abandon(self._release.name, self._name, now, count=False)
         self._unsure = True
-        claims = self._store.claim(self._release.name, self._name, 1 if probing >= 0 else self._settings.batch, now, self._lease_us)
+        claims = self._store.claim(
+            self._release.name, self._name, 1 if probing >= 0 else self._settings.batch, now, self._lease_us
+        )
         self._unsure = False
         if not claims:
             return False
@@ -162,17 +170,30 @@ class Worker:
     def _commit(self, group: list[Claim], rows: list[FeatureRow], lease_end: int) -> bool:
         """Store rows; the store's absence is waited out while the lease lasts, since the LLM's work is dear."""
         usage = self._writer.usage
-        prompt, completion = usage.prompt_tokens - self._prompt_tokens, usage.completion_tokens - self._completion_tokens
+        prompt, completion = (
+            usage.prompt_tokens - self._prompt_tokens,
+            usage.completion_tokens - self._completion_tokens,
+        )
         self._prompt_tokens, self._completion_tokens = usage.prompt_tokens, usage.completion_tokens
         stored: list[bool] = []
-        if not self._patiently(lambda: stored.extend(self._store.commit(self._release.name, group, rows, self._clock())), lease_end):
+        if not self._patiently(
+            lambda: stored.extend(self._store.commit(self._release.name, group, rows, self._clock())), lease_end
+        ):
             return False
-        self._store.count(rows=sum(stored), rows_discarded=len(stored) - sum(stored), prompt_tokens=prompt, completion_tokens=completion)
+        self._store.count(
+            rows=sum(stored),
+            rows_discarded=len(stored) - sum(stored),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+        )
         return any(stored)
 
     def _give_back(self, claims: Sequence[Claim], reason: str, *, count: bool) -> None:
         if claims:
-            self._patiently(lambda: self._store.fail(self._release.name, claims, reason, self._clock(), count=count), self._clock() + 2_000_000)
+            self._patiently(
+                lambda: self._store.fail(self._release.name, claims, reason, self._clock(), count=count),
+                self._clock() + 2_000_000,
+            )
         if count and claims:
             self._patiently(lambda: self._store.count(failures=len(claims)), self._clock())
 

@@ -54,10 +54,16 @@ class World:
         Items that are not in the catalogue are left out; an event that is in the run's log as well counts once.
         """
         number = self.known(history)
-        items, times = (np.zeros(0, np.int64),) * 2 if number is None else self.dataset.history.before(number, history.as_of)
+        items, times = (
+            (np.zeros(0, np.int64),) * 2 if number is None else self.dataset.history.before(number, history.as_of)
+        )
         pairs = list(zip(times[::-1].tolist(), items[::-1].tolist()))
         logged = set(pairs)
-        since = [(event.time, self.items[event.item]) for event in history.events if event.click and event.time < history.as_of and event.item in self.items]
+        since = [
+            (event.time, self.items[event.item])
+            for event in history.events
+            if event.click and event.time < history.as_of and event.item in self.items
+        ]
         pairs += [pair for pair in since if pair not in logged]
         ordered = sorted(pairs, key=lambda pair: pair[0])  # stable: ties stay in the order of arrival
         return np.array([item for _, item in ordered], np.int64), np.array([time for time, _ in ordered], np.int64)
@@ -68,17 +74,30 @@ class World:
         profiles = self.dataset.users[[number or 0 for number in numbers]]
         known = pl.Series([number is not None for number in numbers], dtype=pl.Boolean)
         users = profiles.with_columns(pl.when(known).then(pl.col(name)) for name in profiles.columns[2:])
-        users = users.with_columns(user=pl.Series(range(len(histories)), dtype=pl.UInt32), user_id=pl.Series([history.user for history in histories]))
+        users = users.with_columns(
+            user=pl.Series(range(len(histories)), dtype=pl.UInt32),
+            user_id=pl.Series([history.user for history in histories]),
+        )
         parts = [self.interactions(history) for history in histories]
         user = np.repeat(np.arange(len(parts)), [len(items) for items, _ in parts])
-        item, time = (np.concatenate([part[place] for part in parts]) if parts else np.zeros(0, np.int64) for place in (0, 1))
+        item, time = (
+            np.concatenate([part[place] for part in parts]) if parts else np.zeros(0, np.int64) for place in (0, 1)
+        )
         order = np.lexsort((user, time))
-        return Dataset(self.dataset.items, users, _events(user[order], item[order], time[order]), self.dataset.name, self.dataset.domain)
+        return Dataset(
+            self.dataset.items,
+            users,
+            _events(user[order], item[order], time[order]),
+            self.dataset.name,
+            self.dataset.domain,
+        )
 
 
 def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFrame:
     """Interactions as rows of a data set's events: history only, never an exposure."""
-    frame = pl.DataFrame({"user": user, "item": item, "time": time}, schema={"user": pl.UInt32, "item": pl.UInt32, "time": pl.Int64})
+    frame = pl.DataFrame(
+        {"user": user, "item": item, "time": time}, schema={"user": pl.UInt32, "item": pl.UInt32, "time": pl.Int64}
+    )
     return frame.with_row_index("event").with_columns(
         exposed=pl.lit(False),
         click=pl.lit(1, pl.Int8),
@@ -96,8 +115,16 @@ def read_features(run: Path) -> pl.DataFrame:
     """
     path = run / "features" / "taiji.parquet"
     if not path.exists():
-        raise TaijiError("The run has no features to serve.", where=str(path), fix=f"taiji run --name {run.name} --resume finishes it")
+        raise TaijiError(
+            "The run has no features to serve.",
+            where=str(path),
+            fix=f"taiji run --name {run.name} --resume finishes it",
+        )
     table = pl.read_parquet(path)
     if table.select("model_version", "quantizer_version").n_unique() != 1:
-        raise TaijiError("The feature table is not of one version.", where=str(path), found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions")
+        raise TaijiError(
+            "The feature table is not of one version.",
+            where=str(path),
+            found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
+        )
     return table

@@ -50,7 +50,14 @@ class RunWriter:
         pool: tuple[np.ndarray, np.ndarray, np.ndarray],
         store: Store,
     ) -> None:
-        self._world, self._lm, self._embedder, self._quantizer, self._pool, self._store = world, lm, embedder, quantizer, pool, store
+        self._world, self._lm, self._embedder, self._quantizer, self._pool, self._store = (
+            world,
+            lm,
+            embedder,
+            quantizer,
+            pool,
+            store,
+        )
         config = world.config
         self._prompts = PromptSettings.model_validate(config["reasoning"]["prompts"])
         self._generation = GenerationSettings.model_validate(config["generation"])
@@ -71,15 +78,25 @@ class RunWriter:
             },
             schema={"user": pl.UInt32, "as_of": pl.Int64},
         )
-        table = build_table(dataset, rows, vectors, self._quantizer, self._features, self.model_version, self._remembered())
+        table = build_table(
+            dataset, rows, vectors, self._quantizer, self._features, self.model_version, self._remembered()
+        )
         return [self._row(user, row) for user, row in zip(users, table.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> list[str]:
         """What the LLM says about each user, as one text to embed."""
-        asked = pl.DataFrame({"example": [str(place) for place in range(len(users))], "user": range(len(users)), "as_of": [user.as_of for user in users]})
+        asked = pl.DataFrame(
+            {
+                "example": [str(place) for place in range(len(users))],
+                "user": range(len(users)),
+                "as_of": [user.as_of for user in users],
+            }
+        )
         prompts = student_prompts(self._world.of(users), asked, self._prompts, self._lm.tokenizer)
         opened = [prompt + continuation(prompt, THINK) for prompt in prompts["prompt"]]
-        completions = [texts[0] for texts in generate(self._lm, opened, settings=self._generation, seed=self._world.config["seed"])]
+        completions = [
+            texts[0] for texts in generate(self._lm, opened, settings=self._generation, seed=self._world.config["seed"])
+        ]
         self.usage.prompt_tokens += self._tokens(opened)
         self.usage.completion_tokens += self._tokens(completions)
         answers = [parse(completion) for completion in completions]

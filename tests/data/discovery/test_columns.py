@@ -9,7 +9,11 @@ import pytest
 
 from taiji.data.discovery.columns import CLOCKS, DAYS, facts
 
-MOMENTS = [datetime(2023, 3, 28, 7, 5, 9, tzinfo=UTC), datetime(2024, 12, 31, 23, 59, 1, tzinfo=UTC), datetime(2024, 2, 29, 0, 0, 0, tzinfo=UTC)]
+MOMENTS = [
+    datetime(2023, 3, 28, 7, 5, 9, tzinfo=UTC),
+    datetime(2024, 12, 31, 23, 59, 1, tzinfo=UTC),
+    datetime(2024, 2, 29, 0, 0, 0, tzinfo=UTC),
+]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,9 @@ def test_every_written_form_is_found_alone(day, clock):
     assert column.formats == (day + clock,), column
 
 
-@pytest.mark.parametrize("text", ["2024-12-31", "2024-12-31 10:00", "2024-12-31T10:00:00Z", "2024-12-31T10:00:00.123+02:00"])
+@pytest.mark.parametrize(
+    "text", ["2024-12-31", "2024-12-31 10:00", "2024-12-31T10:00:00Z", "2024-12-31T10:00:00.123+02:00"]
+)
 def test_iso_is_the_empty_form(text):
     assert facts(pl.Series("x", [text])).formats == ("",)
 

@@ -19,7 +19,12 @@ from taiji.data.discovery.tables import Table
         ({"bought": [0, 1, 1]}, "bought", None, True),
         ({"purchased": [1, 1, 1]}, 1, "purchased", False),
         ({"event_type": ["view", "cart", "purchase"]}, 1, "event_type == purchase", False),
-        ({"event_type": ["impression", "click", "purchase"]}, "event_type != impression", "event_type == purchase", False),
+        (
+            {"event_type": ["impression", "click", "purchase"]},
+            "event_type != impression",
+            "event_type == purchase",
+            False,
+        ),
         ({"event": ["view", "click", "buy"]}, "event != view", "event == buy", True),
         ({"event": ["impression", "no_click", "click"]}, "event == click", None, False),
         ({"event": ["impression", "buy"]}, "event != impression", None, False),
@@ -33,7 +38,13 @@ from taiji.data.discovery.tables import Table
     ],
 )
 def test_rules(columns, click, conversion, doubtful):
-    found = labels(Table(Path("log.csv"), pl.DataFrame({"user": ["a", "b", "c"][: len(next(iter(columns.values()), "abc"))], **columns})), {"user"})
+    found = labels(
+        Table(
+            Path("log.csv"),
+            pl.DataFrame({"user": ["a", "b", "c"][: len(next(iter(columns.values()), "abc"))], **columns}),
+        ),
+        {"user"},
+    )
     assert (found.click, found.conversion) == (click, conversion)
     assert bool(found.doubts) == doubtful
     assert set(found.reasons) == {"click", *(["conversion"] if conversion else [])}

@@ -134,9 +134,23 @@ def test_a_log_over_two_files_says_how_to_join_them(look):
 
 
 def test_a_decision_wins_over_the_proposal(look):
-    proposal = look("german", {"events.conversion": "Menge >= 3", "domain": "books", "users.profile": "[]", "items.price": "null", "unusable": "drop", "events.matures_after_days": "14"})
+    proposal = look(
+        "german",
+        {
+            "events.conversion": "Menge >= 3",
+            "domain": "books",
+            "users.profile": "[]",
+            "items.price": "null",
+            "unusable": "drop",
+            "events.matures_after_days": "14",
+        },
+    )
     assert proposal.values["events"]["conversion"] == "Menge >= 3"
-    assert (proposal.values["domain"], proposal.values["unusable"], proposal.values["events"]["matures_after_days"]) == ("books", "drop", 14)
+    assert (
+        proposal.values["domain"],
+        proposal.values["unusable"],
+        proposal.values["events"]["matures_after_days"],
+    ) == ("books", "drop", 14)
     assert proposal.values["users"]["profile"] == [] and "price" not in proposal.values["items"]
 
 

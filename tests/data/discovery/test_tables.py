@@ -16,7 +16,9 @@ ROWS = [["user", "item", "time"], ["u1", "i 1", "100"], ["u2", 'i "2"', "200"]]
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_separators_and_byte_order_marks(tmp_path, separator, mark):
-    (tmp_path / "log.csv").write_text(mark + "\n".join(separator.join(row) for row in ROWS).replace('i "2"', "i2"), encoding="utf-8")
+    (tmp_path / "log.csv").write_text(
+        mark + "\n".join(separator.join(row) for row in ROWS).replace('i "2"', "i2"), encoding="utf-8"
+    )
     table = read_tables(tmp_path)[0][0]
     assert table.separator == separator
     assert table.frame.rows() == [("u1", "i 1", "100"), ("u2", "i2", "200")]

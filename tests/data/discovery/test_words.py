@@ -8,7 +8,14 @@ from taiji.data.discovery.words import action, meanings, parts
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("KundenNr", ["kunden", "nr"]), ("user_id", ["user", "id"]), ("userID", ["user", "id"]), ("商品编号", ["商品编号"]), ("ＩＤ", ["id"])]
+    ("name", "words"),
+    [
+        ("KundenNr", ["kunden", "nr"]),
+        ("user_id", ["user", "id"]),
+        ("userID", ["user", "id"]),
+        ("商品编号", ["商品编号"]),
+        ("ＩＤ", ["id"]),
+    ],
 )
 def test_parts(name, words):
     assert parts(name) == words
@@ -35,7 +42,16 @@ def test_meanings(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [("add_to_cart", "middle"), ("PageView", "view"), ("Purchase", "buy"), ("gekauft", "buy"), ("曝光", "shown"), ("remove_from_cart", "back"), ("xyz", None)]
+    ("value", "kind"),
+    [
+        ("add_to_cart", "middle"),
+        ("PageView", "view"),
+        ("Purchase", "buy"),
+        ("gekauft", "buy"),
+        ("曝光", "shown"),
+        ("remove_from_cart", "back"),
+        ("xyz", None),
+    ],
 )
 def test_action(value, kind):
     assert action(value) == kind

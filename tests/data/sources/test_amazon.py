@@ -57,7 +57,14 @@ RAW = {
             {"reviewerID": "v", "asin": "Z", "overall": 2.0, "unixReviewTime": 1500000100},
         ],
         [
-            {"asin": "A", "title": "Pen &amp; Ink", "brand": "by\n  Pilot", "category": ["Office", "Pens"], "price": "$1,200.50", "description": ["<p>Nice</p>"]},
+            {
+                "asin": "A",
+                "title": "Pen &amp; Ink",
+                "brand": "by\n  Pilot",
+                "category": ["Office", "Pens"],
+                "price": "$1,200.50",
+                "description": ["<p>Nice</p>"],
+            },
             {"asin": "A", "title": "Pen again"},
             {"asin": "B", "title": "var aPageStart = (new Date()).getTime();", "price": "see price in cart"},
         ],
@@ -65,8 +72,21 @@ RAW = {
         "meta_Office.json.gz",
     ),
     "2023": (
-        [{"user_id": "u", "asin": "A1", "parent_asin": "A", "rating": 5.0, "timestamp": 1500000000000}, {"user_id": "v", "parent_asin": "B", "rating": 1, "timestamp": 1500000100000}],
-        [{"parent_asin": "A", "title": "Pen & Ink", "store": "Pilot", "categories": ["Office", "Pens"], "price": 1200.5, "description": ["Nice"]}, {"parent_asin": "B", "title": None, "price": None}],
+        [
+            {"user_id": "u", "asin": "A1", "parent_asin": "A", "rating": 5.0, "timestamp": 1500000000000},
+            {"user_id": "v", "parent_asin": "B", "rating": 1, "timestamp": 1500000100000},
+        ],
+        [
+            {
+                "parent_asin": "A",
+                "title": "Pen & Ink",
+                "store": "Pilot",
+                "categories": ["Office", "Pens"],
+                "price": 1200.5,
+                "description": ["Nice"],
+            },
+            {"parent_asin": "B", "title": None, "price": None},
+        ],
         "Office.jsonl",
         "meta_Office.jsonl",
     ),
@@ -80,7 +100,10 @@ def test_raw_folders(tmp_path, release):
     lines(tmp_path / metadata_file, metadata)
     tables = load_source(tmp_path, domain="books")
     columns = ("item_id", "title", "category_l1", "category_l2", "category_l3", "price", "description")
-    assert tables.items.select(columns).rows() == [("A", "Pen & Ink", "Office", "Pens", "Pilot", 1200.5, "Nice"), ("B", "(untitled)", None, None, None, None, None)]
+    assert tables.items.select(columns).rows() == [
+        ("A", "Pen & Ink", "Office", "Pens", "Pilot", 1200.5, "Nice"),
+        ("B", "(untitled)", None, None, None, None, None),
+    ]
     clicks = tables.events.filter(click=1)
     assert clicks.select("user_id", "item_id", "conversion").rows() == [("u", "A", 1), ("v", "B", 0)]
     assert clicks["timestamp"].dt.epoch("s").to_list() == [1500000000, 1500000100] and tables.domain == "books"
@@ -115,7 +138,10 @@ def prepared(folder, log):
 
 def test_the_prepared_layout(tmp_path):
     tables = load_source(prepared(tmp_path, "u,0,0,5,100\nu,1,1,3,100\n"))
-    assert tables.events.filter(click=1)["item_id"].to_list() == [0, 1] and tables.items["category_l1"].to_list() == [None, "HP"]
+    assert tables.events.filter(click=1)["item_id"].to_list() == [0, 1] and tables.items["category_l1"].to_list() == [
+        None,
+        "HP",
+    ]
 
 
 def test_declared_order_is_checked(tmp_path):
@@ -137,7 +163,10 @@ def test_the_real_office_products(public_data):
     tables = load_source(public_data / "amazon-office")
     assert (len(tables.users), len(tables.items), (tables.events["click"] == 1).sum()) == (3231, 3459, 22_447 - 1157)
     assert "1,157 reviews repeated" in " ".join(tables.notes)
-    assert tables.items["description"].drop_nulls().len() > 3000 and not tables.items["description"].str.contains("<!--|<br |<br>|</p>").any()
+    assert (
+        tables.items["description"].drop_nulls().len() > 3000
+        and not tables.items["description"].str.contains("<!--|<br |<br>|</p>").any()
+    )
     assert not tables.items["title"].str.contains("&ndash;|&rdquo;|&nbsp;").any()
     dataset = Dataset.from_tables(tables)
     split = time_split(dataset)

@@ -12,8 +12,24 @@ from taiji.data.sources import completejourney
 from taiji.errors import TaijiError
 
 START = datetime(2017, 1, 2)
-PRODUCTS = {"product_id": [1, 2, 3, 4], "department": ["GROCERY"] * 4, "brand": ["National", "Private", "National", "National"], "product_category": ["SOUP", "ICE", None, "EGGS"], "product_type": ["CONDENSED SOUP", "FRZN ICE", None, "EGGS - LARGE"], "package_size": ["10 OZ", None, None, "1 DZ"]}
-DEMOGRAPHICS = {"household_id": [7], "age": ["65+"], "income": ["Under 15K"], "home_ownership": [None], "marital_status": ["Married"], "household_size": ["2"], "household_comp": ["2 Adults No Kids"], "kids_count": ["0"]}
+PRODUCTS = {
+    "product_id": [1, 2, 3, 4],
+    "department": ["GROCERY"] * 4,
+    "brand": ["National", "Private", "National", "National"],
+    "product_category": ["SOUP", "ICE", None, "EGGS"],
+    "product_type": ["CONDENSED SOUP", "FRZN ICE", None, "EGGS - LARGE"],
+    "package_size": ["10 OZ", None, None, "1 DZ"],
+}
+DEMOGRAPHICS = {
+    "household_id": [7],
+    "age": ["65+"],
+    "income": ["Under 15K"],
+    "home_ownership": [None],
+    "marital_status": ["Married"],
+    "household_size": ["2"],
+    "household_comp": ["2 Adults No Kids"],
+    "kids_count": ["0"],
+}
 
 # household, store, basket, product, quantity, sales, week, day
 LINES = [
@@ -25,7 +41,14 @@ LINES = [
     (8, 50, 903, 99, 1, 1.0, 1, 3),  # missing in the product table
     (8, 50, 904, 2, 1, 1.0, 9, 60),  # the end of the log
 ]
-PROMOTED = [(1, 50, 1, "3", "0"), (2, 50, 1, "0", "A"), (3, 50, 1, "2", "A"), (2, 50, 1, "0", "D"), (4, 50, 1, "0", "0"), (1, 70, 1, "3", "0")]
+PROMOTED = [
+    (1, 50, 1, "3", "0"),
+    (2, 50, 1, "0", "A"),
+    (3, 50, 1, "2", "A"),
+    (2, 50, 1, "0", "D"),
+    (4, 50, 1, "0", "0"),
+    (1, 70, 1, "3", "0"),
+]
 
 
 @pytest.fixture
@@ -33,8 +56,12 @@ def folder(tmp_path):
     names = ("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week", "day")
     lines = pl.DataFrame(LINES, schema=names, orient="row")
     stamps = [START + timedelta(days=day) for day in lines["day"]]
-    lines.with_columns(pl.Series("transaction_timestamp", stamps, pl.Datetime("ns"))).drop("day").write_parquet(tmp_path / "transactions.parquet")
-    pl.DataFrame(PROMOTED, schema=("product_id", "store_id", "week", "display_location", "mailer_location"), orient="row").write_parquet(tmp_path / "promotions.parquet")
+    lines.with_columns(pl.Series("transaction_timestamp", stamps, pl.Datetime("ns"))).drop("day").write_parquet(
+        tmp_path / "transactions.parquet"
+    )
+    pl.DataFrame(
+        PROMOTED, schema=("product_id", "store_id", "week", "display_location", "mailer_location"), orient="row"
+    ).write_parquet(tmp_path / "promotions.parquet")
     pl.DataFrame(PRODUCTS).write_parquet(tmp_path / "products.parquet")
     pl.DataFrame(DEMOGRAPHICS).write_parquet(tmp_path / "demographics.parquet")
     return tmp_path
@@ -62,9 +89,16 @@ def test_a_small_log_by_hand(folder):
         (3, "Unnamed Product", None),
         (4, "Eggs, Large, 1 dozen", "Eggs, Large"),
     ]
-    assert tables.users.select("user_id", "age", "household_composition").rows() == [(7, "65+", "2 Adults No Kids"), (8, None, None)]
+    assert tables.users.select("user_id", "age", "household_composition").rows() == [
+        (7, "65+", "2 Adults No Kids"),
+        (8, None, None),
+    ]
     said = " ".join(tables.notes)
-    assert "2 of 7 purchase lines" in said and "2 of 5 trips" in said and "1 lines of quantity 0 and 1 lines of products missing" in said
+    assert (
+        "2 of 7 purchase lines" in said
+        and "2 of 5 trips" in said
+        and "1 lines of quantity 0 and 1 lines of products missing" in said
+    )
 
 
 def test_exposures_have_prices_from_before_alone(folder):
@@ -81,7 +115,10 @@ def test_the_number_of_non_clicks(folder):
     one = completejourney.load(folder, non_clicks=1).events
     assert one.filter(pl.col("click") == 0).group_by("timestamp").len()["len"].to_list() == [1, 1]
     assert (completejourney.load(folder, non_clicks=0).events["click"] == 1).all()
-    drawn = {completejourney.load(folder, non_clicks=1, seed=seed).events.filter(pl.col("click") == 0)["item_id"][-1] for seed in range(30)}
+    drawn = {
+        completejourney.load(folder, non_clicks=1, seed=seed).events.filter(pl.col("click") == 0)["item_id"][-1]
+        for seed in range(30)
+    }
     assert drawn == {1, 2, 3}
 
 

@@ -38,7 +38,11 @@ def test_all_kinds_give_the_same_frame(written, tmp_path):
     wanted = {"a": "integer", "b": "text"}
     frame = pl.DataFrame({"b": ["x", "y"], "a": [1, 2], "c": [0, 0]})
     frame.write_parquet(tmp_path / "f.parquet")
-    texts = {"f.csv": "b,a,c\nx,1,0\ny,2,0\n", "f.tsv": "b\ta\tc\nx\t1\t0\ny\t2\t0\n", "f.jsonl": '{"b":"x","a":1}\n\n{"b":"y","a":2}\n'}
+    texts = {
+        "f.csv": "b,a,c\nx,1,0\ny,2,0\n",
+        "f.tsv": "b\ta\tc\nx\t1\t0\ny\t2\t0\n",
+        "f.jsonl": '{"b":"x","a":1}\n\n{"b":"y","a":2}\n',
+    }
     for path in [tmp_path / "f.parquet", *(written(name, text) for name, text in texts.items())]:
         assert read_table(path, wanted).rows() == [(1, "x"), (2, "y")], path
     bare = written("bare.csv", "x;1\ny;2\n")
@@ -68,7 +72,14 @@ def test_missing_files_and_columns_are_named(written, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.parquet", b"PAR1 and then nothing"), ("a.csv", b""), ("a.csv", b"id,b\n\xff\xfe,1\n"), ("a.csv", b"id,b\n1,2,3,4\n"), ("a.csv.gz", None), ("a.jsonl", b"\xff\xfe\n")],
+    [
+        ("a.parquet", b"PAR1 and then nothing"),
+        ("a.csv", b""),
+        ("a.csv", b"id,b\n\xff\xfe,1\n"),
+        ("a.csv", b"id,b\n1,2,3,4\n"),
+        ("a.csv.gz", None),
+        ("a.jsonl", b"\xff\xfe\n"),
+    ],
 )
 def test_unreadable_files_are_one_error(tmp_path, name, content):
     path = tmp_path / name

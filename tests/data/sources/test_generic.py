@@ -54,12 +54,21 @@ def test_the_documented_example_does_what_it_says(tmp_path, monkeypatch):
     rows = dataset.events.select("user", "item", "time", "click", "conversion").rows()
     start = 1_700_000_000_000_000
     minute = 60_000_000
-    assert rows == [(0, 0, start, 1, None), (0, 1, start + minute, 1, 1), (1, 0, start + 2 * minute, 1, 0), (1, 2, start + 3 * minute, 0, None)]
+    assert rows == [
+        (0, 0, start, 1, None),
+        (0, 1, start + minute, 1, 1),
+        (1, 0, start + 2 * minute, 1, 0),
+        (1, 2, start + 3 * minute, 0, None),
+    ]
 
 
 def test_defaults_and_dates_written_out(load):
     events = load().events
-    assert events["click"].to_list() == [1, 1, 1] and events["exposed"].all() and events["conversion"].to_list() == [1, 0, 1]
+    assert (
+        events["click"].to_list() == [1, 1, 1]
+        and events["exposed"].all()
+        and events["conversion"].to_list() == [1, 0, 1]
+    )
     assert events["timestamp"][0] == datetime(2020, 1, 1) and (events["matured_at"] == events["timestamp"]).all()
 
 
@@ -98,7 +107,11 @@ def test_a_column_of_maturity(load):
 def test_parquet_with_integer_ids_meets_a_csv(load):
     frame = pl.DataFrame({"who": [7, 8], "city": ["A", None], "age": [30, 40]})
     log = "u,i,t,stars\n7,1,2020-01-01 00:00:00,5\n"
-    made = load(log, plan={"users": {"file": "users.parquet", "user_id": "who", "profile": ["city"]}}, files={"users.parquet": frame})
+    made = load(
+        log,
+        plan={"users": {"file": "users.parquet", "user_id": "who", "profile": ["city"]}},
+        files={"users.parquet": frame},
+    )
     assert made.users.rows() == [("7", "A"), ("8", None)] and made.users.columns == ["user_id", "city"]
 
 
@@ -126,10 +139,19 @@ FAULTS = {
     "empty": ({"log": "u,i,t,stars\n"}, ["empty", "log.csv"]),
     "unknown item": ({"log": LOG.replace("y,2", "y,9")}, ["unknown id", "log.csv", "row 2", "'9'"]),
     "duplicate items": ({"items": ITEMS + "1,Again,c\n"}, ["Duplicate items", "items.csv", "row 3"]),
-    "file order": ({"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "file"}}, ["backwards", "column t", "row 2", "in_order: file"]),
-    "user order": ({"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "user"}}, ["backwards", "row 3", "in_order: user"]),
+    "file order": (
+        {"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "file"}},
+        ["backwards", "column t", "row 2", "in_order: file"],
+    ),
+    "user order": (
+        {"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "user"}},
+        ["backwards", "row 3", "in_order: user"],
+    ),
     "bad label": ({"events": {"click": "stars"}}, ["neither 0 nor 1", "column click", "rows 1, 2"]),
-    "label null": ({"log": LOG.replace(",2\n", ",\n"), "events": {"click": "stars >= 1"}}, ["missing", "column click", "row 2"]),
+    "label null": (
+        {"log": LOG.replace(",2\n", ",\n"), "events": {"click": "stars >= 1"}},
+        ["missing", "column click", "row 2"],
+    ),
 }
 
 
@@ -149,15 +171,33 @@ def test_order_that_holds_is_accepted(load):
 
 def test_decimal_commas_semicolons_and_written_numbers(load):
     log = "u;i;t;p;stars\nx;1;20200101;1.234,50;4,5\ny;2;20200102;7,00;3,5\n"
-    tables = load(log, events={"separator": ";", "decimal": ",", "timestamp": {"column": "t", "format": "%Y%m%d"}, "price": "p", "conversion": "stars >= 4"})
+    tables = load(
+        log,
+        events={
+            "separator": ";",
+            "decimal": ",",
+            "timestamp": {"column": "t", "format": "%Y%m%d"},
+            "price": "p",
+            "conversion": "stars >= 4",
+        },
+    )
     assert tables.events.select("price", "conversion").rows() == [(1234.5, 1), (7.0, 0)]
     assert tables.events["timestamp"][0] == datetime(2020, 1, 1)
 
 
 def test_a_joined_table_tells_about_its_items_by_first_rows(load):
-    log = "u,i,t,name,l1\nx,1,2020-01-01,One,a\ny,2,2020-01-02,Two,b\nz,,2020-01-02,None,c\nx,1,2020-01-03,One again,a\n"
+    log = (
+        "u,i,t,name,l1\nx,1,2020-01-01,One,a\ny,2,2020-01-02,Two,b\nz,,2020-01-02,None,c\nx,1,2020-01-03,One again,a\n"
+    )
     items = {"file": "log.csv", "item_id": "i", "title": "name", "one_per_id": True}
-    tables = load(log, plan={"items": items, "unusable": "drop", "events": {"file": "log.csv", "user_id": "u", "item_id": "i", "timestamp": "t"}})
+    tables = load(
+        log,
+        plan={
+            "items": items,
+            "unusable": "drop",
+            "events": {"file": "log.csv", "user_id": "u", "item_id": "i", "timestamp": "t"},
+        },
+    )
     assert tables.items.select("item_id", "title").rows() == [("1", "One"), ("2", "Two")]
     assert len(tables.events) == 3 and any("1 of 4 rows of events" in note for note in tables.notes)
 

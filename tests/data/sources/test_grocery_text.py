@@ -23,13 +23,22 @@ def test_tidy_name(text, wanted):
     assert tidy_name(text) == wanted
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("12 OZ", "12 oz"), ("1 GA", "1 gal"), ("2 PK/7.2 OZ", "2 pack/7.2 oz"), ("CTN", None), (None, None)])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("12 OZ", "12 oz"), ("1 GA", "1 gal"), ("2 PK/7.2 OZ", "2 pack/7.2 oz"), ("CTN", None), (None, None)],
+)
 def test_tidy_size(text, wanted):
     assert tidy_size(text) == wanted
 
 
 def test_compose_title():
-    assert compose_title("Private", "Mainstream White Bread", "Baked Bread/Buns/Rolls", "20 oz") == "Mainstream White Bread, 20 oz (store brand)"
-    assert compose_title("National", "Premium", "Ice Cream/Milk/Sherbets", "48 oz") == "Premium (Ice Cream/Milk/Sherbets), 48 oz"
+    assert (
+        compose_title("Private", "Mainstream White Bread", "Baked Bread/Buns/Rolls", "20 oz")
+        == "Mainstream White Bread, 20 oz (store brand)"
+    )
+    assert (
+        compose_title("National", "Premium", "Ice Cream/Milk/Sherbets", "48 oz")
+        == "Premium (Ice Cream/Milk/Sherbets), 48 oz"
+    )
     assert compose_title("National", None, "Beef", None) == "Beef"
     assert compose_title(None, None, None, None) == "Unnamed Product"

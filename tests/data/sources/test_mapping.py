@@ -39,7 +39,10 @@ def test_a_mapping_is_read(tmp_path):
     ("text", "words"),
     [
         (GOOD.replace("title: b", "titel: b"), ["items.title", "items.titel"]),
-        (GOOD.replace("timestamp: t", "timestamp: t, click: rating > high"), ["events.click", "compares with a number"]),
+        (
+            GOOD.replace("timestamp: t", "timestamp: t, click: rating > high"),
+            ["events.click", "compares with a number"],
+        ),
         (GOOD.replace("timestamp: t", "timestamp: {column: t, unit: weeks}"), ["unit"]),
         (GOOD.replace("timestamp: t", "timestamp: t, matured_at: x, matures_after_days: 3"), ["not both"]),
         (GOOD.replace("title: b", "title: b, category_l1: c, categories: {column: d}"), ["not both"]),

@@ -14,7 +14,10 @@ from taiji.errors import TaijiError
     [
         ("Matrix, The (1999)", "The Matrix (1999)"),
         ("Toy Story (1995)", "Toy Story (1995)"),
-        ("City of Lost Children, The (Cité des enfants perdus, La) (1995)", "The City of Lost Children (Cité des enfants perdus, La) (1995)"),
+        (
+            "City of Lost Children, The (Cité des enfants perdus, La) (1995)",
+            "The City of Lost Children (Cité des enfants perdus, La) (1995)",
+        ),
         ("Avventura, L' (1960)", "L'Avventura (1960)"),
         ("Good, the Bad and the Ugly, The (1966)", "The Good, the Bad and the Ugly (1966)"),
     ],
@@ -47,7 +50,7 @@ LAYOUTS = {
     },
     "latest": {
         "ratings.csv": "userId,movieId,rating,timestamp\n1,10,5.0,100\n2,20,3.5,200\n",
-        "movies.csv": "movieId,title,genres\n10,\"Matrix, The (1999)\",Action|Sci-Fi\n20,Amélie (2001),(no genres listed)\n",
+        "movies.csv": 'movieId,title,genres\n10,"Matrix, The (1999)",Action|Sci-Fi\n20,Amélie (2001),(no genres listed)\n',
     },
 }
 
@@ -58,13 +61,22 @@ def test_every_layout_gives_the_same_tables(tmp_path, layout, encoding):
     if layout == "latest" and encoding == "latin-1":
         pytest.skip("this layout is UTF-8")
     tables = load_source(written(tmp_path / layout, LAYOUTS[layout], encoding))
-    assert tables.items.drop("price").rows() == [(10, "The Matrix (1999)", "Action", "Sci-Fi", None), (20, "Amélie (2001)", None, None, None)]
+    assert tables.items.drop("price").rows() == [
+        (10, "The Matrix (1999)", "Action", "Sci-Fi", None),
+        (20, "Amélie (2001)", None, None, None),
+    ]
     clicks = tables.events.filter(click=1).select("user_id", "item_id", "timestamp", "conversion", "matured_at").rows()
     first, second = datetime(1970, 1, 1, 0, 1, 40), datetime(1970, 1, 1, 0, 3, 20)
     assert clicks == [(1, 10, first, 1, first), (2, 20, second, 0, second)]
-    assert (tables.name, tables.domain) == (layout, "films") and any("sampled, not observed" in note for note in tables.notes)
+    assert (tables.name, tables.domain) == (layout, "films") and any(
+        "sampled, not observed" in note for note in tables.notes
+    )
     if layout != "latest":
-        assert tables.users["gender"].to_list() == ["male", "female"] and "age" in tables.users.columns and "occupation" in tables.users.columns
+        assert (
+            tables.users["gender"].to_list() == ["male", "female"]
+            and "age" in tables.users.columns
+            and "occupation" in tables.users.columns
+        )
     assert load_source(f"movielens:{tmp_path / layout}").events.equals(tables.events)
 
 

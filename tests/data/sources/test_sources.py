@@ -26,7 +26,10 @@ def test_mapping_may_lie_elsewhere(tmp_path):
     (tmp_path / "files").mkdir()
     pl.DataFrame({"i": [1], "n": ["x"]}).write_parquet(tmp_path / "files" / "items.parquet")
     pl.DataFrame({"u": [1], "i": [1], "t": [0]}).write_parquet(tmp_path / "files" / "log.parquet")
-    plan = {"items": {"file": "items.parquet", "item_id": "i", "title": "n"}, "events": {"file": "log.parquet", "user_id": "u", "item_id": "i", "timestamp": {"column": "t", "unit": "s"}}}
+    plan = {
+        "items": {"file": "items.parquet", "item_id": "i", "title": "n"},
+        "events": {"file": "log.parquet", "user_id": "u", "item_id": "i", "timestamp": {"column": "t", "unit": "s"}},
+    }
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(plan))
     (tmp_path / "files" / "m.yml").write_text(yaml.safe_dump(plan))
     tables = load_source(tmp_path / "files", tmp_path / "m.yaml")
@@ -40,9 +43,31 @@ def public_samples(folder):
     """Layouts of large public sets, each with the mapping that reads it."""
     small = folder / "tiny-samples"
     return {
-        "yidian": ("yidian_news_sampled.csv", {"user_id": "userId", "item_id": "itemId", "timestamp": {"column": "showTime", "unit": "ms"}, "click": "click"}, 1000),
-        "amazon_electronics": ("amazon_electronics_sample.csv", {"user_id": "user_id", "item_id": "item_id", "timestamp": {"column": "time", "unit": "s"}}, 100),
-        "diginetica": ("diginetica_item_views_sample.csv", {"separator": ";", "user_id": "sessionId", "item_id": "itemId", "timestamp": {"column": "eventdate", "format": "%Y-%m-%d"}}, 499),
+        "yidian": (
+            "yidian_news_sampled.csv",
+            {
+                "user_id": "userId",
+                "item_id": "itemId",
+                "timestamp": {"column": "showTime", "unit": "ms"},
+                "click": "click",
+            },
+            1000,
+        ),
+        "amazon_electronics": (
+            "amazon_electronics_sample.csv",
+            {"user_id": "user_id", "item_id": "item_id", "timestamp": {"column": "time", "unit": "s"}},
+            100,
+        ),
+        "diginetica": (
+            "diginetica_item_views_sample.csv",
+            {
+                "separator": ";",
+                "user_id": "sessionId",
+                "item_id": "itemId",
+                "timestamp": {"column": "eventdate", "format": "%Y-%m-%d"},
+            },
+            499,
+        ),
     }, small
 
 
@@ -50,9 +75,18 @@ def public_samples(folder):
 def test_public_layouts_through_a_mapping(public_data, tmp_path, name):
     samples, small = public_samples(public_data)
     file, events, rows = samples[name]
-    ids = pl.read_csv(small / file, infer_schema=False, separator=events.get("separator", ","))[events["item_id"]].unique()
+    ids = pl.read_csv(small / file, infer_schema=False, separator=events.get("separator", ","))[
+        events["item_id"]
+    ].unique()
     pl.DataFrame({"id": ids, "name": "Item " + ids}).write_csv(tmp_path / "items.csv")
-    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump({"items": {"file": "items.csv", "item_id": "id", "title": "name"}, "events": {"file": str(small / file), **events}}))
+    (tmp_path / "mapping.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "items": {"file": "items.csv", "item_id": "id", "title": "name"},
+                "events": {"file": str(small / file), **events},
+            }
+        )
+    )
     assert len(load_source(tmp_path).events) == pytest.approx(rows, abs=1)
 
 

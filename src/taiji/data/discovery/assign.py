@@ -72,7 +72,9 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
         if not any(time_score(column)[0] for column in events.columns.values()) and "events.timestamp" not in answers:
             continue
         rest: list[Table | None] = [None, *(table for table in tables if table is not events)]
-        for items, users in product([fixed["items"]] if "items" in fixed else rest, [fixed["users"]] if "users" in fixed else rest):
+        for items, users in product(
+            [fixed["items"]] if "items" in fixed else rest, [fixed["users"]] if "users" in fixed else rest
+        ):
             items = None if items is events else items
             users = None if users is events else users
             if items is not None and items is users:
@@ -91,8 +93,19 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
     _one_log(ranked[0], tables, found)
     if len(ranked) > 1 and ranked[0].fit - ranked[1].fit <= CLOSE:
-        choices = tuple(Guess(roles.events.path.name, min(1.0, roles.fit / 3), (f"{len(roles.events.frame):,} rows: {', '.join(roles.events.columns)}",)) for roles in ranked[:5])
-        return ranked[0], Question("events.file", "which file is the log (several look like one; join them first if they belong together)", choices)
+        choices = tuple(
+            Guess(
+                roles.events.path.name,
+                min(1.0, roles.fit / 3),
+                (f"{len(roles.events.frame):,} rows: {', '.join(roles.events.columns)}",),
+            )
+            for roles in ranked[:5]
+        )
+        return ranked[0], Question(
+            "events.file",
+            "which file is the log (several look like one; join them first if they belong together)",
+            choices,
+        )
     return ranked[0], None
 
 
@@ -101,16 +114,28 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
     for table in tables:
         if table.path.name == name:
             return table
-    raise TaijiError("There is no such file.", where=f"--set {role}.file={name}", expected=", ".join(table.path.name for table in tables), found=name)
+    raise TaijiError(
+        "There is no such file.",
+        where=f"--set {role}.file={name}",
+        expected=", ".join(table.path.name for table in tables),
+        found=name,
+    )
 
 
-def _roles(events: Table, items: Table | None, users: Table | None, found: dict[tuple[Path, Path], list[Link]]) -> Roles:
+def _roles(
+    events: Table, items: Table | None, users: Table | None, found: dict[tuple[Path, Path], list[Link]]
+) -> Roles:
     roles = Roles(events, items, users)
     roles.user_scores, roles.item_scores = _ids(events, "user"), _ids(events, "item")
-    fit = 0.4 * ("events" in events.means) - 0.2 * bool(events.means & {"items", "users"} and "events" not in events.means)
+    fit = 0.4 * ("events" in events.means) - 0.2 * bool(
+        events.means & {"items", "users"} and "events" not in events.means
+    )
     fit += max(time_score(column)[0] for column in events.columns.values()) if events.columns else 0.0
     reasons: dict[str, tuple[str, ...]] = {"events": (f"{len(events.frame):,} rows, with a time in each",)}
-    for role, table, scores, meaning in (("items", items, roles.item_scores, "item"), ("users", users, roles.user_scores, "user")):
+    for role, table, scores, meaning in (
+        ("items", items, roles.item_scores, "item"),
+        ("users", users, roles.user_scores, "user"),
+    ):
         if table is None:
             continue
         keys = {column.name: _key_score(column, meaning) for column in table.columns.values() if column.identifier}
@@ -126,10 +151,15 @@ def _roles(events: Table, items: Table | None, users: Table | None, found: dict[
             fit += 0.5 * worth
             known = f"{best.known:.0%} of its values are in {table.path.name}'s {best.key}"
             scores[best.column] = (scores[best.column][0] + 0.45 * best.strength, (*scores[best.column][1], known))
-            keys[best.key] = (keys[best.key][0] + 0.45 * best.strength, (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"))
+            keys[best.key] = (
+                keys[best.key][0] + 0.45 * best.strength,
+                (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"),
+            )
             reasons[role] = (f"{events.path.name}'s {best.column} refers to its {best.key}",)
         fit += 0.3 * (role in table.means) - 0.3 * bool(table.means - {role})
-        title = max((title_score(column)[0] for column in table.columns.values() if "user" not in column.means), default=0.0)
+        title = max(
+            (title_score(column)[0] for column in table.columns.values() if "user" not in column.means), default=0.0
+        )
         fit += 0.4 * title if role == "items" else -0.15 * title
         setattr(roles, f"{meaning}_keys", keys)
     roles.fit, roles.reasons = fit + _apart(roles), reasons
@@ -143,7 +173,10 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
         if column.unique > 0.97:
             scores[name] = (score - 0.3, reasons)  # a row's own number, an order's
         elif column.distinct >= 5:
-            scores[name] = (score + 0.15, (*reasons, f"{column.distinct:,} different values, {column.present / column.distinct:.1f} rows each"))
+            scores[name] = (
+                score + 0.15,
+                (*reasons, f"{column.distinct:,} different values, {column.present / column.distinct:.1f} rows each"),
+            )
     return scores
 
 
@@ -160,19 +193,28 @@ def _apart(roles: Roles) -> float:
     total, user, item = max(pairs, key=lambda pair: (pair[0], pair[1], pair[2]))
     if min(roles.user_scores[user][0], roles.item_scores[item][0]) < ENOUGH:
         return 0.5 * total  # a question will follow, with every candidate
-    roles.user_scores = {name: (score - 0.4, why) if name == item else (score, why) for name, (score, why) in roles.user_scores.items()}
-    roles.item_scores = {name: (score - 0.4, why) if name == user else (score, why) for name, (score, why) in roles.item_scores.items()}
+    roles.user_scores = {
+        name: (score - 0.4, why) if name == item else (score, why) for name, (score, why) in roles.user_scores.items()
+    }
+    roles.item_scores = {
+        name: (score - 0.4, why) if name == user else (score, why) for name, (score, why) in roles.item_scores.items()
+    }
     return 0.5 * total
 
 
 def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path], list[Link]]) -> None:
     """Orders in one file and their lines in another make no log before they are joined: say how."""
-    best = {meaning: max((score for score, _ in scores.values()), default=0.0) for meaning, scores in (("user", roles.user_scores), ("item", roles.item_scores))}
+    best = {
+        meaning: max((score for score, _ in scores.values()), default=0.0)
+        for meaning, scores in (("user", roles.user_scores), ("item", roles.item_scores))
+    }
     for meaning, score in best.items():
         if score >= 0.4:
             continue
         for other in tables:
-            column = next((column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None)
+            column = next(
+                (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
+            )
             link = next(iter(found.get((other.path, roles.events.path), [])), None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
                 raise TaijiError(

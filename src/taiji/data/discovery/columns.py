@@ -16,7 +16,22 @@ YEARS = (788_918_400, 2_051_222_400)
 """Seconds since the epoch of 1995 and 2035: what lies between may be a time."""
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 TRUTH = frozenset({"true", "false", "yes", "no"})
-DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d %b %Y", "%b %d, %Y")
+DAYS = (
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y年%m月%d日",
+    "%Y%m%d",
+    "%d.%m.%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d %b %Y",
+    "%b %d, %Y",
+)
 CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", " %H时%M分", " %I:%M %p", " %I:%M:%S %p")
 ISO = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?$")
 NUMBER = re.compile(r"^[+-]?\d*\.?\d+([eE][+-]?\d+)?$")
@@ -63,7 +78,12 @@ class Column:
     @property
     def key(self) -> bool:
         """Whether it can be the key of a table: nearly every row has a value of its own."""
-        return self.kind in ("integer", "text") and self.present >= 0.98 * self.rows and self.unique >= 0.97 and self.rows > 1
+        return (
+            self.kind in ("integer", "text")
+            and self.present >= 0.98 * self.rows
+            and self.unique >= 0.97
+            and self.rows > 1
+        )
 
     @property
     def identifier(self) -> bool:
@@ -72,7 +92,11 @@ class Column:
 
     def describe(self) -> str:
         """Kind, counts and a few values, for people."""
-        extent = f"{self.low:g} to {self.high:g}, " if self.low is not None and self.high is not None and self.kind in ("integer", "number") else ""
+        extent = (
+            f"{self.low:g} to {self.high:g}, "
+            if self.low is not None and self.high is not None and self.kind in ("integer", "number")
+            else ""
+        )
         empty = f", {self.rows - self.present:,} empty" if self.present < self.rows else ""
         return f"{self.kind}, {extent}{self.distinct:,} different in {self.present:,}{empty}; e.g. {', '.join(self.examples[:3])}"
 
@@ -86,7 +110,12 @@ def facts(values: pl.Series) -> Column:
     name, rows = values.name, len(values)
     basic: dict[str, Any] = {"name": name, "rows": rows, "means": meanings(name)}
     if values.dtype.is_nested():
-        return Column(kind="list" if isinstance(values.dtype, pl.List) else "other", present=rows - values.null_count(), distinct=0, **basic)
+        return Column(
+            kind="list" if isinstance(values.dtype, pl.List) else "other",
+            present=rows - values.null_count(),
+            distinct=0,
+            **basic,
+        )
     if values.dtype == pl.Categorical or isinstance(values.dtype, pl.Enum):
         values = values.cast(pl.String)
     if values.dtype == pl.String:
@@ -109,13 +138,28 @@ def facts(values: pl.Series) -> Column:
 
 
 def _number(values: pl.Series, basic: dict[str, Any], comma: bool = False) -> Column:
-    whole = values.dtype.is_integer() or (not comma and bool((values.cast(pl.Float64) == values.cast(pl.Float64).floor()).all()) and len(values) > 0)
+    whole = values.dtype.is_integer() or (
+        not comma and bool((values.cast(pl.Float64) == values.cast(pl.Float64).floor()).all()) and len(values) > 0
+    )
     low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)  # type: ignore[arg-type]
     limits: dict[str, Any] = {"low": low, "high": high, "comma": comma}
     if whole and low is not None and high is not None and {low, high} <= {0.0, 1.0}:
         return Column(kind="flag", **limits, **basic)
-    units = tuple(unit for unit, factor in UNITS.items() if whole and low is not None and high is not None and low >= YEARS[0] * factor and high <= YEARS[1] * factor)
-    formats = ("%Y%m%d",) if whole and low is not None and high is not None and low >= 19950101 and high <= 20351231 and _parses(values.cast(pl.Int64).cast(pl.String), "%Y%m%d") else ()
+    units = tuple(
+        unit
+        for unit, factor in UNITS.items()
+        if whole and low is not None and high is not None and low >= YEARS[0] * factor and high <= YEARS[1] * factor
+    )
+    formats = (
+        ("%Y%m%d",)
+        if whole
+        and low is not None
+        and high is not None
+        and low >= 19950101
+        and high <= 20351231
+        and _parses(values.cast(pl.Int64).cast(pl.String), "%Y%m%d")
+        else ()
+    )
     return Column(kind="integer" if whole else "number", units=units, formats=formats, **limits, **basic)
 
 
@@ -131,8 +175,16 @@ def _text(values: pl.Series, different: pl.Series, basic: dict[str, Any]) -> Col
         numbers = numbers if not numbers.null_count() else values.cast(pl.Float64, strict=False)
         if not numbers.null_count():
             return _number(numbers, basic)
-    if texts and any(COMMA.match(text) for text in texts) and all(COMMA.match(text) or NUMBER.match(text) for text in texts):
-        numbers = values.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+    if (
+        texts
+        and any(COMMA.match(text) for text in texts)
+        and all(COMMA.match(text) or NUMBER.match(text) for text in texts)
+    ):
+        numbers = (
+            values.str.replace_all(".", "", literal=True)
+            .str.replace(",", ".", literal=True)
+            .cast(pl.Float64, strict=False)
+        )
         if not numbers.null_count():
             return _number(numbers, basic, comma=True)
     formats = _formats(sample)
@@ -151,7 +203,10 @@ def _formats(sample: pl.Series) -> tuple[str, ...]:
     if all(ISO.match(text) for text in texts):
         return ("",)
     first = sample.head(1)
-    found = (next((day + clock for clock in CLOCKS if _parses(first, day + clock) and _parses(sample, day + clock)), None) for day in DAYS)
+    found = (
+        next((day + clock for clock in CLOCKS if _parses(first, day + clock) and _parses(sample, day + clock)), None)
+        for day in DAYS
+    )
     return tuple(form for form in found if form)
 
 

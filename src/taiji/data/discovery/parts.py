@@ -63,7 +63,9 @@ def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Gues
     if able and able[0][1][0] >= ENOUGH and (len(able) < 2 or able[0][1][0] - able[1][1][0] > CLOSE):
         name, (score, reasons) = able[0]
         return Guess(name, min(1.0, score), reasons, others)
-    choices = tuple(Guess(name, min(1.0, score), (table.columns[name].describe(), *reasons)) for name, (score, reasons) in able[:5])
+    choices = tuple(
+        Guess(name, min(1.0, score), (table.columns[name].describe(), *reasons)) for name, (score, reasons) in able[:5]
+    )
     if not choices:
         choices = tuple(Guess(name, 0.0, (column.describe(),)) for name, column in list(table.columns.items())[:8])
     return Question(key, what, choices)
@@ -95,9 +97,17 @@ def time_score(column: Column) -> Score:
     if column.kind == "time":
         return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
     if column.kind == "integer" and column.units:
-        return (0.9, (f"its values are times in {column.units[0]}", "its name says time")) if named else (0.5, (f"its values could be times in {column.units[0]}",))
+        return (
+            (0.9, (f"its values are times in {column.units[0]}", "its name says time"))
+            if named
+            else (0.5, (f"its values could be times in {column.units[0]}",))
+        )
     if column.kind == "integer" and column.formats:
-        return (0.85, ("its values are dates written as numbers", "its name says time")) if named else (0.45, ("its values could be dates written as numbers",))
+        return (
+            (0.85, ("its values are dates written as numbers", "its name says time"))
+            if named
+            else (0.45, ("its values could be dates written as numbers",))
+        )
     return 0.0, ()
 
 
@@ -133,23 +143,54 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
     """Category levels: one column that holds them all, or up to three, the coarsest first."""
     for column in columns:
         if column.kind == "list" and "category" in column.means:
-            return {"categories": Guess({"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name)}
+            return {
+                "categories": Guess(
+                    {"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name
+                )
+            }
         if column.kind == "text" and "category" in column.means:
             values = table.frame[column.name].drop_nulls().head(2000)
             for separator in SEPARATED:
                 if float(values.str.contains(separator, literal=True).mean() or 0.0) >= 0.5:  # type: ignore[arg-type]
-                    return {"categories": Guess({"column": column.name, "separator": separator}, 0.8, (f"levels joined by {separator!r}",), column=column.name)}
-    named = [column for column in columns if "category" in column.means and column.kind in ("text", "flag") and column.distinct >= 2]
-    few = [column for column in columns if column.kind == "text" and 2 <= column.distinct <= max(20, 0.2 * column.present) and column.characters <= 40 and not column.means & {"user", "id"}]
+                    return {
+                        "categories": Guess(
+                            {"column": column.name, "separator": separator},
+                            0.8,
+                            (f"levels joined by {separator!r}",),
+                            column=column.name,
+                        )
+                    }
+    named = [
+        column
+        for column in columns
+        if "category" in column.means and column.kind in ("text", "flag") and column.distinct >= 2
+    ]
+    few = [
+        column
+        for column in columns
+        if column.kind == "text"
+        and 2 <= column.distinct <= max(20, 0.2 * column.present)
+        and column.characters <= 40
+        and not column.means & {"user", "id"}
+    ]
     chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[:3]
     if named:  # a name tells where to begin, values tell what lies below
         for column in sorted(few, key=lambda column: (column.distinct, column.name)):
-            if len(chosen) < 3 and column not in chosen and column.distinct > chosen[-1].distinct and nests(table, chosen[-1].name, column.name):
+            if (
+                len(chosen) < 3
+                and column not in chosen
+                and column.distinct > chosen[-1].distinct
+                and nests(table, chosen[-1].name, column.name)
+            ):
                 chosen.append(column)
     guesses = {}
     for level, column in zip(LEVELS, chosen):
         place = chosen.index(column)
-        reasons = [] if named and column not in named else ["its name says category" if named else f"text with only {column.distinct} different values"]
+        reasons = (
+            []
+            if named and column not in named
+            else ["its name says category" if named else f"text with only {column.distinct} different values"]
+        )
         if place and nests(table, chosen[place - 1].name, column.name):
             reasons.append(f"each value lies in one {chosen[place - 1].name}")
         guesses[level] = Guess(column.name, 0.85 if column in named else 0.6 if named else 0.45, tuple(reasons))

@@ -96,17 +96,31 @@ class _Maker:
             return None
         value = self.answers.pop(key)
         if value not in table.columns:
-            raise TaijiError("There is no such column.", where=f"--set {key}={value}", expected=f"a column of {table.path.name}: {', '.join(table.columns)}", found=value)
+            raise TaijiError(
+                "There is no such column.",
+                where=f"--set {key}={value}",
+                expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
+                found=value,
+            )
         return Guess(value, 1.0, ("you said so",))
 
     def events(self) -> None:
         log = self.roles.events
         for key, scores in (("user_id", self.roles.user_scores), ("item_id", self.roles.item_scores)):
-            guess = self._answer(f"events.{key}", log) or pick(f"events.{key}", log, scores, f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}")
+            guess = self._answer(f"events.{key}", log) or pick(
+                f"events.{key}",
+                log,
+                scores,
+                f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
+            )
             if column := self._take(f"events.{key}", guess):
                 self.taken.add(column)
         scores = {column.name: time_score(column) for column in log.columns.values() if column.name not in self.taken}
-        time = self._take("events.timestamp", self._answer("events.timestamp", log) or pick("events.timestamp", log, scores, f"the column of {log.path.name} that tells when it happened"))
+        time = self._take(
+            "events.timestamp",
+            self._answer("events.timestamp", log)
+            or pick("events.timestamp", log, scores, f"the column of {log.path.name} that tells when it happened"),
+        )
         if time:
             self.taken.add(time)
             self._time(log.columns[time])
@@ -117,7 +131,9 @@ class _Maker:
         self.taken |= set(found.columns)
         self.p.doubts += found.doubts
         if not {"events.conversion"} & (self.p.guesses.keys() | self.answers.keys()):
-            self.p.doubts.append("No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged.")
+            self.p.doubts.append(
+                "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
+            )
         if found.all_clicks and "events.click" not in self.answers:
             why = "the log holds no exposure without a click, and a ranker cannot learn from successes alone: popular items are sampled beside each click"
             self.p.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
@@ -126,13 +142,25 @@ class _Maker:
         form = self.answers.pop("events.timestamp.format", "")
         if column.kind == "integer" and column.units and not form:
             unit = self.answers.pop("events.timestamp.unit", column.units[0])
-            self.p.guesses["events.timestamp.unit"] = Guess(unit, 0.95, (f"read in {unit} since 1970 its values fall into 1995 to 2035",))
+            self.p.guesses["events.timestamp.unit"] = Guess(
+                unit, 0.95, (f"read in {unit} since 1970 its values fall into 1995 to 2035",)
+            )
         elif form or len(column.formats) == 1:
             if form or column.formats[0]:
-                self.p.guesses["events.timestamp.format"] = Guess(form or column.formats[0], 0.95, ("you said so" if form else "every value reads so, and no other way",))
+                self.p.guesses["events.timestamp.format"] = Guess(
+                    form or column.formats[0],
+                    0.95,
+                    ("you said so" if form else "every value reads so, and no other way",),
+                )
         elif len(column.formats) > 1:
             how = tuple(Guess(form, 0.5, (f"{column.examples[0]} read so",)) for form in column.formats)
-            self.p.questions.append(Question("events.timestamp.format", f"how the dates in {column.name} are written (their values read both ways)", how))
+            self.p.questions.append(
+                Question(
+                    "events.timestamp.format",
+                    f"how the dates in {column.name} are written (their values read both ways)",
+                    how,
+                )
+            )
         elif unit := self.answers.pop("events.timestamp.unit", ""):
             self.p.guesses["events.timestamp.unit"] = Guess(unit, 1.0, ("you said so",))
 
@@ -144,18 +172,38 @@ class _Maker:
             if item is None:
                 return
             key: str | None = str(item.value)
-            self.p.guesses["items.item_id"] = Guess(key, item.confidence, (f"{log.path.name} is the only file that tells about items",))
-            columns = [column for column in log.columns.values() if column.name not in self.taken and depends(log, str(key), column)]
+            self.p.guesses["items.item_id"] = Guess(
+                key, item.confidence, (f"{log.path.name} is the only file that tells about items",)
+            )
+            columns = [
+                column
+                for column in log.columns.values()
+                if column.name not in self.taken and depends(log, str(key), column)
+            ]
         else:
-            guess = self._answer("items.item_id", table) or pick("items.item_id", table, self.roles.item_keys, f"the key of {table.path.name}")
+            guess = self._answer("items.item_id", table) or pick(
+                "items.item_id", table, self.roles.item_keys, f"the key of {table.path.name}"
+            )
             key = self._take("items.item_id", guess)
             columns = [column for column in table.columns.values() if column.name != key]
         scores = {column.name: title_score(column) for column in columns}
         answered = self._answer("items.title", table)
-        title = self._take("items.title", answered or (pick("items.title", table, scores, f"the text of {table.path.name} that names an item to a person") if any(score[0] >= 0.3 for score in scores.values()) else None))
+        title = self._take(
+            "items.title",
+            answered
+            or (
+                pick("items.title", table, scores, f"the text of {table.path.name} that names an item to a person")
+                if any(score[0] >= 0.3 for score in scores.values())
+                else None
+            ),
+        )
         if title is None and not any(question.key == "items.title" for question in self.p.questions) and key:
-            self.p.guesses["items.title"] = Guess(key, 0.1, ("no column holds text about items; the bare id stands in",))
-            self.p.doubts.append("NO TEXT ABOUT ITEMS WAS FOUND. Prompts would show bare ids, about which a language model knows nothing: its features cannot help. Add a file with titles.")
+            self.p.guesses["items.title"] = Guess(
+                key, 0.1, ("no column holds text about items; the bare id stands in",)
+            )
+            self.p.doubts.append(
+                "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would show bare ids, about which a language model knows nothing: its features cannot help. Add a file with titles."
+            )
         self.item_columns = {name for name in (key, title) if name}
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
@@ -167,7 +215,11 @@ class _Maker:
                 self.p.guesses[f"items.{name}"] = given
                 self.item_columns.add(str(given.value))
         where = "events" if joined else "items"
-        prices = {column.name: price_score(column) for column in (log.columns.values() if joined else rest) if column.name not in self.taken}
+        prices = {
+            column.name: price_score(column)
+            for column in (log.columns.values() if joined else rest)
+            if column.name not in self.taken
+        }
         best = max(prices, key=lambda name: (prices[name][0], name), default=None)
         if given := self._answer(f"{where}.price", table):
             self.p.guesses[f"{where}.price"] = given
@@ -176,13 +228,25 @@ class _Maker:
             (self.taken if joined else self.item_columns).add(best)
         repeated = table.columns[key].distinct < table.columns[key].rows if key else False
         if repeated:
-            self.p.guesses["items.one_per_id"] = Guess(True, 0.9, ("the file is the log: each item's first row tells about it" if joined else f"{key} is not quite unique: the first row of an id counts",))
+            self.p.guesses["items.one_per_id"] = Guess(
+                True,
+                0.9,
+                (
+                    "the file is the log: each item's first row tells about it"
+                    if joined
+                    else f"{key} is not quite unique: the first row of an id counts",
+                ),
+            )
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events
         user = self.p.guesses.get("events.user_id")
         if table is not None:
-            key = self._take("users.user_id", self._answer("users.user_id", table) or pick("users.user_id", table, self.roles.user_keys, f"the key of {table.path.name}"))
+            key = self._take(
+                "users.user_id",
+                self._answer("users.user_id", table)
+                or pick("users.user_id", table, self.roles.user_keys, f"the key of {table.path.name}"),
+            )
             profile = [column.name for column in table.columns.values() if column.name != key and _tells(column)]
             reasons: tuple[str, ...] = (f"columns of {table.path.name} with few different values, or numbers",)
             repeated = bool(key) and table.columns[str(key)].distinct < table.columns[str(key)].rows
@@ -195,11 +259,15 @@ class _Maker:
             reasons, repeated = (f"columns of {log.path.name} that never change within a user",), True
             if not profile:
                 return
-            self.p.guesses["users.user_id"] = Guess(key, user.confidence, (f"{log.path.name} tells about its users, too",))
+            self.p.guesses["users.user_id"] = Guess(
+                key, user.confidence, (f"{log.path.name} tells about its users, too",)
+            )
         if profile:
             self.p.guesses["users.profile"] = Guess(tuple(profile), 0.6, reasons)
             self.user_columns = {*profile, str(key)}
-            self.p.doubts.append(f"Prompts will tell the language model about each user's {', '.join(profile)}. Leave out of users.profile what it must not know (names, contact data).")
+            self.p.doubts.append(
+                f"Prompts will tell the language model about each user's {', '.join(profile)}. Leave out of users.profile what it must not know (names, contact data)."
+            )
         if repeated:
             self.p.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of an id counts",))
 
@@ -209,16 +277,33 @@ class _Maker:
             name = self.answers.pop("name")
         domain = self.answers.pop("domain") if "domain" in self.answers else None
         wanted, reason = roles.domain
-        self.p.guesses["domain"] = Guess(domain or wanted, 1.0 if domain else 0.7 if wanted != "shop" else 0.6, ("you said so" if domain else reason,))
+        self.p.guesses["domain"] = Guess(
+            domain or wanted,
+            1.0 if domain else 0.7 if wanted != "shop" else 0.6,
+            ("you said so" if domain else reason,),
+        )
         for key in list(self.answers):
             if key.endswith(".file"):
                 self.answers.pop(key)
         self._further()
         if self.answers:
-            raise TaijiError("That part was not to be decided.", where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()), expected="a key of the mapping that plays a part here, for example events.user_id, items.title, events.timestamp.format, domain", fix="see docs/data.md for the keys")
+            raise TaijiError(
+                "That part was not to be decided.",
+                where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
+                expected="a key of the mapping that plays a part here, for example events.user_id, items.title, events.timestamp.format, domain",
+                fix="see docs/data.md for the keys",
+            )
         self._unusable()
         for table in tables:
-            used = self.taken | self.item_columns | self.user_columns if table is roles.events else self.item_columns if table is roles.items else self.user_columns if table is roles.users else set()
+            used = (
+                self.taken | self.item_columns | self.user_columns
+                if table is roles.events
+                else self.item_columns
+                if table is roles.items
+                else self.user_columns
+                if table is roles.users
+                else set()
+            )
             if rest := [column for column in table.columns if column not in used]:
                 self.p.unused[table.path.name] = rest
         self.p.values = _mapping(self.p, name)
@@ -233,7 +318,9 @@ class _Maker:
                 value = yaml.safe_load(self.answers.pop(key))
                 self.p.guesses.pop(key, None)
                 if value is not None:
-                    self.p.guesses[key] = Guess(tuple(value) if isinstance(value, list) else value, 1.0, ("you said so",))
+                    self.p.guesses[key] = Guess(
+                        tuple(value) if isinstance(value, list) else value, 1.0, ("you said so",)
+                    )
 
     def _unusable(self) -> None:
         """Rows without an id, and ids that their own table does not have."""
@@ -255,17 +342,28 @@ class _Maker:
                     worst = max(worst, orphans / column.rows)
         title = self.p.guesses.get("items.title")
         table = self.roles.items or log
-        if title is not None and table is not log and (empty := table.columns[str(title.value)].rows - table.columns[str(title.value)].present):
+        if (
+            title is not None
+            and table is not log
+            and (empty := table.columns[str(title.value)].rows - table.columns[str(title.value)].present)
+        ):
             reasons.append(f"{empty:,} rows of {table.path.name} have no {title.value}")
             worst = max(worst, empty / table.columns[str(title.value)].rows)
         if self._decided("unusable"):
             return
         if reasons and worst <= FEW_ROWS:
             self.p.guesses["unusable"] = Guess("drop", 0.7, tuple(reasons))
-            self.p.doubts.append("Some rows cannot be used and will be dropped (unusable: drop): " + "; ".join(reasons) + ".")
+            self.p.doubts.append(
+                "Some rows cannot be used and will be dropped (unusable: drop): " + "; ".join(reasons) + "."
+            )
         elif reasons:
-            choices = (Guess("drop", 0.5, ("leave such rows out, counted in the report",)), Guess("error", 0.5, ("stop, naming the rows, so that they can be mended",)))
-            self.p.questions.append(Question("unusable", "what to do with many rows that cannot be used: " + "; ".join(reasons), choices))
+            choices = (
+                Guess("drop", 0.5, ("leave such rows out, counted in the report",)),
+                Guess("error", 0.5, ("stop, naming the rows, so that they can be mended",)),
+            )
+            self.p.questions.append(
+                Question("unusable", "what to do with many rows that cannot be used: " + "; ".join(reasons), choices)
+            )
 
     def _decided(self, key: str) -> bool:
         return key in self.p.guesses
@@ -282,7 +380,9 @@ def _text(values: Any) -> Any:
 def _tells(column: Column) -> bool:
     """Whether a prompt may tell it about a user: not a key, not free text, not empty."""
     few = 2 <= column.distinct <= max(50, 0.02 * column.present)
-    return (column.kind in ("text", "flag") and few and column.characters <= 40) or (column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2)
+    return (column.kind in ("text", "flag") and few and column.characters <= 40) or (
+        column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2
+    )
 
 
 def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
@@ -293,7 +393,9 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
     for section, table in files.items():
         if section != "users" or "users.user_id" in proposal.guesses:
             values[section] = {"file": table.path.name}
-            if table.separator not in (None, ",") and not (table.separator == "\t" and table.path.name.removesuffix(".gz").endswith(".tsv")):
+            if table.separator not in (None, ",") and not (
+                table.separator == "\t" and table.path.name.removesuffix(".gz").endswith(".tsv")
+            ):
                 values[section]["separator"] = table.separator
             if table.header:
                 values[section]["header"] = list(table.header)

@@ -45,16 +45,29 @@ def links(table: Table, other: Table) -> list[Link]:
                 values = table.texts(column.name).head(COMPARED)
                 hits = int(values.is_in(known.implode()).sum())
                 if hits >= 0.5 * len(values):
-                    found.append(Link(column.name, key.name, hits / len(values), min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known))))
+                    found.append(
+                        Link(
+                            column.name,
+                            key.name,
+                            hits / len(values),
+                            min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known)),
+                        )
+                    )
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
 
 
 def depends(table: Table, key: str, column: Column) -> bool:
     """Whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
-    pairs = table.frame.select(pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")).drop_nulls()
+    pairs = table.frame.select(
+        pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")
+    ).drop_nulls()
     if pairs.is_empty() or column.distinct < 2:
         return False
-    different = pairs.group_by("key").agg(pl.col("value").n_unique().alias("values"), pl.len().alias("rows")).filter(pl.col("rows") > 1)
+    different = (
+        pairs.group_by("key")
+        .agg(pl.col("value").n_unique().alias("values"), pl.len().alias("rows"))
+        .filter(pl.col("rows") > 1)
+    )
     return len(different) >= 5 and float((different["values"] == 1).mean() or 0.0) >= 0.97  # type: ignore[arg-type]
 
 

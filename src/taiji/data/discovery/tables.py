@@ -71,10 +71,23 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         fix = f"give the folder that holds it: taiji init {folder.parent}" if folder.is_file() else "check the path"
-        raise TaijiError("There is no folder to look at.", where=str(folder), expected="a folder with Parquet, CSV or JSON-lines files", found=found, fix=fix)
+        raise TaijiError(
+            "There is no folder to look at.",
+            where=str(folder),
+            expected="a folder with Parquet, CSV or JSON-lines files",
+            found=found,
+            fix=fix,
+        )
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     known = [path for path in files if kind_of(path) in (*PARQUET, *CSV, *JSON_LINES)]
-    tables, notes = [], [f"{path.name} was not looked at: neither Parquet, CSV nor JSON lines." for path in files if path not in known and path.suffix not in (".yaml", ".yml", ".md")]
+    tables, notes = (
+        [],
+        [
+            f"{path.name} was not looked at: neither Parquet, CSV nor JSON lines."
+            for path in files
+            if path not in known and path.suffix not in (".yaml", ".yml", ".md")
+        ],
+    )
     for path in known:
         table = _read(path)
         if table.frame.is_empty() or not table.frame.columns:
@@ -89,7 +102,8 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
             "No data file was found.",
             where=str(folder),
             expected=".parquet, .csv, .tsv or .jsonl files (.gz too) with at least one row, directly in the folder",
-            found=", ".join(path.name for path in files[:8]) or ("only folders: " + ", ".join(inner[:8]) if inner else "an empty folder"),
+            found=", ".join(path.name for path in files[:8])
+            or ("only folders: " + ", ".join(inner[:8]) if inner else "an empty folder"),
             fix=f"taiji init {folder / inner[0]}" if inner else "put your export there, or name another folder",
         )
     return tables, notes
@@ -105,27 +119,38 @@ def _read(path: Path) -> Table:
             return Table(path, pl.DataFrame(rows, infer_schema_length=None, strict=False))
         separator, first = _separator(path)
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
-        options = {"new_columns": list(header)} if header else {}
-        frame = pl.read_csv(path, separator=separator, has_header=not header, infer_schema=False, n_rows=SAMPLE, **options)  # type: ignore[arg-type]
+        names = list(header) or None
+        frame = pl.read_csv(
+            path, separator=separator, has_header=not header, new_columns=names, infer_schema=False, n_rows=SAMPLE
+        )
         return Table(path, frame, separator, header)
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise TaijiError(
-                "A file is not in UTF-8.", where=str(path), expected="text in UTF-8", found="another encoding (exports of spreadsheets are often in cp1252, Chinese ones in gb18030)",
+                "A file is not in UTF-8.",
+                where=str(path),
+                expected="text in UTF-8",
+                found="another encoding (exports of spreadsheets are often in cp1252, Chinese ones in gb18030)",
                 fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet",
-            ) from error  # fmt: skip
+            ) from error
         raise unreadable(path, error) from error
 
 
 def _separator(path: Path) -> tuple[str, list[str]]:
     """The separator that cuts the first lines into the most columns, evenly; and the first line's cells."""
-    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8-sig") as stream:
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if path.suffix.lower() == ".gz"
+        else path.open(encoding="utf-8-sig") as stream
+    ):
         lines = [line for _, line in zip(range(20), stream) if line.strip()]
     if not lines:
         return ",", []
     widths = {}
     for separator in SEPARATORS:
-        counts = [len(row) for row in csv.reader(lines[:-1] or lines, delimiter=separator)]  # the last line may be cut inside quotes
+        counts = [
+            len(row) for row in csv.reader(lines[:-1] or lines, delimiter=separator)
+        ]  # the last line may be cut inside quotes
         widths[separator] = counts[0] if counts and len(set(counts)) == 1 else 1
     best = max(SEPARATORS, key=lambda separator: widths[separator])
     return best, next(csv.reader(lines[:1], delimiter=best))

@@ -49,7 +49,9 @@ def _says(name: str, vocabulary: str) -> bool:
             return True
         if not plain.isascii() and plain in joined:  # no spaces between Chinese words
             return True
-        if len(plain) >= 4 and any(part.startswith(plain) or (len(plain) >= 5 and part.endswith(plain)) for part in words):
+        if len(plain) >= 4 and any(
+            part.startswith(plain) or (len(plain) >= 5 and part.endswith(plain)) for part in words
+        ):
             return True  # compounds: kundennummer, produktbezeichnung
     return False
 

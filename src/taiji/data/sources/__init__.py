@@ -60,7 +60,9 @@ def _read(source: str, mapping: str | Path | None, seed: int, users: int | None,
     if mapping is not None:
         from taiji.data.sources.generic import load as load_generic
 
-        return load_generic(Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks)
+        return load_generic(
+            Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks
+        )
     import taiji.data.sources.amazon as amazon
     import taiji.data.sources.movielens as movielens
 
@@ -76,6 +78,11 @@ def _read(source: str, mapping: str | Path | None, seed: int, users: int | None,
         "Unknown data source.",
         where=source,
         expected="completejourney, movielens:FOLDER, amazon:FOLDER, a folder of a known layout, or a mapping file (.yaml)",
-        found="a folder of no known layout" if path.is_dir() else "a file" if path.is_file() else "no such folder" + (f" ({name} needs a folder: {name}:FOLDER)" if source in ("movielens", "amazon") else ""),
+        found="a folder of no known layout"
+        if path.is_dir()
+        else "a file"
+        if path.is_file()
+        else "no such folder"
+        + (f" ({name} needs a folder: {name}:FOLDER)" if source in ("movielens", "amazon") else ""),
         fix=f"put a {MAPPING} beside your files (docs/data.md), or name one with --set data.mapping=FILE",
     )

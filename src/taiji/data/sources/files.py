@@ -24,7 +24,12 @@ def kind_of(path: Path) -> str:
 
 
 def read_table(
-    path: str | Path, columns: Mapping[str, str | None] | None = None, *, separator: str | None = None, header: list[str] | None = None, decimal: str = "."
+    path: str | Path,
+    columns: Mapping[str, str | None] | None = None,
+    *,
+    separator: str | None = None,
+    header: list[str] | None = None,
+    decimal: str = ".",
 ) -> pl.DataFrame:
     """Read columns of a Parquet, CSV/TSV or JSON-lines file (``.gz`` too).
 
@@ -52,9 +57,16 @@ def read_table(
             require_columns(path, frame.columns, columns)
             frame = frame.select(list(columns)) if columns is not None else frame
         elif kind in CSV:
-            frame = _read_csv(path, columns, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == ".")
+            frame = _read_csv(
+                path, columns, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == "."
+            )
         else:
-            raise TaijiError("Unknown kind of file.", where=str(path), expected="a .parquet, .csv, .tsv or .jsonl file (.gz too)", found=path.name)
+            raise TaijiError(
+                "Unknown kind of file.",
+                where=str(path),
+                expected="a .parquet, .csv, .tsv or .jsonl file (.gz too)",
+                found=path.name,
+            )
     except (OSError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
     for name, wanted in (columns or {}).items():
@@ -63,7 +75,9 @@ def read_table(
     return frame
 
 
-def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, *, typed: bool) -> pl.DataFrame:
+def _read_csv(
+    path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, *, typed: bool
+) -> pl.DataFrame:
     options: dict[str, Any] = {"separator": separator, "has_header": header is None}
     if header is None:
         names = pl.read_csv(path, n_rows=0, infer_schema=False, **options).columns
@@ -71,7 +85,12 @@ def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: s
         width = pl.read_csv(path, n_rows=1, infer_schema=False, **options).width
         names = header[:width]
         if width < len(header):
-            raise TaijiError("A row has too few columns.", where=str(path), expected=f"{len(header)} columns separated by {separator!r}: {', '.join(header)}", found=f"{width} columns")
+            raise TaijiError(
+                "A row has too few columns.",
+                where=str(path),
+                expected=f"{len(header)} columns separated by {separator!r}: {', '.join(header)}",
+                found=f"{width} columns",
+            )
         options["new_columns"] = names
     require_columns(path, names, columns)
     chosen = list(names if columns is None else columns)
@@ -88,20 +107,38 @@ def _read_csv(path: Path, columns: Mapping[str, str | None] | None, separator: s
 def existing(path: Path) -> None:
     """Check that a file is there."""
     if not path.is_file():
-        raise TaijiError("A file is missing.", where=str(path), expected="a file", found="a folder" if path.is_dir() else "nothing", fix="check the path")
+        raise TaijiError(
+            "A file is missing.",
+            where=str(path),
+            expected="a file",
+            found="a folder" if path.is_dir() else "nothing",
+            fix="check the path",
+        )
 
 
 def unreadable(path: Path, error: Exception) -> TaijiError:
     """The error of a file that cannot be read."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return TaijiError("Could not read a file.", where=str(path), expected=f"a well-formed {kind_of(path) or 'data'} file in UTF-8", found=first, fix="check that the file is whole and of the kind its name says")
+    return TaijiError(
+        "Could not read a file.",
+        where=str(path),
+        expected=f"a well-formed {kind_of(path) or 'data'} file in UTF-8",
+        found=first,
+        fix="check that the file is whole and of the kind its name says",
+    )
 
 
 def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | None) -> None:
     """Check that the columns are there."""
     for name in wanted or ():
         if name not in found:
-            raise TaijiError("A column is missing.", where=f"{path}, column {name}", expected=f"columns {', '.join(wanted or ())}", found=f"columns {', '.join(found) or '(none)'}", fix="check the file, its separator, or the mapping")
+            raise TaijiError(
+                "A column is missing.",
+                where=f"{path}, column {name}",
+                expected=f"columns {', '.join(wanted or ())}",
+                found=f"columns {', '.join(found) or '(none)'}",
+                fix="check the file, its separator, or the mapping",
+            )
 
 
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
@@ -119,7 +156,13 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
     wrong = positions(result.is_null() & values.is_not_null())
     if len(wrong):
         shown = ", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list())
-        raise TaijiError("A value is not what it should be.", where=f"{path}, column {values.name}, {row_list(wrong)}", expected=f"{'an' if kind == 'integer' else 'a'} {kind}", found=shown, fix="correct these rows, or name another column in the mapping")
+        raise TaijiError(
+            "A value is not what it should be.",
+            where=f"{path}, column {values.name}, {row_list(wrong)}",
+            expected=f"{'an' if kind == 'integer' else 'a'} {kind}",
+            found=shown,
+            fix="correct these rows, or name another column in the mapping",
+        )
     return result
 
 
@@ -127,16 +170,31 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file (``.gz`` too), one by one; a broken line is an error that gives its number."""
     existing(path)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8") as stream:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix.lower() == ".gz"
+            else path.open(encoding="utf-8") as stream
+        ):
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
                 try:
                     value = json.loads(line)
                 except ValueError as error:
-                    raise TaijiError("A line is no JSON.", where=f"{path}, line {number}", expected="one JSON object a line", found=f"{line.strip()[:60]!r} ({error})", fix="correct the line; an array over several lines must be rewritten, one object a line") from error
+                    raise TaijiError(
+                        "A line is no JSON.",
+                        where=f"{path}, line {number}",
+                        expected="one JSON object a line",
+                        found=f"{line.strip()[:60]!r} ({error})",
+                        fix="correct the line; an array over several lines must be rewritten, one object a line",
+                    ) from error
                 if not isinstance(value, dict):
-                    raise TaijiError("A line is no JSON object.", where=f"{path}, line {number}", expected="one JSON object a line", found=f"{line.strip()[:60]!r}")
+                    raise TaijiError(
+                        "A line is no JSON object.",
+                        where=f"{path}, line {number}",
+                        expected="one JSON object a line",
+                        found=f"{line.strip()[:60]!r}",
+                    )
                 yield value
     except (OSError, EOFError, UnicodeError) as error:
         raise unreadable(path, error) from error

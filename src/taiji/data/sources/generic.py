@@ -24,11 +24,20 @@ from taiji.data.sources.mapping import (
 from taiji.data.sources.ratings import ids_of, with_non_clicks
 from taiji.errors import TaijiError
 
-SIGNS: dict[str, Callable[[Any, Any], Any]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
 
 
-def load(mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
+def load(
+    mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
+) -> Tables:
     """Read the files that a mapping describes.
 
     Ids in a CSV stay exactly as written; where tables disagree on an id's type all become text.
@@ -49,12 +58,21 @@ def load(mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int
     profiles = ids_of(events) if plan.users is None else _users(folder, plan.users)
     items, events = _same_ids(items, events, "item_id")
     profiles, events = _same_ids(profiles, events, "user_id")
-    files = {"items": plan.items.file, "events": plan.events.file, "users": plan.users.file if plan.users else plan.events.file}
+    files = {
+        "items": plan.items.file,
+        "events": plan.events.file,
+        "users": plan.users.file if plan.users else plan.events.file,
+    }
     notes: tuple[str, ...] = ()
     if plan.unusable == "drop":
         items, profiles, events, notes = _usable(items, profiles, events)
-    tables = validate(Tables(items, profiles, events, plan.name, plan.domain, notes), {name: str(folder / file) for name, file in files.items()})
-    return with_non_clicks(tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users)
+    tables = validate(
+        Tables(items, profiles, events, plan.name, plan.domain, notes),
+        {name: str(folder / file) for name, file in files.items()},
+    )
+    return with_non_clicks(
+        tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users
+    )
 
 
 def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -63,19 +81,33 @@ def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.
     return left.with_columns(pl.col(column).cast(pl.String)), right.with_columns(pl.col(column).cast(pl.String))
 
 
-def _usable(items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+def _usable(
+    items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     """The rows that can be used, and notes that count the others."""
     notes = []
-    for name, frame, columns in (("items", items, ("item_id", "title")), ("users", users, ("user_id",)), ("events", events, ("user_id", "item_id", "timestamp", "click"))):
+    for name, frame, columns in (
+        ("items", items, ("item_id", "title")),
+        ("users", users, ("user_id",)),
+        ("events", events, ("user_id", "item_id", "timestamp", "click")),
+    ):
         kept = frame.drop_nulls([column for column in columns if column in frame.columns])
         if len(kept) < len(frame):
-            notes.append(f"{len(frame) - len(kept):,} of {len(frame):,} rows of {name} lack one of {', '.join(columns)} and were dropped.")
-        items, users, events = (kept if name == "items" else items), (kept if name == "users" else users), (kept if name == "events" else events)
+            notes.append(
+                f"{len(frame) - len(kept):,} of {len(frame):,} rows of {name} lack one of {', '.join(columns)} and were dropped."
+            )
+        items, users, events = (
+            (kept if name == "items" else items),
+            (kept if name == "users" else users),
+            (kept if name == "events" else events),
+        )
     for column, table in (("item_id", items), ("user_id", users)):
         if events.schema[column] == pl.String or events.schema[column].is_integer():
             known = events[column].is_in(table[column].cast(events.schema[column]).implode())
             if not known.all():
-                notes.append(f"{int((~known).sum()):,} of {len(events):,} events name an unknown {column} and were dropped.")
+                notes.append(
+                    f"{int((~known).sum()):,} of {len(events):,} events name an unknown {column} and were dropped."
+                )
                 events = events.filter(known)
     return items, users, events, tuple(notes)
 
@@ -86,13 +118,22 @@ def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl
 
 def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
     levels = {level: getattr(plan, level) for level in LEVELS if getattr(plan, level)}
-    columns: dict[str, str | None] = {plan.item_id: None, plan.title: "text", **dict.fromkeys(levels.values(), "text"), **dict.fromkeys(plan.keep, None)}
+    columns: dict[str, str | None] = {
+        plan.item_id: None,
+        plan.title: "text",
+        **dict.fromkeys(levels.values(), "text"),
+        **dict.fromkeys(plan.keep, None),
+    }
     if plan.categories:
         columns[plan.categories.column] = None
     if plan.price:
         columns[plan.price] = "number"
     read = _read(folder, plan, columns)
-    made = [read[plan.item_id].alias("item_id"), read[plan.title].alias("title"), *(_blank_as_null(read[name]).alias(level) for level, name in levels.items())]
+    made = [
+        read[plan.item_id].alias("item_id"),
+        read[plan.title].alias("title"),
+        *(_blank_as_null(read[name]).alias(level) for level, name in levels.items()),
+    ]
     if plan.categories:
         made += _levels(read[plan.categories.column], plan.categories)
     if plan.price:
@@ -113,7 +154,10 @@ def _blank_as_null(values: pl.Series) -> pl.Series:
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
     """Three levels out of one column: a list, or text with separators."""
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
-    return [_blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(level) for place, level in enumerate(LEVELS)]
+    return [
+        _blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(level)
+        for place, level in enumerate(LEVELS)
+    ]
 
 
 def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
@@ -127,8 +171,19 @@ def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
     times = {"timestamp": _time_plan(plan.timestamp)}
     if plan.matured_at is not None:
         times["matured_at"] = _time_plan(plan.matured_at)
-    labels = {name: Label.parse(rule) for name in ("exposed", "click", "conversion") if (rule := getattr(plan, name)) is not None}
-    columns: dict[str, str | None] = dict.fromkeys([plan.user_id, plan.item_id, *(time.column for time in times.values()), *(rule.column for rule in labels.values() if rule.column)])
+    labels = {
+        name: Label.parse(rule)
+        for name in ("exposed", "click", "conversion")
+        if (rule := getattr(plan, name)) is not None
+    }
+    columns: dict[str, str | None] = dict.fromkeys(
+        [
+            plan.user_id,
+            plan.item_id,
+            *(time.column for time in times.values()),
+            *(rule.column for rule in labels.values() if rule.column),
+        ]
+    )
     if plan.price:
         columns[plan.price] = "number"
     read = _read(folder, plan, columns)
@@ -144,7 +199,9 @@ def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
         mature = pl.col("timestamp") + pl.duration(microseconds=round(plan.matures_after_days * 86_400_000_000))
         events = events.with_columns(mature.alias("matured_at"))
         if "conversion" in events.columns:
-            events = events.with_columns(pl.when(mature <= pl.col("timestamp").max()).then("conversion").alias("conversion"))
+            events = events.with_columns(
+                pl.when(mature <= pl.col("timestamp").max()).then("conversion").alias("conversion")
+            )
     return events
 
 
@@ -156,7 +213,13 @@ def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
     """A column as times; what does not fit is an error with its rows."""
     if plan.unit != "text":
         numbers = converted(values, "integer", path)
-        return (numbers // 1000).cast(pl.Datetime("us")) if plan.unit == "ns" else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit)).to_series().cast(pl.Datetime("us"))
+        return (
+            (numbers // 1000).cast(pl.Datetime("us"))
+            if plan.unit == "ns"
+            else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit))
+            .to_series()
+            .cast(pl.Datetime("us"))
+        )
     if plan.format and values.dtype.is_integer():
         values = values.cast(pl.String)  # 20241231
     if values.dtype != pl.String:
@@ -188,13 +251,19 @@ def _label(read: pl.DataFrame, rule: Label, path: Path, decimal: str = ".") -> p
             lowered = values.str.strip_chars().str.to_lowercase()
             values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
         return values if values.dtype == pl.Boolean else converted(values, "integer", path)
-    left = _blank_as_null(values.cast(pl.String)) if isinstance(rule.value, str) else converted(values, "number", path, decimal)
+    left = (
+        _blank_as_null(values.cast(pl.String))
+        if isinstance(rule.value, str)
+        else converted(values, "number", path, decimal)
+    )
     return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
 
 
 def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:
     before = pl.col("timestamp").shift(1)
-    wrong = positions(events.select(pl.col("timestamp") < (before.over("user_id") if plan.in_order == "user" else before)).to_series())
+    wrong = positions(
+        events.select(pl.col("timestamp") < (before.over("user_id") if plan.in_order == "user" else before)).to_series()
+    )
     if len(wrong):
         raise TaijiError(
             "Times run backwards.",

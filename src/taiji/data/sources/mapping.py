@@ -177,11 +177,32 @@ def read_mapping(path: Path) -> Mapping:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise TaijiError("Could not read a mapping.", where=str(path), expected="a YAML file", found=_said(error), fix="see docs/data.md for an example") from error
+        raise TaijiError(
+            "Could not read a mapping.",
+            where=str(path),
+            expected="a YAML file",
+            found=_said(error),
+            fix="see docs/data.md for an example",
+        ) from error
     if not isinstance(value, dict):
-        raise TaijiError("A mapping is no YAML mapping.", where=str(path), expected="keys items, events and optionally users, name, domain", found=type(value).__name__, fix="see docs/data.md for an example")
+        raise TaijiError(
+            "A mapping is no YAML mapping.",
+            where=str(path),
+            expected="keys items, events and optionally users, name, domain",
+            found=type(value).__name__,
+            fix="see docs/data.md for an example",
+        )
     try:
         return Mapping(**value)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem['msg']}" for problem in error.errors(include_url=False))
-        raise TaijiError("A mapping is not as it should be.", where=str(path), expected="the keys that docs/data.md lists", found=problems, fix="correct these keys") from error
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise TaijiError(
+            "A mapping is not as it should be.",
+            where=str(path),
+            expected="the keys that docs/data.md lists",
+            found=problems,
+            fix="correct these keys",
+        ) from error

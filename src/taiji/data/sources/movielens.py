@@ -54,13 +54,26 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
             "No MovieLens layout found.",
             where=str(folder),
             expected="; or ".join(" and ".join(files) for files in LAYOUTS.values()),
-            found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) if folder.is_dir() else "no such folder",
+            found=", ".join(sorted(file.name for file in folder.iterdir())[:8])
+            if folder.is_dir()
+            else "no such folder",
             fix="name the unpacked folder",
         )
     ratings, films, profiles = {"100k": _read_100k, "1m": _read_1m, "csv": _read_csv}[found](folder)
     films = films.with_columns(pl.col("title").map_elements(readable_title, return_dtype=pl.String))
     note = "Category levels are the first three genres of a film, in the file's order; they are no hierarchy."
-    return from_ratings(ratings, films, profiles, name=folder.resolve().name, domain="films", seed=seed, keep_users=users, non_clicks=non_clicks, notes=(note,), files={"events": f"{folder / LAYOUTS[found][0]}", "items": f"{folder / LAYOUTS[found][1]}"})
+    return from_ratings(
+        ratings,
+        films,
+        profiles,
+        name=folder.resolve().name,
+        domain="films",
+        seed=seed,
+        keep_users=users,
+        non_clicks=non_clicks,
+        notes=(note,),
+        files={"events": f"{folder / LAYOUTS[found][0]}", "items": f"{folder / LAYOUTS[found][1]}"},
+    )
 
 
 Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
@@ -73,12 +86,19 @@ def _ratings(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _films(item_ids: list[int], titles: list[str], genres: list[list[str]]) -> pl.DataFrame:
     named = [[genre for genre in film if genre not in NO_GENRE] for film in genres]
-    levels = {level: [film[place] if place < len(film) else None for film in named] for place, level in enumerate(LEVELS)}
-    return pl.DataFrame({"item_id": item_ids, "title": titles, **levels}, schema_overrides={"item_id": pl.Int64, "title": pl.String, **dict.fromkeys(LEVELS, pl.String)})
+    levels = {
+        level: [film[place] if place < len(film) else None for film in named] for place, level in enumerate(LEVELS)
+    }
+    return pl.DataFrame(
+        {"item_id": item_ids, "title": titles, **levels},
+        schema_overrides={"item_id": pl.Int64, "title": pl.String, **dict.fromkeys(LEVELS, pl.String)},
+    )
 
 
 def _read_csv(folder: Path) -> Frames:
-    ratings = read_table(folder / "ratings.csv", {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"})
+    ratings = read_table(
+        folder / "ratings.csv", {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    )
     films = read_table(folder / "movies.csv", {"movieId": "integer", "title": "text", "genres": "text"})
     genres = [(text or "").split("|") for text in films["genres"].to_list()]
     return _ratings(ratings), _films(films["movieId"].to_list(), films["title"].to_list(), genres), None
@@ -98,14 +118,24 @@ def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
     rows = [line.split(separator) for line in text.splitlines()]
     for number, row in enumerate(rows, start=1):
         if row != [""] and (len(row) < width or not row[0].isdigit()):
-            raise TaijiError("A line is not what it should be.", where=f"{path}, line {number}", expected=f"at least {width} fields separated by {separator!r}, the first a number", found=repr(separator.join(row)[:60]))
+            raise TaijiError(
+                "A line is not what it should be.",
+                where=f"{path}, line {number}",
+                expected=f"at least {width} fields separated by {separator!r}, the first a number",
+                found=repr(separator.join(row)[:60]),
+            )
     return [row for row in rows if row != [""]]
 
 
 def _read_1m(folder: Path) -> Frames:
     # "::" read as ":" leaves an empty column after every field; ratings hold numbers alone, so no field has a colon.
     columns = ["userId", "_1", "movieId", "_2", "rating", "_3", "timestamp"]
-    kinds: dict[str, str | None] = {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    kinds: dict[str, str | None] = {
+        "userId": "integer",
+        "movieId": "integer",
+        "rating": "number",
+        "timestamp": "integer",
+    }
     ratings = read_table(folder / "ratings.dat", kinds, separator=":", header=columns)
     films = _lines(folder / "movies.dat", "::", 3)
     profiles = None
@@ -119,12 +149,21 @@ def _read_1m(folder: Path) -> Frames:
                 "occupation": [OCCUPATIONS[int(row[3])] for row in people],
             }
         )
-    return _ratings(ratings), _films([int(row[0]) for row in films], [row[1] for row in films], [row[2].split("|") for row in films]), profiles
+    return (
+        _ratings(ratings),
+        _films([int(row[0]) for row in films], [row[1] for row in films], [row[2].split("|") for row in films]),
+        profiles,
+    )
 
 
 def _read_100k(folder: Path) -> Frames:
     columns = ["userId", "movieId", "rating", "timestamp"]
-    kinds: dict[str, str | None] = {"userId": "integer", "movieId": "integer", "rating": "number", "timestamp": "integer"}
+    kinds: dict[str, str | None] = {
+        "userId": "integer",
+        "movieId": "integer",
+        "rating": "number",
+        "timestamp": "integer",
+    }
     ratings = read_table(folder / "u.data", kinds, separator="\t", header=columns)
     films = _lines(folder / "u.item", "|", 5 + len(GENRES_100K))
     genres = [[genre for genre, flag in zip(GENRES_100K, row[5:]) if flag == "1"] for row in films]

@@ -117,7 +117,9 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
             f"{WINDOW:,} strictly earlier interactions, never an item the user had touched by then (seed {seed})."
         )
     if keep_users is not None:
-        notes.append(f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue is what they met.")
+        notes.append(
+            f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue is what they met."
+        )
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         users = users.filter(pl.col("user_id").is_in(kept.implode()))
         items = items.filter(pl.col("item_id").is_in(events["item_id"].unique().implode()))
