@@ -89,6 +89,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder; rename it to ``path`` (replacing what was there) when the block succeeds."""
     path = Path(path)
     temporary = _beside(path)
+    old = temporary.with_name(f"{temporary.name}-old")
     try:
         with _explained(path):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -98,10 +99,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 if file.is_file():
                     _sync(file)
             if path.exists():
-                shutil.rmtree(path)
+                os.replace(path, old)  # a kill between the two renames leaves both, one under another name
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 from taiji.alignment.settings import AlignmentSettings
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
 from taiji.errors import TaijiError
-from taiji.evaluation.settings import ABTestSettings
+from taiji.evaluation.settings import ABTestSettings, EvaluationSettings
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
-from taiji.ranking.settings import ExternalSettings, RankerSettings
+from taiji.ranking.settings import OwnRankerSettings, RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
 from taiji.serving.settings import ServingSettings
 from taiji.settings import Settings
@@ -58,25 +58,6 @@ class ScaleSettings(Settings):
     """Partitions handed to a worker at a time: back-pressure."""
     attempts: int = Field(default=3, ge=1)
     """Passes over what is missing before the run stops; a pass that brings something begins the count anew."""
-
-
-class OwnRankerSettings(Settings):
-    """Your own rankers in place of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
-
-    reward: str | None = None
-    """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
-    judge: str | None = None
-    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
-    external: ExternalSettings = ExternalSettings()
-
-
-class EvaluationSettings(Settings):
-    """How figures get their intervals."""
-
-    resamples: int = Field(default=1000, ge=10)
-    """Bootstrap resamples of users."""
-    level: float = Field(default=0.95, gt=0, lt=1)
-    """Coverage of every interval."""
 
 
 class Config(Settings):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from taiji.alignment.environment import Environment, build_environment, min_max
-from taiji.alignment.rewards import Answers, for_trl, ground_answers, preference_reward, semantic_reward
+from taiji.alignment.rewards import Answers, for_trl, ground_rollouts, preference_reward, semantic_reward
 from taiji.alignment.settings import EnvironmentSettings
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
@@ -159,7 +159,7 @@ def test_rewards(environment):
     broken = ["", "no tags", "<answer></answer>", "<answer>" + "x" * 9000 + "</answer>", "<answer>Item title: a"]
     for reward in (semantic, preference):
         assert (reward(["one"] * 5, broken) == 0).all()
-    well, grounded = ground_answers(environment, answers, ["one", "one"], [texts[0], "bad"])
+    well, grounded = ground_rollouts(environment, answers, ["one", "one"], [texts[0], "bad"])
     assert well.tolist() == [True, False] and grounded.items[0] == 4
 
 

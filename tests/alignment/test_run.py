@@ -30,7 +30,7 @@ SETTINGS = AlignmentSettings(
     checkpoint_every=2,
     learning_rate=1e-2,
     lora_rank=4,
-    warmup_steps=0,
+    weight_warmup=0,
     beta=0.05,
 )
 REWARDS = {

@@ -147,7 +147,7 @@ def _taught(folder: Path, examples: pl.DataFrame) -> None:
             "levels_named": [],
             "forbidden": [],
             "kept": row["sample"] == 0,
-            "reasons": [] if row["sample"] == 0 else ["perplexity 5.00 is not below 4.50"],
+            "reasons": [] if row["sample"] == 0 else ["perplexity not below the threshold (5.00, threshold 4.50)"],
         }
         for row in rows
         if row["example"] in judged

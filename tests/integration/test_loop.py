@@ -71,6 +71,7 @@ def test_every_stage_leaves_artefacts_and_the_figures_have_the_promised_keys(und
     metrics = read_json(undisturbed / "metrics.json")
     assert {"split", "rationales", "llm", "alignment", "ranking", "seconds"} <= set(metrics)
     assert {"fingerprint", "dates", "rows"} <= set(metrics["split"])
+    assert set(metrics["features"]) == {"history_mean", "taiji"} and 0 < metrics["features"]["taiji"]["coverage"] <= 1
     assert {"written", "kept", "threshold"} <= set(metrics["rationales"])
     assert {row["model"] for row in metrics["llm"] if row["kind"] == "model"} == {"base", "sft", "aligned"}
     assert {row["features"] for row in metrics["ranking"]} == {"none", "history_mean", "taiji"}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 
+import taiji
 from taiji.artifacts import file_hash, read_json, write_json, write_text
-from taiji.config import Config
+from taiji.config import Config, setting_keys
 from taiji.errors import TaijiError
 from taiji.pipeline import engine
 from taiji.pipeline.engine import Run, Stage
+from taiji.pipeline.stages import STAGES
 
 
 @pytest.fixture
@@ -128,3 +133,28 @@ def test_a_stage_cannot_read_what_it_does_not_name(tmp_path, calls):
     write_text(tmp_path / "x", "")
     with pytest.raises(KeyError, match="without naming it"):
         Run(tmp_path / "a", Config(), [Stage("data", sneaky)], quiet).execute()
+
+
+def test_files_that_settings_name_count_by_their_content(tmp_path):
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "student.txt").write_text("[user]\nWhat next?\n")
+    config = Config.model_validate({"reasoning": {"prompts": {"templates": str(tmp_path / "templates")}}})
+    stages = {stage.name: stage for stage in STAGES}
+    before = {name: stage.outside(config) for name, stage in stages.items() if stage.outside}
+    (tmp_path / "templates" / "student.txt").write_text("[user]\nWhat will they buy next?\n")
+    changed = {name for name, stage in stages.items() if stage.outside and stage.outside(config) != before[name]}
+    assert {"rationales", "selection", "sft", "alignment", "answers", "features"} <= changed
+    assert not changed & {"data", "examples", "reward", "judge", "environment", "ranking"}
+    assert not any(stage.outside(Config()) for stage in STAGES if stage.outside), (
+        "packaged data and models are told by the settings"
+    )
+
+
+def test_every_key_in_an_error_message_can_be_set():
+    sections = set(Config.model_fields)
+    keys = set(setting_keys())
+    for path in sorted(Path(taiji.__file__).parent.rglob("*.py")):
+        for where, text in re.findall(r"\b(where|fix)=f?\"([^\"]*)\"", path.read_text()):
+            for key in re.findall(r"(?<![\w./{-])([a-z_]+(?:\.[a-z_]+)+)", text):
+                if key.split(".")[0] in sections and key.rsplit(".", 1)[1] not in ("json", "parquet", "html", "md"):
+                    assert any(known == key or known.startswith(f"{key}.") for known in keys), (path.name, where, key)

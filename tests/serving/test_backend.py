@@ -15,8 +15,11 @@ from tests.tiny import configuration, write_shop
 from taiji.artifacts import read_json, write_json
 from taiji.config import Config
 from taiji.errors import TaijiError
+from taiji.language.tiny import tiny_tokenizer
 from taiji.pipeline import feature, prepare, rank
 from taiji.pipeline.engine import Context
+from taiji.reasoning.prompts import student_prompt
+from taiji.reasoning.settings import PromptSettings
 from taiji.serving import backend
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
@@ -124,6 +127,20 @@ def test_events_reach_the_prompt_and_strangers_are_welcome(run: Path, store: Sto
     assert dataset.users["user_id"].to_list() == ["u1", "new", "u1"]
     rows = backend.writer(run, ServingSettings(), store).write([known, stranger, forgotten])
     assert [row.user for row in rows] == ["u1", "new", "u1"] and [row.events_seen for row in rows] == [4, 1, 1]
+
+
+def test_prices_known_from_events_alone_reach_the_prompt(run: Path) -> None:
+    """What an item cost is known from everybody's events; a live data set holds a few users' only."""
+    world = World(run)
+    items, events = (
+        frame.with_columns(price=pl.lit(price))
+        for frame, price in ((world.dataset.items, None), (world.dataset.events, 2.5))
+    )
+    world.dataset = replace(world.dataset, items=items.cast({"price": pl.Float64}), events=events)
+    settings, tokenizer = PromptSettings.model_validate(world.config["reasoning"]["prompts"]), tiny_tokenizer()
+    offline = student_prompt(world.dataset, world.users["u1"], LATER, settings, tokenizer).messages
+    online = student_prompt(world.of([UserHistory("u1", LATER)]), 0, LATER, settings, tokenizer).messages
+    assert online == offline and "price 2.50" in str(online)
 
 
 def test_an_event_that_the_log_has_as_well_counts_once(run: Path) -> None:

@@ -173,6 +173,7 @@ def build_environment(
     settings: EnvironmentSettings,
     seed: int,
     batch: int = 200_000,
+    title_characters: int = 80,
 ) -> Environment:
     """Choose candidates, score them with the ranker at each example's cutoff, normalise, embed.
 
@@ -185,6 +186,7 @@ def build_environment(
         settings: numbers of candidates.
         seed: of the random candidates; those of an example depend on (seed, example) alone.
         batch: user-item pairs scored at a time.
+        title_characters: at which titles are cut, as in the prompts.
     """
     from taiji.reasoning.prompts import item_lines
 
@@ -223,7 +225,7 @@ def build_environment(
         schema=SCHEMA,
     )
     known = np.unique(items)
-    lines = item_lines(dataset)
+    lines = item_lines(dataset, title_characters)
     vectors = np.asarray(embedder.encode([lines[i] for i in known]), dtype=np.float32)
     targets = examples.select("example", pl.col("target").alias("item").cast(pl.UInt32))
     return Environment(rows, targets, known, vectors, embedder.version)

@@ -60,7 +60,7 @@ def preference_reward(environment: Environment, answers: Answers) -> Reward:
     return reward
 
 
-def ground_answers(
+def ground_rollouts(
     environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[np.ndarray, Grounded]:
     """Well-formedness (B,) and grounding of completions, for reports."""

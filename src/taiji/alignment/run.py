@@ -98,7 +98,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
             where="alignment.prompts_per_step",
             expected=f"at least {settings.prompts_per_step} prompts",
             found=str(len(examples)),
-            fix="lower prompts_per_step or give more prompts",
+            fix="lower alignment.prompts_per_step or raise size.alignment_prompts",
         )
     rollouts = settings.prompts_per_step * settings.generations
     if rollouts % (settings.micro_batch * processes()):
@@ -186,7 +186,7 @@ def _trainer(
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
         preference=list(settings.preference) if settings.preference else None,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
-        weight_warmup=settings.warmup_steps,
+        weight_warmup=settings.weight_warmup,
         token_weighting=settings.token_weighting,
         num_generations=settings.generations,
         per_device_train_batch_size=settings.micro_batch,

@@ -22,8 +22,6 @@ class EnvironmentSettings(Settings):
     """Most popular items before the LLM period."""
     random_candidates: int = Field(default=100, ge=0)
     """Items drawn uniformly, seeded per example."""
-    grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
-    """Cosine below which an answer counts as poorly grounded in the report (the reward is looked up all the same)."""
 
 
 class AlignmentSettings(Settings):
@@ -57,7 +55,7 @@ class AlignmentSettings(Settings):
     """Sampling temperature of the rollouts."""
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
-    warmup_steps: int = Field(default=2, ge=0)
+    weight_warmup: int = Field(default=2, ge=0)
     """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products say little)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """PEPO's token weights on top (evidence: the prompt's history tokens)."""

@@ -27,7 +27,7 @@ def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = Non
     opened = Run(run, config_of(run, overrides), STAGES, say=(lambda text: None) if quiet else say)
     opened.execute(["audit", "report"] if (run / "report.html").exists() else ["audit"])
     found = read_json(run / "audit.json")
-    if not (json_path and console.emit_json(json_path, found)) and not quiet:
+    if not (json_path and console.emit_json(json_path, found)):
         print_audit(found)
 
 

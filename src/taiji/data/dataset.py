@@ -99,6 +99,12 @@ class Dataset:
         """What items cost over time; ``prices.before(items, as_ofs)`` is what a ranker may know."""
         return Prices.from_frames(self.events, self.items)
 
+    def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
+        """The same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``)."""
+        made = Dataset(self.items, users, events, self.name, self.domain, self.notes)
+        vars(made)["prices"] = self.prices  # what items cost is known from everybody's events, not only from theirs
+        return made
+
     def scan(self) -> pl.LazyFrame:
         """The events, for a query that need not hold them all."""
         return self.events.lazy()

@@ -72,7 +72,7 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
             where=f"data {dataset.name}",
             expected=f"users with {settings.min_history} interactions before a target ({settings.target})",
             found="none",
-            fix="lower min_history, keep more users, or give the period a larger fraction",
+            fix="lower examples.min_history, keep more users (data.users), or give the period more of split.fractions",
         )
     if settings.limit is not None:
         frame = frame.sort("key", "user", "as_of", "target").head(settings.limit)

@@ -186,6 +186,42 @@ def compare(first: Statistic, second: Statistic, *, resamples: int = 1000, level
     return entry(points[0] - points[1], draws[:, 0] - draws[:, 1], min(first.n, second.n), level=level)
 
 
+def differences(
+    arms: Sequence[str],
+    points: Array,
+    draws: Array,
+    ns: Sequence[int],
+    against: str,
+    rivals: Sequence[str],
+    level: float,
+) -> list[dict[str, Any]]:
+    """Paired differences of every arm: ``difference`` to one arm, ``rivals`` to those of the rivals that are named before it.
+
+    Args:
+        arms: (A,) names.
+        points, draws: (A,) figures and (R, A) of them on the same resamples.
+        ns: (A,) what each rests on.
+        against: an arm; where it is not among them there is no ``difference``.
+        rivals: arms that cost less and must be beaten as well.
+        level: of the intervals.
+    """
+
+    def gap(arm: int, other: int) -> dict[str, Any]:
+        found = entry(
+            points[arm] - points[other], draws[:, arm] - draws[:, other], min(ns[arm], ns[other]), level=level
+        )
+        return {"against": arms[other], "value": found["value"], "low": found["low"], "high": found["high"]}
+
+    rows: list[dict[str, Any]] = []
+    for place, arm in enumerate(arms):
+        earlier = [other for other in range(place) if arms[other] in rivals and arms[other] != against]
+        row: dict[str, Any] = (
+            {"difference": gap(place, arms.index(against))} if against in arms and arm != against else {}
+        )
+        rows.append(row | ({"rivals": [gap(place, other) for other in earlier]} if earlier else {}))
+    return rows
+
+
 def honest(statistic: Statistic, found: Entry, level: float) -> Entry:
     """Give a proportion that is exactly 0 or 1 in every user the exact binomial interval.
 

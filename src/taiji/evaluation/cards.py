@@ -83,7 +83,8 @@ def model_card(
         not_grounded=_share(aligned["grounding_low"].value)
         if "grounding_low" in aligned and aligned["grounding_low"].value is not None
         else None,
-        threshold=settings["alignment"]["environment"]["grounding_threshold"],
+        threshold=settings["evaluation"]["grounding_threshold"],
+        level=f"{100 * run.level:g} %",
     )
 
 

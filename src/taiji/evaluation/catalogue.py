@@ -45,10 +45,11 @@ class Catalogue:
         dataset: items and history.
         embedder: encodes the item lines.
         as_of: interactions before this time decide which item stands for a text that several items have.
+        title_characters: at which titles are cut, as in the prompts.
     """
 
-    def __init__(self, dataset: Dataset, embedder: Embedder, as_of: int) -> None:
-        lines = item_lines(dataset)
+    def __init__(self, dataset: Dataset, embedder: Embedder, as_of: int, title_characters: int = 80) -> None:
+        lines = item_lines(dataset, title_characters)
         numbers: dict[str, int] = {}
         self._text = np.array([numbers.setdefault(line, len(numbers)) for line in lines], dtype=np.int64)
         self._vectors = np.asarray(embedder.encode(list(numbers)), dtype=np.float32)

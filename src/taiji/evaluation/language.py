@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.errors import TaijiError
-from taiji.evaluation.bootstrap import Ratio, distribution, entry, honest
+from taiji.evaluation.bootstrap import Ratio, differences, distribution, entry, honest
 from taiji.evaluation.catalogue import Catalogue
 from taiji.evaluation.floors import floors, item_levels
 from taiji.evaluation.metrics import hits
@@ -74,7 +74,7 @@ def evaluate_answers(
     if not len(examples):
         raise TaijiError(
             "There is no example to judge the answers on.",
-            fix="lower min_history, or take a longer test period",
+            fix="lower examples.min_history, or give the test period more of split.fractions",
         )
     for model, texts in completions.items():
         if len(texts) != len(examples):
@@ -202,23 +202,12 @@ def _rows(
             continue
         statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
-        first = next((column for column, (_, kind, _) in enumerate(having) if kind == "model"), None)
+        first = next((name for name, kind, _ in having if kind == "model"), "")
+        names, ns = [name for name, _, _ in having], [statistic.n for statistic in statistics]
+        gaps = differences(names, points, draws, ns, first, (), level)
         for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
             figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
-            row: dict[str, Any] = {"model": name, "kind": kind, "metric": metric, **figure}
-            if kind == "model" and first is not None and column != first:
-                gap = entry(
-                    points[column] - points[first],
-                    draws[:, column] - draws[:, first],
-                    statistic.n,
-                    level=level,
-                )
-                row["difference"] = {
-                    "against": having[first][0],
-                    "value": gap["value"],
-                    "low": gap["low"],
-                    "high": gap["high"],
-                }
-            rows.append(row)
+            row = {"model": name, "kind": kind, "metric": metric, **figure}
+            rows.append(row | gaps[column] if kind == "model" else row)
     order = [name for name, _, _ in tables]
     return sorted(rows, key=lambda row: order.index(row["model"]))

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.errors import TaijiError
-from taiji.evaluation.bootstrap import distribution, entry, honest
+from taiji.evaluation.bootstrap import differences, distribution, entry, honest
 from taiji.evaluation.metrics import RANKING_METRICS, Metric, Rows
 
 if TYPE_CHECKING:
@@ -130,29 +130,14 @@ def _figures(
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 
-    def gap(column: int, other: int) -> dict[str, Any]:
-        found = entry(
-            points[column] - points[other],
-            draws[:, column] - draws[:, other],
-            statistics[column].n,
-            level=level,
-        )
-        return {"against": arms[other], "value": found["value"], "low": found["low"], "high": found["high"]}
-
-    figures = {}
-    for column, (arm, statistic) in enumerate(zip(arms, statistics)):
-        row: dict[str, Any] = dict(
-            honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
-        )
-        if against in tables and arm != against:
-            row["difference"] = gap(column, arms.index(against))
-        earlier = [
-            arms.index(rival) for rival in rivals if rival in tables and rival != against and arms.index(rival) < column
-        ]
-        if earlier:
-            row["rivals"] = [gap(column, other) for other in earlier]
-        figures[arm] = row
-    return figures
+    gaps = differences(arms, points, draws, [s.n for s in statistics], against, rivals, level)
+    return {
+        arm: {
+            **honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level),
+            **gaps[column],
+        }
+        for column, (arm, statistic) in enumerate(zip(arms, statistics))
+    }
 
 
 def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame]) -> None:

@@ -115,7 +115,7 @@ def render_report(
     environment = Environment(
         loader=PackageLoader("taiji.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["thousands"] = thousands
+    environment.filters |= {"thousands": thousands, "percent": lambda share: f"{100 * share:.0f} %"}
     return environment.get_template("report.html.j2").render(
         **figures_of(run),
         today=date.today().isoformat(),
@@ -153,7 +153,7 @@ def figures_of(run: RunMetrics) -> dict[str, Any]:
         "gaps": _ranker_gaps(run),
         "rankers": _ranker_tables(run),
         "stages": _stages(run),
-        "level": "95 %",
+        "level": f"{100 * run.level:g} %",
     }
 
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.artifacts import read_json, value_hash, write_json, write_parquet
 from taiji.errors import TaijiError
-from taiji.evaluation.bootstrap import entry, resample_weights
+from taiji.evaluation.bootstrap import differences, entry, resample_weights
 from taiji.evaluation.metrics import RANKING_METRICS, Metric, Rows
 from taiji.evaluation.ranking import HEADS, head_rows
 from taiji.progress import track
@@ -351,32 +351,16 @@ def _figures(
     ]
     points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
 
-    def gap(column: int, other: int) -> dict[str, Any]:
-        figure = entry(points[column] - points[other], draws[:, column] - draws[:, other], n, level=level)
-        return {
-            "against": arms[other],
-            "value": figure["value"],
-            "low": figure["low"],
-            "high": figure["high"],
-        }
-
-    figures = {}
-    for column, arm in enumerate(arms):
-        per_seed = [None if np.isnan(value) else float(value) for value in values[:, column]]
-        row: dict[str, Any] = {
+    gaps = differences(arms, points, draws, [n] * len(arms), against, rivals, level)
+    return {
+        arm: {
             **entry(points[column], draws[:, column], n, level=level),
             "seeds": len(seeds),
-            "per_seed": per_seed,
+            "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
+            **gaps[column],
         }
-        if against in arms and arm != against:
-            row["difference"] = gap(column, arms.index(against))
-        earlier = [
-            arms.index(rival) for rival in rivals if rival in arms and rival != against and arms.index(rival) < column
-        ]
-        if earlier:
-            row["rivals"] = [gap(column, other) for other in earlier]
-        figures[arm] = row
-    return figures
+        for column, arm in enumerate(arms)
+    }
 
 
 def frame_hash(frame: pl.DataFrame) -> str:

@@ -89,17 +89,37 @@ class AlignmentSummary(_Open):
     steps: list[Step]
 
 
+class FeatureFigures(_Open):
+    """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
+
+    The first five are those of :func:`taiji.features.table.figures`, the others of ``ProductQuantizer.figures``.
+    """
+
+    coverage: float
+    users: float
+    neighbour_items: float
+    age_days_median: float
+    age_days_p90: float
+    utilisation: float
+    distortion: float
+    perplexity: float
+    collisions: float
+
+
 class RunMetrics(_Open):
     """The whole of ``metrics.json``."""
 
     name: str = "run"
     data: str = ""
+    level: float = 0.95
+    """Of every interval."""
     notes: list[str] = []
     split: SplitSummary
     rationales: RationaleSummary
     llm: list[ModelFigure]
     alignment: AlignmentSummary
     ranking: list[RankerFigure]
+    features: dict[str, FeatureFigures] = {}
     seconds: dict[str, float]
 
 
@@ -224,7 +244,13 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         *(["click user_auc", "click ndcg@10"] if wide else []),
     ]
     names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
-    table("Answers, with 95 % intervals over users (· floors and ceiling)", "model", of_answers, answers, names)
+    table(
+        f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
+        "model",
+        of_answers,
+        answers,
+        names,
+    )
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
         arms = [

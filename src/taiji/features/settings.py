@@ -24,3 +24,8 @@ class FeatureSettings(Settings):
     """Also keep the dense embedding in the table, for rankers that use it directly."""
     history_mean: PositiveInt = 50
     """Most recent interactions averaged by the history-mean embedding."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The features a ranker gets: the vector only where it is kept."""
+        return ("ids", "neighbour_items", "vector") if self.keep_vector else ("ids", "neighbour_items")

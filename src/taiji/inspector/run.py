@@ -18,11 +18,9 @@ from taiji.errors import TaijiError
 from taiji.evaluation.summary import RunMetrics, check_metrics
 from taiji.inspector.table import Table
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
 
 T = TypeVar("T")
-MODELS = ("base", "sft", "aligned")
-ARMS = ("taiji", "history_mean")
 
 
 @dataclass(frozen=True)

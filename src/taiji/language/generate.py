@@ -85,7 +85,7 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
                 where=f"prompt {row}",
                 expected=f"at most {context} tokens",
                 found=f"{len(ids)} tokens and {new} new ones",
-                fix="lower the prompt's token budget or max_new_tokens",
+                fix="lower reasoning.prompts.token_budget or the completion's max_new_tokens",
             )
 
 

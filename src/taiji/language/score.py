@@ -98,7 +98,7 @@ def score_completions(
                 where=f"pair {row}",
                 expected=f"at most {context} tokens",
                 found=f"{len(ids)}",
-                fix="lower the prompt's token budget",
+                fix="lower reasoning.prompts.token_budget",
             )
     pairs = [(ids, first) for ids, first, _ in tokenised]
     if lm.engine is not None:

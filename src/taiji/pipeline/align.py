@@ -8,17 +8,15 @@ import polars as pl
 
 from taiji.alignment import align, build_environment
 from taiji.alignment.environment import Environment
-from taiji.alignment.rewards import Answers, ground_answers, preference_reward, semantic_reward
+from taiji.alignment.rewards import Answers, ground_rollouts, preference_reward, semantic_reward
 from taiji.alignment.rollouts import FILE as ROLLOUTS
 from taiji.artifacts import write_parquet
-from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.processes import first_process
 from taiji.pipeline.feature import load_model
 from taiji.pipeline.prepare import load, load_examples, load_split, stored
 from taiji.pipeline.rank import ranker_that
-from taiji.reasoning.answers import THINK
-from taiji.reasoning.prompts import student_prompts
+from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
@@ -31,7 +29,14 @@ def environment(context: Context) -> dict[str, Any]:
     embedder = load_embedder(config.embedder.name)
     examples = load_examples(context, "alignment")
     built = build_environment(
-        dataset, load_split(context), examples, ranker, embedder, config.alignment.environment, config.seed
+        dataset,
+        load_split(context),
+        examples,
+        ranker,
+        embedder,
+        config.alignment.environment,
+        config.seed,
+        title_characters=config.reasoning.prompts.title_characters,
     )
     built.save(context.folder / "environment")
     return {"prompts": len(examples), "pairs": len(built.rows)}
@@ -42,11 +47,7 @@ def alignment(context: Context) -> dict[str, Any]:
     config, dataset, lm = context.config, stored(context), load_model(context, "sft")
     examples = load_examples(context, "alignment")
     prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
-    prompts = prompts.with_columns(
-        prompt=prompts["prompt"].map_elements(
-            lambda text: text + continuation(text, THINK), return_dtype=prompts["prompt"].dtype
-        )
-    )
+    prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
     built, answers = (
         Environment.load(context.input("environment") / "environment"),
         Answers(load_embedder(config.embedder.name)),
@@ -65,7 +66,7 @@ def alignment(context: Context) -> dict[str, Any]:
     if not first_process():
         return {}  # only the first one has written anything
     rollouts = pl.read_parquet(context.folder / ROLLOUTS)
-    well, grounded = ground_answers(built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list())
+    well, grounded = ground_rollouts(built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list())
     where = pl.Series(well)
     rollouts = rollouts.with_columns(
         item=pl.when(where).then(pl.Series(grounded.items.astype("uint32"))),

@@ -144,13 +144,14 @@ class Run:
 
     def _depends_on(self, stage: Stage) -> dict[str, Any]:
         values = self.config.model_dump(mode="json")
+        outside = stage.outside(self.config) if stage.outside else None
         return {
             "stage": stage.name,
             "version": taiji.__version__,
             "seed": self.config.seed,
             "settings": {section: reduce(getitem, section.split("."), values) for section in stage.settings},
             "inputs": {need: self.output_hash(need) for need in stage.needs},
-            "outside": value_hash(stage.outside(self.config)) if stage.outside else None,
+            "outside": value_hash(outside) if outside else None,
         }
 
     def output_hash(self, name: str) -> str:

@@ -12,20 +12,19 @@ from taiji.artifacts import write_json, write_parquet
 from taiji.data import Dataset, Split, scan_exposures
 from taiji.features.history_mean import history_mean
 from taiji.features.table import fit_table
-from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
 from taiji.language.models import LanguageModel, load_language_model
 from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.prepare import load_examples, load_split, stored
-from taiji.reasoning.answers import THINK, parse
-from taiji.reasoning.prompts import item_lines, student_prompts
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import item_lines, opened, student_prompts
 
 if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
     from taiji.pipeline.mapping import Work
 
-MODELS = ("base", "sft", "aligned")
 TEXTS = 4096
 """Texts embedded a partition."""
 
@@ -50,8 +49,9 @@ def _open_answering(context: Context, which: str) -> Work:
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
-        opened = [prompt + continuation(prompt, THINK) for prompt in prompts["prompt"]]
-        texts = generate(lm, opened, settings=config.generation, seed=config.seed)
+        texts = generate(
+            lm, [opened(prompt) for prompt in prompts["prompt"]], settings=config.generation, seed=config.seed
+        )
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"], prompts["dropped"], completion=pl.Series([text[0] for text in texts], dtype=pl.String)
         )
@@ -101,13 +101,13 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
 
     embedder = load_embedder(config.embedder.name)
     parsed = [parse(text) for text in completions["completion"]]
-    said = embed(context, [f"{answer.rationale} {answer.text}".strip() for answer in parsed], "answers")
+    said = embed(context, [answer.said for answer in parsed], "answers")
     lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
     mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
 
     version = load_model(context, writer).version
     figures = {}
-    for name, vectors, made_by in (("taiji", said, version), ("history_mean", mean, embedder.version)):
+    for name, vectors, made_by in zip(ARMS, (mean, said), (embedder.version, version), strict=True):
         # The quantiser must not have seen the test period.
         quantizer, table = fit_table(
             dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed

@@ -1,4 +1,4 @@
-"""The stages' names and summaries, free of heavy imports, for the command line's help."""
+"""Names of stages, models and feature tables, free of heavy imports."""
 
 STAGE_NAMES = {
     "data": "Read the source, check it, and store the tables.",
@@ -16,3 +16,8 @@ STAGE_NAMES = {
     "ranking": "Train the rankers with features and score the test exposures.",
     "report": "Measure everything with intervals and floors, and write the report.",
 }
+
+MODELS = ("base", "sft", "aligned")
+"""Who answers the test prompts: the model before fine-tuning, after it, after alignment."""
+ARMS = ("history_mean", "taiji")
+"""Feature tables that a ranker is trained with, besides none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from taiji.data import (
     time_split,
 )
 from taiji.data.examples import INTERACTIONS, choose_examples, example_candidates
+from taiji.data.sources import source_files
 from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
@@ -39,20 +41,17 @@ def data(context: Context) -> dict[str, Any]:
     return {"users": dataset.n_users, "items": dataset.n_items, "events": len(dataset.events)}
 
 
+def state_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times of files, those of a folder for a folder: what a stage that reads them depends on."""
+    every = [
+        f for file in files for f in ([file] if file.is_file() else sorted(p for p in file.rglob("*") if p.is_file()))
+    ]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in every]
+
+
 def source_state(config: Config) -> Any:
-    """Names, sizes and modification times of the user's own source files: when they change, the data stage runs again."""
-    settings = config.data
-    paths = [
-        Path(settings.source.partition(":")[2] or settings.source),
-        *([settings.mapping] if settings.mapping else []),
-    ]
-    files = [
-        f
-        for path in paths
-        if path.exists()
-        for f in ([path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()))
-    ]
-    return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    """The state of the user's own source files: when they change, the data stage runs again."""
+    return state_of(file for file in source_files(config.data.source, config.data.mapping) if file.exists())
 
 
 def load(context: Context) -> Dataset:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import write_parquet
+from taiji.artifacts import write_json, write_parquet
 from taiji.data import exposures
+from taiji.pipeline.names import ARMS
 from taiji.pipeline.prepare import load, load_split
 from taiji.ranking import Ranker, train_ranker
 from taiji.ranking.external import open_ranker
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
     from taiji.ranking.external import PairScorer
-
-ARMS = ("history_mean", "taiji")
-"""Feature tables that a ranker is trained with, besides `none`."""
 
 
 def _train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> Ranker:
@@ -56,14 +54,14 @@ def judge(context: Context) -> dict[str, Any]:
 
 def ranking(context: Context) -> dict[str, Any]:
     """Train a ranker for each feature table and let all score the test exposures of the users who have features."""
-    from taiji.features.table import join_features
+    from taiji.features.table import figures, join_features
 
     dataset, split = load(context), load_split(context)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
-    columns = (
-        ("ids", "neighbour_items", "vector") if context.config.features.keep_vector else ("ids", "neighbour_items")
-    )
+    columns = context.config.features.columns
+    reached = {arm: figures(join_features(test, table, ("ids", "neighbour_items"))) for arm, table in tables.items()}
+    write_json(context.folder / "coverage.json", reached)
     # One population for all arms: users for whom there is something to compare.
     test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
     write_parquet(context.folder / "exposures.parquet", test)

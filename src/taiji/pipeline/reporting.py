@@ -17,11 +17,11 @@ from taiji.evaluation.report import write_report
 from taiji.evaluation.summary import check_metrics
 from taiji.language.embed import load_embedder
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.feature import MODELS
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
 from taiji.pipeline.prepare import load, load_examples, load_split
 from taiji.pipeline.rank import ranker_that
 from taiji.reasoning.prompts import item_line, student_messages
+from taiji.reasoning.selection import count_reasons
 
 if TYPE_CHECKING:
     from taiji.data import Dataset
@@ -36,9 +36,12 @@ def report(context: Context) -> dict[str, Any]:
     config, dataset = context.config, load(context)
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
     audit = read_json(context.input("audit") / "audit.json")
+    reached = read_json(context.input("ranking") / "coverage.json")
+    quantizers = read_json(context.input("features") / "quantizers.json")
     metrics: dict[str, Any] = {
         "name": context.run.name,
         "data": dataset.name,
+        "level": config.evaluation.level,
         "notes": list(dataset.notes),
         "split": {key: value for key, value in _split(context).items() if key != "bounds"},
         "rationales": _rationales(context, verdicts),
@@ -46,6 +49,7 @@ def report(context: Context) -> dict[str, Any]:
         "llm": _language(context, dataset),
         "alignment": _alignment(context),
         "ranking": _rankers(context, dataset),
+        "features": {arm: reached[arm] | quantizers[arm] for arm in ARMS},
         "seconds": {
             name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"
         },
@@ -82,18 +86,12 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
-    reasons = (
-        verdicts.filter(~pl.col("kept"))["reasons"]
-        .list.first()
-        .str.replace(r"\s*[0-9][0-9.]*.*$", "")
-        .value_counts(sort=True)
-    )
     return {
         "written": written,
         "judged": len(verdicts),
         "kept": int(verdicts["kept"].sum()),
         "threshold": read_json(context.input("selection") / "calibration.json")["threshold"],
-        "reasons": dict(reasons.drop_nulls().iter_rows()),
+        "reasons": count_reasons(verdicts),
         "perplexities": verdicts["ppl"].drop_nulls().to_list(),
     }
 
@@ -105,7 +103,8 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         for which in MODELS
     }
     judge, embedder = ranker_that(context, "judge", dataset), load_embedder(config.embedder.name)
-    catalogue = Catalogue(dataset, embedder, int(test["as_of"].min()))  # type: ignore[arg-type]
+    start, titles = int(test["as_of"].min()), config.reasoning.prompts.title_characters  # type: ignore[arg-type]
+    catalogue = Catalogue(dataset, embedder, start, titles)
     write_parquet(context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score))
     return evaluate_answers(
         dataset,
@@ -113,7 +112,7 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         said,
         embedder,
         judge_score=judge.score,
-        threshold=config.alignment.environment.grounding_threshold,
+        threshold=config.evaluation.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,
         level=config.evaluation.level,

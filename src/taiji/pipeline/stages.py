@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from taiji.config import Config
 from taiji.pipeline.engine import Context, Stage
 
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
+TITLES = "reasoning.prompts.title_characters"
 PROMPTS = tuple(f"size.{role}_prompts" for role in ("rationale", "calibration", "alignment", "test"))
 
 
@@ -23,30 +27,56 @@ def _source_state(config: Config) -> Any:
     return import_module("taiji.pipeline.prepare").source_state(config)
 
 
+def _named_files(*keys: str) -> Callable[[Config], Any]:
+    """The state of the files and folders that these settings name, where they name any: a template that was edited counts."""
+
+    def state(config: Config) -> Any:
+        values: list[str | Path | None] = [attrgetter(key)(config) for key in keys]
+        files = [Path(value).expanduser() for value in values if value]
+        return import_module("taiji.pipeline.prepare").state_of(file for file in files if file.exists())
+
+    return state
+
+
+FILES = _named_files("language.model", "reasoning.prompts.templates")
 PREPARED = ("data", "examples")
 STAGES = (
     _stage("data", "prepare", (), ("data",), outside=_source_state),
     _stage("examples", "prepare", ("data",), ("split", "examples", *PROMPTS)),
-    _stage("reward", "rank", PREPARED, ("ranking", "own_ranker")),
-    _stage("rationales", "teach", PREPARED, (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")),
-    _stage("selection", "teach", (*PREPARED, "rationales"), (*LANGUAGE, "reasoning.selection")),
+    _stage("reward", "rank", PREPARED, ("ranking", "own_ranker.reward"), outside=_named_files("own_ranker.reward")),
+    _stage("rationales", "teach", PREPARED, (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint"), outside=FILES),
+    _stage("selection", "teach", (*PREPARED, "rationales"), (*LANGUAGE, "reasoning.selection"), outside=FILES),
     _stage(
         "audit",
         "review",
         (*PREPARED, "selection"),
         (*LANGUAGE, "reasoning.selection", "reasoning.audit"),
+        outside=FILES,
         publish=("audit.json",),
     ),
-    _stage("sft", "teach", (*PREPARED, "rationales", "selection"), (*LANGUAGE, "reasoning.sft")),
-    _stage("environment", "align", (*PREPARED, "reward"), ("alignment", "embedder", "reasoning.prompts", "own_ranker")),
-    _stage("alignment", "align", (*PREPARED, "sft", "environment"), ("alignment", "embedder", *LANGUAGE)),
+    _stage("sft", "teach", (*PREPARED, "rationales", "selection"), (*LANGUAGE, "reasoning.sft"), outside=FILES),
+    _stage(
+        "environment",
+        "align",
+        (*PREPARED, "reward"),
+        ("alignment.environment", "embedder", TITLES, "own_ranker.reward", "own_ranker.external"),
+        outside=_named_files("own_ranker.reward"),
+    ),
+    _stage(
+        "alignment",
+        "align",
+        (*PREPARED, "sft", "environment"),
+        ("alignment", "embedder", *LANGUAGE),
+        outside=_named_files("reasoning.prompts.templates"),
+    ),
     _stage("judge", "rank", PREPARED, ("ranking",)),
-    _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE)),
+    _stage("answers", "feature", (*PREPARED, "sft", "alignment"), ("generation", *LANGUAGE), outside=FILES),
     _stage(
         "features",
         "feature",
         (*PREPARED, "alignment"),
         ("generation", "embedder", "features", "examples", "size.feature_users", "size.feature_refreshes", *LANGUAGE),
+        outside=_named_files("reasoning.prompts.templates"),
     ),
     _stage("ranking", "rank", (*PREPARED, "judge", "features"), ("ranking", "features")),
     _stage(
@@ -64,6 +94,7 @@ STAGES = (
             "alignment",
             "own_ranker",
         ),
+        outside=_named_files("reasoning.prompts.templates", "own_ranker.judge"),
         publish=("report.html", "metrics.json", "model_card.md", "data_card.md"),
     ),
 )

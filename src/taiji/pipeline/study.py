@@ -22,7 +22,7 @@ from taiji.artifacts import read_json, write_json
 from taiji.data import Dataset, Split, exposures
 from taiji.errors import TaijiError
 from taiji.evaluation.ranking import sparsest_third
-from taiji.evaluation.study import FEATURES, ablation, aggregate, built_in, control_findings, run_cells
+from taiji.evaluation.study import ablation, aggregate, built_in, control_findings, run_cells
 from taiji.evaluation.summary import number_text
 from taiji.features.history_mean import future_mean
 from taiji.features.table import fit_table
@@ -98,8 +98,7 @@ def study(
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(tables[main].select("user").unique(), on="user", how="semi", maintain_order="left")
     trainer, version = built_in(dataset, config.ranking)
-    columns = (*FEATURES, "vector") if config.features.keep_vector else FEATURES
-    compared = ablation(tables, main, config.seed, columns)
+    compared = ablation(tables, main, config.seed, config.features.columns)
     cells = run_cells(train, test, compared, range(seeds), trainer, folder / "cells", trainer_version=version)
     start = split.interval("test")[0]
     rows = aggregate(

@@ -186,7 +186,7 @@ def _layout(exposures: pl.DataFrame, settings: RankerSettings) -> dict[str, Any]
     if settings.text == "select_align" and layout.get("vector_width", 0) % settings.chunks:
         raise TaijiError(
             "The vector does not divide into chunks.",
-            where="ranker.chunks",
+            where="ranking.chunks",
             expected=f"a divisor of {layout['vector_width']}",
             found=str(settings.chunks),
         )

@@ -222,7 +222,7 @@ class HttpRanker(ExternalRanker):
             where=self.source,
             expected=f"an answer within {self.settings.timeout:g} s",
             found=f"{problem} ({self.settings.attempts} attempts)",
-            fix="check that it runs and the address; or raise ranker.external.timeout",
+            fix="check that it runs and the address; or raise own_ranker.external.timeout",
         )
 
     def _scores(self, body: bytes) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -17,8 +16,6 @@ from taiji.ranking.ranker import Ranker
 
 Chunks = Callable[[int], Iterable[Arrays]]
 """epoch -> its chunks of rows; each chunk fits in memory."""
-MOST_PASSES = 10
-"""Passes that small data gets at most on the way to the settings' ``min_steps``; more of them only learn it by heart."""
 
 
 def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: int, *, frozen: bool = False) -> None:
@@ -35,7 +32,7 @@ def fit(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: i
     settings, model = ranker.settings, ranker.model
     optimisers = _optimisers(ranker, frozen)
     torch.manual_seed(seed)
-    epochs = max(settings.epochs, min(math.ceil(settings.min_steps * settings.batch / max(rows, 1)), MOST_PASSES))
+    epochs = settings.passes(rows)
     total = rows * epochs
     check_every = max(1, total // settings.checks)
     best, best_state, worse, done, checked = np.inf, None, 0, 0, 0

@@ -1,7 +1,8 @@
-"""Settings of the built-in ranker."""
+"""Settings of the built-in ranker, and of the user's own."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -68,6 +69,10 @@ class RankerSettings(Settings):
     patience: PositiveInt = 2
     """Checks in a row without improvement after which training stops."""
 
+    def passes(self, rows: float) -> int:
+        """Passes over so many training rows: ``epochs``, or what ``min_steps`` takes, ten at most; more only learn small data by heart."""
+        return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))
+
     @model_validator(mode="after")
     def _alignment_has_fields(self) -> RankerSettings:
         if self.text == "select_align" and not self.embeddings:
@@ -88,3 +93,13 @@ class ExternalSettings(Settings):
     """Seconds before the second try; doubles each time (HTTP)."""
     version: str = ""
     """Version of the endpoint's model, where it does not tell itself (HTTP); part of what cached scores depend on."""
+
+
+class OwnRankerSettings(Settings):
+    """Your own rankers in place of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
+
+    reward: str | None = None
+    """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
+    judge: str | None = None
+    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
+    external: ExternalSettings = ExternalSettings()

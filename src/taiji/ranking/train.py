@@ -80,7 +80,7 @@ def train_extractor(
     if settings.text != "select_align" or base.encoder.vector_width:
         raise TaijiError(
             "Extractor-only training adds a filter to a ranker that has none.",
-            where="ranker.text",
+            where="ranking.text",
             expected="text = select_align, and a base ranker trained without the vector column",
             found=f"text = {settings.text}, base vector width {base.encoder.vector_width}",
         )
@@ -150,5 +150,5 @@ def _check(exposures: pl.DataFrame) -> None:
             where="exposures",
             expected="rows with click = 0 and rows with click = 1",
             found=f"{len(exposures)} rows",
-            fix="choose a longer ranker period or more non-clicks per trip",
+            fix="give the period more of split.fractions, or raise data.non_clicks",
         )

@@ -37,6 +37,11 @@ class Answer:
     well_formed: bool
     problem: str
 
+    @property
+    def said(self) -> str:
+        """Rationale and answer as the one text that is embedded for features, whatever its form; empty where nothing was said."""
+        return f"{self.rationale} {self.text}".strip()
+
 
 def clean(text: str) -> str:
     """One line without tags and end-of-text marks."""

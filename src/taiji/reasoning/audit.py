@@ -17,10 +17,9 @@ import polars as pl
 
 from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
-from taiji.language.chat import continuation
-from taiji.reasoning.answers import THINK, parse
-from taiji.reasoning.prompts import item_line, student_prompts
-from taiji.reasoning.selection import answer_perplexities, known_answers, score_rationales
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import item_line, opened, student_prompts
+from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales
 from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSettings
 from taiji.reasoning.teachers import rationale_frame, tidy
 
@@ -73,13 +72,7 @@ def audit_run(
     return {
         "rows": len(verdicts),
         "verdicts": dict(sorted(Counter(verdicts["verdict"]).items())),
-        "reasons": dict(
-            Counter(
-                reason.split(" (")[0].split(" is ")[0].rstrip("0123456789. ")
-                for row in verdicts["reasons"]
-                for reason in row
-            ).most_common()
-        ),
+        "reasons": count_reasons(verdicts),
         "distributions": {name: _quantiles(verdicts[name]) for name in MEASURES},
         "lexical": lexical_shares(verdicts),
         "leaking": leaking_shares(verdicts, selection.most_leak_share),
@@ -297,7 +290,7 @@ def blind_rationales(
     sampling = GenerationSettings(max_new_tokens=BLIND_TOKENS, repetition_penalty=1.1, stop=("</think>", "<answer>"))
     texts = generate(
         lm,
-        [p + continuation(p, THINK) for p in sheets],
+        [opened(p) for p in sheets],
         settings=sampling,
         seed=seed,
         description="Writing blind rationales",

@@ -20,8 +20,8 @@ import polars as pl
 
 from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
-from taiji.language.chat import Message, render
-from taiji.reasoning.answers import field, format_answer
+from taiji.language.chat import Message, continuation, render
+from taiji.reasoning.answers import THINK, field, format_answer
 from taiji.reasoning.settings import PromptSettings
 
 PACKAGED = Path(__file__).parent / "templates"
@@ -63,13 +63,6 @@ def student_messages(
 ) -> list[Message]:
     """The messages of :func:`student_prompt`."""
     return student_prompt(dataset, user, as_of, settings, tokenizer).messages
-
-
-def teacher_messages(
-    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None
-) -> list[Message]:
-    """The messages of :func:`teacher_prompt`."""
-    return teacher_prompt(dataset, user, as_of, settings, tokenizer, target).messages
 
 
 def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> Prompt:
@@ -135,6 +128,11 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
     )
 
 
+def opened(prompt: str) -> str:
+    """A rendered student prompt as a model is asked to go on with it: its `<think>` is open."""
+    return prompt + continuation(prompt, THINK)
+
+
 def shorten(text: str, characters: int) -> str:
     """Cut at a word so that at most ``characters`` remain."""
     text = " ".join(text.split())
@@ -185,10 +183,10 @@ def _context(
     if frame > settings.token_budget:
         raise TaijiError(
             "The token budget does not hold the prompt's instructions.",
-            where="token_budget",
+            where="reasoning.prompts.token_budget",
             expected=f"at least {frame} tokens",
             found=str(settings.token_budget),
-            fix="raise token_budget or shorten the template",
+            fix="raise reasoning.prompts.token_budget or shorten the template",
         )
     kept, above = 0, len(lines) + 1  # the most interactions whose whole rendered prompt fits, by bisection
     while above - kept > 1:

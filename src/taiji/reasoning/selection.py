@@ -239,11 +239,19 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     return pl.concat([scored, pl.DataFrame(verdicts, schema=VERDICT)], how="horizontal")
 
 
+def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
+    """How many rationales have each reason against them, most frequent first; what a reason has in brackets is left out."""
+    kinds = verdicts["reasons"].explode().drop_nulls().str.split(" (").list.first()
+    return dict(
+        kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
+    )
+
+
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
     """The paper's rule."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if not row["ppl"] < calibration.threshold:
-        reasons.append(f"perplexity {row['ppl']:.2f} is not below {calibration.threshold:.2f}")
+        reasons.append(f"perplexity not below the threshold ({row['ppl']:.2f}, threshold {calibration.threshold:.2f})")
     return reasons
 
 
@@ -251,7 +259,9 @@ def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionS
     """Ours; a threshold on what leakage cannot fake, and the guards."""
     reasons = _guards(row, settings)
     if not row["ppl_masked"] < calibration.threshold:
-        reasons.append(f"masked perplexity {row['ppl_masked']:.2f} is not below {calibration.threshold:.2f}")
+        reasons.append(
+            f"masked perplexity not below the threshold ({row['ppl_masked']:.2f}, threshold {calibration.threshold:.2f})"
+        )
     return reasons
 
 
@@ -265,7 +275,7 @@ def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
     if not row["lift"] > 0:
         reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:
-        reasons.append(f"review: perplexity {row['ppl']:.2f} is below {settings.review_below}")
+        reasons.append(f"review: too likely to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
     if "L3" in row["levels_named"] and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
         reasons.append(f"leans on naming L3 (leak share {row['leak_share']:.2f})")
     return reasons

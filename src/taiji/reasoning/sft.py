@@ -111,10 +111,10 @@ def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings)
     if longest > settings.max_length:
         raise TaijiError(
             "A row is too long to be learnt whole.",
-            where="sft.max_length",
+            where="reasoning.sft.max_length",
             expected=f"at most {settings.max_length} tokens",
             found=f"{longest}",
-            fix="raise max_length or lower the prompts' token_budget",
+            fix="raise reasoning.sft.max_length or lower reasoning.prompts.token_budget",
         )
 
 

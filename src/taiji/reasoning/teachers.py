@@ -1,8 +1,8 @@
 """Teachers: who writes the rationales (RUPR, Taiji §2).
 
 A teacher is asked for the rationale alone; the answer is appended from the true item afterwards, so no rationale can end
-in a wrong or malformed one. With the answer in view a teacher explains, without it it predicts; the difference
-between the two is the blind gap of the audit.
+in a wrong or malformed one. With the answer in view a teacher explains, without it a model has to predict; the audit's blind
+gap compares the teacher's rationales with those that the student writes without the answer.
 """
 
 from __future__ import annotations

@@ -10,15 +10,12 @@ import math
 from dataclasses import dataclass
 
 from taiji.config import Config
+from taiji.pipeline.names import MODELS
 
 WRITTEN = 5.0
 """Token-equivalents of a written token: decoding reads all weights for a few rows at a time."""
 TRAINED = 3.0
 """Token-equivalents of a token that is trained on."""
-MOST_PASSES = 10
-"""Passes that small data gets at most while the ranker reaches its smallest number of steps (as in training)."""
-MODELS = 3
-"""Models that answer the test prompts: base, fine-tuned, aligned."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +141,9 @@ def workload(config: Config, log: Log) -> dict[str, Amount]:
         ),
         "judge": Amount(_trained(ranker, config)),
         "answers": Amount(
-            MODELS * test,
-            MODELS * test * log.student_tokens,
-            MODELS * test * log.answer_tokens,
+            len(MODELS) * test,
+            len(MODELS) * test * log.student_tokens,
+            len(MODELS) * test * log.answer_tokens,
             language=True,
             spread=True,
         ),
@@ -159,13 +156,11 @@ def workload(config: Config, log: Log) -> dict[str, Amount]:
             spread=True,
         ),
         "ranking": Amount(2 * _trained(ranker, config) + 3 * shown * share_featured),
-        "report": Amount(MODELS * test + shown * share_featured),
+        "report": Amount(len(MODELS) * test + shown * share_featured),
     }
 
 
 def _trained(exposures: float, config: Config) -> float:
     """Rows a ranker is trained on, all passes together."""
     ranking = config.ranking
-    return exposures * max(
-        ranking.epochs, min(math.ceil(ranking.min_steps * ranking.batch / max(exposures, 1)), MOST_PASSES)
-    )
+    return exposures * ranking.passes(exposures)

@@ -84,13 +84,7 @@ class World:
             np.concatenate([part[place] for part in parts]) if parts else np.zeros(0, np.int64) for place in (0, 1)
         )
         order = np.lexsort((user, time))
-        return Dataset(
-            self.dataset.items,
-            users,
-            _events(user[order], item[order], time[order]),
-            self.dataset.name,
-            self.dataset.domain,
-        )
+        return self.dataset.with_users(users, _events(user[order], item[order], time[order]))
 
 
 def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFrame:

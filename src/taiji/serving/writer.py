@@ -17,13 +17,12 @@ from taiji.errors import TaijiError
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 from taiji.features.table import build_table
-from taiji.language.chat import continuation
 from taiji.language.embed import Embedder, load_embedder
 from taiji.language.generate import generate
 from taiji.language.models import LanguageModel, load_language_model
 from taiji.language.settings import GenerationSettings
-from taiji.reasoning.answers import THINK, parse
-from taiji.reasoning.prompts import student_prompts
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import opened, student_prompts
 from taiji.reasoning.settings import PromptSettings
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
@@ -67,7 +66,7 @@ class RunWriter:
         self.usage = Usage()
 
     def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
-        """One row a user; a user whose answer is malformed gets a row without ids."""
+        """One row a user; a user about whom nothing was said gets a row without ids."""
         vectors = self._embedder.encode(self._say(users))
         dataset = self._world.dataset
         numbers = [self._world.known(user) for user in users]
@@ -93,14 +92,15 @@ class RunWriter:
             }
         )
         prompts = student_prompts(self._world.of(users), asked, self._prompts, self._lm.tokenizer)
-        opened = [prompt + continuation(prompt, THINK) for prompt in prompts["prompt"]]
+        asked_for = [opened(prompt) for prompt in prompts["prompt"]]
         completions = [
-            texts[0] for texts in generate(self._lm, opened, settings=self._generation, seed=self._world.config["seed"])
+            texts[0]
+            for texts in generate(self._lm, asked_for, settings=self._generation, seed=self._world.config["seed"])
         ]
-        self.usage.prompt_tokens += self._tokens(opened)
+        self.usage.prompt_tokens += self._tokens(asked_for)
         self.usage.completion_tokens += self._tokens(completions)
         answers = [parse(completion) for completion in completions]
-        return [f"{answer.rationale} {answer.text}".strip() for answer in answers]
+        return [answer.said for answer in answers]
 
     def _tokens(self, texts: Sequence[str]) -> int:
         return sum(len(ids) for ids in self._lm.tokenizer(list(texts), add_special_tokens=False).input_ids)
@@ -151,6 +151,6 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     embedder = load_embedder(world.config["embedder"]["name"])
     completions = pl.read_parquet(run / "features" / "completions.parquet")
     answers = [parse(text) for text in completions["completion"]]
-    vectors = embedder.encode([f"{answer.rationale} {answer.text}".strip() for answer in answers])
+    vectors = embedder.encode([answer.said for answer in answers])
     pool = (completions["user"].to_numpy().astype(np.int64), completions["as_of"].to_numpy().astype(np.int64), vectors)
     return RunWriter(world, lm, embedder, ProductQuantizer.load(run / "features" / "taiji-quantizer"), pool, store)

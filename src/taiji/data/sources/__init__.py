@@ -45,6 +45,29 @@ def load_source(
     return tables if domain is None else replace(tables, domain=domain)
 
 
+def source_files(source: str, mapping: str | Path | None = None) -> list[Path]:
+    """The user's own files that :func:`load_source` reads; none for data that comes as a package."""
+    name, _, rest = source.partition(":")
+    path = Path(rest if name in ("movielens", "amazon") and rest else source).expanduser()
+    described, beside = _mapping(path, mapping)
+    if described is not None:
+        from taiji.data.sources.mapping import read_mapping
+
+        plan = read_mapping(described)
+        named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
+        return [described, *((beside or described.parent) / file for file in sorted(named))]
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+
+
+def _mapping(path: Path, mapping: str | Path | None) -> tuple[Path | None, Path | None]:
+    """The mapping in force and the folder its files lie in (None: beside it); no mapping for what needs none."""
+    if mapping is None and path.suffix.lower() in (".yaml", ".yml"):
+        return path, None
+    if mapping is None and (path / MAPPING).is_file():
+        mapping = path / MAPPING
+    return (None, None) if mapping is None else (Path(mapping).expanduser(), path if path.is_dir() else None)
+
+
 def _read(source: str, mapping: str | Path | None, seed: int, users: int | None, non_clicks: int | None) -> Tables:
     name, _, rest = source.partition(":")
     folder = Path(rest).expanduser()
@@ -53,16 +76,11 @@ def _read(source: str, mapping: str | Path | None, seed: int, users: int | None,
         from taiji.data.sources.completejourney import load as load_completejourney
 
         return load_completejourney(seed=seed, users=users, non_clicks=non_clicks)
-    if mapping is None and path.suffix.lower() in (".yaml", ".yml"):
-        path, mapping = path.parent, path
-    if mapping is None and (path / MAPPING).is_file():
-        mapping = path / MAPPING
-    if mapping is not None:
+    described, beside = _mapping(path, mapping)
+    if described is not None:
         from taiji.data.sources.generic import load as load_generic
 
-        return load_generic(
-            Path(mapping), path if path.is_dir() else None, seed=seed, users=users, non_clicks=non_clicks
-        )
+        return load_generic(described, beside, seed=seed, users=users, non_clicks=non_clicks)
     import taiji.data.sources.amazon as amazon
     import taiji.data.sources.movielens as movielens
 
