@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -23,25 +23,11 @@ from taiji.artifacts import atomic_file, atomic_folder, read_json, write_json, w
 from taiji.errors import TaijiError
 from taiji.progress import progress
 
+if TYPE_CHECKING:
+    from taiji.language.embed import Embedder
+    from taiji.ranking.external import PairScorer
+
 SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward": pl.Float64}
-
-
-class Scorer(Protocol):
-    """What the environment needs of a ranker."""
-
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """P(click and conversion) of each (user, item, time), shape (N,)."""
-        ...
-
-
-class Encoder(Protocol):
-    """What the environment needs of an embedder."""
-
-    version: str
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors (N, d), a zero row for an empty text."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -168,8 +154,8 @@ def build_environment(
     dataset: Any,
     split: Any,
     examples: pl.DataFrame,
-    ranker: Scorer,
-    embedder: Encoder,
+    ranker: PairScorer,
+    embedder: Embedder,
     settings: EnvironmentSettings,
     seed: int,
     batch: int = 200_000,

@@ -8,13 +8,16 @@ adds them up.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taiji.alignment.environment import Encoder, Environment, Grounded
+from taiji.alignment.environment import Environment, Grounded
 from taiji.errors import TaijiError
 from taiji.reasoning.answers import parse
+
+if TYPE_CHECKING:
+    from taiji.language.embed import Embedder
 
 Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
@@ -22,7 +25,7 @@ Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 class Answers:
     """Reads and embeds completions; both rewards ask for the same batch, so the last one is kept."""
 
-    def __init__(self, embedder: Encoder) -> None:
+    def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 

@@ -22,6 +22,7 @@ from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
 from taiji.artifacts import write_text
 from taiji.errors import TaijiError
+from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
 from taiji.progress import progress
 
@@ -163,7 +164,6 @@ def _trainer(
     steps: int,
 ) -> Any:
     from datasets import Dataset, disable_progress_bars
-    from peft import LoraConfig
     from transformers import PrinterCallback
     from transformers.utils import logging
 
@@ -213,19 +213,9 @@ def _trainer(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
-    adapters = None
-    if settings.lora_rank:
-        adapters = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    else:
-        if settings.beta:
-            model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
+    model, adapters = trainable(lm, settings.lora_rank)
+    if adapters is None and settings.beta:
+        model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
     data = Dataset.from_dict({"prompt": examples["prompt"].to_list(), "example": examples["example"].to_list()})
     functions = [for_trl(name, reward) for name, reward in rewards.items()]
     trainer = Rendered(
@@ -233,7 +223,7 @@ def _trainer(
         reward_funcs=functions,
         args=arguments,
         train_dataset=data,
-        processing_class=tokenizer,
+        processing_class=copy.deepcopy(lm.tokenizer),
         peft_config=adapters,
     )
     trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display

@@ -1,4 +1,4 @@
-"""Merge trained LoRA adapters into float32 weights."""
+"""What is trained of a language model, and how trained LoRA adapters are merged into float32 weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taiji.language.models import LanguageModel
+
+
+def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:
+    """What a trainer gets of a model, which is left as it was.
+
+    Args:
+        lm: the model.
+        rank: of LoRA adapters on all linear layers; 0 trains all weights.
+
+    Returns:
+        a copy of the weights as they are held and a ``LoraConfig`` of scale 2, or the weights in float32 and None.
+    """
+    import copy
+
+    if not rank:
+        return lm.master(), None
+    from peft import LoraConfig
+
+    adapters = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return copy.deepcopy(lm.model), adapters
 
 
 def merge_adapters(lm: LanguageModel, trained: Any) -> Any:

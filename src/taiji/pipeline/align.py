@@ -13,7 +13,7 @@ from taiji.alignment.rollouts import FILE as ROLLOUTS
 from taiji.artifacts import write_parquet
 from taiji.language.embed import load_embedder
 from taiji.language.processes import first_process
-from taiji.pipeline.feature import load_model
+from taiji.pipeline.models import load_model
 from taiji.pipeline.prepare import load, load_examples, load_split, stored
 from taiji.pipeline.rank import ranker_that
 from taiji.reasoning.prompts import opened, student_prompts

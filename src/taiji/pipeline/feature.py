@@ -14,8 +14,8 @@ from taiji.features.history_mean import history_mean
 from taiji.features.table import fit_table
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
-from taiji.language.models import LanguageModel, load_language_model
 from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.models import load_model
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.prepare import load_examples, load_split, stored
 from taiji.reasoning.answers import parse
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
 TEXTS = 4096
 """Texts embedded a partition."""
-
-
-def load_model(context: Context, which: str) -> LanguageModel:
-    """The model before fine-tuning, after it, or after alignment."""
-    settings = context.config.language
-    trained: dict[str, Any] = {"sft": context.run / "sft" / "model", "aligned": context.run / "alignment" / "model"}
-    return load_language_model(trained.get(which, settings.model), settings.dtype, settings.device)
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from taiji.evaluation.report import write_report
 from taiji.evaluation.summary import check_metrics
 from taiji.language.embed import load_embedder
 from taiji.pipeline.engine import MANIFEST
+from taiji.pipeline.models import base_model
 from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
 from taiji.pipeline.prepare import load, load_examples, load_split
 from taiji.pipeline.rank import ranker_that
@@ -167,10 +168,8 @@ def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[d
 
 
 def _prompt(context: Context, dataset: Dataset) -> str:
-    from taiji.pipeline.feature import load_model
-
     user, as_of = load_examples(context, "test").select("user", "as_of").row(0)
     messages = student_messages(
-        dataset, user, as_of, context.config.reasoning.prompts, load_model(context, "base").tokenizer
+        dataset, user, as_of, context.config.reasoning.prompts, base_model(context.config).tokenizer
     )
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages)

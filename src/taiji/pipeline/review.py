@@ -13,7 +13,7 @@ import polars as pl
 from taiji.artifacts import write_json
 from taiji.data import Dataset
 from taiji.errors import TaijiError
-from taiji.language.models import load_language_model
+from taiji.pipeline.models import base_model
 from taiji.pipeline.prepare import load, load_examples
 from taiji.reasoning.audit import audit_run
 from taiji.reasoning.prompts import student_messages
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def audit(context: Context) -> dict[str, Any]:
     """Audit the rationales that the run judged, with the model that judged them, on a sample whose size is `reasoning.audit`."""
-    lm, reasoning = _model(context.config), context.config.reasoning
+    lm, reasoning = base_model(context.config), context.config.reasoning
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
     examples = load_examples(context, "rationale")
     found = audit_run(
@@ -74,7 +74,7 @@ def open_review(
     """
     folder = run / "review"
     drafts = _drafts(run, config, only, count)
-    kinds: dict[str, Any] = {"rules": RuleReviewer, "model": lambda: ModelReviewer(_model(config))}
+    kinds: dict[str, Any] = {"rules": RuleReviewer, "model": lambda: ModelReviewer(base_model(config))}
     others: list[Reviewer] = [
         kinds[other]() if other in kinds else PersonReviewer(other, folder) for other in dict.fromkeys(beside)
     ]
@@ -116,10 +116,6 @@ def print_review(session: ReviewSession) -> None:
     print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
 
 
-def _model(config: Config) -> Any:
-    return load_language_model(config.language.model, config.language.dtype, config.language.device)
-
-
 def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Draft]:
     needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
     missing = [path for path in needed if not path.exists()]
@@ -141,7 +137,7 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(
         count
     )
-    dataset, prompts, tokenizer = Dataset.load(needed[0]), config.reasoning.prompts, _model(config).tokenizer
+    dataset, prompts, tokenizer = Dataset.load(needed[0]), config.reasoning.prompts, base_model(config).tokenizer
     examples = (
         pl.read_parquet(needed[1])
         .filter(pl.col("role") == "rationale")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.artifacts import write_parquet
-from taiji.language.models import load_language_model
 from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.models import base_model
 from taiji.pipeline.prepare import load_examples, stored
 from taiji.reasoning.prompts import student_prompts
 from taiji.reasoning.selection import Calibration, calibrate, score_rationales, select
@@ -18,15 +18,9 @@ from taiji.reasoning.teachers import LocalTeacher
 from taiji.reasoning.writer import RuleWriter
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
     from taiji.pipeline.engine import Context
     from taiji.pipeline.mapping import Work
     from taiji.reasoning.teachers import Teacher
-
-
-def _base(context: Context) -> LanguageModel:
-    settings = context.config.language
-    return load_language_model(settings.model, settings.dtype, settings.device)
 
 
 def _taught(context: Context) -> pl.DataFrame:
@@ -42,9 +36,15 @@ def _teacher(context: Context) -> Teacher:
 
         # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
         return EndpointTeacher(
-            reasoning.endpoint, reasoning.teacher, reasoning.prompts, _base(context).tokenizer, context.run / "teacher"
+            reasoning.endpoint,
+            reasoning.teacher,
+            reasoning.prompts,
+            base_model(context.config).tokenizer,
+            context.run / "teacher",
         )
-    return LocalTeacher(with_engine(_base(context), context.config.language), reasoning.teacher, reasoning.prompts)
+    return LocalTeacher(
+        with_engine(base_model(context.config), context.config.language), reasoning.teacher, reasoning.prompts
+    )
 
 
 def rationales(context: Context) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _open_scoring(context: Context, columns: list[str]) -> Work:
     settings, dataset, lm = (
         context.config.reasoning,
         stored(context),
-        with_engine(_base(context), context.config.language),
+        with_engine(base_model(context.config), context.config.language),
     )
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
@@ -108,7 +108,7 @@ def _open_scoring(context: Context, columns: list[str]) -> Work:
 
 def sft(context: Context) -> dict[str, Any]:
     """Fine-tune the language model on the kept rationales and the true answers."""
-    config, dataset, lm = context.config, stored(context), _base(context)
+    config, dataset, lm = context.config, stored(context), base_model(context.config)
     kept = pl.read_parquet(context.input("selection") / "verdicts.parquet").filter("kept")
     rows = sft_rows(dataset, load_examples(context, "rationale"), kept, config.reasoning.prompts, lm.tokenizer)
     losses = train_sft(lm, rows, config.reasoning.sft, context.folder / "model", config.seed)

@@ -17,6 +17,7 @@ import polars as pl
 
 from taiji.data.dataset import Dataset
 from taiji.errors import TaijiError
+from taiji.language.adapters import trainable
 from taiji.language.chat import continuation
 from taiji.language.processes import processes
 from taiji.progress import progress
@@ -123,7 +124,6 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
 
     from datasets import Dataset as Rows
     from datasets import disable_progress_bars
-    from peft import LoraConfig
     from transformers import PrinterCallback
     from trl import SFTConfig
 
@@ -152,17 +152,9 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    adapters = None
-    if settings.lora_rank:
-        adapters = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
+    model, adapters = trainable(lm, settings.lora_rank)
     data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
-    model, tokenizer = copy.deepcopy(lm.model) if settings.lora_rank else lm.master(), copy.deepcopy(lm.tokenizer)
+    tokenizer = copy.deepcopy(lm.tokenizer)
     trainer = PackedSFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters
     )
