@@ -20,11 +20,11 @@ class DataSettings(Settings):
     mapping: Path | None = None
     """YAML file that says which column is what, for files of your own (default: ``mapping.yaml`` in the folder, if it is there)."""
     users: int | None = Field(default=None, ge=1)
-    """Keep a seeded sample of this many users, spread evenly over the time of the log; None keeps all."""
+    """Keep a seeded sample of this many users, spread evenly over the time of the log; `null` keeps all."""
     non_clicks: int | None = Field(default=None, ge=0)
-    """Sampled exposures without a click: per trip (completejourney) or per rating; None takes the source's default."""
+    """Sampled exposures without a click: per trip (completejourney) or per rating; `null` takes the source's default."""
     domain: Domain | None = None
-    """What the items are, for the wording of prompts; None takes the source's own."""
+    """What the items are, for the wording of prompts; `null` takes the source's own."""
 
 
 class SplitSettings(Settings):
@@ -49,6 +49,6 @@ class ExampleSettings(Settings):
     min_history: int = Field(default=5, ge=1)
     """Interactions a user must have strictly before the cutoff."""
     per_user: int | None = Field(default=1, ge=1)
-    """At most this many examples of one user in one period (a seeded choice); None keeps all."""
+    """At most this many examples of one user in one period (a seeded choice); `null` keeps all."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many examples in one period (a seeded choice); None keeps all."""
+    """At most this many examples in one period (a seeded choice); `null` keeps all."""

@@ -33,13 +33,13 @@ class TeacherSettings(Settings):
     answer_in_view: bool = True
     """Show the teacher the true next item (RUPR); without it the teacher predicts."""
     max_new_tokens: int = Field(default=64, ge=8)
-    """Longest rationale."""
+    """Longest rationale, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.6, ge=0.0)
     """Of the sampling; small models wander off above it."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
-    """Against the loops of small models."""
+    """Against the loops of small models; local models only."""
     batch_size: int = Field(default=24, ge=1)
-    """Rationales written together."""
+    """Rationales written together by a local model."""
 
 
 class EndpointSettings(Settings):
