@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 for command in (
     loop.run, starting.init, starting.config, starting.doctor,
-    judging.audit, judging.view, judging.review, judging.abtest, judging.study, loop.plan,
+    judging.audit, judging.view, judging.review, judging.abtest, judging.ceiling, judging.study, loop.plan,
     service.serve, service.roll_out, service.roll_back, service.load,
 ):  # fmt: skip
     app.command()(command)

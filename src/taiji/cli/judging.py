@@ -9,7 +9,7 @@ import typer
 
 from taiji import console
 from taiji.cli.opening import config_of, say
-from taiji.cli.options import ConfigPath, JsonPath, Overrides, Quiet, RunFolder, Verdict
+from taiji.cli.options import ConfigPath, Data, JsonPath, Name, Overrides, Preset, Quiet, RunFolder, Runs, Verdict
 
 
 def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = None, quiet: Quiet = False) -> None:
@@ -104,6 +104,30 @@ def abtest(
     found = simulate(load_config(config, overrides=overrides or []).abtest, seed)
     if not (json_path and console.emit_json(json_path, found)):
         print_abtest(found)
+
+
+def ceiling(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 3,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a language model could gain at most: the true next item in place of its answer. No model is run."""
+    from taiji.cli.opening import open_run, runs_option
+    from taiji.pipeline.ceiling import ceiling as judge
+    from taiji.pipeline.ceiling import print_ceiling
+
+    opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
+    console.again = "the same command"
+    opened.execute(["data", "examples"])
+    found = judge(opened.folder, opened.config, seeds)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_ceiling(found)
 
 
 def study(

@@ -22,7 +22,7 @@ from taiji.artifacts import read_json, write_json
 from taiji.data import Dataset, Split, exposures
 from taiji.errors import TaijiError
 from taiji.evaluation.ranking import sparsest_third
-from taiji.evaluation.study import ablation, aggregate, built_in, control_findings, run_cells
+from taiji.evaluation.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
 from taiji.evaluation.summary import number_text
 from taiji.features.history_mean import future_mean
 from taiji.features.table import fit_table
@@ -87,7 +87,7 @@ def study(
             "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
         )
     wanted = [name for name in known if not arms or name in arms]
-    folder, dataset, split = run / "study", Dataset.load(needed[0]), _split(needed[1])
+    folder, dataset, split = run / "study", Dataset.load(needed[0]), split_at(needed[1])
     tables = {
         name: _truth(run, config, dataset, split)
         if name == TRUTH
@@ -95,11 +95,41 @@ def study(
         for name in wanted
     }
     main = own if own in tables else wanted[-1]
+    arms_made = ablation(tables, main, config.seed, config.features.columns)
+    found = {"main": main} | judged(run, folder, config, dataset, split, arms_made, tables[main], seeds)
+    write_json(folder / "study.json", found)
+    return found
+
+
+def judged(
+    run: Path,
+    folder: Path,
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    arms: Sequence[Arm],
+    population: pl.DataFrame,
+    seeds: int,
+) -> dict[str, Any]:
+    """Train and judge arms on the test exposures of the users of a table.
+
+    Args:
+        run: the run directory, for its name.
+        folder: where the cells are kept.
+        config: its ``ranking`` is trained.
+        dataset, split: the run's.
+        arms: what is compared.
+        population: a feature table; the users in it are judged.
+        seeds: trainings an arm.
+
+    Returns:
+        ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
+        :func:`taiji.evaluation.study.judge_seeds`) and ``controls``.
+    """
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
-    test = test.join(tables[main].select("user").unique(), on="user", how="semi", maintain_order="left")
+    test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
     trainer, version = built_in(dataset, config.ranking)
-    compared = ablation(tables, main, config.seed, config.features.columns)
-    cells = run_cells(train, test, compared, range(seeds), trainer, folder / "cells", trainer_version=version)
+    cells = run_cells(train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version)
     start = split.interval("test")[0]
     rows = aggregate(
         cells,
@@ -112,21 +142,18 @@ def study(
         level=config.evaluation.level,
         seed=config.seed,
     )
-    found = {
+    return {
         "run": run.name,
         "data": dataset.name,
         "notes": list(dataset.notes),
         "seeds": seeds,
-        "main": main,
-        "arms": [arm.name for arm in compared],
+        "arms": [arm.name for arm in arms],
         "users": test["user"].n_unique(),
         "exposures": len(test),
         "cells": cells,
         "rows": rows,
         "controls": control_findings(rows),
     }
-    write_json(folder / "study.json", found)
-    return found
 
 
 def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any]:
@@ -148,7 +175,8 @@ def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any
     return groups
 
 
-def _split(path: Path) -> Split:
+def split_at(path: Path) -> Split:
+    """The split that the examples stage wrote."""
     return Split(tuple(read_json(path)["bounds"]))
 
 
@@ -185,8 +213,8 @@ def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], N
     return folder / "features" / "taiji.parquet"
 
 
-def print_study(found: dict[str, Any]) -> None:
-    """Print what each arm is worth, group by group, and what the null controls say."""
+def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
+    """Print what each arm is worth, group by group (all, or those named), and what the null controls say."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -200,6 +228,8 @@ def print_study(found: dict[str, Any]) -> None:
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
+        if groups and group not in groups:
+            continue
         grid = Table(
             title=f"{group}: difference to none, ± to history_mean below",
             title_justify="left",
