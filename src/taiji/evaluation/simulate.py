@@ -34,7 +34,7 @@ from taiji.evaluation.replay import outcomes, replay
 from taiji.evaluation.settings import ABTestSettings
 from taiji.evaluation.shop import Shop
 from taiji.evaluation.study import judge_seeds
-from taiji.evaluation.summary import number_text
+from taiji.evaluation.numbers import number_text
 from taiji.progress import track
 
 if TYPE_CHECKING:
