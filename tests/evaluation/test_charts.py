@@ -38,7 +38,11 @@ numbers = st.one_of(st.none(), st.floats(-100, 100))
 
 
 @given(
-    st.dictionaries(st.sampled_from(["a", "b<c", "d&e", "a name <of> many letters"]), st.lists(numbers, min_size=5, max_size=5), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["a", "b<c", "d&e", "a name <of> many letters"]),
+        st.lists(numbers, min_size=5, max_size=5),
+        max_size=3,
+    ),
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)

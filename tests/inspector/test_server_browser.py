@@ -16,12 +16,12 @@ if executable() is None:
 PAGES = [
     "",
     "users",
-    "users/0",
-    "users/5",
-    "users/10",
-    "users/15",
-    "users/15?moment=1",
-    "users/16",
+    "users/user-0",
+    "users/user-5",
+    "users/user-10",
+    "users/user-15",
+    "users/user-15?moment=1",
+    "users/user-16",
     "alignment?step=7",
     "compare",
     "cards/model",
@@ -105,13 +105,13 @@ def test_nothing_is_cut_off_on_narrow_screens(tab, url, width):
 
 
 def test_tab_goes_through_the_page_in_order_with_a_visible_ring(tab, url):
-    tab.open(url + "users/15")
+    tab.open(url + "users/user-15")
     seen = steps(tab, 12)
     assert seen[0]["name"] == "Skip to the content"
     assert [step["name"] for step in seen[1:7]] == ["shown", "Overview", "Users", "Alignment", "Compare", "Report"]
     assert seen[7]["id"] == "find"
     assert all(step["ring"] != "none" for step in seen), seen
-    tab.open(url + "users/10")
+    tab.open(url + "users/user-10")
     assert steps(tab, 1)[0]["name"] == "Skip to the content"
     tab.press("Enter")
     assert tab.run("document.activeElement.id") == "main"
@@ -146,12 +146,12 @@ def test_slash_searches_while_typing_and_arrows_walk_the_list(tab, url):
             key in ("End", "ArrowDown") and wanted == "user-18" and here["tag"] == "A"
         ), (key, here)
     tab.press("Enter")
-    tab.until("location.pathname === '/users/1'")
+    tab.until("location.pathname === '/users/user-1'")
     assert tab.run("document.querySelector('h1').innerText") == "User user-1"
 
 
 def test_moments_change_in_place_and_keep_the_keyboard(tab, url):
-    tab.open(url + "users/15")
+    tab.open(url + "users/user-15")
     tab.run("document.querySelector('#moments a').focus()")
     tab.press("ArrowDown")
     tab.press("Enter")

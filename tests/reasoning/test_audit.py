@@ -81,7 +81,7 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         ((1, 2, 3.05, 3), 0.1, "not shown", "with 9 examples: the interval of other < shuffled includes zero"),
         ((2, 1, 3, 4), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
         ((2, 1, 3, 3.05), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
-        ((2, 1, 3, 4), 1.5, "not shown", "the interval of answer < own includes zero"),
+        ((2, 1, 5, 9), 1.5, "not shown", "the interval of answer < own includes zero"),
     ],
 )  # fmt: skip
 def test_the_order_is_said_plainly(means, width, verdict, says):

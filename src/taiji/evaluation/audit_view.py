@@ -43,11 +43,13 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not audit:
         return None
     order = audit["order"]
+    # Audits of runs made before the verdict was noted told of the means alone.
+    verdict = order.get("verdict") or ("holds" if order["holds"] else "reversed")
     return {
         "rows": audit["rows"],
         "sample": audit["controls"]["own"]["n"],
         "says": order["says"],
-        "tone": TONES[order["verdict"]],
+        "tone": TONES[verdict],
         "blind": audit["blind_gap"]["gap"]["n"] if audit["blind_gap"] else 0,
         "controls": _controls(audit["controls"]),
         "steps": _steps(audit["controls"], order["steps"]),
