@@ -68,7 +68,10 @@ def write_run(
     figures["alignment"]["steps"] = [_step(step, steps) for step in range(1, steps + 1)]
     write_json(folder / "metrics.json", figures)
     write_text(folder / "report.html", "<!doctype html><title>report</title><h1>The report</h1>")
-    write_text(folder / "model_card.md", f"# Model card\n\n| a | b |\n|---|---|\n| `x` | {HOSTILE} |\n")
+    write_text(
+        folder / "model_card.md",
+        f"# Model card\n\n| what | value |\n|---|---|\n| architecture | {HOSTILE} |\n| parameters stored | {'many words ' * 30}|\n",
+    )
     for number, name in enumerate(STAGE_NAMES):
         write_json(
             folder / name / "manifest.json",
