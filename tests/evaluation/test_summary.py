@@ -11,11 +11,11 @@ from taiji.errors import TaijiError
 from taiji.evaluation.summary import (
     Difference,
     Figure,
+    RationaleSummary,
     check_metrics,
     digits_for,
     figure_text,
     findings,
-    number_text,
     print_summary,
     verdict,
 )
@@ -63,7 +63,6 @@ def test_verdicts_are_honest():
 
 
 def test_numbers_carry_the_digits_their_interval_deserves():
-    assert number_text(-0.00001, 3) == "0.000" and number_text(-0.25, 2, signed=True) == "−0.25"
     assert figure_text(gap(0.00002, 0.0026), signed=True).endswith("[+0.00002, +0.00260]")
     assert figure_text(Figure(metric="auc", value=None, low=None, high=None, n=0)) == "–"
     assert figure_text(Figure(metric="auc", value=0.5, low=None, high=None, n=1)) == "0.5000"
@@ -80,16 +79,49 @@ def test_findings_name_the_rival_and_say_when_nothing_is_shown():
     assert any(line.startswith("aligned against base, category L1 +") and line.endswith("better") for line in lines)
 
 
+def test_the_last_model_is_held_against_the_best_floor_of_each_metric():
+    lines = [line for line in findings(check_metrics(sample_metrics())) if "best floor" in line]
+    assert [line.split(" −")[0] for line in lines] == [
+        "Category L1 of aligned against the best floor, own category,",
+        "Title hit@100 of aligned against the best floor, co-occurrence,",
+        "CTCVR of aligned against the best floor, popularity,",
+    ]
+    assert lines[0].startswith("Category L1 of aligned against the best floor, own category, −0.121 [−0.17")
+    assert [line.rsplit(": ")[-1] for line in lines] == ["worse", "worse", "worse"]
+
+
+def test_without_floors_or_their_differences_nothing_is_said_of_them():
+    metrics = sample_metrics()
+    for row in metrics["llm"]:
+        row.pop("rivals", None)
+    assert not any("floor" in line for line in findings(check_metrics(metrics)))
+    metrics["llm"] = [row for row in metrics["llm"] if row["kind"] == "floor"]
+    assert not any("floor" in line for line in findings(check_metrics(metrics)))
+    unknown = sample_metrics()
+    for row in unknown["llm"]:
+        if row["kind"] == "floor":
+            row["value"] = None
+    assert not any("floor" in line for line in findings(check_metrics(unknown)))
+
+
+def test_kept_rationales_are_told_of_those_judged():
+    run = check_metrics(sample_metrics())
+    assert run.rationales.kept_text() == "83 of 144 kept (48 more set the threshold)"
+    assert run.rationales.kept_text("rationales") == "83 of 144 rationales kept (48 more set the threshold)"
+    assert RationaleSummary(written=1500, kept=1000, threshold=None).kept_text() == "1,000 of 1,500 kept"
+
+
 def test_the_terminal_table_shows_figures_with_intervals(capsys):
     print_summary(sample_metrics())
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     for expected in (
         "0.331",
         "0.278–0.384",
         "· popularity",
         "history_mean",
         "interval includes zero",
-        "83 of 192",
+        "83 of 144 rationales kept (48 more set the threshold); the threshold is perplexity 4.62",
+        "against the best floor, own category,",
         "total 744",
     ):
         assert expected in text

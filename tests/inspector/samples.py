@@ -5,6 +5,7 @@ Some texts are hostile: they must come out as text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,20 @@ DAYS = 400
 
 
 def write_run(
-    folder: Path, users: int = 60, per_user: int = 30, items: int = 200, steps: int = 25, seed: int = 0
+    folder: Path,
+    users: int = 60,
+    per_user: int = 30,
+    items: int = 200,
+    steps: int = 25,
+    seed: int = 0,
+    called: Callable[[int], str] = "user-{}".format,
 ) -> Path:
-    """A finished run of ``users`` users; one user in five has prompts, everybody has two feature rows."""
+    """A finished run of ``users`` users; one user in five has prompts, everybody has two feature rows.
+
+    ``called`` gives a user's id.
+    """
     rng = np.random.default_rng(seed)
-    dataset = _dataset(users, per_user, items, rng)
+    dataset = _dataset([called(user) for user in range(users)], per_user, items, rng)
     config = Config().model_dump(mode="json")
     write_json(folder / "config.json", config)
     dataset.save(folder / "data" / "dataset")
@@ -58,7 +68,10 @@ def write_run(
     figures["alignment"]["steps"] = [_step(step, steps) for step in range(1, steps + 1)]
     write_json(folder / "metrics.json", figures)
     write_text(folder / "report.html", "<!doctype html><title>report</title><h1>The report</h1>")
-    write_text(folder / "model_card.md", f"# Model card\n\n| a | b |\n|---|---|\n| `x` | {HOSTILE} |\n")
+    write_text(
+        folder / "model_card.md",
+        f"# Model card\n\n| what | value |\n|---|---|\n| architecture | {HOSTILE} |\n| parameters stored | {'many words ' * 30}|\n",
+    )
     for number, name in enumerate(STAGE_NAMES):
         write_json(
             folder / name / "manifest.json",
@@ -67,7 +80,8 @@ def write_run(
     return folder
 
 
-def _dataset(users: int, per_user: int, items: int, rng: np.random.Generator) -> Dataset:
+def _dataset(ids: list[str], per_user: int, items: int, rng: np.random.Generator) -> Dataset:
+    users = len(ids)
     total = users * per_user
     who, what = np.repeat(np.arange(users), per_user), rng.integers(0, items, total)
     seconds = np.sort(rng.integers(0, DAYS * 86400, total))[rng.permutation(total)]
@@ -87,14 +101,14 @@ def _dataset(users: int, per_user: int, items: int, rng: np.random.Generator) ->
         ),
         users=pl.DataFrame(
             {
-                "user_id": [f"user-{u}" for u in range(users)],
+                "user_id": ids,
                 "age": [f"{20 + 5 * (u % 10)}-{24 + 5 * (u % 10)}" for u in range(users)],
                 "note": [HOSTILE if u == 0 else f"lives in town {u % 97}" for u in range(users)],
             }
         ),
         events=pl.DataFrame(
             {
-                "user_id": pl.Series([f"user-{u}" for u in range(users)]).gather(who),
+                "user_id": pl.Series(ids).gather(who),
                 "item_id": pl.Series([f"S{i}" for i in range(items)]).gather(what),
                 "timestamp": pl.Series(seconds).cast(pl.Int64) * 1_000_000 + int(START.timestamp() * 1e6),
                 "exposed": rng.random(total) < 0.8,

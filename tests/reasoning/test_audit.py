@@ -67,16 +67,24 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
     )
     json.dumps(report, allow_nan=False)
     assert report["controls"]["own"] == {"value": None, "low": None, "high": None, "n": 0}
-    assert not report["order"]["holds"]
+    assert report["order"]["verdict"] == "not shown"
     assert report["order"]["says"] == "There was no rationale to run the controls on."
     assert report["leaking"]["no help"] == 1.0
 
 
 @pytest.mark.parametrize(
-    ("means", "width", "says"),
-    [((1, 2, 3, 4), 0.1, "order as they must: answer"), ((1, 2, 3, 4), 2.0, "do not show answer < own and own < other"), ((2, 1, 3, 4), 0.1, "do NOT order as they must: by perplexity own < answer")],
+    ("means", "width", "verdict", "says"),
+    [
+        ((1, 2, 3, 4), 0.1, "holds", "The controls order as they must: answer < own < other < shuffled."),
+        ((1, 2, 3, 4), 2.0, "not shown", "is not shown with 9 examples: the interval of answer < own and own < other and"),
+        ((1, 2, 3, 3.05), 0.1, "not shown", "with 9 examples: the interval of other < shuffled includes zero"),
+        ((1, 2, 3.05, 3), 0.1, "not shown", "with 9 examples: the interval of other < shuffled includes zero"),
+        ((2, 1, 3, 4), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
+        ((2, 1, 3, 3.05), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
+        ((2, 1, 5, 9), 1.5, "not shown", "the interval of answer < own includes zero"),
+    ],
 )  # fmt: skip
-def test_the_order_is_said_plainly(means, width, says):
+def test_the_order_is_said_plainly(means, width, verdict, says):
     values = dict(zip(CONTROLS, means))
     controls = {name: {"value": value, "low": value, "high": value, "n": 9} for name, value in values.items()}
     for one, other in pairwise(CONTROLS):
@@ -84,8 +92,9 @@ def test_the_order_is_said_plainly(means, width, says):
         controls[f"{other} - {one}"] = {"value": gap, "low": gap - width, "high": gap + width, "n": 9}
     order = _order(controls)
     assert says in order["says"]
-    assert order["holds"] == (means == (1, 2, 3, 4))
-    assert ([step["verdict"] for step in order["steps"]] == ["holds"] * 3) == (order["holds"] and width < 1)
+    assert order["verdict"] == verdict
+    told = {step["verdict"] for step in order["steps"]}
+    assert (told == {"holds"}) == (verdict == "holds") and ("reversed" in told) == (verdict == "reversed")
 
 
 def test_own_control_equals_the_scores(lm, dataset, examples, prompts, verdicts):

@@ -118,7 +118,7 @@ def ceiling(
     quiet: Quiet = False,
 ) -> None:
     """Say what a language model could gain at most: the true next item in place of its answer. No model is run."""
-    from taiji.cli.opening import open_run, runs_option
+    from taiji.cli.opening import open_run
     from taiji.pipeline.ceiling import ceiling as judge
     from taiji.pipeline.ceiling import print_ceiling
 

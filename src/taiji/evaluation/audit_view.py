@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taiji.evaluation import charts
+from taiji.evaluation.numbers import number_text
 
 CONTROLS = {
     "answer": "the answer",
@@ -33,6 +34,7 @@ MEASURES = {
     "lift": "lift",
     "leak_share": "leak share",
 }
+TONES = {"holds": "", "reversed": "alarm", "not shown": "neutral"}
 MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not shown": ("open", "○")}
 
 
@@ -41,11 +43,14 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not audit:
         return None
     order = audit["order"]
+    # Audits of runs made before the verdict was noted told of the means alone.
+    verdict = order.get("verdict") or ("holds" if order["holds"] else "reversed")
     return {
         "rows": audit["rows"],
         "sample": audit["controls"]["own"]["n"],
         "says": order["says"],
-        "holds": order["holds"],
+        "tone": TONES[verdict],
+        "blind": audit["blind_gap"]["gap"]["n"] if audit["blind_gap"] else 0,
         "controls": _controls(audit["controls"]),
         "steps": _steps(audit["controls"], order["steps"]),
         "lifts": _lifts(audit),
@@ -62,7 +67,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         ],
         "quantiles": [f"{float(q):.0%}" for q in audit["distributions"]["ppl"]],
         "distributions": [
-            (MEASURES[name], ["–" if value is None else f"{value:.2f}" for value in values.values()])
+            (MEASURES[name], ["–" if value is None else number_text(value, 2) for value in values.values()])
             for name, values in audit["distributions"].items()
         ],
         "worst": [(name, [_card(row) for row in rows]) for name, rows in audit["worst"].items() if rows],
@@ -76,7 +81,7 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "name": label,
             "track": charts.interval_track(*_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"),
-            "value": "–" if controls[name]["value"] is None else f"{math.exp(controls[name]['value']):.2f}",
+            "value": "–" if controls[name]["value"] is None else number_text(math.exp(controls[name]["value"]), 2),
         }
         for name, label in CONTROLS.items()
     ]
@@ -109,7 +114,7 @@ def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark:
     value, low, high = _triple(figure)
     return {
         "track": charts.interval_track(value, low, high, scale, tone=tone, zero=True),
-        "value": f"{value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−"),
+        "value": f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
         "n": figure["n"],
         "tone": tone,
         "mark": mark,
@@ -117,14 +122,19 @@ def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark:
 
 
 def _card(row: Mapping[str, Any]) -> dict[str, Any]:
-    share = "" if row["leak_share"] is None else f", leak share {row['leak_share']:.2f}"
-    figures = f"perplexity {row['ppl']:.2f}; redacted {row['ppl_masked']:.2f}; without {row['ppl_none']:.2f}{share}"
+    ppl, masked, none = (number_text(row[name], 2) for name in ("ppl", "ppl_masked", "ppl_none"))
+    share = "" if row["leak_share"] is None else f", leak share {number_text(row['leak_share'], 2)}"
+    figures = f"perplexity {ppl}; redacted {masked}; without {none}{share}"
     return {
         **row,
         "figures": figures,
         "reasons": "; ".join(row["reasons"]),
         "masked": row["masked"] if row["masked"] != row["rationale"] else "",
     }
+
+
+def _signed(value: float) -> str:
+    return number_text(value, 3, signed=True)
 
 
 def _triple(figure: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -19,8 +19,10 @@ import polars as pl
 import taiji
 from taiji.artifacts import read_json
 from taiji.data import PERIODS, exposures
-from taiji.evaluation.report import ANSWER_METRICS, thousands
+from taiji.evaluation.numbers import general_text, number_text, thousands
+from taiji.evaluation.report import ANSWER_METRICS
 from taiji.evaluation.summary import RunMetrics, digits_for, figure_text, findings
+from taiji.language.models import model_title
 
 if TYPE_CHECKING:
     from taiji.data import Dataset, Split
@@ -67,8 +69,8 @@ def model_card(
         "model_card.md.j2",
         data=run.data or "the given data",
         model={
-            "base": settings["language"]["model"],
-            "facts": [("base model", settings["language"]["model"]), *model_facts(folder)],
+            "base": model_title(settings["language"]["model"]),
+            "facts": [("base model", model_title(settings["language"]["model"])), *model_facts(folder)],
         },
         steps=_steps(run, settings, facts),
         dates=run.split.dates,
@@ -84,7 +86,7 @@ def model_card(
         if "grounding_low" in aligned and aligned["grounding_low"].value is not None
         else None,
         threshold=settings["evaluation"]["grounding_threshold"],
-        level=f"{100 * run.level:g} %",
+        level=f"{general_text(100 * run.level)} %",
     )
 
 
@@ -93,19 +95,23 @@ def _steps(
 ) -> list[tuple[str, str]]:
     """What was done to the model, in order, each with its numbers."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
-    limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
+    limit = (
+        ""
+        if run.rationales.threshold is None
+        else f", threshold: perplexity {number_text(run.rationales.threshold, 2)}"
+    )
     view = "the answer in view" if teacher["answer_in_view"] else "the answer hidden"
     rewards = ", ".join(run.alignment.steps[0].rewards) if run.alignment.steps else "none"
     return [
         ("rationales", f"{run.rationales.written:,} by a teacher of kind {teacher['kind']}, {view}"),
-        ("selection", f"rule {settings['reasoning']['selection']['rule']}: {run.rationales.kept:,} kept{limit}"),
+        ("selection", f"rule {settings['reasoning']['selection']['rule']}: {run.rationales.kept_text()}{limit}"),
         (
             "fine-tuning",
-            f"{facts.get('sft', {}).get('rows', 0):,} rows, {facts.get('sft', {}).get('steps', 0):,} steps, learning rate {sft['learning_rate']:g}",
+            f"{facts.get('sft', {}).get('rows', 0):,} rows, {facts.get('sft', {}).get('steps', 0):,} steps, learning rate {general_text(sft['learning_rate'])}",
         ),
         (
             "alignment",
-            f"GRPO with {align['weighting']} weights over {rewards}; {len(run.alignment.steps):,} steps of {align['prompts_per_step']} prompts with {align['generations']} rollouts, learning rate {align['learning_rate']:g}, KL weight {align['beta']:g}",
+            f"GRPO with {align['weighting']} weights over {rewards}; {len(run.alignment.steps):,} steps of {align['prompts_per_step']} prompts with {align['generations']} rollouts, learning rate {general_text(align['learning_rate'])}, KL weight {general_text(align['beta'])}",
         ),
     ]
 
@@ -194,7 +200,7 @@ def _columns(table: str, frame: pl.DataFrame) -> list[list[str]]:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{number_text(100 * value, 1)} %"
 
 
 def _cell(value: Any) -> str:

@@ -11,8 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
+from taiji.evaluation.numbers import brief_text, general_text, number_text
+
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 46, 92, 12, 30
+BARE = 16
+"""Right margin of a chart whose curves are named in a legend below it."""
+LONGEST, MOST = 11, 6
+"""Letters and names that fit beside the ends of the curves; longer or more go into a legend."""
 
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -37,11 +43,6 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(f"{low:.3g}"), float(f"{high:.3g}")]
 
 
-def tick_text(value: float) -> str:
-    """A tick's label without trailing zeros."""
-    return f"{value:,.6g}".replace("-", "−")
-
-
 def line_chart(
     series: Mapping[str, Sequence[float | None]],
     steps: Sequence[int],
@@ -52,6 +53,8 @@ def line_chart(
     marker: float | None = None,
 ) -> Markup:
     """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
+
+    Names stand at the ends of the curves where they fit, else in a legend below, which wraps on every screen.
 
     Args:
         series: name → value a step (None is a gap).
@@ -67,15 +70,17 @@ def line_chart(
     ticks = nice_ticks(*(bounds or (min(known), max(known))))
     low, high = ticks[0], ticks[-1]
     first, last = min(steps), max(steps)
+    beside = len(series) <= MOST and max(map(len, series)) <= LONGEST
+    right = RIGHT if beside else BARE
 
     def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
+        return LEFT + (WIDTH - LEFT - right) * ((step - first) / (last - first) if last > first else 0.5)
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     # First and last step and where they lie, for pages on which a click chooses a step.
-    axis = f'data-steps="{first} {last}" data-ends="{LEFT / WIDTH:.5f} {1 - RIGHT / WIDTH:.5f}"'
+    axis = f'data-steps="{first} {last}" data-ends="{LEFT / WIDTH:.5f} {1 - right / WIDTH:.5f}"'
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {axis}>']
     if marker is not None:
         parts.append(
@@ -83,7 +88,7 @@ def line_chart(
         )
     for tick in ticks:
         parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/><text class="tick" x="{LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{general_text(tick)}</text>'
         )
     for tick in sorted({first, round((first + last) / 2), last}):
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick}</text>')
@@ -112,11 +117,48 @@ def line_chart(
                 next(v for v in reversed(values) if v is not None),
             )
         )
+    if not beside:
+        keys = [
+            f'<li><i class="key s{number % 6}"></i>{escape(name)} <small>{brief_text(value)}</small></li>'
+            for _, number, name, value in ends
+        ]
+        return Markup("".join(parts) + f'</svg><ul class="keys">{"".join(keys)}</ul>')
     for place, (_, number, name, value) in zip(spread([end[0] for end in sorted(ends)], 30), sorted(ends)):
         parts.append(
-            f'<text class="name t{number % 6}" x="{WIDTH - RIGHT + 8}" y="{place + 1:.1f}">{escape(name)}</text><text class="tick" x="{WIDTH - RIGHT + 8}" y="{place + 15:.1f}">{value:.3g}</text>'
+            f'<text class="name t{number % 6}" x="{WIDTH - right + 8}" y="{place + 1:.1f}">{escape(name)}</text><text class="tick" x="{WIDTH - right + 8}" y="{place + 15:.1f}">{brief_text(value)}</text>'
         )
     return Markup("".join(parts) + "</svg>")
+
+
+def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[list[float], list[int], int]:
+    """Edges (logarithms, evenly spaced), the count between each two, and how many bins lie below the threshold.
+
+    A threshold among the values is an edge, so that the bars below it count exactly the values below it. The largest
+    hundredth of the values is counted in the last bin.
+
+    Args:
+        finite: positive values, ascending.
+        threshold: of the values to be told apart.
+        bins: about how many.
+    """
+    low, high = math.log(finite[0]), math.log(finite[min(len(finite) - 1, int(len(finite) * 0.99))])
+    high = max(high, low + 0.1)
+    if threshold is None or not finite[0] < threshold <= finite[-1]:
+        below = bins if threshold is not None and threshold > finite[-1] else 0
+        edges = [low + (high - low) * number / bins for number in range(bins + 1)]
+    else:
+        at = math.log(threshold)
+        high = max(high, at + (at - low) / bins)  # a threshold among the largest hundredth has room to its right
+        width = (high - low) / bins
+        below, above = max(1, math.ceil((at - low) / width)), max(1, math.ceil((high - at) / width))
+        edges = [at + width * number for number in range(-below, above + 1)]
+    counts = [0] * (len(edges) - 1)
+    for value in finite:
+        place = int((math.log(value) - edges[0]) / (edges[1] - edges[0]))
+        # The threshold decides by the value itself: a logarithm may round to the other side of its edge.
+        first, last = (0, below - 1) if threshold is not None and value < threshold else (below, len(counts) - 1)
+        counts[min(last, max(first, place))] += 1
+    return edges, counts, below
 
 
 def histogram(values: Sequence[float], threshold: float | None, *, label: str, bins: int = 24) -> Markup:
@@ -124,11 +166,8 @@ def histogram(values: Sequence[float], threshold: float | None, *, label: str, b
     finite = sorted(value for value in values if value > 0 and math.isfinite(value))
     if len(finite) < 2:
         return Markup('<p class="none">No perplexities were recorded.</p>')
-    low, high = math.log(finite[0]), math.log(finite[min(len(finite) - 1, int(len(finite) * 0.99))])
-    high = max(high, low + 0.1)
-    counts, kept_below = [0] * bins, math.log(threshold) if threshold else -math.inf
-    for value in finite:
-        counts[min(bins - 1, max(0, int((math.log(value) - low) / (high - low) * bins)))] += 1
+    edges, counts, below = _bins(finite, threshold, bins)
+    low, high, bins = edges[0], edges[-1], len(counts)
     right, floor = 14, HEIGHT - BOTTOM
     span = WIDTH - LEFT - right
 
@@ -140,23 +179,23 @@ def histogram(values: Sequence[float], threshold: float | None, *, label: str, b
     for tick in ticks:
         y = floor - (floor - TOP - 14) * tick / ticks[-1]
         parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{general_text(tick)}</text>'
         )
     for number, count in enumerate(counts):
         middle, tall = low + (number + 0.5) * (high - low) / bins, (floor - TOP - 14) * count / ticks[-1]
-        tone = "kept" if middle < kept_below else "rejected"
+        tone = "kept" if number < below else "rejected"
         parts.append(
-            f'<rect class="bar {tone}" x="{LEFT + span * number / bins + 1:.1f}" y="{floor - tall:.1f}" width="{span / bins - 2:.1f}" height="{tall:.1f}" rx="1.5"><title>{count} near {math.exp(middle):.2f}</title></rect>'
+            f'<rect class="bar {tone}" x="{LEFT + span * number / bins + 1:.1f}" y="{floor - tall:.1f}" width="{span / bins - 2:.1f}" height="{tall:.1f}" rx="1.5"><title>{count} near {number_text(math.exp(middle), 2)}</title></rect>'
         )
     for tick in log_ticks(math.exp(low), math.exp(high)):
         parts.append(
-            f'<text class="tick" x="{x(math.log(tick)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick_text(tick)}</text>'
+            f'<text class="tick" x="{x(math.log(tick)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{general_text(tick)}</text>'
         )
     if threshold and low <= math.log(threshold) <= high:
         at = x(math.log(threshold))
         side, shift = ("end", -6) if at > LEFT + span * 0.6 else ("start", 6)
         parts.append(
-            f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{floor}"/><text class="name" x="{at + shift:.1f}" y="{TOP + 6}" text-anchor="{side}">R = {threshold:.2f}</text>'
+            f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{floor}"/><text class="name" x="{at + shift:.1f}" y="{TOP + 6}" text-anchor="{side}">R = {number_text(threshold, 2)}</text>'
         )
     return Markup("".join(parts) + "</svg>")
 

@@ -66,7 +66,8 @@ def evaluate_answers(
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``floor`` or
-        ``ceiling`` (the true item's own CTCVR); models after the first have ``difference`` against it.
+        ``ceiling`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model has
+        ``rivals``, its differences against the floors.
 
     Raises:
         TaijiError: no examples, or a model with another number of completions.
@@ -200,11 +201,13 @@ def _rows(
         ]
         if not having:
             continue
+        having.sort(key=lambda arm: arm[1] != "floor")  # rivals are those that stand before an arm
         statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((name for name, kind, _ in having if kind == "model"), "")
         names, ns = [name for name, _, _ in having], [statistic.n for statistic in statistics]
-        gaps = differences(names, points, draws, ns, first, (), level)
+        rivals = [name for name, kind, _ in having if kind == "floor"]
+        gaps = differences(names, points, draws, ns, first, rivals, level)
         for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
             figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
             row = {"model": name, "kind": kind, "metric": metric, **figure}

@@ -14,6 +14,7 @@ import taiji
 from taiji.artifacts import write_text
 from taiji.evaluation import charts
 from taiji.evaluation.audit_view import audit_view
+from taiji.evaluation.numbers import general_text, number_text, thousands
 from taiji.evaluation.summary import (
     Figure,
     ModelFigure,
@@ -24,7 +25,6 @@ from taiji.evaluation.summary import (
     figure_text,
     findings,
     goal_of,
-    number_text,
     verdict,
 )
 
@@ -64,6 +64,12 @@ PAPER = (
     ("CTCVR", ".003417", ".003675", ".003723", ".003802", ".003816"),
 )
 """Offline figures of arXiv 2606.03866, as claimed there: without intervals, on private data, with a 7B model."""
+FILTERS = {
+    "thousands": thousands,
+    "fixed": number_text,
+    "percent": lambda share: f"{number_text(100 * share, 0)} %",
+}
+"""How the templates write numbers."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 
 
@@ -115,7 +121,7 @@ def render_report(
     environment = Environment(
         loader=PackageLoader("taiji.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"thousands": thousands, "percent": lambda share: f"{100 * share:.0f} %"}
+    environment.filters |= FILTERS
     return environment.get_template("report.html.j2").render(
         **figures_of(run),
         today=date.today().isoformat(),
@@ -128,11 +134,6 @@ def render_report(
         if configuration is None
         else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
     )
-
-
-def thousands(number: int) -> str:
-    """A count as pages write it."""
-    return f"{number:,}"
 
 
 def figures_of(run: RunMetrics) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def figures_of(run: RunMetrics) -> dict[str, Any]:
         "gaps": _ranker_gaps(run),
         "rankers": _ranker_tables(run),
         "stages": _stages(run),
-        "level": f"{100 * run.level:g} %",
+        "level": f"{general_text(100 * run.level)} %",
     }
 
 
@@ -246,7 +247,7 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
                         scale,
                         tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor",
                     ),
-                    "value": "–" if f.value is None else f"{f.value:.{digits}f}",
+                    "value": "–" if f.value is None else number_text(f.value, digits),
                 }
                 for f in figures
             ]
@@ -363,16 +364,17 @@ def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
 def _stages(run: RunMetrics) -> dict[str, Any]:
     longest = max(run.seconds.values(), default=1.0) or 1.0
     return {
-        "total": _clock(sum(run.seconds.values())),
+        "total": clock(sum(run.seconds.values())),
         "rows": [
-            {"name": name, "time": _clock(seconds), "share": 100 * seconds / longest}
+            {"name": name, "time": clock(seconds), "share": 100 * seconds / longest}
             for name, seconds in run.seconds.items()
         ],
     }
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A span of time for people."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{number_text(seconds, 1)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from taiji.data.dataset import Dataset
 from taiji.evaluation.abtest import Comparison, compare_arms, cuped, power_of, ratio_values, sample_size
+from taiji.evaluation.numbers import number_text
 from taiji.evaluation.offpolicy import (
     Logged,
     cross_fitted_rates,
@@ -34,7 +35,6 @@ from taiji.evaluation.replay import outcomes, replay
 from taiji.evaluation.settings import ABTestSettings
 from taiji.evaluation.shop import Shop
 from taiji.evaluation.study import judge_seeds
-from taiji.evaluation.summary import number_text
 from taiji.progress import track
 
 if TYPE_CHECKING:

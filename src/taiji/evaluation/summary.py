@@ -9,10 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taiji.errors import TaijiError
+from taiji.evaluation.numbers import number_text, thousands
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
 COLOURS = {"better": "green", "worse": "red"}
+AGAINST_FLOORS = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
+"""Metrics in which the last model is held against the best floor."""
 
 
 class _Open(BaseModel):
@@ -30,13 +33,29 @@ class SplitSummary(_Open):
 
 
 class RationaleSummary(_Open):
-    """Rationales written and kept, the frozen threshold, and optionally ``reasons`` rejected → count."""
+    """Rationales written, those of them judged, and those kept; the frozen threshold; ``reasons`` rejected → count.
+
+    Those of the calibration prompts are written and not judged: they only set the threshold.
+    """
 
     written: int
     kept: int
+    judged: int | None = None
     threshold: float | None
     reasons: dict[str, int] = {}
     perplexities: list[float] = []
+
+    @property
+    def choice(self) -> tuple[int, int, int]:
+        """How many were kept, of how many judged, and how many more only set the threshold."""
+        judged = self.written if self.judged is None else self.judged
+        return self.kept, judged, self.written - judged
+
+    def kept_text(self, what: str = "") -> str:
+        """``66 of 120 kept (48 more set the threshold)``; ``what`` was kept can be named."""
+        kept, judged, others = self.choice
+        text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
+        return text + (f" ({thousands(others)} more set the threshold)" if others else "")
 
 
 class Difference(_Open):
@@ -184,12 +203,6 @@ def figure_text(figure: Figure | Difference, digits: int | None = None, *, signe
     )
 
 
-def number_text(value: float, places: int, *, signed: bool = False) -> str:
-    """A number with a real minus sign and no negative zero."""
-    text = f"{round(value, places) + 0.0:{'+' if signed else ''}.{places}f}"
-    return text.replace("-", "−")
-
-
 def print_summary(metrics: Mapping[str, Any]) -> None:
     """Print the run's result: answers against floors, rankers with paired differences, time a stage."""
     from rich import box
@@ -199,8 +212,9 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     run, console = check_metrics(metrics), Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, WIDE))
-    kept = f"{run.rationales.kept} of {run.rationales.written} rationales kept"
-    limit = "" if run.rationales.threshold is None else f" below perplexity {run.rationales.threshold:.2f}"
+    kept, limit = run.rationales.kept_text("rationales"), ""
+    if run.rationales.threshold is not None:
+        limit = f"; the threshold is perplexity {number_text(run.rationales.threshold, 2)}"
     console.print(
         f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
     )
@@ -276,9 +290,28 @@ def findings(run: RunMetrics) -> list[str]:
         if f.metric == "click auc" and f.group in ("all", "sparse")
         for gap in [*([f.difference] if f.difference else []), *f.rivals]
     ]
-    return rankers + [
+    answers = [
         line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference
     ]
+    return rankers + answers + _against_floors(run)
+
+
+def _against_floors(run: RunMetrics) -> list[str]:
+    """The last model against the floor that is highest in a metric: a gain over the base alone earns nothing."""
+    last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
+    lines = []
+    for metric, title in AGAINST_FLOORS.items():
+        floors = [f for f in run.llm if f.kind == "floor" and f.metric == metric and f.value is not None]
+        own = next((f for f in run.llm if f.model == last and f.metric == metric), None)
+        if not floors or own is None:
+            continue
+        best = max(floors, key=lambda floor: floor.value or 0.0).model
+        for gap in own.rivals:
+            if gap.against == best:
+                lines.append(
+                    f"{title} of {last} against the best floor, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                )
+    return lines
 
 
 def _cell(figure: Figure | None, digits: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taiji.evaluation import charts
+from taiji.evaluation.numbers import number_text
 from taiji.evaluation.report import ANSWER_METRICS, HEADS, RANKER_METRICS
 from taiji.evaluation.summary import Figure, RunMetrics, digits_for, figure_text
 from taiji.inspector.run import RunFiles
@@ -49,10 +50,11 @@ def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     view["curves"] = {what: _curves(first.name, one, second.name, two, what) for what in ("rewards", "weights")}
     view["facts"] = [
         ("rationales written", one.rationales.written, two.rationales.written),
-        ("rationales kept", one.rationales.kept, two.rationales.kept),
+        ("of them judged", one.rationales.choice[1], two.rationales.choice[1]),
+        ("kept of those judged", one.rationales.kept, two.rationales.kept),
         ("rule for the weights", one.alignment.rule, two.alignment.rule),
         ("alignment steps", len(one.alignment.steps), len(two.alignment.steps)),
-        ("computing time, minutes", f"{sum(one.seconds.values()) / 60:.1f}", f"{sum(two.seconds.values()) / 60:.1f}"),
+        ("computing time, minutes", number_text(first.seconds / 60, 1), number_text(second.seconds / 60, 1)),
     ]
     return view
 

@@ -9,11 +9,12 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from taiji.errors import TaijiError
 from taiji.evaluation.cards import DATA_CARD, MODEL_CARD
-from taiji.evaluation.report import curves, figures_of, thousands
+from taiji.evaluation.numbers import brief_text
+from taiji.evaluation.report import FILTERS, clock, curves, figures_of
 from taiji.inspector import people, steps, user
 from taiji.inspector.compare import compare
 from taiji.inspector.markdown import to_html
@@ -95,8 +96,8 @@ class Inspector:
                 return self._overview()
             case ["users"]:
                 return self._users(asked)
-            case ["users", number]:
-                return self._user(number, asked)
+            case ["users", quoted]:
+                return self._user(unquote(quoted), asked)
             case ["alignment"]:
                 return self._alignment(asked)
             case ["compare"]:
@@ -120,6 +121,7 @@ class Inspector:
         return self._html(
             "overview.html.j2",
             states=run.stages,
+            total=clock(run.seconds),
             shown=shown,
             cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
         )
@@ -140,9 +142,10 @@ class Inspector:
             link=lambda page: "/users?" + urlencode({**link, "page": page}),
         )
 
-    def _user(self, number: str, asked: dict[str, str]) -> Page:
-        run, chosen = self.runs[0], whole(number, -1)
-        if run.dataset is None or not 0 <= chosen < run.dataset.n_users:
+    def _user(self, user_id: str, asked: dict[str, str]) -> Page:
+        run = self.runs[0]
+        chosen = run.numbers.get(user_id)
+        if chosen is None:
             raise Missing("There is no such user in this run.")
         moments = user.moments_of(run, chosen)
         place = whole(asked.get("moment"), self._telling(moments))
@@ -155,9 +158,8 @@ class Inspector:
 
         def link(**changed: Any) -> str:
             kept = {"moment": place if view else None, "events": None if clicks_only else "all", "page": None}
-            return f"/users/{chosen}?" + urlencode(
-                {key: value for key, value in {**kept, **changed}.items() if value is not None}
-            )
+            query = {key: value for key, value in {**kept, **changed}.items() if value is not None}
+            return f"{address(user_id)}?{urlencode(query)}"
 
         return self._html(
             "user.html.j2",
@@ -239,7 +241,7 @@ class Inspector:
 
         loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.evaluation")])
         made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        made.filters |= {"thousands": thousands, "number": number_text}
+        made.filters |= FILTERS | {"number": brief_text, "address": address}
         return made
 
 
@@ -248,10 +250,6 @@ def whole(text: str | None, default: Any) -> Any:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
-def number_text(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
-    if value is None:
-        return "–"
-    return (
-        "0" if value == 0 else f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:,.0f}"
-    ).replace("-", "−")
+def address(user_id: Any) -> str:
+    """Where a user's page is: the id as the data have it, with every character that means something in an address quoted."""
+    return "/users/" + quote(str(user_id), safe="")

@@ -70,6 +70,7 @@ class People:
         columns = {
             "history": np.diff(dataset.history.offsets),
             "rationales": of_role["rationale"] + of_role["calibration"],
+            "calibration": of_role["calibration"],
             "kept": told[True],
             "rejected": told[False],
             "rollouts": of_role["alignment"],

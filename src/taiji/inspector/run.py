@@ -93,6 +93,11 @@ class RunFiles:
             dict(about.get("facts") or {}),
         )
 
+    @property
+    def seconds(self) -> float:
+        """Computing time of the finished stages, the report's too, which its own figures cannot hold."""
+        return sum(state.seconds or 0.0 for state in self.stages)
+
     def done(self, stage: str) -> bool:
         """Whether a stage's artefacts are there."""
         return (self.folder / stage / MANIFEST).is_file()
@@ -109,6 +114,18 @@ class RunFiles:
         return self._once(
             "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None
         )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """User id as text → number in this run."""
+
+        def load() -> dict[str, int]:
+            dataset = self.dataset
+            if dataset is None:
+                return {}
+            return {name: number for number, name in enumerate(dataset.users["user_id"].cast(pl.String))}
+
+        return self._once("numbers", load)
 
     @property
     def split(self) -> Split | None:
@@ -210,7 +227,7 @@ class RunFiles:
         """Load what the pages need, so that the first click is as quick as the second."""
         dataset = self.dataset
         if dataset is not None:
-            _ = self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
+            _ = self.numbers, self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
         _ = (
             self.examples,
             self.verdicts,

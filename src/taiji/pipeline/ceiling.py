@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.artifacts import write_json
 from taiji.data import Dataset
+from taiji.evaluation.numbers import number_text
 from taiji.evaluation.study import NULL, Arm, shuffled
-from taiji.evaluation.summary import number_text
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.table import fit_table
 from taiji.language.embed import load_embedder

@@ -21,9 +21,9 @@ import polars as pl
 from taiji.artifacts import read_json, write_json
 from taiji.data import Dataset, Split, exposures
 from taiji.errors import TaijiError
+from taiji.evaluation.numbers import number_text
 from taiji.evaluation.ranking import sparsest_third
 from taiji.evaluation.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
-from taiji.evaluation.summary import number_text
 from taiji.features.history_mean import future_mean
 from taiji.features.table import fit_table
 from taiji.language.embed import load_embedder

@@ -301,32 +301,40 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Whether the means order as they must, and what each step's interval allows one to say."""
+    """Whether the controls order as they must, as far as every step's interval allows one to say.
+
+    The ``verdict`` is ``holds`` (every interval lies on the right side of zero), ``reversed`` (one lies on the wrong side)
+    or ``not shown`` with so few examples. ``found`` is the order of the means alone.
+    """
     sample = controls["own"]["n"]
     if not sample:
         return {
             "expected": list(CONTROLS),
             "found": [],
-            "holds": False,
+            "verdict": "not shown",
             "steps": [],
             "says": "There was no rationale to run the controls on.",
         }
     found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
-    holds = tuple(found) == CONTROLS
-    steps = []
+    steps: list[dict[str, str]] = []
     for one, other in pairwise(CONTROLS):
         low, high = controls[f"{other} - {one}"]["low"], controls[f"{other} - {one}"]["high"]
         steps.append(
             {"lower": one, "higher": other, "verdict": "holds" if low > 0 else "reversed" if high < 0 else "not shown"}
         )
-    if not holds:
-        says = f"The controls do NOT order as they must: by perplexity {' < '.join(found)} was found where {' < '.join(CONTROLS)} belongs."
-    elif all(step["verdict"] == "holds" for step in steps):
-        says = f"The controls order as they must: {' < '.join(CONTROLS)}."
+    verdicts, expected = {step["verdict"] for step in steps}, " < ".join(CONTROLS)
+    if "reversed" in verdicts:
+        verdict = "reversed"
+        wrong = " and ".join(f"{step['higher']} < {step['lower']}" for step in steps if step["verdict"] == verdict)
+        says = f"The controls do NOT order as they must: by perplexity {wrong} is shown where {expected} belongs."
+    elif "not shown" in verdicts:
+        verdict = "not shown"
+        weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
+        says = f"Whether the controls order as they must is not shown with {sample} examples: the interval of {weak} includes zero."
     else:
-        weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] != "holds")
-        says = f"The controls' means order as they must ({' < '.join(CONTROLS)}), but {sample} examples do not show {weak}: the interval includes zero."
-    return {"expected": list(CONTROLS), "found": found, "holds": holds, "steps": steps, "says": says}
+        verdict = "holds"
+        says = f"The controls order as they must: {expected}."
+    return {"expected": list(CONTROLS), "found": found, "verdict": verdict, "steps": steps, "says": says}
 
 
 def _quantiles(values: pl.Series) -> dict[str, float | None]:
