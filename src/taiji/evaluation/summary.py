@@ -44,6 +44,9 @@ class RationaleSummary(_Open):
     threshold: float | None
     reasons: dict[str, int] = {}
     perplexities: list[float] = []
+    """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
+    masked: bool = False
+    """Whether they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:

@@ -87,13 +87,15 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
+    masked = context.config.reasoning.selection.rule == "guarded"  # what the threshold is on
     return {
         "written": written,
         "judged": len(verdicts),
         "kept": int(verdicts["kept"].sum()),
         "threshold": read_json(context.input("selection") / "calibration.json")["threshold"],
         "reasons": count_reasons(verdicts),
-        "perplexities": verdicts["ppl"].drop_nulls().to_list(),
+        "perplexities": verdicts["ppl_masked" if masked else "ppl"].drop_nulls().to_list(),
+        "masked": masked,
     }
 
 
