@@ -31,7 +31,7 @@ from typing import Any
 import polars as pl
 
 import taiji
-from taiji.artifacts import TEMPORARY, atomic_file, file_hash, read_json, value_hash, write_json
+from taiji.artifacts import TEMPORARY, atomic_file, file_hash, make_folder, read_json, value_hash, write_json, writing
 from taiji.config import Config
 from taiji.errors import TaijiError
 from taiji.language.processes import first_process, processes
@@ -211,8 +211,8 @@ class Run:
         out = work / "out"
         if not (out / MANIFEST).exists():  # written last: where it is, the stage was killed during its final rename
             shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            (work / "scratch").mkdir(exist_ok=True)
+            make_folder(out)
+            make_folder(work / "scratch")
             start = time.monotonic()
             try:
                 # Absolute paths: a worker on another machine has another working directory.
@@ -246,8 +246,10 @@ class Run:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        make_folder(self.folder)
+        with writing(self.folder / ".lock"):
+            file = (self.folder / ".lock").open("w")
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.labels import labels
@@ -21,6 +19,7 @@ from taiji.data.discovery.tables import Table
 from taiji.data.sources.mapping import EventsMapping, ItemsMapping, UsersMapping
 from taiji.errors import TaijiError
 from taiji.settings import Settings
+from taiji.yaml_files import parse_yaml
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05
@@ -315,7 +314,7 @@ class _Maker:
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known:
-                value = yaml.safe_load(self.answers.pop(key))
+                value = parse_yaml(self.answers.pop(key), f"--set {key}")
                 self.p.guesses.pop(key, None)
                 if value is not None:
                     self.p.guesses[key] = Guess(
