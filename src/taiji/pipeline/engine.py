@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import polars as pl
@@ -161,8 +162,8 @@ class Run:
             raise TaijiError(
                 f"The stage {name!r} has not been run.",
                 where=str(self.folder),
-                fix=f"taiji {name} --name {self.folder.name}"
-                + ("" if self.folder.parent == Path("runs") else f" --runs {self.folder.parent}"),
+                fix=f"taiji {name} --name {quote(self.folder.name)}"
+                + ("" if self.folder.parent == Path("runs") else f" --runs {quote(str(self.folder.parent))}"),
             )
         return str(read_json(path)["output"])
 

@@ -96,7 +96,7 @@ class _Maker:
         value = self.answers.pop(key)
         if value not in table.columns:
             raise TaijiError(
-                "There is no such column.",
+                "That column holds no value." if value in table.empty else "There is no such column.",
                 where=f"--set {key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
                 found=value,
@@ -294,6 +294,9 @@ class _Maker:
             )
         self._unusable()
         for table in tables:
+            if table.empty:
+                said = "columns hold no value and were" if len(table.empty) > 1 else "a column holds no value and was"
+                self.p.doubts.append(f"{table.path.name}: {said} left out ({', '.join(table.empty)}).")
             used = (
                 self.taken | self.item_columns | self.user_columns
                 if table is roles.events
