@@ -174,7 +174,7 @@ def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path,
     assert taiji(*arguments, "shpo-a", "--quiet")[2] == ""
 
 
-@pytest.mark.parametrize("command", ["audit", "serve", "study", "view"])
+@pytest.mark.parametrize("command", ["audit", "serve", "study", "review"])
 def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
     write_json(tmp_path / "data" / "manifest.json", {"version": "0.0.7"})
     write_json(tmp_path / "config.json", {"alignment": {"environment": {"grounding_threshold": 0.5}}})

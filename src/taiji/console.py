@@ -35,6 +35,8 @@ def guarded(command: Callable[[], None]) -> None:
 
     2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
     """
+    global again
+    again = ""  # an earlier command's, where one process runs several
     try:
         command()
     except KeyboardInterrupt:
