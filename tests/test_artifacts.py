@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 import polars as pl
 import pytest
@@ -13,13 +14,14 @@ from taiji.artifacts import (
     atomic_file,
     atomic_folder,
     file_hash,
+    make_folder,
     read_json,
     value_hash,
     write_json,
     write_parquet,
     write_text,
 )
-from taiji.errors import TaijiError
+from taiji.errors import NoSpace, TaijiError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -49,9 +51,59 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(artifacts.os, "replace", full)
-    with pytest.raises(TaijiError, match="No space left on device"):
+    with pytest.raises(NoSpace, match=r"(?s)No space left on device.*MiB free.*make room") as caught:
         write_json(tmp_path / "a.json", 2)
+    assert "--resume" not in str(caught.value), "whether the command has it is not known here"
     assert read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, ("Permission denied", "may not be written to", "rights")),
+        (errno.EPERM, ("Operation not permitted", "may not be written to", "rights")),
+        (errno.EROFS, ("mounted for reading only", "another disk")),
+        (errno.ENAMETOOLONG, ("shorter name",)),
+    ],
+)
+def test_a_write_that_is_not_allowed_is_no_full_disk(tmp_path, monkeypatch, number, words):
+    def refused(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    for write in ("replace", "mkdir"):
+        monkeypatch.setattr(artifacts.os, write, refused)
+    for write in (lambda: write_json(tmp_path / "a.json", 2), lambda: make_folder(tmp_path / "a" / "b")):
+        with pytest.raises(TaijiError, match=re.escape(str(tmp_path / "a"))) as caught:
+            write()
+        said = str(caught.value)
+        assert all(word in said for word in words) and not isinstance(caught.value, NoSpace)
+        assert "MiB" not in said and "make room" not in said
+
+
+def test_files_and_folders_in_each_others_place_are_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for make in (make_folder, lambda path: write_text(path / "a.txt", "x")):
+        for path in (tmp_path / "file", tmp_path / "file" / "x"):
+            with pytest.raises(TaijiError, match=rf"(?s)expected: a folder.*{tmp_path}/file is a file"):
+                make(path)
+    with pytest.raises(TaijiError, match=rf"{tmp_path}/folder is a folder"):
+        write_text(tmp_path / "folder", "x")
+    assert make_folder(tmp_path / "folder" / "inner") == make_folder(tmp_path / "folder/inner")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
+@pytest.mark.parametrize("path", ["/proc/x", "/proc/x/y"])
+def test_a_place_that_takes_no_files_is_explained(path):
+    with pytest.raises(TaijiError, match=r"(?s)/proc/x.*/proc takes no new files"):
+        write_text(path, "x")
+    with pytest.raises(TaijiError, match="/proc takes no new files"):
+        make_folder(path)
+
+
+def test_a_missing_file_inside_a_write_is_not_laid_to_the_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a"):
+        (tmp_path / "input").read_text()
 
 
 def test_broken_json_names_its_file(tmp_path):

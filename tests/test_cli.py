@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from tests.data.discovery import exports
 
 from taiji import __version__, cli
+from taiji.artifacts import write_json
+from taiji.errors import NoSpace
 from taiji.pipeline.names import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
@@ -84,6 +89,99 @@ def test_right_data_passes(taiji, shop, tmp_path):
     code, _, error = taiji("data", "--data", shop(), "--name", "x", "--runs", tmp_path)
     assert code == 0, error
     assert (tmp_path / "x" / "data" / "manifest.json").exists()
+
+
+IN_THE_WAY = {
+    "runs in a file": ("data", "--data", "{shop}", "--name", "a", "--runs", "{file}"),
+    "runs below a file": ("data", "--data", "{shop}", "--name", "a", "--runs", "{file}/x"),
+    "runs where nothing can be": ("data", "--data", "{shop}", "--name", "a", "--runs", "/proc/x"),
+    "a whole run": ("run", "--data", "{shop}", "--name", "a", "--runs", "{file}"),
+    "init into a file": ("init", "{export}", "--name", "q", "--to", "{file}"),
+    "init below a file": ("init", "{export}", "--name", "q", "--to", "{file}/x"),
+    "init where nothing can be": ("init", "{export}", "--name", "q", "--to", "/proc/x"),
+    "a result below a file": ("doctor", "--json", "{file}/x.json"),
+    "a result where nothing can be": ("doctor", "--json", "/proc/x/y"),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WAY)
+def test_a_folder_that_cannot_be_made_is_one_message(taiji, shop, tmp_path, case):
+    file, export = tmp_path / "some-file.yaml", tmp_path / "export"
+    file.write_text("seed: 1\n")
+    export.mkdir()
+    exports.chinese(export)
+    places = {"shop": shop(), "file": file, "export": export}
+    code, _, error = taiji(*(word.format(**places) for word in IN_THE_WAY[case]))
+    assert code == 2, error
+    assert error.count("Error: Could not write") == 1 and "Traceback" not in error
+    assert "choose another folder" in error
+    assert "some-file.yaml is a file" in error or "/proc takes no new files" in error
+    assert "--resume" not in error and "MiB" not in error
+    assert file.read_text() == "seed: 1\n"
+
+
+def test_runs_in_a_folder_that_may_not_be_written(taiji, shop, tmp_path, monkeypatch):
+    real = os.mkdir
+
+    def refused(path, *rest, **more):
+        if str(path).startswith(str(tmp_path / "runs")):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    code, _, error = taiji("run", "--data", shop(), "--name", "a", "--runs", tmp_path / "runs")
+    assert code == 2, error
+    assert "Operation not permitted" in error and "may not be written to" in error
+    assert "--resume" not in error and "Traceback" not in error
+
+
+def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_path, monkeypatch):
+    def full(*_):
+        raise NoSpace("Could not write: No space left on device.", fix="make room")
+
+    monkeypatch.setattr("taiji.pipeline.engine.Run.execute", full)
+    assert (
+        f"go on with: taiji run --name x --runs {tmp_path} --resume"
+        in taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)[2]
+    )
+    monkeypatch.setattr("taiji.artifacts.write_json", full)
+    error = taiji("doctor", "--json", tmp_path / "x.json")[2]
+    assert "make room" in error and "go on with" not in error
+
+
+def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    failed = taiji("run", "--data", tmp_path / "nowhere", "--name", "z", "--runs", tmp_path)
+    assert failed[0] == 2 and "nowhere" in failed[2] and (tmp_path / "z" / "config.json").exists()
+    # The corrected command gets as far as the first stage that this tiny log is too small for.
+    corrected = ("run", "--data", shop(), "--name", "z", "--runs", tmp_path)
+    code, _, error = taiji(*corrected)
+    assert "data: done" in error and "A run of that name exists" not in error
+    code, _, error = taiji(*corrected)
+    assert code == 2 and "A run of that name exists" in error, "now a stage is done, and could be lost"
+
+
+def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("taiji.pipeline.engine.Run.execute", lambda *_: None)
+    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    (tmp_path / "shop-a").mkdir()
+    (tmp_path / "shop-a" / "config.json").write_text("{}")
+    arguments = ("run", "--data", shop(), "--runs", tmp_path, "--resume", "--name")
+    code, _, error = taiji(*arguments, "shpo-a")
+    assert code == 0
+    assert error == f"There is no run shpo-a to resume, so a new one starts; runs in {tmp_path}: shop-a.\n"
+    assert taiji(*arguments, "shop-a")[2] == ""
+    assert taiji(*arguments, "shpo-a", "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize("command", ["audit", "serve", "study", "review"])
+def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
+    write_json(tmp_path / "data" / "manifest.json", {"version": "0.0.7"})
+    write_json(tmp_path / "config.json", {"alignment": {"environment": {"grounding_threshold": 0.5}}})
+    code, _, error = taiji(command, tmp_path)
+    assert code == 2, error
+    assert "another version" in error and "0.0.7" in error and "alignment.environment.grounding_threshold" in error
+    assert "Traceback" not in error
 
 
 def test_data_that_cannot_be_split_says_so(taiji, shop, tmp_path):
@@ -203,6 +301,9 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         (("audit", "nowhere"), ("no run directory", "runs/NAME")),
         (("serve", "nowhere"), ("no run directory",)),
         (("config", "--preset", "huge"), ("demo, laptop, paper",)),
+        (("init", ".", "--name", "a b/../c"), ("cannot be a run's name", "--to")),
+        (("run", "--preset", "demo", "--set", "split.fractions=[0.5, 0.5]"), ("four positive shares that sum to 1",)),
+        (("run", "--preset", "demo", "--set", "size={chunk: 1, chunk: 2}"), ("'chunk'", "twice")),
         (("nothing",), ("nothing",)),
         (("run", "--nothing"), ("--nothing",)),
     ],

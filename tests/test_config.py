@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-import yaml
 
 from taiji.config import PRESETS, Config, load_config
 from taiji.errors import TaijiError
@@ -25,7 +26,7 @@ def test_later_sources_win_and_the_rest_keeps_its_defaults(tmp_path):
 
 def test_a_stored_configuration_reads_back_as_itself(tmp_path):
     config = load_config(preset="laptop", overrides=["seed=3"])
-    (tmp_path / "c.json").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (tmp_path / "c.json").write_text(json.dumps(config.model_dump(mode="json")))
     assert load_config(tmp_path / "c.json") == config
 
 
@@ -37,6 +38,11 @@ def test_a_stored_configuration_reads_back_as_itself(tmp_path):
         (["size.test_prompts=0"], "greater than or equal to 2"),
         (["size.test_prompts=many"], "found 'many'"),
         (["alone"], "key=value"),
+        (["split.fractions=[0.5, 0.5]"], "split.fractions: four positive shares that sum to 1 are expected"),
+        (["split.fractions=[0.1, 0.1, 0.1, 0.1]"], "four positive shares that sum to 1 are expected, not 0.4"),
+        (["split.fractions=0.5"], "split.fractions: four positive shares"),
+        (["size={chunk: 1, chunk: 2}"], "'chunk'"),
+        (["alignment.grounding_threshold=1"], "did you mean 'evaluation.grounding_threshold'"),
     ],
 )
 def test_mistakes_in_overrides_are_explained(overrides, message):
@@ -56,3 +62,60 @@ def test_unknown_preset_and_missing_file(tmp_path):
         load_config(preset="huge")
     with pytest.raises(TaijiError, match="No such file"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_no_phrase_of_the_checking_library_reaches_a_user(tmp_path):
+    (tmp_path / "c.yaml").write_text("split: {fractions: [1, 2]}\nsize: {chunk: many}\nembedder: {name: 3}\nsed: 1\n")
+    with pytest.raises(TaijiError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert not any(
+        word in str(caught.value) for word in ("Value error", "Input should", "Field required", "Extra inputs")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [("seed: 1\nsize: {chunk: 3}\nseed: 2\n", "seed", (1, 3)), ("size:\n  chunk: 1\n  chunk: 2\n", "chunk", (2, 3))],
+)
+def test_a_key_given_twice_is_named_with_its_lines(tmp_path, text, key, lines):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(TaijiError, match=rf"(?s)c\.yaml, line {lines[1]}, key '{key}'.*in line {lines[0]}"):
+        load_config(tmp_path / "c.yaml")
+
+
+def run_with(folder, change):
+    """A run directory as another version may have left it."""
+    values = Config().model_dump(mode="json")
+    change(values)
+    (folder / "data").mkdir()
+    (folder / "data" / "manifest.json").write_text('{"version": "0.0.7"}')
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder / "config.json"
+
+
+def test_a_run_of_another_version_says_so_and_names_the_keys(tmp_path):
+    path = run_with(tmp_path, lambda values: values["alignment"].update(grounding_threshold=0.5, warmup=3))
+    with pytest.raises(TaijiError, match="another version") as caught:
+        load_config(path)
+    said = str(caught.value)
+    assert all(
+        word in said for word in ("taiji 0.0.7", "'alignment.warmup'", "alignment.grounding_threshold", str(path))
+    )
+    assert "'evaluation.grounding_threshold'" in said and "start a new run" in said
+    (tmp_path / "my.json").write_text(path.read_text())
+    with pytest.raises(TaijiError, match="does not fit"):
+        load_config(tmp_path / "my.json")
+
+
+def test_a_mistyped_override_is_not_laid_to_the_run(tmp_path):
+    path = run_with(tmp_path, lambda values: None)
+    with pytest.raises(TaijiError, match=r"does not fit(?s:.)*--set size.chnk=3"):
+        load_config(path, overrides=["size.chnk=3"])
+
+
+@pytest.mark.parametrize("text", ['{"seed": 1, "si', ""])
+def test_a_damaged_configuration_of_a_run_is_no_bad_yaml(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(TaijiError, match="a run keeps is damaged") as caught:
+        load_config(tmp_path / "config.json")
+    assert "JSON" in str(caught.value) and "YAML" not in str(caught.value) and "--resume" in str(caught.value)

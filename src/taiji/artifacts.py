@@ -19,40 +19,97 @@ from typing import Any
 
 import polars as pl
 
-from taiji.errors import TaijiError
+from taiji.errors import NoSpace, TaijiError
 
 TEMPORARY = ".tmp-"
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the disk's errors into a message that says which write failed and what is still whole."""
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the disk's refusals to write ``path`` into a message that says what is in the way and what to do about it.
+
+    Raises:
+        NoSpace: the disk or the quota is full.
+        TaijiError: no permission, a disk for reading only, a file where a folder should be, a name too long.
+    """
+    path = Path(path)
     try:
         yield
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EPERM,
-            errno.ENOTDIR,
-            errno.EISDIR,
-            errno.ENAMETOOLONG,
-            errno.EFBIG,
-        ):
+        # A missing file is a mistake of ours, unless it is the very one to be made: a place such as /proc takes none.
+        unwelcome = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
+        if error.errno not in _REFUSALS and not unwelcome:
             raise
-        raise TaijiError(
-            f"Could not write: {os.strerror(error.errno)}.",
-            where=str(path),
-            found=f"{shutil.disk_usage(_existing(path)).free / 2**20:.0f} MiB free on that disk",
-            fix="make room (or choose another folder) and start again with --resume; earlier artefacts are whole",
-        ) from error
+        raise _refused(path, error.errno) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = (
+    *_FULL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
+
+
+def _refused(path: Path, number: int | None) -> TaijiError:
+    """What the error of that number means for somebody who wanted to write ``path``."""
+    message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
+    if number in _FULL:
+        return NoSpace(
+            message,
+            where=where,
+            found=f"{shutil.disk_usage(there).free / 2**20:.0f} MiB free on that disk",
+            fix="make room, or choose another folder; what was finished before is whole",
+        )
+    if number == errno.ENAMETOOLONG:
+        return TaijiError(message, where=where, fix="choose a shorter name")
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        folder = number == errno.EISDIR
+        return TaijiError(
+            message,
+            where=where,
+            expected="a file, or nothing yet" if folder else "a folder",
+            found=f"{there} is {'a folder' if there.is_dir() else 'a file'}",
+            fix="choose another name" if folder else "choose another folder",
+        )
+    if number == errno.EROFS:
+        return TaijiError(
+            message, where=where, found="a disk that is mounted for reading only", fix="choose a folder on another disk"
+        )
+    if number == errno.ENOENT:
+        return TaijiError(message, where=where, found=f"{there} takes no new files", fix="choose another folder")
+    return TaijiError(
+        message,
+        where=where,
+        found=f"{there} may not be written to by this user",
+        fix="choose another folder, or change its owner, its rights or its attributes (ls -ld, lsattr -d)",
+    )
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists():
+    """The path, or the nearest folder above it that is there."""
+    while not os.path.lexists(path) and path != path.parent:
         path = path.parent
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder with those above it, or find it there; the one way in which folders are made.
+
+    Raises:
+        TaijiError: it cannot be made, with the reason.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (*_REFUSALS, errno.EEXIST, errno.ENOENT):
+            raise
+        raise _refused(path, error.errno) from error
     return path
 
 
@@ -74,9 +131,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the destination's folder; rename it over ``path`` when the block succeeds."""
     path = Path(path)
     temporary = _beside(path)
+    make_folder(path.parent)
     try:
-        with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
@@ -90,10 +147,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = _beside(path)
     old = temporary.with_name(f"{temporary.name}-old")
+    make_folder(path.parent)
     try:
-        with _explained(path):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+        with writing(path):
+            temporary.mkdir()
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
+from taiji import __version__
 from taiji.alignment.settings import AlignmentSettings
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
 from taiji.errors import TaijiError
@@ -19,9 +20,13 @@ from taiji.language.settings import EmbedderSettings, GenerationSettings, Langua
 from taiji.ranking.settings import OwnRankerSettings, RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
 from taiji.serving.settings import ServingSettings
-from taiji.settings import Settings
+from taiji.settings import Settings, problem_text
+from taiji.yaml_files import parse_yaml, read_yaml
 
 PRESETS = ("demo", "laptop", "paper")
+STORED = "config.json"
+"""The name under which a run keeps its configuration."""
+MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
 
 class SizeSettings(Settings):
@@ -95,7 +100,7 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     """
     values = _read(Path(path)) if path else {}
     preset = values.pop("preset", None) if preset is None else (values.pop("preset", None), preset)[1]
-    overrides = list(overrides)
+    overrides, given = list(overrides), set()
     merged = _merge(Config().model_dump(mode="json"), _merge(_read_preset(preset) if preset else {}, values))
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -105,22 +110,24 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
                 where=f"--set {override}",
                 fix="write for instance --set size.test_prompts=50",
             )
-        try:
-            nested: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise TaijiError(
-                "The value of an override is no YAML.",
-                where=f"--set {override}",
-                expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
-                found=" ".join(str(error).split()),
-                fix="quote what is plain text: --set 'key=\"text\"'",
-            ) from error
+        nested: Any = parse_yaml(
+            text,
+            f"--set {override}",
+            message="The value of an override is no YAML.",
+            expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
+            fix="quote what is plain text: --set 'key=\"text\"'",
+        )
         for part in reversed(key.split(".")):
             nested = {part: nested}
+        given.update(_keys(nested))
         merged = _merge(merged, nested)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
+        unknown = {problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"}
+        of_run = path and Path(path).name == STORED and values.keys() & Config.model_fields.keys()
+        if path and of_run and (unknown & _keys(values)) - given:
+            raise _of_another_version(Path(path), error) from error
         raise TaijiError(
             "The configuration does not fit.",
             where=", ".join(
@@ -150,20 +157,11 @@ def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        fix = (
-            "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
-            if isinstance(error, OSError)
-            else "correct the file there"
-        )
-        raise TaijiError(
-            "Could not read the configuration.", where=str(path), expected="a YAML file in UTF-8", found=found, fix=fix
-        ) from error
-    if values is None:
-        return {}
+    if path.suffix.lower() == ".json":
+        values = _read_json(path)
+    else:
+        values = read_yaml(path, "the configuration", MISSING)
+        values = {} if values is None else values
     if not isinstance(values, dict):
         raise TaijiError(
             "The configuration is not a mapping.",
@@ -174,10 +172,65 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _read_json(path: Path) -> Any:
+    """A configuration in JSON, as a run keeps its own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise TaijiError(
+            "Could not read the configuration.", where=str(path), found=error.strerror, fix=MISSING
+        ) from error
+    except ValueError as error:
+        of_run = path.name == STORED
+        anew = (
+            "start the run again as it was started first (with its configuration or preset) and with --resume: "
+            "that writes this file anew, and finished stages are kept"
+        )
+        raise TaijiError(
+            "The configuration that a run keeps is damaged." if of_run else "Could not read the configuration.",
+            where=str(path),
+            expected="a JSON file in UTF-8",
+            found=str(error) if path.stat().st_size else "an empty file",
+            fix=anew if of_run else "correct the file there",
+        ) from error
+
+
+def _of_another_version(path: Path, error: ValidationError) -> TaijiError:
+    """The error of a run's own configuration that holds keys of another version."""
+    made = sorted({version for file in path.parent.glob("*/manifest.json") if (version := _version_in(file))})
+    by = f"made by taiji {', '.join(made)}" if made else "made by an unknown version"
+    return TaijiError(
+        "The run was made by another version of taiji: its configuration holds settings that this one does not know.",
+        where=str(path),
+        expected=f"the settings of taiji {__version__}",
+        found=f"{by}{', in another state of its code' if __version__ in made else ''}; "
+        + "; ".join(_explain(problem) for problem in error.errors()),
+        fix=f"use the version that made it, or take these keys out of {path}, or start a new run",
+    )
+
+
+def _version_in(manifest: Path) -> str | None:
+    try:
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keys(values: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The place of every section and value."""
+    found: set[tuple[str, ...]] = set()
+    for key, value in values.items() if isinstance(values, dict) else ():
+        found |= {(*prefix, key), *_keys(value, (*prefix, key))}
+    return found
+
+
 def _read_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise TaijiError("No such preset.", where=f"--preset {name}", expected=", ".join(PRESETS), found=name)
-    return dict(yaml.safe_load(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")))
+    return dict(
+        parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
+    )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -194,12 +247,17 @@ def _explain(problem: Any) -> str:
         return f"{place}: a section with keys is expected (found {problem['input']!r})"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {place!r}{_nearest(problem['loc'])}"
-    return f"{place}: {problem['msg']} (found {problem['input']!r})"
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {problem_text(problem)} (found {problem['input']!r})"
 
 
 def _nearest(location: tuple[Any, ...]) -> str:
     from difflib import get_close_matches
 
+    moved = [key for key in setting_keys() if key.split(".")[-1] == location[-1]]
+    if len(moved) == 1:
+        return f" (did you mean {moved[0]!r}?)"
     model: Any = Config
     for part in location[:-1]:
         inner = model.model_fields.get(part)

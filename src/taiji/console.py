@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taiji.errors import TaijiError
+from taiji.errors import NoSpace, TaijiError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -35,6 +35,8 @@ def guarded(command: Callable[[], None]) -> None:
 
     2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
     """
+    global again
+    again = ""  # an earlier command's, where one process runs several
     try:
         command()
     except KeyboardInterrupt:
@@ -44,7 +46,7 @@ def guarded(command: Callable[[], None]) -> None:
             _interrupted()
         raise
     except TaijiError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {error}{_go_on() if isinstance(error, NoSpace) else ''}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(
@@ -55,7 +57,7 @@ def guarded(command: Callable[[], None]) -> None:
         if not _no_space(error):
             raise
         print(
-            f"Error: The disk is full: {error}\n  what to do: make room and start again with --resume; finished stages are whole",
+            f"Error: The disk is full: {error}\n  what to do: make room; what was finished before is whole{_go_on()}",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -67,6 +69,10 @@ def _interrupted() -> None:
         file=sys.stderr,
     )
     sys.exit(INTERRUPTED)
+
+
+def _go_on() -> str:
+    return f"\n  go on with: {again}" if again else ""
 
 
 def _no_space(error: BaseException) -> bool:

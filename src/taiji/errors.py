@@ -28,3 +28,7 @@ class TaijiError(Exception):
         self.message, self.where, self.expected, self.found, self.fix = message, where, expected, found, fix
         parts = [("where", where), ("expected", expected), ("found", found), ("what to do", fix)]
         super().__init__("\n".join([message, *(f"  {name}: {text}" for name, text in parts if text)]))
+
+
+class NoSpace(TaijiError):
+    """The disk is full. What was finished before is whole, so a command that can be resumed goes on from there."""

@@ -6,6 +6,8 @@ hyper-parameter is written down once, with its documentation, and read everywher
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -13,3 +15,13 @@ class Settings(BaseModel):
     """Immutable settings; an unknown key is an error; the docstring under an attribute is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+def problem_text(problem: Any) -> str:
+    """What a validation error says about one value, in the words of the other messages."""
+    if problem["type"] == "missing":
+        return "is missing"
+    if problem["type"] == "extra_forbidden":
+        return "is no known key"
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"should be {text.removeprefix('Input should be ')}" if text.startswith("Input should be ") else text

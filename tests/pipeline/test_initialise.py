@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -113,3 +114,29 @@ def test_a_known_layout_needs_no_mapping(tmp_path):
     made = initialise(tmp_path, tmp_path, "films", {})
     assert made.proposal is None and made.files == [tmp_path / "films.yaml"]
     assert load_config(made.files[0]).data.mapping is None
+
+
+@pytest.mark.parametrize(("every", "word"), [(10, "90.0% OF THE EXPOSURES ARE CLICKS"), (2, None), (1, "ONLY 0.00%")])
+def test_a_log_of_hardly_anything_but_clicks_or_exposures_is_remarked_on(tmp_path, every, word):
+    lines = [f"u{i % 20},item{i % 7},{1_680_000_000 + i * 1000},{int(i % every > 0)}" for i in range(400)]
+    (tmp_path / "log.csv").write_text("user,item,time,clicked\n" + "\n".join(lines))
+    doubts = [doubt for doubt in initialise(tmp_path, tmp_path, "rate", {}).doubts if "EXPOSURES ARE CLICKS" in doubt]
+    assert len(doubts) == (word is not None) and all(word in doubt for doubt in doubts)
+    if every == 10:
+        assert "--set events.non_clicks=4" in doubts[0]
+        made = initialise(tmp_path, tmp_path, "rate", {"events.non_clicks": "4"}, force=True)
+        assert not any("EXPOSURES ARE CLICKS" in doubt for doubt in made.doubts)
+
+
+@pytest.mark.parametrize("name", ["a b/../c", "/tmp/x", "..", "", "a\nb"])
+def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(export, tmp_path, name):
+    folder = export("chinese")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TaijiError, match="cannot be a run's name"):
+        initialise(folder, tmp_path, name, {})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_next_command_can_be_pasted(export, tmp_path):
+    made = initialise(export("chinese"), tmp_path / "my runs", "a shop", {})
+    assert shlex.split(made.command) == ["taiji", "run", str(tmp_path / "my runs" / "a shop.yaml")]

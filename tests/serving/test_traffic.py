@@ -91,6 +91,9 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         load("http://127.0.0.1:1", ["u"], seconds=0.1)
     with pytest.raises(TaijiError, match="address"):
         load("127.0.0.1:80", ["u"])
+    for url in ("http://example.com", "http://example.com:80", "http://127.0.0.1", "http://127.0.0.1:http"):
+        with pytest.raises(TaijiError, match=r"(?s)on this machine, as http://127\.0\.0\.1:PORT"):
+            load(url, ["u"])
     with pytest.raises(TaijiError, match="nothing to ask"):
         load("http://127.0.0.1:1", [])
     with pytest.raises(TaijiError, match="nothing to ask"):

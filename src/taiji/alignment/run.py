@@ -20,7 +20,7 @@ from taiji.alignment.rewards import Reward, for_trl
 from taiji.alignment.rollouts import LOG as ROLLOUTS
 from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
-from taiji.artifacts import write_text
+from taiji.artifacts import make_folder, write_text
 from taiji.errors import TaijiError
 from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
@@ -74,7 +74,7 @@ def align(
     kept = None if scratch is not None else tempfile.TemporaryDirectory(prefix="taiji-align-")
     work = Path(scratch) if scratch is not None else Path(kept.name)  # type: ignore[union-attr]
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        make_folder(work)
         trainer, lines, rollouts = _trained(lm, examples, rewards, settings, work, seed)
         model = whole_model(lm, trainer, settings.lora_rank)
         if model is not None:

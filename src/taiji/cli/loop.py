@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from taiji import console
-from taiji.cli.opening import names_in, open_run, runs_option, summary
+from taiji.cli.opening import name_of, names_in, open_run, runs_option, say, summary
 from taiji.cli.options import (
     Address,
     ConfigPath,
@@ -40,17 +42,17 @@ def run(
     address: Address = None,
 ) -> None:
     """Run the whole loop, from logs to a judged ranker and a report."""
-    if (
-        resume
-        and not (config or preset or data or overrides)
-        and not (runs / (name or "run") / "config.json").is_file()
-    ):
-        raise TaijiError(
-            "There is no run to go on with.",
-            where=str(runs / (name or "run")),
-            found=names_in(runs),
-            fix="name one of these with --name, or start one without --resume",
-        )
+    called = name_of(config, preset, name)
+    if resume and not os.path.exists(runs / called / "config.json"):
+        if not (config or preset or data or overrides):
+            raise TaijiError(
+                "There is no run to go on with.",
+                where=str(runs / called),
+                found=names_in(runs),
+                fix="name one of these with --name, or start one without --resume",
+            )
+        if not quiet:  # a script may ask for --resume always; a person may have mistyped the name
+            say(f"There is no run {called} to resume, so a new one starts; {names_in(runs)}.")
     opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address)
     opened.execute()
     summary(opened.folder, json_path)
@@ -71,7 +73,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         address: Address = None,
     ) -> None:
         opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
-        console.again = f"taiji {stage} --name {opened.folder.name}{runs_option(runs)}"
+        console.again = f"taiji {stage} --name {quote(opened.folder.name)}{runs_option(runs)}"
         opened.execute([stage])
 
     return command

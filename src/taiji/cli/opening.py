@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from taiji import console
 from taiji.errors import TaijiError
+from taiji.pipeline.names import run_name
 
 if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.pipeline.engine import Run
     from taiji.pipeline.mapping import Mapper
+
+
+def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
+    """What the run is called: as it was said, or as its configuration or preset.
+
+    Raises:
+        TaijiError: no run can be called so.
+    """
+    return run_name(name if name is not None else config.stem if config else preset or "run")
 
 
 def open_run(
@@ -30,27 +42,22 @@ def open_run(
     from taiji import progress
     from taiji.config import load_config
     from taiji.language.models import check_language_model
-    from taiji.pipeline.engine import Run
+    from taiji.pipeline.engine import MANIFEST, Run
     from taiji.pipeline.stages import STAGES
 
     progress.quiet = quiet
-    name = name if name is not None else config.stem if config else preset or "run"
-    if not name or name != Path(name).name or name in (".", ".."):
-        raise TaijiError(
-            "That cannot be a run's name.",
-            where=f"--name {name!r}",
-            expected="a name for a folder, without a path",
-            fix="give the path as --runs FOLDER",
-        )
+    name = name_of(config, preset, name)
     folder = runs / name
     stored = folder / "config.json"
-    console.again = f"taiji run --name {name}{runs_option(runs)} --resume"
-    if resume and stored.exists() and config is None and preset is None:
+    console.again = f"taiji run --name {quote(name)}{runs_option(runs)} --resume"
+    there = os.path.exists(stored)  # a folder that may not be read says so when the run is to be written there
+    if resume and there and config is None and preset is None:
         config = stored  # "go on with what I started" needs no repetition of how it was started
     settings = load_config(
         config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
     )
-    if stored.exists() and not resume:
+    # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
+    if not resume and there and any((folder / stage.name / MANIFEST).exists() for stage in STAGES):
         raise TaijiError(
             "A run of that name exists.",
             where=str(folder),
@@ -80,7 +87,7 @@ def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
 
 
 def runs_option(runs: Path) -> str:
-    return "" if runs == Path("runs") else f" --runs {runs}"
+    return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def say(text: str) -> None:

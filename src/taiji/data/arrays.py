@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.artifacts import read_json
+from taiji.artifacts import make_folder, read_json
 
 ROWS = 1_000_000
 """Events held at a time while the arrays are written."""
@@ -37,7 +37,7 @@ def _group(
         counts += np.bincount(frame.filter(kept)[key].to_numpy(), minlength=count)
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    folder.mkdir()
+    make_folder(folder)
     np.save(folder / "offsets.npy", offsets)
     arrays = {name: _new(folder / f"{name}.npy", KINDS[name], int(offsets[-1])) for name in columns}
     free = offsets[:-1].copy()

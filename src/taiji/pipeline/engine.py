@@ -26,12 +26,13 @@ from datetime import UTC, datetime
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import polars as pl
 
 import taiji
-from taiji.artifacts import TEMPORARY, atomic_file, file_hash, read_json, value_hash, write_json
+from taiji.artifacts import TEMPORARY, atomic_file, file_hash, make_folder, read_json, value_hash, write_json, writing
 from taiji.config import Config
 from taiji.errors import TaijiError
 from taiji.language.processes import first_process, processes
@@ -161,8 +162,8 @@ class Run:
             raise TaijiError(
                 f"The stage {name!r} has not been run.",
                 where=str(self.folder),
-                fix=f"taiji {name} --name {self.folder.name}"
-                + ("" if self.folder.parent == Path("runs") else f" --runs {self.folder.parent}"),
+                fix=f"taiji {name} --name {quote(self.folder.name)}"
+                + ("" if self.folder.parent == Path("runs") else f" --runs {quote(str(self.folder.parent))}"),
             )
         return str(read_json(path)["output"])
 
@@ -211,8 +212,8 @@ class Run:
         out = work / "out"
         if not (out / MANIFEST).exists():  # written last: where it is, the stage was killed during its final rename
             shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            (work / "scratch").mkdir(exist_ok=True)
+            make_folder(out)
+            make_folder(work / "scratch")
             start = time.monotonic()
             try:
                 # Absolute paths: a worker on another machine has another working directory.
@@ -246,8 +247,10 @@ class Run:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        make_folder(self.folder)
+        with writing(self.folder / ".lock"):
+            file = (self.folder / ".lock").open("w")
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

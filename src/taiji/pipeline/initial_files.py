@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -76,7 +77,7 @@ def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dic
         for section, values in chosen.items()
     )
     return f"""\
-# The run `{name}`: taiji run {name}.yaml
+# The run `{name}`: taiji run {quote(f"{name}.yaml")}
 # Paths are seen from where you call taiji. Every key with its meaning: docs/configuration.md, or `taiji config --describe`.
 
 preset: demo        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.tables import Table, read_tables
 from taiji.errors import TaijiError
 from taiji.pipeline.initial_files import configuration_text, mapping_text
+from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import student_prompt
 
 PROMPTS = 3
@@ -26,6 +28,8 @@ ROWS = 4
 ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
+CLICK_RATES = 0.001, 0.8
+"""Between these a log's share of clicks is nothing to remark on."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Initialised:
     @property
     def command(self) -> str:
         """What to run next."""
-        return f"taiji run {self.files[-1]}"
+        return f"taiji run {quote(str(self.files[-1]))}"
 
 
 def initialise(
@@ -76,8 +80,9 @@ def initialise(
         force: write over files of an earlier call.
 
     Raises:
-        TaijiError: nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
+        TaijiError: a name that no run can have, nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
     """
+    run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
     if not answers and folder.is_dir() and _known_layout(folder):
@@ -89,7 +94,7 @@ def initialise(
                 folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"
             ),
         )
-        return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, doubts, [config])
+        return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, [*doubts, *_rate(dataset)], [config])
     tables, left_out = read_tables(folder)
     proposal = propose(tables, answers, name)
     while proposal.questions and ask:
@@ -118,7 +123,7 @@ def initialise(
         dataset,
         _prompts(dataset, sizes),
         sizes,
-        [*left_out, *proposal.doubts, *doubts],
+        [*left_out, *proposal.doubts, *doubts, *_rate(dataset)],
         [mapping, config],
     )
 
@@ -142,7 +147,7 @@ def _known_layout(folder: Path) -> bool:
 
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> TaijiError:
     """One message with every question, its candidates and the command that answers them."""
-    lines, options = [], [f"--set {key}={value}" for key, value in answers.items()]
+    lines, options = [], [f"--set {quote(f'{key}={value}')}" for key, value in answers.items()]
     for question in proposal.questions:
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
@@ -153,7 +158,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Tai
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",
         where=str(folder),
         found="\n    ".join(lines),
-        fix=f"choose one of each: taiji init {folder} {' '.join(options)}",
+        fix=f"choose one of each: taiji init {quote(str(folder))} {' '.join(options)}",
     )
 
 
@@ -191,6 +196,25 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
         else []
     )
     return sizes, said
+
+
+def _rate(dataset: Dataset) -> list[str]:
+    """What to know about a log in which nearly all exposures are clicks, or hardly any."""
+    clicks = dataset.events.filter(pl.col("exposed"))["click"].drop_nulls()
+    if clicks.is_empty():
+        return []
+    share, (low, high) = _share(clicks), CLICK_RATES
+    if share > high:
+        return [
+            f"{share:.1%} OF THE EXPOSURES ARE CLICKS: there are hardly any without a click for a ranker to learn from. "
+            "If the log leaves them out, let popular items be sampled beside each click: --set events.non_clicks=4 --force."
+        ]
+    if share < low:
+        return [
+            f"ONLY {share:.2%} OF THE EXPOSURES ARE CLICKS. Check the rule for events.click; if it is right, a ranker has "
+            "little to learn from: bring a longer log, or one with fewer of the exposures."
+        ]
+    return []
 
 
 def _count(dataset: Dataset, split: Any, period: str, settings: ExampleSettings) -> int:

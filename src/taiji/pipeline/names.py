@@ -1,4 +1,10 @@
-"""Names of stages, models and feature tables, free of heavy imports."""
+"""Names of stages, models and feature tables, free of heavy imports; and what a run may be called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taiji.errors import TaijiError
 
 STAGE_NAMES = {
     "data": "Read the source, check it, and store the tables.",
@@ -21,3 +27,19 @@ MODELS = ("base", "sft", "aligned")
 """Who answers the test prompts: the model before fine-tuning, after it, after alignment."""
 ARMS = ("history_mean", "taiji")
 """Feature tables that a ranker is trained with, besides none."""
+
+
+def run_name(name: str) -> str:
+    """The name, if a run can have it: it becomes a folder's, and those of the files that `taiji init` writes.
+
+    Raises:
+        TaijiError: a path, nothing, or signs that cannot be printed.
+    """
+    if not name or name != Path(name).name or name in (".", "..") or not name.isprintable():
+        raise TaijiError(
+            "That cannot be a run's name.",
+            where=f"--name {name!r}",
+            expected="a name for a folder, without a path",
+            fix="give the path apart from it: `taiji run` takes --runs FOLDER, `taiji init` --to FOLDER",
+        )
+    return name

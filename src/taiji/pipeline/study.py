@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import read_json, write_json
+from taiji.artifacts import make_folder, read_json, write_json
 from taiji.data import Dataset, Split, exposures
 from taiji.errors import TaijiError
 from taiji.evaluation.numbers import number_text
@@ -203,7 +203,7 @@ def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], N
         needs = (*PREPARED, "sft") if arm == "sft" else PREPARED
         settings = next(stage for stage in STAGES if stage.name == "features").settings
         stages = [Stage("features", partial(features, writer=arm), needs, settings)]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for stage in STAGES:
         link = folder / stage.name
         if stage.name not in mine and not link.is_symlink() and (run / stage.name).is_dir():

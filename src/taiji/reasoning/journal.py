@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from taiji.artifacts import make_folder
 from taiji.errors import TaijiError
 
 
@@ -67,7 +68,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._stream = self.path.open("a+b")
         except OSError as error:
             raise TaijiError(

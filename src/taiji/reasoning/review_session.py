@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import write_json, write_parquet
+from taiji.artifacts import make_folder, write_json, write_parquet, writing
 from taiji.errors import TaijiError
 from taiji.reasoning.review import AuditLog, Outcome, agreement_of, run_review
 from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
@@ -61,8 +61,9 @@ class ReviewSession:
         self.earlier: dict[str, Outcome] = {}
 
     def __enter__(self) -> ReviewSession:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / ".lock").open("w")
+        make_folder(self.folder)
+        with writing(self.folder / ".lock"):
+            self._lock = (self.folder / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

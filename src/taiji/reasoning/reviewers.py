@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from taiji.artifacts import write_text
+from taiji.artifacts import make_folder, write_text
 from taiji.errors import TaijiError
 from taiji.reasoning.guards import find_mentions, words
 
@@ -235,7 +235,7 @@ class PersonReviewer:
     def fill_in(self, draft: Draft, review: Review, rewrite: str = "") -> None:
         """Append a filled-in sheet; it is on the disk when this returns."""
         sheet = {**self._sheet(draft), "scores": review.scores, "feedback": review.feedback, "rewrite": rewrite}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         before = self.file.read_bytes()[-1:] if self.file.exists() else b""
         with self.file.open("a", encoding="utf-8") as file:
             file.write(("\n" if before not in (b"", b"\n") else "") + json.dumps(sheet, ensure_ascii=False) + "\n")

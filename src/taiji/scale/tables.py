@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from taiji.errors import TaijiError
 from taiji.scale.plan import Cluster, Cost, Plan
+from taiji.settings import problem_text
+from taiji.yaml_files import read_yaml
 
 
 def load_cluster(path: Path | None) -> Cluster:
@@ -20,14 +21,13 @@ def load_cluster(path: Path | None) -> Cluster:
     """
     if path is None:
         return Cluster()
+    values = read_yaml(path, "the cluster", "docs/scale.md has an example")
     try:
-        return Cluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaijiError(
-            "Could not read the cluster.", where=str(path), expected="a YAML file", found=str(error)
-        ) from error
+        return Cluster.model_validate(values or {})
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        found = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem_text(problem)}" for problem in error.errors()
+        )
         raise TaijiError(
             "This is not the description of a cluster.",
             where=str(path),

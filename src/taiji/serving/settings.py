@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field
@@ -88,3 +89,11 @@ class ServingSettings(Settings):
     trigger: TriggerSettings = TriggerSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
+
+
+def loopback(host: str) -> bool:
+    """Whether a host's name or address can only mean this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from taiji.artifacts import make_folder
 from taiji.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
@@ -64,7 +65,7 @@ class SQLiteStore:
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
             with _translated():
                 self._connection().executescript("PRAGMA journal_mode = WAL;" + SCHEMA)

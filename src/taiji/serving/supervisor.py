@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ from taiji.serving.child import RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log
 from taiji.serving.releases import introduce
-from taiji.serving.settings import ServingSettings
+from taiji.serving.settings import ServingSettings, loopback
 from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.stores import open_store
 from taiji.serving.worker import HUNG
@@ -157,20 +156,13 @@ def serve(
 
 def demand_keys(settings: ServingSettings) -> None:
     """Refuse to listen beyond this machine without API keys."""
-    if not len(load_keys(settings.keys)) and not _loopback(settings.host):
+    if not len(load_keys(settings.keys)) and not loopback(settings.host):
         raise TaijiError(
             "Without API keys the service only listens on this machine.",
             where=f"serving.host={settings.host}",
             expected="127.0.0.1, ::1 or localhost, or at least one API key",
             fix="set serving.keys to a file of keys (mode 0600), or the environment variable TAIJI_API_KEYS",
         )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(settings: ServingSettings) -> socket.socket:

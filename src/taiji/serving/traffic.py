@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from taiji.errors import TaijiError
-from taiji.serving.settings import ServingSettings
+from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "health"]
 KINDS: tuple[Kind, ...] = ("read", "batch", "write", "rank", "health")
@@ -53,6 +53,15 @@ class LoadReport:
         return not self.errors and all(200 <= status < 300 for status in self.statuses)
 
 
+def _address(url: str) -> tuple[str, int]:
+    """Host and port; empty and 0 where the URL is not of the form ``http://HOST:PORT``."""
+    place = urlsplit(url)
+    try:
+        return (place.hostname or "", place.port or 0) if place.scheme == "http" else ("", 0)
+    except ValueError:  # a port that is no number
+        return "", 0
+
+
 def load(
     url: str,
     users: Sequence[str],
@@ -68,7 +77,7 @@ def load(
     """Send requests of one kind for some seconds and measure.
 
     Args:
-        url: of the service, ``http://HOST:PORT``.
+        url: of the service, ``http://127.0.0.1:PORT``; this machine only.
         users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
         items: ids for events and candidates.
         kind: read (one user), batch (50 users), write (10 events), rank (50 candidates) or health.
@@ -76,11 +85,16 @@ def load(
         key: API key. seed: of the choice of users and items.
 
     Raises:
-        TaijiError: nobody answers there, or a kind needs ids that are not given.
+        TaijiError: the address is not of this machine, nobody answers there, or a kind needs ids that are not given.
     """
-    place = urlsplit(url)
-    if place.scheme != "http" or not place.hostname or not place.port:
-        raise TaijiError("The address does not fit.", where=url, expected="http://HOST:PORT")
+    host, port = _address(url)
+    if not loopback(host) or not port:
+        raise TaijiError(
+            "The address does not fit.",
+            where=url,
+            expected="a service on this machine, as http://127.0.0.1:PORT",
+            fix="load is put on this machine only; run the command where the service runs",
+        )
     if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
         raise TaijiError(
             "This load cannot be made.",
@@ -93,9 +107,9 @@ def load(
             where=f"load --kind {kind}",
             expected="users, and items for writing and ranking",
         )
-    headers = f"Host: {place.netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
+    headers = f"Host: {urlsplit(url).netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
     make = _maker(kind, users, items, headers, seed)
-    run = _Run(place.hostname, place.port, make, connections, seconds, rate)
+    run = _Run(host, port, make, connections, seconds, rate)
     try:
         import uvloop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from tests.data.discovery import exports
 
@@ -171,3 +172,25 @@ def test_files_without_any_time_are_no_log(tmp_path):
     (tmp_path / "a.csv").write_text("user,item\n" + "".join(f"u{i % 3},i{i}\n" for i in range(20)))
     with pytest.raises(TaijiError, match="No file looks like a log"):
         propose(read_tables(tmp_path)[0])
+
+
+@pytest.mark.parametrize("dtype", [pl.Float64, pl.Null, pl.Boolean, pl.Datetime("us"), pl.List(pl.String)])
+def test_a_column_without_any_value_plays_no_part_and_that_is_said(tmp_path, dtype):
+    exports.chinese(tmp_path)
+    goods, log = tmp_path / "商品.parquet", tmp_path / "行为日志.parquet"
+    before = propose(read_tables(tmp_path)[0]).values
+    empty = {name: pl.lit(None, dtype) for name in ("vk_preis", "clicked", "created_at", "genres")}
+    pl.read_parquet(goods).drop("单价").with_columns(**empty).write_parquet(goods)
+    pl.read_parquet(log).with_columns(**empty).write_parquet(log)
+    proposal = propose(read_tables(tmp_path)[0])
+    del before["items"]["price"]
+    assert proposal.values == before
+    for file in (goods, log):
+        assert f"{file.name}: columns hold no value and were left out ({', '.join(empty)})." in proposal.doubts
+    with pytest.raises(TaijiError, match="holds no value"):
+        propose(read_tables(tmp_path)[0], {"items.price": "vk_preis"})
+
+
+def test_a_decision_that_is_no_yaml_is_one_message(look):
+    with pytest.raises(TaijiError, match=r"--set events\.non_clicks"):
+        look("german", {"events.non_clicks": "["})

@@ -51,6 +51,8 @@ def test_other_kinds(tmp_path):
         ("a.csv", "name;Stückzahl\nKäse;2\n".encode("cp1252"), "iconv"),
         ("a.csv", "名称,数量\n奶酪,2\n".encode("gb18030"), "iconv"),
         ("a.csv", b"x,y\n1,2,3,4\n", "a.csv"),
+        ("a.csv", b"user;ts;ts\nu;v;w\n", r"Column ts occurs twice in a\.csv"),
+        ("a.csv.gz", gzip.compress(b"ts,x,ts,ts\nu,v,w,x\n"), r"Column ts occurs 3 times in a\.csv\.gz"),
         ("a.jsonl", b"{}\n[", "line 2"),
         ("a.csv.gz", b"no gzip", "a.csv.gz"),
         ("a.xlsx", b"PK", "a.xlsx"),
@@ -68,3 +70,8 @@ def test_folders_that_are_none_or_hold_only_folders(tmp_path):
     (tmp_path / "inner").mkdir()
     with pytest.raises(TaijiError, match=r"taiji init .*inner"):
         read_tables(tmp_path)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,,\na,b,,\n")
+    assert read_tables(tmp_path)[0][0].columns.keys() == {"x", "y"}

@@ -70,6 +70,17 @@ def test_missing_files_and_columns_are_named(written, tmp_path):
         read_table(written("b.csv", "1 2\n"), {"a": None}, header=["a", "b"])
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_wanted_column_that_occurs_twice_is_named(written, name):
+    path = written(name, "id,ts,x,ts\n1,2,3,4\n")
+    for columns in ({"ts": None}, {"ts": "integer"}, None):
+        with fails("Column ts occurs twice", "columns id, ts, x, ts"):
+            read_table(path, columns)
+    assert read_table(path, {"x": "integer"}).rows() == [(3,)]
+    renamed = written("b.csv", "ts,ts_duplicated_0\n1,2\n")
+    assert read_table(renamed, {"ts": None}).rows() == [("1",)], "a name that the file itself gives"
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.labels import labels
@@ -21,6 +19,7 @@ from taiji.data.discovery.tables import Table
 from taiji.data.sources.mapping import EventsMapping, ItemsMapping, UsersMapping
 from taiji.errors import TaijiError
 from taiji.settings import Settings
+from taiji.yaml_files import parse_yaml
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05
@@ -97,7 +96,7 @@ class _Maker:
         value = self.answers.pop(key)
         if value not in table.columns:
             raise TaijiError(
-                "There is no such column.",
+                "That column holds no value." if value in table.empty else "There is no such column.",
                 where=f"--set {key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
                 found=value,
@@ -295,6 +294,9 @@ class _Maker:
             )
         self._unusable()
         for table in tables:
+            if table.empty:
+                said = "columns hold no value and were" if len(table.empty) > 1 else "a column holds no value and was"
+                self.p.doubts.append(f"{table.path.name}: {said} left out ({', '.join(table.empty)}).")
             used = (
                 self.taken | self.item_columns | self.user_columns
                 if table is roles.events
@@ -315,7 +317,7 @@ class _Maker:
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known:
-                value = yaml.safe_load(self.answers.pop(key))
+                value = parse_yaml(self.answers.pop(key), f"--set {key}")
                 self.p.guesses.pop(key, None)
                 if value is not None:
                     self.p.guesses[key] = Guess(

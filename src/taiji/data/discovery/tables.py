@@ -7,12 +7,13 @@ import gzip
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 import polars as pl
 
 from taiji.data.discovery.columns import NUMBER, Column, facts
 from taiji.data.discovery.words import meanings
-from taiji.data.sources.files import CSV, JSON_LINES, json_lines, kind_of, unreadable
+from taiji.data.sources.files import CSV, JSON_LINES, distinct_columns, json_lines, kind_of, unreadable
 from taiji.errors import TaijiError
 
 SAMPLE = 300_000
@@ -39,7 +40,16 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Facts of every column."""
+        """Facts of every column that holds a value."""
+        return {name: column for name, column in self._facts.items() if column.present}
+
+    @cached_property
+    def empty(self) -> tuple[str, ...]:
+        """Columns without any value: they tell nothing and can play no part."""
+        return tuple(name for name, column in self._facts.items() if not column.present)
+
+    @cached_property
+    def _facts(self) -> dict[str, Column]:
         return {name: facts(self.frame[name]) for name in self.frame.columns}
 
     @cached_property
@@ -70,7 +80,11 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
-        fix = f"give the folder that holds it: taiji init {folder.parent}" if folder.is_file() else "check the path"
+        fix = (
+            f"give the folder that holds it: taiji init {quote(str(folder.parent))}"
+            if folder.is_file()
+            else "check the path"
+        )
         raise TaijiError(
             "There is no folder to look at.",
             where=str(folder),
@@ -104,7 +118,9 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
             expected=".parquet, .csv, .tsv or .jsonl files (.gz too) with at least one row, directly in the folder",
             found=", ".join(path.name for path in files[:8])
             or ("only folders: " + ", ".join(inner[:8]) if inner else "an empty folder"),
-            fix=f"taiji init {folder / inner[0]}" if inner else "put your export there, or name another folder",
+            fix=f"taiji init {quote(str(folder / inner[0]))}"
+            if inner
+            else "put your export there, or name another folder",
         )
     return tables, notes
 
@@ -118,6 +134,8 @@ def _read(path: Path) -> Table:
             rows = [row for _, row in zip(range(SAMPLE), json_lines(path))]
             return Table(path, pl.DataFrame(rows, infer_schema_length=None, strict=False))
         separator, first = _separator(path)
+        if not _no_header(first):
+            distinct_columns(path, first)
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
         names = list(header) or None
         frame = pl.read_csv(
@@ -157,5 +175,5 @@ def _separator(path: Path) -> tuple[str, list[str]]:
 
 
 def _no_header(cells: list[str]) -> bool:
-    """A header line holds names: a number among its cells, or a cell twice, means that there is none."""
+    """A header line holds names: a number among its cells means that there is none."""
     return any(NUMBER.match(cell.strip()) for cell in cells if cell.strip())

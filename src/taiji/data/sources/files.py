@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def _read_csv(
     options: dict[str, Any] = {"separator": separator, "has_header": header is None}
     if header is None:
         names = pl.read_csv(path, n_rows=0, infer_schema=False, **options).columns
+        if any("_duplicated_" in name for name in names):  # polars' own name for a column that occurs again
+            given = pl.read_csv(path, n_rows=1, infer_schema=False, separator=separator, has_header=False).row(0)
+            distinct_columns(path, [name or "" for name in given], columns)
     else:
         width = pl.read_csv(path, n_rows=1, infer_schema=False, **options).width
         names = header[:width]
@@ -138,6 +142,19 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | No
                 expected=f"columns {', '.join(wanted or ())}",
                 found=f"columns {', '.join(found) or '(none)'}",
                 fix="check the file, its separator, or the mapping",
+            )
+
+
+def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any] | None = None) -> None:
+    """Check that no wanted name stands over two columns of a CSV; columns without a name do not count."""
+    for name, count in Counter(name.strip() for name in names).items():
+        if count > 1 and name and (wanted is None or name in wanted):
+            raise TaijiError(
+                f"Column {name} occurs {'twice' if count == 2 else f'{count} times'} in {path.name}.",
+                where=str(path),
+                expected="a name of its own for each column",
+                found=f"columns {', '.join(names)}",
+                fix="rename or remove one of them in the file: which one is meant cannot be told",
             )
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from taiji.data.settings import Domain
 from taiji.errors import TaijiError
-from taiji.settings import Settings
+from taiji.settings import Settings, problem_text
+from taiji.yaml_files import read_yaml
 
 COMPARISON = re.compile(r"^\s*(?P<column>.+?)\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*$")
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
@@ -164,26 +164,13 @@ class Mapping(Settings):
     """Left out, users are the ids in the log."""
 
 
-def _said(error: Exception) -> str | None:
-    return error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-
-
 def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.
 
     Raises:
         TaijiError: naming the file and each key that is missing, unknown or wrong.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise TaijiError(
-            "Could not read a mapping.",
-            where=str(path),
-            expected="a YAML file",
-            found=_said(error),
-            fix="see docs/data.md for an example",
-        ) from error
+    value = read_yaml(path, "the mapping", "see docs/data.md for an example")
     if not isinstance(value, dict):
         raise TaijiError(
             "A mapping is no YAML mapping.",
@@ -196,7 +183,7 @@ def read_mapping(path: Path) -> Mapping:
         return Mapping(**value)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem_text(problem)}"
             for problem in error.errors(include_url=False)
         )
         raise TaijiError(
