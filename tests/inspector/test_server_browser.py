@@ -188,7 +188,7 @@ def test_slash_searches_while_typing_and_arrows_walk_the_list(tab, url):
             key in ("End", "ArrowDown") and wanted == "user-18" and here["tag"] == "A"
         ), (key, here)
     tab.press("Enter")
-    tab.until("location.pathname === '/users/user-1'")
+    tab.until("location.pathname === '/users/user-1' && document.querySelector('h1')")
     assert tab.run("document.querySelector('h1').innerText") == "User user-1"
 
 

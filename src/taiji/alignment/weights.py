@@ -29,6 +29,8 @@ def normalised(weights: ArrayLike) -> Vector:
 def log_normalised(log_weights: ArrayLike) -> Vector:
     """Shift (K,) so that the exponentials sum to one, without overflow."""
     values = np.asarray(log_weights, dtype=np.float64)
+    if not np.isfinite(values.max()):
+        return np.full_like(values, np.nan)  # no weights follow from it; the rule that asked says so
     values = values - values.max()
     return values - np.log(np.exp(values).sum())
 
