@@ -115,7 +115,7 @@ def killed_at(step, folder, scratch):
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_and_called_again_gives_the_same_bytes(undisturbed, tmp_path, step):
-    worker = multiprocessing.get_context("fork").Process(
+    worker = multiprocessing.get_context("spawn").Process(
         target=killed_at, args=(step, tmp_path / "out", tmp_path / "scratch")
     )
     worker.start()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from tests.alignment.conftest import parameters
+from tests.alignment.jobs import parameters
 from tests.language.prefix_models import family
 from trl import GRPOConfig, GRPOTrainer
 

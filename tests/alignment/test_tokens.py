@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.alignment.conftest import parameters
+from tests.alignment.jobs import parameters
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from tests.alignment.conftest import length, parameters, spaces, vowels
+from tests.alignment.jobs import build_job, length, parameters, spaces, vowels
+from tests.processes import launched
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -329,23 +327,9 @@ def fixed_rollouts(prompts, trainer):
     return {"prompt_ids": [tokenizer(p)["input_ids"] for p in prompts], "completion_ids": ids, "logprobs": None}
 
 
-def distributed_run(build, rank, world, port, estimator, folder, queue):
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_WORLD_SIZE=str(world),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        ACCELERATE_USE_CPU="true",
-        TRL_EXPERIMENTAL_SILENCE="1",
-    )
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    PartialState(cpu=True, backend="gloo" if world > 1 else None)
-    trainer = build(
+def distributed_run(rank, world, folder, estimator):
+    trainer = build_job(
+        folder,
         ParetoGRPOTrainer,
         ParetoGRPOConfig,
         gram_estimator=estimator,
@@ -353,35 +337,19 @@ def distributed_run(build, rank, world, port, estimator, folder, queue):
         max_steps=3,
         optim="sgd",
         learning_rate=0.5,
-        folder=folder,
+        folder=f"world{world}",
     )
     trainer.rollout_func = fixed_rollouts
     trainer.train()
-    queue.put((rank, parameters(trainer).numpy(), history(trainer, "indicator/vowels"), trainer.rule_for(2).weights))
-    if world > 1:
-        torch.distributed.destroy_process_group()
+    indicators, weights = history(trainer, "indicator/vowels"), trainer.rule_for(2).weights
+    np.savez(folder / f"{world}-{rank}.npz", parameters(trainer).numpy(), indicators, weights)
 
 
 @pytest.mark.parametrize("estimator", ["cross-batch", "directional"])
-def test_two_processes_take_the_steps_of_one(job, estimator):
-    context = multiprocessing.get_context("fork")
-    found = {}
+def test_two_processes_take_the_steps_of_one(tmp_path, estimator):
     for world in (1, 2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        queue = context.Queue()
-        workers = [
-            context.Process(target=distributed_run, args=(job, rank, world, port, estimator, f"world{world}", queue))
-            for rank in range(world)
-        ]
-        for worker in workers:
-            worker.start()
-        results = {rank: rest for rank, *rest in (queue.get(timeout=120) for _ in workers)}
-        for worker in workers:
-            worker.join(timeout=60)
-        found[world] = results
-    one, first, second = found[1][0], found[2][0], found[2][1]
+        launched(distributed_run, world, tmp_path, estimator)
+    one, first, second = (list(np.load(tmp_path / f"{name}.npz").values()) for name in ("1-0", "2-0", "2-1"))
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[2], second[2]), "processes agree to the bit"
     assert np.allclose(one[0], first[0], atol=2e-6) and np.allclose(one[2], first[2], atol=1e-5)
     assert np.allclose(one[1], first[1], rtol=5e-3)

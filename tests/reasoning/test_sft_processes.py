@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import polars as pl
 import pytest
 from safetensors.torch import load_file
+from tests.processes import launched
 
 from taiji.reasoning.settings import SFTSettings
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.writer import RuleWriter
 
 
-def train(rank: int, world: int, port: int, folder: Path, settings: SFTSettings) -> None:
-    """One process of a training; started anew, not forked: polars' threads do not survive a fork."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_WORLD_SIZE=str(world),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        ACCELERATE_USE_CPU="true",
-    )
-    import torch
-    from accelerate.state import PartialState
-
+def train(rank: int, world: int, folder: Path, settings: SFTSettings) -> None:
+    """One process of a training."""
     from taiji.language.models import load_language_model
 
-    PartialState(cpu=True, backend="gloo" if world > 1 else None)
-    torch.set_num_threads(1)
     lm = load_language_model(folder / "start", "float32", "cpu")
-    losses = train_sft(
-        lm,
-        pl.read_parquet(folder / "rows.parquet"),
-        settings,
-        folder / (f"model-{world}" if rank == 0 else "helper"),
-        seed=3,
-    )
+    rows = pl.read_parquet(folder / "rows.parquet")
+    losses = train_sft(lm, rows, settings, folder / (f"model-{world}" if rank == 0 else "helper"), seed=3)
     losses.write_parquet(folder / f"losses-{world}-{rank}.parquet")
-    if world > 1:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("rank", [0, 4], ids=["full", "adapters"])
@@ -53,22 +30,11 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(lm, dataset, e
         dataset, examples, RuleWriter(prompts).write(dataset, examples, 2, 0), prompts, lm.tokenizer
     ).write_parquet(tmp_path / "rows.parquet")
     lm.save(tmp_path / "start")
-    context = multiprocessing.get_context("spawn")
     for world in (1, 2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         settings = SFTSettings(
             lora_rank=rank, learning_rate=5e-3, epochs=2, batch_size=4 // world, gradient_accumulation=1
         )
-        workers = [
-            context.Process(target=train, args=(place, world, port, tmp_path, settings)) for place in range(world)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(timeout=400)
-            assert worker.exitcode == 0
+        launched(train, world, tmp_path, settings)
     before, one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "model-1", "model-2"))
     moved = max(float((one[name] - before[name]).abs().max()) for name in one)
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)

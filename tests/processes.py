@@ -1,0 +1,55 @@
+"""Several processes of one training, as a launcher starts them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+SECONDS = 300
+
+
+def launched(target: Callable[..., None], world: int, *arguments: Any) -> None:
+    """Run ``target(rank, world, *arguments)`` in so many processes, and see that each comes to its end.
+
+    They are started anew, not forked: threads do not survive a fork. What they find out they write to files.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_one, args=(target, rank, world, port, arguments)) for rank in range(world)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=SECONDS)
+    ended = [worker.exitcode for worker in workers]
+    for worker in workers:
+        worker.kill()
+    assert ended == [0] * world, ended
+
+
+def _one(target: Callable[..., None], rank: int, world: int, port: int, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU="true",
+        TRL_EXPERIMENTAL_SILENCE="1",
+    )
+    import torch
+    from accelerate.state import PartialState
+
+    PartialState(cpu=True, backend="gloo" if world > 1 else None)
+    torch.set_num_threads(1)
+    target(rank, world, *arguments)
+    if world > 1:
+        with suppress(RuntimeError):  # the other one has gone already
+            torch.distributed.barrier()
+    os._exit(0)  # gloo's threads may wait for a peer that has gone, and take a clean exit with them
