@@ -86,13 +86,16 @@ def of_run(result: Result, folder: Path, seeds: int) -> None:
     no_gain(result, found["data"], found["rows"])
 
 
-def add(result: Result, data: str, rows: list[dict[str, Any]]) -> None:
-    """Rows of the table: every arm, group and metric, with its differences."""
+def add(
+    result: Result, data: str, rows: list[dict[str, Any]], metrics: tuple[str, ...] = METRICS, **about: str
+) -> None:
+    """Rows of the table: every arm, group and metric, with its differences; ``about`` are further columns."""
     for row in rows:
-        if row["metric"] not in METRICS or row["value"] is None:
+        if row["metric"] not in metrics or row["value"] is None:
             continue
         flat = {
             "data": data,
+            **about,
             "group": row["group"],
             "features": row["features"],
             "metric": row["metric"],

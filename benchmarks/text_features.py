@@ -26,13 +26,14 @@ import polars as pl
 
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import work_folder
+from benchmarks.study import QUICK_SHOP, add, no_gain
 from taiji.artifacts import value_hash
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.data.splits import Split, exposures, time_split
 from taiji.evaluation.settings import ShopSettings
 from taiji.evaluation.shop import Shop
-from taiji.evaluation.study import FEATURES, NULL, Arm, aggregate, control_findings, run_cells, shuffled
+from taiji.evaluation.study import FEATURES, NULL, Arm, aggregate, run_cells, shuffled
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
 from taiji.features.table import fit_table
@@ -50,7 +51,6 @@ RANKERS = {
     "ml-latest-small": {"dimension": 16},
 }
 """The ladder's ranker is the one that ``benchmarks.ranking`` chooses for the data set."""
-QUICK_SHOP: dict[str, Any] = {"users": 400, "tail": 1500, "days": 60}
 QUICK_RANKER: dict[str, Any] = {"min_steps": 60, "hidden": (32,)}
 METRICS = ("click auc", "click log_loss", "ctcvr auc")
 
@@ -110,14 +110,13 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
         rows = aggregate(
             found, folder / part, test, groups=groups, rivals=("history mean",), resamples=100 if quick else 1000
         )
-        add(result, name, part, rows)
+        add(result, name, rows, METRICS, part=part)
+        result.so_far()
         return rows
 
     if "ladder" in parts:
         rows = judge("ladder", cells("ladder", ladder(table, chosen), RankerSettings(**(RANKERS.get(name, {}) | more))))
-        for control in control_findings(rows):
-            if control["metric"] == "click auc":
-                result.at_most(f"{name}: {control['arm']} gains (0 = no)", float(control["gain"]), 0)
+        no_gain(result, name, rows)
     if "ways" in parts:
         found = cells("ways", [Arm("none")], RankerSettings(**more))
         for content, make in (("history mean", partial(table, history)), ("truth", partial(table, truth))):
@@ -191,29 +190,6 @@ def extractor_only(
     """A ranker trained without text, then KSER's module alone on top of it."""
     base = train_ranker(dataset, train.drop("vector"), settings, seed, numeric=numeric)
     return train_extractor(base, dataset, train, settings, seed)
-
-
-def add(result: Result, data: str, part: str, rows: list[dict[str, Any]]) -> None:
-    """Rows of the table: differences to none, and to the mean of the history."""
-    for row in rows:
-        if row["metric"] not in METRICS or row["value"] is None:
-            continue
-        flat = {
-            "data": data,
-            "part": part,
-            "group": row["group"],
-            "features": row["features"],
-            "metric": row["metric"],
-            "value": row["value"],
-        }
-        for other, gap in [
-            ("none", row.get("difference")),
-            *((rival["against"], rival) for rival in row.get("rivals", [])),
-        ]:
-            if gap:
-                flat |= {f"minus {other}": gap["value"], f"low, {other}": gap["low"], f"high, {other}": gap["high"]}
-        result.rows.append(flat)
-    result.so_far()
 
 
 if __name__ == "__main__":
