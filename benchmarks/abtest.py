@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, run
-from taiji.evaluation.bootstrap import resample_weights
-from taiji.evaluation.offpolicy import (
+from taiji.core.progress import track
+from taiji.experiments.offpolicy import (
     Logged,
     cross_fitted_rates,
     dr_terms,
@@ -29,9 +29,10 @@ from taiji.evaluation.offpolicy import (
     snips_terms,
     value_interval,
 )
-from taiji.evaluation.settings import ABTestSettings, ShopSettings
-from taiji.evaluation.simulate import simulate
-from taiji.progress import track
+from taiji.experiments.settings import ABTestSettings
+from taiji.experiments.simulate import simulate
+from taiji.metrics.bootstrap import resample_weights
+from taiji.world.settings import ShopSettings
 
 ITEMS, PLACES = 80, 3
 QUICK_SHOP = {"users": 1000, "tail": 2000}

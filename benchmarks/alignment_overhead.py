@@ -209,7 +209,7 @@ def _indicators(gradients: list[Any], kept: Any) -> np.ndarray:
 
 
 def _model(quick: bool) -> Any:
-    from taiji.language.models import LanguageModel, load_language_model
+    from taiji.language.causal_lm import LanguageModel, load_language_model
     from taiji.language.tiny import tiny_causal_lm
 
     return LanguageModel(*tiny_causal_lm(hidden=32), "tiny") if quick else load_language_model("default")

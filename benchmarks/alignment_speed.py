@@ -221,7 +221,7 @@ def curve(
 
 def measure(quick: bool) -> Result:
     """See the module's docstring."""
-    from taiji.language.models import bfloat16_pays, load_language_model
+    from taiji.language.causal_lm import bfloat16_pays, load_language_model
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     result = Result()

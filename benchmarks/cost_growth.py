@@ -46,7 +46,7 @@ def measure(quick: bool) -> Result:
     """See the module's docstring."""
     from peft import LoraConfig, get_peft_model
 
-    from taiji.language.models import load_language_model
+    from taiji.language.causal_lm import load_language_model
     from taiji.language.prefix_lora import fuse_adapters
 
     lm = small_model("float32") if quick else load_language_model(device="cpu")

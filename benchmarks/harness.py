@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from taiji.artifacts import write_json
+from taiji.core.artifacts import write_json
 
 
 @dataclass(frozen=True)

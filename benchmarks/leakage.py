@@ -18,12 +18,12 @@ import polars as pl
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import available, in_parts, load, of, once, periods
 from taiji.data.dataset import Dataset
-from taiji.language.models import load_language_model
+from taiji.language.causal_lm import load_language_model
 from taiji.reasoning.audit import audit_run
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import calibrate, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSettings, TeacherSettings
 from taiji.reasoning.teachers import LocalTeacher
-from taiji.reasoning.writer import RuleWriter
 
 SHARE = 0.2
 WAYS = ("exact", "misspelt", "shortened", "woven in")

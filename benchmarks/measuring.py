@@ -117,7 +117,7 @@ def small_model(dtype: str) -> Any:
     """A random model of four layers for quick runs."""
     import torch
 
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
     from taiji.language.tiny import tiny_causal_lm
 
     model, tokenizer = tiny_causal_lm(hidden=128, layers=4)

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.environments import exact, figures, language, recommendation, sampled
 from benchmarks.harness import Result, run
-from taiji.alignment.rules import Observation, RuleOptions, make_rule
+from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}

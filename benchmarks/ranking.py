@@ -24,13 +24,13 @@ from benchmarks import ranking_peers as peers
 from benchmarks.harness import Result, in_turn, median_ratio, run
 from taiji.data.dataset import Dataset
 from taiji.data.splits import exposures, time_split
-from taiji.evaluation.bootstrap import PooledAUC, compare, estimate
-from taiji.ranking.encoder import Encoder
-from taiji.ranking.fit import fit, training_steps
-from taiji.ranking.numeric import NumericFeatures
-from taiji.ranking.ranker import Ranker
-from taiji.ranking.settings import RankerSettings
-from taiji.ranking.train import later_slice, set_edges
+from taiji.data.statistics import NumericFeatures
+from taiji.metrics.bootstrap import PooledAUC, compare, estimate
+from taiji.models.ranking.encoder import Encoder
+from taiji.models.ranking.fit import fit, training_steps
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.train import later_slice, set_edges
 
 SPEED = 1.5
 """Training rows a second, against either deep peer."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.ranking.batches import Arrays, Batches
+from taiji.models.ranking.batches import Arrays, Batches
 
 LEVELS = ("l1", "l2", "l3")
 

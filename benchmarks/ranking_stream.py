@@ -78,9 +78,9 @@ def child(folder: str, files: list[str]) -> None:
     """Train one pass and print rows a second and peak memory in MiB, before and during training."""
     import resource
 
-    from taiji.ranking.numeric import NumericFeatures
-    from taiji.ranking.settings import RankerSettings
-    from taiji.ranking.stream import train_streamed
+    from taiji.data.statistics import NumericFeatures
+    from taiji.models.ranking.settings import RankerSettings
+    from taiji.models.ranking.stream import train_streamed
 
     dataset = Dataset.load(folder)
     numeric, rows = NumericFeatures(dataset), sum(pl.scan_parquet(f).select(pl.len()).collect().item() for f in files)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import read_json, value_hash, write_json
+from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
 from taiji.data.examples import make_examples
 from taiji.data.schema import Tables
 from taiji.data.settings import ExampleSettings, SplitSettings
 from taiji.data.sources import load_source
 from taiji.data.splits import time_split
-from taiji.pipeline.mapping import LocalMapper, map_rows
+from taiji.pipeline.partitions import LocalMapper, map_rows
 
 PART = 12
 """Examples of a part that a killed run need not repeat."""

@@ -20,7 +20,7 @@ def make(folder: Path, events: int) -> None:
     """Write a log of so many events as a dataset's folder, a batch at a time: nobody ever holds the whole."""
     import pyarrow.parquet as pq
 
-    from taiji.artifacts import write_json, write_parquet
+    from taiji.core.artifacts import write_json, write_parquet
     from taiji.data.arrays import store_arrays
     from taiji.data.dataset import FORMAT
 
@@ -153,7 +153,7 @@ def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
     from taiji.config import Config
     from taiji.pipeline.engine import Context
     from taiji.pipeline.feature import complete
-    from taiji.pipeline.mapping import LocalMapper, Mapper
+    from taiji.pipeline.partitions import LocalMapper, Mapper
     from taiji.pipeline.prepare import load_examples
 
     config = Config.model_validate_json((run / "config.json").read_text())
@@ -181,7 +181,7 @@ def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
 
 def main() -> None:
     what, folder, *rest = sys.argv[1:]
-    from taiji import progress
+    from taiji.core import progress
 
     progress.quiet = True
     if what == "make":

@@ -94,8 +94,8 @@ def in_double(lm: Any, prompt: str, completion: str) -> np.ndarray:
 
 def measure(quick: bool) -> Result:
     """See the module's docstring."""
-    from taiji import progress
-    from taiji.language.models import bfloat16_pays, load_language_model
+    from taiji.core import progress
+    from taiji.language.causal_lm import bfloat16_pays, load_language_model
 
     progress.quiet = True
     result = Result()

@@ -30,21 +30,21 @@ from benchmarks.harness import Result, run
 from benchmarks.leakage import planted
 from benchmarks.rationale_data import available, in_parts, load, of, once, periods, work_folder
 from taiji.data.dataset import Dataset
-from taiji.evaluation.bootstrap import Ratio, compare, estimate
-from taiji.evaluation.language import evaluate_answers
+from taiji.language.causal_lm import LanguageModel, load_language_model
 from taiji.language.chat import continuation
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
-from taiji.language.models import LanguageModel, load_language_model
 from taiji.language.settings import GenerationSettings
 from taiji.language.tiny import tiny_causal_lm, tiny_tokenizer
+from taiji.metrics.bootstrap import Ratio, compare, estimate
 from taiji.reasoning.answers import THINK, parse
 from taiji.reasoning.prompts import item_lines
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import answer_perplexities, calibrate, known_answers, score_rationales, select
 from taiji.reasoning.settings import PromptSettings, SelectionSettings, SFTSettings, TeacherSettings
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.teachers import LocalTeacher
-from taiji.reasoning.writer import RuleWriter
+from taiji.reporting.answer_evaluation import evaluate_answers
 
 ARMS = ("plain", "guarded", "none", "random", "answer only")
 METRICS = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "format")

@@ -20,11 +20,11 @@ import polars as pl
 
 from benchmarks.harness import Result, run
 from taiji.data.dataset import Dataset
-from taiji.evaluation.settings import ShopSettings
-from taiji.evaluation.shop import Shop
-from taiji.evaluation.simulate import text_features, train_and_test
-from taiji.evaluation.study import ablation, aggregate, built_in, control_findings, run_cells
-from taiji.ranking.settings import RankerSettings
+from taiji.experiments.simulate import text_features, train_and_test
+from taiji.experiments.study import ablation, aggregate, built_in, control_findings, run_cells
+from taiji.models.ranking.settings import RankerSettings
+from taiji.world.settings import ShopSettings
+from taiji.world.shop import Shop
 
 METRICS = ("click auc", "click log_loss", "ctcvr auc", "ctcvr log_loss")
 QUICK_SHOP: dict[str, Any] = {"users": 400, "tail": 1500, "days": 60}
@@ -79,7 +79,7 @@ def shop(
 def of_run(result: Result, folder: Path, seeds: int) -> None:
     """``taiji study`` of a finished run."""
     from taiji.config import load_config
-    from taiji.pipeline.study import study
+    from taiji.pipeline.run_study import study
 
     found = study(folder, load_config(folder / "config.json"), seeds)
     add(result, found["data"], found["rows"])

@@ -27,22 +27,22 @@ import polars as pl
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import work_folder
 from benchmarks.study import QUICK_SHOP, add, no_gain
-from taiji.artifacts import value_hash
+from taiji.core.artifacts import value_hash
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.data.splits import Split, exposures, time_split
-from taiji.evaluation.settings import ShopSettings
-from taiji.evaluation.shop import Shop
-from taiji.evaluation.study import FEATURES, NULL, Arm, aggregate, run_cells, shuffled
+from taiji.data.statistics import NumericFeatures
+from taiji.experiments.study import FEATURES, NULL, Arm, aggregate, run_cells, shuffled
+from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
-from taiji.features.table import fit_table
 from taiji.language.embed import load_embedder
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.train import train_extractor, train_ranker
 from taiji.pipeline.feature import refresh_moments
-from taiji.ranking.numeric import NumericFeatures
-from taiji.ranking.settings import RankerSettings
-from taiji.ranking.train import train_extractor, train_ranker
 from taiji.reasoning.prompts import item_lines
+from taiji.world.settings import ShopSettings
+from taiji.world.shop import Shop
 
 DEMO_USERS = 90
 REFRESHES = 4

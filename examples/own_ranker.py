@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from taiji.data import Dataset, Tables
-from taiji.ranking.external import CallableRanker
+from taiji.models.ranking.external import CallableRanker
 
 
 def my_ranker(frame: pl.DataFrame) -> np.ndarray:

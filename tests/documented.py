@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.tiny import configuration
 
-from taiji import cli, console
+from taiji import cli
+from taiji.cli import console
 from taiji.pipeline.names import STAGE_NAMES
 
 

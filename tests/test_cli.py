@@ -12,8 +12,8 @@ import pytest
 from tests.data.discovery import exports
 
 from taiji import __version__, cli
-from taiji.artifacts import write_json
-from taiji.errors import NoSpace
+from taiji.core.artifacts import write_json
+from taiji.core.errors import NoSpace
 from taiji.pipeline.names import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
@@ -144,7 +144,7 @@ def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_pa
         f"go on with: taiji run --name x --runs {tmp_path} --resume"
         in taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)[2]
     )
-    monkeypatch.setattr("taiji.artifacts.write_json", full)
+    monkeypatch.setattr("taiji.core.artifacts.write_json", full)
     error = taiji("doctor", "--json", tmp_path / "x.json")[2]
     assert "make room" in error and "go on with" not in error
 
@@ -389,8 +389,10 @@ def test_help_imports_next_to_nothing():
     }
     ours = {name for name in done.stderr.split() if name.startswith("taiji.")}
     assert {name for name in ours if not name.startswith("taiji.cli")} <= {
-        "taiji.console",
-        "taiji.errors",
+        "taiji.cli.console",
+        "taiji.core",
+        "taiji.core.errors",
+        "taiji.core.moved",
         "taiji.pipeline",
         "taiji.pipeline.names",
     }

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from taiji.config import PRESETS, Config, load_config
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 
 @pytest.mark.parametrize("preset", PRESETS)

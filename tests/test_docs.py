@@ -18,7 +18,7 @@ from tests.pages import LANGUAGES, ROOT, blocks, pages
 from tests.tiny import write_config, write_model, write_shop
 from tools import reference_page
 
-from taiji.reference import reference
+from taiji.cli.settings_page import reference
 
 PAGES = pages()
 RUN = [

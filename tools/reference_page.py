@@ -16,16 +16,21 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "taiji"
 ORDER = (
     "data",
+    "metrics",
+    "nn",
     "language",
+    "world",
+    "models",
     "reasoning",
-    "ranking",
-    "alignment",
     "features",
-    "evaluation",
+    "alignment",
+    "experiments",
+    "reporting",
     "serving",
     "inspector",
     "pipeline",
     "scale",
+    "core",
 )
 ABOUT = """# Reference
 

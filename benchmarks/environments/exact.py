@@ -1,6 +1,6 @@
 """Problems with exact gradients: quadratics and KL-regularised bandits, float64.
 
-Each problem gives a (K, P) matrix of loss gradients; the rules of ``taiji.alignment.rules`` see its Gram matrix.
+Each problem gives a (K, P) matrix of loss gradients; the rules of ``taiji.nn.weighting_rules`` see its Gram matrix.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taiji.alignment.rules import Observation, RuleOptions, make_rule
-from taiji.alignment.weights import min_norm
+from taiji.nn.objective_weights import min_norm
+from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taiji.artifacts import write_text
+from taiji.core.artifacts import write_text
 
 COLOURS = (
     "#0b5fa5",

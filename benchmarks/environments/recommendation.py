@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.environments.figures import Chart, save
 from benchmarks.environments.language import distance_to_front, hypervolume
 from benchmarks.harness import Result
-from taiji.alignment.rules import Observation, RuleOptions, make_rule
+from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 RULES = ("popo", "popo-light", "popo-covariance", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random")
 
@@ -168,14 +168,14 @@ def judge(world: World, theta: np.ndarray) -> np.ndarray:
 
 def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
     """Load, split, train both rankers, build both environments."""
-    from taiji.alignment.environment import build_environment
+    from taiji.alignment.reward_table import build_environment
     from taiji.alignment.settings import EnvironmentSettings
     from taiji.data.examples import make_examples
     from taiji.data.loading import load_dataset
     from taiji.data.settings import DataSettings, ExampleSettings
     from taiji.data.splits import exposures, time_split
     from taiji.language.embed import load_embedder
-    from taiji.ranking import train_ranker
+    from taiji.models.ranking import train_ranker
 
     dataset = load_dataset(DataSettings(source=str(folder), users=users), 0)
     split, embedder = time_split(dataset), load_embedder("wordllama")

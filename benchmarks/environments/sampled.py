@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taiji.alignment.rules import Observation, RuleOptions, make_rule
+from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 
 @dataclass

@@ -1,7 +1,11 @@
-"""Taiji: an LLM as enhancer for recommenders, from logs to a judged ranker.
+"""Taiji: an LLM as enhancer for recommenders, and the recommender around it, from logs to proof.
 
-The rooms, in the order data walks through them: ``data``, ``language``, ``reasoning``, ``ranking``,
-``alignment``, ``features``, ``evaluation``, ``serving``; ``pipeline`` and ``cli`` sit on top.
+Packages, from the foundations up: ``core``, ``data``, ``metrics``, ``nn``, ``language``, ``world``, ``models``,
+``reasoning``, ``features``, ``alignment``, ``experiments``, ``reporting``, ``serving``; ``pipeline`` and ``cli`` on top.
 """
 
-__version__ = "0.1.0"
+from taiji.core import moved
+
+__version__ = "0.2.0"
+
+moved.install()

@@ -12,16 +12,17 @@ from pydantic import Field, ValidationError
 
 from taiji import __version__
 from taiji.alignment.settings import AlignmentSettings
+from taiji.core.errors import TaijiError
+from taiji.core.settings import Settings, problem_text
+from taiji.core.yaml_files import parse_yaml, read_yaml
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
-from taiji.errors import TaijiError
-from taiji.evaluation.settings import ABTestSettings, EvaluationSettings
+from taiji.experiments.settings import ABTestSettings
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
-from taiji.ranking.settings import OwnRankerSettings, RankerSettings
+from taiji.metrics.settings import EvaluationSettings
+from taiji.models.ranking.settings import OwnRankerSettings, RankerSettings
 from taiji.reasoning.settings import ReasoningSettings
 from taiji.serving.settings import ServingSettings
-from taiji.settings import Settings, problem_text
-from taiji.yaml_files import parse_yaml, read_yaml
 
 PRESETS = ("demo", "laptop", "paper")
 STORED = "config.json"

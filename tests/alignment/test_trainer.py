@@ -14,9 +14,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
+from taiji.alignment.accumulation import Window
 from taiji.alignment.hooks import check_hooks
-from taiji.alignment.window import Window
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 LORA = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)}
 

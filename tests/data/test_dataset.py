@@ -5,9 +5,9 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from taiji.artifacts import file_hash
+from taiji.core.artifacts import file_hash
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset
-from taiji.errors import TaijiError
 
 
 def test_ids_are_dense_by_row_and_events_sorted_stably(make_log):

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, Dataset, ExampleSettings, make_examples, time_split
-from taiji.errors import TaijiError
 
 ALL = ExampleSettings(per_user=None, min_history=2)
 

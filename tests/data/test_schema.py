@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.data.schema import row_list, validate
-from taiji.errors import TaijiError
 
 
 def broken(tables, table, change):

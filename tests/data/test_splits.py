@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, Dataset, Split, SplitSettings, exposures, fingerprint, time_split
 from taiji.data.schema import Tables
-from taiji.errors import TaijiError
 
 
 def clicks_at(hours):

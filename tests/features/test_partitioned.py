@@ -8,8 +8,8 @@ import pytest
 from tests.data.test_stored import log
 
 from taiji.data import exposures, open_dataset, time_split
+from taiji.features.feature_table import SCHEMA, join_features
 from taiji.features.partitioned import join_partitioned
-from taiji.features.table import SCHEMA, join_features
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from tests.evaluation.samples import sample_metrics
+from tests.reporting.samples import sample_metrics
 
-from taiji.artifacts import write_json, write_parquet, write_text
 from taiji.config import Config
+from taiji.core.artifacts import write_json, write_parquet, write_text
 from taiji.data import Dataset, Tables
-from taiji.features.table import SCHEMA
+from taiji.features.feature_table import SCHEMA
 from taiji.pipeline.names import STAGE_NAMES
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taiji.inspector.compare import compare, flat
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 
 
 def test_settings_that_differ_and_figures_of_both(run_folder, other_folder):

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.inspector.samples import write_run
 
-from taiji.evaluation.report import clock
 from taiji.inspector.pages import Inspector, address, whole
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
+from taiji.reporting.report import clock
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taiji.inspector.people import ONLY, ORDERS, PAGE, People
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.inspector.pages import Inspector
 from taiji.inspector.server import ADDRESS, InspectorServer, view
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 from taiji.inspector.steps import step_view
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from taiji.inspector import user
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 
 
 @pytest.fixture(scope="module")

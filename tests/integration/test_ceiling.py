@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.integration.test_loop import taiji
 
-from taiji.artifacts import read_json
+from taiji.core.artifacts import read_json
 
 
 def test_the_truth_is_judged_beside_the_floor_and_the_run_can_go_on_from_there(small_config, tmp_path):

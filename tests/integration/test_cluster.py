@@ -14,7 +14,7 @@ from tests.integration.test_loop import artefacts
 
 from taiji.config import ScaleSettings, load_config
 from taiji.pipeline.engine import Run
-from taiji.pipeline.mapping import map_rows
+from taiji.pipeline.partitions import map_rows
 from taiji.pipeline.stages import STAGES
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'taiji[scale]')")

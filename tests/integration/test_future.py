@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from taiji.alignment import build_environment
 from taiji.alignment.settings import EnvironmentSettings
 from taiji.data import Dataset, ExampleSettings, Tables, exposures, load_source, make_examples, time_split
-from taiji.evaluation.floors import floors
+from taiji.features.feature_table import build_table
 from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
-from taiji.features.table import build_table
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
+from taiji.metrics.baselines import floors
+from taiji.models.ranking import Ranker, train_ranker
+from taiji.models.ranking.settings import RankerSettings
 from taiji.pipeline.feature import refresh_moments
-from taiji.ranking import Ranker, train_ranker
-from taiji.ranking.settings import RankerSettings
 from taiji.reasoning.prompts import item_lines, student_prompts
 from taiji.reasoning.settings import PromptSettings
 

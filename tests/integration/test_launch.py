@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.integration.test_loop import environment
 
 from taiji.config import load_config
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.pipeline.engine import Run
 from taiji.pipeline.stages import STAGES
 

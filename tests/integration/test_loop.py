@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from taiji.artifacts import file_hash, read_json
+from taiji.core.artifacts import file_hash, read_json
 from taiji.pipeline.names import STAGE_NAMES
 
 TIMED = {"report/metrics.json", "report/report.html"}

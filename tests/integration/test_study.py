@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from tests.integration.test_loop import taiji
 
-from taiji.artifacts import file_hash, read_json
+from taiji.core.artifacts import file_hash, read_json
 
 ARMS = (
     "--arm",

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from taiji.language.adapters import merge_adapters
-from taiji.language.models import LanguageModel, load_language_model
+from taiji.language.causal_lm import LanguageModel, load_language_model
 from taiji.language.tiny import tiny_causal_lm
 
 

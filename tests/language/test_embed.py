@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import generate
-from taiji.language.models import LanguageModel
 from taiji.language.settings import GenerationSettings
 from taiji.language.tiny import tiny_causal_lm
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.language.prefix_models import FAMILIES, VOCABULARY, family
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_decode import PaddedDecoder, SharedDecoder, open_decoder
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.language.prefix_models import FAMILIES, family, rollouts, unshared, with_lora
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_forward import shared_batches, shared_logprobs
 from taiji.language.prefix_lora import fuse_adapters
 from taiji.language.prefix_tree import PackedTree

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_tree import PackedTree
 
 FEW = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=24), min_size=1, max_size=8)

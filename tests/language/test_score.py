@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from taiji.errors import TaijiError
-from taiji.language.models import LanguageModel
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import LanguageModel
 from taiji.language.score import completion_logprobs, perplexity, score_completions, tokenise_pair
 from taiji.language.tiny import CORPUS, tiny_causal_lm
 

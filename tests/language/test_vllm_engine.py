@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import load_language_model
 from taiji.language.generate import generate
-from taiji.language.models import load_language_model
 from taiji.language.score import score_completions
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.tiny import tiny_causal_lm

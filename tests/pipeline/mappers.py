@@ -9,8 +9,8 @@ from uuid import uuid4
 import polars as pl
 import pytest
 
-from taiji.errors import TaijiError
-from taiji.pipeline.mapping import map_rows
+from taiji.core.errors import TaijiError
+from taiji.pipeline.partitions import map_rows
 
 ROWS = pl.DataFrame({"x": range(10), "name": [f"row {i}" for i in range(10)]})
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 import taiji
-from taiji.artifacts import file_hash, read_json, write_json, write_text
 from taiji.config import Config, setting_keys
-from taiji.errors import TaijiError
+from taiji.core.artifacts import file_hash, read_json, write_json, write_text
+from taiji.core.errors import TaijiError
 from taiji.pipeline import engine
 from taiji.pipeline.engine import Run, Stage
 from taiji.pipeline.stages import STAGES

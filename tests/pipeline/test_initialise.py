@@ -10,8 +10,8 @@ import yaml
 from tests.data.discovery import exports
 
 from taiji.config import load_config
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
-from taiji.errors import TaijiError
 from taiji.pipeline.initialise import as_json, initialise, print_initialised
 
 

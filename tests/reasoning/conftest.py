@@ -9,7 +9,7 @@ import pytest
 
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
-from taiji.language.models import LanguageModel
+from taiji.language.causal_lm import LanguageModel
 from taiji.language.tiny import CORPUS, tiny_causal_lm, tiny_tokenizer
 from taiji.reasoning.settings import PromptSettings
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.reasoning.audit import CONTROLS, _order, audit_run, blind_rationales, decoys_of
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import calibrate, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, SelectionSettings
-from taiji.reasoning.writer import RuleWriter
 
 SETTINGS = AuditSettings(controls=5, blind=2, resamples=50, worst=2)
 SELECTION = SelectionSettings()

@@ -12,7 +12,7 @@ import time
 import pytest
 from tests.reasoning.misbehaving import FAULTS, KEY, Handler, Server
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.reasoning.endpoint import EndpointTeacher, read_reply
 from taiji.reasoning.journal import Journal
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings

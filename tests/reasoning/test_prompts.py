@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.reasoning.conftest import START, build, examples_of
 from tests.tiny import write_shop
 
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 from taiji.data.sources import load_source
-from taiji.errors import TaijiError
 from taiji.language.chat import render
 from taiji.reasoning.prompts import (
     item_line,

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import Calibration, answer_perplexities, calibrate, score_rationales, select
 from taiji.reasoning.settings import SelectionSettings
 from taiji.reasoning.teachers import rationale_frame
-from taiji.reasoning.writer import RuleWriter
 
 GUARDED, PLAIN = SelectionSettings(), SelectionSettings(rule="plain")
 

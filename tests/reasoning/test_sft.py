@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 import torch
 
-from taiji.artifacts import file_hash
-from taiji.errors import TaijiError
-from taiji.language.models import load_language_model
+from taiji.core.artifacts import file_hash
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import load_language_model
 from taiji.language.score import completion_logprobs
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.settings import SFTSettings
 from taiji.reasoning.sft import sft_rows, train_sft
-from taiji.reasoning.writer import RuleWriter
 
 
 @pytest.fixture(scope="module")

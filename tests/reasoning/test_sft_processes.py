@@ -9,14 +9,14 @@ import pytest
 from safetensors.torch import load_file
 from tests.processes import launched
 
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.settings import SFTSettings
 from taiji.reasoning.sft import sft_rows, train_sft
-from taiji.reasoning.writer import RuleWriter
 
 
 def train(rank: int, world: int, folder: Path, settings: SFTSettings) -> None:
     """One process of a training."""
-    from taiji.language.models import load_language_model
+    from taiji.language.causal_lm import load_language_model
 
     lm = load_language_model(folder / "start", "float32", "cpu")
     rows = pl.read_parquet(folder / "rows.parquet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.scale.rates import _line, measured
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.pipeline.mappers import ROWS, MapperSuite, doubling, traces
 
 from taiji.config import ScaleSettings
-from taiji.errors import TaijiError
-from taiji.pipeline.mapping import map_rows
+from taiji.core.errors import TaijiError
+from taiji.pipeline.partitions import map_rows
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,6 @@ def test_a_cluster_that_is_not_there_is_one_message(monkeypatch):
 
 
 def test_without_ray_it_says_what_to_install():
-    code = "import sys; sys.modules['ray'] = None\nfrom taiji.scale.ray_mapper import connect\nimport taiji.errors\ntry:\n    connect()\nexcept taiji.errors.TaijiError as e:\n    print(e)"
+    code = "import sys; sys.modules['ray'] = None\nfrom taiji.scale.ray_mapper import connect\nimport taiji.core.errors\ntry:\n    connect()\nexcept taiji.core.errors.TaijiError as e:\n    print(e)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "taiji[scale]" in done.stdout

@@ -12,20 +12,20 @@ import polars as pl
 import pytest
 from tests.tiny import configuration, write_shop
 
-from taiji.artifacts import read_json, write_json
 from taiji.config import Config
-from taiji.errors import TaijiError
+from taiji.core.artifacts import read_json, write_json
+from taiji.core.errors import TaijiError
 from taiji.language.tiny import tiny_tokenizer
 from taiji.pipeline import feature, prepare, rank
 from taiji.pipeline.engine import Context
 from taiji.reasoning.prompts import student_prompt
 from taiji.reasoning.settings import PromptSettings
 from taiji.serving import backend
+from taiji.serving.live_dataset import World
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
 from taiji.serving.types import Event, FeatureRow, RankRequest, UserHistory
-from taiji.serving.world import World
 
 LATER = 1_700_000_000_000_000
 
@@ -174,7 +174,7 @@ def test_another_model_is_refused(run: Path, store: Store, tmp_path: Path) -> No
 
 def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
     """With no events since the run, and at a later moment, the scorer answers what the ranker answers on the run's data."""
-    from taiji.ranking import Ranker
+    from taiji.models.ranking import Ranker
 
     world, scorer = World(run), backend.scorer(run, ServingSettings())
     row = batch_rows(run)[2]
@@ -199,7 +199,7 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
     events = tuple(Event(str(n), name, world.item_names[n], LATER - 100 + n) for n in range(4))
     live = world.of([UserHistory(name, LATER, events)])
     numeric = scorer._plain.batches.numeric
-    from taiji.ranking.numeric import NAMES, NumericFeatures
+    from taiji.data.statistics import NAMES, NumericFeatures
     from taiji.serving.scorer import USER_SIDE, _Numeric
 
     extended = pl.concat(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.keys import Keyring, hash_of, load_keys, new_key
 
 

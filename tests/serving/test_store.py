@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.serving.doubles import EchoWriter
 from tests.serving.rig import RedisServer
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, to_previous
 from taiji.serving.stores import open_store

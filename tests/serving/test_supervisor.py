@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.serving.rig import Service
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving import roll_back, roll_out, serve
 from taiji.serving.keys import new_key
 from taiji.serving.releases import backend, introduce

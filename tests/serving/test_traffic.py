@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.traffic import load, of_run
 

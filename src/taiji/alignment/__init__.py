@@ -12,9 +12,9 @@ from typing import Any
 _HOMES = {
     "ParetoGRPOConfig": "trainer_config",
     "ParetoGRPOTrainer": "trainer",
-    "align": "run",
-    "Environment": "environment",
-    "build_environment": "environment",
+    "align": "job",
+    "Environment": "reward_table",
+    "build_environment": "reward_table",
     "semantic_reward": "rewards",
     "preference_reward": "rewards",
 }

@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from taiji.alignment.rules import Rule
-from taiji.artifacts import atomic_file, read_json, write_json
-from taiji.errors import TaijiError
+from taiji.core.artifacts import atomic_file, read_json, write_json
+from taiji.core.errors import TaijiError
+from taiji.nn.weighting_rules import Rule
 
 STATE = "reward_weights.json"
 """Written last of all, so its presence says that the checkpoint is whole."""
@@ -55,7 +55,7 @@ def load_state(
     folder: Path, weighting: str, accelerator: Any
 ) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]] | None] | None:
     """Read what :func:`save_state` wrote: (step, rule state, rollouts); None for a checkpoint of stock TRL."""
-    from taiji.alignment.rules import RULES
+    from taiji.nn.weighting_rules import RULES
 
     if not (folder / STATE).exists():
         warnings.warn(f"{folder} has no {STATE}: the reward weights start afresh.", stacklevel=2)

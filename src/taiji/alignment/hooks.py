@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 METHODS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),

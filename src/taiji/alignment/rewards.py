@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taiji.alignment.environment import Environment, Grounded
-from taiji.errors import TaijiError
+from taiji.alignment.reward_table import Environment, Grounded
+from taiji.core.errors import TaijiError
 from taiji.reasoning.answers import parse
 
 if TYPE_CHECKING:

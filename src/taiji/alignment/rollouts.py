@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from taiji.alignment.rewards import Reward
-from taiji.artifacts import write_parquet, write_text
+from taiji.core.artifacts import write_parquet, write_text
 
 KEPT = 16
 """Rollouts kept a step, in whole groups of one prompt (at least one group)."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 Weighting = Literal[
     "fixed", "popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"

@@ -25,16 +25,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import tokens
+from taiji.alignment.accumulation import Window
 from taiji.alignment.advantages import linear, split
 from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import check_hooks
 from taiji.alignment.recording import Cotangent, Part, Recording
-from taiji.alignment.rules import Observation, Reading, Rule, make_rule
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.trainer_config import ParetoGRPOConfig
-from taiji.alignment.window import Window
-from taiji.artifacts import read_json
-from taiji.errors import TaijiError
+from taiji.core.artifacts import read_json
+from taiji.core.errors import TaijiError
+from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 
 
 class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):

@@ -7,8 +7,8 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from taiji.alignment.rules import RULES, RuleOptions
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
+from taiji.nn.weighting_rules import RULES, RuleOptions
 
 ESTIMATORS = ("same-batch", "cross-batch", "directional")
 

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from taiji import __version__, console
-from taiji.cli import judging, loop, service, starting
+from taiji import __version__
+from taiji.cli import console, experiment_commands, run_commands, serve_commands, start_commands
 from taiji.pipeline.names import STAGE_NAMES
 
 app = typer.Typer(
@@ -24,15 +24,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    loop.run, starting.init, starting.config, starting.doctor,
-    judging.audit, judging.view, judging.review, judging.abtest, judging.ceiling, judging.study, loop.plan,
-    service.serve, service.roll_out, service.roll_back, service.load,
+    run_commands.run, start_commands.init, start_commands.config, start_commands.doctor,
+    experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.ceiling, experiment_commands.study, run_commands.plan,
+    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
 ):  # fmt: skip
     app.command()(command)
 for stage, summary in STAGE_NAMES.items():
     if stage != "audit":  # a command of its own, which prints what it found
         app.command(stage, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
-            loop.stage_command(stage)
+            run_commands.stage_command(stage)
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.artifacts import make_folder, read_json
+from taiji.core.artifacts import make_folder, read_json
 
 ROWS = 1_000_000
 """Events held at a time while the arrays are written."""

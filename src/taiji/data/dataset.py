@@ -9,12 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from taiji.artifacts import atomic_folder, read_json, write_json, write_parquet
+from taiji.core.artifacts import atomic_folder, read_json, write_json, write_parquet
+from taiji.core.errors import TaijiError
 from taiji.data.arrays import store_arrays
 from taiji.data.history import History, Prices
 from taiji.data.schema import LEVELS, Tables, dense, validate
 from taiji.data.settings import Domain
-from taiji.errors import TaijiError
 
 FORMAT = 1
 FRAMES = ("items", "users", "events")

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
 from taiji.data.history import untouched
 from taiji.data.settings import ExampleSettings
 from taiji.data.splits import Split
-from taiji.errors import TaijiError
 
 INTERACTIONS = 2_000_000
 """Interactions looked at together; users are never torn apart."""

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.progress import progress
+from taiji.core.progress import progress
 
 Ints = NDArray[np.int64]
 CHUNK = 100_000

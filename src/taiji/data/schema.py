@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.settings import Domain
-from taiji.errors import TaijiError
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
 TIME = pl.Datetime("us")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 Domain = Literal["shop", "films", "books"]
 

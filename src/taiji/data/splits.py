@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
 from taiji.data.settings import SplitSettings
-from taiji.errors import TaijiError
 
 PERIODS = ("reward", "llm", "ranker", "test")
 DEFAULT = SplitSettings()

@@ -1,7 +1,7 @@
 """The as-of join of exposures and features by ranges of users: for logs and feature tables that do not fit in memory.
 
 An exposure looks at rows of its own user only, so the join of a range of users is whole by itself. The files are what
-:func:`taiji.ranking.stream.train_streamed` reads.
+:func:`taiji.models.ranking.stream.train_streamed` reads.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import write_parquet
+from taiji.core.artifacts import write_parquet
+from taiji.core.progress import progress
 from taiji.data import Dataset, Split, exposures, scan_exposures
 from taiji.data.history import even_ranges
-from taiji.features.table import FEATURES, join_features
-from taiji.progress import progress
+from taiji.features.feature_table import FEATURES, join_features
 
 
 def join_partitioned(

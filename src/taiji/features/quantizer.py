@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from taiji.artifacts import atomic_folder, read_json, value_hash
-from taiji.errors import TaijiError
+from taiji.core.artifacts import atomic_folder, read_json, value_hash
+from taiji.core.errors import TaijiError
 from taiji.features.settings import FeatureSettings
 
 

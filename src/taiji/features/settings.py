@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 
 class FeatureSettings(Settings):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taiji.evaluation import charts
-from taiji.evaluation.numbers import number_text
-from taiji.evaluation.report import ANSWER_METRICS, HEADS, RANKER_METRICS
-from taiji.evaluation.summary import Figure, RunMetrics, digits_for, figure_text
-from taiji.inspector.run import RunFiles
+from taiji.core.number_format import number_text
+from taiji.inspector.run_view import RunFiles
+from taiji.reporting import charts
+from taiji.reporting.report import ANSWER_METRICS, HEADS, RANKER_METRICS
+from taiji.reporting.summary import Figure, RunMetrics, digits_for, figure_text
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from taiji.errors import TaijiError
-from taiji.evaluation.cards import DATA_CARD, MODEL_CARD
-from taiji.evaluation.numbers import brief_text
-from taiji.evaluation.report import FILTERS, clock, curves, figures_of
+from taiji.core.errors import TaijiError
+from taiji.core.number_format import brief_text
 from taiji.inspector import people, steps, user
 from taiji.inspector.compare import compare
 from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
-from taiji.inspector.run import RunFiles, run_state
+from taiji.inspector.run_view import RunFiles, run_state
+from taiji.reporting.cards import DATA_CARD, MODEL_CARD
+from taiji.reporting.report import FILTERS, clock, curves, figures_of
 
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
-    "report.css": ("taiji.evaluation", "templates/report.css", "text/css; charset=utf-8"),
+    "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
     "inspector.css": ("taiji.inspector", "static/inspector.css", "text/css; charset=utf-8"),
     "inspector.js": ("taiji.inspector", "static/inspector.js", "text/javascript; charset=utf-8"),
 }
@@ -239,7 +239,7 @@ class Inspector:
     def _templates(self) -> Any:
         from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-        loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.evaluation")])
+        loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.reporting")])
         made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         made.filters |= FILTERS | {"number": brief_text, "address": address}
         return made

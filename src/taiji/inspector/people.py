@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.inspector.run import RunFiles, counts
+from taiji.inspector.run_view import RunFiles, counts
 
 PAGE = 50
 ONLY = {

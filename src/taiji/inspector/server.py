@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.inspector.pages import TEXT, Inspector, Page
 
 ADDRESS = "127.0.0.1"

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from taiji.evaluation.summary import RunMetrics, Step
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 from taiji.inspector.user import rollouts_of
+from taiji.reporting.summary import RunMetrics, Step
 
 
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:

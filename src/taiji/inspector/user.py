@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from taiji.data import PERIODS
-from taiji.inspector.run import RunFiles
+from taiji.inspector.run_view import RunFiles
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import prompt_as_asked

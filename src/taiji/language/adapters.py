@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 
 def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:

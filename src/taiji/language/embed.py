@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from taiji.artifacts import file_hash, read_json
-from taiji.errors import TaijiError
-from taiji.progress import progress
+from taiji.core.artifacts import file_hash, read_json
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
 
 BATCH = 64
 
@@ -149,7 +149,7 @@ class EncoderEmbedder:
         self.version = f"{Path(name).name}-{self._pooling}-{self._weights_hash()}"
 
     def _weights_hash(self) -> str:
-        from taiji.language.models import LanguageModel
+        from taiji.language.causal_lm import LanguageModel
 
         return LanguageModel(self._model, self._tokenizer, self.name).version[:8]
 

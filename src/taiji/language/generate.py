@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from taiji.errors import TaijiError
-from taiji.language.models import LanguageModel
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
+from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings
-from taiji.progress import progress
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from a batch when fewer than this share of its rows still run."""

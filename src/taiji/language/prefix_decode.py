@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
 from taiji.language.prefix_tree import PackedTree

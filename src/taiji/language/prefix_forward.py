@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_attention import install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length

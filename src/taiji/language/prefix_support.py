@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.language.prefix_attention import NAME, install
 from taiji.language.prefix_forward import bare_model, shared_logprobs
 

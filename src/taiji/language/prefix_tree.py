@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 MIN_SHARED = 16
 """Tokens: a shorter common beginning is cheaper to compute twice than to attend to as a segment of its own."""

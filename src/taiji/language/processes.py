@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 
 def processes() -> int:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from taiji.errors import TaijiError
-from taiji.language.models import LanguageModel
-from taiji.progress import progress
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
+from taiji.language.causal_lm import LanguageModel
 
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and how many of them are the prompt's."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 
 class LanguageSettings(Settings):

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from taiji.errors import TaijiError
-from taiji.language.models import LanguageModel
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.alignment import align, build_environment
-from taiji.alignment.environment import Environment
+from taiji.alignment.reward_table import Environment
 from taiji.alignment.rewards import Answers, ground_rollouts, preference_reward, semantic_reward
 from taiji.alignment.rollouts import FILE as ROLLOUTS
-from taiji.artifacts import write_parquet
+from taiji.core.artifacts import write_parquet
 from taiji.language.embed import load_embedder
 from taiji.language.processes import first_process
-from taiji.pipeline.models import load_model
 from taiji.pipeline.prepare import load, load_examples, load_split, stored
 from taiji.pipeline.rank import ranker_that
+from taiji.pipeline.run_models import load_model
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:

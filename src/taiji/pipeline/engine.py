@@ -32,13 +32,22 @@ from typing import Any
 import polars as pl
 
 import taiji
-from taiji.artifacts import TEMPORARY, atomic_file, file_hash, make_folder, read_json, value_hash, write_json, writing
 from taiji.config import Config
-from taiji.errors import TaijiError
+from taiji.core.artifacts import (
+    TEMPORARY,
+    atomic_file,
+    file_hash,
+    make_folder,
+    read_json,
+    value_hash,
+    write_json,
+    writing,
+)
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
-from taiji.pipeline.mapping import LocalMapper, Mapper, Opener, map_rows
 from taiji.pipeline.names import STAGE_NAMES
-from taiji.progress import progress
+from taiji.pipeline.partitions import LocalMapper, Mapper, Opener, map_rows
 
 MANIFEST = "manifest.json"
 TRAINED = {"sft", "alignment"}
@@ -106,7 +115,7 @@ class Context:
 
         Args:
             rows: inputs, in a stable order.
-            opener: see :mod:`taiji.pipeline.mapping`.
+            opener: see :mod:`taiji.pipeline.partitions`.
             description, unit: for the progress display.
             folder: of the partitions; every job of a stage has its own.
             size: rows a partition (default: ``size.chunk``).

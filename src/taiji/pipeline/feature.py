@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import write_json, write_parquet
+from taiji.core.artifacts import write_json, write_parquet
 from taiji.data import Dataset, Split, scan_exposures
+from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import history_mean
-from taiji.features.table import fit_table
 from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
 from taiji.language.vllm_engine import with_engine
-from taiji.pipeline.models import load_model
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.prepare import load_examples, load_split, stored
+from taiji.pipeline.run_models import load_model
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_lines, opened, student_prompts
 
 if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
-    from taiji.pipeline.mapping import Work
+    from taiji.pipeline.partitions import Work
 
 TEXTS = 4096
 """Texts embedded a partition."""

@@ -12,13 +12,13 @@ from typing import Any
 import polars as pl
 import yaml
 
-from taiji.artifacts import write_text
 from taiji.config import load_config
+from taiji.core.artifacts import write_text
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset, ExampleSettings, load_source, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
-from taiji.data.discovery.tables import Table, read_tables
-from taiji.errors import TaijiError
+from taiji.data.discovery.table_files import Table, read_tables
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import student_prompt

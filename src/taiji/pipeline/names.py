@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 
 STAGE_NAMES = {
     "data": "Read the source, check it, and store the tables.",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import read_json, write_json, write_parquet
+from taiji.core.artifacts import read_json, write_json, write_parquet
+from taiji.core.errors import TaijiError
 from taiji.data import (
     PERIODS,
     Dataset,
@@ -24,12 +25,11 @@ from taiji.data import (
 )
 from taiji.data.examples import INTERACTIONS, choose_examples, example_candidates
 from taiji.data.sources import source_files
-from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.pipeline.engine import Context
-    from taiji.pipeline.mapping import Work
+    from taiji.pipeline.partitions import Work
 
 ROLES = ("rationale", "calibration", "alignment")
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import write_json, write_parquet
+from taiji.core.artifacts import write_json, write_parquet
 from taiji.data import exposures
+from taiji.models.ranking import Ranker, train_ranker
+from taiji.models.ranking.external import open_ranker
 from taiji.pipeline.names import ARMS
 from taiji.pipeline.prepare import load, load_split
-from taiji.ranking import Ranker, train_ranker
-from taiji.ranking.external import open_ranker
 
 if TYPE_CHECKING:
     from taiji.data import Dataset
+    from taiji.models.ranking.external import PairScorer
     from taiji.pipeline.engine import Context
-    from taiji.ranking.external import PairScorer
 
 
 def _train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> Ranker:
@@ -54,7 +54,7 @@ def judge(context: Context) -> dict[str, Any]:
 
 def ranking(context: Context) -> dict[str, Any]:
     """Train a ranker for each feature table and let all score the test exposures of the users who have features."""
-    from taiji.features.table import figures, join_features
+    from taiji.features.feature_table import figures, join_features
 
     dataset, split = load(context), load_split(context)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")

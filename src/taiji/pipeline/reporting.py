@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import read_json, write_json, write_parquet, write_text
+from taiji.core.artifacts import read_json, write_json, write_parquet, write_text
 from taiji.data import PERIODS
-from taiji.evaluation.cards import DATA_CARD, MODEL_CARD, data_card, model_card
-from taiji.evaluation.catalogue import Catalogue
-from taiji.evaluation.grounding import ground_answers
-from taiji.evaluation.language import evaluate_answers
-from taiji.evaluation.ranking import evaluate_rankers, sparsest_third
-from taiji.evaluation.report import write_report
-from taiji.evaluation.summary import check_metrics
 from taiji.language.embed import load_embedder
+from taiji.metrics.ranker_evaluation import evaluate_rankers, sparsest_third
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.models import base_model
 from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
 from taiji.pipeline.prepare import load, load_examples, load_split
 from taiji.pipeline.rank import ranker_that
+from taiji.pipeline.run_models import base_model
 from taiji.reasoning.prompts import item_line, student_messages
 from taiji.reasoning.selection import count_reasons
+from taiji.reporting.answer_evaluation import evaluate_answers
+from taiji.reporting.cards import DATA_CARD, MODEL_CARD, data_card, model_card
+from taiji.reporting.catalogue import Catalogue
+from taiji.reporting.grounding import ground_answers
+from taiji.reporting.report import write_report
+from taiji.reporting.summary import check_metrics
 
 if TYPE_CHECKING:
     from taiji.data import Dataset

@@ -48,7 +48,7 @@ STAGES = (
     _stage("selection", "teach", (*PREPARED, "rationales"), (*LANGUAGE, "reasoning.selection"), outside=FILES),
     _stage(
         "audit",
-        "review",
+        "audit_stage",
         (*PREPARED, "selection"),
         (*LANGUAGE, "reasoning.selection", "reasoning.audit"),
         outside=FILES,

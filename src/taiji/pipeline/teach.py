@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.artifacts import write_parquet
+from taiji.core.artifacts import write_parquet
 from taiji.language.vllm_engine import with_engine
-from taiji.pipeline.models import base_model
 from taiji.pipeline.prepare import load_examples, stored
+from taiji.pipeline.run_models import base_model
 from taiji.reasoning.prompts import student_prompts
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import Calibration, calibrate, score_rationales, select
 from taiji.reasoning.sft import sft_rows, train_sft
 from taiji.reasoning.teachers import LocalTeacher
-from taiji.reasoning.writer import RuleWriter
 
 if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
-    from taiji.pipeline.mapping import Work
+    from taiji.pipeline.partitions import Work
     from taiji.reasoning.teachers import Teacher
 
 

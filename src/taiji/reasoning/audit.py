@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
-from taiji.errors import TaijiError
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales
@@ -24,7 +24,7 @@ from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSet
 from taiji.reasoning.teachers import rationale_frame, tidy
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 CONTROLS = ("answer", "own", "other", "shuffled")
 """The controls in the order of perplexity that sound rationales and a capable model give; ``empty`` is reported beside them."""

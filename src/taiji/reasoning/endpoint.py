@@ -23,11 +23,11 @@ from typing import Any
 
 import polars as pl
 
-from taiji.artifacts import value_hash
+from taiji.core.artifacts import value_hash
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
-from taiji.errors import TaijiError
 from taiji.language.chat import Message
-from taiji.progress import progress
 from taiji.reasoning.journal import Account, Journal, Reply
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
 from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from taiji.artifacts import make_folder
-from taiji.errors import TaijiError
+from taiji.core.artifacts import make_folder
+from taiji.core.errors import TaijiError
 
 
 @dataclass(frozen=True)

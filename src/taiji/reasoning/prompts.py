@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
-from taiji.errors import TaijiError
 from taiji.language.chat import Message, continuation, render
 from taiji.reasoning.answers import THINK, field, format_answer
 from taiji.reasoning.settings import PromptSettings

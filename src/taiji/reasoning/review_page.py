@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.reasoning.review_session import ReviewSession
 from taiji.reasoning.reviewers import AXES, QUESTIONS
 

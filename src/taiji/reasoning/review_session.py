@@ -4,7 +4,7 @@ Everything that was decided lies in the folder, so a sitting can be broken off a
 
     <name>.done.jsonl    the sheets that a person filled in
     <name>.todo.jsonl    the sheets that still wait for them
-    log.jsonl            every step, with a hash chain (:class:`taiji.reasoning.review.AuditLog`)
+    log.jsonl            every step, with a hash chain (:class:`taiji.reasoning.curation.AuditLog`)
     outcomes.parquet     what became of each record
     summary.json         counts, agreement, mean scores, and the chain's last hash
 """
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import make_folder, write_json, write_parquet, writing
-from taiji.errors import TaijiError
-from taiji.reasoning.review import AuditLog, Outcome, agreement_of, run_review
+from taiji.core.artifacts import make_folder, write_json, write_parquet, writing
+from taiji.core.errors import TaijiError
+from taiji.reasoning.curation import AuditLog, Outcome, agreement_of, run_review
 from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from taiji.artifacts import make_folder, write_text
-from taiji.errors import TaijiError
+from taiji.core.artifacts import make_folder, write_text
+from taiji.core.errors import TaijiError
 from taiji.reasoning.guards import find_mentions, words
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 AXES = ("correctness", "structure", "sufficiency", "terminology", "usefulness")
 QUESTIONS = {
@@ -243,7 +243,7 @@ class PersonReviewer:
             os.fsync(file.fileno())
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
-        """The person's own better text for a draft, empty where they gave none; fits :data:`taiji.reasoning.review.Rewrite`."""
+        """The person's own better text for a draft, empty where they gave none; fits :data:`taiji.reasoning.curation.Rewrite`."""
         text = self._done().get(_sheet_of(draft), (None, ""))[1]
         return "" if text == draft.rationale else text
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import read_json, value_hash, write_json
+from taiji.core.artifacts import read_json, value_hash, write_json
+from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
-from taiji.errors import TaijiError
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import answer_span, field_spans, format_completion
 from taiji.reasoning.guards import find_mentions
@@ -27,7 +27,7 @@ from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 
 class PromptSettings(Settings):

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
-from taiji.errors import TaijiError
 from taiji.language.adapters import trainable
 from taiji.language.chat import continuation
 from taiji.language.processes import processes
-from taiji.progress import progress
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SFTSettings
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 
 def sft_rows(
@@ -80,7 +80,7 @@ def train_sft(
     from transformers.trainer_utils import set_seed
     from transformers.utils import logging
 
-    from taiji.language.models import save_model
+    from taiji.language.causal_lm import save_model
     from taiji.language.processes import whole_model
 
     if rows.is_empty():
@@ -158,7 +158,7 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
     trainer = PackedSFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters
     )
-    trainer.remove_callback(PrinterCallback)  # taiji.progress is the one progress display
+    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the one progress display
     return trainer
 
 

@@ -22,7 +22,7 @@ from taiji.reasoning.prompts import teacher_prompt
 from taiji.reasoning.settings import PromptSettings, TeacherSettings
 
 if TYPE_CHECKING:
-    from taiji.language.models import LanguageModel
+    from taiji.language.causal_lm import LanguageModel
 
 SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String}
 _STOP = ("</think>", "<answer>", "\n\n")

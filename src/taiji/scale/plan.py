@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import Field
 
 from taiji.config import Config
+from taiji.core.settings import Settings
 from taiji.pipeline.names import STAGE_NAMES
 from taiji.scale.rates import Line, Measured, fit
 from taiji.scale.workload import TRAINED, Amount, Log, workload
 from taiji.serving.sizing import Model
-from taiji.settings import Settings
 
 KEPT_MODELS = {"sft": 1, "alignment": 1}
 """Models in float32 that a run keeps."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.artifacts import read_json
 from taiji.config import Config, load_config
+from taiji.core.artifacts import read_json
+from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, open_dataset
-from taiji.errors import TaijiError
 from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import STAGE_NAMES
 from taiji.scale.workload import Log, workload
@@ -101,7 +101,7 @@ def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
 
 
 def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any]) -> Log:
-    from taiji.language.models import load_language_model
+    from taiji.language.causal_lm import load_language_model
     from taiji.reasoning.prompts import item_line, student_prompts
     from taiji.reasoning.settings import PromptSettings
     from taiji.reasoning.teachers import teacher_requests

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from taiji.config import ScaleSettings
-from taiji.errors import TaijiError
-from taiji.pipeline.mapping import Opener, Partition, Work
+from taiji.core.errors import TaijiError
+from taiji.pipeline.partitions import Opener, Partition, Work
 
 EXPLAINED = ("message", "where", "expected", "found", "fix")
 
@@ -61,7 +61,7 @@ class RayMapper:
     settings: ScaleSettings
 
     def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
-        """See :class:`taiji.pipeline.mapping.Mapper`.
+        """See :class:`taiji.pipeline.partitions.Mapper`.
 
         A partition that fails is tried again when the others are done; passes end when nothing is missing, or when ``scale.attempts``
         in a row have brought nothing. An error that the user can put right is raised at once.
@@ -146,7 +146,7 @@ class _Worker:
     """One actor: opens its work when it gets its first partition, and keeps it."""
 
     def __init__(self, opener: Opener, partitions: dict[int, Partition], folder: str) -> None:
-        from taiji import progress
+        from taiji.core import progress
 
         progress.quiet = True
         if os.path.isdir(folder):

@@ -21,9 +21,9 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.gate import Gate, Refused
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
-from taiji.serving.metrics import Metrics
 from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.scorers import Scorers
+from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Appended, Store, StoreUnavailable, to_previous
 from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory

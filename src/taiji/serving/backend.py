@@ -15,7 +15,7 @@ PORTION = 1000
 
 def release(run: Path) -> Release:
     """Named after the run and the versions in its feature table."""
-    from taiji.serving.world import read_features
+    from taiji.serving.live_dataset import read_features
 
     model, quantizer = read_features(run).select("model_version", "quantizer_version").row(0)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run.name)
@@ -24,7 +24,7 @@ def release(run: Path) -> Release:
 
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
     """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0."""
-    from taiji.serving.world import World, read_features
+    from taiji.serving.live_dataset import World, read_features
 
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
@@ -49,7 +49,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
 
 def writer(run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
     """Load language model, embedder, quantiser and look-alike pool."""
-    from taiji.serving.writer import from_run
+    from taiji.serving.feature_writer import from_run
 
     return from_run(run, settings, store)
 

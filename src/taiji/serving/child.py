@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, where
 from taiji.serving.releases import backend

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
-from taiji.serving.metrics import Metrics
+from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import LimitSettings
 
 Scope = MutableMapping[str, Any]

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taiji.artifacts import atomic_file, read_json
-from taiji.errors import TaijiError
+from taiji.core.artifacts import atomic_file, read_json
+from taiji.core.errors import TaijiError
 
 SCOPES = ("read", "write", "admin")
 """``read``: features, ranking, metrics; ``write``: events; ``admin``: everything, and erasing and releases."""

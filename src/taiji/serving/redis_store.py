@@ -19,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (

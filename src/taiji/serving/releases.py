@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from taiji.errors import TaijiError
-from taiji.progress import progress
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
 from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, to_previous

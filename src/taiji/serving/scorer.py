@@ -17,12 +17,12 @@ import polars as pl
 
 from taiji.data.dataset import Dataset
 from taiji.data.history import Prices
+from taiji.data.statistics import NAMES, NumericFeatures
 from taiji.features.quantizer import ProductQuantizer
-from taiji.ranking import Ranker
-from taiji.ranking.numeric import NAMES, NumericFeatures
+from taiji.models.ranking import Ranker
+from taiji.serving.live_dataset import World
 from taiji.serving.settings import ServingSettings
 from taiji.serving.types import RankRequest, RankResult
-from taiji.serving.world import World
 
 USER_SIDE = [
     NAMES.index(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 
 class TriggerSettings(Settings):

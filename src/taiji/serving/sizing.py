@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from taiji.settings import Settings
+from taiji.core.settings import Settings
 
 DAY_S = 86_400.0
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from taiji.artifacts import make_folder
-from taiji.errors import TaijiError
+from taiji.core.artifacts import make_folder
+from taiji.core.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
     Appended,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 

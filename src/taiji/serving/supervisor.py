@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.child import RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log

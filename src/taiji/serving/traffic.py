@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from taiji.errors import TaijiError
+from taiji.core.errors import TaijiError
 from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "health"]

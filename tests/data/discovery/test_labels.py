@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from taiji.data.discovery.labels import labels
-from taiji.data.discovery.tables import Table
+from taiji.data.discovery.table_files import Table
 
 
 @pytest.mark.parametrize(

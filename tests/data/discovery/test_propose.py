@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from tests.data.discovery import exports
 
+from taiji.core.errors import TaijiError
 from taiji.data.discovery.propose import propose
-from taiji.data.discovery.tables import read_tables
-from taiji.errors import TaijiError
+from taiji.data.discovery.table_files import read_tables
 
 RIGHT = {
     "german": {

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, Dataset, ExampleSettings, exposures, load_source, make_examples, time_split
 from taiji.data.sources.amazon import levels, plain_text
-from taiji.errors import TaijiError
 
 
 @pytest.mark.parametrize(

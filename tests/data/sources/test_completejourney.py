@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from benchmarks import exposure_table
 
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset, exposures, load_source, time_split
 from taiji.data.sources import completejourney
-from taiji.errors import TaijiError
 
 START = datetime(2017, 1, 2)
 PRODUCTS = {

@@ -5,8 +5,8 @@ import gzip
 import polars as pl
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.data.sources.files import json_lines, read_table
-from taiji.errors import TaijiError
 
 CSV = "id,stars,name\n007,4.5,Ann\n8,,Bob\n"
 

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 import yaml
 
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
-from taiji.errors import TaijiError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "data.md"
 ITEMS = "id,name,l1\n1,One,a\n2,Two,b\n"

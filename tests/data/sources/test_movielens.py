@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, Dataset, ExampleSettings, exposures, load_source, make_examples, time_split
 from taiji.data.sources.movielens import GENRES_100K, readable_title
-from taiji.errors import TaijiError
 
 
 @pytest.mark.parametrize(

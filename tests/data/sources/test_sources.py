@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
+from taiji.core.errors import TaijiError
 from taiji.data import Dataset, DataSettings, load_dataset, load_source
-from taiji.errors import TaijiError
 
 
 @pytest.mark.parametrize("name", ["nowhere", "movielens", "amazon"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from taiji.core.errors import TaijiError
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import (
     CLOSE,
@@ -19,10 +20,9 @@ from taiji.data.discovery.parts import (
     title_score,
 )
 from taiji.data.discovery.relations import Link, links
-from taiji.data.discovery.tables import Table
+from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
 from taiji.data.settings import Domain
-from taiji.errors import TaijiError
 
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}

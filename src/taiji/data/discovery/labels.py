@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from taiji.data.discovery.columns import Column
-from taiji.data.discovery.tables import Table
+from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import action
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.relations import nests
-from taiji.data.discovery.tables import Table
+from taiji.data.discovery.table_files import Table
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12

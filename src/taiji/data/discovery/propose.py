@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from taiji.core.errors import TaijiError
+from taiji.core.settings import Settings
+from taiji.core.yaml_files import parse_yaml
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.labels import labels
 from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
 from taiji.data.discovery.relations import depends
-from taiji.data.discovery.tables import Table
-from taiji.data.sources.mapping import EventsMapping, ItemsMapping, UsersMapping
-from taiji.errors import TaijiError
-from taiji.settings import Settings
-from taiji.yaml_files import parse_yaml
+from taiji.data.discovery.table_files import Table
+from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05

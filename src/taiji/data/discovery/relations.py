@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from taiji.data.discovery.columns import Column
-from taiji.data.discovery.tables import Table
+from taiji.data.discovery.table_files import Table
 
 COMPARED = 20_000
 """Different ids of a column that are looked up in another file's key."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taiji.core.errors import TaijiError
 from taiji.data.settings import Domain
-from taiji.errors import TaijiError
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables
@@ -51,7 +51,7 @@ def source_files(source: str, mapping: str | Path | None = None) -> list[Path]:
     path = Path(rest if name in ("movielens", "amazon") and rest else source).expanduser()
     described, beside = _mapping(path, mapping)
     if described is not None:
-        from taiji.data.sources.mapping import read_mapping
+        from taiji.data.sources.column_mapping import read_mapping
 
         plan = read_mapping(described)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}

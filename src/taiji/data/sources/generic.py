@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.schema import LEVELS, SHOWN, Tables, positions, row_list, validate
-from taiji.data.sources.files import converted, read_table
-from taiji.data.sources.mapping import (
+from taiji.data.sources.column_mapping import (
     EventsMapping,
     FileMapping,
     ItemsMapping,
@@ -21,8 +21,8 @@ from taiji.data.sources.mapping import (
     UsersMapping,
     read_mapping,
 )
+from taiji.data.sources.files import converted, read_table
 from taiji.data.sources.ratings import ids_of, with_non_clicks
-from taiji.errors import TaijiError
 
 SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from taiji.core.errors import TaijiError
 from taiji.data.schema import LEVELS, Tables
 from taiji.data.sources.files import existing, read_table, unreadable
 from taiji.data.sources.ratings import from_ratings
-from taiji.errors import TaijiError
 
 LAYOUTS = {"100k": ("u.data", "u.item"), "1m": ("ratings.dat", "movies.dat"), "csv": ("ratings.csv", "movies.csv")}
 GENDERS = {"M": "male", "F": "female"}

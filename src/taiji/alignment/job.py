@@ -1,0 +1,293 @@
+"""One alignment job: prompts and rewards in, a merged model folder out, resumable to the same bytes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.alignment.checkpoint import STATE
+from taiji.alignment.rewards import Reward, for_trl
+from taiji.alignment.rollouts import LOG as ROLLOUTS
+from taiji.alignment.rollouts import Rollouts
+from taiji.alignment.settings import AlignmentSettings
+from taiji.core.artifacts import make_folder, write_text
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
+from taiji.language.adapters import trainable
+from taiji.language.processes import first_process, processes
+
+if TYPE_CHECKING:
+    from taiji.language.causal_lm import LanguageModel
+
+LOG = "metrics.jsonl"
+
+
+def align(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    folder: str | Path,
+    seed: int,
+    *,
+    scratch: str | Path | None = None,
+) -> Path:
+    """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
+
+    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
+    bounded sample of every step's completions with their rewards) and ``folder/metrics.jsonl``, one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
+    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``. On a CPU the same call gives the same bytes, also
+    when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
+    ``scratch/timings.jsonl`` has the seconds of each step.
+
+    Args:
+        lm: the model to start from; left as it was.
+        examples: ``example`` and ``prompt`` (rendered: tokenised without adding special tokens).
+        rewards: name -> function of (examples, completions).
+        settings: rule, sizes, learning rate.
+        folder: where the results go.
+        seed: of the order of prompts, the rollouts and the adapters' initial values.
+        scratch: folder for checkpoints; without one a killed job starts again from the beginning.
+
+    Several processes (see :mod:`taiji.language.processes`) share each step's rollouts and, with it, one ``scratch``; the first writes.
+
+    Returns:
+        ``folder/model``.
+
+    Raises:
+        TaijiError: too few prompts for a step, or sizes that do not divide.
+    """
+    from taiji.language.causal_lm import save_model
+    from taiji.language.processes import whole_model
+
+    _check(examples, rewards, settings)
+    kept = None if scratch is not None else tempfile.TemporaryDirectory(prefix="taiji-align-")
+    work = Path(scratch) if scratch is not None else Path(kept.name)  # type: ignore[union-attr]
+    try:
+        make_folder(work)
+        trainer, lines, rollouts = _trained(lm, examples, rewards, settings, work, seed)
+        model = whole_model(lm, trainer, settings.lora_rank)
+        if model is not None:
+            model.generation_config = copy.deepcopy(lm.model.generation_config)
+            model.config._name_or_path = ""
+            save_model(model, lm.tokenizer, Path(folder) / "model")
+            write_text(Path(folder) / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+            rollouts.save(Path(folder))
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    finally:
+        if kept is not None:
+            kept.cleanup()
+    return Path(folder) / "model"
+
+
+def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings) -> None:
+    if not rewards:
+        raise TaijiError("There is no reward to align to.", expected="at least one named reward")
+    if len(examples) < settings.prompts_per_step:
+        raise TaijiError(
+            "There are fewer prompts than a step takes.",
+            where="alignment.prompts_per_step",
+            expected=f"at least {settings.prompts_per_step} prompts",
+            found=str(len(examples)),
+            fix="lower alignment.prompts_per_step or raise size.alignment_prompts",
+        )
+    rollouts = settings.prompts_per_step * settings.generations
+    if rollouts % (settings.micro_batch * processes()):
+        together = f" in each of {processes()} processes" if processes() > 1 else ""
+        raise TaijiError(
+            "A step's rollouts do not divide into micro-batches.",
+            where="alignment.micro_batch",
+            expected=f"a divisor of {rollouts // processes()}",
+            found=f"{settings.micro_batch}{together}",
+        )
+    for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
+        if weights is not None and len(weights) != len(rewards):
+            raise TaijiError(
+                "There is not one number a reward.",
+                where=f"alignment.{name}",
+                expected=f"{len(rewards)} ({', '.join(rewards)})",
+                found=str(len(weights)),
+            )
+
+
+def _trained(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    work: Path,
+    seed: int,
+) -> tuple[Any, list[dict[str, Any]], Rollouts]:
+    """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
+    import torch
+    from transformers.trainer_utils import set_seed
+
+    last = _last_checkpoint(work / "checkpoints")
+    done = 0 if last is None else int(last.name.rsplit("-", 1)[1])
+    lines = [line for line in _read_lines(work / LOG) if line["step"] <= done]
+    if first_process():
+        write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    place = work if first_process() else work / f"process-{os.environ['RANK']}"  # what it saw is its own
+    rollouts = Rollouts(
+        place,
+        list(rewards),
+        settings.generations,
+        [line for line in _read_lines(work / ROLLOUTS) if line["step"] <= done],
+    )
+    watched = {name: rollouts.watched(name, reward) for name, reward in rewards.items()}
+    steps = settings.steps or math.ceil(len(examples) / settings.prompts_per_step)
+    set_seed(seed)
+    with torch.enable_grad(), progress("Aligning", steps, "steps") as update:
+        trainer = _trainer(lm, examples, watched, settings, work, seed, steps)
+        trainer.add_callback(_Log(list(rewards), work, lines, rollouts, update))
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return trainer, lines, rollouts
+
+
+def _trainer(
+    lm: LanguageModel,
+    examples: pl.DataFrame,
+    rewards: Mapping[str, Reward],
+    settings: AlignmentSettings,
+    work: Path,
+    seed: int,
+    steps: int,
+) -> Any:
+    from datasets import Dataset, disable_progress_bars
+    from transformers import PrinterCallback
+    from transformers.utils import logging
+
+    from taiji.alignment.trainer import ParetoGRPOTrainer
+    from taiji.alignment.trainer_config import ParetoGRPOConfig
+
+    class Rendered(ParetoGRPOTrainer):
+        """Prompts hold their special tokens already; a tokenizer that adds its own would double them."""
+
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[Any, None, dict[str, Any]]:
+            return self.processing_class(text=prompts, add_special_tokens=False)["input_ids"], None, {}
+
+    disable_progress_bars()
+    logging.disable_progress_bar()
+    rollouts = settings.prompts_per_step * settings.generations
+    arguments = ParetoGRPOConfig(
+        output_dir=str(work / "checkpoints"),
+        weighting=settings.weighting,
+        popo_mode=settings.mode,
+        gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
+        preference=list(settings.preference) if settings.preference else None,
+        reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
+        weight_warmup=settings.weight_warmup,
+        token_weighting=settings.token_weighting,
+        num_generations=settings.generations,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=rollouts // (settings.micro_batch * processes()),
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        beta=settings.beta,
+        max_completion_length=settings.max_completion_tokens,
+        temperature=settings.temperature,
+        use_vllm=settings.rollouts != "local",
+        vllm_mode="server" if settings.rollouts == "vllm-server" else "colocate",
+        vllm_server_base_url=settings.rollout_server if settings.rollouts == "vllm-server" else None,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=min(settings.checkpoint_every, steps),
+        save_total_limit=2,
+        bf16=False,  # the weights' own type decides
+        gradient_checkpointing=lm.device.type != "cpu",
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_cpu=lm.device.type == "cpu",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    model, adapters = trainable(lm, settings.lora_rank)
+    if adapters is None and settings.beta:
+        model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
+    data = Dataset.from_dict({"prompt": examples["prompt"].to_list(), "example": examples["example"].to_list()})
+    functions = [for_trl(name, reward) for name, reward in rewards.items()]
+    trainer = Rendered(
+        model=model,
+        reward_funcs=functions,
+        args=arguments,
+        train_dataset=data,
+        processing_class=copy.deepcopy(lm.tokenizer),
+        peft_config=adapters,
+    )
+    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the one progress display
+    return trainer
+
+
+def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Any) -> Any:
+    """A callback that turns TRL's logs into the lines of ``metrics.jsonl`` and feeds the progress display."""
+    from transformers import TrainerCallback
+
+    class Log(TrainerCallback):
+        clock = time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if not logs or "max_delta_log_weight" not in logs:
+                return
+            line = {
+                "step": state.global_step,
+                "rewards": {name: logs.get(f"rewards/{name}/mean") for name in names},
+                "rewards_std": {name: logs.get(f"rewards/{name}/std") for name in names},
+                "weights": {name: logs.get(f"weight/{name}") for name in names},
+                "indicator": {name: logs.get(f"indicator/{name}") for name in names},
+                "delta_log_w": logs["max_delta_log_weight"],
+                "loss": logs.get("loss"),
+                "kl": logs.get("kl"),
+                "entropy": logs.get("entropy"),
+                "completion_length": logs.get("completions/mean_length"),
+            }
+            lines.append(line)
+            rollouts.close_step(state.global_step)
+            now = time.monotonic()
+            for file, entry in (
+                ()
+                if not first_process()
+                else (
+                    (LOG, line),
+                    ("timings.jsonl", {"step": state.global_step, "seconds": round(now - self.clock, 3)}),
+                )
+            ):
+                with (work / file).open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry, sort_keys=True) + "\n")
+            self.clock = now
+            update(state.global_step)
+
+    return Log()
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / STATE).exists():
+            whole.append(path)
+        elif first_process():
+            shutil.rmtree(path, ignore_errors=True)
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a log; a kill may have cut the last one."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines

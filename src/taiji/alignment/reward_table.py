@@ -1,0 +1,246 @@
+"""The offline reward environment: each prompt's candidate items with the ranker's normalised scores, frozen.
+
+Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up.
+The answer is open text, so an item has to be found for it (our definition): the nearest of the prompt's candidates by cosine
+of embeddings, exact search. Candidates are the items that the user was shown in the LLM period up to the cutoff, the most
+popular items before that period, seeded random items, and the true target; nothing after the cutoff is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.alignment.settings import EnvironmentSettings
+from taiji.core.artifacts import atomic_file, atomic_folder, read_json, write_json, write_parquet
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
+
+if TYPE_CHECKING:
+    from taiji.language.embed import Embedder
+    from taiji.models.ranking.external import PairScorer
+
+SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """What answers were grounded to, one entry an answer: item id, cosine, CTCVR and its min-max normalised value."""
+
+    items: np.ndarray
+    similarity: np.ndarray
+    ctcvr: np.ndarray
+    reward: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Environment:
+    """Candidates and rewards of every example.
+
+    Attributes:
+        rows: ``example, item, ctcvr, reward``, an example's candidates next to each other, ascending by item.
+        targets: ``example, item``, in the examples' order.
+        item_ids: (V,) items that occur anywhere, ascending; ``vectors`` (V, d) are their embeddings.
+        embedder: the embedder's version.
+    """
+
+    rows: pl.DataFrame
+    targets: pl.DataFrame
+    item_ids: np.ndarray
+    vectors: np.ndarray
+    embedder: str
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {example: place for place, example in enumerate(self.targets["example"])}
+
+    @cached_property
+    def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
+        lengths = self.rows.group_by("example", maintain_order=True).len()
+        if lengths["example"].to_list() != self.targets["example"].to_list():
+            raise TaijiError(
+                "The environment's rows and targets do not belong together.", fix="build the environment again"
+            )
+        counts = lengths["len"].to_numpy()
+        shape = (len(counts), int(counts.max()))
+        inside = np.arange(shape[1])[None] < counts[:, None]
+        tables = []
+        for values, missing in (
+            (np.searchsorted(self.item_ids, self.rows["item"].to_numpy()), -1),
+            (self.rows["ctcvr"].to_numpy(), np.nan),
+            (self.rows["reward"].to_numpy(), np.nan),
+        ):
+            table = np.full(shape, missing, dtype=np.asarray(values).dtype)
+            table[inside] = values
+            tables.append(table)
+        return tables[0], tables[1], tables[2]
+
+    def places(self, examples: Sequence[str]) -> np.ndarray:
+        """Row of each example in ``targets``; an unknown example is a :class:`TaijiError`."""
+        try:
+            return np.array([self._places[example] for example in examples], dtype=np.int64)
+        except KeyError as error:
+            raise TaijiError(
+                "The environment does not know this example.",
+                found=str(error),
+                expected="an example the environment was built for",
+            ) from None
+
+    def target_vectors(self, examples: Sequence[str]) -> np.ndarray:
+        """Embedding (B, d) of each example's true item."""
+        items = self.targets["item"].to_numpy()[self.places(examples)]
+        return np.asarray(self.vectors[np.searchsorted(self.item_ids, items)])
+
+    def ground(self, examples: Sequence[str], embeddings: np.ndarray) -> Grounded:
+        """Nearest candidate of each answer embedding (B, d) among its example's candidates; ties go to the lowest item id."""
+        places = self.places(examples)
+        candidates, ctcvr, reward = (table[places] for table in self._padded)
+        cosine = np.einsum("bd,bcd->bc", np.asarray(embeddings, dtype=np.float32), self.vectors[candidates])
+        cosine[candidates < 0] = -np.inf
+        best = cosine.argmax(1)
+        pick = (np.arange(len(places)), best)
+        return Grounded(self.item_ids[candidates[pick]], cosine[pick].astype(np.float64), ctcvr[pick], reward[pick])
+
+    def save(self, folder: str | Path) -> None:
+        """Write Parquet, safetensors and JSON; equal environments give equal bytes."""
+        from safetensors.numpy import save_file
+
+        with atomic_folder(folder) as temporary:
+            write_parquet(temporary / "environment.parquet", self.rows)
+            write_parquet(temporary / "targets.parquet", self.targets)
+            with atomic_file(temporary / "vectors.safetensors") as file:
+                save_file(
+                    {"items": np.ascontiguousarray(self.item_ids), "vectors": np.ascontiguousarray(self.vectors)}, file
+                )
+            write_json(
+                temporary / "environment.json",
+                {"embedder": self.embedder, "examples": len(self.targets), "rows": len(self.rows)},
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Environment:
+        """Inverse of :meth:`save`."""
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        about = read_json(folder / "environment.json")
+        tensors = load_file(folder / "vectors.safetensors")
+        return cls(
+            pl.read_parquet(folder / "environment.parquet"),
+            pl.read_parquet(folder / "targets.parquet"),
+            tensors["items"],
+            tensors["vectors"],
+            about["embedder"],
+        )
+
+
+def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Scale each segment of (N,) to [0, 1]; a segment without spread becomes zero. ``offsets`` are the segments' starts."""
+    low, high = np.minimum.reduceat(values, offsets), np.maximum.reduceat(values, offsets)
+    lengths = np.diff(np.append(offsets, len(values)))
+    low, width = np.repeat(low, lengths), np.repeat(high - low, lengths)
+    return np.divide(values - low, width, out=np.zeros_like(values), where=width > 0)
+
+
+def build_environment(
+    dataset: Any,
+    split: Any,
+    examples: pl.DataFrame,
+    ranker: PairScorer,
+    embedder: Embedder,
+    settings: EnvironmentSettings,
+    seed: int,
+    batch: int = 200_000,
+    title_characters: int = 80,
+) -> Environment:
+    """Choose candidates, score them with the ranker at each example's cutoff, normalise, embed.
+
+    Args:
+        dataset: the log.
+        split: its periods; the LLM period bounds the exposures that are used.
+        examples: ``example``, ``user``, ``as_of``, ``target``.
+        ranker: trained on data before the LLM period.
+        embedder: turns item texts into vectors.
+        settings: numbers of candidates.
+        seed: of the random candidates; those of an example depend on (seed, example) alone.
+        batch: user-item pairs scored at a time.
+        title_characters: at which titles are cut, as in the prompts.
+    """
+    from taiji.reasoning.prompts import item_lines
+
+    if examples.is_empty():
+        raise TaijiError("There are no examples to build an environment for.", expected="at least one example")
+    start, _ = split.interval("llm")
+    popular = _popular(dataset, start, settings.popular_candidates)
+    shown = _exposed(dataset, examples, start, settings.exposed_candidates)
+    chosen = []
+    for number, (name, target) in enumerate(examples.select("example", "target").iter_rows()):
+        key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+        drawn = np.random.default_rng(key).integers(0, dataset.n_items, settings.random_candidates)
+        chosen.append(np.unique(np.concatenate([[target], shown.get(number, []), popular, drawn]).astype(np.int64)))
+    lengths = np.array([len(items) for items in chosen])
+    items = np.concatenate(chosen)
+    users, as_ofs = (np.repeat(examples[c].to_numpy().astype(np.int64), lengths) for c in ("user", "as_of"))
+    scores = np.empty(len(items))
+    with progress("Scoring candidates", len(items), "pairs") as update:
+        for first in range(0, len(items), batch):
+            part = slice(first, first + batch)
+            scores[part] = ranker.score(users[part], items[part], as_ofs[part])
+            update(min(first + batch, len(items)))
+    if not np.isfinite(scores).all():
+        raise TaijiError(
+            "The ranker gave scores that are not finite.",
+            found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}",
+            fix="train the reward ranker again",
+        )
+    rows = pl.DataFrame(
+        {
+            "example": np.repeat(examples["example"].to_numpy(), lengths),
+            "item": items.astype(np.uint32),
+            "ctcvr": scores,
+            "reward": min_max(scores, np.append(0, lengths.cumsum()[:-1])),
+        },
+        schema=SCHEMA,
+    )
+    known = np.unique(items)
+    lines = item_lines(dataset, title_characters)
+    vectors = np.asarray(embedder.encode([lines[i] for i in known]), dtype=np.float32)
+    targets = examples.select("example", pl.col("target").alias("item").cast(pl.UInt32))
+    return Environment(rows, targets, known, vectors, embedder.version)
+
+
+def _popular(dataset: Any, until: int, count: int) -> np.ndarray:
+    """Most interacted items strictly before ``until``; ties go to the lowest item id."""
+    items = dataset.history.items[dataset.history.times < until]
+    counts = np.bincount(items, minlength=dataset.n_items)
+    order = np.argsort(-counts, kind="stable")[:count]
+    return np.asarray(order[counts[order] > 0])
+
+
+def _exposed(dataset: Any, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
+    """The last ``count`` items each example's user was shown from ``start`` up to the cutoff, itself included."""
+    if not count:
+        return {}
+    events = (
+        dataset.events.lazy()
+        .filter(pl.col("exposed") & (pl.col("time") >= start))
+        .select("event", "user", "item", "time")
+    )
+    asked = examples.lazy().select(pl.int_range(pl.len()).alias("number"), pl.col("user").cast(pl.UInt32), "as_of")
+    joined = (
+        asked.join(events, on="user", how="inner")
+        .filter(pl.col("time") <= pl.col("as_of"))
+        .sort(["number", "time", "event"], descending=[False, True, True])
+        .group_by("number", maintain_order=True)
+        .agg(pl.col("item").head(count))
+        .collect()
+    )
+    return {number: np.asarray(items) for number, items in joined.iter_rows()}

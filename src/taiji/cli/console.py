@@ -1,0 +1,79 @@
+"""How every command ends: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from taiji.core.errors import NoSpace, TaijiError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+again = ""
+"""The command that goes on with what is under way; set by commands that can be resumed."""
+
+
+def emit_json(path: Path, value: Any) -> bool:
+    """Write a result as JSON; ``-`` means standard output. Returns whether standard output was taken."""
+    import json
+
+    if str(path) == "-":
+        print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str))
+        return True
+    from taiji.core.artifacts import write_json
+
+    write_json(path, value)
+    return False
+
+
+def guarded(command: Callable[[], None]) -> None:
+    """Call a command line; its mistakes, interruption and full disks end in one message and an exit code.
+
+    2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
+    """
+    global again
+    again = ""  # an earlier command's, where one process runs several
+    try:
+        command()
+    except KeyboardInterrupt:
+        _interrupted()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _interrupted()
+        raise
+    except TaijiError as error:
+        print(f"Error: {error}{_go_on() if isinstance(error, NoSpace) else ''}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone (| head): nobody is left to tell
+        sys.exit(1)
+    except Exception as error:
+        if not _no_space(error):
+            raise
+        print(
+            f"Error: The disk is full: {error}\n  what to do: make room; what was finished before is whole{_go_on()}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def _interrupted() -> None:
+    print(
+        f"\nInterrupted; finished stages and chunks are kept. Go on with: {again}" if again else "\nInterrupted.",
+        file=sys.stderr,
+    )
+    sys.exit(INTERRUPTED)
+
+
+def _go_on() -> str:
+    return f"\n  go on with: {again}" if again else ""
+
+
+def _no_space(error: BaseException) -> bool:
+    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)

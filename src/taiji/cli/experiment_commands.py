@@ -1,0 +1,156 @@
+"""Commands that look at a finished run, and judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taiji.cli import console
+from taiji.cli.options import ConfigPath, Data, JsonPath, Name, Overrides, Preset, Quiet, RunFolder, Runs, Verdict
+from taiji.cli.view_commands import config_of, say
+
+
+def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = None, quiet: Quiet = False) -> None:
+    """Audit a run's rationales for leaked answers, and put the result into its report.
+
+    The loop does this on a small sample; --set reasoning.audit.controls=200 takes a larger one.
+    """
+    from taiji.core import progress
+    from taiji.core.artifacts import read_json
+    from taiji.pipeline.audit_stage import print_audit
+    from taiji.pipeline.engine import Run
+    from taiji.pipeline.stages import STAGES
+
+    progress.quiet = quiet
+    opened = Run(run, config_of(run, overrides), STAGES, say=(lambda text: None) if quiet else say)
+    opened.execute(["audit", "report"] if (run / "report.html").exists() else ["audit"])
+    found = read_json(run / "audit.json")
+    if not (json_path and console.emit_json(json_path, found)):
+        print_audit(found)
+
+
+def view(
+    run: RunFolder,
+    other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="A second run to compare with.")] = None,
+    port: Annotated[
+        int, typer.Option("--port", help="Where to listen on this machine; 0 is any free port.", min=0, max=65535)
+    ] = 8100,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Look into a run in the browser: figures, users, what was asked and said, alignment step by step, two runs compared."""
+    from taiji.inspector.server import view as show
+
+    def ready(url: str) -> None:
+        print(f"{url}  (this machine only; Ctrl-C ends it)", flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    show(run, other, port=port, ready=ready)
+
+
+def review(
+    run: RunFolder,
+    name: Annotated[str, typer.Option("--as", help="Who reviews; names the files with the judgements.")] = "me",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="A further reviewer: rules, model, or a person's name; may be repeated."),
+    ] = None,
+    only: Annotated[
+        Verdict | None,
+        typer.Option("--only", help="Rationales with this verdict; default: all, those to review first."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, help="How many; a larger number later keeps the earlier ones.")
+    ] = 30,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of the page on this machine; 0 takes a free one.")
+    ] = 8090,
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end."),
+    ] = False,
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+) -> None:
+    """Let a person judge a run's rationales on five axes, on a page of this machine or through files."""
+    from taiji.pipeline.audit_stage import open_review, print_review, serve_review
+
+    with open_review(
+        run, config_of(run, overrides), name, beside or [], only.value if only else None, count
+    ) as session:
+        if not files:
+            serve_review(session, port, say)
+        if not (json_path and console.emit_json(json_path, session.summary())):
+            print_review(session)
+
+
+def abtest(
+    config: ConfigPath = None,
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
+    from taiji.config import load_config
+    from taiji.core import progress
+    from taiji.experiments.simulate import print_abtest, simulate
+
+    progress.quiet = quiet
+    found = simulate(load_config(config, overrides=overrides or []).abtest, seed)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_abtest(found)
+
+
+def ceiling(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 3,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a language model could gain at most: the true next item in place of its answer. No model is run."""
+    from taiji.cli.view_commands import open_run
+    from taiji.pipeline.oracle import ceiling as judge
+    from taiji.pipeline.oracle import print_ceiling
+
+    opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
+    console.again = "the same command"
+    opened.execute(["data", "examples"])
+    found = judge(opened.folder, opened.config, seeds)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_ceiling(found)
+
+
+def study(
+    run: RunFolder,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 5,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            metavar="NAME",
+            help="history_mean, truth (a ceiling), base, sft, grpo, popo-light or popo; may be repeated. Default: all.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare ways of making features for a finished run, over training seeds and with null controls. Goes on where it was killed."""
+    from taiji.core import progress
+    from taiji.pipeline.run_study import print_study
+    from taiji.pipeline.run_study import study as start
+
+    progress.quiet = quiet
+    found = start(run, config_of(run, overrides), seeds, arms or (), say=(lambda text: None) if quiet else say)
+    if not (json_path and console.emit_json(json_path, found)):
+        print_study(found)

@@ -1,0 +1,123 @@
+"""Commands that run the loop or one stage of it, and that say beforehand what a run will cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from taiji.cli import console
+from taiji.cli.options import (
+    Address,
+    ConfigPath,
+    Data,
+    Engine,
+    JsonPath,
+    Name,
+    Overrides,
+    Preset,
+    Quiet,
+    Resume,
+    Runs,
+)
+from taiji.cli.view_commands import name_of, names_in, open_run, runs_option, say, summary
+from taiji.core.errors import TaijiError
+
+
+def run(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    resume: Resume = False,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+    engine: Engine = "local",
+    address: Address = None,
+) -> None:
+    """Run the whole loop, from logs to a judged ranker and a report."""
+    called = name_of(config, preset, name)
+    if resume and not os.path.exists(runs / called / "config.json"):
+        if not (config or preset or data or overrides):
+            raise TaijiError(
+                "There is no run to go on with.",
+                where=str(runs / called),
+                found=names_in(runs),
+                fix="name one of these with --name, or start one without --resume",
+            )
+        if not quiet:  # a script may ask for --resume always; a person may have mistyped the name
+            say(f"There is no run {called} to resume, so a new one starts; {names_in(runs)}.")
+    opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address)
+    opened.execute()
+    summary(opened.folder, json_path)
+
+
+def stage_command(stage: str) -> Callable[..., None]:
+    """The command that runs one stage."""
+
+    def command(
+        config: ConfigPath = None,
+        preset: Preset = None,
+        data: Data = None,
+        overrides: Overrides = None,
+        name: Name = None,
+        runs: Runs = Path("runs"),
+        quiet: Quiet = False,
+        engine: Engine = "local",
+        address: Address = None,
+    ) -> None:
+        opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
+        console.again = f"taiji {stage} --name {quote(opened.folder.name)}{runs_option(runs)}"
+        opened.execute([stage])
+
+    return command
+
+
+def plan(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    users: Annotated[float, typer.Option("--users", min=1, help="Users of the log.")] = 1e6,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--measured",
+            metavar="RUN",
+            help="A finished run whose rates are taken; two of different size are better. May be repeated.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster",
+            metavar="FILE",
+            help="YAML: machines, GPUs, token rates (default: one machine like the measured one).",
+        ),
+    ] = None,
+    json_path: JsonPath = None,
+) -> None:
+    """Say what a run will cost: tokens, GPU hours, storage and wall time of every stage, and what that rests on."""
+    from taiji.config import load_config
+    from taiji.scale.cluster import load_cluster, print_plan
+    from taiji.scale.plan import plan as calculate
+    from taiji.scale.rates import measured as read
+
+    settings = load_config(config, preset=preset, overrides=overrides or [])
+    if not measured:
+        raise TaijiError(
+            "A plan needs measured rates.",
+            where="taiji plan",
+            expected="--measured RUN, a finished run",
+            fix="taiji run --preset demo, then --measured runs/demo",
+        )
+    found = calculate(
+        settings, users, [read(folder) for folder in measured], load_cluster(cluster), read(measured[-1], settings).log
+    )
+    if not (json_path and console.emit_json(json_path, found.as_json())):
+        print_plan(found)

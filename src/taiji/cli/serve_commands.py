@@ -1,0 +1,61 @@
+"""Commands of the near-online service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taiji.cli import console
+from taiji.cli.options import JsonPath, Overrides, RunFolder
+from taiji.cli.view_commands import config_of
+
+
+def serve(run: RunFolder, overrides: Overrides = None) -> None:
+    """Serve a finished run near-online: event intake, worker, feature store, HTTP API."""
+    from taiji.serving import serve as start
+
+    start(run, config_of(run, overrides).serving)
+
+
+def roll_out(
+    run: RunFolder,
+    beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Bring another finished run into a running service and serve it; the old release stays beside it."""
+    from taiji.serving import roll_out as start
+
+    print(f"serving {start(run, config_of(run, overrides).serving, beside=beside).name}")
+
+
+def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
+    """Serve the previous release again, at once."""
+    from taiji.serving import roll_back as start
+
+    print(f"serving {start(config_of(run, overrides).serving, run)}")
+
+
+def load(
+    run: RunFolder,
+    url: Annotated[str, typer.Option(help="Address of the service; this machine only.")] = "http://127.0.0.1:8080",
+    kind: Annotated[str, typer.Option(help="read, batch, write, rank or health.")] = "read",
+    seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
+    overrides: Overrides = None,
+    json_path: JsonPath = None,
+) -> None:
+    """Put a running service under load and report rates and latencies."""
+    from dataclasses import asdict
+
+    from taiji.serving import load as start
+    from taiji.serving.traffic import of_run
+
+    settings = config_of(run, overrides).serving
+    users, items = of_run(run, settings)
+    key = os.environ.get("TAIJI_API_KEY")
+    found = start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=key)  # type: ignore[arg-type]
+    if not (json_path and console.emit_json(json_path, asdict(found))):
+        print(found)

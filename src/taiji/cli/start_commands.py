@@ -1,0 +1,113 @@
+"""Commands for the start: look at one's own files, see the configuration, check the installation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taiji.cli import console
+from taiji.cli.options import ConfigPath, JsonPath, Overrides, Preset, Quiet
+from taiji.core.errors import TaijiError
+
+if TYPE_CHECKING:
+    from taiji.data.discovery.parts import Question
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Parquet, CSV or JSON-lines files with columns of any names.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Decide a part of the mapping: events.user_id=KUNDE; may be repeated."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of data set and run (default: the folder's).")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Write over the files of an earlier call.")] = False,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
+    from taiji.pipeline.initialise import as_json, initialise, print_initialised
+
+    answers = dict(_pair(text) for text in overrides or [])
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    made = initialise(folder, to, name or folder.resolve().name, answers, choose if terminal else None, force=force)
+    if json_path and console.emit_json(json_path, as_json(made)):
+        return
+    if quiet:
+        print(made.command)
+    else:
+        print_initialised(made)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise TaijiError(
+            "A choice is not of the form key=value.",
+            where=f"--set {text}",
+            fix="write for instance --set events.user_id=COLUMN",
+        )
+    return key.strip(), value.strip()
+
+
+def choose(question: Question) -> str:
+    """Put a question to the person at the terminal."""
+    print(f"\nPlease say {question.what} ({question.key}):")
+    for number, choice in enumerate(question.choices, start=1):
+        print(f"  {number}  {choice.value}  ({'; '.join(choice.reasons)})")
+    given = typer.prompt("number, or another value").strip()
+    return (
+        str(question.choices[int(given) - 1].value)
+        if given.isdigit() and 1 <= int(given) <= len(question.choices)
+        else given
+    )
+
+
+def config(
+    path: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    describe: Annotated[bool, typer.Option("--describe", help="Explain every key instead, as Markdown.")] = False,
+) -> None:
+    """Print the resolved configuration as YAML, ready to be edited."""
+    if describe:
+        from taiji.cli.settings_page import reference
+
+        print(reference(), end="")
+        return
+    import yaml
+
+    from taiji.config import load_config
+
+    print(
+        yaml.safe_dump(
+            load_config(path, preset=preset, overrides=overrides or []).model_dump(mode="json"),
+            sort_keys=False,
+            allow_unicode=True,
+        )
+    )
+
+
+def doctor(
+    json_path: JsonPath = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False,
+) -> None:
+    """Say what is installed, which models are at hand, and the command that mends what is missing."""
+    from dataclasses import asdict
+
+    from taiji.cli.doctor import examine
+
+    findings = examine()
+    if not (json_path and console.emit_json(json_path, [asdict(finding) for finding in findings])):
+        for finding in findings:
+            if finding.blocking or not quiet:
+                print(finding)
+    if any(finding.blocking for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,125 @@
+"""What commands do before and after the work: open a run, find its configuration, print what came out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from taiji.cli import console
+from taiji.core.errors import TaijiError
+from taiji.pipeline.names import run_name
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.engine import Run
+    from taiji.pipeline.partitions import Mapper
+
+
+def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
+    """What the run is called: as it was said, or as its configuration or preset.
+
+    Raises:
+        TaijiError: no run can be called so.
+    """
+    return run_name(name if name is not None else config.stem if config else preset or "run")
+
+
+def open_run(
+    config: Path | None,
+    preset: str | None,
+    data: str | None,
+    overrides: list[str] | None,
+    name: str | None,
+    runs: Path,
+    resume: bool,
+    quiet: bool,
+    engine: str = "local",
+    address: str | None = None,
+) -> Run:
+    from taiji.config import load_config
+    from taiji.core import progress
+    from taiji.language.causal_lm import check_language_model
+    from taiji.pipeline.engine import MANIFEST, Run
+    from taiji.pipeline.stages import STAGES
+
+    progress.quiet = quiet
+    name = name_of(config, preset, name)
+    folder = runs / name
+    stored = folder / "config.json"
+    console.again = f"taiji run --name {quote(name)}{runs_option(runs)} --resume"
+    there = os.path.exists(stored)  # a folder that may not be read says so when the run is to be written there
+    if resume and there and config is None and preset is None:
+        config = stored  # "go on with what I started" needs no repetition of how it was started
+    settings = load_config(
+        config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
+    )
+    # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
+    if not resume and there and any((folder / stage.name / MANIFEST).exists() for stage in STAGES):
+        raise TaijiError(
+            "A run of that name exists.",
+            where=str(folder),
+            fix="add --resume to go on with it (finished stages are kept), or choose another --name",
+        )
+    check_language_model(settings.language.model)  # now, not after the first hour
+    return Run(
+        folder, settings, STAGES, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+    )
+
+
+def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
+    if engine not in ("local", "ray") or (address and engine != "ray"):
+        raise TaijiError(
+            "No such engine.",
+            where=f"--engine {engine}",
+            expected="local, or ray (which --address goes with)",
+            found=engine,
+        )
+    if engine == "ray":
+        from taiji.scale.ray_mapper import connect
+
+        return connect(address, settings.scale)
+    from taiji.pipeline.partitions import LocalMapper
+
+    return LocalMapper()
+
+
+def runs_option(runs: Path) -> str:
+    return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def names_in(runs: Path) -> str:
+    names = sorted(path.parent.name for path in runs.glob("*/config.json"))
+    return f"runs in {runs}: {', '.join(names)}" if names else f"no run in {runs}"
+
+
+def summary(folder: Path, json_path: Path | None) -> None:
+    from taiji.core.artifacts import read_json
+    from taiji.reporting.summary import print_summary
+
+    metrics = read_json(folder / "metrics.json")
+    if json_path and console.emit_json(
+        json_path, {"run": str(folder), "report": str(folder / "report.html"), "metrics": metrics}
+    ):
+        return
+    print_summary(metrics)
+    print(f"\nreport: {folder / 'report.html'}\nfigures: {folder / 'metrics.json'}")
+
+
+def config_of(run: Path, overrides: list[str] | None = None) -> Config:
+    from taiji.config import load_config
+
+    if not (run / "config.json").is_file():
+        raise TaijiError(
+            "This is no run directory.",
+            where=str(run),
+            expected="a folder that `taiji run` made, with config.json",
+            fix="give runs/NAME",
+        )
+    return load_config(run / "config.json", overrides=overrides or [])

@@ -1,0 +1,216 @@
+"""The one writer of artefacts: atomic files and folders, content hashes.
+
+A reader never sees half a file: everything is written beside its destination under a temporary name, flushed to disk
+and renamed. Whatever was there before stays whole until the rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.core.errors import NoSpace, TaijiError
+
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the disk's refusals to write ``path`` into a message that says what is in the way and what to do about it.
+
+    Raises:
+        NoSpace: the disk or the quota is full.
+        TaijiError: no permission, a disk for reading only, a file where a folder should be, a name too long.
+    """
+    path = Path(path)
+    try:
+        yield
+    except OSError as error:
+        # A missing file is a mistake of ours, unless it is the very one to be made: a place such as /proc takes none.
+        unwelcome = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
+        if error.errno not in _REFUSALS and not unwelcome:
+            raise
+        raise _refused(path, error.errno) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = (
+    *_FULL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
+
+
+def _refused(path: Path, number: int | None) -> TaijiError:
+    """What the error of that number means for somebody who wanted to write ``path``."""
+    message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
+    if number in _FULL:
+        return NoSpace(
+            message,
+            where=where,
+            found=f"{shutil.disk_usage(there).free / 2**20:.0f} MiB free on that disk",
+            fix="make room, or choose another folder; what was finished before is whole",
+        )
+    if number == errno.ENAMETOOLONG:
+        return TaijiError(message, where=where, fix="choose a shorter name")
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        folder = number == errno.EISDIR
+        return TaijiError(
+            message,
+            where=where,
+            expected="a file, or nothing yet" if folder else "a folder",
+            found=f"{there} is {'a folder' if there.is_dir() else 'a file'}",
+            fix="choose another name" if folder else "choose another folder",
+        )
+    if number == errno.EROFS:
+        return TaijiError(
+            message, where=where, found="a disk that is mounted for reading only", fix="choose a folder on another disk"
+        )
+    if number == errno.ENOENT:
+        return TaijiError(message, where=where, found=f"{there} takes no new files", fix="choose another folder")
+    return TaijiError(
+        message,
+        where=where,
+        found=f"{there} may not be written to by this user",
+        fix="choose another folder, or change its owner, its rights or its attributes (ls -ld, lsattr -d)",
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder with those above it, or find it there; the one way in which folders are made.
+
+    Raises:
+        TaijiError: it cannot be made, with the reason.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (*_REFUSALS, errno.EEXIST, errno.ENOENT):
+            raise
+        raise _refused(path, error.errno) from error
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name that no other process uses, on this machine or on another that shares the disk."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the destination's folder; rename it over ``path`` when the block succeeds."""
+    path = Path(path)
+    temporary = _beside(path)
+    make_folder(path.parent)
+    try:
+        with writing(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; rename it to ``path`` (replacing what was there) when the block succeeds."""
+    path = Path(path)
+    temporary = _beside(path)
+    old = temporary.with_name(f"{temporary.name}-old")
+    make_folder(path.parent)
+    try:
+        with writing(path):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            if path.exists():
+                os.replace(path, old)  # a kill between the two renames leaves both, one under another name
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically: sorted keys, two spaces, no NaN (a NaN would not be JSON)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a missing or broken file is a :class:`TaijiError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = error.strerror if isinstance(error, OSError) else str(error)
+        raise TaijiError(
+            "Could not read JSON.",
+            where=str(path),
+            expected="a JSON file",
+            found=found,
+            fix="if a run made it, run that stage again",
+        ) from error
+
+
+def write_parquet(path: str | Path, frame: pl.DataFrame) -> None:
+    """Write a frame as Parquet atomically; the same frame gives the same bytes."""
+    with atomic_file(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=True)
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes (temporary files left out)."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and TEMPORARY not in str(f))
+    for file in files:
+        if file != path:
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """SHA-256 of a JSON-like value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,85 @@
+"""The one reader of YAML: configurations, mappings, presets, values on the command line. A key given twice is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taiji.core.errors import TaijiError
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's own lets the last of two equal keys win without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        assert node is not None
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in first:
+                    raise _Twice(str(key.value), first[key.tag, key.value], line)
+                first[key.tag, key.value] = line
+        return node
+
+
+class _Twice(Exception):
+    def __init__(self, key: str, first: int, second: int) -> None:
+        super().__init__(key)
+        self.key, self.first, self.second = key, first, second
+
+
+def parse_yaml(text: str, where: str, **problem: str) -> Any:
+    """The value of a YAML text.
+
+    Args:
+        text: YAML.
+        where: it comes from, for messages.
+        problem: ``message``, ``expected`` and ``fix`` of the error for a text that is no YAML.
+
+    Raises:
+        TaijiError: no YAML, or a mapping with a key twice (naming key and lines).
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except _Twice as twice:
+        raise TaijiError(
+            "A key is given twice.",
+            where=f"{where}, line {twice.second}, key {twice.key!r}",
+            expected="each key once",
+            found=f"the same key in line {twice.first}",
+            fix="take one of them out",
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        raise TaijiError(
+            problem.get("message", "This is no YAML."),
+            where=where,
+            expected=problem.get("expected", "YAML"),
+            found=" ".join(str(error).split()),
+            fix=problem.get("fix", "correct it there"),
+        ) from error
+
+
+def read_yaml(path: Path, what: str, fix: str) -> Any:
+    """The value of a YAML file.
+
+    Args:
+        path: the file.
+        what: it holds, for messages: ``the configuration``.
+        fix: what to do when it cannot be read at all.
+
+    Raises:
+        TaijiError: unreadable, not in UTF-8, or as :func:`parse_yaml`.
+    """
+    message, expected = f"Could not read {what}.", "a YAML file in UTF-8"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror if isinstance(error, OSError) else str(error)
+        raise TaijiError(message, where=str(path), expected=expected, found=found, fix=fix) from error
+    return parse_yaml(text, str(path), message=message, expected=expected, fix="correct the file there")

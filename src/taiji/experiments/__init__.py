@@ -1,0 +1,1 @@
+"""Comparisons: studies, A/B tests, off-policy estimates, replay."""

@@ -1,0 +1,31 @@
+"""Settings of the simulated A/B test."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from taiji.core.settings import Settings
+from taiji.models.ranking.settings import RankerSettings
+from taiji.world.settings import ShopSettings
+
+
+class ABTestSettings(Settings):
+    """What ``taiji abtest`` simulates."""
+
+    shop: ShopSettings = ShopSettings()
+    ranker: RankerSettings = RankerSettings()
+    """Of both arms."""
+    seeds: int = Field(default=3, ge=1)
+    """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
+    slots: int = Field(default=3, ge=1)
+    """Items that a ranker may choose from those a request offers."""
+    fee: float = Field(default=0.05, gt=0, le=1)
+    """Share of an item's price charged for a click."""
+    repeats: int = Field(default=200, ge=20)
+    """A/A tests, and repetitions of the A/B test that measure its coverage and power."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Coverage of every interval."""
+    resamples: int = Field(default=1000, ge=50)
+    """Bootstrap resamples of the offline comparison."""
+    power: float = Field(default=0.8, gt=0, lt=1)
+    """Of the sample-size calculation."""

@@ -1,0 +1,383 @@
+"""``taiji abtest``: the closed loop in the synthetic shop, where the truth is known.
+
+Rankers without and with text features are trained on the shop's log, several times each, compared on later exposures (offline), by
+off-policy estimates from the random log, and then let loose: new users are assigned to arms, each arm's ranker chooses
+what they are shown, and they answer by the shop's own response function. Because that function is known, every
+estimate stands beside the truth, and the whole test can be repeated to see how often its interval is right.
+
+The features go the way of a run's: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
+that of the user's history; a language model's rationale would take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.number_format import number_text
+from taiji.core.progress import track
+from taiji.data.dataset import Dataset
+from taiji.experiments.abtest import Comparison, compare_arms, cuped, power_of, ratio_values, sample_size
+from taiji.experiments.offpolicy import (
+    Logged,
+    cross_fitted_rates,
+    dr_terms,
+    ips_terms,
+    snips_terms,
+    value_interval,
+)
+from taiji.experiments.replay import outcomes, replay
+from taiji.experiments.settings import ABTestSettings
+from taiji.experiments.study import judge_seeds
+from taiji.metrics.ranker_evaluation import HEADS
+from taiji.world.shop import Shop
+
+if TYPE_CHECKING:
+    from taiji.language.embed import Embedder
+    from taiji.models.ranking.ranker import Ranker
+
+Array = NDArray[Any]
+CONTROL, TREATMENT = "none", "text"
+MEANS = ("clicks", "conversions", "revenue", "advertiser value")
+"""Outcomes a user; ``click rate`` is clicks over impressions, a ratio of sums."""
+TRAIN_SHARE = 0.7
+
+
+def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None = None) -> dict[str, Any]:
+    """Run the whole comparison in one shop.
+
+    Args:
+        settings: shop, ranker, test.
+        seed: of the shop, the training and the assignment.
+        embedder: of the item texts; the default embedder if None.
+
+    Returns:
+        ``offline`` (rows of :func:`taiji.experiments.study.judge_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
+        ``ab`` (metric → comparison with ``truth`` and with and without CUPED), ``aa`` (metric → share significant),
+        ``repeats`` (coverage of the truth and power over repeated tests), ``plan``, ``users``, ``notes``.
+    """
+    loop = _Loop(settings, seed, embedder)
+    test = loop.test
+    predictions = {
+        (arm, number): ranker.predict(loop.with_features(arm, test))
+        for arm, rankers in loop.rankers.items()
+        for number, ranker in enumerate(rankers)
+    }
+    served = {arm: _mean([predictions[arm, number] for number in range(settings.seeds)]) for arm in loop.rankers}
+    options: dict[str, Any] = {"resamples": settings.resamples, "level": settings.level, "seed": seed}
+    ab, first = loop.experiment(np.random.default_rng([seed, 101])), loop.means(CONTROL)["clicks"]
+    effect, spread = (
+        loop.truth("clicks"),
+        float(loop.draw(CONTROL, np.random.default_rng([seed, 102]))["clicks"].std()),
+    )
+    half = len(loop.users) // 2
+    return {
+        "offline": judge_seeds(predictions, test, against=CONTROL, **options),
+        "replay": replay(test, served, k=settings.slots, fee=settings.fee, against=CONTROL, **options),
+        "off_policy": loop.off_policy(),
+        "ab": ab,
+        "aa": loop.aa_tests(),
+        "repeats": loop.repeats(),
+        "plan": {
+            "metric": "clicks a user",
+            "effect": effect,
+            "relative effect": effect / float(first.mean()),
+            "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power) if effect else None,
+            "power_here": power_of(half, spread, effect, level=settings.level) if effect else 1 - settings.level,
+        },
+        "users": len(loop.users),
+        "notes": list(loop.dataset.notes),
+    }
+
+
+def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Exposures before and after the cut (microseconds); of the former, conversions known by then."""
+    exposed = dataset.events.filter("exposed")
+    cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
+    known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))
+    log = exposed.filter(pl.col("time") < cut).with_columns(known.alias("conversion"))
+    return log, exposed.filter(pl.col("time") >= cut), cut
+
+
+def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | None = None) -> pl.DataFrame:
+    """A feature row just before every request; the quantiser is fitted on rows from before the cut."""
+    from taiji.features.feature_table import fit_table
+    from taiji.features.history_mean import history_mean
+    from taiji.language.embed import load_embedder
+    from taiji.reasoning.prompts import item_lines
+
+    embedder = load_embedder() if embedder is None else embedder
+    exposed = dataset.events.filter("exposed")
+    rows = exposed.select("user", (pl.col("time") - 1).alias("as_of")).unique(maintain_order=True)
+    vectors = history_mean(
+        dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), embedder.encode(item_lines(dataset))
+    )
+    return fit_table(dataset, rows, vectors, cut, model_version=f"history mean, {embedder.version}", seed=seed)[1]
+
+
+class _Loop:
+    """A shop with both rankers trained, and its users of the last period waiting to be shown something."""
+
+    def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
+        from taiji.models.ranking.train import train_ranker
+
+        self.settings, self.seed = settings, seed
+        self.shop = Shop(settings.shop, seed)
+        self.dataset = Dataset.from_tables(self.shop.tables())
+        log, self.test, self.cut = train_and_test(self.dataset)
+        self.features = text_features(self.dataset, self.cut, seed, embedder)
+        grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]
+        self.rankers: dict[str, list[Ranker]] = {CONTROL: [], TREATMENT: []}
+        for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
+            self.rankers[arm].append(
+                train_ranker(self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number)
+            )
+        self.users, self._request_user, self._when = self._visitors()
+        self._picks = {arm: self._choose(arm) for arm in self.rankers}
+        first = np.full(self.dataset.n_users, np.iinfo(np.int64).max)
+        np.minimum.at(first, self._request_user, self._when)
+        self._before = self.dataset.history.count_before(self.users, first[self.users]).astype(float)
+
+    def with_features(self, arm: str, exposures: pl.DataFrame) -> pl.DataFrame:
+        """Exposures with the arm's features joined as of their time."""
+        from taiji.features.feature_table import join_features
+
+        return exposures if arm == CONTROL else join_features(exposures, self.features, ("ids", "neighbour_items"))
+
+    def means(self, arm: str) -> dict[str, Array]:
+        """The truth: expected outcomes of every user (U,) under an arm."""
+        user, item = self._picks[arm]
+        click = self.shop.click_probability(user, item)
+        return self._per_user(
+            user,
+            outcomes(click, self.shop.conversion_probability(user, item), self.shop.prices[item], self.settings.fee),
+        )
+
+    def truth(self, metric: str) -> float:
+        """The true gain of the treatment: mean difference a user, or of the two ratios for ``click rate``."""
+        both = [self.means(arm) for arm in (TREATMENT, CONTROL)]
+        if metric == "click rate":
+            shown = self._impressions()
+            return float(both[0]["clicks"].sum() / shown.sum() - both[1]["clicks"].sum() / shown.sum())
+        return float(both[0][metric].mean() - both[1][metric].mean())
+
+    def draw(self, arm: str, generator: np.random.Generator) -> dict[str, Array]:
+        """One realisation of every user's outcomes (U,) under an arm."""
+        user, item = self._picks[arm]
+        click = generator.random(len(user)) < self.shop.click_probability(user, item)
+        conversion = generator.random(len(user)) < self.shop.conversion_probability(user, item)
+        return self._per_user(
+            user,
+            outcomes(click.astype(float), conversion.astype(float), self.shop.prices[item], self.settings.fee),
+        )
+
+    def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
+        """One A/B test: metric → comparison, with CUPED where it is a mean, and the truth beside it."""
+        treated = generator.permutation(len(self.users)) < len(self.users) // 2
+        found = self._compare(self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated)
+        return {
+            metric: {**asdict(comparison), "truth": self.truth(metric.removesuffix(" (CUPED)"))}
+            for metric, comparison in found.items()
+        }
+
+    def aa_tests(self) -> dict[str, float]:
+        """Share of significant tests in which both arms are the control, each with fresh assignment and answers."""
+        counts: dict[str, int] = {}
+        for run in range(self.settings.repeats):
+            generator = np.random.default_rng([self.seed, 103, run])
+            treated = generator.permutation(len(self.users)) < len(self.users) // 2
+            same = self.draw(CONTROL, generator)
+            for metric, comparison in self._compare(same, same, treated).items():
+                counts[metric] = counts.get(metric, 0) + comparison.significant
+        return {metric: count / self.settings.repeats for metric, count in counts.items()}
+
+    def repeats(self) -> dict[str, dict[str, float]]:
+        """Over repeated A/B tests: how often the interval covers the true gain, how often the test is significant."""
+        truths: dict[str, float] = {}
+        covered: dict[str, list[bool]] = {}
+        significant: dict[str, list[bool]] = {}
+        for run in range(self.settings.repeats):
+            generator = np.random.default_rng([self.seed, 104, run])
+            treated = generator.permutation(len(self.users)) < len(self.users) // 2
+            for metric, found in self._compare(
+                self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated
+            ).items():
+                if metric not in truths:
+                    truths[metric] = self.truth(metric.removesuffix(" (CUPED)"))
+                covered.setdefault(metric, []).append(found.low <= truths[metric] <= found.high)
+                significant.setdefault(metric, []).append(found.significant)
+        return {
+            metric: {
+                "coverage": float(np.mean(covered[metric])),
+                "power": float(np.mean(significant[metric])),
+            }
+            for metric in truths
+        }
+
+    def off_policy(self) -> list[dict[str, Any]]:
+        """Each ranker's clicks on its single best item, estimated from the random log, beside the truth."""
+        first = self.test.with_columns(pl.struct("user", "time").rank("dense").alias("request")).unique(
+            "request", keep="first", maintain_order=True
+        )
+        users, times, actions = (
+            first["user"].to_numpy().astype(np.int64),
+            first["time"].to_numpy(),
+            first["item"].to_numpy().astype(np.int64),
+        )
+        rewards, promoted = first["click"].to_numpy().astype(float), self.settings.shop.promoted
+        rates, rows = cross_fitted_rates(actions, rewards, promoted, seed=self.seed), []
+        for arm in self.rankers:
+            best = self._scores(arm, users, times).argmax(axis=1)
+            log = Logged(rewards, np.full(len(rewards), 1 / promoted), (best == actions).astype(float))
+            here = np.arange(len(actions))
+            every = {
+                "ips": ips_terms(log),
+                "snips": snips_terms(log),
+                "dr": dr_terms(log, rates[here, actions], rates[here, best]),
+            }
+            truth = float(self.shop.click_probability(users, best).mean())
+            for name, terms in every.items():
+                rows.append(
+                    {
+                        "features": arm,
+                        "estimator": name,
+                        **value_interval(
+                            terms,
+                            resamples=self.settings.resamples,
+                            level=self.settings.level,
+                            seed=self.seed,
+                        ),
+                        "truth": truth,
+                        "effective_rows": log.effective_rows,
+                    }
+                )
+        return rows
+
+    def _compare(
+        self, treated_world: Mapping[str, Array], control_world: Mapping[str, Array], treated: Array
+    ) -> dict[str, Comparison]:
+        found, planned, level = {}, len(self.users), self.settings.level
+        for metric in MEANS:
+            values = np.where(treated, treated_world[metric], control_world[metric])
+            found[metric] = compare_arms(values[treated], values[~treated], level=level, planned=planned)
+            adjusted = cuped(values, self._before)
+            found[f"{metric} (CUPED)"] = compare_arms(
+                adjusted[treated], adjusted[~treated], level=level, planned=planned
+            )
+        shown = self._impressions()
+        ratios = [
+            ratio_values(world["clicks"][mask], shown[mask])
+            for world, mask in ((treated_world, treated), (control_world, ~treated))
+        ]
+        found["click rate"] = compare_arms(*ratios, level=level, planned=planned)
+        return found
+
+    def _visitors(self) -> tuple[Array, Array, Array]:
+        """Users (U,) whose first request falls after the cut, and the users (R,) and times (R,) of their requests."""
+        first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
+        new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
+        requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
+        return new, requests["user"].to_numpy().astype(np.int64), requests["time"].to_numpy()
+
+    def _choose(self, arm: str) -> tuple[Array, Array]:
+        """User and item of every slot that the arm's ranker fills, each (R · slots,)."""
+        scores = self._scores(arm, self._request_user, self._when)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : self.settings.slots]
+        return np.repeat(self._request_user, best.shape[1]), best.ravel()
+
+    def _scores(self, arm: str, users: Array, times: Array) -> Array:
+        """(R, promoted) an arm's click predictions for everything that could be shown."""
+        promoted = self.settings.shop.promoted
+        frame = pl.DataFrame(
+            {
+                "user": np.repeat(users, promoted),
+                "item": np.tile(np.arange(promoted), len(users)),
+                "time": np.repeat(times, promoted),
+            }
+        )
+        frame = self.with_features(arm, frame)
+        return (
+            _mean([ranker.predict(frame) for ranker in self.rankers[arm]])["click"]
+            .to_numpy()
+            .reshape(len(users), promoted)
+        )
+
+    def _per_user(self, user: Array, earned: dict[str, Array]) -> dict[str, Array]:
+        place = np.searchsorted(self.users, user)
+        return {
+            metric: np.bincount(place, weights=values, minlength=len(self.users)) for metric, values in earned.items()
+        }
+
+    def _impressions(self) -> Array:
+        return np.bincount(np.searchsorted(self.users, self._picks[CONTROL][0]), minlength=len(self.users)).astype(
+            float
+        )
+
+
+def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """The mean prediction of several rankers."""
+    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in HEADS})
+
+
+def print_abtest(found: Mapping[str, Any]) -> None:
+    """Print the closed loop's result."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 120))
+    for note in found["notes"]:
+        console.print(f"[dim]{note}[/dim]", highlight=False)
+    grid = Table(
+        title=f"A/B test, {found['users']} users: text features against none",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in (
+        "per user",
+        "difference",
+        "interval",
+        "valid at every look",
+        "truth",
+        "A/A",
+        "coverage",
+        "power",
+    ):
+        grid.add_column(column, justify="left" if column == "per user" else "right", no_wrap=True)
+    for metric, row in found["ab"].items():
+        cells = [
+            _number(row["difference"]),
+            f"{_number(row['low'])} – {_number(row['high'])}",
+            f"{_number(row['always_low'])} – {_number(row['always_high'])}",
+            _number(row["truth"]),
+        ]
+        shares = [
+            found["aa"][metric],
+            found["repeats"][metric]["coverage"],
+            found["repeats"][metric]["power"],
+        ]
+        grid.add_row(metric, *cells, *(f"{share:.1%}" for share in shares))
+    console.print(grid)
+    plan = found["plan"]
+    console.print(
+        "A/A: share significant with nothing different. Coverage and power: over repeated tests of the same rankers.",
+        style="dim",
+        highlight=False,
+    )
+    if plan["users_an_arm"]:
+        console.print(
+            f"To find {_number(plan['effect'])} {plan['metric']} ({plan['relative effect']:+.1%}): {plan['users_an_arm']:,} users an arm; power here {plan['power_here']:.0%}.",
+            highlight=False,
+        )
+
+
+def _number(value: float) -> str:
+    return number_text(value, 3, signed=True)

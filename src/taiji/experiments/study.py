@@ -1,0 +1,370 @@
+"""A study: feature arms × training seeds, each cell kept as it is done, judged over users *and* seeds.
+
+One trained ranker per arm tells little: two seeds of the same arm differ, too. A study trains every arm with the same
+seeds, and its intervals contain both kinds of chance. Null controls belong to it: features that are real in form and
+belong to somebody else must show no gain, or the gain of the real ones means nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from taiji.core.artifacts import read_json, value_hash, write_json, write_parquet
+from taiji.core.errors import TaijiError
+from taiji.core.progress import track
+from taiji.metrics.bootstrap import differences, entry, resample_weights
+from taiji.metrics.ranker_evaluation import HEADS, head_rows
+from taiji.metrics.ranking_metrics import RANKING_METRICS, Metric, Rows
+
+if TYPE_CHECKING:
+    from taiji.data.dataset import Dataset
+    from taiji.models.ranking.settings import RankerSettings
+
+Array = NDArray[Any]
+FEATURES = ("ids", "neighbour_items")
+NULL = "null: "
+"""How the names of null controls begin."""
+
+
+class Predictor(Protocol):
+    """What a trained ranker must be able to do."""
+
+    def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
+        """``click`` and ``ctcvr`` in the rows' order."""
+
+
+Trainer = Callable[[pl.DataFrame, int], Predictor]
+"""(training exposures with feature columns, seed) → trained ranker."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to use features.
+
+    Args:
+        name: shown in tables.
+        table: feature rows; None trains without features.
+        columns: which of the table's features are joined.
+    """
+
+    name: str
+    table: pl.DataFrame | None = None
+    columns: tuple[str, ...] = FEATURES
+
+    def joined(self, exposures: pl.DataFrame) -> pl.DataFrame:
+        """Exposures with the arm's features as of their time."""
+        from taiji.features.feature_table import join_features
+
+        return exposures if self.table is None else join_features(exposures, self.table, self.columns)
+
+    @property
+    def version(self) -> str:
+        """Changes when anything in the arm does."""
+        return value_hash([self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)])
+
+
+def ablation(
+    tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = FEATURES
+) -> list[Arm]:
+    """The usual arms: none, every table, and of the main one its halves and its null controls.
+
+    Args:
+        tables: name → feature table, for instance history_mean, base, sft, grpo, popo-light, popo.
+        main: the table that is taken apart.
+        seed: of the null controls.
+        columns: features that are joined, where an arm does not say otherwise.
+
+    Raises:
+        TaijiError: ``main`` is not among the tables.
+    """
+    if main not in tables:
+        raise TaijiError("The study's main table is missing.", expected=main, found=", ".join(tables) or "no table")
+    arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
+    whole = tables[main]
+    arms += [
+        Arm(f"{main}, intra-user only", whole, tuple(c for c in columns if c != "neighbour_items")),
+        Arm(f"{main}, cross-user only", whole, ("neighbour_items",)),
+    ]
+    return [
+        *arms,
+        Arm(f"{NULL}another user's", another_users(whole, seed), columns),
+        Arm(f"{NULL}shuffled", shuffled(whole, seed), columns),
+    ]
+
+
+def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Whether the null controls show no gain over all rows, as they must: one dict a control and metric.
+
+    ``gain`` is true where the interval of the difference lies wholly on the better side; a control that harms is no
+    gain, it tells that a ranker pays for noise.
+    """
+    found = []
+    for row in rows:
+        if not row["features"].startswith(NULL) or row["group"] != "all" or "difference" not in row:
+            continue
+        if not row["metric"].endswith(("auc", "log_loss")):
+            continue
+        low, high = row["difference"]["low"], row["difference"]["high"]
+        better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
+        worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
+        verdict = (
+            "GAIN: the study is not to be believed"
+            if better
+            else "loss: the ranker pays for noise"
+            if worse
+            else "no gain"
+        )
+        found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})
+    return found
+
+
+def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """The table with every user's rows given to another user, nobody keeping the own ones."""
+    users = table["user"].unique().sort().to_numpy()
+    if len(users) < 2:
+        raise TaijiError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
+    cycle = np.random.default_rng([seed, len(users)]).permutation(users)
+    receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
+    return table.with_columns(
+        pl.Series("user", [receiver[user] for user in table["user"].to_list()], dtype=table["user"].dtype)
+    )
+
+
+def shuffled(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """The table with each feature drawn from a random row made no later, each column on its own.
+
+    A row made later could carry the future of the user who receives it, so it is never drawn.
+    """
+    order = np.argsort(table["as_of"].to_numpy(), kind="stable")
+    times = table["as_of"].to_numpy()[order]
+    reach = np.searchsorted(times, times, side="right")
+    generator, columns = np.random.default_rng([seed, len(table)]), {}
+    for name in ("ids", "neighbour_items", "vector"):
+        if name in table.columns:
+            source = np.empty(len(table), dtype=np.int64)
+            source[order] = order[(generator.random(len(table)) * reach).astype(np.int64)]
+            columns[name] = table[name].gather(source)
+    return table.with_columns(**columns)
+
+
+def run_cells(
+    train: pl.DataFrame,
+    test: pl.DataFrame,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    trainer: Trainer,
+    folder: str | Path,
+    *,
+    trainer_version: str,
+) -> list[dict[str, Any]]:
+    """Train and predict every (arm, seed) that is not there yet.
+
+    A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study goes on with
+    the first cell that is missing, and a cell whose arm, data or trainer changed is made anew.
+
+    Args:
+        train, test: exposures of the ranker and the test period.
+        arms: what is compared; names must differ.
+        seeds: training seeds, the same for every arm.
+        trainer: trains a ranker, see :func:`built_in`.
+        folder: where the cells are kept.
+        trainer_version: changes when the trainer's settings do.
+
+    Returns:
+        one dict a cell: arm, seed, key, seconds, rows, predictions (file name).
+    """
+    if len({arm.name for arm in arms}) != len(arms):
+        raise TaijiError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
+    folder, data = Path(folder), [frame_hash(train), frame_hash(test), trainer_version]
+    versions, cells = {arm.name: arm.version for arm in arms}, []
+    grid = [(arm, seed) for seed in seeds for arm in arms]
+    for arm, seed in track(grid, "Study", unit="cells"):
+        key, stem = value_hash([versions[arm.name], seed, *data]), f"{value_hash(arm.name)[:10]}-{seed}"
+        path = folder / f"{stem}.json"
+        if not (path.exists() and read_json(path)["key"] == key):
+            start = time.monotonic()
+            predicted = (
+                trainer(arm.joined(train), seed).predict(arm.joined(test)).select(pl.col(*HEADS).cast(pl.Float32))
+            )
+            write_parquet(folder / f"{stem}.parquet", predicted)
+            write_json(
+                path,
+                {
+                    "arm": arm.name,
+                    "seed": seed,
+                    "key": key,
+                    "rows": len(predicted),
+                    "seconds": round(time.monotonic() - start, 3),
+                    "predictions": f"{stem}.parquet",
+                },
+            )
+        cells.append(read_json(path))
+    return cells
+
+
+def built_in(dataset: Dataset, settings: RankerSettings) -> tuple[Trainer, str]:
+    """The built-in ranker as a trainer, with its version; statistics of the data set are computed once."""
+    from taiji.data.statistics import NumericFeatures
+    from taiji.models.ranking.train import train_ranker
+
+    numeric = NumericFeatures(dataset)
+    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed, numeric=numeric), value_hash(
+        settings.model_dump(mode="json")
+    )
+
+
+def aggregate(
+    cells: Sequence[Mapping[str, Any]],
+    folder: str | Path,
+    test: pl.DataFrame,
+    sparse_users: ArrayLike | None = None,
+    *,
+    groups: Mapping[str, Array] | None = None,
+    against: str = "none",
+    rivals: Sequence[str] = ("history_mean",),
+    resamples: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Mean over seeds of every metric, with intervals and paired differences over users and seeds.
+
+    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows plus
+    ``seeds`` (how many) and ``per_seed`` (the values).
+
+    Raises:
+        TaijiError: an arm lacks a seed that another has, so that the comparison would not be paired.
+    """
+    arms = list(dict.fromkeys(cell["arm"] for cell in cells))
+    seeds = sorted({cell["seed"] for cell in cells})
+    found = {(cell["arm"], cell["seed"]): cell for cell in cells}
+    missing = [f"{arm} with seed {s}" for arm in arms for s in seeds if (arm, s) not in found]
+    if missing:
+        raise TaijiError(
+            "The study is not complete.",
+            where=str(folder),
+            expected=f"{len(arms)} arms x {len(seeds)} seeds",
+            found="missing: " + "; ".join(missing[:5]),
+            fix="run the missing cells",
+        )
+    frames = {key: pl.read_parquet(Path(folder) / cell["predictions"]) for key, cell in found.items()}
+    return judge_seeds(
+        frames,
+        test,
+        sparse_users,
+        groups=groups,
+        against=against,
+        rivals=rivals,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def judge_seeds(
+    predictions: Mapping[tuple[str, int], pl.DataFrame],
+    test: pl.DataFrame,
+    sparse_users: ArrayLike | None = None,
+    *,
+    groups: Mapping[str, Array] | None = None,
+    against: str = "none",
+    rivals: Sequence[str] = ("history_mean",),
+    resamples: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What :func:`aggregate` computes, from predictions (arm, seed) → frame; every arm has every seed."""
+    arms, seeds = (
+        list(dict.fromkeys(arm for arm, _ in predictions)),
+        list(dict.fromkeys(number for _, number in predictions)),
+    )
+    rows: list[dict[str, Any]] = []
+    for group, head, part, labels, chosen in head_rows(test, sparse_users, groups):
+        tables = {
+            key: Rows.of(
+                part["user"].to_numpy(),
+                labels,
+                frame[head].to_numpy().astype(np.float64)[chosen],
+                part["time"].to_numpy(),
+            )
+            for key, frame in predictions.items()
+        }
+        found = [
+            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed) for metric in RANKING_METRICS
+        ]
+        rows += [
+            {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
+            for arm in arms
+            for m, figures in zip(RANKING_METRICS, found)
+        ]
+    return rows
+
+
+def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array, Array]:
+    """Mean over seeds, and its distribution when users and seeds are both resampled.
+
+    Args:
+        values: (S, A) figures on the real users.
+        draws: (R, S, A) figures on resampled users.
+        seed: of the resampled seeds.
+
+    Returns:
+        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, which is undone by
+        stretching each draw's departure from the mean over all seeds. With one seed only users are resampled.
+    """
+    resamples, n_seeds, _ = draws.shape
+    centre = draws.mean(axis=1)
+    if n_seeds < 2:
+        return values.mean(axis=0), centre
+    picks = np.random.default_rng([seed, n_seeds, 17]).integers(n_seeds, size=(resamples, n_seeds))
+    picked = draws[np.arange(resamples)[:, None], picks].mean(axis=1)
+    return values.mean(axis=0), centre + np.sqrt(n_seeds / (n_seeds - 1)) * (picked - centre)
+
+
+def _figures(
+    metric: Metric,
+    tables: Mapping[tuple[str, int], Rows],
+    arms: list[str],
+    seeds: list[int],
+    against: str,
+    rivals: Sequence[str],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    statistics = [[metric.statistic(tables[arm, s]) for arm in arms] for s in seeds]
+    n_users, n = statistics[0][0].n_users, statistics[0][0].n
+    unit = np.ones((1, n_users))
+    values = np.array([[statistic(unit)[0] for statistic in line] for line in statistics])
+    blocks = [
+        np.stack([np.stack([s(weights) for s in line], axis=-1) for line in statistics], axis=1)
+        for weights in resample_weights(n_users, resamples, seed)
+    ]
+    points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
+
+    gaps = differences(arms, points, draws, [n] * len(arms), against, rivals, level)
+    return {
+        arm: {
+            **entry(points[column], draws[:, column], n, level=level),
+            "seeds": len(seeds),
+            "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
+            **gaps[column],
+        }
+        for column, arm in enumerate(arms)
+    }
+
+
+def frame_hash(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's columns and values."""
+    buffer = io.BytesIO()
+    frame.write_ipc(buffer)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -1,0 +1,238 @@
+"""The feature table: versioned rows, each made from nothing at or after its own moment, and the join that keeps it so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.core.artifacts import write_parquet
+from taiji.core.errors import TaijiError
+from taiji.features.lookalike import nearest_users
+from taiji.features.quantizer import ProductQuantizer
+from taiji.features.settings import FeatureSettings
+
+SCHEMA: dict[str, Any] = {
+    "user": pl.UInt32,
+    "as_of": pl.Int64,
+    "ids": pl.List(pl.UInt16),
+    "neighbour": pl.UInt32,
+    "similarity": pl.Float32,
+    "neighbour_items": pl.List(pl.UInt32),
+    "vector": pl.List(pl.Float32),
+    "model_version": pl.String,
+    "quantizer_version": pl.String,
+}
+"""Columns of a feature table; ``vector`` is null throughout unless the settings keep it."""
+FEATURES = ("ids", "neighbour_items", "vector")
+
+
+def build_table(
+    dataset: Any,
+    rows: pl.DataFrame,
+    vectors: np.ndarray,
+    quantizer: ProductQuantizer,
+    settings: FeatureSettings | None = None,
+    model_version: str = "",
+    pool: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> pl.DataFrame:
+    """Feature rows of answers.
+
+    Args:
+        dataset: its history gives the neighbour's interactions.
+        rows: user (dense), as_of (microseconds), one row an answer.
+        vectors: (N, d) embedding of each answer; a zero row means that there was no answer and gives null features.
+        quantizer: fitted on training users.
+        settings: how many neighbour items, whether to keep vectors.
+        model_version: of the LLM that wrote the answers.
+        pool: (users, as_ofs, vectors) to find look-alikes among; by default these rows.
+
+    Returns:
+        one row an input row, in its order, columns :data:`SCHEMA`.
+    """
+    settings = settings or FeatureSettings()
+    users, as_ofs = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy().astype(np.int64)
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if len(vectors) != len(rows):
+        raise TaijiError(
+            "Every row needs one embedding.",
+            where="features",
+            expected=f"{len(rows)} embeddings",
+            found=str(len(vectors)),
+        )
+    answered = np.linalg.norm(vectors, axis=1) > 0 if len(vectors) else np.zeros(0, dtype=bool)
+    neighbours, cosines = nearest_users(users, as_ofs, vectors, pool, block=settings.search_block)
+    items, _ = dataset.history.before_batch(np.maximum(neighbours, 0), as_ofs, settings.neighbour_items)
+    items[neighbours < 0] = -1
+    found = pl.Series(neighbours >= 0)
+    ids = quantizer.encode(vectors)
+    return (
+        pl.DataFrame(
+            {
+                "user": users,
+                "as_of": as_ofs,
+                "ids": _lists(ids, np.full(len(rows), ids.shape[1]), answered, pl.UInt16),
+                "neighbour": neighbours,
+                "similarity": cosines,
+                "neighbour_items": _lists(items, (items >= 0).sum(axis=1), neighbours >= 0, pl.UInt32),
+                "vector": _lists(
+                    vectors, np.full(len(rows), vectors.shape[1]), answered & settings.keep_vector, pl.Float32
+                ),
+                "model_version": [model_version] * len(rows),
+                "quantizer_version": [quantizer.version] * len(rows),
+            },
+            schema_overrides={"user": pl.UInt32, "as_of": pl.Int64},
+        )
+        .with_columns(
+            pl.when(found).then(pl.col("neighbour")).cast(pl.UInt32).alias("neighbour"),
+            pl.when(found).then(pl.col("similarity")).cast(pl.Float32).alias("similarity"),
+        )
+        .select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    )
+
+
+def fit_table(
+    dataset: Any,
+    rows: pl.DataFrame,
+    vectors: np.ndarray,
+    cut: int,
+    settings: FeatureSettings | None = None,
+    model_version: str = "",
+    seed: int = 0,
+) -> tuple[ProductQuantizer, pl.DataFrame]:
+    """A quantiser fitted on the rows made before ``cut`` (microseconds; what is judged comes after it), and :func:`build_table` with it."""
+    known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
+    quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
+    return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
+
+
+def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[str, ...] = FEATURES) -> pl.DataFrame:
+    """Give each exposure the features its user had: the newest row with ``as_of`` strictly before the exposure's time.
+
+    Args:
+        exposures: user, time, …; the order of rows is kept.
+        table: feature rows; where two share user and as_of, the later one in the table stands.
+        columns: which features to join.
+
+    Returns:
+        exposures + ``columns`` (null where there is no row yet) + ``feature_as_of``.
+    """
+    clash = set(columns) & set(exposures.columns)
+    if clash:
+        raise TaijiError(
+            "The exposures already have feature columns.",
+            where="exposures",
+            expected="none of " + ", ".join(columns),
+            found=", ".join(sorted(clash)),
+        )
+    numbered = exposures.with_row_index("_row").with_columns(pl.col("user").cast(pl.Int64).alias("_user"))
+    features = (
+        table.select(
+            pl.col("user").cast(pl.Int64).alias("_user"),
+            pl.col("as_of").cast(pl.Int64).alias("feature_as_of"),
+            *columns,
+        )
+        .unique(["_user", "feature_as_of"], keep="last", maintain_order=True)
+        .sort("feature_as_of", "_user")
+    )
+    joined = numbered.sort("time", "_row").join_asof(
+        features,
+        left_on="time",
+        right_on="feature_as_of",
+        by="_user",
+        strategy="backward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    )
+    return joined.sort("_row").drop("_row", "_user")
+
+
+def figures(exposures: pl.DataFrame) -> dict[str, float]:
+    """Coverage and freshness of joined features.
+
+    Args:
+        exposures: what :func:`join_features` returned.
+
+    Returns:
+        ``coverage``: share of exposures with a feature row; ``users``: share of users with one at some exposure;
+        ``ids``, ``neighbour_items``: share of exposures where that feature is there; ``age_days_median`` and
+        ``age_days_p90``: age of the feature row at the exposure (0 where there is no row at all).
+    """
+    if not len(exposures):
+        return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}
+    has = exposures["feature_as_of"].is_not_null()
+    ages = ((exposures["time"] - exposures["feature_as_of"]).drop_nulls() / 86_400_000_000).to_numpy()
+    per_user = exposures.select("user", has.alias("has")).group_by("user").agg(pl.col("has").any())
+    out = {"coverage": float(has.mean() or 0), "users": float(per_user["has"].mean() or 0)}  # type: ignore[arg-type]
+    for name in ("ids", "neighbour_items"):
+        if name in exposures.columns:
+            out[name] = float((exposures[name].list.len().fill_null(0) > 0).mean() or 0)  # type: ignore[arg-type]
+    for name, share in (("age_days_median", 0.5), ("age_days_p90", 0.9)):
+        out[name] = float(np.quantile(ages, share)) if len(ages) else 0.0
+    return out
+
+
+def export_table(table: pl.DataFrame, dataset: Any, path: str | Path) -> pl.DataFrame:
+    """Write the table for use elsewhere: ids as the user gave them, times as timestamps.
+
+    The file is a point-in-time source as feature stores expect one (Feast: ``FileSource(path, timestamp_field=
+    "event_timestamp")`` with the join key ``user_id``).
+
+    Returns:
+        the frame that was written: user_id, event_timestamp, ids, neighbour_user_id, similarity, neighbour_item_ids,
+        vector, model_version, quantizer_version.
+    """
+    users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
+    items = dataset.items["item_id"]
+    lengths = table["neighbour_items"].list.len()
+    flat = table["neighbour_items"].filter(lengths.fill_null(0) > 0).explode()
+    names = items.gather(flat) if len(flat) else items.head(0)
+    row = np.repeat(np.arange(len(table)), lengths.fill_null(0).to_numpy())
+    lists = pl.DataFrame({"_row": row, "neighbour_item_ids": names}, schema_overrides={"_row": pl.Int64})
+    lists = lists.group_by("_row", maintain_order=True).agg("neighbour_item_ids")
+    out = (
+        table.with_row_index("_row")
+        .with_columns(pl.col("_row").cast(pl.Int64))
+        .join(users, on="user", how="left", maintain_order="left")
+        .join(
+            users.rename({"user": "neighbour", "user_id": "neighbour_user_id"}),
+            on="neighbour",
+            how="left",
+            maintain_order="left",
+        )
+        .join(lists, on="_row", how="left", maintain_order="left")
+        .select(
+            "user_id",
+            pl.from_epoch("as_of", time_unit="us").alias("event_timestamp"),
+            "ids",
+            "neighbour_user_id",
+            "similarity",
+            "neighbour_item_ids",
+            "vector",
+            "model_version",
+            "quantizer_version",
+        )
+    )
+    write_parquet(path, out)
+    return out
+
+
+def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: Any) -> pl.Series:
+    """A list column from a padded matrix: the first ``lengths`` values of each row, null where not ``present``."""
+    present = np.asarray(present, dtype=bool)
+    inside = np.arange(values.shape[1])[None, :] < lengths[:, None]
+    flat = pl.Series(values[present[:, None] & inside]).cast(kind)
+    rows = np.repeat(np.arange(len(values)), np.where(present, lengths, 0))
+    grouped = (
+        pl.DataFrame({"row": rows, "values": flat}, schema_overrides={"row": pl.Int64})
+        .group_by("row", maintain_order=True)
+        .agg("values")
+    )
+    frame = pl.DataFrame({"row": np.arange(len(values)), "present": present}, schema_overrides={"row": pl.Int64})
+    frame = frame.join(grouped, on="row", how="left", maintain_order="left")
+    empty = pl.lit([], dtype=pl.List(kind))
+    return frame.select(pl.when("present").then(pl.col("values").fill_null(empty)).otherwise(None).cast(pl.List(kind)))[
+        "values"
+    ]

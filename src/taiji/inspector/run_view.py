@@ -1,0 +1,276 @@
+"""A run directory as the pages read it: every artefact loaded when first asked for, and held in memory afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from taiji.config import Config, load_config
+from taiji.core.artifacts import read_json
+from taiji.core.errors import TaijiError
+from taiji.data import Dataset, Split
+from taiji.inspector.indexed_frame import Table
+from taiji.pipeline.engine import MANIFEST
+from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
+from taiji.reporting.summary import RunMetrics, check_metrics
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage as the overview shows it."""
+
+    name: str
+    summary: str
+    seconds: float | None
+    """``None``: not finished."""
+    finished: str
+    facts: dict[str, Any]
+
+
+class RunFiles:
+    """The artefacts of one run; what is not there (yet) is ``None`` or an empty table.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        TaijiError: no run directory.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.json").is_file():
+            raise TaijiError(
+                "This is no run directory.",
+                where=str(folder),
+                expected="a folder that `taiji run` made, with config.json",
+                fix="give runs/NAME",
+            )
+        self.name = self.folder.resolve().name
+        self.state = run_state(self.folder)
+        self._kept: dict[str, Any] = {}
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.RLock] = {}
+
+    def _once(self, name: str, load: Callable[[], T]) -> T:
+        """Loaded by the first request that needs it, while others that need the same wait."""
+        if name not in self._kept:
+            with self._guard:
+                lock = self._locks.setdefault(name, threading.RLock())
+            with lock:
+                if name not in self._kept:
+                    self._kept[name] = load()
+        return self._kept[name]  # type: ignore[no-any-return]
+
+    @property
+    def config(self) -> Config:
+        """The configuration as it was resolved."""
+        return self._once("config", lambda: load_config(self.folder / "config.json"))
+
+    @property
+    def stages(self) -> list[StageState]:
+        """Every stage, finished or not."""
+        return self._once("stages", lambda: [self._stage(name) for name in STAGE_NAMES])
+
+    def _stage(self, name: str) -> StageState:
+        path = self.folder / name / MANIFEST
+        about = read_json(path) if path.is_file() else None
+        if about is None:
+            return StageState(name, STAGE_NAMES[name], None, "", {})
+        return StageState(
+            name,
+            STAGE_NAMES[name],
+            float(about["seconds"]),
+            str(about.get("finished", "")),
+            dict(about.get("facts") or {}),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Computing time of the finished stages, the report's too, which its own figures cannot hold."""
+        return sum(state.seconds or 0.0 for state in self.stages)
+
+    def done(self, stage: str) -> bool:
+        """Whether a stage's artefacts are there."""
+        return (self.folder / stage / MANIFEST).is_file()
+
+    @property
+    def metrics(self) -> RunMetrics | None:
+        """The figures, once the report has been made."""
+        path = self.folder / "metrics.json"
+        return self._once("metrics", lambda: check_metrics(read_json(path)) if path.is_file() else None)
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The tables, with histories."""
+        return self._once(
+            "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None
+        )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """User id as text → number in this run."""
+
+        def load() -> dict[str, int]:
+            dataset = self.dataset
+            if dataset is None:
+                return {}
+            return {name: number for number, name in enumerate(dataset.users["user_id"].cast(pl.String))}
+
+        return self._once("numbers", load)
+
+    @property
+    def split(self) -> Split | None:
+        """The four periods."""
+        path = self.folder / "examples" / "split.json"
+        return self._once("split", lambda: Split(tuple(read_json(path)["bounds"])) if self.done("examples") else None)
+
+    @property
+    def events(self) -> Table:
+        """All events by user, in the order of time within a user."""
+        return self._once(
+            "events",
+            lambda: Table.by_user(self.dataset.events, self.dataset.n_users) if self.dataset else Table.empty(),
+        )
+
+    @property
+    def examples(self) -> Table:
+        """The prompts of every role by user: ``example, user, as_of, target, role``."""
+        return self._frame("examples/examples.parquet", by_user=True)
+
+    @property
+    def verdicts(self) -> Table:
+        """Judged rationales by example."""
+        return self._frame("selection/verdicts.parquet")
+
+    @property
+    def rationales(self) -> Table:
+        """Every rationale written, by example; the calibration prompts' are here only."""
+        return self._frame("rationales/rationales.parquet")
+
+    @property
+    def rollouts(self) -> Table:
+        """The sample of rollouts by example."""
+        return self._frame("alignment/rollouts.parquet")
+
+    @property
+    def grounding(self) -> Table:
+        """Nearest catalogue items of the test answers by example."""
+        return self._frame("report/grounding.parquet")
+
+    def answers(self, model: str) -> Table:
+        """One model's completions of the test prompts by example."""
+        return self._frame(f"answers/{_known(model, MODELS)}.parquet")
+
+    @property
+    def completions(self) -> Table:
+        """What the aligned model wrote for the feature rows, by user."""
+        return self._frame("features/completions.parquet", by_user=True)
+
+    def features(self, arm: str) -> Table:
+        """A feature table by user."""
+        return self._frame(f"features/{_known(arm, ARMS)}.parquet", by_user=True)
+
+    @property
+    def judged(self) -> Table:
+        """Test exposures by user with each ranker's predictions: ``click <arm>``, ``ctcvr <arm>``."""
+        return self._once("judged", self._judged)
+
+    def _judged(self) -> Table:
+        folder, dataset = self.folder / "ranking", self.dataset
+        if dataset is None or not self.done("ranking"):
+            return Table.empty()
+        frame = pl.read_parquet(folder / "exposures.parquet")
+        for path in sorted(folder.glob("predictions-*.parquet")):
+            arm = path.stem.removeprefix("predictions-")
+            told = pl.read_parquet(path, columns=["click", "ctcvr"])
+            frame = frame.with_columns(told["click"].alias(f"click {arm}"), told["ctcvr"].alias(f"ctcvr {arm}"))
+        return Table.by_user(frame, dataset.n_users)
+
+    def _frame(self, path: str, by_user: bool = False) -> Table:
+        def load() -> Table:
+            file = self.folder / path
+            if not file.is_file():
+                return Table.empty()
+            frame = read_parquet(file)
+            return (
+                Table.by_user(frame, self.dataset.n_users if self.dataset else 0)
+                if by_user
+                else Table.by_example(frame)
+            )
+
+        return self._once(path, load)
+
+    @property
+    def kept_lines(self) -> dict[str, int]:
+        """How many interactions the prompt of an example held, as the stages that made it noted."""
+
+        def load() -> dict[str, int]:
+            found: dict[str, int] = {}
+            for path in ("selection/prompts.parquet", "alignment/prompts.parquet", "answers/aligned.parquet"):
+                file = self.folder / path
+                if file.is_file():
+                    found.update(read_parquet(file, ["example", "kept"]).iter_rows())
+            return found
+
+        return self._once("kept", load)
+
+    def warm(self) -> None:
+        """Load what the pages need, so that the first click is as quick as the second."""
+        dataset = self.dataset
+        if dataset is not None:
+            _ = self.numbers, self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
+        _ = (
+            self.examples,
+            self.verdicts,
+            self.rationales,
+            self.rollouts,
+            self.grounding,
+            self.completions,
+            self.judged,
+            self.kept_lines,
+        )
+        for arm in ARMS:
+            self.features(arm)
+        for model in MODELS:
+            self.answers(model)
+
+
+def run_state(folder: Path) -> tuple[int, ...]:
+    """Changes whenever a stage finishes, so that a run under way is shown as it stands."""
+    paths = [folder / "config.json", folder / "metrics.json", *(folder / name / MANIFEST for name in STAGE_NAMES)]
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """A frame; an unreadable file is a :class:`TaijiError` that names it."""
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        stage = path.parent.name
+        raise TaijiError(
+            "Could not read an artefact of the run.",
+            where=str(path),
+            found=str(error).splitlines()[0],
+            fix=f"remove the folder {path.parent} and run the stage {stage!r} again",
+        ) from error
+
+
+def counts(table: Table, n_users: int) -> np.ndarray:
+    """Rows of a user table for each user (n_users,)."""
+    found: np.ndarray = np.diff(table.offsets) if len(table.offsets) == n_users + 1 else np.zeros(n_users, np.int64)
+    return found
+
+
+def _known(name: str, names: tuple[str, ...]) -> str:
+    if name not in names:
+        raise KeyError(name)
+    return name

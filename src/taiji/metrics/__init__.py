@@ -1,0 +1,1 @@
+"""Metrics with per-user values, intervals and baselines."""

@@ -1,0 +1,265 @@
+"""Ranking metrics: one interface, a value over all rows (``calc``) and one a user (``calc_per_user``).
+
+Every metric is exact under ties: a constant prediction gets the value it deserves on average over all orders (AUC ½,
+the expected NDCG; McSherry & Najork, *ECIR* 2008), so the order of the input never decides a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from taiji.core.errors import TaijiError
+from taiji.metrics.bootstrap import PooledAUC, Ratio, Statistic
+
+Array = NDArray[Any]
+SMALLEST = 1e-7
+"""Probabilities are kept this far from 0 and 1, so that one certain mistake costs 16 nats and not infinity."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled predictions, with users and requests as codes 0, 1, 2, …
+
+    Args:
+        users: (N,) user codes below ``n_users``.
+        labels: (N,) 0 or 1.
+        scores: (N,) predictions; probabilities where the metric is about probabilities.
+        requests: (N,) codes of the lists that were ranked (a user and a moment).
+        n_users: number of users, including any without a row here (they are resampled, too).
+    """
+
+    users: Array
+    labels: Array
+    scores: Array
+    requests: Array
+    n_users: int
+
+    @classmethod
+    def of(cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None) -> Rows:
+        """From raw ids of any kind; ``moments`` splits a user's rows into requests (default: one request a user).
+
+        Raises:
+            TaijiError: different lengths, labels other than 0 and 1, or scores that are not finite.
+        """
+        raw, y, s = (
+            np.asarray(users),
+            np.asarray(labels, dtype=np.float64),
+            np.asarray(scores, dtype=np.float64),
+        )
+        if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
+            raise TaijiError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
+        if not np.isin(y, (0.0, 1.0)).all():
+            raise TaijiError("A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist()))
+        if not np.isfinite(s).all():
+            raise TaijiError(
+                "A prediction is not a finite number.",
+                where=f"row {int(np.flatnonzero(~np.isfinite(s))[0])}",
+                fix="look at the ranker that made it",
+            )
+        unique, codes = np.unique(raw, return_inverse=True)
+        requests = codes
+        if moments is not None:
+            _, when = np.unique(np.asarray(moments), return_inverse=True)
+            _, requests = np.unique(codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True)
+        return cls(codes, y, s, requests, len(unique))
+
+
+class Metric(Protocol):
+    """What every ranking metric offers."""
+
+    @property
+    def name(self) -> str:
+        """Its key in ``metrics.json``."""
+
+    @property
+    def goal(self) -> str:
+        """Where it should go: ``high``, ``low``, or ``one`` for a calibration."""
+
+    def calc(self, rows: Rows) -> float:
+        """The value over all rows; NaN where undefined."""
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """(n_users,) values; NaN for users for whom it is undefined."""
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """The same figure as a function of user weights, for intervals."""
+
+
+class _FromStatistic:
+    """``calc`` is the statistic with every user counted once."""
+
+    def calc(self: Metric, rows: Rows) -> float:
+        return float(self.statistic(rows)(np.ones((1, rows.n_users)))[0])
+
+
+@dataclass(frozen=True)
+class AUC(_FromStatistic):
+    """Probability that a random positive row is scored above a random negative one, all users pooled."""
+
+    name: str = "auc"
+    goal: str = "high"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        return PooledAUC(rows.users, rows.labels, rows.scores, rows.n_users)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        return grouped_auc(rows.users, rows.labels, rows.scores, rows.n_users)
+
+
+@dataclass(frozen=True)
+class UserAUC(_FromStatistic):
+    """Mean over users of the AUC within the user; users without both labels do not count."""
+
+    name: str = "user_auc"
+    goal: str = "high"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        return Ratio.of_values(self.calc_per_user(rows))
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        return grouped_auc(rows.users, rows.labels, rows.scores, rows.n_users)
+
+
+@dataclass(frozen=True)
+class LogLoss(_FromStatistic):
+    """Mean over rows of −log of the probability given to what happened, in nats."""
+
+    name: str = "log_loss"
+    goal: str = "low"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        return Ratio.of_rows(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        return _mean_by(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
+
+
+@dataclass(frozen=True)
+class Calibration(_FromStatistic):
+    """Predicted over observed positives: 1 is calibrated, above 1 promises too much."""
+
+    name: str = "calibration"
+    goal: str = "one"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        total = np.bincount(rows.users, weights=rows.scores, minlength=rows.n_users)
+        return Ratio(total, np.bincount(rows.users, weights=rows.labels, minlength=rows.n_users))
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        total = np.bincount(rows.users, weights=rows.scores, minlength=rows.n_users)
+        return _divide(total, np.bincount(rows.users, weights=rows.labels, minlength=rows.n_users))
+
+
+@dataclass(frozen=True)
+class NDCG(_FromStatistic):
+    """Discounted gain of the first ``k`` of a request over the best possible, expected over the orders of ties.
+
+    A user's value is the mean over the user's requests that hold both a positive and a negative row (the others cannot
+    be ranked right or wrong); the figure is the mean over users.
+    """
+
+    k: int = 10
+    goal: str = "high"
+
+    @property
+    def name(self) -> str:
+        return f"ndcg@{self.k}"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        return Ratio.of_values(self.calc_per_user(rows), proportion=True)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        values = grouped_ndcg(rows.requests, rows.labels, rows.scores, self.k)
+        owner = np.zeros(len(values), dtype=np.intp)
+        owner[rows.requests] = rows.users
+        return _mean_by(owner, values, rows.n_users)
+
+
+RANKING_METRICS: tuple[Metric, ...] = (AUC(), UserAUC(), LogLoss(), NDCG(10), Calibration())
+"""What a ranker is judged by."""
+
+
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """AUC of labels (N,) and scores (N,) by ranks, ties one half; NaN with only one kind of label."""
+    y, s = np.asarray(labels), np.asarray(scores)
+    return float(grouped_auc(np.zeros(len(y), dtype=np.intp), y, s, 1)[0])
+
+
+def grouped_auc(groups: Array, labels: Array, scores: Array, n_groups: int) -> Array:
+    """AUC within every group at once: (n_groups,), NaN where a group lacks one of the labels.
+
+    By the rank sum of the positives with mid-ranks for ties (Mann & Whitney, 1947), after one sort by group and score.
+    """
+    if len(groups) == 0:
+        return np.full(n_groups, np.nan)
+    order = np.lexsort((scores, groups))
+    g, s, y = groups[order], scores[order], labels[order] > 0
+    starts = np.flatnonzero(np.r_[True, (g[1:] != g[:-1]) | (s[1:] != s[:-1])])
+    sizes = np.diff(np.r_[starts, len(g)])
+    first = np.searchsorted(g, np.arange(n_groups))
+    middle = np.repeat(starts + (sizes + 1) / 2, sizes) - first[g]  # mid-rank within the group, from 1
+    positives = np.bincount(g[y], minlength=n_groups).astype(np.float64)
+    negatives = np.bincount(g[~y], minlength=n_groups)
+    ranks = np.bincount(g[y], weights=middle[y], minlength=n_groups)
+    return _divide(ranks - positives * (positives + 1) / 2, positives * negatives)
+
+
+def grouped_ndcg(groups: Array, gains: Array, scores: Array, k: int) -> Array:
+    """Expected NDCG@k within groups 0 … max: NaN where a group has no gain or nothing but equal gains.
+
+    Rows tied in score share the mean of their gains, which is the expectation over their orders.
+    """
+    n_groups = int(groups.max(initial=-1)) + 1
+    if n_groups == 0:
+        return np.zeros(0)
+    discount = np.zeros(len(groups) + 1)
+    discount[: min(k, len(groups))] = 1 / np.log2(np.arange(2, min(k, len(groups)) + 2))
+
+    def dcg(keys: Array, shared: bool) -> Array:
+        order = np.lexsort((-keys, groups))
+        g, s, gain = groups[order], keys[order], gains[order].astype(np.float64)
+        if shared:
+            tie = np.cumsum(np.r_[True, (g[1:] != g[:-1]) | (s[1:] != s[:-1])]) - 1
+            gain = (np.bincount(tie, weights=gain) / np.bincount(tie))[tie]
+        position = np.arange(len(g)) - np.searchsorted(g, np.arange(n_groups))[g]
+        return np.bincount(g, weights=gain * discount[position], minlength=n_groups)
+
+    best = dcg(gains, shared=False)
+    highest, lowest = np.full(n_groups, -np.inf), np.full(n_groups, np.inf)
+    np.maximum.at(highest, groups, gains)
+    np.minimum.at(lowest, groups, gains)
+    return np.where(highest > lowest, _divide(dcg(scores, shared=True), best), np.nan)
+
+
+def row_log_loss(labels: Array, probabilities: Array) -> Array:
+    """−log of the probability of each label, (N,) nats."""
+    p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+    return -np.where(labels > 0, np.log(p), np.log1p(-p))
+
+
+def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
+    """Chance (N,) that the target is among the first ``k``, ties ordered at random.
+
+    Args:
+        above: (N,) how many candidates score strictly higher than the target.
+        tied: (N,) how many score exactly as high, the target included (>= 1).
+        k: length of the list.
+    """
+    return np.clip((k - np.asarray(above, dtype=np.float64)) / np.maximum(np.asarray(tied), 1), 0.0, 1.0)
+
+
+def _mean_by(groups: Array, values: Array, n_groups: int) -> Array:
+    known = np.isfinite(values)
+    return _divide(
+        np.bincount(groups[known], weights=values[known], minlength=n_groups),
+        np.bincount(groups[known], minlength=n_groups),
+    )
+
+
+def _divide(top: Array, bottom: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(bottom != 0, top / bottom, np.nan)

@@ -1,0 +1,18 @@
+"""Settings of the intervals around every metric."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from taiji.core.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """How figures get their intervals."""
+
+    resamples: int = Field(default=1000, ge=10)
+    """Bootstrap resamples of users."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Coverage of every interval."""
+    grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
+    """Cosine below which an answer counts as poorly grounded (the reward is looked up all the same)."""

@@ -1,0 +1,259 @@
+"""A user's own ranker as reward and as judge: a Python callable, an ONNX file or an HTTP endpoint.
+
+Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score`` and ``version``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from taiji.core.artifacts import file_hash, value_hash
+from taiji.core.errors import TaijiError
+from taiji.core.progress import progress
+from taiji.models.ranking.settings import ExternalSettings
+
+EPOCH = datetime(1970, 1, 1)
+
+
+class PairScorer(Protocol):
+    """What reward and judge need of a ranker."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever scores may."""
+
+    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
+        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64."""
+
+
+class ExternalRanker(ABC):
+    """Translates dense ids, cuts into batches and checks what comes back.
+
+    Args:
+        dataset: gives the ids as the user knows them.
+        settings: batch size, time-out, attempts.
+    """
+
+    source: str
+
+    def __init__(self, dataset: Any, settings: ExternalSettings | None = None) -> None:
+        self.settings = settings or ExternalSettings()
+        self.users, self.items = dataset.users["user_id"], dataset.items["item_id"]
+
+    @abstractmethod
+    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+        """Scores of one batch, as anything numpy takes for an array."""
+
+    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
+        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64.
+
+        Raises:
+            TaijiError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
+        """
+        out = np.zeros(len(users))
+        with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
+            for start in range(0, len(users), self.settings.batch):
+                part = slice(start, start + self.settings.batch)
+                moments = [EPOCH + timedelta(microseconds=int(moment)) for moment in as_ofs[part]]
+                answer = self.ask(
+                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), moments
+                )
+                out[part] = self._checked(answer, len(moments))
+                update(start + len(moments))
+        return out
+
+    def _checked(self, answer: Any, number: int) -> np.ndarray:
+        try:
+            scores = np.asarray(answer, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError) as error:
+            raise TaijiError(
+                "The ranker's answer is not a list of numbers.", where=self.source, found=str(error)[:200]
+            ) from error
+        bad = int((~np.isfinite(scores)).sum())
+        if len(scores) != number or bad:
+            raise TaijiError(
+                "The ranker must answer with one finite number a pair.",
+                where=self.source,
+                expected=f"{number} numbers",
+                found=f"{len(scores)} numbers, {bad} of them not finite",
+            )
+        return scores
+
+
+class CallableRanker(ExternalRanker):
+    """``function(user_ids, item_ids, moments) -> scores``, named as ``module:function``.
+
+    The version is the function's ``__version__`` where it has one, otherwise a hash of its module's file.
+    """
+
+    def __init__(self, dataset: Any, name: str, settings: ExternalSettings | None = None) -> None:
+        super().__init__(dataset, settings)
+        self.source = name
+        module, _, function = name.partition(":")
+        try:
+            self.function = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise TaijiError(
+                "Could not import the ranker.",
+                where=name,
+                expected="module:function, importable from here",
+                found=str(error),
+                fix="check the name, and that the module's folder is on PYTHONPATH",
+            ) from error
+        file = getattr(importlib.import_module(module), "__file__", None)
+        self.version = str(
+            getattr(self.function, "__version__", "") or (file_hash(file)[:16] if file else value_hash(name)[:16])
+        )
+
+    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+        """Call the function."""
+        try:
+            return self.function(users, items, moments)
+        except Exception as error:
+            raise TaijiError(
+                "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
+            ) from error
+
+
+class OnnxRanker(ExternalRanker):
+    """An ONNX file with inputs ``user_id`` and ``item_id`` and, if it wants it, ``as_of`` (microseconds, int64).
+
+    Inputs may be int64, int32 or string and of shape (N,) or (N, 1). The output named ``ctcvr`` or ``score`` is used, or the first.
+    """
+
+    INPUTS = ("user_id", "item_id", "as_of")
+    KINDS: ClassVar = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
+
+    def __init__(self, dataset: Any, path: str | Path, settings: ExternalSettings | None = None) -> None:
+        super().__init__(dataset, settings)
+        self.source = str(path)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise TaijiError(
+                "ONNX files need onnxruntime.", where=self.source, fix='pip install "taiji[onnx]"'
+            ) from error
+        try:
+            self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise TaijiError("Could not open the ONNX file.", where=self.source, found=str(error)[:300]) from error
+        self.inputs = self.session.get_inputs()
+        names = [entry.name for entry in self.inputs]
+        kinds = [entry.type for entry in self.inputs]
+        if set(names) - set(self.INPUTS) or set(kinds) - set(self.KINDS) or not {"user_id", "item_id"} <= set(names):
+            raise TaijiError(
+                "The ONNX file's inputs are not those of a pair scorer.",
+                where=self.source,
+                expected="user_id, item_id and perhaps as_of, of type int64, int32 or string",
+                found=", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds)),
+            )
+        outputs = [entry.name for entry in self.session.get_outputs()]
+        self.output = next((name for name in ("ctcvr", "score") if name in outputs), outputs[0])
+        self.version = file_hash(path)[:16]
+
+    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+        """Run the graph."""
+        micros = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
+        values = dict(zip(self.INPUTS, (users, items, micros)))
+        feed = {}
+        for entry in self.inputs:
+            try:
+                array = np.asarray(values[entry.name]).astype(self.KINDS[entry.type])
+            except (TypeError, ValueError) as error:
+                raise TaijiError(
+                    "The ids do not fit the ONNX file's input.",
+                    where=f"{self.source}, input {entry.name}",
+                    expected=entry.type,
+                    found=f"for example {values[entry.name][0]!r}",
+                ) from error
+            feed[entry.name] = array.astype(object) if array.dtype.kind == "U" else array
+            if len(entry.shape) == 2:
+                feed[entry.name] = feed[entry.name].reshape(-1, 1)
+        try:
+            return self.session.run([self.output], feed)[0]
+        except Exception as error:
+            raise TaijiError("The ONNX ranker failed.", where=self.source, found=str(error)[:300]) from error
+
+
+class HttpRanker(ExternalRanker):
+    """POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
+
+    Time-outs, connection errors, and answers 429 and 5xx are tried again with growing pauses; other answers are not. An answer
+    may carry ``version``; otherwise the version is that of the settings or the address itself.
+    """
+
+    def __init__(self, dataset: Any, url: str, settings: ExternalSettings | None = None) -> None:
+        super().__init__(dataset, settings)
+        self.source = url
+        self.version = self.settings.version or value_hash(url)[:16]
+
+    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+        """One request, tried again where that may help."""
+        payload = {"user_ids": users, "item_ids": items, "as_ofs": [moment.isoformat() + "Z" for moment in moments]}
+        body = json.dumps(payload, default=str).encode()
+        request = urllib.request.Request(
+            self.source, data=body, headers={"Content-Type": "application/json"}, method="POST"
+        )
+        problem = ""
+        for attempt in range(self.settings.attempts):
+            if attempt:
+                time.sleep(self.settings.pause * 2 ** (attempt - 1))
+            try:
+                with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:
+                    return self._scores(response.read())
+            except urllib.error.HTTPError as error:
+                problem = f"HTTP {error.code}: {error.read()[:200].decode(errors='replace')}"
+                if error.code != 429 and error.code < 500:
+                    raise TaijiError("The ranker refused the request.", where=self.source, found=problem) from error
+            except (TimeoutError, OSError) as error:
+                problem = str(getattr(error, "reason", error)) or type(error).__name__
+        raise TaijiError(
+            "The ranker does not answer.",
+            where=self.source,
+            expected=f"an answer within {self.settings.timeout:g} s",
+            found=f"{problem} ({self.settings.attempts} attempts)",
+            fix="check that it runs and the address; or raise own_ranker.external.timeout",
+        )
+
+    def _scores(self, body: bytes) -> Any:
+        try:
+            answer = json.loads(body)
+            scores = answer["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TaijiError(
+                "The ranker's answer cannot be read.",
+                where=self.source,
+                expected='JSON {"scores": [numbers]}',
+                found=body[:200].decode(errors="replace"),
+            ) from error
+        self.version = str(answer.get("version", self.version))
+        return scores
+
+
+def open_ranker(source: str, dataset: Any, settings: ExternalSettings | None = None) -> PairScorer:
+    """A ranker by what its name looks like.
+
+    Args:
+        source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.
+        dataset: to be scored.
+        settings: of external rankers.
+    """
+    if source.startswith(("http://", "https://")):
+        return HttpRanker(dataset, source, settings)
+    if source.endswith(".onnx"):
+        return OnnxRanker(dataset, source, settings)
+    if Path(source).is_dir():
+        from taiji.models.ranking.ranker import Ranker
+
+        return Ranker.load(source, dataset)
+    return CallableRanker(dataset, source, settings)

@@ -1,0 +1,105 @@
+"""Settings of the built-in ranker, and of the user's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from taiji.core.settings import Settings
+
+
+class RankerSettings(Settings):
+    """Shape and training of the built-in multi-task ranker."""
+
+    dimension: PositiveInt = 8
+    """Width of every embedding."""
+    embeddings: bool = True
+    """Whether user, item, categories, profile and history are learnt by heart as embeddings. Without them a row is known by its
+    point-in-time numbers alone (and text features where there are any): these age better where the range changes from month to month."""
+    history: PositiveInt = 20
+    """Most recent interactions of the user that target attention sees."""
+    neighbour: PositiveInt = 50
+    """Most recent interactions of the look-alike user that target attention sees."""
+    attention_heads: PositiveInt = 2
+    """Heads of the target attention."""
+    hidden: tuple[PositiveInt, ...] = (128, 64)
+    """Widths of the hidden layers shared by the tasks (each expert's widths for ``mmoe``)."""
+    tower: Literal["shared", "mmoe"] = "shared"
+    """How click and conversion share their layers: one bottom, or a gated mixture of experts."""
+    experts: PositiveInt = 3
+    """Experts of the ``mmoe`` tower."""
+    text: Literal["none", "projection", "experts", "select_align"] = "projection"
+    """What happens to the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
+    text_width: PositiveInt = 16
+    """Width of what the text module hands to the ranker."""
+    chunks: PositiveInt = 1
+    """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
+    bins: PositiveInt = 6
+    """Pieces of the piecewise-linear encoding of each numeric feature."""
+    min_count: PositiveInt = 2
+    """An id seen fewer times than this before training ends shares a hashed row."""
+    hashed_rows: PositiveInt = 1024
+    """Hashed rows for rare and unseen ids, per vocabulary."""
+    max_rows: PositiveInt = 1_000_000
+    """Ids with a row of their own, per vocabulary; the most frequent ones get them, the rest are hashed."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout in the hidden layers."""
+    epochs: PositiveInt = 1
+    """Passes over the training rows. One is usually best on a large log: from the second on, a ranker remembers rows."""
+    min_steps: PositiveInt = 500
+    """Small data gets as many passes as it takes to make this many steps, ten at most."""
+    batch: PositiveInt = 512
+    """Rows a step."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """First step size of Adam, for all weights but user and item embeddings; it falls to 0 in a straight line."""
+    embedding_rate: float = Field(default=0.05, gt=0)
+    """First step size of row-wise Adagrad, for user and item embeddings; it falls likewise."""
+    embedding_decay: float = Field(default=1e-3, ge=0)
+    """Penalty on the squared norms of each row's user and target embedding."""
+    weight_decay: float = Field(default=1e-5, ge=0)
+    """Decoupled weight decay of the dense weights."""
+    conversion_weight: float = Field(default=1.0, ge=0)
+    """Weight of the click-and-conversion loss beside the click loss."""
+    valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    """Latest share of the exposures, kept out of training for early stopping and calibration when no validation frame is given."""
+    checks: PositiveInt = 6
+    """Validation checks, evenly spread over the training; the best one's weights are kept."""
+    patience: PositiveInt = 2
+    """Checks in a row without improvement after which training stops."""
+
+    def passes(self, rows: float) -> int:
+        """Passes over so many training rows: ``epochs``, or what ``min_steps`` takes, ten at most; more only learn small data by heart."""
+        return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))
+
+    @model_validator(mode="after")
+    def _alignment_has_fields(self) -> RankerSettings:
+        if self.text == "select_align" and not self.embeddings:
+            raise ValueError("select_align aligns text with embeddings: it needs embeddings = true")
+        return self
+
+
+class ExternalSettings(Settings):
+    """How to talk to a user's own ranker."""
+
+    batch: PositiveInt = 1024
+    """Pairs a call."""
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds to wait for an answer (HTTP)."""
+    attempts: PositiveInt = 3
+    """Tries in all (HTTP)."""
+    pause: float = Field(default=0.5, ge=0)
+    """Seconds before the second try; doubles each time (HTTP)."""
+    version: str = ""
+    """Version of the endpoint's model, where it does not tell itself (HTTP); part of what cached scores depend on."""
+
+
+class OwnRankerSettings(Settings):
+    """Your own rankers in place of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
+
+    reward: str | None = None
+    """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
+    judge: str | None = None
+    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
+    external: ExternalSettings = ExternalSettings()

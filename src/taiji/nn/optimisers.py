@@ -1,0 +1,41 @@
+"""Adagrad with one step size a row, for embeddings of which a batch touches few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from taiji.nn.lookup import add_rows
+
+
+class RowAdagrad(torch.optim.Optimizer):
+    """Adagrad (Duchi et al. 2011) whose squared-gradient sum is kept per row, not per weight.
+
+    Memory is one number a row, and a step costs only the rows it touches. A row that occurs twice in a batch counts its
+    two gradients' squares separately.
+
+    Args:
+        parameters: 2-d parameters with sparse gradients.
+        lr: step size; a row's first step has about this length per weight.
+        eps: added to the root.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float, eps: float = 1e-8) -> None:
+        super().__init__(parameters, {"lr": lr, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update from the sparse gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
+                state = self.state[parameter]
+                if not state:
+                    state["sum"] = torch.zeros(len(parameter), dtype=parameter.dtype)
+                state["sum"].index_add_(0, rows, gradient.square().mean(dim=1))
+                scale = state["sum"].index_select(0, rows).sqrt_().add_(group["eps"])
+                add_rows(parameter, rows, gradient / scale.unsqueeze(1), alpha=-group["lr"])

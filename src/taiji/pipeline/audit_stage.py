@@ -1,0 +1,155 @@
+"""Stage `audit`, what `taiji audit` prints, and `taiji review`: the looks that are taken at a run's rationales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.core.artifacts import write_json
+from taiji.core.errors import TaijiError
+from taiji.data import Dataset
+from taiji.pipeline.prepare import load, load_examples
+from taiji.pipeline.run_models import base_model
+from taiji.reasoning.audit import audit_run
+from taiji.reasoning.prompts import student_messages
+from taiji.reasoning.review_session import ReviewSession
+from taiji.reasoning.reviewers import Draft, ModelReviewer, PersonReviewer, Reviewer, RuleReviewer
+from taiji.reasoning.selection import known_answers
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.engine import Context
+
+
+def audit(context: Context) -> dict[str, Any]:
+    """Audit the rationales that the run judged, with the model that judged them, on a sample whose size is `reasoning.audit`."""
+    lm, reasoning = base_model(context.config), context.config.reasoning
+    verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
+    examples = load_examples(context, "rationale")
+    found = audit_run(
+        lm,
+        load(context),
+        examples,
+        verdicts,
+        reasoning.audit,
+        reasoning.selection,
+        reasoning.prompts,
+        context.config.seed,
+    )
+    write_json(context.folder / "audit.json", found)
+    return {"audited": found["rows"], "controls": found["controls"]["own"]["n"], "order": found["order"]["says"]}
+
+
+def print_audit(found: dict[str, Any]) -> None:
+    """Print the audit's figures, and the worst examples in full."""
+    from rich.console import Console
+    from rich.pretty import Pretty
+
+    console = Console()
+    for name, value in found.items():
+        console.rule(name.replace("_", " "), align="left")
+        console.print(Pretty(value, max_string=600, expand_all=False))
+
+
+def open_review(
+    run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
+) -> ReviewSession:
+    """A sitting over some of a run's judged rationales.
+
+    Args:
+        run: the run directory.
+        config: its configuration.
+        name: the person who sits.
+        beside: further reviewers: ``rules``, ``model`` (the run's language model), or names of people.
+        only: ``keep``, ``reject`` or ``review``: rationales with that verdict; None for all, those to review first.
+        count: how many; a larger number later keeps the earlier ones.
+
+    Raises:
+        TaijiError: the run has not judged its rationales, or none has that verdict.
+    """
+    folder = run / "review"
+    drafts = _drafts(run, config, only, count)
+    kinds: dict[str, Any] = {"rules": RuleReviewer, "model": lambda: ModelReviewer(base_model(config))}
+    others: list[Reviewer] = [
+        kinds[other]() if other in kinds else PersonReviewer(other, folder) for other in dict.fromkeys(beside)
+    ]
+    if name in kinds or name in beside:
+        raise TaijiError(
+            "A person cannot sit beside themselves, nor be called like a machine.",
+            where="--as",
+            found=name,
+            fix="give your own name",
+        )
+    return ReviewSession(drafts, PersonReviewer(name, folder), others, config.reasoning.review, folder)
+
+
+def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C."""
+    from taiji.reasoning.review_page import ReviewServer
+
+    with ReviewServer(session, port) as server:
+        say(
+            f"{session.progress()['waiting']} rationales wait for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
+        )
+        with suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.1)
+
+
+def print_review(session: ReviewSession) -> None:
+    """Say where the review stands, and how far the reviewers agree."""
+    found, progress = session.summary(), session.progress()
+    records = ", ".join(f"{count} {status}" for status, count in found["records"].items())
+    print(f"{records}; {progress['waiting']} wait for {session.person.name}")
+    for name, means in found["means"].items():
+        print(f"{name}: " + ", ".join(f"{axis} {mean:.2f}" for axis, mean in means.items()))
+    print(
+        "agreement (Fleiss' kappa, pass or fail): "
+        + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}")
+    )
+    if progress["waiting"]:
+        print(f"to fill in: {session.folder / session.person.name}.todo.jsonl, into {session.person.file}")
+    print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
+
+
+def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Draft]:
+    needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
+    missing = [path for path in needed if not path.exists()]
+    if missing:
+        raise TaijiError(
+            "The run has no judged rationales yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
+        )
+    verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
+    if only:
+        verdicts = verdicts.filter(pl.col("verdict") == only)
+    if verdicts.is_empty():
+        raise TaijiError(
+            "There is no such rationale to review.",
+            where=str(needed[2]),
+            found=f"none with verdict {only!r}" if only else "no rationale",
+        )
+    order = np.random.default_rng([config.seed, 41]).permutation(len(verdicts))
+    mixed = verdicts[order.tolist()]  # whoever reviews shall not guess the verdict from the place
+    chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(
+        count
+    )
+    dataset, prompts, tokenizer = Dataset.load(needed[0]), config.reasoning.prompts, base_model(config).tokenizer
+    examples = (
+        pl.read_parquet(needed[1])
+        .filter(pl.col("role") == "rationale")
+        .join(chosen.select("example").unique(), on="example", how="semi")
+    )
+    known = {row["example"]: row for row in known_answers(dataset, examples, prompts, tokenizer).iter_rows(named=True)}
+    at = {example: (user, as_of) for example, user, as_of in examples.select("example", "user", "as_of").iter_rows()}
+    drafts = []
+    for example, sample, rationale in chosen.select("example", "sample", "rationale").iter_rows():
+        shown = student_messages(dataset, *at[example], prompts, tokenizer)[-1]["content"]
+        facts = known[example]
+        drafts.append(
+            Draft(f"{example}#{sample}", shown, facts["answer"], facts["title"], tuple(facts["levels"]), rationale)
+        )
+    return drafts

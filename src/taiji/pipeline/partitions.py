@@ -1,0 +1,117 @@
+"""Maps a stage's work over partitions of its rows: the seam between a stage and the machines that do it.
+
+A stage says *what* is done to a partition: a function that opens a worker (loads the model, the tables) and returns the
+work, a function of a frame. A :class:`Mapper` says *where*: in this process (:class:`LocalMapper`), or on a cluster
+(:class:`taiji.scale.ray_mapper.RayMapper`). Both take the same partitions, so both give the same rows.
+
+Each partition is a Parquet file of input rows and, when it is done, a Parquet file of output rows. Its name holds the hash of
+the input rows; the folder belongs to one job (the engine clears it when anything else that the work depends on has
+changed). An output appears by an atomic rename of a whole file, so a partition that is computed twice (a retry, a worker
+thought dead, two runs of a killed job) still counts once, and one that is there is never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from taiji.core.artifacts import atomic_file, write_parquet
+
+Work = Callable[[pl.DataFrame], pl.DataFrame]
+"""A partition's output rows from its input rows; depends on them alone."""
+Opener = Callable[[], Work]
+"""Loads what the work needs, once a worker."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Some rows of a job.
+
+    Attributes:
+        number: its place among the job's partitions.
+        rows: Parquet file of its input.
+        out: Parquet file of its output; there when the partition is done.
+    """
+
+    number: int
+    rows: Path
+    out: Path
+
+    def compute(self, work: Work) -> None:
+        """Put the output in place, unless it is there."""
+        if not self.out.exists():
+            write_parquet(self.out, work(pl.read_parquet(self.rows)))
+
+
+class Mapper(Protocol):
+    """Where partitions are computed."""
+
+    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+        """Compute every partition and yield each, in any order, when its output is in place.
+
+        Errors of the work are raised here; what was done before stays in place.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalMapper:
+    """One after another, in this process."""
+
+    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+        """See :class:`Mapper`."""
+        work = opener() if partitions else None
+        for partition in partitions:
+            assert work is not None
+            partition.compute(work)
+            yield partition
+
+
+def map_rows(
+    mapper: Mapper,
+    opener: Opener,
+    rows: pl.DataFrame,
+    size: int,
+    folder: Path,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> pl.DataFrame:
+    """The outputs of all partitions of ``rows``, joined in the order of the rows.
+
+    Args:
+        mapper: where the work is done.
+        opener: what is done.
+        rows: the inputs, in a stable order; at least one.
+        size: rows a partition.
+        folder: where the partitions are kept; it belongs to this job.
+        on_done: called with the number of rows done so far, for a progress display.
+    """
+    partitions = [
+        _partition(number, rows.slice(start, size), folder) for number, start in enumerate(range(0, len(rows), size))
+    ]
+    missing = [partition for partition in partitions if not partition.out.exists()]
+    lengths = {partition.number: min(size, len(rows) - partition.number * size) for partition in partitions}
+    done = len(rows) - sum(lengths[partition.number] for partition in missing)
+    if done:
+        on_done(done)
+    for partition in mapper.run(opener, missing):
+        done += lengths[partition.number]
+        on_done(done)
+    return pl.concat([pl.read_parquet(partition.out) for partition in partitions])
+
+
+def _partition(number: int, rows: pl.DataFrame, folder: Path) -> Partition:
+    """The partition of these rows, its input file in place."""
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="zstd")
+    name = f"{number:05d}-{hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]}.parquet"
+    partition = Partition(number, folder / f"rows-{name}", folder / f"part-{name}")
+    if not partition.rows.exists():
+        with atomic_file(partition.rows) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+    return partition

@@ -1,0 +1,259 @@
+"""`taiji study`: what every way of making features is worth to the ranker, over training seeds, with null controls.
+
+Layout of ``runs/NAME/study/``, each part made once and kept::
+
+    models/<arm>/     a run directory whose unchanged stages are links to the run's own; only what the arm changes is made
+    cells/            test predictions of every (arm, seed)
+    study.json        every figure
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from taiji.core.artifacts import make_folder, read_json, write_json
+from taiji.core.errors import TaijiError
+from taiji.core.number_format import number_text
+from taiji.data import Dataset, Split, exposures
+from taiji.experiments.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
+from taiji.features.feature_table import fit_table
+from taiji.features.history_mean import future_mean
+from taiji.language.embed import load_embedder
+from taiji.metrics.ranker_evaluation import sparsest_third
+from taiji.pipeline.engine import Run, Stage
+from taiji.pipeline.feature import features
+from taiji.pipeline.stages import PREPARED, STAGES
+from taiji.reasoning.prompts import item_lines
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+
+RULES = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
+"""Arms that differ in the rule that weighs the rewards during alignment."""
+WRITERS = ("base", "sft")
+"""Arms whose text comes from a model before alignment."""
+OWN = "taiji"
+"""The run's own table, where its rule is none of these."""
+RIVAL = "history_mean"
+TRUTH = "truth"
+"""The ceiling: what the user really took next stands where an answer would. It knows the future on purpose."""
+COLD = 5
+"""An item with fewer interactions than this before the test period is cold."""
+DEPARTMENTS = 8
+"""The departments with most test exposures are judged on their own."""
+SHOWN = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
+"""Metrics of the table and their decimals."""
+
+
+def study(
+    run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Make what is missing of a run's study and judge it.
+
+    Args:
+        run: a finished run directory.
+        config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
+        seeds: trainings an arm.
+        arms: names of tables to compare beside none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``
+            and ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
+            whose null controls are made.
+        say: told what is under way.
+
+    Returns:
+        what ``study.json`` holds: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
+        :func:`taiji.experiments.study.judge_seeds`) and ``controls``.
+
+    Raises:
+        TaijiError: the run is not finished, or an arm is unknown.
+    """
+    needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
+    missing = [path for path in needed if not path.exists()]
+    if missing:
+        raise TaijiError(
+            "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
+        )
+    own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
+    known = (RIVAL, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    unknown = [arm for arm in arms if arm not in known]
+    if unknown:
+        raise TaijiError(
+            "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
+        )
+    wanted = [name for name in known if not arms or name in arms]
+    folder, dataset, split = run / "study", Dataset.load(needed[0]), split_at(needed[1])
+    tables = {
+        name: _truth(run, config, dataset, split)
+        if name == TRUTH
+        else pl.read_parquet(_table(run, config, name, own, say))
+        for name in wanted
+    }
+    main = own if own in tables else wanted[-1]
+    arms_made = ablation(tables, main, config.seed, config.features.columns)
+    found = {"main": main} | judged(run, folder, config, dataset, split, arms_made, tables[main], seeds)
+    write_json(folder / "study.json", found)
+    return found
+
+
+def judged(
+    run: Path,
+    folder: Path,
+    config: Config,
+    dataset: Dataset,
+    split: Split,
+    arms: Sequence[Arm],
+    population: pl.DataFrame,
+    seeds: int,
+) -> dict[str, Any]:
+    """Train and judge arms on the test exposures of the users of a table.
+
+    Args:
+        run: the run directory, for its name.
+        folder: where the cells are kept.
+        config: its ``ranking`` is trained.
+        dataset, split: the run's.
+        arms: what is compared.
+        population: a feature table; the users in it are judged.
+        seeds: trainings an arm.
+
+    Returns:
+        ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
+        :func:`taiji.experiments.study.judge_seeds`) and ``controls``.
+    """
+    train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+    test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
+    trainer, version = built_in(dataset, config.ranking)
+    cells = run_cells(train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version)
+    start = split.interval("test")[0]
+    rows = aggregate(
+        cells,
+        folder / "cells",
+        test,
+        sparsest_third(dataset, test["user"], start),
+        groups=groups_of(dataset, test, start),
+        rivals=(RIVAL,),
+        resamples=config.evaluation.resamples,
+        level=config.evaluation.level,
+        seed=config.seed,
+    )
+    return {
+        "run": run.name,
+        "data": dataset.name,
+        "notes": list(dataset.notes),
+        "seeds": seeds,
+        "arms": [arm.name for arm in arms],
+        "users": test["user"].n_unique(),
+        "exposures": len(test),
+        "cells": cells,
+        "rows": rows,
+        "controls": control_findings(rows),
+    }
+
+
+def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any]:
+    """Groups of test rows as masks: cold items, and the departments (level 1) with most rows."""
+    past = dataset.events.filter((pl.col("click") == 1) & (pl.col("time") < start))["item"]
+    seen = np.bincount(past.to_numpy(), minlength=dataset.n_items)
+    item = test["item"].to_numpy()
+    groups = {"cold items": seen[item] < COLD}
+    department = dataset.items["category_l1"].gather(test["item"])
+    names = (
+        department.drop_nulls()
+        .value_counts(sort=True, name="rows")
+        .sort("rows", "category_l1", descending=[True, False])
+    )
+    groups |= {
+        f"department {name}": (department == name).fill_null(False).to_numpy()
+        for name in names["category_l1"][:DEPARTMENTS]
+    }
+    return groups
+
+
+def split_at(path: Path) -> Split:
+    """The split that the examples stage wrote."""
+    return Split(tuple(read_json(path)["bounds"]))
+
+
+def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
+    """The run's feature rows with the next item in place of the answer."""
+    rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
+    lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    new = config.examples.target == "next_new_item"
+    vectors = future_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, new=new)
+    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, TRUTH, config.seed)[1]
+
+
+def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], None]) -> Path:
+    """The arm's feature table: the run's own, or made in a run directory that shares all stages the arm leaves alone."""
+    if arm in (own, RIVAL):
+        return run / "features" / f"{RIVAL if arm == RIVAL else 'taiji'}.parquet"
+    folder = run / "study" / "models" / arm
+    mine: tuple[str, ...] = ("features",)
+    stages: Sequence[Stage] = STAGES
+    if arm in RULES:
+        config = config.model_copy(update={"alignment": config.alignment.model_copy(update={"weighting": RULES[arm]})})
+        mine = ("alignment", "features")
+    else:
+        needs = (*PREPARED, "sft") if arm == "sft" else PREPARED
+        settings = next(stage for stage in STAGES if stage.name == "features").settings
+        stages = [Stage("features", partial(features, writer=arm), needs, settings)]
+    make_folder(folder)
+    for stage in STAGES:
+        link = folder / stage.name
+        if stage.name not in mine and not link.is_symlink() and (run / stage.name).is_dir():
+            link.symlink_to(Path(os.path.relpath(run / stage.name, folder)))
+    say(f"study: features of {arm}")
+    Run(folder, config, stages, say=say).execute(mine)
+    return folder / "features" / "taiji.parquet"
+
+
+def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
+    """Print what each arm is worth, group by group (all, or those named), and what the null controls say."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 150))
+    console.print(
+        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings an arm",
+        highlight=False,
+    )
+    rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
+    for group in dict.fromkeys(row["group"] for row in found["rows"]):
+        if groups and group not in groups:
+            continue
+        grid = Table(
+            title=f"{group}: difference to none, ± to history_mean below",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        grid.add_column("features", no_wrap=True)
+        for metric in SHOWN:
+            grid.add_column(metric, justify="right")
+        for arm in found["arms"]:
+            grid.add_row(arm, *(_cell(rows.get((group, arm, metric)), SHOWN[metric]) for metric in SHOWN))
+        console.print(grid)
+    for line in found["controls"]:
+        console.print(f"  {line['arm']}, {line['metric']}: {line['verdict']}", highlight=False)
+
+
+def _cell(row: dict[str, Any] | None, digits: int) -> str:
+    """Value; difference to none with its interval; difference to the rival with its interval."""
+    if row is None or row["value"] is None:
+        return "–"
+    lines = [number_text(row["value"], digits)]
+    for gap in [*([row["difference"]] if "difference" in row else []), *row.get("rivals", [])]:
+        if gap["value"] is not None and gap["low"] is not None:
+            lines.append(
+                f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]"
+            )
+    return "\n[dim]".join(lines)

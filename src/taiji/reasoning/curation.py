@@ -1,0 +1,276 @@
+"""Curation by review: draft → answer check → reviewers → accept, or feedback and rewrite, at most five strikes, then a panel.
+
+Every step goes to an audit log in which each entry holds the hash of the one before, so that nothing can be changed or left
+out afterwards without breaking the chain. After the loop of MedCoT (arXiv 2505.06912), generalised: a record is accepted
+when every reviewer's lowest axis reaches the bar, or enough of them do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from taiji.core.artifacts import value_hash, write_text
+from taiji.core.errors import TaijiError
+from taiji.reasoning.reviewers import Draft, Review, Reviewer
+from taiji.reasoning.settings import ReviewSettings
+
+Rewrite = Callable[[Draft, Sequence[str]], str]
+"""(the rejected draft, feedback) → a new rationale; empty when nobody rewrites it, which ends the record's rounds."""
+START = "0" * 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a record.
+
+    Attributes:
+        record: its name.
+        status: ``accepted``, ``rejected`` (by the panel, or five strikes without one) or ``waiting`` (for a person).
+        rationale: the last draft.
+        rounds: drafts that were judged.
+        by: ``reviewers`` or ``panel``; who decided last (without a panel nobody sits there, and the record is rejected).
+    """
+
+    record: str
+    status: Literal["accepted", "rejected", "waiting"]
+    rationale: str
+    rounds: int
+    by: Literal["reviewers", "panel"]
+
+
+class AuditLog:
+    """Append-only entries with a hash chain."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def reviews(self) -> dict[tuple[str, int, str, str], Review]:
+        """Every review in the log by (record, round, the draft's text, reviewer)."""
+        texts: dict[tuple[str, int], str] = {}
+        found = {}
+        for entry in self.entries:
+            record, data = entry["record"], entry["data"]
+            if entry["step"] == "draft":
+                texts[record, data["round"]] = data["rationale"]
+            elif entry["step"] == "review":
+                review = Review(data["reviewer"], data["kind"], data["scores"], data["feedback"])
+                found[record, data["round"], texts[record, data["round"]], data["reviewer"]] = review
+        return found
+
+    def add(self, record: str, step: str, **data: Any) -> None:
+        """Append one step."""
+        before = self.entries[-1]["hash"] if self.entries else START
+        entry = {"number": len(self.entries), "record": record, "step": step, "data": data, "before": before}
+        self.entries.append({**entry, "hash": value_hash(entry)})
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSONL."""
+        write_text(
+            path, "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in self.entries)
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> AuditLog:
+        """Read and verify."""
+        log = cls()
+        try:
+            log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise TaijiError("The audit log cannot be read.", where=str(path), found=str(error)) from error
+        log.verify(str(path))
+        return log
+
+    def verify(self, where: str = "audit log") -> None:
+        """Raise :class:`TaijiError` at the first entry that was changed, moved or left out.
+
+        Entries cut off at the end cannot be seen from the log alone: keep the last hash elsewhere (`taiji review` prints it
+        and keeps it in its summary).
+        """
+        before = START
+        for number, entry in enumerate(self.entries):
+            body = {key: entry.get(key) for key in ("number", "record", "step", "data", "before")}
+            if entry.get("number") != number or entry.get("before") != before or entry.get("hash") != value_hash(body):
+                raise TaijiError(
+                    "The audit log was tampered with.",
+                    where=f"{where}, entry {number}",
+                    expected=f"an entry that follows {before[:12]}…",
+                )
+            before = entry["hash"]
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry."""
+        return str(self.entries[-1]["hash"]) if self.entries else START
+
+
+def accepted_by(reviews: Sequence[Review], settings: ReviewSettings) -> bool:
+    """Whether enough reviewers find every axis at or above the bar."""
+    return sum(review.lowest >= settings.bar for review in reviews) >= settings.agreement * len(reviews) - 1e-9
+
+
+def run_review(
+    drafts: Sequence[Draft],
+    reviewers: Sequence[Reviewer],
+    rewrite: Rewrite,
+    settings: ReviewSettings,
+    log: AuditLog,
+    *,
+    answer_check: Callable[[Draft], str] = lambda draft: "",
+    panel: Sequence[Reviewer] = (),
+) -> list[Outcome]:
+    """Bring every draft to an outcome.
+
+    Args:
+        drafts: first drafts, one a record.
+        reviewers: at least one.
+        rewrite: makes the next draft from the rejected one and the feedback.
+        settings: bar, agreement, strikes.
+        log: receives every step.
+        answer_check: a reason why a draft's answer is wrong, empty when it is right; a wrong answer is a strike without review.
+        panel: decides by simple majority after the last strike; without one the record is rejected.
+
+    Returns:
+        One outcome a draft, in order. A record that a person has not judged yet is ``waiting``; run again with the
+        same drafts and the same log once they have: a step that is in the log already is not written again.
+    """
+    if not reviewers:
+        raise TaijiError("A review needs at least one reviewer.", where="reviewers")
+    outcomes: dict[str, Outcome] = {}
+    open_drafts = list(drafts)
+    written = {_key(entry["record"], entry["step"], entry["data"]) for entry in log.entries}
+
+    def note(record: str, step: str, **data: Any) -> None:
+        if _key(record, step, data) not in written:
+            log.add(record, step, **data)
+
+    for draft in open_drafts:
+        note(draft.record, "draft", round=draft.round, rationale=draft.rationale)
+    while open_drafts:
+        checked = [(draft, answer_check(draft)) for draft in open_drafts]
+        sound = [draft for draft, problem in checked if not problem]
+        given = dict(zip((d.record for d in sound), zip(*(reviewer.review(sound) for reviewer in reviewers))))
+        following = []
+        for draft, problem in checked:
+            reviews = given.get(draft.record, ())
+            if any(review is None for review in reviews):
+                note(draft.record, "waiting", round=draft.round)
+                outcomes[draft.record] = Outcome(draft.record, "waiting", draft.rationale, draft.round, "reviewers")
+                continue
+            kept = [review for review in reviews if review is not None]
+            for review in kept:
+                note(
+                    draft.record,
+                    "review",
+                    round=draft.round,
+                    reviewer=review.reviewer,
+                    kind=review.kind,
+                    scores=review.scores,
+                    feedback=review.feedback,
+                )
+            if not problem and accepted_by(kept, settings):
+                note(draft.record, "accepted", round=draft.round, by="reviewers")
+                outcomes[draft.record] = Outcome(draft.record, "accepted", draft.rationale, draft.round, "reviewers")
+                continue
+            note(draft.record, "strike", round=draft.round, reason=problem or "reviews")
+            feedback = [problem] if problem else [review.feedback for review in kept if review.feedback]
+            text = rewrite(draft, feedback) if draft.round < settings.strikes else ""
+            if not text:
+                outcomes[draft.record] = _panel(draft, panel, settings, note)
+                continue
+            new = replace(draft, rationale=text, round=draft.round + 1)
+            note(new.record, "draft", round=new.round, rationale=new.rationale)
+            following.append(new)
+        open_drafts = following
+    return [outcomes[draft.record] for draft in drafts]
+
+
+def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes two steps of the log the same one."""
+    return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
+
+
+def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
+    """The last word on a record with all its strikes."""
+    status: Literal["accepted", "rejected", "waiting"] = "rejected"
+    votes = [reviewer.review([draft])[0] for reviewer in panel]
+    if any(vote is None for vote in votes):
+        status = "waiting"
+    elif votes and sum(vote.lowest >= settings.bar for vote in votes if vote) > len(votes) / 2:
+        status = "accepted"
+    for vote in votes:
+        if vote is not None:
+            note(
+                draft.record,
+                "panel",
+                reviewer=vote.reviewer,
+                kind=vote.kind,
+                scores=vote.scores,
+                feedback=vote.feedback,
+            )
+    note(draft.record, status, round=draft.round, by="panel")
+    return Outcome(draft.record, status, draft.rationale, draft.round, "panel")
+
+
+def fleiss_kappa(ratings: np.ndarray) -> float:
+    """Agreement of n raters over N subjects beyond chance (Fleiss 1971).
+
+    Args:
+        ratings: (N, k) how many raters put subject i into category j; every row sums to the same n >= 2.
+
+    Returns:
+        1 for full agreement, about 0 for chance, negative below it; NaN when all ratings are one category (chance
+        agreement is then 1 and nothing can be said).
+    """
+    ratings = np.asarray(ratings, dtype=np.float64)
+    raters = ratings.sum(1)
+    if ratings.ndim != 2 or not len(ratings) or raters.min() < 2 or raters.min() != raters.max():
+        raise TaijiError(
+            "Fleiss' kappa needs the same number of raters, at least two, for every subject.",
+            found=f"row sums {sorted(set(raters))[:5]}",
+        )
+    n = raters[0]
+    agreement = ((ratings * (ratings - 1)).sum(1) / (n * (n - 1))).mean()
+    chance = float(((ratings.sum(0) / ratings.sum()) ** 2).sum())
+    return float("nan") if chance == 1.0 else float((agreement - chance) / (1 - chance))
+
+
+def agreement_of(log: AuditLog, bar: int) -> float:
+    """Fleiss' kappa over the log's reviews as pass (lowest axis at or above the bar) or fail; NaN below two reviewers."""
+    counts: dict[tuple[str, int], list[int]] = {}
+    for entry in log.entries:
+        if entry["step"] == "review":
+            passed = min(entry["data"]["scores"].values()) >= bar
+            counts.setdefault((entry["record"], entry["data"]["round"]), [0, 0])[int(passed)] += 1
+    table = np.array(list(counts.values()))
+    return fleiss_kappa(table) if len(table) and table.sum(1).min() >= 2 else float("nan")
+
+
+def expected_outcome(
+    sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1
+) -> dict[str, float]:
+    """Closed form of the loop without a panel, all reviewers having to agree.
+
+    Args:
+        sensitivity: P(a reviewer accepts | the draft is good).
+        specificity: P(a reviewer rejects | it is bad); reviewers err independently.
+        good: P(the first draft is good).
+        good_again: P(a rewritten draft is good), whatever came before.
+        settings: strikes.
+        reviewers: how many.
+
+    Returns:
+        ``accepted`` (share of records), ``precision`` (share of the accepted that are good), ``rounds`` (mean drafts judged:
+        geometric, truncated at the strikes).
+    """
+    hit, slip = sensitivity**reviewers, (1 - specificity) ** reviewers
+    first, later = good * hit + (1 - good) * slip, good_again * hit + (1 - good_again) * slip
+    reach = [1.0] + [(1 - first) * (1 - later) ** t for t in range(settings.strikes - 1)]  # P(round t + 1 takes place)
+    accepted = first + later * sum(reach[1:])
+    right = good * hit + good_again * hit * sum(reach[1:])
+    return {"accepted": accepted, "precision": right / accepted if accepted else float("nan"), "rounds": sum(reach)}

@@ -1,0 +1,158 @@
+"""A rule-based writer: counts, recency, categories and prices of the history, put into sentences.
+
+It needs no model, costs nothing, and is the floor that every LLM teacher has to beat. Its wording is the template file
+``templates/<domain>/writer.j2``: sections of alternative sentences, one a line; a sentence whose facts a history does
+not have (no prices, no second level) is passed over. With the answer in view it chooses *which habit* to conclude
+with by the target's first category level (and its second, if the history holds that one); it never writes the title or a
+category that the history has not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.core.artifacts import value_hash
+from taiji.core.errors import TaijiError
+from taiji.data.dataset import Dataset
+from taiji.reasoning.answers import field
+from taiji.reasoning.prompts import shorten, template_file
+from taiji.reasoning.settings import PromptSettings
+from taiji.reasoning.teachers import rationale_frame
+
+_SECTION = re.compile(r"^\[([a-z]+)\]\n", re.MULTILINE)
+ORDER = ("opening", "detail", "recent", "prices", "conclusion")
+OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
+"""How often an optional section is used, so that k rationales differ."""
+SEEN = 12
+"""Newest interactions that the writer looks at: about what a student's prompt holds."""
+
+
+class RuleWriter:
+    """Writes rationales from rules; see the module.
+
+    Args:
+        prompts: limits and the folder of templates.
+        answer_in_view: let the true next item decide which habit the rationale concludes with.
+    """
+
+    def __init__(self, prompts: PromptSettings, answer_in_view: bool = True) -> None:
+        self.prompts, self.answer_in_view = prompts, answer_in_view
+        self.name = "writer" if answer_in_view else "writer:blind"
+
+    @property
+    def version(self) -> str:
+        """Of the rules; the templates' text is hashed by whoever stores the settings."""
+        return value_hash([self.name, ORDER, OPTIONAL, SEEN])[:16]
+
+    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
+        """See :class:`taiji.reasoning.teachers.Teacher`."""
+        path = template_file(dataset.domain, "writer", self.prompts.templates)
+        sections = _sentences(str(path), path.stat().st_mtime_ns)
+        texts = []
+        for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
+            facts = history_facts(
+                dataset, user, as_of, min(SEEN, self.prompts.history_limit), self.prompts.title_characters
+            )
+            facts.update(_focus(dataset, facts, target if self.answer_in_view else None))
+            texts.append(
+                [_write(sections, facts, np.random.default_rng([seed, user, as_of, sample])) for sample in range(k)]
+            )
+        return rationale_frame(examples["example"].to_list(), texts, self.name)
+
+
+def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
+    """What is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
+    items, _ = dataset.history.before(user, as_of, limit)
+    rows = (
+        dataset.items.select("title", "category_l1", "category_l2", "category_l3", "price")[items.tolist()].rows(
+            named=True
+        )
+        if len(items)
+        else []
+    )
+    facts: dict[str, Any] = {"total": len(rows), "rows": rows}
+    if not rows:
+        return facts
+    first = _top([r["category_l1"] for r in rows])
+    if first:
+        facts["top_l1"], facts["top_l1_count"] = field(first[0]), first[1]
+        second = _top([r["category_l2"] for r in rows if r["category_l1"] == first[0]])
+        if second and second[1] > 1:
+            facts["top_l2"], facts["top_l2_count"] = field(second[0]), second[1]
+    newest = rows[0]
+    facts["last_title"] = field(shorten(newest["title"], title_characters))
+    for level in ("l1", "l2"):
+        if newest[f"category_{level}"]:
+            facts[f"last_{level}"] = field(newest[f"category_{level}"])
+    prices = sorted(r["price"] for r in rows if r["price"] is not None)
+    if prices:
+        facts["price_middle"], facts["price_high"] = f"{prices[len(prices) // 2]:.2f}", f"{prices[-1]:.2f}"
+    return facts
+
+
+def _top(values: list[str | None]) -> tuple[str, int] | None:
+    """The most frequent value; among equals the newest."""
+    counts = Counter(v for v in values if v)
+    return max(counts.items(), key=lambda pair: pair[1]) if counts else None
+
+
+def _focus(dataset: Dataset, facts: dict[str, Any], target: int | None) -> dict[str, Any]:
+    """The category to conclude with, and whether the history holds it already."""
+    shown = {level: {r[f"category_{level}"] for r in facts["rows"]} for level in ("l1", "l2")}
+    if target is None:
+        return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
+    first, second = dataset.items.select("category_l1", "category_l2").row(target)
+    if not first:
+        return {}
+    if second and second in shown["l2"]:
+        return {"focus": f"{field(first)} / {field(second)}", "fresh": False}
+    return {"focus": field(first), "fresh": first not in shown["l1"]}
+
+
+def _write(sections: dict[str, list[Any]], facts: dict[str, Any], random: np.random.Generator) -> str:
+    from jinja2 import UndefinedError
+
+    text = []
+    for name in ORDER:
+        if random.random() >= OPTIONAL.get(name, 1.0):
+            continue
+        choices = sections["newfield" if name == "conclusion" and facts.get("fresh") else name]
+        for place in random.permutation(len(choices)):
+            try:
+                text.append(choices[place].render(**facts))
+                break
+            except UndefinedError:
+                continue
+    return " ".join(text)
+
+
+@lru_cache(maxsize=16)
+def _sentences(path: str, modified: int) -> dict[str, list[Any]]:
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined)
+    parts = _SECTION.split(Path(path).read_text(encoding="utf-8"))
+    try:
+        sections = {
+            name: [environment.from_string(line) for line in text.splitlines() if line.strip()]
+            for name, text in zip(parts[1::2], parts[2::2])
+        }
+    except TemplateError as error:
+        raise TaijiError("The writer's template is broken.", where=path, found=str(error)) from error
+    missing = [name for name in (*ORDER, "newfield") if name not in sections]
+    if missing:
+        raise TaijiError(
+            "The writer's template lacks sections.",
+            where=path,
+            expected=", ".join((*ORDER, "newfield")),
+            found=f"no {', '.join(missing)}",
+        )
+    return sections

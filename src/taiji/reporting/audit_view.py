@@ -1,0 +1,141 @@
+"""The leakage audit as the report shows it: what :func:`taiji.reasoning.audit.audit_run` found, in words, tracks and cards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taiji.core.number_format import number_text
+from taiji.reporting import charts
+
+CONTROLS = {
+    "answer": "the answer",
+    "own": "the user's own",
+    "other": "another user's",
+    "shuffled": "own, shuffled",
+    "empty": "none",
+}
+LIFTS = (
+    ("decoys", "target lift", "the true item", "lift under the same rationale"),
+    ("decoys", "neighbourhood lift", "others of its category", "lift under the same rationale"),
+    ("decoys", "specificity", "specificity", "the first less the second: a leak lifts the true item alone"),
+    ("blind_gap", "teacher", "answer in view", "lift of the teacher's, mentions redacted"),
+    ("blind_gap", "blind", "answer not in view", "lift of the student's own"),
+    ("blind_gap", "gap", "blind gap", "the first less the second"),
+)
+MEASURES = {
+    "ppl": "perplexity of the answer",
+    "ppl_values": "of title and categories, labels left out",
+    "ppl_title": "of the title alone",
+    "ppl_category": "of the categories alone",
+    "ppl_masked": "mentions redacted",
+    "ppl_none": "no rationale",
+    "lift": "lift",
+    "leak_share": "leak share",
+}
+TONES = {"holds": "", "reversed": "alarm", "not shown": "neutral"}
+MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not shown": ("open", "○")}
+
+
+def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the template ``audit.html.j2`` shows of an audit; None where there is none."""
+    if not audit:
+        return None
+    order = audit["order"]
+    # Audits of runs made before the verdict was noted told of the means alone.
+    verdict = order.get("verdict") or ("holds" if order["holds"] else "reversed")
+    return {
+        "rows": audit["rows"],
+        "sample": audit["controls"]["own"]["n"],
+        "says": order["says"],
+        "tone": TONES[verdict],
+        "blind": audit["blind_gap"]["gap"]["n"] if audit["blind_gap"] else 0,
+        "controls": _controls(audit["controls"]),
+        "steps": _steps(audit["controls"], order["steps"]),
+        "lifts": _lifts(audit),
+        "shares": [
+            *audit["leaking"].items(),
+            ("names the item", audit["lexical"]["title"]),
+            ("names an unseen third level", audit["lexical"]["unseen L3"]),
+            ("speaks of the answer", audit["lexical"]["forbidden"]),
+        ],
+        "preference": [
+            (f"{who} its item", audit["preference"][key])
+            for key, who in (("kept of naming", "names"), ("kept of others", "does not name"))
+            if audit["preference"][key] is not None
+        ],
+        "quantiles": [f"{float(q):.0%}" for q in audit["distributions"]["ppl"]],
+        "distributions": [
+            (MEASURES[name], ["–" if value is None else number_text(value, 2) for value in values.values()])
+            for name, values in audit["distributions"].items()
+        ],
+        "worst": [(name, [_card(row) for row in rows]) for name, rows in audit["worst"].items() if rows],
+    }
+
+
+def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Perplexities (geometric means) on one logarithmic scale."""
+    scale = charts.span_of([_triple(controls[name]) for name in CONTROLS])
+    return [
+        {
+            "name": label,
+            "track": charts.interval_track(*_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"),
+            "value": "–" if controls[name]["value"] is None else number_text(math.exp(controls[name]["value"]), 2),
+        }
+        for name, label in CONTROLS.items()
+    ]
+
+
+def _steps(controls: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Each neighbouring pair of the order that must hold, as a paired difference."""
+    figures = [controls[f"{step['higher']} - {step['lower']}"] for step in steps]
+    scale = charts.span_of([_triple(figure) for figure in figures], zero=True)
+    return [
+        {
+            "name": f"{CONTROLS[step['lower']]} < {CONTROLS[step['higher']]}",
+            **_gap(figure, scale, *MARKS[step["verdict"]]),
+        }
+        for step, figure in zip(steps, figures)
+    ]
+
+
+def _lifts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = [
+        (name, note, audit[part][key])
+        for part, key, name, note in LIFTS
+        if audit[part] and audit[part][key]["value"] is not None
+    ]
+    scale = charts.span_of([_triple(figure) for *_, figure in found], zero=True)
+    return [{"name": name, "note": note, **_gap(figure, scale, "open", "")} for name, note, figure in found]
+
+
+def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark: str) -> dict[str, Any]:
+    value, low, high = _triple(figure)
+    return {
+        "track": charts.interval_track(value, low, high, scale, tone=tone, zero=True),
+        "value": f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
+        "n": figure["n"],
+        "tone": tone,
+        "mark": mark,
+    }
+
+
+def _card(row: Mapping[str, Any]) -> dict[str, Any]:
+    ppl, masked, none = (number_text(row[name], 2) for name in ("ppl", "ppl_masked", "ppl_none"))
+    share = "" if row["leak_share"] is None else f", leak share {number_text(row['leak_share'], 2)}"
+    figures = f"perplexity {ppl}; redacted {masked}; without {none}{share}"
+    return {
+        **row,
+        "figures": figures,
+        "reasons": "; ".join(row["reasons"]),
+        "masked": row["masked"] if row["masked"] != row["rationale"] else "",
+    }
+
+
+def _signed(value: float) -> str:
+    return number_text(value, 3, signed=True)
+
+
+def _triple(figure: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return figure["value"], figure["low"], figure["high"]

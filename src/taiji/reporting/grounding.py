@@ -1,0 +1,76 @@
+"""Where each answer landed in the catalogue, one row an item, so that single answers can be read and not only counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.reasoning.answers import parse
+from taiji.reporting.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from taiji.language.embed import Embedder
+
+NEAREST = 5
+SCHEMA = {
+    "example": pl.String,
+    "model": pl.String,
+    "place": pl.UInt8,
+    "item": pl.UInt32,
+    "similarity": pl.Float32,
+    "ctcvr": pl.Float64,
+    "target_place": pl.UInt32,
+}
+
+
+def ground_answers(
+    catalogue: Catalogue,
+    embedder: Embedder,
+    examples: pl.DataFrame,
+    completions: Mapping[str, Sequence[str]],
+    judge_score: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+    count: int = NEAREST,
+) -> pl.DataFrame:
+    """The catalogue items nearest to each well-formed answer, with the judge's score; a malformed answer has no rows.
+
+    Args:
+        catalogue: the items as vectors.
+        embedder: embeds the answers.
+        examples: ``example, user, as_of, target``.
+        completions: model → one completion a row of ``examples``.
+        judge_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
+        count: items an answer.
+
+    Returns:
+        ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``, ``target_place``:
+        how far down the list of all items the true one stands.
+    """
+    users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
+    targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=SCHEMA)]
+    for model, texts in completions.items():
+        answers = [parse(text) for text in texts]
+        rows = np.flatnonzero([answer.well_formed for answer in answers])
+        if not len(rows):
+            continue
+        queries = embedder.encode([answers[row].text for row in rows])
+        items, similarity = catalogue.nearest(queries, count)
+        above = catalogue.search(queries, targets[rows]).above
+        wide = items.shape[1]
+        scores = judge_score(np.repeat(users[rows], wide), items.ravel(), np.repeat(as_ofs[rows], wide))
+        frame = pl.DataFrame(
+            {
+                "example": np.repeat(examples["example"].to_numpy()[rows], wide),
+                "model": [model] * items.size,
+                "place": np.tile(np.arange(1, wide + 1), len(rows)),
+                "item": items.ravel(),
+                "similarity": similarity.ravel(),
+                "ctcvr": np.asarray(scores, dtype=np.float64),
+                "target_place": np.repeat(above + 1, wide),
+            }
+        )
+        parts.append(frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()))
+    return pl.concat(parts)

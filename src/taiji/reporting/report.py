@@ -1,0 +1,380 @@
+"""``report.html``: one self-contained page that shows what a run did and what may be concluded from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+import taiji
+from taiji.core.artifacts import write_text
+from taiji.core.number_format import general_text, number_text, thousands
+from taiji.reporting import charts
+from taiji.reporting.audit_view import audit_view
+from taiji.reporting.summary import (
+    Figure,
+    ModelFigure,
+    RankerFigure,
+    RunMetrics,
+    check_metrics,
+    digits_for,
+    figure_text,
+    findings,
+    goal_of,
+    verdict,
+)
+
+ANSWER_METRICS = {
+    "category_l1": "Category L1",
+    "category_l2": "Category L2",
+    "category_l3": "Category L3",
+    "hit@50": "Title hit@50",
+    "hit@100": "Title hit@100",
+    "ctcvr": "CTCVR (judge)",
+    "format": "Well-formed",
+    "grounding": "Grounding similarity",
+    "grounding_low": "Not grounded",
+}
+RANKER_METRICS = {
+    "auc": "AUC",
+    "user_auc": "AUC within users",
+    "ndcg@10": "NDCG@10",
+    "log_loss": "Log-loss",
+    "calibration": "Predicted / observed",
+}
+GAP_METRICS = (
+    "click auc",
+    "click user_auc",
+    "click ndcg@10",
+    "click log_loss",
+    "ctcvr auc",
+    "ctcvr log_loss",
+)
+HEADS = {"click": "click", "ctcvr": "click and conversion"}
+PAPER = (
+    ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
+    ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
+    ("Category L3 accuracy", ".0251", ".0039", ".0245", ".0307", ".0347"),
+    ("Title hit rate @50", ".0496", ".0563", ".0449", ".0558", ".0567"),
+    ("Title hit rate @100", ".0646", ".0733", ".0606", ".0762", ".0720"),
+    ("CTCVR", ".003417", ".003675", ".003723", ".003802", ".003816"),
+)
+"""Offline figures of arXiv 2606.03866, as claimed there: without intervals, on private data, with a 7B model."""
+FILTERS = {
+    "thousands": thousands,
+    "fixed": number_text,
+    "percent": lambda share: f"{number_text(100 * share, 0)} %",
+}
+"""How the templates write numbers."""
+MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
+
+
+def write_report(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    *,
+    rationales: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
+    prompt: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    cards: Mapping[str, str] | None = None,
+) -> None:
+    """Write the report atomically.
+
+    Args:
+        path: the HTML file.
+        metrics: the content of ``metrics.json`` (see :mod:`taiji.reporting.summary`).
+        rationales: examples to show: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
+        audit: the leakage audit, as of :func:`taiji.reasoning.audit.audit_run`.
+        prompt: one prompt as it was asked.
+        configuration: every setting of the run.
+        cards: name → file beside the report.
+
+    Raises:
+        TaijiError: the metrics lack a key or have another form.
+    """
+    write_text(
+        path,
+        render_report(
+            metrics, rationales=rationales, audit=audit, prompt=prompt, configuration=configuration, cards=cards
+        ),
+    )
+
+
+def render_report(
+    metrics: Mapping[str, Any],
+    *,
+    rationales: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
+    prompt: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    cards: Mapping[str, str] | None = None,
+) -> str:
+    """The page as text; the arguments are those of :func:`write_report`."""
+    from jinja2 import Environment, PackageLoader
+
+    run = check_metrics(metrics)
+    environment = Environment(
+        loader=PackageLoader("taiji.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= FILTERS
+    return environment.get_template("report.html.j2").render(
+        **figures_of(run),
+        today=date.today().isoformat(),
+        rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
+        audit=audit_view(audit),
+        paper=PAPER,
+        prompt=prompt,
+        cards=cards or {},
+        configuration=None
+        if configuration is None
+        else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
+    )
+
+
+def figures_of(run: RunMetrics) -> dict[str, Any]:
+    """What the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
+    return {
+        "run": run,
+        "version": taiji.__version__,
+        "findings": _findings(run),
+        "periods": _periods(run),
+        "totals": {name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
+        "histogram": charts.histogram(
+            run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
+        ),
+        "rewards": curves(run, "rewards"),
+        "weights": curves(run, "weights"),
+        "panels": _answer_panels(run),
+        "answers": _answer_table(run),
+        "gaps": _ranker_gaps(run),
+        "rankers": _ranker_tables(run),
+        "stages": _stages(run),
+        "level": f"{general_text(100 * run.level)} %",
+    }
+
+
+def _findings(run: RunMetrics) -> list[dict[str, str]]:
+    """The sentences of the summary with their verdict and mark."""
+    rows = []
+    for sentence in findings(run):
+        head, _, outcome = sentence.rpartition(": ")
+        rows.append(
+            {
+                "text": head,
+                "verdict": outcome,
+                "mark": MARKS.get(outcome, "○"),
+                "tone": outcome if outcome in MARKS else "open",
+            }
+        )
+    return rows
+
+
+def _periods(run: RunMetrics) -> list[dict[str, Any]]:
+    """The split's periods with their share of the whole time."""
+    days = {
+        name: max((date.fromisoformat(end[:10]) - date.fromisoformat(start[:10])).days, 1)
+        for name, (start, end) in run.split.dates.items()
+    }
+    total = sum(days.values())
+    use = {
+        "reward": "trains the reward ranker",
+        "llm": "trains the language model",
+        "ranker": "trains the judged rankers",
+        "test": "judges everything",
+    }
+    return [
+        {
+            "name": name,
+            "start": start[:10],
+            "end": end[:10],
+            "share": 100 * days[name] / total,
+            "rows": _rows_of(run, name),
+            "use": use.get(name, ""),
+        }
+        for name, (start, end) in run.split.dates.items()
+    ]
+
+
+def _rows_of(run: RunMetrics, period: str) -> str:
+    """The counts that belong to a period: those named after it, as ``test`` or ``test exposures``."""
+    own = [
+        (name.removeprefix(period).strip() or "rows", count)
+        for name, count in run.split.rows.items()
+        if name.split(" ")[0] == period
+    ]
+    return ", ".join(f"{count:,} {what}" for what, count in own)
+
+
+def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
+    """``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to point out."""
+    steps = run.alignment.steps
+    names = dict.fromkeys(name for step in steps for name in getattr(step, what, {}))
+    series = {name: [getattr(step, what, {}).get(name) for step in steps] for name in names}
+    return charts.line_chart(
+        series,
+        [step.step for step in steps],
+        label=f"{what} at each step",
+        bounds=(0.0, 1.0) if what == "weights" else None,
+        noisy=what != "weights",
+        marker=marker,
+    )
+
+
+def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
+    """One panel a metric: every model, floor and ceiling on one scale."""
+    models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
+    panels = []
+    for metric in list(ANSWER_METRICS)[:6]:
+        figures = [f for f in run.llm if f.metric == metric]
+        if figures:
+            scale, digits = (
+                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]),
+                digits_for(figures),
+            )
+            rows = [
+                {
+                    "name": f.model,
+                    "kind": f.kind,
+                    "track": charts.interval_track(
+                        f.value,
+                        f.low,
+                        f.high,
+                        scale,
+                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor",
+                    ),
+                    "value": "–" if f.value is None else number_text(f.value, digits),
+                }
+                for f in figures
+            ]
+            panels.append({"title": ANSWER_METRICS[metric], "rows": rows})
+    return panels
+
+
+def _answer_table(run: RunMetrics) -> dict[str, Any]:
+    shown = [metric for metric in ANSWER_METRICS if any(f.metric == metric for f in run.llm)]
+    digits = {metric: digits_for([f for f in run.llm if f.metric == metric]) for metric in shown}
+    rows = []
+    for model in dict.fromkeys(f.model for f in run.llm):
+        own: dict[str, ModelFigure] = {f.metric: f for f in run.llm if f.model == model}
+        rows.append(
+            {
+                "name": model,
+                "kind": next(iter(own.values())).kind,
+                "cells": [_cell(own.get(metric), digits[metric]) for metric in shown],
+            }
+        )
+    first = next((f.model for f in run.llm if f.kind == "model"), None)
+    return {"columns": [ANSWER_METRICS[metric] for metric in shown], "rows": rows, "against": first}
+
+
+def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
+    """Paired differences: for each group one panel a metric, zero marked."""
+    groups = []
+    for group in dict.fromkeys(f.group for f in run.ranking):
+        panels = []
+        for key in GAP_METRICS:
+            head, metric = key.split(" ")
+            pairs = [
+                (f.features, f.difference) for f in run.ranking if f.group == group and f.metric == key and f.difference
+            ]
+            gaps = [gap for _, gap in pairs]
+            scale, digits = (
+                charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True),
+                digits_for(gaps),
+            )
+            rows = []
+            for arm, gap in pairs:
+                outcome = verdict(gap, goal_of(metric))
+                tone = outcome if outcome in ("better", "worse") else "open"
+                track = charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True)
+                rows.append(
+                    {
+                        "name": arm,
+                        "track": track,
+                        "value": figure_text(gap, digits, signed=True),
+                        "verdict": outcome,
+                        "mark": MARKS.get(outcome, "○"),
+                        "tone": tone,
+                    }
+                )
+            if rows:
+                note = "lower is better" if goal_of(metric) == "low" else "higher is better"
+                panels.append({"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows})
+        if panels:
+            groups.append(
+                {
+                    "group": group,
+                    "against": next(f.difference.against for f in run.ranking if f.difference),
+                    "panels": panels,
+                }
+            )
+    return groups
+
+
+def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
+    tables = []
+    for group in dict.fromkeys(f.group for f in run.ranking):
+        for head, title in HEADS.items():
+            figures = [f for f in run.ranking if f.group == group and f.metric.startswith(head + " ")]
+            shown = [metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)]
+            digits = {metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown}
+            rows = []
+            for arm in dict.fromkeys(f.features for f in figures):
+                own: dict[str, RankerFigure] = {f.metric: f for f in figures if f.features == arm}
+                rows.append(
+                    {
+                        "name": arm,
+                        "cells": [_cell(own.get(f"{head} {metric}"), digits[metric]) for metric in shown],
+                    }
+                )
+            if rows:
+                users = max(f.n for f in figures)
+                tables.append(
+                    {
+                        "group": group,
+                        "head": title,
+                        "users": users,
+                        "columns": [RANKER_METRICS[metric] for metric in shown],
+                        "rows": rows,
+                    }
+                )
+    return tables
+
+
+def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
+    """A table cell: value, interval, and the mark of its paired difference."""
+    if figure is None or figure.value is None:
+        return {"value": "–", "interval": "", "mark": "", "tone": "", "tip": ""}
+    value, interval = number_text(figure.value, digits), ""
+    if figure.low is not None and figure.high is not None:
+        interval = f"{number_text(figure.low, digits)}–{number_text(figure.high, digits)}"
+    mark = tone = tip = ""
+    if figure.difference:
+        outcome = verdict(figure.difference, goal_of(figure.metric))
+        mark, tone = MARKS.get(outcome, ""), outcome if outcome in ("better", "worse") else ""
+        tip = f"against {figure.difference.against}: {figure_text(figure.difference, signed=True)}, {outcome}"
+    return {"value": value, "interval": interval, "mark": mark, "tone": tone, "tip": tip}
+
+
+def _stages(run: RunMetrics) -> dict[str, Any]:
+    longest = max(run.seconds.values(), default=1.0) or 1.0
+    return {
+        "total": clock(sum(run.seconds.values())),
+        "rows": [
+            {"name": name, "time": clock(seconds), "share": 100 * seconds / longest}
+            for name, seconds in run.seconds.items()
+        ],
+    }
+
+
+def clock(seconds: float) -> str:
+    """A span of time for people."""
+    if seconds < 60:
+        return f"{number_text(seconds, 1)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

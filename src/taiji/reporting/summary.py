@@ -1,0 +1,330 @@
+"""``metrics.json``: what a run found, its schema, and its table on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taiji.core.errors import TaijiError
+from taiji.core.number_format import number_text, thousands
+
+WIDE = 104
+"""Columns from which the terminal shows every figure; a pipe counts as wide."""
+COLOURS = {"better": "green", "worse": "red"}
+AGAINST_FLOORS = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
+"""Metrics in which the last model is held against the best floor."""
+
+
+class _Open(BaseModel):
+    """Named keys are checked; further ones are allowed, so that later rooms can add theirs."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class SplitSummary(_Open):
+    """The split by time: ``dates`` period → [first, last] as ISO dates, ``rows`` what → count."""
+
+    fingerprint: str
+    dates: dict[str, tuple[str, str]]
+    rows: dict[str, int]
+
+
+class RationaleSummary(_Open):
+    """Rationales written, those of them judged, and those kept; the frozen threshold; ``reasons`` rejected → count.
+
+    Those of the calibration prompts are written and not judged: they only set the threshold.
+    """
+
+    written: int
+    kept: int
+    judged: int | None = None
+    threshold: float | None
+    reasons: dict[str, int] = {}
+    perplexities: list[float] = []
+    """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
+    masked: bool = False
+    """Whether they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
+
+    @property
+    def choice(self) -> tuple[int, int, int]:
+        """How many were kept, of how many judged, and how many more only set the threshold."""
+        judged = self.written if self.judged is None else self.judged
+        return self.kept, judged, self.written - judged
+
+    def kept_text(self, what: str = "") -> str:
+        """``66 of 120 kept (48 more set the threshold)``; ``what`` was kept can be named."""
+        kept, judged, others = self.choice
+        text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
+        return text + (f" ({thousands(others)} more set the threshold)" if others else "")
+
+
+class Difference(_Open):
+    """A paired difference against another row of the same metric and group."""
+
+    against: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Figure(_Open):
+    """One metric of one arm with its interval."""
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    difference: Difference | None = None
+    rivals: list[Difference] = []
+
+
+class ModelFigure(Figure):
+    """A figure of a language model, a floor or the ceiling."""
+
+    model: str
+    kind: Literal["model", "floor", "ceiling"] = "model"
+
+
+class RankerFigure(Figure):
+    """A figure of a ranker with some features, over a group of exposures."""
+
+    features: str
+    group: str = "all"
+
+
+class Step(_Open):
+    """One update of the alignment."""
+
+    step: int
+    weights: dict[str, float | None]
+    rewards: dict[str, float | None]
+
+
+class AlignmentSummary(_Open):
+    """The rule that set the objective weights, and every step's weights and mean rewards."""
+
+    rule: str
+    steps: list[Step]
+
+
+class FeatureFigures(_Open):
+    """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
+
+    The first five are those of :func:`taiji.features.feature_table.figures`, the others of ``ProductQuantizer.figures``.
+    """
+
+    coverage: float
+    users: float
+    neighbour_items: float
+    age_days_median: float
+    age_days_p90: float
+    utilisation: float
+    distortion: float
+    perplexity: float
+    collisions: float
+
+
+class RunMetrics(_Open):
+    """The whole of ``metrics.json``."""
+
+    name: str = "run"
+    data: str = ""
+    level: float = 0.95
+    """Of every interval."""
+    notes: list[str] = []
+    split: SplitSummary
+    rationales: RationaleSummary
+    llm: list[ModelFigure]
+    alignment: AlignmentSummary
+    ranking: list[RankerFigure]
+    features: dict[str, FeatureFigures] = {}
+    seconds: dict[str, float]
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
+    """Parse a ``metrics.json`` dict.
+
+    Raises:
+        TaijiError: naming each key that is missing or of another form.
+    """
+    try:
+        return RunMetrics.model_validate(metrics)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
+        raise TaijiError(
+            "The metrics do not have the form of metrics.json.",
+            where="metrics.json",
+            found="; ".join(problems),
+            fix="make the report with the version that made the run",
+        ) from error
+
+
+def verdict(difference: Difference, goal: str = "high") -> str:
+    """What a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
+    if difference.low is None or difference.high is None:
+        return "too few users to tell"
+    if difference.low <= 0 <= difference.high:
+        return "interval includes zero"
+    if goal == "one":
+        return "different"
+    return "better" if (difference.low > 0) == (goal == "high") else "worse"
+
+
+def goal_of(metric: str) -> str:
+    """Where a metric should go: ``high``, ``low`` or ``one``."""
+    if metric.endswith(("log_loss", "grounding_low")):
+        return "low"
+    return "one" if metric.endswith("calibration") else "high"
+
+
+def digits_for(figures: Sequence[Figure | Difference]) -> int:
+    """Decimals that show two significant places of the typical interval, from 3 to 6."""
+    widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
+    return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
+
+
+def figure_text(figure: Figure | Difference, digits: int | None = None, *, signed: bool = False) -> str:
+    """``0.512 [0.498, 0.527]``, or a dash where there is no value.
+
+    A signed text gets as many decimals as it takes to see on which side of zero its ends lie.
+    """
+    if figure.value is None:
+        return "–"
+    places = digits_for([figure]) if digits is None else digits
+    ends = [end for end in (figure.low, figure.high) if end]
+    while signed and places < 6 and any(round(end, places) == 0 for end in ends):
+        places += 1
+    text = number_text(figure.value, places, signed=signed)
+    if figure.low is None or figure.high is None:
+        return text
+    return (
+        f"{text} [{number_text(figure.low, places, signed=signed)}, {number_text(figure.high, places, signed=signed)}]"
+    )
+
+
+def print_summary(metrics: Mapping[str, Any]) -> None:
+    """Print the run's result: answers against floors, rankers with paired differences, time a stage."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    run, console = check_metrics(metrics), Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDE))
+    kept, limit = run.rationales.kept_text("rationales"), ""
+    if run.rationales.threshold is not None:
+        limit = f"; the threshold is perplexity {number_text(run.rationales.threshold, 2)}"
+    console.print(
+        f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
+    )
+    every: list[Figure] = [*run.llm, *run.ranking]
+    places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
+
+    def table(
+        title: str,
+        first: str,
+        metrics: Sequence[str],
+        rows: Sequence[tuple[str, Mapping[str, Figure]]],
+        names: Mapping[str, str],
+    ) -> None:
+        shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+        grid.add_column(first, no_wrap=True)
+        for metric in shown:
+            grid.add_column(names.get(metric, metric), justify="right")
+        for label, cells in rows:
+            grid.add_row(label, *(_cell(cells.get(metric), places[metric]) for metric in shown))
+        if rows:
+            console.print(grid)
+
+    wide = console.width >= WIDE
+    answers = []
+    for model in dict.fromkeys(figure.model for figure in run.llm):
+        own = {f.metric: f for f in run.llm if f.model == model}
+        kind = next(iter(own.values())).kind
+        answers.append((model if kind == "model" else f"[dim]· {model}[/dim]", own))
+    of_answers = [
+        "category_l1",
+        "category_l3",
+        "hit@100",
+        "ctcvr",
+        *(["category_l2", "format"] if wide else []),
+    ]
+    of_rankers = [
+        "click auc",
+        "click log_loss",
+        "ctcvr auc",
+        *(["click user_auc", "click ndcg@10"] if wide else []),
+    ]
+    names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
+    table(
+        f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
+        "model",
+        of_answers,
+        answers,
+        names,
+    )
+    for group in dict.fromkeys(figure.group for figure in run.ranking):
+        figures = [f for f in run.ranking if f.group == group]
+        arms = [
+            (arm, {f.metric: f for f in figures if f.features == arm})
+            for arm in dict.fromkeys(f.features for f in figures)
+        ]
+        table(f"Rankers, {group}", "features", of_rankers, arms, {})
+    for line in findings(run):
+        console.print(f"  {line}", highlight=False)
+    seconds = ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items())
+    console.print(f"[dim]seconds: {seconds}; total {sum(run.seconds.values()):,.0f}[/dim]", highlight=False)
+
+
+def findings(run: RunMetrics) -> list[str]:
+    """One plain sentence for each comparison that matters, including those that show nothing."""
+
+    def line(arm: str, metric: str, gap: Difference) -> str:
+        return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
+
+    rankers = [
+        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", gap)
+        for f in run.ranking
+        if f.metric == "click auc" and f.group in ("all", "sparse")
+        for gap in [*([f.difference] if f.difference else []), *f.rivals]
+    ]
+    answers = [
+        line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference
+    ]
+    return rankers + answers + _against_floors(run)
+
+
+def _against_floors(run: RunMetrics) -> list[str]:
+    """The last model against the floor that is highest in a metric: a gain over the base alone earns nothing."""
+    last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
+    lines = []
+    for metric, title in AGAINST_FLOORS.items():
+        floors = [f for f in run.llm if f.kind == "floor" and f.metric == metric and f.value is not None]
+        own = next((f for f in run.llm if f.model == last and f.metric == metric), None)
+        if not floors or own is None:
+            continue
+        best = max(floors, key=lambda floor: floor.value or 0.0).model
+        for gap in own.rivals:
+            if gap.against == best:
+                lines.append(
+                    f"{title} of {last} against the best floor, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                )
+    return lines
+
+
+def _cell(figure: Figure | None, digits: int) -> str:
+    """Value above its interval; green or red where the paired difference excludes zero."""
+    if figure is None or figure.value is None:
+        return "–"
+    text = number_text(figure.value, digits)
+    outcome = verdict(figure.difference, goal_of(figure.metric)) if figure.difference else ""
+    if outcome in COLOURS:
+        text = f"[{COLOURS[outcome]}]{text}[/]"
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text}\n[dim]{number_text(figure.low, digits)}–{number_text(figure.high, digits)}[/dim]"

@@ -1,0 +1,156 @@
+"""The feature writer of a run: what its batch stage does for a table of users, for a handful of users just now.
+
+Prompt, language model, parsing, embedding, quantiser and look-alike search are the run's own, called the same way, so a
+user about whom nothing new is known gets the very row the batch stage made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from taiji.core.errors import TaijiError
+from taiji.features.feature_table import build_table
+from taiji.features.quantizer import ProductQuantizer
+from taiji.features.settings import FeatureSettings
+from taiji.language.causal_lm import LanguageModel, load_language_model
+from taiji.language.embed import Embedder, load_embedder
+from taiji.language.generate import generate
+from taiji.language.settings import GenerationSettings
+from taiji.reasoning.answers import parse
+from taiji.reasoning.prompts import opened, student_prompts
+from taiji.reasoning.settings import PromptSettings
+from taiji.serving.live_dataset import World, read_features
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store
+from taiji.serving.types import FeatureRow, Usage, UserHistory
+
+
+class RunWriter:
+    """See :class:`taiji.serving.types.FeatureWriter`.
+
+    Args:
+        world: the run's data set.
+        lm, embedder, quantizer: the run's.
+        pool: users (dense ids of the run), moments and embeddings of the batch stage's answers: the look-alikes.
+        store: knows which users were erased; those are nobody's look-alike any more.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        lm: LanguageModel,
+        embedder: Embedder,
+        quantizer: ProductQuantizer,
+        pool: tuple[np.ndarray, np.ndarray, np.ndarray],
+        store: Store,
+    ) -> None:
+        self._world, self._lm, self._embedder, self._quantizer, self._pool, self._store = (
+            world,
+            lm,
+            embedder,
+            quantizer,
+            pool,
+            store,
+        )
+        config = world.config
+        self._prompts = PromptSettings.model_validate(config["reasoning"]["prompts"])
+        self._generation = GenerationSettings.model_validate(config["generation"])
+        self._features = FeatureSettings.model_validate(config["features"])
+        self._names = world.dataset.users["user_id"].cast(pl.String).to_list()
+        self.model_version, self.quantizer_version = lm.version, quantizer.version
+        self.usage = Usage()
+
+    def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+        """One row a user; a user about whom nothing was said gets a row without ids."""
+        vectors = self._embedder.encode(self._say(users))
+        dataset = self._world.dataset
+        numbers = [self._world.known(user) for user in users]
+        rows = pl.DataFrame(
+            {
+                "user": [dataset.n_users + place if number is None else number for place, number in enumerate(numbers)],
+                "as_of": [user.as_of for user in users],
+            },
+            schema={"user": pl.UInt32, "as_of": pl.Int64},
+        )
+        table = build_table(
+            dataset, rows, vectors, self._quantizer, self._features, self.model_version, self._remembered()
+        )
+        return [self._row(user, row) for user, row in zip(users, table.iter_rows(named=True))]
+
+    def _say(self, users: Sequence[UserHistory]) -> list[str]:
+        """What the LLM says about each user, as one text to embed."""
+        asked = pl.DataFrame(
+            {
+                "example": [str(place) for place in range(len(users))],
+                "user": range(len(users)),
+                "as_of": [user.as_of for user in users],
+            }
+        )
+        prompts = student_prompts(self._world.of(users), asked, self._prompts, self._lm.tokenizer)
+        asked_for = [opened(prompt) for prompt in prompts["prompt"]]
+        completions = [
+            texts[0]
+            for texts in generate(self._lm, asked_for, settings=self._generation, seed=self._world.config["seed"])
+        ]
+        self.usage.prompt_tokens += self._tokens(asked_for)
+        self.usage.completion_tokens += self._tokens(completions)
+        answers = [parse(completion) for completion in completions]
+        return [answer.said for answer in answers]
+
+    def _tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(ids) for ids in self._lm.tokenizer(list(texts), add_special_tokens=False).input_ids)
+
+    def _remembered(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pool without users who were erased."""
+        users, as_ofs, vectors = self._pool
+        distinct, place = np.unique(users, return_inverse=True)
+        gone = np.array(self._store.suppressed([self._names[user] for user in distinct]), bool)
+        keep = ~gone[place] if len(users) else np.zeros(0, bool)
+        return users[keep], as_ofs[keep], vectors[keep]
+
+    def _row(self, user: UserHistory, row: dict[str, Any]) -> FeatureRow:
+        items = self._world.item_names
+        return FeatureRow(
+            user=user.user,
+            as_of=user.as_of,
+            ids=tuple(row["ids"] or ()),
+            neighbour=None if row["neighbour"] is None else self._names[row["neighbour"]],
+            neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
+            model_version=row["model_version"],
+            quantizer_version=row["quantizer_version"],
+            generated_at=user.as_of,
+            events_seen=user.seen,
+            vector=None if row["vector"] is None else tuple(row["vector"]),
+        )
+
+
+def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
+    """Load the writer of a finished run.
+
+    Raises:
+        TaijiError: stages are missing, or the model as loaded here is not the one that made the run's feature table.
+    """
+    del settings  # the run's own configuration says how its features are made
+    world, table = World(run), read_features(run)
+    language = world.config["language"]
+    lm = load_language_model(run / "alignment" / "model", language["dtype"], language["device"])
+    made_by = table["model_version"][0]
+    if lm.version != made_by:
+        raise TaijiError(
+            "This is not the model that made the run's features: another kind of number, or other weights.",
+            where=str(run / "alignment" / "model"),
+            expected=f"version {made_by}",
+            found=f"version {lm.version}, {lm.dtype}",
+            fix=f"set language.dtype in {run / 'config.json'} to what the features were made with",
+        )
+    embedder = load_embedder(world.config["embedder"]["name"])
+    completions = pl.read_parquet(run / "features" / "completions.parquet")
+    answers = [parse(text) for text in completions["completion"]]
+    vectors = embedder.encode([answer.said for answer in answers])
+    pool = (completions["user"].to_numpy().astype(np.int64), completions["as_of"].to_numpy().astype(np.int64), vectors)
+    return RunWriter(world, lm, embedder, ProductQuantizer.load(run / "features" / "taiji-quantizer"), pool, store)

@@ -1,0 +1,191 @@
+"""A synthetic shop with known tastes: a log to learn from, and the true answer to "what would they have clicked?".
+
+Every item has a hidden theme, every user a hidden taste over themes. Users find tail items on their own (history, never
+exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id to
+mean anything, so the taste of a new user can only be read from the *titles* of what was found, where theme words stand
+("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the null twin the theme
+words are dealt to the wrong items: the same events, prices and categories, and a text that knows nothing.
+
+Invented here; no figure of it says anything about real shoppers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.schema import Tables
+from taiji.world.settings import ShopSettings
+
+Array = NDArray[Any]
+START = datetime(2024, 1, 1)
+HORIZON = timedelta(days=2)
+"""Time until a conversion is known."""
+THEMES = (
+    ("Alpine", "Summit", "Glacier", "Hiking", "Mountain", "Trail"),
+    ("Ocean", "Sailing", "Harbour", "Surf", "Coral", "Nautical"),
+    ("Jazz", "Guitar", "Vinyl", "Concert", "Melody", "Piano"),
+    ("Garden", "Orchid", "Botanical", "Rose", "Herb", "Greenhouse"),
+    ("Space", "Rocket", "Galaxy", "Lunar", "Astronaut", "Comet"),
+    ("Medieval", "Castle", "Knight", "Dragon", "Viking", "Royal"),
+    ("Football", "Stadium", "Goalkeeper", "Champion", "League", "Athletic"),
+    ("Bakery", "Espresso", "Chocolate", "Vanilla", "Cinnamon", "Pastry"),
+)
+KINDS = (
+    ("HOME", "LIGHT", "LAMP"),
+    ("HOME", "TEXTILE", "CUSHION"),
+    ("HOME", "TEXTILE", "BLANKET"),
+    ("KITCHEN", "DRINK", "MUG"),
+    ("KITCHEN", "DRINK", "BOTTLE"),
+    ("KITCHEN", "COOKING", "APRON"),
+    ("PAPER", "WRITING", "NOTEBOOK"),
+    ("PAPER", "WRITING", "CALENDAR"),
+    ("PAPER", "WALL", "POSTER"),
+    ("CLOTHING", "TOPS", "SHIRT"),
+    ("CLOTHING", "HEAD", "CAP"),
+    ("CLOTHING", "FEET", "SOCKS"),
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One shop; everything in it follows from its settings and seed."""
+
+    settings: ShopSettings
+    seed: int
+
+    @property
+    def n_items(self) -> int:
+        """Promoted items come first, then the tail."""
+        return self.settings.promoted + self.settings.tail
+
+    @cached_property
+    def themes(self) -> Array:
+        """(n_items,) hidden theme of every item."""
+        return self._rng(1).integers(len(THEMES), size=self.n_items)
+
+    @cached_property
+    def tastes(self) -> Array:
+        """(users, themes) hidden taste: one favourite theme, and a little of everything."""
+        favourite = self._rng(2).integers(len(THEMES), size=self.settings.users)
+        return 0.8 * np.eye(len(THEMES))[favourite] + 0.2 / len(THEMES)
+
+    @cached_property
+    def keenness(self) -> Array:
+        """(users,) how readily a user clicks and buys anything, on the logit scale."""
+        return self._rng(3).normal(0, 0.5, size=self.settings.users)
+
+    @cached_property
+    def prices(self) -> Array:
+        """(n_items,) money."""
+        return np.round(self._rng(4).lognormal(2.5, 0.5, size=self.n_items), 2)
+
+    @cached_property
+    def appeal(self) -> Array:
+        """(n_items,) what an item has for everybody, on the logit scale."""
+        return self._rng(5).normal(0, 0.4, size=self.n_items)
+
+    def click_probability(self, users: Array, items: Array) -> Array:
+        """The truth: P(click) of users (N,) shown items (N,)."""
+        return _sigmoid(-3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users])
+
+    def conversion_probability(self, users: Array, items: Array) -> Array:
+        """The truth: P(conversion | click)."""
+        return _sigmoid(-1.5 + 2.0 * self.tastes[users, self.themes[items]] + 0.5 * self.keenness[users])
+
+    def tables(self) -> Tables:
+        """The log, as any other source would give it; user u and item i of the shop are users ``u`` and items ``i`` there."""
+        kind = self._rng(6).integers(len(KINDS), size=self.n_items)
+        told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
+        word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)
+        items = pl.DataFrame(
+            {
+                "item_id": np.arange(self.n_items),
+                "title": [f"{THEMES[t][w]} {KINDS[k][2].lower()}" for t, w, k in zip(told, word, kind)],
+                **{f"category_l{level + 1}": [KINDS[k][level] for k in kind] for level in range(3)},
+                "price": self.prices,
+            }
+        )
+        note = "Synthetic shop: hidden tastes, invented responses." + (
+            "" if self.settings.telling_text else " Null twin: titles are shuffled."
+        )
+        users = pl.DataFrame({"user_id": np.arange(self.settings.users)})
+        return Tables(
+            items,
+            users,
+            pl.concat([self._found(), self._shown()]),
+            "shop" if self.settings.telling_text else "shop-null",
+            "shop",
+            (note,),
+        )
+
+    @cached_property
+    def requests(self) -> tuple[Array, Array]:
+        """Users (R,) and times in days (R,) of all requests; every user makes at least one."""
+        rng, s = self._rng(9), self.settings
+        count = 1 + rng.poisson(s.visits, size=s.users)
+        user = np.repeat(np.arange(s.users), count)
+        return user, np.minimum(self._joined[user] + 3 + rng.exponential(3.0, size=len(user)), s.days - 1e-3)
+
+    @cached_property
+    def _joined(self) -> Array:
+        """(users,) the day on which each user comes."""
+        return self._rng(10).uniform(0, max(self.settings.days - 10, 1), size=self.settings.users)
+
+    def _found(self) -> pl.DataFrame:
+        """Tail purchases: a theme by the user's taste, then any item of that theme."""
+        rng, s = self._rng(11), self.settings
+        count = 2 + rng.poisson(s.finds * np.exp(self.keenness - 0.125), size=s.users)
+        user = np.repeat(np.arange(s.users), count)
+        theme = (self.tastes[user].cumsum(axis=1) < rng.random((len(user), 1))).sum(axis=1).clip(max=len(THEMES) - 1)
+        tail = np.arange(s.promoted, self.n_items)
+        order = tail[np.argsort(self.themes[tail], kind="stable")]
+        first = np.searchsorted(self.themes[order], np.arange(len(THEMES) + 1))
+        size = np.maximum(first[theme + 1] - first[theme], 1)
+        item = order[np.minimum(first[theme] + (rng.random(len(user)) * size).astype(int), len(order) - 1)]
+        day = np.minimum(self._joined[user] + rng.exponential(3.0, size=len(user)), s.days - 1e-3)
+        return self._events(user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user)))
+
+    def _shown(self) -> pl.DataFrame:
+        """Exposures: random promoted items at every request, answered by the truth."""
+        rng, shown = self._rng(12), min(self.settings.shown, self.settings.promoted)
+        user, day = self.requests
+        offered = rng.random((len(user), self.settings.promoted)).argsort(axis=1)[:, :shown]
+        user, day, item = np.repeat(user, shown), np.repeat(day, shown), offered.ravel()
+        click = rng.random(len(user)) < self.click_probability(user, item)
+        conversion = click & (rng.random(len(user)) < self.conversion_probability(user, item))
+        return self._events(user, item, day, exposed=True, click=click, conversion=conversion)
+
+    def _events(
+        self, user: Array, item: Array, day: Array, *, exposed: bool, click: Array, conversion: Array
+    ) -> pl.DataFrame:
+        start = int((START - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+        time = pl.Series((start + day * 86_400e6).astype(np.int64)).cast(pl.Datetime("us"))
+        clicked = np.asarray(click).astype(np.int8)
+        return pl.DataFrame(
+            {
+                "user_id": user,
+                "item_id": item,
+                "timestamp": time,
+                "exposed": np.full(len(user), exposed),
+                "click": clicked,
+                "conversion": np.asarray(conversion).astype(np.int8),
+                "price": self.prices[item],
+            }
+        ).with_columns(
+            matured_at=pl.when(pl.col("click") == 1).then(pl.col("timestamp") + HORIZON).otherwise(pl.col("timestamp"))
+        )
+
+    def _rng(self, part: int) -> np.random.Generator:
+        """Each part of the shop has its own stream, so that the twin differs in nothing but its titles."""
+        return np.random.default_rng([self.seed, part])
+
+
+def _sigmoid(values: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-values)))

@@ -1,0 +1,48 @@
+"""Replay of shown items, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from taiji.experiments.replay import chance_in_first, replay
+
+FRAME = pl.DataFrame(
+    {
+        "user": [0, 0, 0, 1, 1, 1, 2],
+        "item": [0, 1, 2, 0, 1, 2, 0],
+        "time": [1, 1, 1, 5, 5, 5, 9],
+        "click": [1, 0, 1, 0, 1, 0, 1],
+        "conversion": [1, 0, 0, 0, 1, 0, 1],
+        "price": [10.0, 20.0, 30.0, 10.0, 20.0, 30.0, 1.0],
+    }
+)
+
+
+def test_each_ranker_earns_what_its_first_items_earned():
+    good = pl.DataFrame({"ctcvr": [0.9, 0.1, 0.2, 0.1, 0.9, 0.2, 0.5]})
+    bad = pl.DataFrame({"ctcvr": [0.1, 0.9, 0.2, 0.1, 0.2, 0.9, 0.5]})
+    rows = {
+        (r["features"], r["metric"]): r for r in replay(FRAME, {"none": bad, "good": good}, k=1, fee=0.1, resamples=50)
+    }
+    assert rows["good", "clicks"]["value"] == 1 and rows["none", "clicks"]["value"] == 0
+    assert rows["good", "conversions"]["value"] == 1
+    assert rows["good", "revenue"]["value"] == pytest.approx((0.1 * 10 + 0.1 * 20) / 2)
+    assert rows["good", "advertiser value"]["value"] == pytest.approx((10 + 20) / 2)
+    assert rows["good", "clicks"]["difference"] == {"against": "none", "value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["good", "clicks"]["n"] == 2  # the third user's request has one item: no choice
+
+
+def test_ties_share_the_places():
+    np.testing.assert_allclose(
+        chance_in_first(np.array([0, 0, 0, 1, 1]), np.array([1.0, 1.0, 0.5, 2.0, 2.0]), 1),
+        [0.5, 0.5, 0, 0.5, 0.5],
+    )
+    np.testing.assert_allclose(
+        chance_in_first(np.array([1, 0, 1, 1]), np.array([3.0, 9.0, 2.0, 2.0]), 2), [1, 1, 0.5, 0.5]
+    )
+
+
+def test_a_log_without_choice_gives_nothing():
+    assert replay(FRAME.tail(1), {"none": pl.DataFrame({"ctcvr": [0.1]})}, k=1) == []

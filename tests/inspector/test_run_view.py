@@ -1,0 +1,80 @@
+"""Artefacts are read when asked for; a run under way shows what it has; a broken file is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from taiji.core.errors import TaijiError
+from taiji.inspector.run_view import RunFiles, run_state
+from taiji.pipeline.names import STAGE_NAMES
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(TaijiError, match="no run directory"):
+        RunFiles(tmp_path)
+
+
+def test_a_run_that_has_only_begun_has_nothing_but_says_so(run_folder, tmp_path):
+    shutil.copy(run_folder / "config.json", tmp_path)
+    run = RunFiles(tmp_path)
+    assert [stage.seconds for stage in run.stages] == [None] * len(STAGE_NAMES)
+    assert run.dataset is None and run.metrics is None and run.split is None
+    run.warm()
+    assert run.verdicts.of("anything") == [] and run.completions.of(3) == []
+
+
+def test_everything_of_a_finished_run_is_there(run_folder):
+    run = RunFiles(run_folder)
+    run.warm()
+    assert all(stage.seconds is not None for stage in run.stages)
+    for user in (0, 17, 59):
+        assert [row["user"] for row in run.completions.of(user)] == [user, user]
+        assert all(row["user"] == user for row in run.judged.of(user))
+        times = run.events.part(user)["time"]
+        assert times.is_sorted() and len(times) == 30
+    assert set(run.judged.frame.columns) >= {"click none", "click taiji", "ctcvr history_mean"}
+    assert set(run.kept_lines.values()) == {3, 4}
+    with pytest.raises(KeyError):
+        run.answers("../../config")
+
+
+def test_a_stage_that_finishes_changes_the_state(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    before = run_state(folder)
+    assert before == run_state(folder)
+    os.utime(folder / "answers" / "manifest.json", ns=(1, 1))
+    assert run_state(folder) != before
+
+
+def test_a_broken_artefact_is_named_with_what_to_do(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    (folder / "selection" / "verdicts.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(TaijiError, match=r"verdicts\.parquet[\s\S]*run the stage 'selection' again"):
+        _ = RunFiles(folder).verdicts
+
+
+def test_many_readers_load_each_artefact_once_and_only_wait_for_their_own(run_folder):
+    import threading
+
+    run, entered, leave, loads = RunFiles(run_folder), threading.Event(), threading.Event(), []
+
+    def slow():
+        loads.append("slow")
+        entered.set()
+        assert leave.wait(30)
+        return "slow"
+
+    readers = [threading.Thread(target=run._once, args=("slow", slow)) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    assert entered.wait(30)
+    assert run.metrics is not None, "another artefact is not held up"
+    leave.set()
+    for reader in readers:
+        reader.join(30)
+    assert loads == ["slow"]

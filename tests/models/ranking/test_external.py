@@ -1,0 +1,140 @@
+"""Adapters against a real local server, a real ONNX file and a real module."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from taiji.core.errors import TaijiError
+from taiji.models.ranking.external import CallableRanker, HttpRanker, OnnxRanker, open_ranker
+from taiji.models.ranking.settings import ExternalSettings
+
+USERS, ITEMS, AS_OFS = np.array([3, 0, 59]), np.array([7, 79, 7]), np.array([1_577_836_800_000_000, 5, 6])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Scores by item number; ``server.plan`` holds what to do with the next requests."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        step = self.server.plan.pop(0) if self.server.plan else "good"
+        if step == "slow":
+            time.sleep(1.0)
+        status = int(step) if step.isdigit() else 200
+        answer = {"scores": [int(i[1:]) / 100 for i in body["item_ids"]], "version": "v7"}
+        text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(
+            step, json.dumps(answer).encode()
+        )
+        try:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+        except OSError:
+            pass
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.plan, server.requests = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def http(server, shop, **settings):
+    return HttpRanker(shop, f"http://127.0.0.1:{server.server_port}/score", ExternalSettings(pause=0.01, **settings))
+
+
+def test_http_scores_in_batches(server, shop):
+    ranker = http(server, shop, batch=2)
+    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
+    assert [len(r["user_ids"]) for r in server.requests] == [2, 1]
+    assert server.requests[0] == {
+        "user_ids": ["u3", "u0"],
+        "item_ids": ["i7", "i79"],
+        "as_ofs": ["2020-01-01T00:00:00Z", "1970-01-01T00:00:00.000005Z"],
+    }
+    assert ranker.version == "v7"
+    assert ranker.score(USERS[:0], ITEMS[:0], AS_OFS[:0]).shape == (0,)
+
+
+def test_http_tries_again_where_it_may_help(server, shop):
+    server.plan = ["503", "429"]
+    assert http(server, shop).score(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
+    server.plan = ["slow"]
+    assert http(server, shop, timeout=0.2, attempts=2).score(USERS, ITEMS, AS_OFS)[0] == 0.07
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("404", "refused the request"),
+        ("nonsense", "cannot be read"),
+        ("short", "one finite number a pair"),
+        ("text", "not a list of numbers"),
+    ],
+)
+def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
+    server.plan = [step]
+    with pytest.raises(TaijiError, match=message):
+        http(server, shop).score(USERS, ITEMS, AS_OFS)
+    assert len(server.requests) == 1
+
+
+def test_http_silence_is_explained(server, shop):
+    server.plan = ["slow", "500"]
+    with pytest.raises(TaijiError, match="does not answer"):
+        http(server, shop, timeout=0.2, attempts=2).score(USERS, ITEMS, AS_OFS)
+    nobody = HttpRanker(shop, "http://127.0.0.1:9/none", ExternalSettings(attempts=1))
+    with pytest.raises(TaijiError, match="does not answer"):
+        nobody.score(USERS, ITEMS, AS_OFS)
+
+
+def test_callable_by_name(shop, tmp_path, monkeypatch):
+    (tmp_path / "my_own_ranker.py").write_text(
+        "def score(users, items, moments):\n    return [len(u) + m.year for u, m in zip(users, moments)]\ndef bad(*_):\n    raise KeyError('x')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    ranker = open_ranker("my_own_ranker:score", shop)
+    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
+    with pytest.raises(TaijiError, match="KeyError"):
+        CallableRanker(shop, "my_own_ranker:bad").score(USERS, ITEMS, AS_OFS)
+    for name in ("my_own_ranker:none", "no_such_module:score", "my_own_ranker"):
+        with pytest.raises(TaijiError, match="Could not import"):
+            CallableRanker(shop, name)
+
+
+def pair_graph(path, kind, name="score"):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, types = onnx.helper, onnx.TensorProto
+    inputs = [helper.make_tensor_value_info(n, kind, ["n"]) for n in ("user_id", "item_id")]
+    nodes = [
+        helper.make_node("Equal", ["user_id", "item_id"], ["same"]),
+        helper.make_node("Cast", ["same"], [name], to=types.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "pairs", inputs, [helper.make_tensor_value_info(name, types.FLOAT, ["n"])])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
+
+
+def test_onnx_file(shop, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pair_graph(tmp_path / "pairs.onnx", onnx.TensorProto.STRING)
+    ranker = open_ranker(str(tmp_path / "pairs.onnx"), shop)
+    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [0, 0, 0]
+    pair_graph(tmp_path / "ints.onnx", onnx.TensorProto.INT64)
+    with pytest.raises(TaijiError, match="do not fit"):
+        OnnxRanker(shop, tmp_path / "ints.onnx").score(USERS, ITEMS, AS_OFS)
+    (tmp_path / "broken.onnx").write_bytes(b"no")
+    with pytest.raises(TaijiError, match="Could not open"):
+        OnnxRanker(shop, tmp_path / "broken.onnx")

@@ -1,0 +1,37 @@
+import polars as pl
+import pytest
+from tests.models.ranking.test_batches import with_features
+
+from taiji.core.errors import TaijiError
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.stream import train_streamed
+from taiji.models.ranking.train import later_slice
+
+SMALL = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=256, epochs=2, min_steps=100)
+
+
+def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path):
+    train, valid = later_slice(with_features(exposures), 0.2)
+    train.write_parquet(tmp_path / "all.parquet", row_group_size=700)
+    train.head(2000).write_parquet(tmp_path / "a.parquet")
+    train.slice(2000).write_parquet(tmp_path / "b.parquet")
+    whole = train_streamed(shop, tmp_path / "all.parquet", SMALL, seed=1, valid=valid, chunk=1000)
+    pieces = train_streamed(
+        shop, [tmp_path / "a.parquet", tmp_path / "b.parquet"], SMALL, seed=1, valid=valid, chunk=1000
+    )
+    assert whole.version == pieces.version
+    predicted = whole.predict(valid)
+    liked = valid["click"] == 1
+    assert predicted.filter(liked)["click"].mean() > predicted.filter(~liked)["click"].mean() + 0.03
+
+
+def test_wrong_files_are_explained(shop, exposures, tmp_path):
+    exposures.drop("click").write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TaijiError, match="Columns are missing"):
+        train_streamed(shop, tmp_path / "a.parquet", SMALL)
+    (tmp_path / "b.parquet").write_bytes(b"no")
+    with pytest.raises(TaijiError, match="Could not read exposures"):
+        train_streamed(shop, tmp_path / "b.parquet", SMALL)
+    with pytest.raises(TaijiError, match="no files"):
+        train_streamed(shop, [], SMALL)
+    assert isinstance(exposures, pl.DataFrame)

@@ -1,0 +1,142 @@
+"""Answers worth knowing in advance: perfect, malformed, wrong, and everything in between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.reporting.samples import sample_metrics
+from tests.small_shops import WordEmbedder, build, examples, micros
+
+from taiji.core.errors import TaijiError
+from taiji.reasoning.answers import format_completion
+from taiji.reasoning.prompts import item_line
+from taiji.reporting.answer_evaluation import evaluate_answers, fold
+from taiji.reporting.catalogue import Catalogue
+from taiji.reporting.summary import check_metrics
+
+LOG = [(u, i, d) for u in range(5) for d, i in enumerate([0, 2, 4, u % 4])]
+ROWS = examples([(0, 9, 1), (1, 9, 3), (2, 9, 5), (3, 9, 1), (4, 9, 3)])
+
+
+def table(rows):
+    return {(row["model"], row["metric"]): row for row in rows}
+
+
+def judge(users, items, as_ofs):
+    assert (as_ofs == micros(9)).all() and len(users) == len(items)
+    return (items + 1) / 100
+
+
+def answers(dataset):
+    perfect = [format_completion("Because.", item_line(dataset, t)) for t in ROWS["target"]]
+    return {
+        "base": ["no idea"] * 5,
+        "sft": [perfect[0], perfect[1], "<think>x</think><answer></answer>", perfect[3], "<think>hm"],
+        "aligned": perfect,
+    }
+
+
+def test_perfect_malformed_and_mixed_answers():
+    dataset = build(LOG, n_items=200)
+    found = table(evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200))
+    for metric in ("category_l1", "category_l2", "hit@50", "hit@100", "format"):
+        assert found["aligned", metric]["value"] == 1 and found["aligned", metric]["low"] > 0.39
+        assert found["base", metric]["value"] == 0 and found["base", metric]["high"] < 0.75
+    assert found["sft", "category_l1"]["value"] == pytest.approx(3 / 5)
+    assert found["sft", "category_l2"]["value"] == pytest.approx(3 / 4)  # item 5 has no second level: not counted
+    assert found["sft", "category_l2"]["n"] == 4
+    assert found["sft", "format"]["value"] == pytest.approx(3 / 5)
+    assert found["base", "ctcvr"]["value"] == 0
+    assert (
+        found["aligned", "ctcvr"]["value"]
+        == pytest.approx(np.mean([2, 4, 6, 2, 4]) / 100)
+        == found["true item", "ctcvr"]["value"]
+    )
+    assert found["aligned", "grounding"]["value"] == pytest.approx(1, abs=1e-5)
+    assert found["aligned", "grounding_low"]["value"] == 0
+    assert ("base", "grounding") not in found
+
+
+def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
+    dataset = build(LOG, n_items=200)
+    rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+    found = table(rows)
+    assert found["aligned", "format"]["difference"] == {
+        "against": "base",
+        "value": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+    assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
+    assert {row["model"]: row["kind"] for row in rows} == {
+        **dict.fromkeys(("base", "sft", "aligned"), "model"),
+        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"),
+        "true item": "ceiling",
+    }
+    assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+
+
+def test_models_are_compared_with_every_floor_on_the_same_users():
+    dataset = build(LOG, n_items=200)
+    rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+    found, five = table(rows), {"popularity", "own favourite", "own category", "co-occurrence", "mean history"}
+    for model in ("base", "sft", "aligned"):
+        assert {gap["against"] for gap in found[model, "category_l1"]["rivals"]} == five
+        assert {gap["against"] for gap in found[model, "ctcvr"]["rivals"]} == five - {"own category"}
+        assert "rivals" not in found[model, "format"], "no floor has a format"
+        for metric in ("category_l1", "hit@100", "ctcvr"):
+            for gap in found[model, metric]["rivals"]:
+                own, floor = found[model, metric], found[gap["against"], metric]
+                assert gap["value"] == pytest.approx(own["value"] - floor["value"])
+                assert gap["low"] <= gap["value"] <= gap["high"]
+    assert not any("rivals" in row for row in rows if row["kind"] != "model")
+    narrow = next(gap for gap in found["aligned", "ctcvr"]["rivals"] if gap["against"] == "own favourite")
+    apart = (found["aligned", "ctcvr"]["low"] - found["own favourite", "ctcvr"]["high"], narrow["low"])
+    assert apart[0] < apart[1], "paired: narrower than the two intervals apart"
+    check_metrics({**sample_metrics(0), "llm": rows})
+
+
+def test_without_a_judge_there_is_no_ctcvr():
+    dataset = build(LOG)
+    assert "ctcvr" not in {
+        row["metric"] for row in evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), resamples=20)
+    }
+
+
+def test_levels_are_folded_and_survive_the_answer_format():
+    assert fold("  Soft\tDRINKS ") == fold("soft drinks")
+    assert fold("Kids; Baby <small>") == fold("kids, baby (small)")
+    assert fold(None) is None
+
+
+def test_items_of_one_text_share_a_place_and_the_popular_one_stands_for_them():
+    dataset = build(
+        [(0, 5, 1), (0, 4, 1), (1, 5, 2)],
+        titles=["Red apple", "Green pear", "Rye loaf", "Wheat roll", "Soap", "Soap"],
+    )
+    catalogue = Catalogue(dataset, WordEmbedder(), micros(3))
+    found = catalogue.search(catalogue.vectors[[4, 0]], np.array([4, 5]))
+    assert found.item.tolist() == [5, 0]
+    assert found.above[0] == 0 and found.tied[0] == 2
+    assert found.tied[1] == 2
+
+
+def test_search_does_not_depend_on_blocks(monkeypatch):
+    dataset = build(LOG, n_items=60)
+    catalogue = Catalogue(dataset, WordEmbedder(), micros(9))
+    queries, targets = (
+        WordEmbedder().encode(["apple", "soap bar", "Thing 12", "bread loaf"]),
+        np.array([0, 4, 12, 2]),
+    )
+    whole = catalogue.search(queries, targets)
+    monkeypatch.setattr("taiji.reporting.catalogue.BLOCK", 60)
+    parts = catalogue.search(queries, targets)
+    assert all((getattr(whole, name) == getattr(parts, name)).all() for name in ("item", "above", "tied"))
+
+
+def test_mismatched_input_is_explained():
+    dataset = build(LOG)
+    with pytest.raises(TaijiError, match="do not match"):
+        evaluate_answers(dataset, ROWS, {"base": ["x"]}, WordEmbedder())
+    with pytest.raises(TaijiError, match="no example"):
+        evaluate_answers(dataset, ROWS.head(0), {"base": []}, WordEmbedder())
