@@ -9,6 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.models.ranking.conftest import shop_tables
+
+from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 
 START = datetime(2020, 1, 1)
@@ -48,3 +51,8 @@ def small_log(users: int = 6, items: int = 12, rows: int = 240, seed: int = 0) -
 @pytest.fixture
 def make_log() -> Callable[..., Tables]:
     return small_log
+
+
+@pytest.fixture(scope="session")
+def shop() -> Dataset:
+    return Dataset.from_tables(shop_tables())

@@ -1,6 +1,6 @@
 import numpy as np
 import polars as pl
-from tests.models.ranking.conftest import shop, shop_tables  # noqa: F401
+from tests.models.ranking.conftest import shop_tables
 
 from taiji.data.dataset import Dataset
 from taiji.data.statistics import DAY, NAMES, NumericFeatures

@@ -30,5 +30,21 @@ class TaijiError(Exception):
         super().__init__("\n".join([message, *(f"  {name}: {text}" for name, text in parts if text)]))
 
 
-class NoSpace(TaijiError):
+class InputError(TaijiError):
+    """Tables, files or arrays that are not what was asked for."""
+
+
+class ConfigError(TaijiError):
+    """Settings, names or options that do not fit."""
+
+
+class ResourceError(TaijiError):
+    """Something of the surroundings: a missing package, model or device, a service that does not answer, a full disk."""
+
+
+class ArtifactError(TaijiError):
+    """An artefact that is missing, damaged or of another version."""
+
+
+class NoSpace(ResourceError):
     """The disk is full. What was finished before is whole, so a command that can be resumed goes on from there."""

@@ -1,0 +1,281 @@
+"""Contracts of the request path: what moves between components, and what each kind of component promises.
+
+Everything that moves is a frozen dataclass of numpy arrays. Users and items are dense ids of the dataset that a component
+is bound to, times are microseconds since the epoch. ``taiji.testing`` checks the promises.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import ConfigError, InputError
+
+Array = NDArray[Any]
+Device = Literal["auto", "cpu", "cuda"]
+NO_ITEM = -1
+"""Padding of item arrays."""
+Data = TypeVar("Data", contravariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """Who asks, and when.
+
+    Attributes:
+        user: (B,) int64 dense user ids.
+        time: (B,) int64; a component reads nothing at or after a request's time.
+        columns: context of each request by name (scenario, network, load, …), (B,) or (B, …) each.
+    """
+
+    user: Array
+    time: Array
+    columns: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("user", "time"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
+        _same_length("requests", {"user": self.user, "time": self.time, **self.columns})
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: Array | slice) -> Requests:
+        """Return the requests at ``index``."""
+        return Requests(self.user[index], self.time[index], {k: v[index] for k, v in self.columns.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Slate:
+    """Candidates or a list for each request, best or first one first.
+
+    Attributes:
+        items: (B, M) int64 dense item ids, padded with :data:`NO_ITEM` behind the last one.
+        scores: (B, M) float64 of whoever made the slate; 0 where it gives none.
+        source: (B, M) int64, which retriever an item came from; 0 where there is only one.
+        columns: further (B, M, …) arrays by name, carried along.
+    """
+
+    items: Array
+    scores: Array | None = None
+    source: Array | None = None
+    columns: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        items = np.asarray(self.items, dtype=np.int64)
+        if items.ndim != 2:
+            raise InputError("A slate's items are not a matrix.", expected="shape (B, M)", found=f"shape {items.shape}")
+        object.__setattr__(self, "items", items)
+        for name, kind in (("scores", np.float64), ("source", np.int64)):
+            values = getattr(self, name)
+            values = np.zeros(items.shape, kind) if values is None else np.asarray(values, dtype=kind)
+            object.__setattr__(self, name, values)
+        for name, values in {"scores": self.scores, "source": self.source, **self.columns}.items():
+            if values is not None and values.shape[:2] != items.shape:
+                raise InputError(
+                    "A slate's columns differ in shape.",
+                    where=name,
+                    expected=f"{items.shape}, as items",
+                    found=f"{values.shape}",
+                )
+
+    @property
+    def mask(self) -> Array:
+        """(B, M) bool: the places that hold an item."""
+        return self.items != NO_ITEM
+
+    def take(self, places: Array) -> Slate:
+        """Return the slate with the places ``(B, K)`` of each request in that order, all columns alike."""
+        rows = np.arange(len(self.items))[:, None]
+        assert self.scores is not None and self.source is not None
+        columns = {name: values[rows, places] for name, values in self.columns.items()}
+        return replace(
+            self,
+            items=self.items[rows, places],
+            scores=self.scores[rows, places],
+            source=self.source[rows, places],
+            columns=columns,
+        )
+
+
+Predictions = Mapping[str, Array]
+"""Task name to (B, M) float64, aligned with a slate; what stands at its padding means nothing."""
+
+
+class State(Protocol):
+    """What a scorer computed about requests, once for all their candidates."""
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+
+
+S = TypeVar("S", bound=State)
+
+
+@runtime_checkable
+class Component(Protocol[Data]):
+    """What can be fitted, saved and loaded. Data is the dataset's class."""
+
+    @property
+    def version(self) -> str:
+        """Hash of weights and settings."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write safetensors and JSON, atomically; equal components give equal bytes."""
+
+    @classmethod
+    def load(cls, folder: str | Path, dataset: Data) -> Self:
+        """Read what :meth:`save` wrote and bind it to a dataset, the same one or a later one with more users and items."""
+
+
+class Retriever(Protocol):
+    """Finder of candidates: no item twice, none that is unavailable at the request's time, the same answer each time."""
+
+    def retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return at most ``k`` candidates per request, best first."""
+
+
+class Scorer(Protocol[S]):
+    """Predictor of tasks for candidates.
+
+    Permuting candidates permutes the predictions, scoring in pieces equals scoring at once, and the request side is
+    computed in :meth:`encode` alone.
+    """
+
+    def encode(self, requests: Requests) -> S:
+        """Return what is known about each request whatever the candidates."""
+
+    def score(self, state: S, slate: Slate) -> Predictions:
+        """Return every task's prediction for every place of the slate."""
+
+
+class ItemCoder(Protocol):
+    """Maker of item codes (semantic ids). Codes of a version never change."""
+
+    def encode(self, items: Array) -> Array:
+        """Return codes (N, L) of items (N,)."""
+
+    def decode(self, codes: Array) -> list[Array]:
+        """Return, for each row of (N, L) codes, the items that have it: none, one, or several on a collision."""
+
+    def quality(self) -> Mapping[str, float]:
+        """Return collisions counted by item, code use and whatever else tells a good code from a bad one."""
+
+
+class Debiaser(Protocol):
+    """Corrector of predictions for the circumstances they were learnt under."""
+
+    def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
+        """Return predictions of the same tasks and shapes; monotone in the given ones where it says so."""
+
+
+class Fuser(Protocol):
+    """Combiner of the tasks' predictions into one score."""
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return (B, M) scores; monotone in the predictions where it says so."""
+
+
+class ListGenerator(Protocol):
+    """Proposer of lists, from the candidates only and none of them twice."""
+
+    def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
+        """Return (B, K, L) places in the slate."""
+
+
+class ListEvaluator(Protocol):
+    """Judge of whole lists."""
+
+    def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
+        """Return (B, K) scores of the lists (B, K, L), places in the slate."""
+
+
+class Reranker(Protocol):
+    """Maker of the list that is shown."""
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request (fewer where there are fewer), none twice, in their order."""
+
+
+class Policy(Protocol):
+    """Actor in a world; raises :class:`~taiji.core.errors.InputError` for an action outside the action space."""
+
+    def act(self, observation: Array) -> Array:
+        """Return the action for each observation."""
+
+
+def find_class(reference: str, group: str, where: str) -> Any:
+    """Return the class or function that a reference names.
+
+    Args:
+        reference: ``package.module:Name``, or the name of an entry point.
+        group: entry-point group, as ``taiji.rankers``; other packages add to it in their own metadata.
+        where: the setting that holds the reference, for messages.
+
+    Raises:
+        ConfigError: nothing has that name, or importing it fails.
+    """
+    module, colon, name = reference.partition(":")
+    known = entry_points(group=group)
+    try:
+        if colon:
+            found = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+            return found
+        if reference in known.names:
+            return known[reference].load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            "Could not import what a setting names.",
+            where=where,
+            expected=f"package.module:Name, importable from here, or one of {', '.join(sorted(known.names))}",
+            found=f"{reference} ({type(error).__name__}: {error})",
+            fix="check the spelling, and that its package is installed in this environment",
+        ) from error
+    raise ConfigError(
+        "No component has that name.",
+        where=where,
+        expected=f"package.module:Name, or one of {', '.join(sorted(known.names)) or '(none installed)'}",
+        found=reference,
+        fix=f"name it as package.module:Name, or install the package that provides it ({group})",
+    )
+
+
+def pick_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: ``cuda`` where torch finds no CUDA device.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    if device == "cuda" and not there:
+        raise ConfigError(
+            "There is no CUDA device.",
+            where="device",
+            expected="a GPU that this PyTorch can use",
+            found=f"torch {torch.__version__} without one",
+            fix="use device: cpu, or auto",
+        )
+    return device
+
+
+def _same_length(what: str, columns: Mapping[str, Array]) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            f"Columns of {what} differ in length.",
+            expected="one length",
+            found=", ".join(f"{name} {length}" for name, length in lengths.items()),
+        )
