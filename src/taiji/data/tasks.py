@@ -41,6 +41,11 @@ class Task(Settings):
         both = self.joint or f"{self.given}_{self.name}"
         return (self.name, both) if self.given and self.kind in ("binary", "survey") else (self.name,)
 
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network for the task: one, or one per threshold between grades."""
+        return self.levels - 1 if self.kind == "ordinal" and self.levels else 1
+
 
 CLICK = Task(name="click")
 CONVERSION = Task(name="conversion", given="click", joint="ctcvr", delayed=True)
