@@ -12,7 +12,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from taiji.core.errors import TaijiError
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import read_yaml
-from taiji.data.settings import Domain
 
 COMPARISON = re.compile(r"^\s*(?P<column>.+?)\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*$")
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
@@ -155,7 +154,7 @@ class Mapping(Settings):
 
     name: str = "data"
     """Of the data set, for the report."""
-    domain: Domain = "shop"
+    domain: str = "shop"
     unusable: Literal["error", "drop"] = "error"
     """Rows without an id, a time or a title, and events that name an id which its table lacks: stop and name them, or drop and count them."""
     items: ItemsMapping
