@@ -14,11 +14,11 @@ import polars as pl
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.event_columns import FIXED, NO_COLUMNS, EventColumns, rules
+from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
 """Category columns that checked items always have; there may be further ones (``category_l4``, …)."""
 LEVEL = re.compile(r"^category_l([1-9]\d*)$")
-DOMAIN = re.compile(r"^\w[\w-]*$")
 TIME = pl.Datetime("us")
 SHOWN = 5
 """How many offending rows a message lists."""
@@ -73,7 +73,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
             value that its column's role does not allow.
     """
     files = files or {}
-    if not DOMAIN.match(str(tables.domain)):
+    if not re.fullmatch(DOMAIN, str(tables.domain)):
         raise ConfigError(
             "A domain is not a folder's name.",
             where=f"tables of {tables.name}",

@@ -9,6 +9,9 @@ from pydantic import Field, field_validator
 
 from taiji.core.settings import Settings
 
+DOMAIN = r"^[a-zA-Z0-9_][a-zA-Z0-9_-]*$"
+"""Names that a domain can have: those of a folder of prompt templates."""
+
 
 class DataSettings(Settings):
     """Which log to read, and how much of it."""
@@ -21,7 +24,7 @@ class DataSettings(Settings):
     """Keep a seeded sample of this many users, spread evenly over the time of the log; `null` keeps all."""
     non_clicks: int | None = Field(default=None, ge=0)
     """Sampled exposures without a click: per trip (completejourney) or per rating; `null` takes the source's default."""
-    domain: str | None = None
+    domain: str | None = Field(default=None, pattern=DOMAIN)
     """What the items are, for the wording of prompts: `shop`, `films`, `books` or a folder of your own beneath `reasoning.prompts.templates`; `null` takes the source's own."""
 
 
