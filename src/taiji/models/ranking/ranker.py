@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -194,10 +195,10 @@ class Ranker:
         """The description of its inputs."""
         return self.fieldset.layout
 
-    @property
-    def paired(self) -> bool:
-        """Say whether a task learns from pairs of one request's rows."""
-        return any(task.kind == "pairwise" for task in self.tasks)
+    @cached_property
+    def learnt_from(self) -> tuple[str, ...]:
+        """Names of the labels that the losses read."""
+        return tuple(task.heads[-1] for task in self.tasks if task.weight)
 
     @property
     def heads(self) -> tuple[str, ...]:
