@@ -18,6 +18,8 @@ from taiji.data.schema import Tables, dense, level_names, validate
 from taiji.data.tasks import Task
 
 FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 had no further event columns and is the same otherwise."""
 FRAMES = ("items", "users", "events")
 
 
@@ -166,7 +168,7 @@ class Dataset:
 def read_about(folder: Path) -> dict[str, Any]:
     """Return a saved dataset's name, domain, notes and event columns; another version's raises :class:`ArtifactError`."""
     about: dict[str, Any] = read_json(folder / "dataset.json")
-    if about.get("format") != FORMAT:
+    if about.get("format") not in READABLE:
         raise ArtifactError(
             "This dataset was written by another version.",
             where=str(folder),
@@ -174,7 +176,7 @@ def read_about(folder: Path) -> dict[str, Any]:
             found=str(about.get("format")),
             fix="run the data stage again",
         )
-    columns = EventColumns.model_validate(about["event_columns"])
+    columns = EventColumns.model_validate(about.get("event_columns", {}))
     return {
         "name": about["name"],
         "domain": about["domain"],
