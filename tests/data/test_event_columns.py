@@ -99,9 +99,11 @@ def test_a_dataset_of_another_format(tmp_path):
     dataset.save(tmp_path / "a")
     about = json.loads((tmp_path / "a" / "dataset.json").read_text())
     assert about.pop("format") == 2 and about.pop("event_columns")["labels"] == []
+    assert about.pop("levels") == ["category_l1"]
     (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 1}))
     for read in (Dataset.load, open_dataset):
         assert read(tmp_path / "a").event_columns == dataset.event_columns
+        assert len(read(tmp_path / "a").levels) == 3, "as all data sets had"
     (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 3}))
     with pytest.raises(ArtifactError, match="another version"):
         Dataset.load(tmp_path / "a")

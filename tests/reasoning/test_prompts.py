@@ -176,7 +176,9 @@ def with_depth(depth: int) -> Dataset:
     names = [f"category_l{level + 1}" for level in range(depth)]
     items = data.items.drop("category_l1", "category_l2", "category_l3")
     kinds = [pl.format("{} of item {}", pl.lit(name), pl.col("item") % (2 + level)) for level, name in enumerate(names)]
-    return replace(data, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)))
+    return replace(
+        data, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)), given_levels=None
+    )
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 5])

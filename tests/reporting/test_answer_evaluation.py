@@ -66,7 +66,9 @@ def test_metrics_follow_the_data_s_category_levels(depth):
     names = [f"category_l{level + 1}" for level in range(depth)]
     kinds = [pl.format("{} {}", pl.lit(name), pl.col("item") % (level + 2)) for level, name in enumerate(names)]
     items = dataset.items.drop("category_l1", "category_l2", "category_l3")
-    dataset = replace(dataset, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)))
+    dataset = replace(
+        dataset, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)), given_levels=None
+    )
     wrong = [format_completion("", item_line(dataset, (t + 7) % 9)) for t in ROWS["target"]]
     perfect = answers(dataset)["aligned"]
     found = table(evaluate_answers(dataset, ROWS, {"base": wrong, "aligned": perfect}, WordEmbedder(), resamples=50))
