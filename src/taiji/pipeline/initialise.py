@@ -281,6 +281,8 @@ def print_initialised(made: Initialised) -> None:
             print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
         for file, columns in proposal.unused.items():
             print(f"  not used of {file}: {', '.join(columns)}")
+        for line, why in proposal.suggestions:
+            print(f"  could be added to events: {line}  ({why})")
     print("\nTABLES")
     with pl.Config(
         tbl_rows=ROWS,
@@ -346,6 +348,7 @@ def as_json(made: Initialised) -> dict[str, Any]:
     return {
         "guesses": guesses,
         "unused": proposal.unused if proposal else {},
+        "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
         "rows": rows,
         "settings": made.sizes,
         "doubts": made.doubts,
