@@ -113,13 +113,9 @@ def _of_name(found: Further, column: Column, role: str) -> None:
         names = (*(known.value if known else ()), column.name)
         reason = "by name, few different values: " + ", ".join(names)
         found.guesses[single] = Guess(names, 0.65, (reason,))
-    elif role != "quantity":
-        found.suggestions.append(
-            (
-                f"context: [{column.name}]",
-                f"its name speaks of {role}, its values ({column.describe()}) do not fit that",
-            )
-        )
+    elif role in ("context", "bias"):
+        why = f"{column.name} has too many different values for that ({column.describe()})"
+        found.suggestions.append((f"{role}: [{column.name}]", why))
 
 
 def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, **more: Any) -> None:
