@@ -15,7 +15,7 @@ import yaml
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import TaijiError
-from taiji.data import Dataset, ExampleSettings, load_source, make_examples, time_split
+from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
@@ -211,7 +211,7 @@ def _rate(dataset: Dataset) -> list[str]:
     return []
 
 
-def _count(dataset: Dataset, split: Any, period: str, settings: ExampleSettings) -> int:
+def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSettings) -> int:
     try:
         return len(make_examples(dataset, split, period, settings, 0))
     except TaijiError:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from taiji.core.errors import TaijiError
+import polars as pl
+
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
 from taiji.data.discovery.assign import Roles, assign
@@ -60,7 +62,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
         name: of the data set.
 
     Raises:
-        TaijiError: an answer names what is not there, or no file can be a log.
+        ConfigError: an answer names what is not there, or no file can be a log.
     """
     answers = dict(answers or {})
     roles, question = assign(tables, answers)
@@ -101,7 +103,7 @@ class _Maker:
             return None
         value = self.answers.pop(key)
         if value not in table.columns:
-            raise TaijiError(
+            raise ConfigError(
                 "That column holds no value." if value in table.empty else "There is no such column.",
                 where=f"--set {key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
@@ -306,7 +308,7 @@ class _Maker:
                 self.answers.pop(key)
         self._further()
         if self.answers:
-            raise TaijiError(
+            raise ConfigError(
                 "That part was not to be decided.",
                 where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
                 expected="a key of the mapping that plays a part here, for example events.user_id, items.title, events.timestamp.format, domain",
@@ -395,9 +397,7 @@ class _Maker:
         return key in self.p.guesses
 
 
-def _text(values: Any) -> Any:
-    import polars as pl
-
+def _text(values: pl.Series) -> pl.Expr:
     column = pl.col(values.name)
     column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
     return column.cast(pl.String).str.strip_chars()
