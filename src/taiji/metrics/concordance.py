@@ -113,5 +113,5 @@ class PooledConcordance:
         for bit in self._bits:
             running = np.zeros(len(bit.lower) + 1)
             np.cumsum(rows[bit.lower], out=running[1:])
-            right += rows[bit.upper] @ (running[bit.below] + running[bit.level] - 2 * running[bit.start])
-        return float(right / (2 * pairs))
+            right += float(rows[bit.upper] @ (running[bit.below] + running[bit.level] - 2 * running[bit.start]))
+        return right / float(2 * pairs)

@@ -44,6 +44,11 @@ def split_key(key: str) -> tuple[str, str]:
     return head, metric
 
 
+def title_of(metric: str) -> str:
+    """Return a metric's name for people."""
+    return SHOWN[metric].title if metric in SHOWN else metric
+
+
 def head_title(head: str) -> str:
     """Return a prediction's name for people."""
     for task in DEFAULT_TASKS:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taiji.core.errors import TaijiError
 from taiji.core.number_format import number_text, thousands
+from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title_of
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
@@ -175,10 +176,23 @@ def verdict(difference: Difference, goal: str = "high") -> str:
 
 
 def goal_of(metric: str) -> str:
-    """Where a metric should go: ``high``, ``low`` or ``one``."""
-    if metric.endswith(("log_loss", "grounding_low")):
-        return "low"
-    return "one" if metric.endswith("calibration") else "high"
+    """Return where a metric should go: ``high``, ``low`` or ``one``."""
+    name = split_key(metric)[1]
+    if name in SHOWN:
+        return SHOWN[name].goal
+    return "low" if name == "grounding_low" else "high"
+
+
+def heads_of(run: RunMetrics) -> list[str]:
+    """Return the predictions that a run's rankers were evaluated on, in their order."""
+    return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
+
+
+def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
+    """Return the keys of a prediction's metrics in the order of tables; those alone that stand for it, unless ``full``."""
+    there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
+    ordered = [*(name for name in SHOWN if name in there), *(name for name in there if name not in SHOWN)]
+    return [f"{head} {name}" for name in ordered if full or name in MAIN]
 
 
 def digits_for(figures: Sequence[Figure | Difference]) -> int:
@@ -254,12 +268,12 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         "ctcvr",
         *(["category_l2", "format"] if wide else []),
     ]
-    of_rankers = [
-        "click auc",
-        "click log_loss",
-        "ctcvr auc",
-        *(["click user_auc", "click ndcg@10"] if wide else []),
-    ]
+    of_rankers: list[str] = []
+    for place, head in enumerate(heads_of(run)):
+        of_rankers += metrics_of(run, head, full=False)[: None if place == 0 else 1]
+    if wide:
+        first = [key for head in heads_of(run)[:1] for key in metrics_of(run, head) if goal_of(key) != "one"]
+        of_rankers += [key for key in first if key not in of_rankers]
     names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
     table(
         f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
@@ -287,10 +301,12 @@ def findings(run: RunMetrics) -> list[str]:
     def line(arm: str, metric: str, gap: Difference) -> str:
         return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
 
+    leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
+    title = "".join(f"{head_title(head)} {title_of(name)}" for head, name in map(split_key, leading))
     rankers = [
-        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", gap)
+        line(f.features, title if f.group == "all" else f"{title} of {f.group} users", gap)
         for f in run.ranking
-        if f.metric == "click auc" and f.group in ("all", "sparse")
+        if f.metric in leading and f.group in ("all", "sparse")
         for gap in [*([f.difference] if f.difference else []), *f.rivals]
     ]
     answers = [
