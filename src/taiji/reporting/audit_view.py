@@ -114,7 +114,7 @@ def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark:
     value, low, high = _triple(figure)
     return {
         "track": charts.interval_track(value, low, high, scale, tone=tone, zero=True),
-        "value": f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
+        "value": _signed(value) if low is None else f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
         "n": figure["n"],
         "tone": tone,
         "mark": mark,
