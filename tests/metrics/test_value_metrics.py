@@ -9,7 +9,7 @@ import pytest
 from taiji.core.errors import InputError
 from taiji.data.tasks import CLICK, CONVERSION, Task
 from taiji.metrics.bootstrap import estimate
-from taiji.metrics.ranker_evaluation import evaluate_rankers
+from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks
 from taiji.metrics.ranking_metrics import Calibration, Rows
 from taiji.metrics.task_metrics import METRICS, SHOWN, head_title, split_key
 from taiji.metrics.value_metrics import MAE, RMSE, XAUC, RequestXAUC, UserXAUC
@@ -151,6 +151,10 @@ def test_only_evaluated_predictions_are_asked_for():
         frame, {"none": predictions["none"].select("liked", "click")}, tasks=(CLICK, LIKED), resamples=20
     )
     assert {split_key(row["metric"])[0] for row in rows} == {"click", "liked"}
+    everything = (CLICK, CONVERSION, WATCHED, LIKED, STARS, PLACE)
+    assert predicted_tasks(everything, predictions) == (CLICK, WATCHED, LIKED, STARS, PLACE)
+    less = predictions | {"taiji": predictions["taiji"].drop("stars")}
+    assert predicted_tasks(everything, less) == (CLICK, WATCHED, LIKED, PLACE)
 
 
 def test_predictions_have_names_for_people():

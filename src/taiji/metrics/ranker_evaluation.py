@@ -63,6 +63,11 @@ def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
     return {task.heads[-1]: task for task in tasks}
 
 
+def predicted_tasks(tasks: Sequence[Task], predictions: Mapping[str, pl.DataFrame]) -> tuple[Task, ...]:
+    """Return the tasks whose evaluated prediction every arm has; a ranker may be trained on some of a log's labels."""
+    return tuple(task for task in tasks if all(task.heads[-1] in frame.columns for frame in predictions.values()))
+
+
 def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
     """Return the third of ``users`` with the fewest interactions before ``as_of``, ties by user number.
 
@@ -104,7 +109,7 @@ def evaluate_rankers(
     Returns:
         Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name, as
         ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
-        and those after a competitor have ``rivals``, a list of such.
+        and those after a competitor have ``competitors``, a list of such.
 
     Raises:
         InputError: an arm's frame has another number of rows, or lacks a column.
