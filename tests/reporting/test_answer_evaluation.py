@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from tests.reporting.samples import sample_metrics
 from tests.small_shops import WordEmbedder, build, examples, micros
@@ -55,6 +58,27 @@ def test_perfect_malformed_and_mixed_answers():
     assert found["aligned", "grounding"]["value"] == pytest.approx(1, abs=1e-5)
     assert found["aligned", "grounding_low"]["value"] == 0
     assert ("base", "grounding") not in found
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_metrics_follow_the_data_s_category_levels(depth):
+    dataset = build(LOG, n_items=200)
+    names = [f"category_l{level + 1}" for level in range(depth)]
+    kinds = [pl.format("{} {}", pl.lit(name), pl.col("item") % (level + 2)) for level, name in enumerate(names)]
+    items = dataset.items.drop("category_l1", "category_l2", "category_l3")
+    dataset = replace(
+        dataset, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)), given_levels=None
+    )
+    wrong = [format_completion("", item_line(dataset, (t + 7) % 9)) for t in ROWS["target"]]
+    perfect = answers(dataset)["aligned"]
+    found = table(evaluate_answers(dataset, ROWS, {"base": wrong, "aligned": perfect}, WordEmbedder(), resamples=50))
+    levels = dataset.items.select(names).rows()
+    for place, name in enumerate(names):
+        same = [levels[(t + 7) % 9][place] == levels[t][place] for t in ROWS["target"]]
+        assert found["aligned", name]["value"] == 1 and found["base", name]["value"] == pytest.approx(np.mean(same))
+        assert found["popularity", name]["n"] == 5
+    assert {metric for _, metric in found if metric.startswith("category_l")} == set(names)
+    assert found["aligned", "format"]["value"] == 1
 
 
 def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():

@@ -19,6 +19,7 @@ from taiji.data import Dataset, ExampleSettings, load_source, make_examples, tim
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
+from taiji.data.sources import recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import student_prompt
@@ -85,7 +86,7 @@ def initialise(
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
-    if not answers and folder.is_dir() and _known_layout(folder):
+    if not answers and recognised(folder) is not None:
         dataset = Dataset.from_tables(load_source(folder))
         sizes, doubts = _sizes(dataset)
         write_text(
@@ -136,13 +137,6 @@ def _free(paths: list[Path], force: bool) -> None:
             where=", ".join(there),
             fix="add --force to write over them, or choose another --name or --to",
         )
-
-
-def _known_layout(folder: Path) -> bool:
-    import taiji.data.sources.amazon as amazon
-    import taiji.data.sources.movielens as movielens
-
-    return bool(movielens.layout(folder) or amazon.layout(folder))
 
 
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> TaijiError:

@@ -94,7 +94,8 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
     }
     for kind in ("exact", "fuzzy", "subsequence", "words", "3-gram"):
         shares[f"title: {kind}"] = _share(verdicts["named"].list.contains(kind))
-    for level in ("L1", "L2", "L3"):
+    named = verdicts["levels_named"].explode().drop_nulls().unique().to_list()
+    for level in sorted({"L1", "L2", "L3", *named}):
         shares[f"unseen {level}"] = _share(verdicts["levels_named"].list.contains(level))
     return shares
 
@@ -238,8 +239,8 @@ def _other(users: list[int], row: int) -> int:
 
 
 def decoys_of(dataset: Dataset, target: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Other items of the target's narrowest category that has any (third level, else second, else first)."""
-    for level in ("category_l3", "category_l2", "category_l1"):
+    """Other items of the target's narrowest category that has any (the deepest level, else the next above)."""
+    for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
             continue

@@ -20,7 +20,7 @@ from taiji.features.history_mean import history_mean
 from taiji.metrics.baselines import floors, item_levels
 from taiji.metrics.bootstrap import Ratio, differences, distribution, entry, honest
 from taiji.metrics.ranking_metrics import hits
-from taiji.reasoning.answers import field, parse
+from taiji.reasoning.answers import DEPTH, field, parse
 from taiji.reporting.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ Scorer = Callable[[Array, Array, Array], Array]
 LATEST = 50
 """Interactions behind the floor ``mean history``, as many as a prompt shows."""
 LISTS = (50, 100)
-LEVELS = ("category_l1", "category_l2", "category_l3")
-SHARES = (*LEVELS, *(f"hit@{k}" for k in LISTS), "format", "grounding_low")
-"""Metrics whose values lie in [0, 1] for each example."""
+SHARES = ("category_l", "hit@", "format", "grounding_low")
+"""Beginnings of the names of metrics whose values lie in [0, 1] for each example."""
 
 
 def evaluate_answers(
@@ -120,21 +119,18 @@ class _Judge:
         self.users, self.as_ofs = examples["user"].to_numpy().astype(np.int64), examples["as_of"].to_numpy()
         self.targets = examples["target"].to_numpy().astype(np.int64)
         self.catalogue = catalogue or Catalogue(dataset, embedder, int(self.as_ofs.min()))
-        self._levels, self._embedder, self._score, self._threshold = (
-            item_levels(dataset),
-            embedder,
-            score,
-            threshold,
-        )
+        self._names, self._levels = dataset.levels, item_levels(dataset)
+        self._embedder, self._score, self._threshold = embedder, score, threshold
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
         """Of completions as text."""
-        parsed = [parse(text) for text in completions]
+        depth = len(self._names)
+        parsed = [parse(text, max(depth, DEPTH)) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
         claimed = np.array(
-            [tuple(answer.levels) if answer.well_formed else (None, None, None) for answer in parsed],
+            [answer.levels[:depth] if answer.well_formed else (None,) * depth for answer in parsed],
             dtype=object,
-        ).reshape(-1, 3)
+        ).reshape(len(parsed), depth)
         queries = self._embedder.encode([answer.text if answer.well_formed else "" for answer in parsed])
         found = self.catalogue.search(queries, self.targets)
         values = self._accuracies(claimed)
@@ -154,7 +150,7 @@ class _Judge:
         return values | self._judged(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
-        """Of ranked items (E, K), −1 for none, and claimed levels (E, 3)."""
+        """Of ranked items (E, K), −1 for none, and claimed levels (E, depth)."""
         values = self._accuracies(claimed)
         if items is None:
             return values
@@ -175,7 +171,7 @@ class _Judge:
     def _accuracies(self, claimed: Array) -> dict[str, Array]:
         truth = self._levels[self.targets]
         values = {}
-        for column, name in enumerate(LEVELS):
+        for column, name in enumerate(self._names):
             right = [
                 fold(a) == fold(b) if b is not None else np.nan for a, b in zip(claimed[:, column], truth[:, column])
             ]
@@ -202,7 +198,9 @@ def _rows(
         if not having:
             continue
         having.sort(key=lambda arm: arm[1] != "floor")  # rivals are those that stand before an arm
-        statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
+        statistics = [
+            Ratio.of_rows(codes, values, len(unique), proportion=metric.startswith(SHARES)) for _, _, values in having
+        ]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((name for name, kind, _ in having if kind == "model"), "")
         names, ns = [name for name, _, _ in having], [statistic.n for statistic in statistics]

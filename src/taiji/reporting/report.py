@@ -33,9 +33,7 @@ from taiji.reporting.summary import (
 )
 
 ANSWER_METRICS = {
-    "category_l1": "Category L1",
-    "category_l2": "Category L2",
-    "category_l3": "Category L3",
+    **{f"category_l{level}": f"Category L{level}" for level in range(1, 10)},
     "hit@50": "Title hit@50",
     "hit@100": "Title hit@100",
     "ctcvr": "CTCVR (judge)",
@@ -43,6 +41,8 @@ ANSWER_METRICS = {
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
 }
+PANELS = ("category_l", "hit@", "ctcvr")
+"""Beginnings of the answer metrics that are drawn."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -217,9 +217,9 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
     """One panel a metric: every model, floor and ceiling on one scale."""
     models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
     panels = []
-    for metric in list(ANSWER_METRICS)[:6]:
+    for metric in ANSWER_METRICS:
         figures = [f for f in run.llm if f.metric == metric]
-        if figures:
+        if figures and metric.startswith(PANELS):
             scale, digits = (
                 charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]),
                 digits_for(figures),

