@@ -47,8 +47,8 @@ def test_better_rankers_are_found_better_everywhere():
         for metric in ("click auc", "click user_auc", "click ndcg@10", "ctcvr auc"):
             assert found["taiji", group, metric]["difference"]["low"] > 0
         assert found["taiji", group, "click log_loss"]["difference"]["high"] < 0
-        assert found["taiji", group, "click auc"]["rivals"][0]["against"] == "history_mean"
-        assert "rivals" not in found["history_mean", group, "click auc"]
+        assert found["taiji", group, "click auc"]["competitors"][0]["against"] == "history_mean"
+        assert "competitors" not in found["history_mean", group, "click auc"]
     assert found["none", "all", "click auc"]["n"] == 60 and found["none", "sparse", "click auc"]["n"] == 20
     assert "difference" not in found["none", "all", "click auc"]
 

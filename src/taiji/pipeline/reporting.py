@@ -116,7 +116,7 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         test,
         said,
         embedder,
-        judge_score=judge.score_pairs,
+        evaluation_score=judge.score_pairs,
         threshold=config.evaluation.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,

@@ -80,7 +80,9 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": label,
-            "track": charts.interval_track(*_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"),
+            "track": charts.interval_track(
+                *_triple(controls[name]), scale, tone="baseline" if name == "empty" else "s0"
+            ),
             "value": "–" if controls[name]["value"] is None else number_text(math.exp(controls[name]["value"]), 2),
         }
         for name, label in CONTROLS.items()

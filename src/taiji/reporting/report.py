@@ -36,7 +36,7 @@ ANSWER_METRICS = {
     **{f"category_l{level}": f"Category L{level}" for level in range(1, 10)},
     "hit@50": "Title hit@50",
     "hit@100": "Title hit@100",
-    "ctcvr": "CTCVR (judge)",
+    "ctcvr": "CTCVR (evaluation ranker)",
     "format": "Well-formed",
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
@@ -172,7 +172,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
     use = {
         "reward": "trains the reward ranker",
         "llm": "trains the language model",
-        "ranker": "trains the judged rankers",
+        "ranker": "trains the rankers that are compared",
         "test": "judges everything",
     }
     return [
@@ -214,14 +214,14 @@ def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
-    """One panel a metric: every model, floor and ceiling on one scale."""
+    """One panel a metric: every model, baseline and oracle on one scale."""
     models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
     panels = []
     for metric in ANSWER_METRICS:
         figures = [f for f in run.llm if f.metric == metric]
         if figures and metric.startswith(PANELS):
             scale, digits = (
-                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]),
+                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "oracle"] or [(0, 0, 1)]),
                 digits_for(figures),
             )
             rows = [
@@ -233,7 +233,7 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
                         f.low,
                         f.high,
                         scale,
-                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor",
+                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "baseline",
                     ),
                     "value": "–" if f.value is None else number_text(f.value, digits),
                 }

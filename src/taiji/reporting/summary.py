@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from taiji.core.errors import TaijiError
 from taiji.core.number_format import number_text, thousands
@@ -14,9 +14,11 @@ from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
+FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
+"""Kinds of answers as version 0.2 wrote them."""
 COLOURS = {"better": "green", "worse": "red"}
-AGAINST_FLOORS = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
-"""Metrics in which the last model is held against the best floor."""
+AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
+"""Metrics in which the last model is held against the best baseline."""
 
 
 class _Open(BaseModel):
@@ -80,14 +82,16 @@ class Figure(_Open):
     high: float | None
     n: int
     difference: Difference | None = None
-    rivals: list[Difference] = []
+    competitors: list[Difference] = Field(default=[], validation_alias=AliasChoices("competitors", "rivals"))
 
 
 class ModelFigure(Figure):
-    """A figure of a language model, a floor or the ceiling."""
+    """A figure of a language model, a baseline or the oracle."""
 
     model: str
-    kind: Literal["model", "floor", "ceiling"] = "model"
+    kind: Annotated[
+        Literal["model", "baseline", "oracle"], BeforeValidator(lambda kind: FORMER_KINDS.get(kind, kind))
+    ] = "model"
 
 
 class RankerFigure(Figure):
@@ -221,7 +225,7 @@ def figure_text(figure: Figure | Difference, digits: int | None = None, *, signe
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
-    """Print the run's result: answers against floors, rankers with paired differences, time a stage."""
+    """Print the run's result: answers against baselines, rankers with paired differences, time a stage."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -276,7 +280,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         of_rankers += [key for key in first if key not in of_rankers]
     names = {level: level.removeprefix("category_").upper() for level in levels} | {"ctcvr": "CTCVR"}
     table(
-        f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
+        f"Answers, with {100 * run.level:g} % intervals over users (· baselines and oracle)",
         "model",
         of_answers,
         answers,
@@ -307,28 +311,28 @@ def findings(run: RunMetrics) -> list[str]:
         line(f.features, title if f.group == "all" else f"{title} of {f.group} users", gap)
         for f in run.ranking
         if f.metric in leading and f.group in ("all", "sparse")
-        for gap in [*([f.difference] if f.difference else []), *f.rivals]
+        for gap in [*([f.difference] if f.difference else []), *f.competitors]
     ]
     answers = [
         line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference
     ]
-    return rankers + answers + _against_floors(run)
+    return rankers + answers + _against_baselines(run)
 
 
-def _against_floors(run: RunMetrics) -> list[str]:
-    """The last model against the floor that is highest in a metric: a gain over the base alone earns nothing."""
+def _against_baselines(run: RunMetrics) -> list[str]:
+    """The last model against the baseline that is highest in a metric: a gain over the base alone earns nothing."""
     last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
     lines = []
-    for metric, title in AGAINST_FLOORS.items():
-        floors = [f for f in run.llm if f.kind == "floor" and f.metric == metric and f.value is not None]
+    for metric, title in AGAINST_BASELINES.items():
+        baselines = [f for f in run.llm if f.kind == "baseline" and f.metric == metric and f.value is not None]
         own = next((f for f in run.llm if f.model == last and f.metric == metric), None)
-        if not floors or own is None:
+        if not baselines or own is None:
             continue
-        best = max(floors, key=lambda floor: floor.value or 0.0).model
-        for gap in own.rivals:
+        best = max(baselines, key=lambda baseline: baseline.value or 0.0).model
+        for gap in own.competitors:
             if gap.against == best:
                 lines.append(
-                    f"{title} of {last} against the best floor, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                    f"{title} of {last} against the best baseline, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
                 )
     return lines
 
