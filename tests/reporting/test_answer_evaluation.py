@@ -94,27 +94,27 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),
-        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"),
-        "true item": "ceiling",
+        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "baseline"),
+        "true item": "oracle",
     }
     assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
 
 
-def test_models_are_compared_with_every_floor_on_the_same_users():
+def test_models_are_compared_with_every_baseline_on_the_same_users():
     dataset = build(LOG, n_items=200)
     rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
     found, five = table(rows), {"popularity", "own favourite", "own category", "co-occurrence", "mean history"}
     for model in ("base", "sft", "aligned"):
-        assert {gap["against"] for gap in found[model, "category_l1"]["rivals"]} == five
-        assert {gap["against"] for gap in found[model, "ctcvr"]["rivals"]} == five - {"own category"}
-        assert "rivals" not in found[model, "format"], "no floor has a format"
+        assert {gap["against"] for gap in found[model, "category_l1"]["competitors"]} == five
+        assert {gap["against"] for gap in found[model, "ctcvr"]["competitors"]} == five - {"own category"}
+        assert "competitors" not in found[model, "format"], "no baseline has a format"
         for metric in ("category_l1", "hit@100", "ctcvr"):
-            for gap in found[model, metric]["rivals"]:
-                own, floor = found[model, metric], found[gap["against"], metric]
-                assert gap["value"] == pytest.approx(own["value"] - floor["value"])
+            for gap in found[model, metric]["competitors"]:
+                own, baseline = found[model, metric], found[gap["against"], metric]
+                assert gap["value"] == pytest.approx(own["value"] - baseline["value"])
                 assert gap["low"] <= gap["value"] <= gap["high"]
-    assert not any("rivals" in row for row in rows if row["kind"] != "model")
-    narrow = next(gap for gap in found["aligned", "ctcvr"]["rivals"] if gap["against"] == "own favourite")
+    assert not any("competitors" in row for row in rows if row["kind"] != "model")
+    narrow = next(gap for gap in found["aligned", "ctcvr"]["competitors"] if gap["against"] == "own favourite")
     apart = (found["aligned", "ctcvr"]["low"] - found["own favourite", "ctcvr"]["high"], narrow["low"])
     assert apart[0] < apart[1], "paired: narrower than the two intervals apart"
     check_metrics({**sample_metrics(0), "llm": rows})

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from taiji.core.errors import TaijiError
+from taiji.core.optional import needs
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
 
@@ -40,12 +41,8 @@ class VLLMEngine:
             raise TaijiError(
                 "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
             )
-        try:
+        with needs("gpu", where="language.engine"):
             import vllm
-        except ImportError as error:
-            raise TaijiError(
-                "The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"'
-            ) from error
 
         self._vllm = vllm
         self._model = vllm.LLM(

@@ -1,4 +1,4 @@
-"""What needs no language model: the floors an answer must beat, all from before the example's moment.
+"""What needs no language model: the baselines an answer must beat, all from before the example's moment.
 
 ``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
 ``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
@@ -28,8 +28,8 @@ DECAY = 0.9
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What a floor proposes for each example.
+class Baseline:
+    """What a baseline proposes for each example.
 
     Args:
         name: shown in the report.
@@ -48,8 +48,8 @@ def item_levels(dataset: Dataset) -> Array:
     return np.stack(levels, axis=1) if levels else np.empty((dataset.n_items, 0), dtype=object)
 
 
-def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
-    """The floors that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
+def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Baseline]:
+    """The baselines that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
 
     Args:
         dataset: history and items.
@@ -71,10 +71,10 @@ def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_onl
                 named = [name for name in levels[items, level] if name is not None]
                 categories[row, level] = _most_frequent(named) if named else None
     return [
-        Floor("popularity", popular, _levels_of(levels, popular)),
-        Floor("own favourite", own, _levels_of(levels, own)),
-        Floor("own category", None, categories),
-        Floor("co-occurrence", near, _levels_of(levels, near)),
+        Baseline("popularity", popular, _levels_of(levels, popular)),
+        Baseline("own favourite", own, _levels_of(levels, own)),
+        Baseline("own category", None, categories),
+        Baseline("co-occurrence", near, _levels_of(levels, near)),
     ]
 
 

