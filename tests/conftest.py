@@ -17,6 +17,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> None:
+    """Raise for bytes and floats without an id of their own: those may hold a time, or what rounding left."""
+    if isinstance(val, bytes | float):
+        raise pytest.UsageError(f"parametrize: give {argname}={val!r} an explicit id (ids=… or pytest.param(…, id=…))")
+
+
 @pytest.fixture
 def tiny_lm():
     """A fresh ``(model, tokenizer)``: a two-layer Llama with random weights (fp32) and a byte-level BPE tokenizer."""
