@@ -214,11 +214,9 @@ def run_cells(
 
 def built_in(dataset: Dataset, settings: RankerSettings) -> tuple[Trainer, str]:
     """The built-in ranker as a trainer, with its version; statistics of the data set are computed once."""
-    from taiji.data.statistics import NumericFeatures
     from taiji.models.ranking.train import train_ranker
 
-    numeric = NumericFeatures(dataset)
-    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed, numeric=numeric), value_hash(
+    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), value_hash(
         settings.model_dump(mode="json")
     )
 

@@ -108,13 +108,15 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     judge, embedder = ranker_that(context, "judge", dataset), load_embedder(config.embedder.name)
     start, titles = int(test["as_of"].min()), config.reasoning.prompts.title_characters  # type: ignore[arg-type]
     catalogue = Catalogue(dataset, embedder, start, titles)
-    write_parquet(context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score))
+    write_parquet(
+        context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score_pairs)
+    )
     return evaluate_answers(
         dataset,
         test,
         said,
         embedder,
-        judge_score=judge.score,
+        judge_score=judge.score_pairs,
         threshold=config.evaluation.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,

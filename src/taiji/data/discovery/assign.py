@@ -22,7 +22,6 @@ from taiji.data.discovery.parts import (
 from taiji.data.discovery.relations import Link, links
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
-from taiji.data.settings import Domain
 
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
@@ -48,7 +47,7 @@ class Roles:
     fit: float = 0.0
 
     @property
-    def domain(self) -> tuple[Domain, str]:
+    def domain(self) -> tuple[str, str]:
         """What the items are, by the names of files and columns."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}

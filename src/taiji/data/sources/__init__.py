@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import TaijiError
-from taiji.data.settings import Domain
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables
@@ -23,7 +22,7 @@ def load_source(
     *,
     users: int | None = None,
     non_clicks: int | None = None,
-    domain: Domain | None = None,
+    domain: str | None = None,
 ) -> Tables:
     """Read a source into checked tables.
 
@@ -34,7 +33,7 @@ def load_source(
         seed: of every sampled non-click and of the sample of users.
         users: keep a sample of this many users; None keeps all.
         non_clicks: sampled exposures without a click, per trip or per click; None takes the source's default.
-        domain: ``shop``, ``films`` or ``books`` instead of the source's own.
+        domain: instead of the source's own.
 
     Raises:
         TaijiError: when nothing is found there, or what is found is not right.

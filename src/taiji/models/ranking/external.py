@@ -1,6 +1,6 @@
-"""A user's own ranker as reward and as judge: a Python callable, an ONNX file or an HTTP endpoint.
+"""A user's own ranker as reward and as evaluation ranker: a Python callable, an ONNX file or an HTTP endpoint.
 
-Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score`` and ``version``.
+Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score_pairs`` and ``version``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ import numpy as np
 from taiji.core.artifacts import file_hash, value_hash
 from taiji.core.errors import TaijiError
 from taiji.core.progress import progress
+from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
 
 
 class PairScorer(Protocol):
-    """What reward and judge need of a ranker."""
+    """A ranker as reward and evaluation need it."""
 
     @property
     def version(self) -> str:
         """Changes whenever scores may."""
 
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64."""
+    def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64."""
 
 
 class ExternalRanker(ABC):
@@ -46,16 +47,16 @@ class ExternalRanker(ABC):
 
     source: str
 
-    def __init__(self, dataset: Any, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, settings: ExternalSettings | None = None) -> None:
         self.settings = settings or ExternalSettings()
         self.users, self.items = dataset.users["user_id"], dataset.items["item_id"]
 
     @abstractmethod
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Scores of one batch, as anything numpy takes for an array."""
 
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64.
+    def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64.
 
         Raises:
             TaijiError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
@@ -64,12 +65,12 @@ class ExternalRanker(ABC):
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
             for start in range(0, len(users), self.settings.batch):
                 part = slice(start, start + self.settings.batch)
-                moments = [EPOCH + timedelta(microseconds=int(moment)) for moment in as_ofs[part]]
+                instants = [EPOCH + timedelta(microseconds=int(time)) for time in times[part]]
                 answer = self.ask(
-                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), moments
+                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), instants
                 )
-                out[part] = self._checked(answer, len(moments))
-                update(start + len(moments))
+                out[part] = self._checked(answer, len(instants))
+                update(start + len(instants))
         return out
 
     def _checked(self, answer: Any, number: int) -> np.ndarray:
@@ -82,7 +83,7 @@ class ExternalRanker(ABC):
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
             raise TaijiError(
-                "The ranker must answer with one finite number a pair.",
+                "The ranker must answer with one finite number per pair.",
                 where=self.source,
                 expected=f"{number} numbers",
                 found=f"{len(scores)} numbers, {bad} of them not finite",
@@ -91,12 +92,12 @@ class ExternalRanker(ABC):
 
 
 class CallableRanker(ExternalRanker):
-    """``function(user_ids, item_ids, moments) -> scores``, named as ``module:function``.
+    """``function(user_ids, item_ids, times) -> scores``, named as ``module:function``.
 
     The version is the function's ``__version__`` where it has one, otherwise a hash of its module's file.
     """
 
-    def __init__(self, dataset: Any, name: str, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, name: str, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = name
         module, _, function = name.partition(":")
@@ -115,10 +116,10 @@ class CallableRanker(ExternalRanker):
             getattr(self.function, "__version__", "") or (file_hash(file)[:16] if file else value_hash(name)[:16])
         )
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Call the function."""
         try:
-            return self.function(users, items, moments)
+            return self.function(users, items, instants)
         except Exception as error:
             raise TaijiError(
                 "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
@@ -134,7 +135,7 @@ class OnnxRanker(ExternalRanker):
     INPUTS = ("user_id", "item_id", "as_of")
     KINDS: ClassVar = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
 
-    def __init__(self, dataset: Any, path: str | Path, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, path: str | Path, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = str(path)
         try:
@@ -161,9 +162,9 @@ class OnnxRanker(ExternalRanker):
         self.output = next((name for name in ("ctcvr", "score") if name in outputs), outputs[0])
         self.version = file_hash(path)[:16]
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Run the graph."""
-        micros = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
+        micros = [(instant - EPOCH) // timedelta(microseconds=1) for instant in instants]
         values = dict(zip(self.INPUTS, (users, items, micros)))
         feed = {}
         for entry in self.inputs:
@@ -192,14 +193,14 @@ class HttpRanker(ExternalRanker):
     may carry ``version``; otherwise the version is that of the settings or the address itself.
     """
 
-    def __init__(self, dataset: Any, url: str, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = url
         self.version = self.settings.version or value_hash(url)[:16]
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """One request, tried again where that may help."""
-        payload = {"user_ids": users, "item_ids": items, "as_ofs": [moment.isoformat() + "Z" for moment in moments]}
+        payload = {"user_ids": users, "item_ids": items, "as_ofs": [instant.isoformat() + "Z" for instant in instants]}
         body = json.dumps(payload, default=str).encode()
         request = urllib.request.Request(
             self.source, data=body, headers={"Content-Type": "application/json"}, method="POST"
@@ -240,7 +241,7 @@ class HttpRanker(ExternalRanker):
         return scores
 
 
-def open_ranker(source: str, dataset: Any, settings: ExternalSettings | None = None) -> PairScorer:
+def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None = None) -> PairScorer:
     """A ranker by what its name looks like.
 
     Args:
