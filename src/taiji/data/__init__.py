@@ -1,8 +1,10 @@
-"""The data room: checked tables, sources, dense datasets, histories, time splits and prompt examples."""
+"""Checked tables, sources, dense datasets, histories, time splits and prompt examples."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from taiji.data.splits import PERIODS, Split, exposures, fingerprint, scan_exposures, time_split
     from taiji.data.stored import open_dataset
 
-_HOME = {
+_HOMES = {
     "Dataset": "dataset",
     "load_dataset": "loading",
     "make_examples": "examples",
@@ -55,10 +57,4 @@ __all__ = [
     "validate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
