@@ -14,7 +14,7 @@ from tests.data.discovery import exports
 from taiji import __version__, cli
 from taiji.core.artifacts import write_json
 from taiji.core.errors import NoSpace
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
 LOG = "who,what,at,bought\nu1,A,100,1\nu1,B,200,0\nu2,B,300,1\n"
@@ -150,7 +150,7 @@ def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_pa
 
 
 def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    monkeypatch.setattr(cli.run_commands, "summary", lambda folder, json_path: None)
     failed = taiji("run", "--data", tmp_path / "nowhere", "--name", "z", "--runs", tmp_path)
     assert failed[0] == 2 and "nowhere" in failed[2] and (tmp_path / "z" / "config.json").exists()
     # The corrected command gets as far as the first stage that this tiny log is too small for.
@@ -163,7 +163,7 @@ def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, m
 
 def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path, monkeypatch):
     monkeypatch.setattr("taiji.pipeline.engine.Run.execute", lambda *_: None)
-    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    monkeypatch.setattr(cli.run_commands, "summary", lambda folder, json_path: None)
     (tmp_path / "shop-a").mkdir()
     (tmp_path / "shop-a" / "config.json").write_text("{}")
     arguments = ("run", "--data", shop(), "--runs", tmp_path, "--resume", "--name")
@@ -281,8 +281,8 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
 
     question = Question("events.user_id", "who acted", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
     for given, value in (("2", "b"), ("c", "c")):
-        monkeypatch.setattr(cli.starting.typer, "prompt", lambda text, given=given: given)
-        assert cli.starting.choose(question) == value
+        monkeypatch.setattr(cli.start_commands.typer, "prompt", lambda text, given=given: given)
+        assert cli.start_commands.choose(question) == value
     assert "who acted" in capsys.readouterr().out
 
 
@@ -394,5 +394,11 @@ def test_help_imports_next_to_nothing():
         "taiji.core.errors",
         "taiji.core.moved",
         "taiji.pipeline",
+        "taiji.pipeline.amounts",
         "taiji.pipeline.names",
+        "taiji.pipeline.outside",
+        "taiji.pipeline.recipes",
+        "taiji.pipeline.stage",
+        "taiji.pipeline.stages",
+        *(f"taiji.pipeline.stages.{name}_stage" for name in STAGE_NAMES),
     }

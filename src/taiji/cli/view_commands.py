@@ -43,7 +43,7 @@ def open_run(
     from taiji.core import progress
     from taiji.language.causal_lm import check_language_model
     from taiji.pipeline.engine import MANIFEST, Run
-    from taiji.pipeline.stages import STAGES
+    from taiji.pipeline.recipes import stages_of
 
     progress.quiet = quiet
     name = name_of(config, preset, name)
@@ -56,8 +56,9 @@ def open_run(
     settings = load_config(
         config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
     )
+    stages = stages_of(settings)
     # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
-    if not resume and there and any((folder / stage.name / MANIFEST).exists() for stage in STAGES):
+    if not resume and there and any((folder / stage.key / MANIFEST).exists() for stage in stages):
         raise TaijiError(
             "A run of that name exists.",
             where=str(folder),
@@ -65,7 +66,7 @@ def open_run(
         )
     check_language_model(settings.language.model)  # now, not after the first hour
     return Run(
-        folder, settings, STAGES, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+        folder, settings, stages, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
     )
 
 

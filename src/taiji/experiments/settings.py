@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from taiji.core.settings import Settings
+from taiji.core.settings import Chosen, Settings
 from taiji.models.ranking.settings import RankerSettings
 from taiji.world.settings import ShopSettings
+
+RANKER_GROUP = "taiji.rankers"
+"""Entry points of ranking models."""
+ChosenRanker = Annotated[RankerSettings, Chosen(RANKER_GROUP)]
+"""Settings of the ranking model that the section's key ``model`` names."""
 
 
 class ABTestSettings(Settings):
     """What ``taiji abtest`` simulates."""
 
     shop: ShopSettings = ShopSettings()
-    ranker: RankerSettings = RankerSettings()
+    ranker: ChosenRanker = RankerSettings()
     """Of both arms."""
     seeds: int = Field(default=3, ge=1)
     """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""

@@ -13,6 +13,8 @@ from taiji.core.settings import Settings
 class RankerSettings(Settings):
     """Shape and training of the built-in multi-task ranker."""
 
+    model: str = "target_attention"
+    """The ranking model: the built-in one, an entry point of ``taiji.rankers``, or ``package.module:Class``; the section's other keys are its settings."""
     dimension: PositiveInt = 8
     """Width of every embedding."""
     embeddings: bool = True
@@ -100,6 +102,6 @@ class OwnRankerSettings(Settings):
 
     reward: str | None = None
     """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
-    judge: str | None = None
-    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
+    evaluation: str | None = None
+    """The evaluation ranker of the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
     external: ExternalSettings = ExternalSettings()

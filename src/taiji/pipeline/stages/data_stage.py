@@ -1,0 +1,40 @@
+"""Stage `data`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.outside import state_of
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Data(Stage):
+    """From a source to dense tables."""
+
+    name = "data"
+    summary = "Read the source, check it, and store the tables."
+    settings = ("data",)
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of the user's own source files: when they change, the stage runs again."""
+        from taiji.data.sources import source_files
+
+        return state_of(file for file in source_files(config.data.source, config.data.mapping) if file.exists())
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the events."""
+        return Amount(log.events)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Read, check and store."""
+        from taiji.data import load_dataset
+
+        dataset = load_dataset(context.config.data, context.config.seed)
+        dataset.save(context.folder / "dataset")
+        return {"users": dataset.n_users, "items": dataset.n_items, "events": len(dataset.events)}
