@@ -23,7 +23,7 @@ class Features(Stage):
     """
 
     name = "features"
-    summary = "Turn what the aligned model writes into point-in-time features."
+    summary = "Turn what the model writes into point-in-time features."
     settings = (
         "generation",
         "embedder",
