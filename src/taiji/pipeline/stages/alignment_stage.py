@@ -74,7 +74,7 @@ class Alignment(Stage):
         examples = load_examples(context, "alignment")
         prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
         prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
-        built = Environment.load(context.input("reward_table") / "environment")
+        built = Environment.load(context.input("reward_table") / "table")
         answers = Answers(load_embedder(config.embedder.name))
         rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
         align(

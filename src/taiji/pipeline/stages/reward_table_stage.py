@@ -55,5 +55,5 @@ class RewardTable(Stage):
             config.seed,
             title_characters=config.reasoning.prompts.title_characters,
         )
-        built.save(context.folder / "environment")
+        built.save(context.folder / "table")
         return {"prompts": len(examples), "pairs": len(built.rows)}
