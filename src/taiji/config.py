@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class SizeSettings(Settings):
-    """How many prompts each stage of the loop works on; every one costs LLM time."""
+    """Numbers of prompts that the stages of the loop work on; every prompt costs LLM time."""
 
     rationale_prompts: int = Field(default=64, ge=2)
     """Prompts for which the teacher writes rationales, for fine-tuning."""
@@ -61,7 +61,7 @@ class SizeSettings(Settings):
 
 
 class ScaleSettings(Settings):
-    """How `--engine ray` spreads partitions over a cluster; no result depends on it."""
+    """Spread of partitions over a cluster by `--engine ray`; no result depends on it."""
 
     workers: int | None = Field(default=None, ge=1)
     """Workers at a time, each with its own model; `null`: as many as the cluster has room for."""
@@ -78,7 +78,7 @@ class ScaleSettings(Settings):
 
 
 class AnswerSettings(GenerationSettings):
-    """How answers are written when a model is evaluated and when features are made."""
+    """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
     """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""

@@ -11,7 +11,7 @@ from tests.scale.test_plan import CONFIG, LOG, RUN
 
 from taiji.cli.settings_page import reference
 from taiji.config import Config, load_config
-from taiji.core.errors import ConfigError
+from taiji.core.errors import ArtifactError, ConfigError
 from taiji.pipeline.amounts import Amount
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recipes import ENHANCE, extended, stages_of
@@ -160,3 +160,24 @@ def test_a_parametrised_stage_has_its_own_folder_and_sees_its_own_configuration(
     (study / "sft").mkdir(parents=True)
     (study / "sft" / "manifest.json").write_text('{"output": "own"}')
     assert run.output_hash("sft") == "own", "a run's own stage comes before the one of the run it builds on"
+
+
+def test_an_entry_point_names_a_stage_too(tmp_path, monkeypatch):
+    folder = write_module(tmp_path / "parts")
+    (folder / "shop_parts-1.0.dist-info").mkdir()
+    (folder / "shop_parts-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: shop-parts\nVersion: 1.0\n"
+    )
+    (folder / "shop_parts-1.0.dist-info" / "entry_points.txt").write_text(f"[taiji.stages]\nbands = {STAGE}\n")
+    monkeypatch.syspath_prepend(folder)
+    config = load_config(overrides=["stages=[bands]", "price_bands.bands=2"])
+    assert [stage.key for stage in stages_of(config)][:2] == ["data", "price_bands"]
+    sys.modules.pop("shop_parts", None)
+
+
+def test_a_study_of_a_run_without_a_stage_says_how_to_make_it(tmp_path):
+    run = Run(
+        tmp_path / "runs" / "mine" / "study" / "stages", Config(), [Features("sft")], base=tmp_path / "runs" / "mine"
+    )
+    with pytest.raises(ArtifactError, match=r"taiji data --name mine --runs .*runs$"):
+        run.fingerprint(Features("sft"))

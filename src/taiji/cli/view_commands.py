@@ -1,4 +1,4 @@
-"""What commands do before and after the work: open a run, find its configuration, print what came out."""
+"""Steps of commands before and after the work: open a run, find its configuration, print what came out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
-    """What the run is called: as it was said, or as its configuration or preset.
+    """Return the run's name: as it was given, or that of its configuration or preset.
 
     Raises:
         TaijiError: no run can be called so.

@@ -17,7 +17,7 @@ ChosenRanker = Annotated[RankerSettings, Chosen(RANKER_GROUP)]
 
 
 class ABTestSettings(Settings):
-    """What ``taiji abtest`` simulates."""
+    """The simulation of ``taiji abtest``."""
 
     shop: ShopSettings = ShopSettings()
     ranker: ChosenRanker = RankerSettings()

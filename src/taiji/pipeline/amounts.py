@@ -21,7 +21,7 @@ TRAINED = 3.0
 
 @dataclass(frozen=True)
 class Log:
-    """What a log and the texts about it look like.
+    """Properties of a log and of the texts about it.
 
     Attributes:
         users: in the user table.

@@ -55,17 +55,17 @@ MANIFEST = "manifest.json"
 
 @dataclass
 class Context:
-    """What a stage sees: the configuration, its own folder to write to and the finished folders it may read."""
+    """View of a stage: the configuration, its own folder to write to and the finished folders it may read."""
 
     config: Config
     folder: Path
-    """Where the stage's artefacts go; renamed into the run directory when the stage is whole."""
+    """Folder for the stage's artefacts; renamed into the run directory when the stage is whole."""
     scratch: Path
     """Partitions and checkpoints that survive a kill; removed when the stage is whole."""
     run: Path
     needs: tuple[str, ...]
     mapper: Mapper = field(default_factory=LocalMapper)
-    """Where partitions are computed; no result depends on it."""
+    """The machines that compute partitions; no result depends on them."""
     base: Path | None = None
     """Run directory that holds the stages which are not in ``run``: a study reads those of the run that it studies."""
 
@@ -153,11 +153,12 @@ class Run:
         """Return the content hash of a finished stage, as its manifest has it."""
         path = stage_folder(key, self.folder, self.base) / MANIFEST
         if not path.exists():
+            home = self.base or self.folder
             raise ArtifactError(
                 f"The stage {key!r} has not been run.",
-                where=str(self.folder),
-                fix=f"taiji {key if key in STAGE_NAMES else f'stage {key}'} --name {quote(self.folder.name)}"
-                + ("" if self.folder.parent == Path("runs") else f" --runs {quote(str(self.folder.parent))}"),
+                where=str(home),
+                fix=f"taiji {key if key in STAGE_NAMES else f'stage {key}'} --name {quote(home.name)}"
+                + ("" if home.parent == Path("runs") else f" --runs {quote(str(home.parent))}"),
             )
         return str(read_json(path)["output"])
 

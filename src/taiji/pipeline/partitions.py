@@ -50,7 +50,7 @@ class Partition:
 
 
 class Mapper(Protocol):
-    """Where partitions are computed."""
+    """The machines that compute partitions."""
 
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """Compute every partition and yield each, in any order, when its output is in place.

@@ -36,7 +36,7 @@ def print_audit(found: dict[str, Any]) -> None:
 def open_review(
     run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
 ) -> ReviewSession:
-    """A sitting over some of a run's judged rationales.
+    """Return a sitting over some of a run's judged rationales.
 
     Args:
         run: the run directory.

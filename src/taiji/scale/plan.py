@@ -1,4 +1,4 @@
-"""What a run will cost: tokens, GPU hours, storage and wall time of each stage on a described cluster.
+"""Cost of a run beforehand: tokens, GPU hours, storage and wall time of each stage on a described cluster.
 
 CPU stages, and all stages on a cluster without GPUs, take the seconds that finished runs measured (``fixed + slope * units``).
 Language stages on GPUs take token rates, the same figures that :mod:`taiji.serving.sizing` plans the service with. Every
@@ -24,7 +24,7 @@ UNMEASURED = Line(0.0, 0.0)
 
 
 class Cluster(Settings):
-    """Where the run will take place."""
+    """Machines of the planned run."""
 
     workers: int = Field(default=1, ge=1)
     """Machines like the one that was measured, on which partitions are computed."""
@@ -153,7 +153,7 @@ def _storage(name: str, amount: Amount, before: Amount | None, run: Measured, cl
 
 
 def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
-    """What the figures rest on, in sentences."""
+    """Return the assumptions of a plan, in sentences."""
     many = len({(run.log.users, run.config.size.test_prompts) for run in runs}) > 1
     lines = [
         f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",

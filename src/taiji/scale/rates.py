@@ -1,4 +1,4 @@
-"""What a finished run measured: seconds, bytes and tokens, from its manifests and artefacts."""
+"""Measurements of a finished run: seconds, bytes and tokens, from its manifests and artefacts."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class RayMapper:
         yield from done.iter_rows()
 
     def _fitting(self) -> int:
-        """How many workers the cluster has room for now."""
+        """Return the number of workers that the cluster has room for now."""
         import ray
 
         there, needed = (

@@ -1,4 +1,4 @@
-"""How much work each stage of a configuration has: the sum that a plan is made of."""
+"""Amounts of work of all stages of a configuration: what a plan sums up."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Answers(Stage):
-    """What every model says on the test prompts."""
+    """The answers of every model to the test prompts."""
 
     name = "answers"
     summary = "Let the base, fine-tuned and aligned models answer the test prompts."
