@@ -66,8 +66,8 @@ class Stage(ABC):
         """Return the configuration as the stage sees it; a parametrised stage may change some of it."""
         return config
 
-    def outside(self, config: Config) -> Any:
-        """Return the state of what the stage reads from outside the run (the user's own files), or None."""
+    def outside(self, config: Config) -> object:
+        """Return the state of what the stage reads from outside the run (the user's own files) as a JSON-like value, or None."""
         return None
 
     def cost(self, config: Config, log: Log) -> Amount:

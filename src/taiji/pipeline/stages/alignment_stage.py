@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, aligned_prompts
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Alignment(Stage):
         alignment = config.alignment.model_copy(update={"weighting": self.weighting})
         return config.model_copy(update={"alignment": alignment})
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates."""
         return named_files(config.reasoning.prompts.templates)
 

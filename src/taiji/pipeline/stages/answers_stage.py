@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, tested_prompts
 from taiji.pipeline.names import MODELS
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Answers(Stage):
     needs = (*PREPARED, "sft", "alignment")
     settings = ("generation", *LANGUAGE)
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount
-from taiji.pipeline.outside import state_of
+from taiji.pipeline.outside import State, state_of
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Data(Stage):
     summary = "Read the source, check it, and store the tables."
     settings = ("data",)
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of the user's own source files: when they change, the stage runs again."""
         from taiji.data.sources import source_files
 

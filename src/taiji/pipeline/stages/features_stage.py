@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, featured_users
 from taiji.pipeline.names import ARMS, model_stage
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Features(Stage):
         """Return the writer, where it is not the run's own."""
         return {"writer": self.writer} if self.variant else {}
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates, and of the base model's folder if that one writes."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, featured_users, tested_prompts
 from taiji.pipeline.names import MODELS
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Report(Stage):
     )
     publish = ("report.html", "metrics.json", "model_card.md", "data_card.md")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates and of the user's own ranker."""
         return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
 

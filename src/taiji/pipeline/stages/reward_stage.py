@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, trained_rows
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Reward(Stage):
     needs = PREPARED
     settings = ("ranking", "own_ranker.reward")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of the user's own ranker."""
         return named_files(config.own_ranker.reward)
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, taught_prompts
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Selection(Stage):
     needs = (*PREPARED, "rationales")
     settings = (*LANGUAGE, "reasoning.selection")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, prompt_share
-from taiji.pipeline.outside import named_files
+from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class SFT(Stage):
     settings = (*LANGUAGE, "reasoning.sft")
     distributed = True
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
