@@ -33,7 +33,7 @@ STORED = "config.json"
 """The name under which a run keeps its configuration."""
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
-RENAMED = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
+RENAMED_KEYS = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
 """Old key to new key; old ones are read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
@@ -222,7 +222,7 @@ def _read_override(override: str) -> dict[str, Any]:
 
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
     """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
-    for old, new in RENAMED.items():
+    for old, new in RENAMED_KEYS.items():
         found, rest = _taken(values, old.split("."))
         if not found:
             continue

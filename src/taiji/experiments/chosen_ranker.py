@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
     from taiji.data.statistics import NumericFeatures
 
-DEFAULT: str = RankerSettings.model_fields["model"].default
+BUILT_IN: str = RankerSettings.model_fields["model"].default
 """Name of the built-in model."""
 
 
@@ -55,7 +55,7 @@ def train_ranker(
         seed: of initialisation, shuffling and dropout.
         numeric: statistics of the data set if built before; the built-in model takes them.
     """
-    if isinstance(settings, RankerSettings) and settings.model == DEFAULT:
+    if isinstance(settings, RankerSettings) and settings.model == BUILT_IN:
         from taiji.models.ranking.train import train_ranker as train
 
         return train(dataset, exposures, settings, seed, numeric=numeric)
@@ -65,7 +65,7 @@ def train_ranker(
 
 def load_ranker(folder: str | Path, dataset: Dataset, settings: Settings) -> TrainedRanker:
     """Read a ranker that :func:`train_ranker` made with these settings."""
-    if isinstance(settings, RankerSettings) and settings.model == DEFAULT:
+    if isinstance(settings, RankerSettings) and settings.model == BUILT_IN:
         from taiji.models.ranking.ranker import Ranker
 
         return Ranker.load(folder, dataset)

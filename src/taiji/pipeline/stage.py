@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S")
 
-PREPARED = ("data", "examples")
+PREPARED_STAGES = ("data", "examples")
 """Stages that nearly all others read."""
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
 """Settings of every stage in which a language model reads prompts."""

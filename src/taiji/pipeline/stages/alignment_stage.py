@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, aligned_prompts
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.alignment.settings import Weighting
@@ -24,7 +24,7 @@ class Alignment(Stage):
 
     name = "alignment"
     summary = "Align the model to both rewards by GRPO with adaptive weights (POPO)."
-    needs = (*PREPARED, "sft", "reward_table")
+    needs = (*PREPARED_STAGES, "sft", "reward_table")
     settings = ("alignment", "embedder", *LANGUAGE)
     distributed = True
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from taiji.pipeline.amounts import Amount, tested_prompts
 from taiji.pipeline.names import MODELS
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -20,7 +20,7 @@ class Answers(Stage):
 
     name = "answers"
     summary = "Let the base, fine-tuned and aligned models answer the test prompts."
-    needs = (*PREPARED, "sft", "alignment")
+    needs = (*PREPARED_STAGES, "sft", "alignment")
     settings = ("generation", *LANGUAGE)
 
     def outside(self, config: Config) -> State:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, prompt_share
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class Audit(Stage):
 
     name = "audit"
     summary = "Audit the rationales for leaked answers: guards, decoys, controls, worst examples."
-    needs = (*PREPARED, "selection")
+    needs = (*PREPARED_STAGES, "selection")
     settings = (*LANGUAGE, "reasoning.selection", "reasoning.audit")
     publish = ("audit.json",)
 

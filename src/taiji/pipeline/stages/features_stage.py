@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from taiji.pipeline.amounts import Amount, featured_users
 from taiji.pipeline.names import ARMS, model_stage
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -38,7 +38,7 @@ class Features(Stage):
         self.writer = writer
         self.variant = "" if writer == "aligned" else writer
         made = model_stage(writer)
-        self.needs = (*PREPARED, made) if made else PREPARED
+        self.needs = (*PREPARED_STAGES, made) if made else PREPARED_STAGES
 
     def parameters(self) -> dict[str, Any]:
         """Return the writer, where it is not the run's own."""

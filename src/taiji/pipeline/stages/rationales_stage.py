@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, taught_prompts
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -20,7 +20,7 @@ class Rationales(Stage):
 
     name = "rationales"
     summary = "Let the teacher, shown the true next item, write rationales (RUPR)."
-    needs = PREPARED
+    needs = PREPARED_STAGES
     settings = (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")
 
     def outside(self, config: Config) -> State:

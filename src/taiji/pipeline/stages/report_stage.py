@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from taiji.pipeline.amounts import Amount, featured_users, tested_prompts
 from taiji.pipeline.names import MODELS
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -21,7 +21,7 @@ class Report(Stage):
     name = "report"
     summary = "Measure everything with intervals and baselines, and write the report."
     needs = (
-        *PREPARED,
+        *PREPARED_STAGES,
         "rationales",
         "selection",
         "audit",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, trained_rows
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class Reward(Stage):
 
     name = "reward"
     summary = "Train the ranker that rewards alignment, on the earliest period."
-    needs = PREPARED
+    needs = PREPARED_STAGES
     settings = ("ranking", "own_ranker.reward")
 
     def outside(self, config: Config) -> State:

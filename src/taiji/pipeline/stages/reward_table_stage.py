@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, aligned_prompts
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class RewardTable(Stage):
 
     name = "reward_table"
     summary = "Precompute candidate items and their rewards for every alignment prompt."
-    needs = (*PREPARED, "reward")
+    needs = (*PREPARED_STAGES, "reward")
     settings = (
         "alignment.reward_table",
         "embedder",

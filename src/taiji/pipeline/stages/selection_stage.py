@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, taught_prompts
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -20,7 +20,7 @@ class Selection(Stage):
 
     name = "selection"
     summary = "Keep the rationales that make the true item likely (ORFT)."
-    needs = (*PREPARED, "rationales")
+    needs = (*PREPARED_STAGES, "rationales")
     settings = (*LANGUAGE, "reasoning.selection")
 
     def outside(self, config: Config) -> State:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, prompt_share
 from taiji.pipeline.outside import State, named_files
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class SFT(Stage):
 
     name = "sft"
     summary = "Fine-tune the language model on the kept rationales."
-    needs = (*PREPARED, "rationales", "selection")
+    needs = (*PREPARED_STAGES, "rationales", "selection")
     settings = (*LANGUAGE, "reasoning.sft")
     distributed = True
 
