@@ -78,14 +78,13 @@ def child(folder: str, files: list[str]) -> None:
     """Train one pass and print rows a second and peak memory in MiB, before and during training."""
     import resource
 
-    from taiji.data.statistics import NumericFeatures
     from taiji.models.ranking.settings import RankerSettings
     from taiji.models.ranking.stream import train_streamed
 
     dataset = Dataset.load(folder)
-    numeric, rows = NumericFeatures(dataset), sum(pl.scan_parquet(f).select(pl.len()).collect().item() for f in files)
+    rows = sum(pl.scan_parquet(f).select(pl.len()).collect().item() for f in files)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
-    train_streamed(dataset, files, RankerSettings(epochs=1, min_steps=1, batch=4096), chunk=65_536, numeric=numeric)
+    train_streamed(dataset, files, RankerSettings(epochs=1, min_steps=1, batch=4096), chunk=65_536)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         json.dumps(

@@ -31,14 +31,14 @@ from taiji.core.artifacts import value_hash
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.data.splits import Split, exposures, time_split
-from taiji.data.statistics import NumericFeatures
 from taiji.experiments.study import JOINED_FEATURES, NEGATIVE_CONTROL, Arm, aggregate, run_cells, shuffled
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
 from taiji.language.embed import load_embedder
 from taiji.models.ranking.settings import RankerSettings
-from taiji.models.ranking.train import train_extractor, train_ranker
+from taiji.models.ranking.target_attention import TargetAttentionRanker
+from taiji.models.ranking.train import train_ranker
 from taiji.pipeline.refreshes import refresh_times
 from taiji.reasoning.prompts import item_lines
 from taiji.world.settings import ShopSettings
@@ -92,10 +92,9 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
     table = partial(made, dataset, split, moments, load_embedder().encode(item_lines(dataset)))
     seeds, more = (1, QUICK_RANKER) if quick else (3, {})
     folder = work_folder() / name
-    numeric = NumericFeatures(dataset)
 
     def cells(part: str, arms: list[Arm], settings: RankerSettings, alone: bool = False) -> list[dict[str, Any]]:
-        trainer = partial(extractor_only if alone else whole, dataset, settings, numeric)
+        trainer = partial(extractor_only if alone else whole, dataset, settings)
         return run_cells(
             train,
             test,
@@ -179,17 +178,16 @@ def made(
     )[1]
 
 
-def whole(dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int) -> Any:
+def whole(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
     """The built-in ranker, all of it trained together."""
-    return train_ranker(dataset, train, settings, seed, numeric=numeric)
+    return train_ranker(dataset, train, settings, seed)
 
 
-def extractor_only(
-    dataset: Dataset, settings: RankerSettings, numeric: NumericFeatures, train: pl.DataFrame, seed: int
-) -> Any:
+def extractor_only(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
     """A ranker trained without text, then KSER's module alone on top of it."""
-    base = train_ranker(dataset, train.drop("vector"), settings, seed, numeric=numeric)
-    return train_extractor(base, dataset, train, settings, seed)
+    base = train_ranker(dataset, train.drop("vector"), settings, seed)
+    assert isinstance(base, TargetAttentionRanker)
+    return base.extend(train, settings, seed=seed)
 
 
 if __name__ == "__main__":

@@ -38,5 +38,5 @@ if __name__ == "__main__":
     )
     dataset = Dataset.from_tables(tables)
     ranker = CallableRanker(dataset, "examples.own_ranker:score")
-    print(ranker.score(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([5, 5, 5, 5])))
+    print(ranker.score_pairs(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([5, 5, 5, 5])))
     print("in a run: taiji run --set own_ranker.reward=examples.own_ranker:score")

@@ -410,7 +410,7 @@ def test_help_imports_next_to_nothing():
         "taiji.pipeline",
         "taiji.pipeline.amounts",
         "taiji.pipeline.names",
-        "taiji.pipeline.outside",
+        "taiji.core.file_state",
         "taiji.pipeline.recipes",
         "taiji.pipeline.stage",
         "taiji.pipeline.stages",

@@ -99,9 +99,11 @@ def test_the_file_is_named(make_log):
         validate(broken(make_log(), "items", lambda f: f.drop("title")), {"items": "/x/items.csv"})
 
 
-def test_the_domain_is_one_of_three(make_log):
-    with pytest.raises(TaijiError, match="shop"):
-        validate(replace(make_log(), domain="cars"))
+def test_a_domain_is_the_name_of_a_folder(make_log):
+    assert validate(replace(make_log(), domain="second-hand_cars")).domain == "second-hand_cars"
+    for wrong in ("../cars", "", "a b"):
+        with pytest.raises(TaijiError, match="shop"):
+            validate(replace(make_log(), domain=wrong))
 
 
 def test_optional_columns_are_filled(make_log):

@@ -3,14 +3,14 @@ import polars as pl
 from tests.models.ranking.conftest import shop_tables
 
 from taiji.data.dataset import Dataset
-from taiji.data.statistics import DAY, NAMES, NumericFeatures
+from taiji.data.statistics import DAY, NAMES, statistics_of
 
 
 def test_some_columns_by_hand(shop):
     events = shop.events
     rows = events.sample(40, seed=1)
     features = pl.DataFrame(
-        NumericFeatures(shop).matrix(rows["user"].to_numpy(), rows["item"].to_numpy(), rows["time"].to_numpy()),
+        statistics_of(shop).matrix(rows["user"].to_numpy(), rows["item"].to_numpy(), rows["time"].to_numpy()),
         schema=list(NAMES),
     )
     for number, row in enumerate(rows.iter_rows(named=True)):
@@ -47,7 +47,7 @@ def test_future_events_change_nothing():
     rows = early.events
     moments = rows["time"].to_numpy()
     alone, together = (
-        NumericFeatures(d).matrix(rows["user"].to_numpy(), rows["item"].to_numpy(), moments) for d in (early, whole)
+        statistics_of(d).matrix(rows["user"].to_numpy(), rows["item"].to_numpy(), moments) for d in (early, whole)
     )
     assert np.array_equal(alone, together)
 
@@ -71,7 +71,7 @@ def test_price_is_the_last_one_seen_before():
     dataset = Dataset.from_tables(tables.__class__(items, tables.users, events))
     moments = dataset.events["time"].to_numpy()[:4]
     rows = np.append(moments, [moments[3] + 1, moments[3] + 1])
-    found = NumericFeatures(dataset).matrix(np.zeros(6), np.array([0, 0, 0, 0, 0, 2]), rows)
+    found = statistics_of(dataset).matrix(np.zeros(6), np.array([0, 0, 0, 0, 0, 2]), rows)
     got = {name: found[:, NAMES.index(name)] for name in ("price", "price_missing", "price_in_l3", "price_change")}
     two, eight, three, five = np.log1p([2.0, 8.0, 3.0, 5.0])
     assert np.array_equal(got["price_missing"], [1, 0, 0, 0, 0, 0])

@@ -238,6 +238,7 @@ def test_the_built_in_ranker_fits_in(tmp_path):
         ("ctcvr log_loss", -0.01, -0.001, True, "GAIN"),
         ("ctcvr log_loss", 0.001, 0.01, False, "loss"),
     ],
+    ids=["auc up", "auc unclear", "auc down", "log loss down", "log loss up"],
 )
 def test_a_control_that_gains_is_called_out(metric, low, high, gain, word):
     difference = {"against": "none", "value": (low + high) / 2, "low": low, "high": high}

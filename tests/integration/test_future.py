@@ -67,8 +67,8 @@ class World:
         }
 
     def _bound(self, dataset: Dataset) -> Ranker:
-        ranker = Ranker.new(dataset, self.ranker.encoder, self.settings)
-        ranker.model.load_state_dict(self.ranker.model.state_dict())
+        ranker = type(self.ranker)(self.settings).build(dataset, self.ranker.fieldset, self.ranker.tasks)
+        ranker.network.load_state_dict(self.ranker.network.state_dict())
         ranker.calibration = self.ranker.calibration
         return ranker
 

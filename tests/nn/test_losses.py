@@ -4,7 +4,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from taiji.nn.losses import multitask_loss, platt
+from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
+from taiji.nn.losses import calibrate, multitask_loss, pairwise_loss, platt, predictions, thresholds
+
+
+def weighted(weight):
+    return CLICK, CONVERSION.model_copy(update={"weight": weight})
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
@@ -20,16 +25,87 @@ def test_equals_the_written_out_loss(seed, weight):
     expected = -np.mean(click * np.log(p) + (1 - click) * np.log(1 - p))
     product, label = (p * q)[known], ctcvr[known]
     expected += weight * -np.mean(label * np.log(product) + (1 - label) * np.log(1 - product))
-    got = multitask_loss(*(torch.tensor(x) for x in (a, b, click, ctcvr)), weight)
+    outputs = torch.tensor(np.stack([a, b], axis=1))
+    got = multitask_loss(outputs, {"click": torch.tensor(click), "ctcvr": torch.tensor(ctcvr)}, weighted(weight))
     assert abs(float(got) - expected) < 1e-9
 
 
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_chain_of_three_learns_from_the_product_of_three(seed):
+    random = np.random.default_rng(seed)
+    tasks = check_tasks([CLICK, Task(name="cart", given="click"), Task(name="buy", given="cart")])
+    outputs = random.normal(size=(20, 3)) * 2
+    happened = np.cumprod(random.integers(0, 2, (20, 3)), axis=1).astype(float)
+    p = np.cumprod(1 / (1 + np.exp(-outputs)), axis=1)
+    expected = -np.mean(happened * np.log(p) + (1 - happened) * np.log(1 - p), axis=0).sum()
+    labels = dict(zip(("click", "click_cart", "cart_buy"), map(torch.tensor, happened.T)))
+    assert abs(float(multitask_loss(torch.tensor(outputs), labels, tasks)) - expected) < 1e-9
+    found = predictions(outputs, tasks, {})
+    np.testing.assert_allclose(found["cart_buy"], p[:, 2], rtol=1e-12)
+
+
 def test_extreme_logits_stay_finite_and_unknown_rows_get_no_gradient():
-    a, b = torch.tensor([60.0, -60.0, 60.0], requires_grad=True), torch.tensor([60.0, 60.0, -60.0], requires_grad=True)
-    loss = multitask_loss(a, b, torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, torch.nan, 1.0]), 1.0)
+    outputs = torch.tensor([[60.0, 60.0], [-60.0, 60.0], [60.0, -60.0]], requires_grad=True)
+    labels = {"click": torch.tensor([0.0, 1.0, 1.0]), "ctcvr": torch.tensor([0.0, torch.nan, 1.0])}
+    loss = multitask_loss(outputs, labels, weighted(1.0))
     loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(a.grad).all() and b.grad[1] == 0
-    assert torch.isfinite(multitask_loss(a, b, torch.full((3,), torch.nan), torch.full((3,), torch.nan), 1.0))
+    assert torch.isfinite(loss) and torch.isfinite(outputs.grad).all() and outputs.grad[1, 1] == 0
+    unknown = {name: torch.full((3,), torch.nan) for name in labels}
+    assert torch.isfinite(multitask_loss(outputs, unknown, weighted(1.0)))
+
+
+def test_other_kinds_equal_their_written_out_losses():
+    random = np.random.default_rng(0)
+    z = torch.tensor(random.normal(size=(40, 1)))
+    count = torch.tensor(random.poisson(2.0, 40).astype(float))
+    count[::7] = torch.nan
+    known = torch.isfinite(count)
+    got = multitask_loss(z, {"n": count}, (Task(name="n", kind="count"),))
+    exact = -torch.distributions.Poisson(z[known, 0].exp()).log_prob(count[known]) - torch.lgamma(count[known] + 1)
+    torch.testing.assert_close(got, exact.mean())
+    seconds = torch.tensor(random.exponential(30.0, 40))
+    got = multitask_loss(z, {"s": seconds}, (Task(name="s", kind="duration"),))
+    torch.testing.assert_close(got, 0.5 * (z[:, 0] - torch.log(1 + seconds)).square().mean())
+
+
+def test_grades_are_a_proper_distribution_and_their_loss_is_its_cross_entropies():
+    random = np.random.default_rng(1)
+    task = Task(name="stars", kind="ordinal", levels=5)
+    outputs = torch.tensor(random.normal(size=(30, 4)))
+    over = torch.sigmoid(thresholds(outputs))
+    assert (over.diff(dim=1) <= 0).all(), "a higher grade is never likelier than a lower bar"
+    stars = torch.tensor(random.integers(0, 5, 30).astype(float))
+    above = (stars[:, None] > torch.arange(4)).double()
+    expected = -(above * over.log() + (1 - above) * (1 - over).log()).sum(dim=1).mean()
+    torch.testing.assert_close(multitask_loss(outputs, {"stars": stars}, (task,)), expected)
+    mass = torch.cat([torch.ones(30, 1), over], dim=1) - torch.cat([over, torch.zeros(30, 1)], dim=1)
+    expectation = (mass * torch.arange(5)).sum(dim=1).numpy()
+    np.testing.assert_allclose(predictions(outputs.numpy(), (task,), {})["stars"], expectation, rtol=1e-12)
+
+
+def test_pairs_are_of_one_request_and_of_different_labels():
+    random = np.random.default_rng(2)
+    scores, label = torch.tensor(random.normal(size=12)), torch.tensor(random.integers(0, 3, 12).astype(float))
+    group, known = torch.tensor(random.integers(0, 3, 12)), torch.ones(12, dtype=torch.float64)
+    known[3] = 0
+    terms = [
+        np.log1p(np.exp(float(scores[j] - scores[i])))
+        for i in range(12)
+        for j in range(12)
+        if group[i] == group[j] and label[i] > label[j] and known[i] and known[j]
+    ]
+    assert abs(float(pairwise_loss(scores, label, known, group)) - np.mean(terms)) < 1e-12
+
+
+def test_calibration_of_counts_and_durations_gets_the_mean_right():
+    random = np.random.default_rng(3)
+    tasks = (Task(name="n", kind="count"), Task(name="s", kind="duration"))
+    outputs = random.normal(size=(500, 2)) + 1
+    labels = {"n": random.poisson(4.0, 500).astype(np.float32), "s": random.exponential(20.0, 500).astype(np.float32)}
+    found = predictions(outputs, tasks, calibrate(outputs, labels, tasks))
+    for name, label in labels.items():
+        assert abs(found[name].mean() / label.mean() - 1) < 1e-5
 
 
 def test_calibration_finds_the_scale_and_shift():

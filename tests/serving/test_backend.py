@@ -175,7 +175,7 @@ def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
     as_of = LATER
     (result,) = scorer.score([RankRequest(UserHistory(row.user, as_of), items, body(row))])
     user = np.full(20, world.users[row.user])
-    offline = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset).score(
+    offline = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset).score_pairs(
         user, np.arange(20), np.full(20, as_of)
     )
     np.testing.assert_allclose(result.without_features, offline, rtol=1e-5)
@@ -193,9 +193,8 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
     name, items = "u5", tuple(world.item_names[:8])
     events = tuple(Event(str(n), name, world.item_names[n], LATER - 100 + n) for n in range(4))
     live = world.of([UserHistory(name, LATER, events)])
-    numeric = scorer._plain.batches.numeric
-    from taiji.data.statistics import NAMES, NumericFeatures
-    from taiji.serving.scorer import USER_SIDE, _Numeric
+    from taiji.data.statistics import statistics_of
+    from taiji.serving.scorer import USER_SIDE, LiveStatistics
 
     extended = pl.concat(
         [
@@ -204,14 +203,15 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
         ],
         how="diagonal_relaxed",
     ).sort("time", "user")
-    expected = NumericFeatures(replace(world.dataset, events=extended)).matrix(
+    expected = statistics_of(replace(world.dataset, events=extended)).at(
         np.full(8, world.users[name]), np.arange(8), np.full(8, LATER)
     )
-    found = _Numeric(numeric, world, live, [UserHistory(name, LATER, events)]).matrix(
+    found = LiveStatistics(world, live, [UserHistory(name, LATER, events)]).at(
         np.zeros(8, np.int64), np.arange(8), np.full(8, LATER)
     )
-    np.testing.assert_allclose(found[:, USER_SIDE], expected[:, USER_SIDE], rtol=1e-6)
-    assert {"user_clicks", "pair_clicks", "user_l3_share", "user_l1_clicks"} <= {NAMES[place] for place in USER_SIDE}
+    for statistic in USER_SIDE:
+        np.testing.assert_allclose(found[statistic], expected[statistic], rtol=1e-6)
+    assert {"user_clicks", "pair_clicks", "user_l3_share", "user_l1_clicks"} <= set(USER_SIDE)
     before = scorer.score([RankRequest(UserHistory(name, LATER), items, None)])[0]
     after = scorer.score([RankRequest(UserHistory(name, LATER, events, 4), items, None)])[0]
     assert before.with_features is None and before.without_features != after.without_features

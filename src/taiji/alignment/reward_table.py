@@ -193,7 +193,7 @@ def build_environment(
     with progress("Scoring candidates", len(items), "pairs") as update:
         for first in range(0, len(items), batch):
             part = slice(first, first + batch)
-            scores[part] = ranker.score(users[part], items[part], as_ofs[part])
+            scores[part] = ranker.score_pairs(users[part], items[part], as_ofs[part])
             update(min(first + batch, len(items)))
     if not np.isfinite(scores).all():
         raise TaijiError(

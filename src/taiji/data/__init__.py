@@ -1,22 +1,27 @@
-"""The data room: checked tables, sources, dense datasets, histories, time splits and prompt examples."""
+"""Checked tables, sources, dense datasets, histories, time splits and prompt examples."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
+    from taiji.data.event_columns import EventColumns
     from taiji.data.examples import make_examples
     from taiji.data.history import History
     from taiji.data.loading import load_dataset
     from taiji.data.schema import Tables, validate
     from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
-    from taiji.data.sources import load_source
+    from taiji.data.sources import Source, load_source
     from taiji.data.splits import PERIODS, Split, exposures, fingerprint, scan_exposures, time_split
     from taiji.data.stored import open_dataset
+    from taiji.data.tasks import Task
 
-_HOME = {
+_HOMES = {
     "Dataset": "dataset",
+    "EventColumns": "event_columns",
     "load_dataset": "loading",
     "make_examples": "examples",
     "History": "history",
@@ -26,12 +31,14 @@ _HOME = {
     "ExampleSettings": "settings",
     "SplitSettings": "settings",
     "load_source": "sources",
+    "Source": "sources",
     "PERIODS": "splits",
     "Split": "splits",
     "exposures": "splits",
     "fingerprint": "splits",
     "scan_exposures": "splits",
     "open_dataset": "stored",
+    "Task": "tasks",
     "time_split": "splits",
 }
 
@@ -39,11 +46,14 @@ __all__ = [
     "PERIODS",
     "DataSettings",
     "Dataset",
+    "EventColumns",
     "ExampleSettings",
     "History",
+    "Source",
     "Split",
     "SplitSettings",
     "Tables",
+    "Task",
     "exposures",
     "fingerprint",
     "load_dataset",
@@ -55,10 +65,4 @@ __all__ = [
     "validate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

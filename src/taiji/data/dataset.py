@@ -10,13 +10,16 @@ from typing import Any
 import polars as pl
 
 from taiji.core.artifacts import atomic_folder, read_json, write_json, write_parquet
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.data.arrays import store_arrays
+from taiji.data.event_columns import NO_COLUMNS, EventColumns
 from taiji.data.history import History, Prices
-from taiji.data.schema import LEVELS, Tables, dense, validate
-from taiji.data.settings import Domain
+from taiji.data.schema import Tables, dense, level_names, validate
+from taiji.data.tasks import Task
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 told neither further event columns nor levels and is the same otherwise."""
 FRAMES = ("items", "users", "events")
 
 
@@ -25,30 +28,38 @@ class Dataset:
     """Checked tables with dense integer ids. Times are microseconds since the epoch (int64).
 
     Attributes:
-        items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1..3``, ``price``, further columns.
+        items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1``, ``category_l2``, …, ``price``, further columns.
         users: row u is user u: ``user`` (u32), ``user_id``, profile columns.
         events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
-            (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``.
+            (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``,
+            and the columns that ``event_columns`` names, in its order.
+        domain: of the items, for the wording of prompts.
+        event_columns: roles of the further columns of events.
+        given_levels: category columns that the source gave; None takes those of ``items``. Ask :attr:`levels`.
     """
 
     items: pl.DataFrame
     users: pl.DataFrame
     events: pl.DataFrame
     name: str
-    domain: Domain
+    domain: str
     notes: tuple[str, ...] = ()
+    event_columns: EventColumns = NO_COLUMNS
+    given_levels: tuple[str, ...] | None = None
 
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
         """Check the tables and number their users and items by row.
 
         Raises:
-            TaijiError: see :func:`taiji.data.schema.validate`.
+            InputError: see :func:`taiji.data.schema.validate`.
         """
         tables = validate(tables)
         items = tables.items.with_row_index("item").with_columns(pl.col("item").cast(pl.UInt32))
         users = tables.users.with_row_index("user").with_columns(pl.col("user").cast(pl.UInt32))
-        columns = ["item", "item_id", "title", *LEVELS, "price"]
+        columns = ["item", "item_id", "title", *level_names(items.columns), "price"]
+        known = tables.events["conversion"].null_count() < len(tables.events)
+        further = tables.event_columns.model_copy(update={"conversion": known})
         events = (
             tables.events.lazy()
             .with_columns(
@@ -64,6 +75,7 @@ class Dataset:
                 "conversion",
                 pl.col("matured_at").cast(pl.Int64),
                 "price",
+                *further.names,
             )
             .sort("time", "user", maintain_order=True)
             .with_row_index("event")
@@ -77,7 +89,24 @@ class Dataset:
             tables.name,
             tables.domain,
             tables.notes,
+            further,
+            tables.levels,
         )
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Labels of the log: click, conversion where the log knows it, and the declared ones, each behind its ``given``."""
+        return self.event_columns.tasks
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Columns of events that are known at the request."""
+        return self.event_columns.context
+
+    @cached_property
+    def levels(self) -> tuple[str, ...]:
+        """Category columns that the data have, the coarsest first; there may be none. ``items`` may hold further, empty ones."""
+        return level_names(self.items.columns) if self.given_levels is None else self.given_levels
 
     @property
     def n_users(self) -> int:
@@ -101,7 +130,9 @@ class Dataset:
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
         """The same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``)."""
-        made = Dataset(self.items, users, events, self.name, self.domain, self.notes)
+        made = Dataset(
+            self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
+        )
         vars(made)["prices"] = self.prices  # what items cost is known from everybody's events, not only from theirs
         return made
 
@@ -114,11 +145,16 @@ class Dataset:
         with atomic_folder(folder) as temporary:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
-            facts = {"users": self.n_users, "items": self.n_items, "events": len(self.events)}
-            write_json(
-                temporary / "dataset.json",
-                {"format": FORMAT, "name": self.name, "domain": self.domain, "notes": list(self.notes), "rows": facts},
-            )
+            about = {
+                "format": FORMAT,
+                "name": self.name,
+                "domain": self.domain,
+                "notes": list(self.notes),
+                "rows": {"users": self.n_users, "items": self.n_items, "events": len(self.events)},
+                "event_columns": self.event_columns.model_dump(mode="json"),
+                "levels": list(self.levels),
+            }
+            write_json(temporary / "dataset.json", about)
             store_arrays(temporary)
 
     @classmethod
@@ -126,34 +162,41 @@ class Dataset:
         """Read what :meth:`save` wrote.
 
         Raises:
-            TaijiError: when a file is missing or unreadable, or of another format.
+            ArtifactError: when a file is missing or unreadable, or of another format.
         """
         folder = Path(folder)
         about = read_about(folder)
-        frames = {name: read_frame(folder, name) for name in FRAMES}
-        return cls(**frames, name=about["name"], domain=about["domain"], notes=tuple(about["notes"]))
+        items, users, events = (read_frame(folder, name) for name in FRAMES)
+        return cls(items, users, events, **about)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """``dataset.json`` of a saved dataset; another version's is a :class:`TaijiError`."""
+    """Return a saved dataset's name, domain, notes, event columns and levels; another version's raises :class:`ArtifactError`."""
     about: dict[str, Any] = read_json(folder / "dataset.json")
-    if about.get("format") != FORMAT:
-        raise TaijiError(
+    if about.get("format") not in READABLE:
+        raise ArtifactError(
             "This dataset was written by another version.",
             where=str(folder),
             expected=f"format {FORMAT}",
             found=str(about.get("format")),
             fix="run the data stage again",
         )
-    return about
+    columns = EventColumns.model_validate(about.get("event_columns", {}))
+    return {
+        "name": about["name"],
+        "domain": about["domain"],
+        "notes": tuple(about["notes"]),
+        "event_columns": columns,
+        "given_levels": tuple(about["levels"]) if "levels" in about else None,
+    }
 
 
 def read_frame(folder: Path, name: str) -> pl.DataFrame:
-    """One of a saved dataset's :data:`FRAMES`; an unreadable file is a :class:`TaijiError`."""
+    """Return one of a saved dataset's :data:`FRAMES`; an unreadable file raises :class:`ArtifactError`."""
     try:
         return pl.read_parquet(folder / f"{name}.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise TaijiError(
+        raise ArtifactError(
             "Could not read a dataset's file.",
             where=str(folder / f"{name}.parquet"),
             found=str(error),

@@ -5,28 +5,30 @@ Row numbers in messages count data rows from 1 (a CSV file's header is not count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
-from taiji.data.settings import Domain
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.event_columns import FIXED, NO_COLUMNS, EventColumns, rules
+from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
+"""Category columns that checked items always have; there may be further ones (``category_l4``, …)."""
+LEVEL = re.compile(r"^category_l([1-9]\d*)$")
 TIME = pl.Datetime("us")
 SHOWN = 5
 """How many offending rows a message lists."""
 
-EVENTS = ("user_id", "item_id", "timestamp", "exposed", "click", "conversion", "matured_at", "price")
 REQUIRED = {
     "items": ("item_id", "title"),
     "users": ("user_id",),
     "events": ("user_id", "item_id", "timestamp", "click"),
 }
 IDS = {"items": "item_id", "users": "user_id"}
-TEXTS = {"items": ("title", *LEVELS), "users": (), "events": ()}
 NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 
@@ -35,56 +37,73 @@ class Tables:
     """What a source hands over, ids as given.
 
     Attributes:
-        items: ``item_id`` (any type), ``title`` (text) and, where known, ``category_l1..3`` (text), ``price``; further
-            columns (a description) are kept.
+        items: ``item_id`` (any type), ``title`` (text) and, where known, ``category_l1``, ``category_l2``, … (text, the
+            coarsest first, as many as there are), ``price``; further columns (a description) are kept.
         users: ``user_id`` and any profile columns.
         events: one row an exposure or an action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1); where
             known ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (when the conversion label is
             known; default the event's own time) and ``price``. ``exposed`` false with ``click`` 1 is an action that
-            no exposure led to: it is history and never a ranker's example.
+            no exposure led to: it is history and never a ranker's example. Further columns are those of ``event_columns``.
         name: of the data set.
-        domain: ``shop``, ``films`` or ``books``.
+        domain: of the items, for the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
         notes: what a reader of the report must know about how the tables came about.
+        event_columns: roles of the further columns of ``events``; columns without a role are left out.
+        levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
     """
 
     items: pl.DataFrame
     users: pl.DataFrame
     events: pl.DataFrame
     name: str = "data"
-    domain: Domain = "shop"
+    domain: str = "shop"
     notes: tuple[str, ...] = ()
+    event_columns: EventColumns = NO_COLUMNS
+    levels: tuple[str, ...] | None = None
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Check the tables and bring them to their one form: optional columns filled (further ones of events left out), times in microseconds (UTC, naive).
+    """Check the tables and bring them to their one form: optional columns filled (those of events without a role left out), times in microseconds (UTC, naive).
 
     Args:
         tables: frames of polars (eager or lazy) or pandas.
         files: table name to the file it was read from, for messages.
 
     Raises:
-        TaijiError: naming the table (and file), column and rows, what was expected and what was found: a missing
+        InputError: naming the table (and file), column and rows, what was expected and what was found: a missing
             column, a wrong type, an empty table, nulls or duplicates in ids, an id in events that its table does not
-            know, a label that is neither 0 nor 1, a conversion without a click, ``matured_at`` before ``timestamp``.
+            know, a label that is neither 0 nor 1, a conversion without a click, ``matured_at`` before ``timestamp``, a
+            value that its column's role does not allow.
     """
     files = files or {}
-    if tables.domain not in get_args(Domain):
-        raise TaijiError(
-            "Unknown domain.",
+    if not re.fullmatch(DOMAIN, str(tables.domain)):
+        raise ConfigError(
+            "A domain is not a folder's name.",
             where=f"tables of {tables.name}",
-            expected=" | ".join(get_args(Domain)),
-            found=str(tables.domain),
+            expected="letters, digits, - and _, such as shop, films or books",
+            found=repr(tables.domain),
         )
+    tables.event_columns.check(f"event columns of {tables.name}")
     frames = {name: _frame(getattr(tables, name), name) for name in REQUIRED}
+    deep = [name for name in frames["items"].columns if name not in LEVELS]
+    levels = level_names(frames["items"].columns if tables.levels is None else (*tables.levels, *deep))
     for name, frame in frames.items():
         check = _Check(name, files.get(name))
         check.columns(frame)
-        frames[name] = check.types(frame)
+        frames[name] = check.types(frame, tables.event_columns)
     for name, column in IDS.items():
         _Check(name, files.get(name)).unique(frames[name], column)
         _Check("events", files.get("events")).known(frames["events"], frames[name], column, name)
     events = _Check("events", files.get("events")).labels(frames["events"])
-    return replace(tables, items=frames["items"], users=frames["users"], events=events, notes=tuple(tables.notes))
+    return Tables(
+        frames["items"],
+        frames["users"],
+        events,
+        tables.name,
+        tables.domain,
+        tuple(tables.notes),
+        tables.event_columns,
+        levels,
+    )
 
 
 def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
@@ -103,6 +122,12 @@ def positions(mask: pl.Series) -> pl.Series:
     return mask.fill_null(False).arg_true()
 
 
+def level_names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Category columns up to the deepest one among ``columns``: ``category_l1``, ``category_l2``, …"""
+    found = [int(match[1]) for name in columns if (match := LEVEL.match(name))]
+    return tuple(f"category_l{number + 1}" for number in range(max(found, default=0)))
+
+
 def _frame(value: Any, name: str) -> pl.DataFrame:
     if isinstance(value, pl.LazyFrame):
         return value.collect()
@@ -110,7 +135,7 @@ def _frame(value: Any, name: str) -> pl.DataFrame:
         return value
     if type(value).__module__.split(".")[0] == "pandas":
         return pl.from_pandas(value)
-    raise TaijiError(
+    raise InputError(
         "A table is not a data frame.",
         where=f"table {name}",
         expected="a polars or pandas data frame",
@@ -136,7 +161,7 @@ class _Check:
     def columns(self, frame: pl.DataFrame) -> None:
         for column in REQUIRED[self.table]:
             if column not in frame.columns:
-                raise TaijiError(
+                raise InputError(
                     "A column is missing.",
                     where=self.where(column),
                     expected=f"columns {', '.join(REQUIRED[self.table])}",
@@ -144,7 +169,7 @@ class _Check:
                     fix=f"add the column, or name the one that plays {column!r} in the mapping",
                 )
         if frame.is_empty():
-            raise TaijiError(
+            raise InputError(
                 "A table is empty.",
                 where=self.where(),
                 expected="at least one row",
@@ -152,7 +177,7 @@ class _Check:
                 fix="check the file and any filter before it",
             )
 
-    def types(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def types(self, frame: pl.DataFrame, further: EventColumns) -> pl.DataFrame:
         changes: list[pl.Expr] = []
         for column in ("user_id", "item_id"):
             if column in REQUIRED[self.table]:
@@ -165,13 +190,14 @@ class _Check:
                 self._no_nulls(frame, column)
                 if frame.schema[column] == pl.Categorical:
                     changes.append(pl.col(column).cast(pl.String))
-        for column in TEXTS[self.table]:
+        texts = ("title", *level_names((*frame.columns, *LEVELS))) if self.table == "items" else ()
+        for column in texts:
             if column not in frame.columns:
                 changes.append(pl.lit(None, pl.String).alias(column))
             else:
                 self._expect(frame, column, frame.schema[column] in (pl.String, pl.Categorical, pl.Null), "text")
                 changes.append(pl.col(column).cast(pl.String))
-        if "title" in TEXTS[self.table]:
+        if self.table == "items":
             self._no_nulls(frame, "title")
         for column in NUMBERS[self.table]:
             if column not in frame.columns:
@@ -182,9 +208,40 @@ class _Check:
                 )
                 changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
         if self.table == "events":
-            changes += self._event_types(frame)
+            changes += [*self._event_types(frame), *self._further(frame, further)]
         frame = frame.with_columns(changes)
-        return frame.select(EVENTS) if self.table == "events" else frame
+        return frame.select(*FIXED, *further.names) if self.table == "events" else frame
+
+    def _further(self, frame: pl.DataFrame, columns: EventColumns) -> list[pl.Expr]:
+        """Check the columns that have a role and say how they are stored."""
+        changes = []
+        for column, rule in rules(columns).items():
+            if column not in frame.columns:
+                raise InputError(
+                    "A column is missing.",
+                    where=self.where(column),
+                    expected=f"the declared columns {', '.join(columns.names)}",
+                    found=f"columns {', '.join(frame.columns)}",
+                    fix="add the column, or do not declare it",
+                )
+            kind = frame.schema[column]
+            self._expect(frame, column, rule.accepts(kind), rule.expected, "convert the column, or declare another")
+            stored = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+            if rule.kinds == "numbers":
+                asked = frame.select(stored.cast(pl.Float64).alias("value"))
+                wrong = positions(asked.select(~rule.valid & pl.col("value").is_not_null()).to_series())
+                if len(wrong):
+                    raise InputError(
+                        "A value does not fit its column's role.",
+                        where=self.where(column, wrong),
+                        expected=rule.expected,
+                        found=", ".join(str(value) for value in frame[column].gather(wrong[:SHOWN]).to_list()),
+                        fix=rule.fix,
+                    )
+            named = kind == pl.Categorical or isinstance(kind, pl.Enum)
+            dtype = pl.String if rule.dtype is None and named else rule.dtype
+            changes.append(stored if dtype is None else stored.cast(dtype))
+        return changes
 
     def _event_types(self, frame: pl.DataFrame) -> list[pl.Expr]:
         self._no_nulls(frame, "timestamp")
@@ -210,7 +267,7 @@ class _Check:
             if kind.is_integer():
                 wrong = positions(~frame[column].is_in([0, 1]))
                 if len(wrong):
-                    raise TaijiError(
+                    raise InputError(
                         "A label is neither 0 nor 1.",
                         where=self.where(column, wrong),
                         expected="0 or 1",
@@ -237,7 +294,7 @@ class _Check:
         if not holds:
             first = frame[column].drop_nulls().head(1).to_list()
             found = f"{frame.schema[column]}" + (f", for example {first[0]!r}" if first else "")
-            raise TaijiError(
+            raise InputError(
                 "A column has the wrong type.",
                 where=self.where(column),
                 expected=expected,
@@ -248,7 +305,7 @@ class _Check:
     def _no_nulls(self, frame: pl.DataFrame, column: str) -> None:
         rows = positions(frame[column].is_null())
         if len(rows):
-            raise TaijiError(
+            raise InputError(
                 "A value is missing.",
                 where=self.where(column, rows),
                 expected="a value in every row",
@@ -260,7 +317,7 @@ class _Check:
         rows = positions(~frame[column].is_first_distinct())
         if len(rows):
             shown = ", ".join(repr(value) for value in frame[column].gather(rows[:SHOWN]).to_list())
-            raise TaijiError(
+            raise InputError(
                 f"Duplicate {self.table}.",
                 where=self.where(column, rows),
                 expected="every id once",
@@ -272,7 +329,7 @@ class _Check:
         ids, known = events[column], table[column]
         if ids.dtype != known.dtype:
             if not (ids.dtype.is_integer() and known.dtype.is_integer()):
-                raise TaijiError(
+                raise InputError(
                     "Ids have different types.",
                     where=self.where(column),
                     expected=f"{known.dtype}, as in table {name}",
@@ -286,7 +343,7 @@ class _Check:
             shown = ", ".join(
                 repr(value) for value in ids.gather(rows).unique(maintain_order=True).head(SHOWN).to_list()
             )
-            raise TaijiError(
+            raise InputError(
                 "Events name an unknown id.",
                 where=self.where(column, rows),
                 expected=f"only ids of table {name} ({len(known):,} ids)",
@@ -297,7 +354,7 @@ class _Check:
     def labels(self, events: pl.DataFrame) -> pl.DataFrame:
         rows = positions((events["conversion"] == 1) & (events["click"] == 0))
         if len(rows):
-            raise TaijiError(
+            raise InputError(
                 "A conversion without a click.",
                 where=self.where("conversion", rows),
                 expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)",
@@ -307,7 +364,7 @@ class _Check:
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):
             first = events.row(int(rows[0]), named=True)
-            raise TaijiError(
+            raise InputError(
                 "A label is known before its event.",
                 where=self.where("matured_at", rows),
                 expected="matured_at at or after timestamp",

@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 
 from taiji.core.settings import Settings
 
-Domain = Literal["shop", "films", "books"]
+DOMAIN = r"^[a-zA-Z0-9_][a-zA-Z0-9_-]*$"
+"""Names that a domain can have: those of a folder of prompt templates."""
 
 
 class DataSettings(Settings):
@@ -23,8 +24,8 @@ class DataSettings(Settings):
     """Keep a seeded sample of this many users, spread evenly over the time of the log; `null` keeps all."""
     non_clicks: int | None = Field(default=None, ge=0)
     """Sampled exposures without a click: per trip (completejourney) or per rating; `null` takes the source's default."""
-    domain: Domain | None = None
-    """What the items are, for the wording of prompts; `null` takes the source's own."""
+    domain: str | None = Field(default=None, pattern=DOMAIN)
+    """What the items are, for the wording of prompts: `shop`, `films`, `books` or a folder of your own beneath `reasoning.prompts.templates`; `null` takes the source's own."""
 
 
 class SplitSettings(Settings):

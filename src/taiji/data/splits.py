@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.settings import SplitSettings
 
@@ -33,10 +33,10 @@ class Split:
         """``(start, end)`` of a period, half-open.
 
         Raises:
-            TaijiError: for a name that is none of :data:`PERIODS`.
+            ConfigError: for a name that is none of :data:`PERIODS`.
         """
         if period not in PERIODS:
-            raise TaijiError("Unknown period.", expected=" | ".join(PERIODS), found=period)
+            raise ConfigError("Unknown period.", expected=" | ".join(PERIODS), found=period)
         place = PERIODS.index(period)
         return self.bounds[place], self.bounds[place + 1]
 
@@ -47,7 +47,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     Interactions of one instant are never torn apart, so shares are as near as the clock allows.
 
     Raises:
-        TaijiError: when the log is too short or too lumpy for four periods that are not empty.
+        InputError: when the log is too short or too lumpy for four periods that are not empty.
     """
     settings = (
         fractions if isinstance(fractions, SplitSettings) else SplitSettings.model_validate({"fractions": fractions})
@@ -55,7 +55,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     shares = settings.fractions
     times = np.sort(dataset.history.times)
     if not len(times):
-        raise TaijiError(
+        raise InputError(
             "The log has no interaction to split.",
             where=f"data {dataset.name}",
             expected="events with click 1",
@@ -66,7 +66,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     first, last = dataset.scan().select(pl.col("time").first(), pl.col("time").last().alias("last")).collect().row(0)
     bounds = (int(first), *cuts, int(last) + 1)
     if any(a >= b for a, b in pairwise(bounds)) or cuts[0] <= times[0]:
-        raise TaijiError(
+        raise InputError(
             "The log cannot be split by time into four periods.",
             where=f"data {dataset.name}",
             expected="enough different times for fractions " + ", ".join(f"{share:g}" for share in shares),
@@ -77,34 +77,33 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
 
 
 def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int] | None = None) -> pl.DataFrame:
-    """Exposed rows of a period, of all users or of those in ``[users[0], users[1])``: ``event, user, item, time, click, conversion, price``.
+    """Return exposed rows of a period, of all users or of those in ``[users[0], users[1])``.
 
-    ``conversion`` is null unless it had matured strictly before the period's end: nobody could have trained on it.
-    ``price`` is the item's last price strictly before the exposure (null if none was known): a log often has a price only
-    where something was bought, and the row's own price would then give the click away.
+    Columns: ``event, user, item, time, click, conversion, price``, then the declared labels and what was known at the
+    display (context, bias variables, list, position, propensity). A delayed label (``conversion``, and any that its task
+    calls so) is null unless it had matured strictly before the period's end: nobody could have trained on it. Any other
+    label is known with its event. ``price`` is the item's last price strictly before the exposure (null if none was
+    known): a log often has a price only where something was bought, and the row's own price would then give the click away.
     """
-    _, end = split.interval(period)
-    columns = (
-        "event",
-        "user",
-        "item",
-        "time",
-        "click",
-        pl.when(pl.col("matured_at") < end).then(pl.col("conversion")).alias("conversion"),
-    )
     rows = scan_exposures(dataset, split, period)
     if users is not None:
         rows = rows.filter(pl.col("user").is_between(*users, closed="left"))
-    frame = rows.select(*columns).collect()
-    return frame.with_columns(
-        pl.Series("price", dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())).fill_nan(None)
-    )
+    columns = dataset.event_columns
+    further = (*(task.name for task in columns.labels), *columns.known_at_display)
+    frame = rows.select("event", "user", "item", "time", "click", "conversion", *further).collect()
+    prices = dataset.prices.before(frame["item"].to_numpy(), frame["time"].to_numpy())
+    return frame.insert_column(6, pl.Series("price", prices).fill_nan(None))
 
 
 def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
-    """The log's exposed rows of a period, for a query (a count, the last one of each user) that need not hold them."""
+    """Return the log's exposed rows of a period, for a query (a count, the last one of each user) that need not hold them.
+
+    Columns are those of the events; delayed labels are null unless they had matured strictly before the period's end.
+    """
     start, end = split.interval(period)
-    return dataset.scan().filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end))
+    delayed = ["conversion", *(task.name for task in dataset.event_columns.labels if task.delayed)]
+    rows = dataset.scan().filter(pl.col("exposed") & (pl.col("time") >= start) & (pl.col("time") < end))
+    return rows.with_columns(pl.when(pl.col("matured_at") < end).then(pl.col(name)).alias(name) for name in delayed)
 
 
 def fingerprint(examples: pl.DataFrame) -> str:

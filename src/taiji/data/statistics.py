@@ -1,54 +1,39 @@
-"""Numeric features of a (user, item, moment): habit, popularity, recency, price; all known strictly before the moment."""
+"""Point-in-time statistics of (user, item, time): habit, popularity, recency, price; all known strictly before the time."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
 
+from taiji.data.dataset import Dataset
+from taiji.data.history import Prices
 from taiji.data.past_counts import Clock, PastCount, PastMean
 
+Array = NDArray[Any]
 DAY = 86_400_000_000
 NEVER = np.log1p(3650.0)
-"""Value of a "days since" feature when it never happened."""
-NAMES = (
-    "user_clicks",
-    "user_days_since",
-    "item_clicks",
-    "item_clicks_28d",
-    "item_clicks_7d",
-    "item_share_of_l3_28d",
-    "item_shown_28d",
-    "item_click_rate",
-    "item_conversion_rate",
-    "user_click_rate",
-    "user_conversion_rate",
-    "pair_clicks",
-    "pair_days_since",
-    "pair_shown",
-    "user_l3_clicks",
-    "user_l3_days_since",
-    "user_l3_share",
-    "user_l2_clicks",
-    "user_l2_days_since",
-    "user_l1_clicks",
-    "user_l1_share",
-    "price",
-    "price_missing",
-    "price_in_l3",
-    "price_change",
-)
-"""Columns of :meth:`NumericFeatures.matrix`; counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
-of the last price seen anywhere before the moment (else the listed one, else the mean of the category): an exposure's own
-price is not read, for in many logs it stands only where something was bought.
-``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
+"""Value of a "days since" statistic when it never happened."""
+PRIOR = 10
+"""Weight of the overall rate in a smoothed rate, in exposures."""
 
 
-class NumericFeatures:
-    """Point-in-time statistics of one data set, built once and queried in batches."""
+class Statistics:
+    """Counters of one dataset, built once and queried in batches.
 
-    def __init__(self, dataset: Any) -> None:
-        events, items = dataset.events, dataset.items
+    Args:
+        events: the log, in time order.
+        items: the catalogue.
+        prices: what items cost over time.
+        levels: category columns of the items, the coarsest first; the first, the second and the deepest are counted by.
+    """
+
+    def __init__(self, events: pl.DataFrame, items: pl.DataFrame, prices: Prices, levels: Sequence[str]) -> None:
         self.n_items = len(items)
         user, item = (events[name].to_numpy().astype(np.int64) for name in ("user", "item"))
         time = events["time"].to_numpy().astype(np.int64)
@@ -56,102 +41,231 @@ class NumericFeatures:
         shown = events["exposed"].to_numpy().astype(bool)
         conversion = events["conversion"].fill_null(-1).to_numpy()
         matured = events["matured_at"].fill_null(np.iinfo(np.int64).max).to_numpy().astype(np.int64)
-        judged = click & (conversion >= 0)
-        bought = judged & (conversion == 1)
+        known = click & (conversion >= 0)
+        bought = known & (conversion == 1)
 
-        self.levels = [_codes(items, f"category_l{level}") for level in (1, 2, 3)]
+        counted = (*levels[:2], levels[-1]) if len(levels) > 2 else (*levels, *[None] * (3 - len(levels)))
+        self.levels = [_codes(items, level) for level in counted]
         self.sizes = [int(level.max(initial=0)) + 1 for level in self.levels]
-        self.clock = Clock(np.concatenate([time, matured[judged]]))
+        self.clock = Clock(np.concatenate([time, matured[known]]))
 
-        def count(keys: np.ndarray, mask: np.ndarray, times: np.ndarray = time) -> PastCount:
+        def count(keys: Array, mask: Array, times: Array = time) -> PastCount:
             return PastCount(self.clock, keys[mask], times[mask])
 
-        everything = np.zeros_like(user)
-        self.user_clicks, self.item_clicks = count(user, click), count(item, click)
-        self.pair_clicks, self.pair_shown = (
-            count(user * self.n_items + item, click),
-            count(user * self.n_items + item, shown),
-        )
+        everything, pair = np.zeros_like(user), user * self.n_items + item
+        self.user_clicks, self.item_clicks, self.pair_clicks = (count(keys, click) for keys in (user, item, pair))
+        self.pair_shown = count(pair, shown)
         self.user_shown, self.user_shown_clicks = count(user, shown), count(user, shown & click)
         self.item_shown, self.item_shown_clicks = count(item, shown), count(item, shown & click)
         self.all_shown, self.all_shown_clicks = count(everything, shown), count(everything, shown & click)
-        self.user_judged, self.user_bought = count(user, judged, matured), count(user, bought, matured)
-        self.item_judged, self.item_bought = count(item, judged, matured), count(item, bought, matured)
-        self.all_judged, self.all_bought = count(everything, judged, matured), count(everything, bought, matured)
+        self.user_known, self.user_bought = count(user, known, matured), count(user, bought, matured)
+        self.item_known, self.item_bought = count(item, known, matured), count(item, bought, matured)
+        self.all_known, self.all_bought = count(everything, known, matured), count(everything, bought, matured)
         self.user_level = [count(user * size + level[item], click) for size, level in zip(self.sizes, self.levels)]
         self.l3_clicks = count(self.levels[2][item], click)
 
-        # A price on an event says what the item cost at that time, to whomever; it is known from the next moment on.
-        self.prices = dataset.prices
+        # A price on an event says what the item cost at that time, to whomever; it is known from the next instant on.
+        self.prices = prices
         priced = events["price"].is_not_null().to_numpy()
         logged = np.log1p(np.maximum(events["price"].drop_nulls().to_numpy(), 0.0))
-        listed = np.log1p(np.maximum(self.prices.listed, 0.0))
+        listed = np.log1p(np.maximum(prices.listed, 0.0))
         has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)
         kinds = self.levels[2]
         base = np.bincount(kinds, filled, self.sizes[2]), np.bincount(kinds, has, self.sizes[2])
         self.item_price = PastMean(self.clock, item[priced], time[priced], logged, (filled, has))
         self.l3_price = PastMean(self.clock, kinds[item[priced]], time[priced], logged, base)
 
-    def matrix(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """Features of rows: (N, len(NAMES)) float32, reading nothing at or after ``as_ofs`` (microseconds)."""
-        users, items, as_ofs = (np.asarray(values, dtype=np.int64) for values in (users, items, as_ofs))
-        now = self.clock.rank(as_ofs)
-        week, month = self.clock.rank(as_ofs - 7 * DAY), self.clock.rank(as_ofs - 28 * DAY)
-        everything = np.zeros_like(users)
+    def at(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> PointInTime:
+        """Return the query for rows of users (N,), items (N,) and times (N,)."""
+        return PointInTime(self, *(np.asarray(values, dtype=np.int64) for values in (users, items, times)))
 
-        def since(last: np.ndarray) -> np.ndarray:
-            return np.where(last > 0, np.log1p(np.maximum(as_ofs - last, 0) / DAY), NEVER)
+    def matrix(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> Array:
+        """Return all statistics of rows, (N, len(NAMES)) float32, reading nothing at or after ``times`` (microseconds)."""
+        rows = self.at(users, items, times)
+        return np.stack([rows[name] for name in NAMES], axis=1)
 
-        def rate(hits: PastCount, tries: PastCount, keys: np.ndarray, prior: np.ndarray) -> np.ndarray:
-            share = (hits.before(keys, now)[0] + 10 * prior) / (tries.before(keys, now)[0] + 10)
-            return np.log(share / (1 - share))
 
-        click_prior = (self.all_shown_clicks.before(everything, now)[0] + 1) / (
-            self.all_shown.before(everything, now)[0] + 2
-        )
-        buy_prior = (self.all_bought.before(everything, now)[0] + 1) / (self.all_judged.before(everything, now)[0] + 2)
-        pairs = users * self.n_items + items
-        user_clicks, user_last = self.user_clicks.before(users, now)
-        pair_clicks, pair_last = self.pair_clicks.before(pairs, now)
-        month_clicks = self.item_clicks.between(items, month, now)
-        levels = [
-            counter.before(users * size + level[items], now)
-            for counter, size, level in zip(self.user_level, self.sizes, self.levels)
+class PointInTime(Mapping[str, Array]):
+    """Statistics of given rows by name, each computed when it is asked for, and what several share computed once.
+
+    Statistics of the user's side read users and times alone, those of the item's side items and times.
+    """
+
+    def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
+        self.of, self.user, self.item, self.time = statistics, users, items, times
+
+    def __getitem__(self, name: str) -> Array:
+        """Return one statistic, (N,) float32."""
+        return np.asarray(STATISTICS[name][1](self), dtype=np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(STATISTICS)
+
+    def __len__(self) -> int:
+        """Return the number of statistics."""
+        return len(STATISTICS)
+
+    def spread(self, items: Array, rows: slice = slice(None)) -> PointInTime:
+        """Return the statistics of some of these rows, which are requests, with each of their items.
+
+        Args:
+            items: (R, M), of the R requests in ``rows``; the requests' own items are not looked at.
+            rows: which of the requests.
+
+        Returns:
+            Statistics of R * M rows, request by request. What the user's side needs is not computed again.
+        """
+        times = items.shape[1]
+
+        def repeated(values: Array) -> Array:
+            return np.repeat(values[rows], times)
+
+        made = PointInTime(self.of, repeated(self.user), items.ravel(), repeated(self.time))
+        made.now, made.week, made.month = repeated(self.now), repeated(self.week), repeated(self.month)
+        made.click_prior, made.buy_prior = repeated(self.click_prior), repeated(self.buy_prior)
+        clicks, last = self.user_clicks
+        made.user_clicks = repeated(clicks), repeated(last)
+        return made
+
+    @cached_property
+    def now(self) -> Array:
+        """Ranks of the times."""
+        return self.of.clock.rank(self.time)
+
+    @cached_property
+    def week(self) -> Array:
+        """Ranks of the times seven days before."""
+        return self.of.clock.rank(self.time - 7 * DAY)
+
+    @cached_property
+    def month(self) -> Array:
+        """Ranks of the times 28 days before."""
+        return self.of.clock.rank(self.time - 28 * DAY)
+
+    @cached_property
+    def everything(self) -> Array:
+        """Keys of the counters over all rows."""
+        return np.zeros_like(self.time)
+
+    @cached_property
+    def click_prior(self) -> Array:
+        """Click rate of everything shown so far."""
+        clicks, shown = (c.before(self.everything, self.now)[0] for c in (self.of.all_shown_clicks, self.of.all_shown))
+        return (clicks + 1) / (shown + 2)  # type: ignore[no-any-return]
+
+    @cached_property
+    def buy_prior(self) -> Array:
+        """Conversion rate of all clicks whose label was known so far."""
+        bought, known = (c.before(self.everything, self.now)[0] for c in (self.of.all_bought, self.of.all_known))
+        return (bought + 1) / (known + 2)  # type: ignore[no-any-return]
+
+    @cached_property
+    def user_clicks(self) -> tuple[Array, Array]:
+        """Count and last time of the user's clicks."""
+        return self.of.user_clicks.before(self.user, self.now)
+
+    @cached_property
+    def pairs(self) -> Array:
+        """Keys of (user, item)."""
+        return self.user * self.of.n_items + self.item
+
+    @cached_property
+    def pair_clicks(self) -> tuple[Array, Array]:
+        """Count and last time of the user's clicks on the item."""
+        return self.of.pair_clicks.before(self.pairs, self.now)
+
+    @cached_property
+    def month_clicks(self) -> Array:
+        """Clicks on the item in the last 28 days."""
+        return self.of.item_clicks.between(self.item, self.month, self.now)
+
+    @cached_property
+    def level_clicks(self) -> list[tuple[Array, Array]]:
+        """Count and last time of the user's clicks in the item's category, per level."""
+        of = self.of
+        return [
+            counter.before(self.user * size + level[self.item], self.now)
+            for counter, size, level in zip(of.user_level, of.sizes, of.levels)
         ]
-        price = np.log1p(np.maximum(self.prices.before(items, as_ofs), 0.0))
-        usual, of_kind = self.item_price.before(items, now), self.l3_price.before(self.levels[2][items], now)
-        columns = {
-            "user_clicks": np.log1p(user_clicks),
-            "user_days_since": since(user_last),
-            "item_clicks": np.log1p(self.item_clicks.before(items, now)[0]),
-            "item_clicks_28d": np.log1p(month_clicks),
-            "item_clicks_7d": np.log1p(self.item_clicks.between(items, week, now)),
-            "item_share_of_l3_28d": month_clicks / (self.l3_clicks.between(self.levels[2][items], month, now) + 1),
-            "item_shown_28d": np.log1p(self.item_shown.between(items, month, now)),
-            "item_click_rate": rate(self.item_shown_clicks, self.item_shown, items, click_prior),
-            "item_conversion_rate": rate(self.item_bought, self.item_judged, items, buy_prior),
-            "user_click_rate": rate(self.user_shown_clicks, self.user_shown, users, click_prior),
-            "user_conversion_rate": rate(self.user_bought, self.user_judged, users, buy_prior),
-            "pair_clicks": np.log1p(pair_clicks),
-            "pair_days_since": since(pair_last),
-            "pair_shown": np.log1p(self.pair_shown.before(pairs, now)[0]),
-            "user_l3_clicks": np.log1p(levels[2][0]),
-            "user_l3_days_since": since(levels[2][1]),
-            "user_l3_share": levels[2][0] / (user_clicks + 1),
-            "user_l2_clicks": np.log1p(levels[1][0]),
-            "user_l2_days_since": since(levels[1][1]),
-            "user_l1_clicks": np.log1p(levels[0][0]),
-            "user_l1_share": levels[0][0] / (user_clicks + 1),
-            "price": np.nan_to_num(np.where(np.isfinite(price), price, of_kind)),
-            "price_missing": ~np.isfinite(price),
-            "price_in_l3": np.nan_to_num(price - of_kind),
-            "price_change": np.nan_to_num(price - usual),
-        }
-        return np.stack([np.asarray(columns[name], dtype=np.float32) for name in NAMES], axis=1)
+
+    @cached_property
+    def price(self) -> Array:
+        """Logarithm of the item's last known price, NaN where there is none."""
+        return np.log1p(np.maximum(self.of.prices.before(self.item, self.time), 0.0))  # type: ignore[no-any-return]
+
+    @cached_property
+    def price_of_kind(self) -> Array:
+        """Mean so far of the logarithmic prices in the item's deepest category."""
+        return self.of.l3_price.before(self.of.levels[2][self.item], self.now)
+
+    def since(self, last: Array) -> Array:
+        """Return log1p of the days since ``last``, which is 0 where it never happened."""
+        return np.where(last > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
+
+    def rate(self, hits: PastCount, tries: PastCount, keys: Array, prior: Array) -> Array:
+        """Return the log-odds of a smoothed share."""
+        share = (hits.before(keys, self.now)[0] + PRIOR * prior) / (tries.before(keys, self.now)[0] + PRIOR)
+        return np.log(share / (1 - share))  # type: ignore[no-any-return]
+
+    def l3_share(self) -> Array:
+        """Return the item's share of the last 28 days' clicks in its deepest category."""
+        kind = self.of.l3_clicks.between(self.of.levels[2][self.item], self.month, self.now)
+        return self.month_clicks / (kind + 1)  # type: ignore[no-any-return]
 
 
-def _codes(items: Any, column: str) -> np.ndarray:
-    """Dense codes of a category column, (n_items,) int64; a missing level is a code of its own."""
-    if column not in items.columns:
+Side = Literal["user", "item", "pair"]
+STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
+    "user_clicks": ("user", lambda at: np.log1p(at.user_clicks[0])),
+    "user_days_since": ("user", lambda at: at.since(at.user_clicks[1])),
+    "item_clicks": ("item", lambda at: np.log1p(at.of.item_clicks.before(at.item, at.now)[0])),
+    "item_clicks_28d": ("item", lambda at: np.log1p(at.month_clicks)),
+    "item_clicks_7d": ("item", lambda at: np.log1p(at.of.item_clicks.between(at.item, at.week, at.now))),
+    "item_share_of_l3_28d": ("item", PointInTime.l3_share),
+    "item_shown_28d": ("item", lambda at: np.log1p(at.of.item_shown.between(at.item, at.month, at.now))),
+    "item_click_rate": (
+        "item",
+        lambda at: at.rate(at.of.item_shown_clicks, at.of.item_shown, at.item, at.click_prior),
+    ),
+    "item_conversion_rate": ("item", lambda at: at.rate(at.of.item_bought, at.of.item_known, at.item, at.buy_prior)),
+    "user_click_rate": (
+        "user",
+        lambda at: at.rate(at.of.user_shown_clicks, at.of.user_shown, at.user, at.click_prior),
+    ),
+    "user_conversion_rate": ("user", lambda at: at.rate(at.of.user_bought, at.of.user_known, at.user, at.buy_prior)),
+    "pair_clicks": ("pair", lambda at: np.log1p(at.pair_clicks[0])),
+    "pair_days_since": ("pair", lambda at: at.since(at.pair_clicks[1])),
+    "pair_shown": ("pair", lambda at: np.log1p(at.of.pair_shown.before(at.pairs, at.now)[0])),
+    "user_l3_clicks": ("pair", lambda at: np.log1p(at.level_clicks[2][0])),
+    "user_l3_days_since": ("pair", lambda at: at.since(at.level_clicks[2][1])),
+    "user_l3_share": ("pair", lambda at: at.level_clicks[2][0] / (at.user_clicks[0] + 1)),
+    "user_l2_clicks": ("pair", lambda at: np.log1p(at.level_clicks[1][0])),
+    "user_l2_days_since": ("pair", lambda at: at.since(at.level_clicks[1][1])),
+    "user_l1_clicks": ("pair", lambda at: np.log1p(at.level_clicks[0][0])),
+    "user_l1_share": ("pair", lambda at: at.level_clicks[0][0] / (at.user_clicks[0] + 1)),
+    "price": ("item", lambda at: np.nan_to_num(np.where(np.isfinite(at.price), at.price, at.price_of_kind))),
+    "price_missing": ("item", lambda at: ~np.isfinite(at.price)),
+    "price_in_l3": ("item", lambda at: np.nan_to_num(at.price - at.price_of_kind)),
+    "price_change": ("item", lambda at: np.nan_to_num(at.price - at.of.item_price.before(at.item, at.now))),
+}
+"""Name to side and definition. Counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
+of the last price seen anywhere before the time (else the listed one, else the mean of the category): an exposure's own
+price is not read, for in many logs it stands only where something was bought.
+``l1``, ``l2`` and ``l3`` are the items' first, second and deepest category level.
+``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
+NAMES = tuple(STATISTICS)
+_BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
+
+
+def statistics_of(dataset: Dataset) -> Statistics:
+    """Return the dataset's statistics, built at the first call (a few seconds for millions of events) and kept as long as it."""
+    if dataset not in _BUILT:
+        _BUILT[dataset] = Statistics(dataset.events, dataset.items, dataset.prices, dataset.levels)
+    return _BUILT[dataset]
+
+
+def _codes(items: pl.DataFrame, column: str | None) -> Array:
+    """Return dense codes of a category column, (n_items,) int64; a missing value is a code of its own."""
+    if column is None:
         return np.zeros(len(items), dtype=np.int64)
     return items[column].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1

@@ -23,9 +23,8 @@ class StoredDataset(Dataset):
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
-        about = read_about(folder)
-        values = {"folder": folder, "name": about["name"], "domain": about["domain"], "notes": tuple(about["notes"])}
-        self.__dict__.update(values, items=read_frame(folder, "items"), users=read_frame(folder, "users"))
+        self.__dict__.update(folder=folder, **read_about(folder))
+        self.__dict__.update({name: read_frame(folder, name) for name in ("items", "users")})
 
     @cached_property
     def events(self) -> pl.DataFrame:  # type: ignore[override]
@@ -54,6 +53,6 @@ def open_dataset(folder: str | Path) -> Dataset:
     """The dataset on disk, or in memory where it was written without its arrays.
 
     Raises:
-        TaijiError: see :meth:`Dataset.load`.
+        ArtifactError: see :meth:`Dataset.load`.
     """
     return StoredDataset(folder) if (Path(folder) / "history" / "offsets.npy").exists() else Dataset.load(folder)

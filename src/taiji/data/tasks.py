@@ -41,6 +41,11 @@ class Task(Settings):
         both = self.joint or f"{self.given}_{self.name}"
         return (self.name, both) if self.given and self.kind in ("binary", "survey") else (self.name,)
 
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network for the task: one, or one per threshold between grades."""
+        return self.levels - 1 if self.kind == "ordinal" and self.levels else 1
+
 
 CLICK = Task(name="click")
 CONVERSION = Task(name="conversion", given="click", joint="ctcvr", delayed=True)
@@ -48,7 +53,7 @@ DEFAULT_TASKS = (CLICK, CONVERSION)
 
 
 def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...]:
-    """Return the tasks in an order in which each stands behind the one that it is ``given``.
+    """Return the tasks in their order, except that each stands behind the one that it is ``given``.
 
     Raises:
         ConfigError: a name twice, an unknown or non-binary ``given``, a circle, an ordinal task without ``levels``.
@@ -77,15 +82,16 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
                 found=task.given,
             )
     while waiting:
-        ready = [task for task in waiting if task.given is None or task.given in {done.name for done in ordered}]
-        if not ready:
+        done = {None, *(task.name for task in ordered)}
+        ready = next((task for task in waiting if task.given in done), None)
+        if ready is None:
             raise ConfigError(
                 "Labels are conditional on each other in a circle.",
                 where=where,
                 found=", ".join(task.name for task in waiting),
             )
-        ordered += ready
-        waiting = [task for task in waiting if task not in ready]
+        ordered.append(ready)
+        waiting.remove(ready)
     return tuple(ordered)
 
 

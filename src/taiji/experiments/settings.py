@@ -7,12 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from taiji.core.settings import Chosen, Settings
-from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.settings import GROUP, RankerSettings
 from taiji.world.settings import ShopSettings
 
-RANKER_GROUP = "taiji.rankers"
-"""Entry points of ranking models."""
-ChosenRanker = Annotated[RankerSettings, Chosen(RANKER_GROUP)]
+ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
 """Settings of the ranking model that the section's key ``model`` names."""
 
 

@@ -34,12 +34,11 @@ from taiji.experiments.offpolicy import (
 from taiji.experiments.replay import outcomes, replay
 from taiji.experiments.settings import ABTestSettings
 from taiji.experiments.study import evaluate_seeds
-from taiji.metrics.ranker_evaluation import HEADS
 from taiji.world.shop import Shop
 
 if TYPE_CHECKING:
-    from taiji.experiments.chosen_ranker import TrainedRanker
     from taiji.language.embed import Embedder
+    from taiji.models.ranking.train import RankingModel
 
 Array = NDArray[Any]
 CONTROL, TREATMENT = "none", "text"
@@ -124,7 +123,7 @@ class _Loop:
     """A shop with both rankers trained, and its users of the last period waiting to be shown something."""
 
     def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
-        from taiji.experiments.chosen_ranker import train_ranker
+        from taiji.models.ranking.train import train_ranker
 
         self.settings, self.seed = settings, seed
         self.shop = Shop(settings.shop, seed)
@@ -132,7 +131,7 @@ class _Loop:
         log, self.test, self.cut = train_and_test(self.dataset)
         self.features = text_features(self.dataset, self.cut, seed, embedder)
         grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]
-        self.rankers: dict[str, list[TrainedRanker]] = {CONTROL: [], TREATMENT: []}
+        self.rankers: dict[str, list[RankingModel]] = {CONTROL: [], TREATMENT: []}
         for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
             self.rankers[arm].append(
                 train_ranker(self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number)
@@ -321,7 +320,8 @@ class _Loop:
 
 def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """The mean prediction of several rankers."""
-    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in HEADS})
+    heads = [name for name in frames[0].columns if name != "event"]
+    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in heads})
 
 
 def print_abtest(found: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from taiji.core.optional import needs
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -22,8 +24,9 @@ CORPUS = (
 
 def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> Any:
     """Train a byte-level BPE tokenizer of at most ``vocabulary`` entries, with ChatML special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    with needs("llm"):
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
@@ -48,7 +51,9 @@ def tiny_causal_lm(
 ) -> tuple[Any, Any]:
     """Return ``(model, tokenizer)``: a Llama of ``layers`` layers and ``hidden`` width, fp32, weights from ``seed``."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with needs("llm"):
+        from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tokenizer or tiny_tokenizer()
     config = LlamaConfig(

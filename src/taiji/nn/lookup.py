@@ -1,4 +1,4 @@
-"""Looking rows up in a table of which a batch asks many, some often."""
+"""Look-ups of rows in a table of which a batch asks many, some often; on a CPU by a faster path than PyTorch's."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ class _LookUp(torch.autograd.Function):
 
 
 def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows ``index`` (any shape) of a table (R, width): index's shape + (width,).
+    """Return rows ``index`` (any shape) of a table (R, width): index's shape + (width,).
 
-    As ``torch.nn.functional.embedding``, with a backward pass that is four times faster on a CPU.
+    Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times faster.
     """
-    return (
-        _LookUp.apply(table, index)
-        if torch.is_grad_enabled() and table.requires_grad
-        else functional.embedding(index, table)
-    )  # type: ignore[no-any-return, no-untyped-call]
+    if table.device.type == "cpu" and torch.is_grad_enabled() and table.requires_grad:
+        return _LookUp.apply(table, index)  # type: ignore[no-any-return, no-untyped-call]
+    return functional.embedding(index, table)
 
 
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:
-    """``table[rows[n]] += alpha * values[n]`` in place and in order, rows (N,), values (N, width).
+    """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place, rows (N,), values (N, width).
 
-    Over the flat weights: PyTorch adds to a vector in one loop, but to a matrix row by row with all its bookkeeping.
+    On a CPU in order and over the flat weights: PyTorch adds to a vector in one loop, but to a matrix row by row with all
+    its bookkeeping. Other devices use ``index_add_`` as it is.
     """
+    if table.device.type != "cpu":
+        table.index_add_(0, rows, values, alpha=alpha)
+        return
     width = values.shape[1]
     places = (rows.unsqueeze(1) * width + torch.arange(width)).view(-1)
     table.view(-1).index_add_(0, places, values.reshape(-1), alpha=alpha)

@@ -1,52 +1,207 @@
-"""The multi-task loss and the calibration of its two probabilities."""
+"""Losses of ranking tasks, what their outputs mean, and the calibration of probabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import combinations
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
+
+from taiji.data.tasks import Task
+
+
+def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
+    """Return which of a network's outputs belong to each task: one column, or one per threshold of an ordinal task."""
+    columns, start = {}, 0
+    for task in tasks:
+        columns[task.name] = slice(start, start + task.outputs)
+        start += task.outputs
+    return columns
 
 
 def multitask_loss(
-    click_logit: torch.Tensor, conversion_logit: torch.Tensor, click: torch.Tensor, ctcvr: torch.Tensor, weight: float
+    outputs: torch.Tensor,
+    labels: Mapping[str, torch.Tensor],
+    tasks: Sequence[Task],
+    group: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Click loss plus ``weight`` times the loss of the product over the whole exposure space (ESMM, eq. 3).
+    """Return the weighted sum of the tasks' losses, each the mean over the rows where its label is known.
 
-    Each term is the mean over the rows where its label is known. The product's loss is computed from the logits, so it
-    neither over- nor underflows: log p = logσ(a) + logσ(b), and log(1 − p) = log(e^{−a} + e^{−b} + e^{−a−b}) + log p.
+    A binary task that is conditional learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018,
+    eq. 3), any other conditional task from the rows on which its condition happened.
 
     Args:
-        click_logit, conversion_logit: (B,). click, ctcvr: (B,) labels 0/1, NaN where not known.
-        weight: of the second term.
+        outputs: (B, O), see :func:`output_columns`.
+        labels: prediction name to (B,), NaN where not known; ``labels[task.heads[-1]]`` is what a task learns from.
+        tasks: a condition stands before what it conditions.
+        group: (B,) the rows' requests; needed by pairwise tasks.
 
     Returns:
         scalar.
     """
-    known = torch.isfinite(click).to(
-        click_logit.dtype
+    single, columns = outputs.unbind(dim=1), output_columns(tasks)
+    own = {name: single[place] for name, place in columns.items()}
+    losses = [
+        task.weight * task_loss(task, [own[name] for name in chain(task, tasks)], labels[task.heads[-1]], group)
+        for task in tasks
+        if task.weight
+    ]
+    return reduce(torch.add, losses, outputs.new_zeros(()))
+
+
+def task_loss(
+    task: Task, logits: Sequence[Sequence[torch.Tensor]], label: torch.Tensor, group: torch.Tensor | None
+) -> torch.Tensor:
+    """Return one task's loss.
+
+    Args:
+        task: the task.
+        logits: (B,) outputs of each of its conditions, outermost first, and its own last.
+        label, group: (B,), as for :func:`multitask_loss`.
+    """
+    own = logits[-1]
+    known = torch.isfinite(label).to(
+        own[0].dtype
     )  # a weight, not a selection: gathering costs more than the spare rows
-    terms = functional.binary_cross_entropy_with_logits(
-        click_logit, torch.nan_to_num(click), weight=known, reduction="sum"
-    )
-    loss = terms / known.sum().clamp_min(1)
-    known = torch.isfinite(ctcvr).to(click_logit.dtype)
-    positive = functional.logsigmoid(click_logit) + functional.logsigmoid(conversion_logit)
-    negative = (
-        torch.logsumexp(torch.stack([-click_logit, -conversion_logit, -click_logit - conversion_logit]), dim=0)
-        + positive
-    )
-    product = -(known * torch.lerp(negative, positive, torch.nan_to_num(ctcvr))).sum() / known.sum().clamp_min(1)
-    return loss + weight * product
+    label = torch.nan_to_num(label)
+    if task.kind in ("binary", "survey") and len(logits) == 1:
+        summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
+        return summed / known.sum().clamp_min(1)
+    if task.kind in ("binary", "survey"):
+        terms = joint_loss([outputs[0] for outputs in logits], label)
+    elif task.kind == "count":
+        terms = torch.exp(own[0]) - label * own[0]  # Poisson, without the term that has no parameter
+    elif task.kind == "duration":
+        terms = 0.5 * (own[0] - torch.log1p(label)).square()
+    elif task.kind == "ordinal":
+        over = thresholds(torch.stack(list(own), dim=1))
+        above = (label.unsqueeze(1) > torch.arange(over.shape[1], device=label.device)).to(over.dtype)
+        terms = functional.binary_cross_entropy_with_logits(over, above, reduction="none").sum(dim=1)
+    else:
+        assert group is not None
+        return pairwise_loss(own[0], label, known, group)
+    return (known * terms).sum() / known.sum().clamp_min(1)
+
+
+def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
+    """Return the names of a task's conditions, outermost first, and its own last."""
+    named = {other.name: other for other in tasks}
+    names = [task.name]
+    while (parent := named[names[0]].given) is not None:
+        names.insert(0, parent)
+    return names
+
+
+def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+    """Return −log of the probability of a joint label, whose event is that all of several events happen.
+
+    Computed from the logits, so it neither over- nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the
+    sum over all non-empty subsets of e^{−Σ aᵢ}.
+
+    Args:
+        logits: (B,) of each event given the ones before. label: (B,) in [0, 1].
+
+    Returns:
+        (B,).
+    """
+    positive = reduce(torch.add, [functional.logsigmoid(logit) for logit in logits])
+    opposite = [-logit for logit in logits]
+    subsets = [reduce(torch.add, s) for size in range(1, len(logits) + 1) for s in combinations(opposite, size)]
+    negative = torch.logsumexp(torch.stack(subsets), dim=0) + positive
+    return -torch.lerp(negative, positive, label)
+
+
+def thresholds(outputs: torch.Tensor) -> torch.Tensor:
+    """Return logits of "grade above k", (B, K) from (B, K) outputs: the first as it is, each further one lower than the one before."""
+    steps = torch.cat([outputs[:, :1], -functional.softplus(outputs[:, 1:])], dim=1)
+    return steps.cumsum(dim=1)
+
+
+def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Return the mean logistic loss of the pairs of one request whose labels differ (RankNet, Burges et al. 2005).
+
+    Args:
+        scores, label, known: (B,). group: (B,) the rows' requests.
+    """
+    better = (group.unsqueeze(1) == group.unsqueeze(0)) & (label.unsqueeze(1) > label.unsqueeze(0))
+    pairs = better.to(scores.dtype) * known.unsqueeze(1) * known.unsqueeze(0)
+    return (pairs * functional.softplus(scores.unsqueeze(0) - scores.unsqueeze(1))).sum() / pairs.sum().clamp_min(1)
+
+
+def predictions(
+    outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Mapping[str, tuple[float, float]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the outputs predict, prediction name to (N,).
+
+    Probabilities for binary tasks, expectations for counts, durations and grades, scores for pairwise tasks; of a
+    conditional task given its condition, and for a binary one also that both happen.
+
+    Args:
+        outputs: (N, O). tasks: as for :func:`multitask_loss`.
+        calibration: task name to (scale, shift): of the logit of a probability, of the logarithm of a count; a duration is
+            multiplied by the scale.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    joint: dict[str, NDArray[np.float64]] = {}
+    for task in tasks:
+        own = outputs[:, output_columns(tasks)[task.name]]
+        scale, shift = calibration.get(task.name, (1.0, 0.0))
+        if task.kind in ("binary", "survey"):
+            value = 1 / (1 + np.exp(-np.clip(scale * own[:, 0] + shift, -40, 40)))
+        elif task.kind == "count":
+            value = np.exp(np.clip(own[:, 0] + shift, -40, 40))
+        elif task.kind == "duration":
+            value = scale * np.expm1(np.clip(own[:, 0], 0, 40))
+        elif task.kind == "ordinal":
+            over = thresholds(torch.from_numpy(np.ascontiguousarray(own))).numpy()
+            value = (1 / (1 + np.exp(-np.clip(over, -40, 40)))).sum(axis=1)
+        else:
+            value = own[:, 0]
+        found[task.name] = value
+        if task.kind in ("binary", "survey"):
+            joint[task.name] = joint[task.given] * value if task.given else value
+            if len(task.heads) > 1:
+                found[task.heads[1]] = joint[task.name]
+    return found
+
+
+def calibrate(
+    outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
+) -> dict[str, tuple[float, float]]:
+    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, the right mean for counts and durations.
+
+    Args:
+        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :func:`multitask_loss`.
+    """
+    found = {task.name: (1.0, 0.0) for task in tasks}
+    raw = predictions(outputs, tasks, {})
+    for task in tasks:
+        label, predicted = labels[task.name], raw[task.name]
+        known = np.isfinite(label)
+        if task.kind in ("binary", "survey"):
+            found[task.name] = platt(outputs[:, output_columns(tasks)[task.name].start], label)
+        elif task.kind in ("count", "duration") and known.sum() >= FEWEST and label[known].mean() > 0:
+            ratio = float(label[known].mean(dtype=np.float64) / max(predicted[known].mean(), 1e-9))
+            found[task.name] = (ratio, 0.0) if task.kind == "duration" else (1.0, float(np.log(ratio)))
+    return found
+
+
+FEWEST = 20
+"""Rows of either label, or rows in all, below which nothing is calibrated."""
 
 
 def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
-    """Scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
+    """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
 
     Too little to learn from (fewer than 20 of either label) gives (1, 0); so does a fit that would reverse the order.
     """
     known = np.isfinite(labels)
     x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)
-    if min(y.sum(), len(y) - y.sum()) < 20:
+    if min(y.sum(), len(y) - y.sum()) < FEWEST:
         return 1.0, 0.0
     design = np.stack([x, np.ones_like(x)], axis=1)
     theta = np.array([1.0, 0.0])

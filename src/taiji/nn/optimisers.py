@@ -35,7 +35,7 @@ class RowAdagrad(torch.optim.Optimizer):
                 rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
                 state = self.state[parameter]
                 if not state:
-                    state["sum"] = torch.zeros(len(parameter), dtype=parameter.dtype)
+                    state["sum"] = torch.zeros(len(parameter), dtype=parameter.dtype, device=parameter.device)
                 state["sum"].index_add_(0, rows, gradient.square().mean(dim=1))
                 scale = state["sum"].index_select(0, rows).sqrt_().add_(group["eps"])
                 add_rows(parameter, rows, gradient / scale.unsqueeze(1), alpha=-group["lr"])

@@ -11,7 +11,7 @@ from taiji.nn.lookup import look_up
 
 
 class TargetAttention(nn.Module):
-    """What in the sequence speaks about the target item.
+    """Pool what in a sequence speaks about the target item.
 
     Dot-product attention with the target as the only query, in several heads over one shared projection of the sequence
     (keys are values, as in DIN, Zhou et al. 2018, so an interaction is gathered once), a learnt bias by place and by
@@ -42,24 +42,26 @@ class TargetAttention(nn.Module):
         """Attend.
 
         Args:
-            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (B, L) positions in it;
-            age: (B, L) logarithms of ages, or None.
+            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) positions in it;
+            age: (R, L) logarithms of ages, or None. R is B, or there are B / R candidates of each of R requests in a row.
 
         Returns:
             (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.
         """
-        length = sequence.shape[1]
+        requests, length = sequence.shape
+        rows = item.shape[0]
         projected = self.value(items)
         values = look_up(projected, sequence)
-        query = self.query(look_up(items, item)).view(-1, self.heads, self.dimension)
-        logits = torch.bmm(query, values.transpose(1, 2)) / math.sqrt(self.dimension) + self.place_bias[:, :length]
+        query = self.query(look_up(items, item)).view(requests, -1, self.dimension)
+        logits = torch.bmm(query, values.transpose(1, 2)) / math.sqrt(self.dimension)
+        logits = logits.view(requests, -1, self.heads, length) + self.place_bias[:, :length]
         if age is not None:
-            logits = logits + self.age_slope * age.unsqueeze(1)
-        logits = logits.masked_fill((sequence == 0).unsqueeze(1), -1e9)
-        highest = logits.detach().amax(dim=2, keepdim=True).clamp_min(0)
+            logits = logits + self.age_slope * age.view(requests, 1, 1, length)
+        logits = logits.masked_fill((sequence == 0).view(requests, 1, 1, length), -1e9)
+        highest = logits.detach().amax(dim=3, keepdim=True).clamp_min(0)
         weights = torch.exp(logits - highest)
-        total = weights.sum(dim=2, keepdim=True) + torch.exp(-highest)
-        pooled = torch.bmm(weights / total, values)
+        total = weights.sum(dim=3, keepdim=True) + torch.exp(-highest)
+        pooled = torch.bmm((weights / total).view(requests, -1, length), values).view(rows, self.heads, self.dimension)
         target = look_up(projected, item)
-        amount = (torch.log(total) + highest).squeeze(2)
+        amount = (torch.log(total) + highest).view(rows, self.heads)
         return torch.cat([pooled.flatten(1), pooled.mean(dim=1) * target, amount], dim=1)

@@ -1,15 +1,16 @@
-"""How click and conversion share their hidden layers."""
+"""Towers: how tasks share their hidden layers."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask takes a byte a weight from 64-bit draws: a fifth of the time of one draw a weight.
+    """Dropout whose mask on a CPU takes a byte per weight from 64-bit draws: a fifth of the time of one draw per weight.
 
-    The probability is rounded to a 256th, and the scale fits the rounded one.
+    The probability is rounded to a 256th, and the scale fits the rounded one. Other devices use PyTorch's.
     """
 
     def __init__(self, probability: float) -> None:
@@ -17,16 +18,18 @@ class Dropout(nn.Module):
         self.dropped = round(256 * probability)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of any shape, each 0 with the probability or scaled up, while training; else unchanged."""
+        """Return values of any shape, each 0 with the probability or scaled up, while training; else unchanged."""
         if not self.training or not self.dropped:
             return values
+        if values.device.type != "cpu":
+            return functional.dropout(values, self.dropped / 256)
         draws = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
         mask = (draws[: values.numel()].view(values.shape) >= self.dropped).to(values.dtype)
         return values * mask.mul_(256 / (256 - self.dropped))
 
 
 def layers(width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """Linear, ReLU, dropout, for each hidden width."""
+    """Return linear, ReLU and dropout for each hidden width."""
     modules: list[nn.Module] = []
     for size in hidden:
         modules += [nn.Linear(width, size), nn.ReLU(), Dropout(dropout)]

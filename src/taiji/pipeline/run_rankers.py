@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taiji.experiments.chosen_ranker import TrainedRanker, load_ranker, train_ranker
 from taiji.models.ranking.external import open_ranker
+from taiji.models.ranking.train import load_ranker, train_ranker
 
 if TYPE_CHECKING:
     import polars as pl
 
     from taiji.data import Dataset
     from taiji.models.ranking.external import PairScorer
+    from taiji.models.ranking.train import RankingModel
     from taiji.pipeline.engine import Context
 
 
-def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> TrainedRanker:
+def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> RankingModel:
     """Train the ranker that the configuration names, and keep it in a folder of the stage."""
-    ranker = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
+    ranker: RankingModel = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
     ranker.save(context.folder / folder)
     return ranker
 
 
-def load_trained(context: Context, stage: str, dataset: Dataset) -> TrainedRanker:
+def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:
     """Return the ranker that a stage trained."""
-    return load_ranker(context.input(stage) / "ranker", dataset, context.config.ranking)
+    ranker: RankingModel = load_ranker(context.input(stage) / "ranker", dataset)
+    return ranker
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:

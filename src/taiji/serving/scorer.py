@@ -6,10 +6,8 @@ side (popularity, rates) is the run's, as fresh as its data. Refreshing that is 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,19 @@ import polars as pl
 
 from taiji.data.dataset import Dataset
 from taiji.data.history import Prices
-from taiji.data.statistics import NAMES, NumericFeatures
+from taiji.data.statistics import NAMES, Statistics, statistics_of
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.settings import ServingSettings
-from taiji.serving.types import RankRequest, RankResult
+from taiji.serving.types import RankRequest, RankResult, UserHistory
 
-USER_SIDE = [
-    NAMES.index(name)
+USER_SIDE = tuple(
+    name
     for name in NAMES
     if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))
-]
-"""Numeric features that depend on the user's own clicks only."""
+)
+"""Statistics that depend on the user's own clicks only."""
 
 
 class RunScorer:
@@ -69,11 +67,9 @@ class RunScorer:
             else None
             for request in requests
         ]
-        numeric = _Numeric(self._plain.batches.numeric, self._world, live, [request.history for request in requests])
-        plain = _bound(self._plain, live, numeric).predict(frame)["ctcvr"].to_list()
-        featured = (
-            _bound(self._featured, live, numeric).predict(self._with_features(frame, usable, sizes))["ctcvr"].to_list()
-        )
+        past = LiveStatistics(self._world, live, [request.history for request in requests])
+        plain = _scores(self._plain.bound_to(live, past), frame)
+        featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
         results, start = [], 0
         for size, features in zip(sizes, usable):
             results.append(
@@ -96,37 +92,43 @@ class RunScorer:
         return pl.concat([frame, features[np.repeat(np.arange(len(rows)), sizes)]], how="horizontal")
 
 
-class _Numeric:
-    """Numeric features with the users' side from their newest state and the items' side from the run."""
+class LiveStatistics:
+    """Statistics with the users' side from their newest state and the items' side from the run's log.
 
-    def __init__(self, base: NumericFeatures, world: World, live: Dataset, histories: Sequence[Any]) -> None:
-        self._base, self._live = base, live
+    Args:
+        world: the run's dataset. live: the users asked about, numbered from 0. histories: what is known about each of them.
+    """
+
+    def __init__(self, world: World, live: Dataset, histories: Sequence[UserHistory]) -> None:
+        self._world, self._live = world, live
         strangers = world.dataset.n_users  # an id that never occurs in the run's log
         self._numbers = np.array(
             [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
         )
+        self._last: tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]] | None = None
 
-    def matrix(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """As :meth:`NumericFeatures.matrix`."""
-        found = self._base.matrix(self._numbers[users], items, as_ofs)
+    def at(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Return every statistic of rows, (N,) float32 each; the answer to the same question is not computed twice."""
+        asked = users, items, times
+        if self._last is None or not all(map(np.array_equal, self._last[0], asked)):
+            self._last = asked, self._compute(*asked)
+        return self._last[1]
+
+    def _compute(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+        run = statistics_of(self._world.dataset).at(self._numbers[users], items, times)
         # Only the items in play are looked at, renumbered: counting is by user and category, whatever the numbers are.
         seen = self._live.events["item"].to_numpy().astype(np.int64)
         used, place = np.unique(np.concatenate([seen, items]), return_inverse=True)
         events = self._live.events.with_columns(item=pl.Series(place[: len(seen)], dtype=pl.UInt32))
         kept = self._live.items[used]
-        small = NumericFeatures(SimpleNamespace(events=events, items=kept, prices=Prices.from_frames(events, kept)))
-        found[:, USER_SIDE] = small.matrix(users, place[len(seen) :], as_ofs)[:, USER_SIDE]
-        return found
+        own = Statistics(events, kept, Prices.from_frames(events, kept), self._world.dataset.levels).at(
+            users, place[len(seen) :], times
+        )
+        return {name: own[name] if name in USER_SIDE else run[name] for name in NAMES}
 
 
-def _bound(ranker: Ranker, live: Dataset, numeric: _Numeric) -> Ranker:
-    """The ranker reading the users of a small data set; weights and item codes are shared, not copied."""
-    batches = copy.copy(ranker.batches)
-    batches.dataset, batches.numeric = live, numeric  # type: ignore[assignment]
-    batches.user_rows, batches.profile_rows = ranker.encoder.user_codes(live.users)
-    bound = copy.copy(ranker)
-    bound.batches = batches
-    return bound
+def _scores(ranker: Ranker, frame: pl.DataFrame) -> list[float]:
+    return ranker.predict(frame)[ranker.goal].to_list()
 
 
 def from_run(run: Path, settings: ServingSettings) -> RunScorer:
@@ -134,5 +136,5 @@ def from_run(run: Path, settings: ServingSettings) -> RunScorer:
     del settings  # the run's own configuration says what its rankers are
     world = World(run)
     plain = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset)
-    featured = Ranker.load(run / "ranking" / "taiji", world.dataset, plain.batches.numeric)
+    featured = Ranker.load(run / "ranking" / "taiji", world.dataset)
     return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)

@@ -46,7 +46,7 @@ def test_a_mapping_is_read(tmp_path):
         (GOOD.replace("timestamp: t", "timestamp: {column: t, unit: weeks}"), ["unit"]),
         (GOOD.replace("timestamp: t", "timestamp: t, matured_at: x, matures_after_days: 3"), ["not both"]),
         (GOOD.replace("title: b", "title: b, category_l1: c, categories: {column: d}"), ["not both"]),
-        ("domain: cars\n" + GOOD, ["domain"]),
+        ("domain: ../cars\n" + GOOD, ["domain"]),
         ("[1, 2]", ["no YAML mapping", "list"]),
         ("a: [1", ["Could not read"]),
     ],

@@ -209,3 +209,123 @@ def test_unusable_rows_stop_or_are_dropped_and_counted(load):
     tables = load(log, plan={"unusable": "drop"})
     assert len(tables.events) == 3
     assert [note.split(" ")[0] for note in tables.notes] == ["1", "1"]
+
+
+RICH = (
+    "u,i,t,stars,watched,what,scene,load,page,place,p,asked,size\n"
+    "x,1,2020-01-01,5,12.5,buy,home,0.5,a,0,0.25,yes,01\n"
+    "y,2,2020-01-02,2,,view,search,1,a,1,1,,02\n"
+    "x,2,2020-01-03,4,0,cart,,0.25,b,0,0.5,no,02\n"
+)
+DECLARED = {
+    "labels": {
+        "watch_seconds": {"kind": "duration", "column": "watched"},
+        "carted": {"column": "what == cart"},
+        "stars": {"kind": "ordinal", "grades": [1, 2, 3, 4, 5]},
+        "asked": {"kind": "survey"},
+    },
+    "behaviour": "what",
+    "context": ["scene", "load"],
+    "bias": ["size"],
+    "list_id": "page",
+    "position": "place",
+    "propensity": "p",
+}
+
+
+def test_a_mapping_declares_labels_and_other_columns_by_role(load):
+    tables = load(RICH, events=DECLARED)
+    kept = [
+        "watch_seconds",
+        "carted",
+        "stars",
+        "asked",
+        "behaviour",
+        "scene",
+        "load",
+        "size",
+        "list_id",
+        "position",
+        "propensity",
+    ]
+    assert tables.events.select(kept).rows() == [
+        (12.5, 0, 4, 1, "buy", "home", 0.5, "01", "a", 0, 0.25),
+        (None, 0, 1, None, "view", "search", 1.0, "02", "a", 1, 1.0),
+        (0.0, 1, 3, 0, "cart", None, 0.25, "02", "b", 0, 0.5),
+    ]
+    dataset = Dataset.from_tables(tables)
+    assert [task.name for task in dataset.tasks[:2]] == ["click", "conversion"]
+    declared = {task.name: (task.kind, task.levels) for task in dataset.tasks[2:]}
+    assert declared == {
+        "watch_seconds": ("duration", None),
+        "carted": ("binary", None),
+        "stars": ("ordinal", 5),
+        "asked": ("survey", None),
+    }
+
+
+def test_three_lines_declare_a_label(load):
+    log = (
+        LOG.replace("stars\n", "stars,watch_seconds\n")
+        .replace(",5\n", ",5,1.5\n")
+        .replace(",2\n", ",2,\n")
+        .replace(",4\n", ",4,9\n")
+    )
+    declared = yaml.safe_load("labels:\n  watch_seconds:\n    kind: duration\n")
+    assert load(log, events=declared).events["watch_seconds"].to_list() == [1.5, None, 9.0]
+
+
+def test_a_delayed_label_that_cannot_mature_within_the_log_is_not_known(load):
+    log = "u,i,t,stars,kept\nx,1,0,5,1\nx,2,86400,5,1\ny,1,864000,1,1\n"
+    events = {"timestamp": {"column": "t", "unit": "s"}, "matures_after_days": 9}
+    delayed = load(log, events={**events, "labels": {"kept": {"delayed": True}}}).events["kept"]
+    assert delayed.to_list() == [1, 1, None]
+    assert load(log, events={**events, "labels": {"kept": None}}).events["kept"].to_list() == [1, 1, 1]
+
+
+DECLARATIONS = {
+    "a grade that is not listed": (
+        {"labels": {"stars": {"kind": "ordinal", "grades": [4, 5]}}},
+        ["grade", "log.csv", "column stars", "row 2", "one of 4, 5", "'2'"],
+    ),
+    "a text as a number": ({"labels": {"what": {"kind": "count"}}}, ["log.csv", "column what", "'buy'", "number"]),
+    "a fraction as a count": (
+        {"labels": {"watched": {"kind": "count"}}},
+        ["column watched", "row 1", "12.5", "log.csv"],
+    ),
+    "an ordinal without grades": ({"labels": {"stars": {"kind": "ordinal"}}}, ["mapping.yaml", "stars", "levels"]),
+    "an unknown kind": ({"labels": {"stars": {"kind": "grade"}}}, ["labels.stars", "kind", "mapping.yaml"]),
+    "a circle": ({"labels": {"a": {"given": "b"}, "b": {"given": "a"}}}, ["circle", "mapping.yaml"]),
+    "a comparison of no kind": ({"labels": {"c": {"kind": "count", "column": "p > 1"}}}, ["labels.c", "0 or 1"]),
+    "grades of no kind": ({"labels": {"c": {"grades": [1, 2]}}}, ["labels.c", "ordinal"]),
+    "two roles": ({"labels": {"scene": None}, "context": ["scene"]}, ["two roles", "scene", "mapping.yaml"]),
+    "no such column": ({"position": "nowhere"}, ["column is missing", "nowhere", "log.csv"]),
+    "an impossible propensity": ({"propensity": "load", "position": "watched"}, ["position", "row 1", "12.5"]),
+}
+
+
+@pytest.mark.parametrize("case", DECLARATIONS)
+def test_a_declaration_that_does_not_fit_is_one_message(load, case):
+    declared, words = DECLARATIONS[case]
+    with pytest.raises(TaijiError) as caught:
+        load(RICH, events=declared)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_as_many_category_levels_as_the_file_has(load):
+    items = "id,name,l1,l2,l3,l4\n1,One,a,b,c,d\n2,Two,a,b,,\n"
+    named = {f"category_l{k}": f"l{k}" for k in (1, 2, 3, 4)}
+    plan = {"items": {"file": "items.csv", "item_id": "id", "title": "name", **named}}
+    dataset = Dataset.from_tables(load(items=items, plan=plan))
+    assert dataset.levels == tuple(named) and dataset.items.select(*named).rows() == [
+        ("a", "b", "c", "d"),
+        ("a", "b", None, None),
+    ]
+    joined = {"items": {**PLAN["items"], "categories": {"column": "l1", "separator": "/", "depth": 5}}}
+    del joined["items"]["category_l1"]
+    deep = load(items="id,name,l1\n1,One,a/b/c/d/e/f\n2,Two,a\n", plan=joined)
+    assert Dataset.from_tables(deep).levels == tuple(f"category_l{k}" for k in range(1, 6))
+    assert deep.items["category_l5"].to_list() == ["e", None]
+    none = {"items": {"file": "items.csv", "item_id": "id", "title": "name"}}
+    assert Dataset.from_tables(load(plan=none)).levels == ()

@@ -81,3 +81,19 @@ def exposures_of(dataset: Dataset) -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def exposures(shop: Dataset) -> pl.DataFrame:
     return exposures_of(shop)
+
+
+def with_features(frame: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    n = len(frame)
+    return frame.with_columns(
+        ids=pl.Series(
+            [None if i % 3 == 0 else random.integers(0, 32, 4).tolist() for i in range(n)], dtype=pl.List(pl.UInt16)
+        ),
+        neighbour_items=pl.Series(
+            [None if i % 4 == 0 else random.integers(0, 80, i % 6).tolist() for i in range(n)], dtype=pl.List(pl.UInt32)
+        ),
+        vector=pl.Series(
+            [None if i % 3 == 0 else random.normal(size=8).tolist() for i in range(n)], dtype=pl.List(pl.Float32)
+        ),
+    )

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -23,7 +22,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         step = self.server.plan.pop(0) if self.server.plan else "good"
         if step == "slow":
-            time.sleep(1.0)
+            self.server.ended.wait(30)  # longer than any time-out here
         status = int(step) if step.isdigit() else 200
         answer = {"scores": [int(i[1:]) / 100 for i in body["item_ids"]], "version": "v7"}
         text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(
@@ -44,9 +43,10 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.plan, server.requests = [], []
+    server.plan, server.requests, server.ended = [], [], threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.ended.set()
     server.shutdown()
     server.server_close()
 
@@ -57,7 +57,7 @@ def http(server, shop, **settings):
 
 def test_http_scores_in_batches(server, shop):
     ranker = http(server, shop, batch=2)
-    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
+    assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
     assert [len(r["user_ids"]) for r in server.requests] == [2, 1]
     assert server.requests[0] == {
         "user_ids": ["u3", "u0"],
@@ -65,39 +65,39 @@ def test_http_scores_in_batches(server, shop):
         "as_ofs": ["2020-01-01T00:00:00Z", "1970-01-01T00:00:00.000005Z"],
     }
     assert ranker.version == "v7"
-    assert ranker.score(USERS[:0], ITEMS[:0], AS_OFS[:0]).shape == (0,)
+    assert ranker.score_pairs(USERS[:0], ITEMS[:0], AS_OFS[:0]).shape == (0,)
 
 
 def test_http_tries_again_where_it_may_help(server, shop):
     server.plan = ["503", "429"]
-    assert http(server, shop).score(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
+    assert http(server, shop).score_pairs(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
     server.plan = ["slow"]
-    assert http(server, shop, timeout=0.2, attempts=2).score(USERS, ITEMS, AS_OFS)[0] == 0.07
+    assert http(server, shop, timeout=1.0, attempts=2).score_pairs(USERS, ITEMS, AS_OFS)[0] == 0.07
 
 
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ("404", "refused the request"),
+        ("404", "rejected the request"),
         ("nonsense", "cannot be read"),
-        ("short", "one finite number a pair"),
+        ("short", "one finite number per pair"),
         ("text", "not a list of numbers"),
     ],
 )
 def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
     server.plan = [step]
     with pytest.raises(TaijiError, match=message):
-        http(server, shop).score(USERS, ITEMS, AS_OFS)
+        http(server, shop).score_pairs(USERS, ITEMS, AS_OFS)
     assert len(server.requests) == 1
 
 
 def test_http_silence_is_explained(server, shop):
     server.plan = ["slow", "500"]
     with pytest.raises(TaijiError, match="does not answer"):
-        http(server, shop, timeout=0.2, attempts=2).score(USERS, ITEMS, AS_OFS)
+        http(server, shop, timeout=0.2, attempts=2).score_pairs(USERS, ITEMS, AS_OFS)
     nobody = HttpRanker(shop, "http://127.0.0.1:9/none", ExternalSettings(attempts=1))
     with pytest.raises(TaijiError, match="does not answer"):
-        nobody.score(USERS, ITEMS, AS_OFS)
+        nobody.score_pairs(USERS, ITEMS, AS_OFS)
 
 
 def test_callable_by_name(shop, tmp_path, monkeypatch):
@@ -106,9 +106,9 @@ def test_callable_by_name(shop, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     ranker = open_ranker("my_own_ranker:score", shop)
-    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
+    assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
     with pytest.raises(TaijiError, match="KeyError"):
-        CallableRanker(shop, "my_own_ranker:bad").score(USERS, ITEMS, AS_OFS)
+        CallableRanker(shop, "my_own_ranker:bad").score_pairs(USERS, ITEMS, AS_OFS)
     for name in ("my_own_ranker:none", "no_such_module:score", "my_own_ranker"):
         with pytest.raises(TaijiError, match="Could not import"):
             CallableRanker(shop, name)
@@ -131,10 +131,10 @@ def test_onnx_file(shop, tmp_path):
     onnx = pytest.importorskip("onnx")
     pair_graph(tmp_path / "pairs.onnx", onnx.TensorProto.STRING)
     ranker = open_ranker(str(tmp_path / "pairs.onnx"), shop)
-    assert ranker.score(USERS, ITEMS, AS_OFS).tolist() == [0, 0, 0]
+    assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [0, 0, 0]
     pair_graph(tmp_path / "ints.onnx", onnx.TensorProto.INT64)
     with pytest.raises(TaijiError, match="do not fit"):
-        OnnxRanker(shop, tmp_path / "ints.onnx").score(USERS, ITEMS, AS_OFS)
+        OnnxRanker(shop, tmp_path / "ints.onnx").score_pairs(USERS, ITEMS, AS_OFS)
     (tmp_path / "broken.onnx").write_bytes(b"no")
     with pytest.raises(TaijiError, match="Could not open"):
         OnnxRanker(shop, tmp_path / "broken.onnx")

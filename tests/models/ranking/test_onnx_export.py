@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.models.ranking.test_batches import with_features
+from tests.models.ranking.conftest import with_features
 
 from taiji.models.ranking import train_ranker
 from taiji.models.ranking.onnx_export import export_onnx, onnx_inputs

@@ -1,15 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
-from tests.models.ranking.conftest import exposures_of, shop_tables
-from tests.models.ranking.test_batches import with_features
+from tests.models.ranking.conftest import exposures_of, shop_tables, with_features
 
 from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
 from taiji.models.ranking import Ranker, train_ranker
+from taiji.models.ranking.ranker import later_slice
 from taiji.models.ranking.settings import RankerSettings
-from taiji.models.ranking.train import later_slice, train_extractor
 
 SMALL = RankerSettings(dimension=8, history=20, neighbour=10, hidden=(32,), batch=256, epochs=6, min_steps=1)
 
@@ -37,10 +38,10 @@ def test_learns_what_there_is_to_learn(trained, split):
 
 def test_without_embeddings_a_row_is_its_numbers(shop, split, tmp_path):
     ranker = train_ranker(shop, split[0], SMALL.model_copy(update={"embeddings": False}))
-    arrays = ranker.batches.arrays(split[1])
-    assert arrays.history.shape == (len(split[1]), 0)
-    other = ranker.batches.arrays(split[1])
-    other.user, other.item = np.roll(other.user, 7), np.roll(other.item, 11)
+    arrays = ranker.inputs.arrays(split[1])
+    assert not arrays.sequences
+    other = ranker.inputs.arrays(split[1])
+    other = replace(other, user=np.roll(other.user, 7), item=np.roll(other.item, 11))
     assert np.array_equal(ranker.logits(arrays), ranker.logits(other))
     predicted = ranker.predict(split[1])
     assert roc_auc_score(split[1]["click"], predicted["click"]) > 0.7
@@ -94,9 +95,9 @@ def test_a_grown_shop_keeps_its_scores(split, trained, tmp_path):
 
 def test_score_is_ctcvr(trained, split):
     rows = split[1].head(20)
-    score = trained.score(rows["user"].to_numpy(), rows["item"].to_numpy(), rows["time"].to_numpy())
+    score = trained.score_pairs(rows["user"].to_numpy(), rows["item"].to_numpy(), rows["time"].to_numpy())
     assert np.array_equal(score, trained.predict(rows)["ctcvr"].to_numpy())
-    assert trained.score(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int)).shape == (0,)
+    assert trained.score_pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int)).shape == (0,)
 
 
 def test_future_events_and_labels_change_no_prediction(trained, split, tmp_path):
@@ -135,13 +136,13 @@ def test_every_feature_module_and_tower_trains(shop, split, text, tower, tmp_pat
 def test_extractor_alone_leaves_the_backbone_as_it_is(shop, split, trained):
     frame = with_features(split[0])
     settings = SMALL.model_copy(update={"text": "select_align", "chunks": 2, "epochs": 1})
-    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
-    extended = train_extractor(trained, shop, frame, settings, seed=0)
-    after = extended.model.state_dict()
+    before = {name: value.clone() for name, value in trained.network.state_dict().items()}
+    extended = trained.extend(frame, settings, seed=0)
+    after = extended.network.state_dict()
     assert all((after[name] == value).all() for name, value in before.items())
-    assert any((after[name] != 0).any() for name in after if name == "text.output.weight")
-    bare = extended.logits(extended.batches.arrays(split[1]))
-    assert np.allclose(bare[0], trained.logits(trained.batches.arrays(split[1]))[0], atol=1e-5)
+    assert any((after[name] != 0).any() for name in after if name == "text.vector.output.weight")
+    bare = extended.logits(extended.inputs.arrays(split[1]))
+    assert np.allclose(bare[:, 0], trained.logits(trained.inputs.arrays(split[1]))[:, 0], atol=1e-5)
 
 
 def test_until_hides_later_rows(shop, split):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import read_yaml
-from taiji.data.settings import Domain
+from taiji.data.event_columns import EventColumns
+from taiji.data.schema import LEVEL
+from taiji.data.settings import DOMAIN
+from taiji.data.tasks import Task
 
 COMPARISON = re.compile(r"^\s*(?P<column>.+?)\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*$")
 NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
@@ -80,6 +83,8 @@ class LevelsMapping(Settings):
     """Its name."""
     separator: str = Field(default="|", min_length=1)
     """Between levels, from the coarsest to the finest."""
+    depth: int = Field(default=3, ge=1)
+    """Levels to keep, the coarsest ones; deeper ones are left out."""
 
 
 class ItemsMapping(FileMapping):
@@ -87,21 +92,30 @@ class ItemsMapping(FileMapping):
 
     item_id: str
     title: str
-    category_l1: str | None = None
-    category_l2: str | None = None
-    category_l3: str | None = None
+    category_levels: dict[str, str] = Field(default_factory=dict)
+    """Level to column: the keys ``category_l1``, ``category_l2``, … of the mapping, as many as there are levels."""
     categories: LevelsMapping | None = None
-    """Instead of ``category_l1`` to ``category_l3``."""
+    """Instead of ``category_l1``, ``category_l2``, …"""
     price: str | None = None
     keep: tuple[str, ...] = ()
     """Further columns to keep, such as a description."""
     one_per_id: bool = False
     """The file repeats ids, as a joined table does: the first row of each id counts."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _levels(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        levels = {key: column for key, column in value.items() if LEVEL.match(str(key))}
+        rest = {key: column for key, column in value.items() if key not in levels}
+        named = {key: column for key, column in levels.items() if column is not None}
+        return {**rest, "category_levels": named} if named else rest
+
     @model_validator(mode="after")
     def _one_way(self) -> ItemsMapping:
-        if self.categories and (self.category_l1 or self.category_l2 or self.category_l3):
-            raise ValueError("give either categories or category_l1 to category_l3, not both")
+        if self.categories and self.category_levels:
+            raise ValueError("give either categories or category_l1, category_l2, …, not both")
         return self
 
 
@@ -113,6 +127,40 @@ class UsersMapping(FileMapping):
     """Columns that prompts may tell about a user."""
     one_per_id: bool = False
     """The file repeats ids, as a joined table does: the first row of each id counts."""
+
+
+class LabelMapping(Task):
+    """A label beside click and conversion; its key is its name."""
+
+    column: str | None = None
+    """Where its values are; the label's name by default. A binary label or a survey may be a comparison (``action == like``)."""
+    grades: tuple[float | str, ...] = ()
+    """Of an ordinal label: the file's values in ascending order, the lowest first; they become 0, 1, 2, …"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("grades"), list | tuple):
+            return {"levels": len(value["grades"]), **value}
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> LabelMapping:
+        if self.grades and (self.kind != "ordinal" or self.levels != len(set(self.grades))):
+            raise ValueError("grades are the different values of an ordinal label, as many as its levels")
+        if self.kind not in ("binary", "survey") and self.rule.sign is not None:
+            raise ValueError("a comparison gives 0 or 1: only a binary label or a survey can be one")
+        return self
+
+    @property
+    def rule(self) -> Label:
+        """Return how the label is read from the file."""
+        return Label.parse(self.column or self.name)
+
+    @property
+    def task(self) -> Task:
+        """Return the label's task."""
+        return Task(**self.model_dump(exclude={"column", "grades"}))
 
 
 class EventsMapping(FileMapping):
@@ -135,6 +183,30 @@ class EventsMapping(FileMapping):
     """Declares that times never fall along the file, or along each user's rows; checked."""
     non_clicks: int = Field(default=0, ge=0)
     """Exposures to sample beside each click from what was popular, for a log that holds none."""
+    labels: dict[str, LabelMapping] = Field(default_factory=dict)
+    """Labels beside click and conversion, by name."""
+    behaviour: str | None = None
+    """Column that tells what the user did (view, cart, buy, …)."""
+    context: tuple[str, ...] = ()
+    """Columns known at the request (scenario, network, device, …)."""
+    bias: tuple[str, ...] = ()
+    """Columns that tell how the item was displayed, beside the position."""
+    list_id: str | None = None
+    """Column that is the same for items shown together."""
+    position: str | None = None
+    """Column of the place in that list."""
+    propensity: str | None = None
+    """Column of the probability with which the logging policy showed the item there."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"name": name, **label} if isinstance(label, dict) else {"name": name} if label is None else label
+            for name, label in value.items()
+        }
 
     @field_validator("exposed", "click", "conversion")
     @classmethod
@@ -149,13 +221,31 @@ class EventsMapping(FileMapping):
             raise ValueError("give either matured_at or matures_after_days, not both")
         return self
 
+    @property
+    def single(self) -> dict[str, str]:
+        """Return role to column of the roles that one column can have; events keep it under the role's name."""
+        roles = {name: getattr(self, name) for name in ("behaviour", "list_id", "position", "propensity")}
+        return {role: column for role, column in roles.items() if column}
+
+    @property
+    def event_columns(self) -> EventColumns:
+        """Return the roles of the further columns as the tables have them."""
+        return EventColumns(
+            labels=tuple(label.task for label in self.labels.values()),
+            context=self.context,
+            bias=self.bias,
+            conversion=self.conversion is not None,
+            **{role: role for role in self.single},
+        )
+
 
 class Mapping(Settings):
     """A whole mapping file."""
 
     name: str = "data"
     """Of the data set, for the report."""
-    domain: Domain = "shop"
+    domain: str = Field(default="shop", pattern=DOMAIN)
+    """Of the items, for the wording of prompts: a folder of templates."""
     unusable: Literal["error", "drop"] = "error"
     """Rows without an id, a time or a title, and events that name an id which its table lacks: stop and name them, or drop and count them."""
     items: ItemsMapping
@@ -168,11 +258,11 @@ def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.
 
     Raises:
-        TaijiError: naming the file and each key that is missing, unknown or wrong.
+        ConfigError: naming the file and each key that is missing, unknown or wrong.
     """
     value = read_yaml(path, "the mapping", "see docs/data.md for an example")
     if not isinstance(value, dict):
-        raise TaijiError(
+        raise ConfigError(
             "A mapping is no YAML mapping.",
             where=str(path),
             expected="keys items, events and optionally users, name, domain",
@@ -180,16 +270,18 @@ def read_mapping(path: Path) -> Mapping:
             fix="see docs/data.md for an example",
         )
     try:
-        return Mapping(**value)
+        mapping = Mapping(**value)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem_text(problem)}"
             for problem in error.errors(include_url=False)
         )
-        raise TaijiError(
+        raise ConfigError(
             "A mapping is not as it should be.",
             where=str(path),
             expected="the keys that docs/data.md lists",
             found=problems,
             fix="correct these keys",
         ) from error
+    mapping.events.event_columns.check(f"{path}, events")
+    return mapping

@@ -5,17 +5,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
-from taiji.data.schema import LEVELS, SHOWN, Tables, positions, row_list, validate
+from taiji.core.errors import InputError
+from taiji.core.file_state import file_state
+from taiji.data.schema import SHOWN, Tables, positions, row_list, validate
 from taiji.data.sources.column_mapping import (
     EventsMapping,
     FileMapping,
     ItemsMapping,
     Label,
+    LabelMapping,
     LevelsMapping,
     TimeMapping,
     UsersMapping,
@@ -23,6 +25,10 @@ from taiji.data.sources.column_mapping import (
 )
 from taiji.data.sources.files import converted, read_table
 from taiji.data.sources.ratings import ids_of, with_non_clicks
+from taiji.data.sources.source import Source
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -50,7 +56,7 @@ def load(
         non_clicks: to sample beside each click, instead of the mapping's number.
 
     Raises:
-        TaijiError: naming the file, column and rows at fault.
+        InputError: naming the file, column and rows at fault.
     """
     plan = read_mapping(mapping)
     folder = mapping.parent if folder is None else folder
@@ -67,12 +73,48 @@ def load(
     if plan.unusable == "drop":
         items, profiles, events, notes = _usable(items, profiles, events)
     tables = validate(
-        Tables(items, profiles, events, plan.name, plan.domain, notes),
+        Tables(items, profiles, events, plan.name, plan.domain, notes, plan.events.event_columns),
         {name: str(folder / file) for name, file in files.items()},
     )
     return with_non_clicks(
         tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users
     )
+
+
+MAPPING = "mapping.yaml"
+"""The mapping's name in a folder that brings its own."""
+
+
+class Files(Source):
+    """Files that a mapping describes: the mapping itself, a folder that holds one, or a folder and a mapping elsewhere."""
+
+    takes = "FOLDER"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        return path.suffix.lower() in (".yaml", ".yml") or (path / MAPPING).is_file()
+
+    def _places(self, settings: DataSettings) -> tuple[Path, Path]:
+        """Return the mapping and the folder in which its files lie."""
+        path = Path(self.argument).expanduser()
+        if settings.mapping is None:
+            mapping = path / MAPPING if (path / MAPPING).is_file() else path
+            return mapping, mapping.parent
+        mapping = settings.mapping.expanduser()
+        return mapping, path if path.is_dir() else mapping.parent
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        mapping, folder = self._places(settings)
+        return load(mapping, folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
+
+    def state(self, settings: DataSettings) -> Any:
+        """Return the state of the mapping and of the files that it names."""
+        mapping, folder = self._places(settings)
+        plan = read_mapping(mapping)
+        named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
+        return file_state([mapping, *(folder / file for file in sorted(named))])
 
 
 def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -117,7 +159,7 @@ def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl
 
 
 def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
-    levels = {level: getattr(plan, level) for level in LEVELS if getattr(plan, level)}
+    levels = plan.category_levels
     columns: dict[str, str | None] = {
         plan.item_id: None,
         plan.title: "text",
@@ -152,11 +194,11 @@ def _blank_as_null(values: pl.Series) -> pl.Series:
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
-    """Three levels out of one column: a list, or text with separators."""
+    """Return the levels that one column holds: a list, or text with separators."""
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
     return [
-        _blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(level)
-        for place, level in enumerate(LEVELS)
+        _blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
+        for place in range(plan.depth)
     ]
 
 
@@ -182,6 +224,10 @@ def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
             plan.item_id,
             *(time.column for time in times.values()),
             *(rule.column for rule in labels.values() if rule.column),
+            *(label.rule.column for label in plan.labels.values() if label.rule.column),
+            *plan.single.values(),
+            *plan.context,
+            *plan.bias,
         ]
     )
     if plan.price:
@@ -192,16 +238,19 @@ def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
     made += [_label(read, rule, path, plan.decimal).alias(name) for name, rule in labels.items()]
     if plan.price:
         made.append(read[plan.price].alias("price"))
+    made += [_further_label(read, label, path, plan.decimal).alias(name) for name, label in plan.labels.items()]
+    made += [_single(read[column], role, path, plan.decimal).alias(role) for role, column in plan.single.items()]
+    made += [_values(read[name], plan.decimal) for name in (*plan.context, *plan.bias)]
     events = pl.DataFrame(made)
     if plan.in_order:
         _check_order(events, plan, path)
     if plan.matures_after_days is not None:
         mature = pl.col("timestamp") + pl.duration(microseconds=round(plan.matures_after_days * 86_400_000_000))
         events = events.with_columns(mature.alias("matured_at"))
-        if "conversion" in events.columns:
-            events = events.with_columns(
-                pl.when(mature <= pl.col("timestamp").max()).then("conversion").alias("conversion")
-            )
+        delayed = [*(["conversion"] if "conversion" in labels else []), *_delayed(plan)]
+        events = events.with_columns(
+            pl.when(mature <= pl.col("timestamp").max()).then(name).alias(name) for name in delayed
+        )
     return events
 
 
@@ -231,7 +280,7 @@ def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
         times = pl.Series(values.name, [None] * len(values), pl.Datetime("us"))
     wrong = positions(times.is_null() & texts.is_not_null())
     if len(wrong):
-        raise TaijiError(
+        raise InputError(
             "A time is not what it should be.",
             where=f"{path}, column {values.name}, {row_list(wrong)}",
             expected=f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}",
@@ -259,13 +308,73 @@ def _label(read: pl.DataFrame, rule: Label, path: Path, decimal: str = ".") -> p
     return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
 
 
+def _delayed(plan: EventsMapping) -> list[str]:
+    return [name for name, label in plan.labels.items() if label.delayed]
+
+
+def _further_label(read: pl.DataFrame, label: LabelMapping, path: Path, decimal: str) -> pl.Series:
+    """Return a declared label's values as numbers; the schema checks them against the label's kind."""
+    rule = label.rule
+    if rule.column is None or rule.sign is not None:
+        return _label(read, rule, path, decimal)
+    values = read[rule.column]
+    if label.grades:
+        return _grades(values, label.grades, path, decimal)
+    if values.dtype == pl.String and label.kind in ("binary", "survey"):
+        lowered = values.str.strip_chars().str.to_lowercase()
+        values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
+    return converted(values, "number", path, decimal)
+
+
+def _grades(values: pl.Series, grades: tuple[float | str, ...], path: Path, decimal: str) -> pl.Series:
+    """Return each value's place among the grades."""
+    texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
+    if any(isinstance(grade, str) for grade in grades):
+        named: list[Any] = list(texts)
+        given = _blank_as_null(values.cast(pl.String))
+    else:
+        named = list(grades)
+        given = converted(values, "number", path, decimal)
+    found = given.replace_strict(named, list(range(len(named))), default=None, return_dtype=pl.Int64)
+    wrong = positions(found.is_null() & given.is_not_null())
+    if len(wrong):
+        raise InputError(
+            "A grade is not among those of the mapping.",
+            where=f"{path}, column {values.name}, {row_list(wrong)}",
+            expected=f"one of {', '.join(texts)}",
+            found=", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list()),
+            fix="add it to the label's grades at its place, or correct these rows",
+        )
+    return found
+
+
+def _single(values: pl.Series, role: str, path: Path, decimal: str) -> pl.Series:
+    if role in ("position", "propensity"):
+        return converted(values, "number", path, decimal)
+    return _blank_as_null(values) if values.dtype == pl.String else values
+
+
+def _values(values: pl.Series, decimal: str) -> pl.Series:
+    """Return a column with the type of its values: a CSV's text becomes numbers where every value is one (``007`` is none)."""
+    if values.dtype != pl.String:
+        return values
+    texts = _blank_as_null(values)
+    plain = texts.str.replace(",", ".", literal=True) if decimal == "," else texts
+    padded = plain.str.contains(r"^[+-]?0\d").any()
+    for kind in (pl.Int64, pl.Float64):
+        numbers = plain.cast(kind, strict=False)
+        if not padded and numbers.null_count() == texts.null_count() < len(texts):
+            return numbers
+    return texts
+
+
 def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:
     before = pl.col("timestamp").shift(1)
     wrong = positions(
         events.select(pl.col("timestamp") < (before.over("user_id") if plan.in_order == "user" else before)).to_series()
     )
     if len(wrong):
-        raise TaijiError(
+        raise InputError(
             "Times run backwards.",
             where=f"{path}, column {_time_plan(plan.timestamp).column}, {row_list(wrong)}",
             expected=f"times that never fall along the {'file' if plan.in_order == 'file' else 'rows of a user'}, as in_order: {plan.in_order} declares",

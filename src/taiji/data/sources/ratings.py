@@ -10,7 +10,6 @@ import polars as pl
 
 from taiji.data.sampling import popular_non_clicks, sample_users
 from taiji.data.schema import Tables, dense, validate
-from taiji.data.settings import Domain
 
 WINDOW = 20_000
 """Strictly earlier interactions whose items count as popular."""
@@ -24,7 +23,7 @@ def from_ratings(
     users: pl.DataFrame | None,
     *,
     name: str,
-    domain: Domain,
+    domain: str,
     seed: int,
     keep_users: int | None = None,
     non_clicks: int | None = None,
@@ -44,7 +43,7 @@ def from_ratings(
         files: table name to file, for messages.
 
     Raises:
-        TaijiError: see :func:`taiji.data.schema.validate`.
+        InputError: see :func:`taiji.data.schema.validate`.
     """
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
     events = ratings.select(
@@ -80,6 +79,9 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
     """
     items, users = tables.items, tables.users
     notes: list[str] = []
+    columns = tables.event_columns
+    # Beside a click the request is the same; what was shown where, and what came of it, nobody knows of an invented row.
+    unknown = [name for name in columns.names if name not in (*columns.context, columns.list_id)]
     events = tables.events.sort("timestamp", maintain_order=True)
     kept = sample_users(events, keep_users, seed)
     keep = events["user_id"].is_in(kept.implode()) if keep_users is not None else None
@@ -104,6 +106,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
             pl.lit(0, pl.Int8).alias("click"),
             pl.lit(0, pl.Int8).alias("conversion"),
             pl.lit(None, pl.Float64).alias("price"),
+            *(pl.lit(None, source.schema[name]).alias(name) for name in unknown),
             pl.Series("_row", places[rows], pl.Int64),
             pl.Series("_place", shuffles[rows, ranks]),
         )

@@ -1,13 +1,12 @@
-"""A user's own ranker as reward and as judge: a Python callable, an ONNX file or an HTTP endpoint.
+"""A user's own ranker as reward and as evaluation ranker: a Python callable, an ONNX file or an HTTP endpoint.
 
-Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score`` and ``version``.
+Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score_pairs`` and ``version``.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -18,22 +17,25 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, value_hash
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
+from taiji.core.optional import needs
 from taiji.core.progress import progress
+from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
 
 
 class PairScorer(Protocol):
-    """What reward and judge need of a ranker."""
+    """A ranker as reward and evaluation need it."""
 
     @property
     def version(self) -> str:
         """Changes whenever scores may."""
 
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64."""
+    def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64."""
 
 
 class ExternalRanker(ABC):
@@ -46,16 +48,16 @@ class ExternalRanker(ABC):
 
     source: str
 
-    def __init__(self, dataset: Any, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, settings: ExternalSettings | None = None) -> None:
         self.settings = settings or ExternalSettings()
         self.users, self.items = dataset.users["user_id"], dataset.items["item_id"]
 
     @abstractmethod
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Scores of one batch, as anything numpy takes for an array."""
 
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """CTCVR of (user, item, moment): dense ids and microseconds, (N,) each, to (N,) float64.
+    def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64.
 
         Raises:
             TaijiError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
@@ -64,12 +66,12 @@ class ExternalRanker(ABC):
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
             for start in range(0, len(users), self.settings.batch):
                 part = slice(start, start + self.settings.batch)
-                moments = [EPOCH + timedelta(microseconds=int(moment)) for moment in as_ofs[part]]
+                instants = [EPOCH + timedelta(microseconds=int(time)) for time in times[part]]
                 answer = self.ask(
-                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), moments
+                    self.users.gather(users[part]).to_list(), self.items.gather(items[part]).to_list(), instants
                 )
-                out[part] = self._checked(answer, len(moments))
-                update(start + len(moments))
+                out[part] = self._checked(answer, len(instants))
+                update(start + len(instants))
         return out
 
     def _checked(self, answer: Any, number: int) -> np.ndarray:
@@ -82,7 +84,7 @@ class ExternalRanker(ABC):
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
             raise TaijiError(
-                "The ranker must answer with one finite number a pair.",
+                "The ranker must answer with one finite number per pair.",
                 where=self.source,
                 expected=f"{number} numbers",
                 found=f"{len(scores)} numbers, {bad} of them not finite",
@@ -91,12 +93,12 @@ class ExternalRanker(ABC):
 
 
 class CallableRanker(ExternalRanker):
-    """``function(user_ids, item_ids, moments) -> scores``, named as ``module:function``.
+    """``function(user_ids, item_ids, times) -> scores``, named as ``module:function``.
 
     The version is the function's ``__version__`` where it has one, otherwise a hash of its module's file.
     """
 
-    def __init__(self, dataset: Any, name: str, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, name: str, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = name
         module, _, function = name.partition(":")
@@ -115,10 +117,10 @@ class CallableRanker(ExternalRanker):
             getattr(self.function, "__version__", "") or (file_hash(file)[:16] if file else value_hash(name)[:16])
         )
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Call the function."""
         try:
-            return self.function(users, items, moments)
+            return self.function(users, items, instants)
         except Exception as error:
             raise TaijiError(
                 "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
@@ -134,15 +136,11 @@ class OnnxRanker(ExternalRanker):
     INPUTS = ("user_id", "item_id", "as_of")
     KINDS: ClassVar = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
 
-    def __init__(self, dataset: Any, path: str | Path, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, path: str | Path, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = str(path)
-        try:
+        with needs("onnx", where=self.source):
             import onnxruntime
-        except ImportError as error:
-            raise TaijiError(
-                "ONNX files need onnxruntime.", where=self.source, fix='pip install "taiji[onnx]"'
-            ) from error
         try:
             self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -161,9 +159,9 @@ class OnnxRanker(ExternalRanker):
         self.output = next((name for name in ("ctcvr", "score") if name in outputs), outputs[0])
         self.version = file_hash(path)[:16]
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Run the graph."""
-        micros = [(moment - EPOCH) // timedelta(microseconds=1) for moment in moments]
+        micros = [(instant - EPOCH) // timedelta(microseconds=1) for instant in instants]
         values = dict(zip(self.INPUTS, (users, items, micros)))
         feed = {}
         for entry in self.inputs:
@@ -188,42 +186,46 @@ class OnnxRanker(ExternalRanker):
 class HttpRanker(ExternalRanker):
     """POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
 
-    Time-outs, connection errors, and answers 429 and 5xx are tried again with growing pauses; other answers are not. An answer
+    Time-outs, connection errors, and answers 408, 409, 425, 429 and 5xx are tried again with growing pauses; other answers are not. An answer
     may carry ``version``; otherwise the version is that of the settings or the address itself.
     """
 
-    def __init__(self, dataset: Any, url: str, settings: ExternalSettings | None = None) -> None:
+    def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = url
         self.version = self.settings.version or value_hash(url)[:16]
 
-    def ask(self, users: list[Any], items: list[Any], moments: list[datetime]) -> Any:
+    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """One request, tried again where that may help."""
-        payload = {"user_ids": users, "item_ids": items, "as_ofs": [moment.isoformat() + "Z" for moment in moments]}
+        payload = {"user_ids": users, "item_ids": items, "as_ofs": [instant.isoformat() + "Z" for instant in instants]}
         body = json.dumps(payload, default=str).encode()
         request = urllib.request.Request(
             self.source, data=body, headers={"Content-Type": "application/json"}, method="POST"
         )
-        problem = ""
-        for attempt in range(self.settings.attempts):
-            if attempt:
-                time.sleep(self.settings.pause * 2 ** (attempt - 1))
-            try:
-                with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:
-                    return self._scores(response.read())
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {error.read()[:200].decode(errors='replace')}"
-                if error.code != 429 and error.code < 500:
-                    raise TaijiError("The ranker refused the request.", where=self.source, found=problem) from error
-            except (TimeoutError, OSError) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-        raise TaijiError(
-            "The ranker does not answer.",
-            where=self.source,
-            expected=f"an answer within {self.settings.timeout:g} s",
-            found=f"{problem} ({self.settings.attempts} attempts)",
-            fix="check that it runs and the address; or raise own_ranker.external.timeout",
-        )
+        try:
+            answer = Backoff(self.settings.attempts, self.settings.pause).run(lambda: self._attempt(request))
+        except TransientError as error:
+            raise ResourceError(
+                "The ranker does not answer.",
+                where=self.source,
+                expected=f"an answer within {self.settings.timeout:g} s",
+                found=f"{error} ({self.settings.attempts} attempts)",
+                fix="check that it runs and the address; or raise own_ranker.external.timeout",
+            ) from error
+        return self._scores(answer)
+
+    def _attempt(self, request: urllib.request.Request) -> bytes:
+        try:
+            with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:
+                body: bytes = response.read()
+                return body
+        except urllib.error.HTTPError as error:
+            problem = f"HTTP {error.code}: {error.read()[:200].decode(errors='replace')}"
+            if is_transient(error.code):
+                raise TransientError(problem, retry_after(error.headers.get("Retry-After"))) from error
+            raise ResourceError("The ranker rejected the request.", where=self.source, found=problem) from error
+        except (TimeoutError, OSError) as error:
+            raise TransientError(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
     def _scores(self, body: bytes) -> Any:
         try:
@@ -240,7 +242,7 @@ class HttpRanker(ExternalRanker):
         return scores
 
 
-def open_ranker(source: str, dataset: Any, settings: ExternalSettings | None = None) -> PairScorer:
+def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None = None) -> PairScorer:
     """A ranker by what its name looks like.
 
     Args:

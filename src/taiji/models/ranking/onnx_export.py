@@ -1,4 +1,4 @@
-"""The built-in ranker as an ONNX graph."""
+"""A neural ranker as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -11,57 +11,88 @@ import torch
 from torch import nn
 
 from taiji.core.artifacts import atomic_file
+from taiji.data.field_set import Layout
+from taiji.data.tasks import Task
 from taiji.models.ranking.ranker import Ranker
+from taiji.nn.losses import output_columns, thresholds
 
-ROW_AXES = {"users": "users", "profiles": "users", "items": "items"}
-"""Inputs whose first axis does not count rows: the distinct users and items of a batch."""
 OPSET = 17
 
 
 class _Graph(nn.Module):
-    """Model and calibration, tensors in, probabilities out."""
+    """Network and calibration, tensors in, predictions out."""
 
     def __init__(self, ranker: Ranker, names: list[str]) -> None:
         super().__init__()
-        self.model, self.names = ranker.model, names
-        self.calibration = [ranker.calibration[task] for task in ("click", "conversion")]
+        self.network, self.names, self.tasks = ranker.network, names, ranker.tasks
+        self.calibration = ranker.calibration
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        logits = self.model(dict(zip(self.names, inputs)))
-        click, conversion = (
-            torch.sigmoid(scale * logit + shift) for logit, (scale, shift) in zip(logits, self.calibration)
-        )
-        return click, conversion, click * conversion
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.network(dict(zip(self.names, inputs)))
+        found: dict[str, torch.Tensor] = {}
+        joint: dict[str, torch.Tensor] = {}
+        for task in self.tasks:
+            value = found[task.name] = self._predicted(task, outputs[:, output_columns(self.tasks)[task.name]])
+            if task.kind in ("binary", "survey"):
+                joint[task.name] = joint[task.given] * value if task.given else value
+                if len(task.heads) > 1:
+                    found[task.heads[1]] = joint[task.name]
+        return tuple(found.values())
+
+    def _predicted(self, task: Task, own: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.calibration[task.name]
+        if task.kind in ("binary", "survey"):
+            return torch.sigmoid(scale * own[:, 0] + shift)
+        if task.kind == "count":
+            return torch.exp(own[:, 0] + shift)
+        if task.kind == "duration":
+            return scale * (torch.exp(own[:, 0].clamp_min(0)) - 1)
+        return torch.sigmoid(thresholds(own)).sum(dim=1) if task.kind == "ordinal" else own[:, 0]
 
 
 def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame) -> dict[str, np.ndarray]:
-    """The graph's inputs for some exposures."""
-    batch = ranker.batches.batch(ranker.batches.arrays(exposures), slice(None))
-    return {name: tensor.numpy() for name, tensor in batch.items()}
+    """Return the graph's inputs for some exposures."""
+    batch = ranker.inputs.batch(ranker.inputs.arrays(exposures), slice(None))
+    return {name: tensor.cpu().numpy() for name, tensor in batch.items()}
 
 
 def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> None:
-    """Write the ranker as one ONNX file with outputs ``click``, ``conversion`` and ``ctcvr``, (rows,) each.
+    """Write the ranker as one ONNX file with an output per prediction (``click``, ``conversion``, ``ctcvr``, …), (rows,) each.
 
     Args:
         ranker: to be exported; embeddings and calibration go into the file.
         exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
-        path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct items may be any number.
+        path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
+            items may be any number, and sequences may have one row per row or one per request, see :class:`taiji.models.ranking.network.Network`.
     """
-    batch = ranker.batches.batch(ranker.batches.arrays(exposures), slice(None))
+    batch = {
+        name: tensor.cpu() for name, tensor in ranker.inputs.batch(ranker.inputs.arrays(exposures), slice(None)).items()
+    }
     names = list(batch)
-    axes = {name: {0: ROW_AXES.get(name, "rows")} for name in names}
-    axes |= {name: {0: "rows"} for name in ("click", "conversion", "ctcvr")}
-    ranker.model.eval()
-    with atomic_file(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Graph(ranker, names).eval(),
-            tuple(batch.values()),
-            str(temporary),
-            input_names=names,
-            output_names=["click", "conversion", "ctcvr"],
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,  # the other exporter needs a further package and gains nothing here
-        )
+    device, heads = ranker.device, list(ranker.heads)
+    axes = {name: {0: axis} for name, axis in _axes(names, ranker.layout).items()} | {
+        head: {0: "rows"} for head in heads
+    }
+    ranker.network.eval()
+    try:
+        with atomic_file(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Graph(ranker, names).eval().cpu(),
+                tuple(batch.values()),
+                str(temporary),
+                input_names=names,
+                output_names=heads,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,  # the other exporter needs a further package and gains nothing here
+            )
+    finally:
+        ranker.network.to(device)
+
+
+def _axes(names: list[str], layout: Layout) -> dict[str, str]:
+    """Return what the first axis of each input counts."""
+    axes = {"users": "users", "user_categories": "users", "items": "items"}
+    axes |= {part: "requests" for name in layout.sequences for part in (name, f"{name}_age")}
+    return {name: axes.get(name, "rows") for name in names}

@@ -1,107 +1,301 @@
-"""A trained ranker bound to a data set: predict, score, save, load."""
+"""The base of neural rankers: training, calibration, prediction, scoring, saving; a model adds a network and settings."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash
-from taiji.core.errors import TaijiError
-from taiji.data.statistics import NAMES, NumericFeatures
-from taiji.models.ranking.batches import Arrays, Batches
-from taiji.models.ranking.encoder import Encoder
-from taiji.models.ranking.model import RankerModel, Sizes
-from taiji.models.ranking.settings import RankerSettings
+from taiji.core.component import Predictions, Requests, Slate, find_class, pick_device
+from taiji.core.errors import ArtifactError, ConfigError, InputError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, FieldSet, Layout
+from taiji.data.fields import (
+    CategoryField,
+    CodesField,
+    Field,
+    IdField,
+    NumberField,
+    SequenceField,
+    StatisticField,
+    VectorField,
+    make_field,
+)
+from taiji.data.statistics import NAMES
+from taiji.data.tasks import Task, check_tasks
+from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
+from taiji.models.ranking.network import Network
+from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
+from taiji.models.ranking.training_loop import train
+from taiji.nn.losses import predictions
 
+Array = NDArray[Any]
+FORMAT = 2
 ROWS = 65_536
 """Rows turned into arrays at a time; bounds the memory of a prediction."""
+BATCH = 8192
+"""Rows that go through the network at a time."""
+FEW = 50
+"""Distinct whole numbers up to which a column is read as a category."""
 
 
 class Ranker:
-    """Click, conversion and CTCVR of exposures.
+    """A ranking model bound to a dataset; see :class:`taiji.core.component.Scorer`.
+
+    A model of its own is a subclass with a settings class and a network class; see ``docs/extending.md``.
 
     Attributes:
-        settings, encoder, model, batches: what it was trained with, and its binding to the data set.
-        calibration: ``{"click": (scale, shift), "conversion": (scale, shift)}`` applied to the logits.
-        history: one entry a validation check: rows seen, validation loss, samples a second.
+        settings, tasks, fieldset, network, inputs: what it was trained with, and its binding to the dataset.
+        calibration: task name to (scale, shift), see :func:`taiji.nn.losses.predictions`.
+        history: one entry per validation check: rows seen, validation loss, rows per second.
     """
 
-    def __init__(self, settings: RankerSettings, encoder: Encoder, model: RankerModel, batches: Batches) -> None:
-        self.settings, self.encoder, self.model, self.batches = settings, encoder, model, batches
-        self.calibration: dict[str, tuple[float, float]] = {"click": (1.0, 0.0), "conversion": (1.0, 0.0)}
+    Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
+    network_class: ClassVar[type[Network[Any]]]
+    settings: NeuralRankerSettings
+    tasks: tuple[Task, ...]
+    fieldset: FieldSet
+    network: Network[Any]
+    inputs: Inputs
+
+    def __init__(self, settings: NeuralRankerSettings | None = None) -> None:
+        self.settings = settings or self.Settings()
+        self.calibration: dict[str, tuple[float, float]] = {}
         self.history: list[dict[str, float]] = []
 
-    @classmethod
-    def new(
-        cls, dataset: Any, encoder: Encoder, settings: RankerSettings, numeric: NumericFeatures | None = None
-    ) -> Ranker:
-        """An untrained ranker; weights come from torch's current random state."""
-        sizes = Sizes(
-            users=len(encoder.users),
-            items=len(encoder.items),
-            levels=tuple(len(level) for level in encoder.levels),  # type: ignore[arg-type]
-            profile=len(encoder.profile),
-            profile_columns=max(1, len(encoder.profile_columns)),
-            numeric=len(NAMES),
-            id_slots=encoder.id_slots,
-            id_codes=encoder.id_codes,
-            vector_width=encoder.vector_width,
-            neighbour=encoder.uses_neighbour,
+    # What a model may override.
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
+        """Return the model's inputs, not yet fitted.
+
+        Args:
+            dataset: what there is to know. columns: of the training rows.
+        """
+        return default_fields(dataset, columns, self.settings)
+
+    def check(self, layout: Layout) -> None:
+        """Raise ConfigError where settings and inputs do not fit each other."""
+        return
+
+    # Training.
+
+    def fit(
+        self,
+        dataset: Dataset,
+        rows: pl.DataFrame,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        valid: pl.DataFrame | None = None,
+        until: int | None = None,
+    ) -> Self:
+        """Train on exposures.
+
+        Args:
+            dataset: its history and past events feed the model, strictly before each row's time.
+            rows: event, user, item, time (microseconds), the tasks' labels (null = not known), and context and feature columns.
+            seed: of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
+            device: in place of the settings'.
+            valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
+            until: use only exposures strictly before this time (microseconds).
+
+        Raises:
+            InputError: no rows, or no row with either label.
+        """
+        if until is not None:
+            rows = rows.filter(pl.col("time") < until)
+        tasks = self.learnt_tasks(dataset)
+        _check(rows, tasks)
+        if valid is None:
+            rows, valid = later_slice(rows, self.settings.valid_fraction)
+        elif until is not None:
+            valid = valid.filter(pl.col("time") < until)
+        end = int(rows["time"].max()) + 1  # type: ignore[arg-type]
+        fieldset = FieldSet(self.fields(dataset, rows.columns)).fit(dataset, rows, end)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.build(dataset, fieldset, tasks, device)
+            arrays = self.inputs.arrays(rows)
+            self.network.prepare(arrays)
+            held_out = self.inputs.arrays(valid) if len(valid) else None
+            train(self, lambda epoch: [arrays], len(arrays), held_out, seed)
+        return self
+
+    def fit_chunks(
+        self,
+        dataset: Dataset,
+        chunks: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        valid: pl.DataFrame | None = None,
+    ) -> Self:
+        """Train on more exposures than fit in memory; see :func:`taiji.models.ranking.stream.train_streamed`.
+
+        Args:
+            chunks: ``first`` frame, a function ``frames()`` that iterates over all of them, the number of ``rows``, and the ``end`` of their time.
+        """
+        fieldset = FieldSet(self.fields(dataset, chunks["first"].columns)).fit(dataset, chunks["first"], chunks["end"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.build(dataset, fieldset, self.learnt_tasks(dataset), device)
+            self.network.prepare(self.inputs.arrays(chunks["first"]))
+
+            def epoch_chunks(epoch: int) -> Iterable[Arrays]:
+                return (self.inputs.arrays(frame) for frame in chunks["frames"]())
+
+            held_out = self.inputs.arrays(valid) if valid is not None else None
+            train(self, epoch_chunks, chunks["rows"], held_out, seed)
+        return self
+
+    def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
+        """Take over another ranker's weights and train only those whose names begin with ``prefix``.
+
+        Args:
+            base: trained without the columns ``extra``; it stays as it is.
+            rows: exposures with these columns. extra: columns whose fields are added. prefix: of the weights. seed: as for :meth:`fit`.
+        """
+        _check(rows, base.tasks)
+        rows, valid = later_slice(rows, self.settings.valid_fraction)
+        dataset = base.inputs.dataset
+        added = [field for field in self.fields(dataset, rows.columns) if field.name in extra]
+        for field in added:
+            field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.build(dataset, FieldSet([*base.fieldset.fields, *added]), base.tasks)
+            arrays = self.inputs.arrays(rows)
+            self.network.prepare(arrays)
+            self.network.load_state_dict(base.network.state_dict(), strict=False)
+            held_out = self.inputs.arrays(valid) if len(valid) else None
+            train(self, lambda epoch: [arrays], len(arrays), held_out, seed, part=prefix)
+
+    def build(self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None) -> Self:
+        """Make the network, its weights from torch's current random state, and bind it to a dataset."""
+        self.tasks, self.fieldset = check_tasks(tasks), fieldset
+        self.check(self.layout)
+        self.device = pick_device(device or self.settings.device)
+        outputs = sum(task.outputs for task in self.tasks)
+        self.network = self.network_class(self.layout, outputs, self.settings).to(self.device)
+        self.calibration = {task.name: (1.0, 0.0) for task in self.tasks}
+        self.inputs = Inputs(dataset, fieldset, self.tasks, self.device)
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """The description of its inputs."""
+        return self.fieldset.layout
+
+    @cached_property
+    def learnt_from(self) -> tuple[str, ...]:
+        """Names of the labels that the losses read."""
+        return tuple(task.heads[-1] for task in self.tasks if task.weight)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the predictions."""
+        return tuple(head for task in self.tasks for head in task.heads)
+
+    @property
+    def goal(self) -> str:
+        """The prediction that :meth:`score_pairs` gives: that click and conversion happen, or where there is no conversion, click."""
+        joint = [task.heads[1] for task in self.tasks if len(task.heads) > 1]
+        return joint[0] if joint else self.tasks[0].name
+
+    def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
+        """Return the tasks to learn, with their weights from the settings."""
+        known = {task.name: task for task in dataset.tasks}
+        unknown = sorted({*(self.settings.tasks or ()), *self.settings.task_weights} - set(known))
+        if unknown:
+            raise ConfigError(
+                "The log has no such label.",
+                where="ranking.tasks",
+                expected=", ".join(known),
+                found=", ".join(unknown),
+                fix="declare it under `labels:` in the mapping, or take it out of ranking.tasks and ranking.task_weights",
+            )
+        chosen = [known[name] for name in (self.settings.tasks or known)]
+        weights = self.settings.task_weights
+        return check_tasks([task.model_copy(update={"weight": weights.get(task.name, task.weight)}) for task in chosen])
+
+    # Prediction.
+
+    def logits(self, arrays: Arrays, batch: int = BATCH) -> NDArray[np.float64]:
+        """Return the network's outputs, uncalibrated, (N, O) float64."""
+        self.network.eval()
+        parts = [np.zeros((0, self.network.outputs))]
+        with torch.inference_mode():
+            for start in range(0, len(arrays), batch):
+                parts.append(
+                    self.network(self.inputs.batch(arrays, slice(start, start + batch))).double().cpu().numpy()
+                )
+        return np.concatenate(parts)
+
+    def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
+        """Return calibrated predictions in row order.
+
+        Args:
+            exposures: user, item, time (microseconds), and the context and feature columns it was trained with; a missing
+                column or a null means "nothing known for this row".
+
+        Returns:
+            (N,) a column per head, as ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their
+            product; ``event`` is passed through where there is one.
+        """
+        parts = [np.zeros((0, self.network.outputs))]
+        for start in range(0, len(exposures), ROWS):
+            parts.append(self.logits(self.inputs.arrays(exposures.slice(start, ROWS))))
+        out = pl.DataFrame(predictions(np.concatenate(parts), self.tasks, self.calibration))
+        return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
+
+    def score_pairs(self, users: Array, items: Array, times: Array) -> NDArray[np.float64]:
+        """Return the :attr:`goal` of (user, item, time), all (N,) dense ids and microseconds, as (N,) float64."""
+        frame = pl.DataFrame(
+            {"user": users, "item": items, "time": times},
+            schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
         )
-        return cls(settings, encoder, RankerModel(sizes, settings), Batches(dataset, encoder, settings, numeric))
+        return self.predict(frame)[self.goal].to_numpy()
+
+    def encode(self, requests: Requests) -> RequestState:
+        """Return the request side: sequences, features, and the statistics of user and context, computed once."""
+        return self.inputs.state(requests)
+
+    def score(self, state: RequestState, slate: Slate) -> Predictions:
+        """Return every head's prediction for every place of the slate, (R, M) float64 each."""
+        requests, places = slate.items.shape
+        if requests != len(state):
+            raise InputError("A slate has another number of requests.", expected=str(len(state)), found=str(requests))
+        self.network.eval()
+        parts = [np.zeros((0, self.network.outputs))]
+        size = max(1, BATCH // max(1, places))
+        with torch.inference_mode():
+            for start in range(0, requests if places else 0, size):
+                batch = self.inputs.candidates(state, slate, slice(start, start + size))
+                parts.append(self.network(batch).double().cpu().numpy())
+        found = predictions(np.concatenate(parts), self.tasks, self.calibration)
+        return {head: values.reshape(requests, places) for head, values in found.items()}
+
+    def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
+        """Return the ranker reading other users of the same catalogue; weights and item codes are shared, not copied."""
+        made = type(self)(self.settings)
+        made.__dict__.update(self.__dict__, inputs=self.inputs.bound_to(users, statistics))
+        return made
+
+    # Saving.
 
     @property
     def version(self) -> str:
         """Hash of weights, calibration and settings."""
-        return value_hash(
-            [self._config(), [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items())]]
-        )[:16]
-
-    def logits(self, arrays: Arrays, batch: int = 8192) -> tuple[np.ndarray, np.ndarray]:
-        """Uncalibrated logits of click and conversion, (N,) float64 each."""
-        self.model.eval()
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(arrays), batch):
-                outputs = self.model(self.batches.batch(arrays, slice(start, start + batch)))
-                parts.append(torch.stack(outputs).double().numpy())
-        both = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0))
-        return both[0], both[1]
-
-    def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Calibrated probabilities in row order.
-
-        Args:
-            exposures: user, item, time (microseconds), and the feature columns the ranker was trained with; a missing
-                column or a null means "no features for this row".
-
-        Returns:
-            (N,) ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their product; ``event`` is
-            passed through where there is one.
-        """
-        parts = [
-            self.logits(self.batches.arrays(exposures.slice(start, ROWS))) for start in range(0, len(exposures), ROWS)
-        ]
-        logits = [np.concatenate([part[task] for part in parts]) if parts else np.zeros(0) for task in (0, 1)]
-        click, conversion = (
-            _sigmoid(values, self.calibration[task]) for values, task in zip(logits, ("click", "conversion"))
-        )
-        out = pl.DataFrame({"click": click, "conversion": conversion, "ctcvr": click * conversion})
-        return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
-
-    def score(self, users: np.ndarray, items: np.ndarray, as_ofs: np.ndarray) -> np.ndarray:
-        """CTCVR of (user, item, moment), all (N,) dense ids and microseconds, as (N,) float64."""
-        frame = pl.DataFrame(
-            {"user": users, "item": items, "time": as_ofs},
-            schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
-        )
-        return self.predict(frame)["ctcvr"].to_numpy()
+        tensors = [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items())]
+        return value_hash([self._config(), tensors])[:16]
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``config.json`` atomically."""
@@ -116,56 +310,145 @@ class Ranker:
             text = json.dumps({**self._config(), "history": history}, indent=2, sort_keys=True)
             (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
 
-    @classmethod
-    def load(cls, folder: str | Path, dataset: Any, numeric: NumericFeatures | None = None) -> Ranker:
-        """Read a saved ranker and bind it to a data set (the same one, or a later one with more users and items).
+    @staticmethod
+    def load(folder: str | Path, dataset: Dataset, device: str | None = None) -> Ranker:
+        """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more users and items).
 
         Args:
-            folder: what :meth:`save` wrote. dataset: to score. numeric: statistics of ``dataset`` if built before.
+            folder: what :meth:`save` wrote. dataset: to score. device: in place of the settings'.
+
+        Raises:
+            ArtifactError: another version's, or damaged.
+            ConfigError: the model's class cannot be imported here.
         """
         from safetensors.torch import load_file
 
         config = read_json(Path(folder) / "config.json")
-        if config.get("format") != 1 or config.get("numeric") != list(NAMES):
-            raise TaijiError(
+        if config.get("format") != FORMAT or not set(config["statistics"]) <= set(NAMES):
+            raise ArtifactError(
                 "This folder is no ranker this version can read.",
                 where=str(folder),
-                expected="config.json with format 1 and the numeric features of this version",
+                expected=f"config.json with format {FORMAT} and statistics of this version",
                 found=f"format {config.get('format')}",
                 fix="train the ranker again",
             )
         try:
             tensors = load_file(Path(folder) / "model.safetensors")
         except Exception as error:
-            raise TaijiError(
+            raise ArtifactError(
                 "Could not read the weights.", where=f"{folder}/model.safetensors", found=str(error)
             ) from error
-        encoder = Encoder.restore(
-            config["encoder"],
-            {name: value.numpy() for name, value in tensors.items() if name.startswith("vocabulary.")},
+        made = ranker_class(config["class"], where=str(folder))
+        ranker = made(made.Settings.model_validate(config["settings"]))
+        fieldset = FieldSet.restore(
+            config["fields"], {name: value.numpy() for name, value in tensors.items() if name.startswith("field.")}
         )
-        ranker = cls.new(dataset, encoder, RankerSettings(**config["settings"]), numeric)
-        ranker.model.load_state_dict(
-            {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
+        ranker.build(dataset, fieldset, [Task.model_validate(task) for task in config["tasks"]], device)
+        ranker.network.load_state_dict(
+            {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
         )
         ranker.calibration = {task: (pair[0], pair[1]) for task, pair in config["calibration"].items()}
         ranker.history = config["history"]
         return ranker
 
     def _config(self) -> dict[str, Any]:
+        kind = type(self)
         return {
-            "format": 1,
-            "numeric": list(NAMES),
+            "format": FORMAT,
+            "class": f"{kind.__module__}:{kind.__qualname__}",
             "settings": self.settings.model_dump(mode="json"),
-            "encoder": self.encoder.config(),
-            "sizes": dataclasses.asdict(self.model.sizes),
+            "tasks": [task.model_dump(mode="json") for task in self.tasks],
+            "fields": self.fieldset.config(),
+            "statistics": [field.name for field in self.fieldset.numbers if isinstance(field, StatisticField)],
             "calibration": self.calibration,
         }
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f"model.{name}": value.detach().contiguous() for name, value in self.model.state_dict().items()}
-        return tensors | {name: torch.from_numpy(value) for name, value in self.encoder.tensors().items()}
+        state = self.network.state_dict()
+        tensors = {f"network.{name}": value.detach().cpu().contiguous() for name, value in state.items()}
+        return tensors | {name: torch.from_numpy(value) for name, value in self.fieldset.tensors().items()}
 
 
-def _sigmoid(logits: np.ndarray, pair: tuple[float, float]) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(pair[0] * logits + pair[1], -40, 40)))
+def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
+    """Return the class of a ranking model by entry-point name or import path.
+
+    Raises:
+        ConfigError: nothing has that name, or it is not a ranker.
+    """
+    found = find_class(reference, GROUP, where)
+    if not (isinstance(found, type) and issubclass(found, Ranker)):
+        raise ConfigError(
+            "What a setting names is not a ranking model.",
+            where=where,
+            expected="a subclass of taiji.models.ranking.ranker.Ranker",
+            found=reference,
+        )
+    return found
+
+
+def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
+    """Return the fields that a log offers: ids, categories, profile, statistics, history, features, and those of the settings.
+
+    Args:
+        dataset: the tables. columns: of the training rows. settings: sequence lengths, vocabularies, further fields.
+    """
+    rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
+    made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]
+    made += [CategoryField(level, "item") for level in dataset.levels]
+    made.append(CategoryField(profile_columns(dataset.users), "user", name="profile"))
+    made += [StatisticField(name) for name in NAMES]
+    made.append(SequenceField(settings.history))
+    if "neighbour_items" in columns:
+        made.append(SequenceField(settings.neighbour, "neighbour_items"))
+    if "ids" in columns:
+        made.append(CodesField("ids"))
+    if "vector" in columns:
+        made.append(VectorField("vector"))
+    made += [context_field(dataset, column) for column in dataset.context if column in columns]
+    made += [make_field(given, f"ranking.fields[{place}]") for place, given in enumerate(settings.fields)]
+    return made
+
+
+def context_field(dataset: Dataset, column: str) -> Field:
+    """Return a category for text, truth values and few whole numbers, and a number otherwise."""
+    kind = dataset.events[column].dtype
+    few = kind.is_integer() and dataset.events[column].n_unique() <= FEW
+    return NumberField(column) if kind.is_numeric() and not few else CategoryField(column)
+
+
+def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
+    """Return the profile columns that can say something: neither one value for all nor almost one per user."""
+    columns = []
+    for name in users.columns:
+        if name in ("user", "user_id") or users[name].dtype.is_nested():
+            continue
+        distinct = users[name].n_unique()
+        wide = users[name].dtype.is_numeric() and distinct > FEW
+        if wide or 1 < distinct <= max(1000, len(users) // 10):
+            columns.append(name)
+    return tuple(columns)
+
+
+def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split by time: (earlier, latest ``fraction`` of the rows); rows of one instant stay together."""
+    cut = exposures["time"].quantile(1 - fraction, interpolation="lower")
+    return exposures.filter(pl.col("time") < cut), exposures.filter(pl.col("time") >= cut)
+
+
+def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
+    needed = ["user", "item", "time", tasks[0].name]
+    if set(needed) - set(exposures.columns):
+        raise InputError(
+            "Columns are missing.",
+            where="exposures",
+            expected=", ".join(needed),
+            found=", ".join(exposures.columns),
+        )
+    if exposures[tasks[0].name].n_unique() < 2:
+        raise InputError(
+            "There is nothing to learn: all exposures have the same label, or there are none.",
+            where="exposures",
+            expected=f"rows with different values of {tasks[0].name}",
+            found=f"{len(exposures)} rows",
+            fix="give the period more of split.fractions, or raise data.non_clicks",
+        )

@@ -1,43 +1,41 @@
-"""Settings of the built-in ranker, and of the user's own."""
+"""Settings of neural rankers, of the default one, and of the user's own."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from taiji.core.component import Device
 from taiji.core.settings import Settings
 
+GROUP = "taiji.rankers"
+"""Entry points of ranking models."""
 
-class RankerSettings(Settings):
-    """Shape and training of the built-in multi-task ranker."""
+
+class NeuralRankerSettings(Settings):
+    """Inputs and training of every neural ranker; a model's own settings extend it."""
 
     model: str = "target_attention"
-    """The ranking model: the built-in one, an entry point of ``taiji.rankers``, or ``package.module:Class``; the section's other keys are its settings."""
+    """Which ranking model: an entry point of the group `taiji.rankers`, or `package.module:Class`."""
+    fields: tuple[str | dict[str, Any], ...] = ()
+    """Further inputs: `{field: category, column: store}`, `{field: number, column: load, side: context}`, or `package.module:Class`
+    of a field of your own, with its arguments beside it."""
+    tasks: tuple[str, ...] | None = None
+    """Labels to learn; `null` takes every one that the log has."""
+    task_weights: dict[str, float] = Field(default_factory=dict)
+    """Weight of a task's loss beside the others, where it is not 1."""
+    device: Device = "auto"
+    """Where it trains and predicts: `cpu`, `cuda`, or `auto` (a GPU where there is one)."""
     dimension: PositiveInt = 8
     """Width of every embedding."""
-    embeddings: bool = True
-    """Whether user, item, categories, profile and history are learnt by heart as embeddings. Without them a row is known by its
-    point-in-time numbers alone (and text features where there are any): these age better where the range changes from month to month."""
     history: PositiveInt = 20
-    """Most recent interactions of the user that target attention sees."""
+    """Most recent interactions of the user that the model sees."""
     neighbour: PositiveInt = 50
-    """Most recent interactions of the look-alike user that target attention sees."""
-    attention_heads: PositiveInt = 2
-    """Heads of the target attention."""
+    """Most recent interactions of the look-alike user that the model sees."""
     hidden: tuple[PositiveInt, ...] = (128, 64)
-    """Widths of the hidden layers shared by the tasks (each expert's widths for ``mmoe``)."""
-    tower: Literal["shared", "mmoe"] = "shared"
-    """How click and conversion share their layers: one bottom, or a gated mixture of experts."""
-    experts: PositiveInt = 3
-    """Experts of the ``mmoe`` tower."""
-    text: Literal["none", "projection", "experts", "select_align"] = "projection"
-    """What happens to the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
-    text_width: PositiveInt = 16
-    """Width of what the text module hands to the ranker."""
-    chunks: PositiveInt = 1
-    """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
+    """Widths of the hidden layers."""
     bins: PositiveInt = 6
     """Pieces of the piecewise-linear encoding of each numeric feature."""
     min_count: PositiveInt = 2
@@ -53,7 +51,7 @@ class RankerSettings(Settings):
     min_steps: PositiveInt = 500
     """Small data gets as many passes as it takes to make this many steps, ten at most."""
     batch: PositiveInt = 512
-    """Rows a step."""
+    """Rows per step."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """First step size of Adam, for all weights but user and item embeddings; it falls to 0 in a straight line."""
     embedding_rate: float = Field(default=0.05, gt=0)
@@ -62,8 +60,6 @@ class RankerSettings(Settings):
     """Penalty on the squared norms of each row's user and target embedding."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
-    conversion_weight: float = Field(default=1.0, ge=0)
-    """Weight of the click-and-conversion loss beside the click loss."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Latest share of the exposures, kept out of training for early stopping and calibration when no validation frame is given."""
     checks: PositiveInt = 6
@@ -72,8 +68,28 @@ class RankerSettings(Settings):
     """Checks in a row without improvement after which training stops."""
 
     def passes(self, rows: float) -> int:
-        """Passes over so many training rows: ``epochs``, or what ``min_steps`` takes, ten at most; more only learn small data by heart."""
+        """Return passes over so many training rows: ``epochs``, or what ``min_steps`` takes, ten at most; more only learn small data by heart."""
         return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))
+
+
+class RankerSettings(NeuralRankerSettings):
+    """The default model, target attention beside a wide path; it stands here so that a configuration loads without torch."""
+
+    embeddings: bool = True
+    """Learn user, item, categories, profile and history by heart as embeddings. Without them a row is known by its
+    point-in-time numbers alone (and text features where there are any): these age better where the range changes from month to month."""
+    attention_heads: PositiveInt = 2
+    """Heads of the target attention."""
+    tower: Literal["shared", "mmoe"] = "shared"
+    """How the tasks share their layers: one bottom, or a gated mixture of experts."""
+    experts: PositiveInt = 3
+    """Experts of the ``mmoe`` tower."""
+    text: Literal["none", "projection", "experts", "select_align"] = "projection"
+    """What happens to the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
+    text_width: PositiveInt = 16
+    """Width of what the text module hands to the ranker."""
+    chunks: PositiveInt = 1
+    """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
 
     @model_validator(mode="after")
     def _alignment_has_fields(self) -> RankerSettings:

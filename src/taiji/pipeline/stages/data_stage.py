@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount
-from taiji.pipeline.outside import State, state_of
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ class Data(Stage):
     summary = "Read the source, check it, and store the tables."
     settings = ("data",)
 
-    def outside(self, config: Config) -> State:
-        """Return the state of the user's own source files: when they change, the stage runs again."""
-        from taiji.data.sources import source_files
+    def outside(self, config: Config) -> Any:
+        """Return the state of the source: when it changes, the stage runs again."""
+        from taiji.data.sources import find_source
 
-        return state_of(file for file in source_files(config.data.source, config.data.mapping) if file.exists())
+        return find_source(config.data).state(config.data)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the events."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, taught_prompts
-from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:

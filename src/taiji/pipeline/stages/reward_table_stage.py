@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, aligned_prompts
-from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, prompt_share
-from taiji.pipeline.outside import State, named_files
 from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:

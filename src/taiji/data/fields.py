@@ -1,0 +1,489 @@
+"""Fields: how a column of a dataset becomes an input of a model.
+
+A model never names a column. It is handed the arrays of its fields and a description of them, and each field knows its
+side: what it says about the user, the item, the request's context, or the pair of user and item. A field of another
+package subclasses one of the classes here and overrides one method; see ``docs/extending.md``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.component import find_class
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.dataset import Dataset
+from taiji.data.statistics import DAY, STATISTICS, statistics_of
+from taiji.data.vocabulary import Vocabulary, stable_hash
+
+Array = NDArray[Any]
+Side = Literal["user", "item", "context", "pair"]
+BINS = 10
+"""Quantile bins of a numeric column that is read as a category."""
+IDS = {"user": "user_id", "item": "item_id"}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """(user, item, time) rows of a dataset, with whatever further columns they came with.
+
+    Attributes:
+        dataset: what the ids mean.
+        frame: ``user``, ``item`` (dense ids), ``time`` (microseconds) and further columns.
+    """
+
+    dataset: Dataset
+    frame: pl.DataFrame
+    known: Mapping[str, Array] | None = None
+    """Statistics of these rows by name, where they do not come from the dataset's own log."""
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def _integers(self, name: str) -> Array:
+        return self.frame[name].to_numpy().astype(np.int64)
+
+    @cached_property
+    def user(self) -> Array:
+        """(N,) int64."""
+        return self._integers("user")
+
+    @cached_property
+    def item(self) -> Array:
+        """(N,) int64."""
+        return self._integers("item")
+
+    @cached_property
+    def time(self) -> Array:
+        """(N,) int64."""
+        return self._integers("time")
+
+    @cached_property
+    def statistics(self) -> Mapping[str, Array]:
+        """Point-in-time statistics of the rows by name, (N,) float32 each."""
+        return statistics_of(self.dataset).at(self.user, self.item, self.time) if self.known is None else self.known
+
+    def source(self, side: Side) -> pl.DataFrame:
+        """Return the table that a side's columns stand in: users, items, or the rows themselves."""
+        return {"user": self.dataset.users, "item": self.dataset.items}.get(side, self.frame)
+
+
+class Field(ABC):
+    """Base of all fields.
+
+    Args:
+        name: unique among a model's fields.
+        side: what it is about.
+    """
+
+    kind: ClassVar[str]
+    learnt: ClassVar[tuple[str, ...]] = ()
+    """Attributes that :meth:`fit` sets and that JSON can hold; saved with the model."""
+
+    def __init__(self, name: str, side: Side) -> None:
+        self.name, self.side = name, side
+        self.options: dict[str, Any] = {}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn vocabulary, edges or shape from what is known before ``until`` (microseconds); ``rows`` are the training rows."""
+        return
+
+    def config(self) -> dict[str, Any]:
+        """Return what is not a tensor, for JSON."""
+        return {name: getattr(self, name) for name in self.learnt}
+
+    def tensors(self) -> dict[str, Array]:
+        """Return what is kept as arrays."""
+        return {}
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        for name in self.learnt:
+            setattr(self, name, config[name])
+
+
+class CodeField(Field):
+    """A field of rows in a vocabulary: what an embedding is looked up with.
+
+    The vocabulary's row 0 means absent, then come hashed rows, then one row per known value.
+    """
+
+    columns: int = 1
+    """Codes of one entity."""
+    vocabulary: Vocabulary
+
+    @abstractmethod
+    def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
+        """Return the codes of a table's rows, (n, columns) int64; the table is :meth:`Rows.source` of the field's side."""
+
+    def config(self) -> dict[str, Any]:
+        """Return what is not a tensor, for JSON."""
+        return {**super().config(), "hashed": self.vocabulary.hashed}
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the hashes of the known values."""
+        return {"known": self.vocabulary.known}
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        super().restore(config, tensors)
+        self.vocabulary = Vocabulary(tensors["known"], config["hashed"])
+
+
+class IdField(CodeField):
+    """The id of the user or the item; rare and unseen ids share hashed rows.
+
+    Args:
+        side: ``user`` or ``item``.
+        min_count: an id seen fewer times before training ends shares a hashed row.
+        max_rows: ids with a row of their own; the most frequent ones get them.
+        hashed: shared rows.
+    """
+
+    kind = "id"
+
+    def __init__(self, side: Side, min_count: int = 2, max_rows: int = 1_000_000, hashed: int = 1024) -> None:
+        super().__init__(IDS[side], side)
+        self.common = {"min_count": min_count, "max_rows": max_rows, "hashed": hashed}
+        self.options = {"side": side, **self.common}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Count every id in the log before ``until``."""
+        table = dataset.users if self.side == "user" else dataset.items
+        past = dataset.events.filter(pl.col("time") < until)[self.side].to_numpy()
+        counts = np.bincount(past, minlength=len(table))[: len(table)]
+        self.vocabulary = Vocabulary.fit(stable_hash(table[self.name].to_list()), counts, **self.common)
+
+    def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
+        """Return the row of each id, (n, 1) int64."""
+        return self.vocabulary.rows_of(stable_hash(source[self.name].to_list()))[:, None]
+
+
+class CategoryField(CodeField):
+    """One or several columns of categories that share a vocabulary; several are told apart as ``column=value``.
+
+    A numeric column with more than fifty values is cut into quantile bins.
+
+    Args:
+        column: one column, or several.
+        side: whose column it is; of the users' table, the items' table, or the rows (context, pair).
+        name: default: the column's.
+        hashed: rows that values unseen in training share.
+    """
+
+    kind = "category"
+    learnt = ("edges",)
+
+    def __init__(
+        self, column: str | Sequence[str], side: Side = "context", name: str | None = None, hashed: int = 64
+    ) -> None:
+        self.names = (column,) if isinstance(column, str) else tuple(column)
+        super().__init__(name or self.names[0], side)
+        self.hashed, self.columns = hashed, max(1, len(self.names))
+        self.edges: dict[str, list[float]] = {}
+        self.options = {"column": list(self.names), "side": side, "name": name, "hashed": hashed}
+
+    def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
+        """Return the table's categories, one column per code; override for categories that are computed.
+
+        A column that the table lacks is missing on every row.
+        """
+        return source.select(name for name in self.names if name in source.columns)
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn the values: of the whole table for users and items, of the training rows otherwise."""
+        source = Rows(dataset, rows).source(self.side)
+        found = self.values(dataset, source)
+        self.edges = {name: _edges(found[name]) for name in found.columns if _is_wide(found[name])}
+        known = [value for name in found.columns for value in self._keys(found[name].unique()) if value is not None]
+        self.vocabulary = Vocabulary(stable_hash(known), hashed=self.hashed)
+
+    def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
+        """Return the row of each value, (n, columns) int64, 0 where it is missing."""
+        found = self.values(dataset, source)
+        columns = [self._rows(found[name]) for name in found.columns]
+        columns += [np.zeros(len(source), dtype=np.int64)] * (self.columns - len(columns))
+        return np.stack(columns, axis=1)
+
+    def _rows(self, values: pl.Series) -> Array:
+        """Return a column's rows; each distinct value is hashed once."""
+        if values.name in self.edges:
+            return self.vocabulary.rows(self._keys(values))
+        distinct = values.unique()
+        table = pl.DataFrame({values.name: distinct, "row": self.vocabulary.rows(self._keys(distinct))})
+        joined = values.to_frame().join(table, on=values.name, how="left", nulls_equal=True, maintain_order="left")
+        return joined["row"].to_numpy()
+
+    def _keys(self, values: pl.Series) -> list[Any]:
+        """Return what the vocabulary hashes, None for a missing value."""
+        found: list[Any] = values.to_list()
+        if values.name in self.edges:
+            numbers = values.cast(pl.Float64).fill_nan(None)
+            bins = np.searchsorted(self.edges[values.name], numbers.fill_null(0).to_numpy())
+            found = [None if missing else int(b) for missing, b in zip(numbers.is_null(), bins)]
+        if self.columns > 1:
+            found = [None if value is None else f"{values.name}={value}" for value in found]
+        return found
+
+
+class NumberField(Field):
+    """A number per row; a missing or non-finite one becomes the median of the training rows.
+
+    Args:
+        column: where the number stands, in the table of its side.
+        side: whose number it is.
+        name: default: the column's.
+    """
+
+    kind = "number"
+    learnt: ClassVar[tuple[str, ...]] = ("median",)
+
+    def __init__(self, column: str, side: Side = "context", name: str | None = None) -> None:
+        super().__init__(name or column, side)
+        self.column, self.median = column, 0.0
+        self.options = {"column": column, "side": side, "name": name}
+
+    def compute(self, rows: Rows) -> Array:
+        """Return the number of each row, (N,), NaN where there is none; override for numbers that are computed."""
+        source = rows.source(self.side)
+        if self.column not in source.columns:
+            return np.full(len(rows), np.nan)
+        if not (source[self.column].dtype.is_numeric() or source[self.column].dtype == pl.Boolean):
+            raise InputError(
+                "A number field's column does not hold numbers.",
+                where=f"field {self.name}, column {self.column} ({self.side})",
+                expected="numbers",
+                found=str(source[self.column].dtype),
+                fix="read it with a category field",
+            )
+        values = source[self.column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return values[{"user": rows.user, "item": rows.item}[self.side]] if self.side in IDS else values
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn what stands in for a missing number."""
+        values = np.asarray(self.compute(Rows(dataset, rows)), dtype=np.float64)
+        known = values[np.isfinite(values)]
+        self.median = float(np.median(known)) if len(known) else 0.0
+
+    def numbers(self, rows: Rows) -> Array:
+        """Return the number of each row, (N,) float32, every one finite."""
+        values = np.asarray(self.compute(rows), dtype=np.float64)
+        if values.shape != (len(rows),):
+            raise InputError(
+                "A number field returned another shape.",
+                where=f"field {self.name}",
+                expected=f"({len(rows)},)",
+                found=str(values.shape),
+            )
+        return np.where(np.isfinite(values), values, self.median).astype(np.float32)
+
+
+class StatisticField(NumberField):
+    """One of the point-in-time statistics of :mod:`taiji.data.statistics`."""
+
+    learnt = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, STATISTICS[name][0])
+        self.options = {"name": name}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn nothing."""
+
+    def numbers(self, rows: Rows) -> Array:
+        """Return the statistic, (N,) float32."""
+        return rows.statistics[self.name]
+
+
+class SequenceField(Field):
+    """Items in an order, newest first, for attention or pooling.
+
+    Args:
+        length: longest sequence.
+        column: list column of dense item ids, newest first; None means the user's own interactions strictly before the time.
+        name: default: the column's, or ``history``.
+    """
+
+    kind = "sequence"
+
+    def __init__(self, length: int, column: str | None = None, name: str | None = None) -> None:
+        super().__init__(name or column or "history", "user")
+        self.length, self.column = length, column
+        self.options = {"length": length, "column": column, "name": name}
+
+    @property
+    def aged(self) -> bool:
+        """Say whether the sequence knows how long ago each entry was."""
+        return self.column is None
+
+    def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
+        """Return items (N, length) int32 padded with -1, and the log1p of their ages in hours (N, length) float16 or None."""
+        if self.column is not None:
+            return _padded(rows.frame, self.column, self.length), None
+        items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
+        hours = np.maximum(rows.time[:, None] - times, 0) / (DAY / 24)
+        return items.astype(np.int32), np.where(items >= 0, np.log1p(hours), 0).astype(np.float16)
+
+
+class CodesField(Field):
+    """Ids of a quantiser, one per slot: a list column of fixed length.
+
+    Args:
+        column: of the rows.
+    """
+
+    kind = "codes"
+    learnt = ("slots", "values")
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column, "user")
+        self.slots = self.values = 0
+        self.options = {"column": column}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn the number of slots, and of values a slot, as a power of two."""
+        self.slots = _fixed_length(rows, self.name)
+        highest = rows.select(pl.col(self.name).list.max().max().cast(pl.Int64)).item() if self.slots else None
+        self.values = 1 << highest.bit_length() if highest is not None else 0
+
+    def codes(self, rows: Rows) -> Array:
+        """Return (N, slots) int32, -1 where there is none or the code was never seen."""
+        found = _fixed(rows.frame, self.name, self.slots, -1.0).astype(np.int32)
+        return np.where(found >= self.values, -1, found)
+
+
+class VectorField(Field):
+    """A dense vector per row: a list column of fixed length.
+
+    Args:
+        column: of the rows.
+    """
+
+    kind = "vector"
+    learnt = ("width",)
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column, "user")
+        self.width = 0
+        self.options = {"column": column}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn the vector's length."""
+        self.width = _fixed_length(rows, self.name)
+
+    def vectors(self, rows: Rows) -> tuple[Array, Array]:
+        """Return vectors (N, width) float32, 0 where there is none, and where there is one (N,) float32."""
+        found = _fixed(rows.frame, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
+        present = np.asarray(np.isfinite(found).all(axis=1)) & (self.width > 0)
+        return np.where(present[:, None], found, 0).astype(np.float32), present.astype(np.float32)
+
+
+def make_field(given: str | Mapping[str, Any], where: str) -> Field:
+    """Return the field that a setting describes.
+
+    Args:
+        given: ``package.module:Class`` or an entry point of the group ``taiji.fields``, or a mapping with that as ``field``
+            and the class' arguments beside it. ``category`` and ``number`` name the classes here.
+        where: the setting, for messages.
+
+    Raises:
+        ConfigError: nothing has that name, it is not a field, or the arguments do not fit.
+    """
+    arguments = {"field": given} if isinstance(given, str) else dict(given)
+    reference = str(arguments.pop("field", "category"))
+    built_in: dict[str, type[Field]] = {"category": CategoryField, "number": NumberField}
+    made = built_in.get(reference) or find_class(reference, "taiji.fields", where)
+    if not (isinstance(made, type) and issubclass(made, Field)):
+        raise ConfigError(
+            "What a setting names is not a field.",
+            where=where,
+            expected="a subclass of taiji.data.fields.Field",
+            found=repr(made),
+        )
+    try:
+        return made(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            "A field's arguments do not fit.", where=where, expected=f"the arguments of {reference}", found=str(error)
+        ) from error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A field as JSON: its class, the arguments it was made with, and what it learnt."""
+
+    reference: str
+    options: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, made: Field) -> Saved:
+        """Describe a field."""
+        kind = type(made)
+        return cls(f"{kind.__module__}:{kind.__qualname__}", made.options, made.config())
+
+    def make(self) -> Field:
+        """Make the field anew, before it is given back what it learnt.
+
+        Raises:
+            ConfigError: its class cannot be imported here.
+        """
+        return make_field({"field": self.reference, **self.options}, "a saved model's fields")
+
+
+def _is_wide(values: pl.Series) -> bool:
+    return values.dtype.is_numeric() and values.n_unique() > 5 * BINS
+
+
+def _edges(values: pl.Series) -> list[float]:
+    known = values.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
+    return np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()
+
+
+def _fixed_length(rows: pl.DataFrame, column: str) -> int:
+    lengths = rows[column].list.len().drop_nulls().unique()
+    if len(lengths) > 1:
+        raise InputError(
+            f"The feature column {column!r} must have one fixed length.",
+            where=f"exposures[{column!r}]",
+            expected="the same number of values in every row",
+            found=f"lengths {sorted(lengths)[:5]}",
+        )
+    return int(lengths[0]) if len(lengths) else 0
+
+
+def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array:
+    """Return a list column of fixed length as (N, width) float32; rows without a list hold ``absent``."""
+    out = np.full((len(frame), width), absent, dtype=np.float32)
+    if width and frame.schema.get(column, pl.Null) != pl.Null:
+        present = (frame[column].list.len() == width).fill_null(False).to_numpy()
+        wrong = (frame[column].list.len() != width).fill_null(False)
+        if wrong.any():
+            raise InputError(
+                f"The feature column {column!r} has another length than at training.",
+                where=f"exposures[{column!r}]",
+                expected=f"{width} values",
+                found=f"{frame[column].list.len().filter(wrong)[0]}",
+            )
+        out[present] = frame[column].filter(pl.Series(present)).explode().to_numpy().reshape(-1, width)
+    return out
+
+
+def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
+    """Return a list column as (N, width) int32 padded with -1; a missing one is padding alone."""
+    out = np.full((len(frame), width), -1, dtype=np.int32)
+    if frame.schema.get(column, pl.Null) != pl.Null:
+        lists = frame[column].list.head(width)
+        lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+        values = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()
+        row = np.repeat(np.arange(len(frame)), lengths)
+        place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        out[row, place] = values
+    return out

@@ -1,0 +1,48 @@
+"""The contract of a ranking network: from the batch of a model's fields to one output per task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from taiji.data.field_set import Arrays, Layout
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+
+S = TypeVar("S", bound=NeuralRankerSettings)
+
+
+class Network(nn.Module, ABC, Generic[S]):
+    """A ranking network.
+
+    It may use of its inputs what it likes; the batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
+    ``users`` (V,) rows and ``user_categories`` (V, P) of the distinct users and ``user`` (B,) positions in them; ``items``
+    (U, 1 + C) rows of the distinct items, row 0 the padding, and ``item`` (B,) positions in them; ``numbers`` (B, F);
+    ``categories`` (B, K) of context and pair; per sequence ``<name>`` (R, L) positions in ``items`` and, where ages are known,
+    ``<name>_age`` (R, L), R = B or one row per request of B / R candidates; per codes field ``<name>`` (B, M); per vector
+    ``<name>`` (B, D) and ``<name>_present`` (B,).
+
+    Args:
+        layout: of the inputs.
+        outputs: how many (O), see :func:`taiji.nn.losses.output_columns`.
+        settings: of the model.
+    """
+
+    def __init__(self, layout: Layout, outputs: int, settings: S) -> None:
+        super().__init__()
+        self.layout, self.outputs, self.settings = layout, outputs, settings
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and a scalar that ``embedding_decay`` times is added to the loss, if the model has one."""
+        return self(batch), None
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set what is measured and not learnt, such as scales, from training rows."""
+        return

@@ -1,0 +1,185 @@
+"""The default ranking model: embeddings, numbers, target attention, text features, a wide path, a head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from torch import nn
+
+from taiji.core.errors import ConfigError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, Layout
+from taiji.data.fields import Field
+from taiji.models.ranking.network import Network
+from taiji.models.ranking.ranker import Ranker, default_fields
+from taiji.models.ranking.settings import RankerSettings
+from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
+from taiji.nn.lookup import look_up
+from taiji.nn.target_attention import TargetAttention
+from taiji.nn.text import Experts, Projection, SelectAlign
+from taiji.nn.towers import MixtureOfExperts, SharedBottom
+
+
+class TargetAttentionNetwork(Network[RankerSettings]):
+    """Embeddings, encoded numbers and attended sequences through a shared tower, beside a linear path.
+
+    A linear path runs beside the tower (Cheng et al. 2016, "Wide & Deep Learning"): what single numbers say need not pass
+    through hidden layers. With click and conversion as tasks, CTCVR is the product of both probabilities over the whole
+    exposure space (ESMM, Ma et al. 2018, eq. 1–2).
+    """
+
+    def __init__(self, layout: Layout, outputs: int, settings: RankerSettings) -> None:
+        super().__init__(layout, outputs, settings)
+        width = settings.dimension
+        self.embeddings = FieldEmbeddings(layout, width)
+        self.numbers = NumberEncoding(len(layout.numbers), settings.bins)
+        pieces = self.embeddings.pieces
+        item_width = pieces * width
+        self.attention = nn.ModuleDict(
+            {
+                name: TargetAttention(item_width, width, settings.attention_heads, length)
+                for name, (length, _) in layout.sequences.items()
+            }
+        )
+        total = self.numbers.out_width
+        if settings.embeddings:
+            total += width + width + item_width + width
+        total += sum(int(module.out_width) for module in self.attention.values())  # type: ignore[arg-type, misc]
+        self.codes = nn.ModuleDict(
+            {name: nn.Embedding(1 + slots * values, width) for name, (slots, values) in layout.codes.items()}
+        )
+        for table in self.codes.values():
+            nn.init.normal_(table.weight, std=STD)  # type: ignore[arg-type]
+            total += width + width
+        self.user_to_item = nn.Linear(width, width, bias=False)
+        fields = 2 + layout.user.width
+        self.text = nn.ModuleDict(
+            {name: text_module(length, width, fields, settings) for name, length in layout.vectors.items()}
+        )
+        self.scaling = nn.ModuleDict({name: VectorScaling(length) for name, length in layout.vectors.items()})
+        self.text_to_item = nn.ModuleDict(
+            {
+                name: nn.Linear(module.out_width, width, bias=False)  # type: ignore[arg-type]
+                for name, module in self.text.items()
+                if module.out_width
+            }
+        )
+        for name in self.text_to_item:
+            total += int(self.text[name].out_width) + width  # type: ignore[arg-type]
+        total += layout.row.width * width
+        self.tower = tower(total, outputs, settings)
+        self.wide = nn.Linear(total, outputs, bias=False)
+        nn.init.zeros_(self.wide.weight)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean over rows of the squared norms of the user's and the target item's own embedding."""
+        embed, item, width = self.embeddings, batch["item"], self.settings.dimension
+        items = embed.items(batch)
+        target, user = look_up(items, item), embed.users(batch)
+        penalty = (user.square().sum() + target[:, :width].square().sum()) / len(item)
+        profile = embed.profile(batch)
+        for name, module in self.text.items():
+            if isinstance(module, SelectAlign):
+                fields = torch.cat([user.unsqueeze(1), target[:, :width].unsqueeze(1), profile], dim=1)
+                fields = fields + module(self.scaling[name](batch[name]), batch[f"{name}_present"], fields)
+                user, profile = fields[:, 0], fields[:, 2:]
+                target = torch.cat([fields[:, 1], target[:, width:]], dim=1)
+        pieces = target.view(-1, embed.pieces, width)
+        inputs = [self.numbers(batch["numbers"])]
+        if self.settings.embeddings:
+            inputs += [user, profile.sum(dim=1), target, self.user_to_item(user) * pieces.sum(dim=1)]
+        for name, attention in self.attention.items():
+            inputs.append(attention(items, item, batch[name], batch.get(f"{name}_age")))
+        for name, table in self.codes.items():
+            taste = look_up(table.weight, batch[name]).sum(dim=1)  # type: ignore[arg-type]
+            inputs += [taste, taste * pieces.sum(dim=1)]
+        for name, project in self.text_to_item.items():
+            fields = torch.cat([user.unsqueeze(1), pieces[:, :1], profile], dim=1)
+            text = self.text[name](self.scaling[name](batch[name]), batch[f"{name}_present"], fields)
+            inputs += [text, project(text) * pieces.sum(dim=1)]
+        if self.layout.row.width:
+            inputs.append(embed.categories(batch))
+        joined = torch.cat(inputs, dim=1)
+        return self.tower(joined) + self.wide(joined), penalty if self.settings.embeddings else None
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and text vectors."""
+        self.numbers.fit(arrays.numbers)
+        self.scale_text(arrays)
+
+    def scale_text(self, arrays: Arrays) -> None:
+        """Set the scales of text vectors alone."""
+        for name, scaling in self.scaling.items():
+            assert isinstance(scaling, VectorScaling)
+            scaling.fit(arrays.vectors[name], arrays.present[name])
+
+
+class TargetAttentionRanker(Ranker):
+    """The default ranker; see :class:`TargetAttentionNetwork`."""
+
+    Settings = RankerSettings
+    network_class = TargetAttentionNetwork
+    settings: RankerSettings
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
+        """Return the default fields, without the history where nothing is learnt by heart, without text where it is ignored."""
+        settings = self.settings
+        left_out = {"history"} if not settings.embeddings else set()
+        left_out |= {"vector"} if settings.text == "none" else set()
+        return [field for field in default_fields(dataset, columns, settings) if field.name not in left_out]
+
+    def check(self, layout: Layout) -> None:
+        """Raise ConfigError where a text vector does not divide into its chunks."""
+        for name, width in layout.vectors.items():
+            if self.settings.text == "select_align" and width % self.settings.chunks:
+                raise ConfigError(
+                    "The vector does not divide into chunks.",
+                    where=f"ranking.chunks, column {name}",
+                    expected=f"a divisor of {width}",
+                    found=str(self.settings.chunks),
+                )
+
+    def extend(self, rows: pl.DataFrame, settings: RankerSettings, *, seed: int = 0) -> TargetAttentionRanker:
+        """Return a copy of this trained ranker with a KSER module, which alone is trained (extractor-only).
+
+        Args:
+            rows: exposures with the ``vector`` column; this ranker was trained without it.
+            settings: ``text`` must be ``select_align``; shape settings must be those of this ranker.
+            seed: of the module's initialisation and of shuffling.
+
+        Raises:
+            ConfigError: other settings, or a ranker that has text features already.
+        """
+        if settings.text != "select_align" or self.layout.vectors:
+            raise ConfigError(
+                "Extractor-only training adds a filter to a ranker that has none.",
+                where="ranking.text",
+                expected="text = select_align, and a base ranker trained without the vector column",
+                found=f"text = {settings.text}, base vectors {dict(self.layout.vectors) or 'none'}",
+            )
+        made = type(self)(settings)
+        made.train_part(self, rows, ("vector",), prefix="text.", seed=seed)
+        return made
+
+
+def text_module(
+    width: int, dimension: int, fields: int, settings: RankerSettings
+) -> Projection | Experts | SelectAlign:
+    """Make the text module that the settings name, for vectors of a width and a number of field embeddings of ``dimension``."""
+    if settings.text == "select_align":
+        return SelectAlign(width, dimension, settings.chunks)
+    if settings.text == "experts":
+        return Experts(width, settings.text_width, dimension, fields)
+    return Projection(width, settings.text_width)
+
+
+def tower(width: int, outputs: int, settings: RankerSettings) -> nn.Module:
+    """Make the tower that the settings name."""
+    shape = (width, outputs, settings.hidden, settings.dropout)
+    return SharedBottom(*shape) if settings.tower == "shared" else MixtureOfExperts(*shape, settings.experts)

@@ -1,0 +1,177 @@
+"""The training loop: shuffled batches from chunks of rows, two optimisers, early stopping on later rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from taiji.core.progress import progress
+from taiji.data.field_set import Arrays
+from taiji.nn.losses import calibrate, multitask_loss
+from taiji.nn.optimisers import RowAdagrad
+
+if TYPE_CHECKING:
+    from taiji.models.ranking.ranker import Ranker
+
+Chunks = Callable[[int], Iterable[Arrays]]
+"""epoch -> its chunks of rows; each chunk fits in memory."""
+Index = NDArray[np.int64]
+
+
+def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: int, *, part: str = "") -> None:
+    """Train in place and keep the weights of the best check.
+
+    Args:
+        ranker: to be trained; its settings hold passes, batch size, rates, patience.
+        chunks: where the rows come from; rows are shuffled within a chunk.
+        rows: rows per pass, for the checks and the progress display.
+        valid: later rows for early stopping and calibration; None trains for all epochs.
+        seed: of shuffling and dropout.
+        part: train the weights whose names begin so, everything else stays as it is; empty: train all.
+    """
+    settings, network = ranker.settings, ranker.network
+    step = Step(ranker, part)
+    torch.manual_seed(seed)
+    epochs = settings.passes(rows)
+    total = rows * epochs
+    check_every = max(1, total // settings.checks)
+    best, best_state, worse, done, checked = np.inf, None, 0, 0, 0
+    start, paused = time.perf_counter(), 0.0
+
+    def check() -> bool:
+        """Validate; True when training should stop."""
+        nonlocal best, best_state, worse, paused
+        before = time.perf_counter()
+        loss = validation_loss(ranker, valid) if valid is not None else -float(done)
+        ranker.history.append(
+            {"rows": done, "loss": loss, "rows_per_second": done / max(before - start - paused, 1e-9)}
+        )
+        if loss < best:
+            best, worse = loss, 0
+            best_state = {name: value.clone() for name, value in network.state_dict().items()}
+        else:
+            worse += 1
+        paused += time.perf_counter() - before
+        return worse >= settings.patience
+
+    with progress("Ranker", total=total) as update:
+        stop = False
+        for epoch in range(epochs):
+            for number, chunk in enumerate(chunks(epoch)):
+                order = _order(chunk, np.random.default_rng([seed, epoch, number]))
+                for at in range(0, len(order), settings.batch):
+                    index = order[at : at + settings.batch]
+                    step.slow_down(1 - done / total)
+                    step(chunk, index)
+                    done += len(index)
+                    update(done)
+                    if done - checked >= check_every:
+                        checked = done
+                        stop = check()
+                        if stop:
+                            break
+                if stop:
+                    break
+            if stop:
+                break
+        if not stop and done > checked:
+            check()
+    if best_state is not None:
+        network.load_state_dict(best_state)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    if valid is not None:
+        ranker.calibration = calibrate(ranker.logits(valid), valid.labels, ranker.tasks)
+
+
+class Step:
+    """One step of training on given rows.
+
+    Args:
+        ranker: to be trained. part: see :func:`train`.
+    """
+
+    def __init__(self, ranker: Ranker, part: str = "") -> None:
+        self.ranker, self.part = ranker, part
+        settings, network = ranker.settings, ranker.network
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith(part))
+        sparse = [m.weight for m in network.modules() if isinstance(m, nn.Embedding) and m.sparse]
+        sparse = [weight for weight in sparse if weight.requires_grad]
+        dense = [p for p in network.parameters() if p.requires_grad and not any(p is s for s in sparse)]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(dense, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        ]
+        if sparse:
+            self.optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
+
+    def slow_down(self, share: float) -> None:
+        """Set step sizes to a share of their settings."""
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group.setdefault("full", group["lr"])
+                group["lr"] = group["full"] * max(share, 0.0)
+
+    def __call__(self, chunk: Arrays, index: Index) -> None:
+        """Train on the rows ``index`` of a chunk."""
+        ranker, network = self.ranker, self.ranker.network
+        network.train(not self.part)
+        if self.part:
+            for name, module in network.named_modules():
+                if f"{name}.".startswith(self.part):
+                    module.train()
+        outputs, penalty = network.penalised(ranker.inputs.batch(chunk, index))
+        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.learnt_from}
+        group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
+        loss = multitask_loss(outputs, labels, ranker.tasks, group)
+        if ranker.settings.embedding_decay and penalty is not None and not self.part:
+            loss = loss + ranker.settings.embedding_decay * penalty
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimiser in self.optimisers:
+            optimiser.step()
+
+
+def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]:
+    """Return a function that trains on given rows in the order given, without checks; for timing."""
+    torch.manual_seed(seed)
+    step = Step(ranker)
+
+    def steps(arrays: Arrays, index: Index) -> None:
+        for at in range(0, len(index), ranker.settings.batch):
+            step(arrays, index[at : at + ranker.settings.batch])
+
+    return steps
+
+
+def validation_loss(ranker: Ranker, valid: Arrays) -> float:
+    """Return the training loss, without the penalty, on held-out rows."""
+    outputs = torch.from_numpy(ranker.logits(valid))
+    labels = {name: torch.from_numpy(values).double() for name, values in valid.labels.items()}
+    if valid.group is None:
+        return float(multitask_loss(outputs, labels, ranker.tasks))
+    group = torch.from_numpy(valid.group)
+    order = np.argsort(valid.group, kind="stable")
+    losses = []
+    for at in range(
+        0, len(order), ranker.settings.batch
+    ):  # pairs of a request only: a matrix of all rows is not needed
+        index = torch.from_numpy(order[at : at + ranker.settings.batch])
+        part = {name: values[index] for name, values in labels.items()}
+        losses.append(float(multitask_loss(outputs[index], part, ranker.tasks, group[index])))
+    return float(np.mean(losses))
+
+
+def _order(chunk: Arrays, random: np.random.Generator) -> Index:
+    """Return a random order of the rows, in which a request's rows stay together where pairs are learnt from."""
+    if chunk.group is None:
+        return random.permutation(len(chunk))
+    place = random.permutation(int(chunk.group.max(initial=-1)) + 1)
+    return np.argsort(place[chunk.group], kind="stable")

@@ -1,0 +1,151 @@
+"""Embeddings of ids and categories, and the encoding of numbers and vectors: what every ranking network begins with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from taiji.data.field_set import Categories, Layout
+from taiji.nn.lookup import look_up
+
+STD = 0.1
+"""Spread of fresh embeddings. Smaller ones start slower: attention and products of embeddings begin near zero and stay there."""
+SAMPLE = 100_000
+"""Rows that scales and edges are taken from, evenly spread."""
+Batch = dict[str, torch.Tensor]
+
+
+class CodeTable(nn.Module):
+    """One table for all category fields of a side.
+
+    Args:
+        categories: sizes of the fields.
+        width: of an embedding.
+    """
+
+    offsets: torch.Tensor
+
+    def __init__(self, categories: Categories, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(sum(categories.rows), width)
+        self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """(n, C) codes to (n, C, width)."""
+        return look_up(self.table.weight, codes + self.offsets)
+
+
+class FieldEmbeddings(nn.Module):
+    """Embeddings of users, items and their categories, looked up once per distinct user and item of a batch.
+
+    Those of the ids are sparse: a step touches only the rows of its batch.
+
+    Args:
+        layout: of the inputs.
+        width: of an embedding.
+    """
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.user = nn.Embedding(layout.users, width, sparse=True)
+        self.item = nn.Embedding(layout.items, width, sparse=True)
+        self.item_categories = CodeTable(layout.item, width)
+        self.user_categories = CodeTable(layout.user, width)
+        for weight in (
+            self.user.weight,
+            self.item.weight,
+            self.user_categories.table.weight,
+            self.item_categories.table.weight,
+        ):
+            nn.init.normal_(weight, std=STD)
+        self.row_categories = CodeTable(layout.row, width) if layout.row.width else None
+        if self.row_categories is not None:
+            nn.init.normal_(self.row_categories.table.weight, std=STD)
+        self.pieces = 1 + layout.item.width
+        """Embeddings of an item: of its id and of each of its categories."""
+
+    def items(self, batch: Batch) -> torch.Tensor:
+        """Return the distinct items, (U, pieces * width); row 0 is the padding."""
+        rows = batch["items"]
+        return torch.cat([self.item(rows[:, 0]), self.item_categories(rows[:, 1:]).flatten(1)], dim=1)
+
+    def users(self, batch: Batch) -> torch.Tensor:
+        """Return each row's user, (B, width)."""
+        return look_up(self.user(batch["users"]), batch["user"])
+
+    def profile(self, batch: Batch) -> torch.Tensor:
+        """Return each row's user categories, (B, P, width)."""
+        distinct = self.user_categories(batch["user_categories"]).flatten(1)
+        return look_up(distinct, batch["user"]).unflatten(1, (-1, self.width))
+
+    def categories(self, batch: Batch) -> torch.Tensor:
+        """Return each row's categories of context and pair, (B, K * width); K is 0 where there are none."""
+        if self.row_categories is None:
+            return batch["numbers"].new_zeros(len(batch["item"]), 0)
+        return self.row_categories(batch["categories"]).flatten(1)  # type: ignore[no-any-return]
+
+
+class NumberEncoding(nn.Module):
+    """Standardised numbers, and their piecewise-linear pieces by quantiles (Gorishniy et al. 2022, eq. 1).
+
+    Args:
+        numbers: how many (F).
+        bins: pieces of each.
+    """
+
+    edges: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, numbers: int, bins: int) -> None:
+        super().__init__()
+        self.bins, self.out_width = bins, numbers * (bins + 1)
+        self.register_buffer("edges", torch.zeros(numbers, bins + 1))
+        self.register_buffer("scales", torch.zeros(2, numbers))
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(B, F) to (B, F * (bins + 1)): values clipped at five standard deviations, and pieces in [0, 1]."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        pieces = (numbers.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
+        plain = ((numbers - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
+        return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
+
+    def fit(self, values: NDArray[Any]) -> None:
+        """Set scales and edges from (a stride of) training rows, (N, F)."""
+        values = values[:: max(1, len(values) // SAMPLE)].astype(np.float64)
+        edges = np.zeros((values.shape[1], self.bins + 1), dtype=np.float32)
+        for place, column in enumerate(values.T):
+            spread = np.unique(np.quantile(column, np.linspace(0, 1, self.bins + 1)))
+            more = np.quantile(np.unique(column), np.linspace(0, 1, self.bins + 3 - len(spread))[1:-1])
+            edges[place] = np.sort(np.concatenate([spread, more]))
+        self.edges.copy_(torch.from_numpy(edges))
+        self.scales.copy_(torch.from_numpy(np.stack([values.mean(axis=0), values.std(axis=0)])))
+
+
+class VectorScaling(nn.Module):
+    """Standardised vectors: embeddings of length 1 are otherwise too small to learn from.
+
+    Args:
+        width: of a vector (D).
+    """
+
+    scales: torch.Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("scales", torch.stack([torch.zeros(width), torch.ones(width)]))
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        """(B, D) to (B, D), clipped at five standard deviations."""
+        return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
+
+    def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:
+        """Set mean and spread from (a stride of) the training rows that have a vector, (N, D) and (N,)."""
+        rows = np.flatnonzero(present)
+        if len(rows):
+            chosen = vectors[rows[:: max(1, len(rows) // SAMPLE)]].astype(np.float64)
+            self.scales.copy_(torch.from_numpy(np.stack([chosen.mean(axis=0), chosen.std(axis=0)])))
