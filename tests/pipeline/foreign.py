@@ -57,6 +57,7 @@ class Popular:
         """Clicks and exposures that every item has beforehand."""
 
     version = "popular"
+    goal = "ctcvr"
 
     def __init__(self, settings):
         self.settings = settings
@@ -72,11 +73,12 @@ class Popular:
         rate = self.rate[exposures["item"].to_numpy()]
         return pl.DataFrame({"click": rate, "conversion": rate, "ctcvr": rate * rate})
 
-    def score(self, users, items, as_ofs):
+    def score_pairs(self, users, items, times):
         return self.rate[items] ** 2
 
     def save(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "config.json").write_text(json.dumps({"class": "shop_parts:Popular"}))
         (Path(folder) / "rates.json").write_text(json.dumps([self.settings.smoothing, *self.rate.tolist()]))
 
     @classmethod
