@@ -56,8 +56,7 @@ class Popular:
         smoothing: float = Field(default=1.0, gt=0)
         """Clicks and exposures that every item has beforehand."""
 
-    version = "popular"
-    goal = "ctcvr"
+    version, goal = "popular", "ctcvr"
 
     def __init__(self, settings):
         self.settings = settings
@@ -78,14 +77,14 @@ class Popular:
 
     def save(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "config.json").write_text(json.dumps({"class": "shop_parts:Popular"}))
-        (Path(folder) / "rates.json").write_text(json.dumps([self.settings.smoothing, *self.rate.tolist()]))
+        learnt = {"class": "shop_parts:Popular", "smoothing": self.settings.smoothing, "rates": self.rate.tolist()}
+        (Path(folder) / "config.json").write_text(json.dumps(learnt))
 
     @classmethod
     def load(cls, folder, dataset):
-        smoothing, *rate = json.loads((Path(folder) / "rates.json").read_text())
-        made = cls(cls.Settings(smoothing=smoothing))
-        made.rate = np.array(rate)
+        learnt = json.loads((Path(folder) / "config.json").read_text())
+        made = cls(cls.Settings(smoothing=learnt["smoothing"]))
+        made.rate = np.array(learnt["rates"])
         return made
 '''
 STAGE, RANKER = "shop_parts:PriceBands", "shop_parts:Popular"
