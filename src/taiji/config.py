@@ -33,7 +33,12 @@ STORED = "config.json"
 """The name under which a run keeps its configuration."""
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
-RENAMED_KEYS = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
+RENAMED_KEYS = {
+    "alignment.environment": "alignment.reward_table",
+    "own_ranker.judge": "own_ranker.evaluation",
+    "ranking.conversion_weight": "ranking.task_weights.conversion",
+    "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
+}
 """Old key to new key; old ones are read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
