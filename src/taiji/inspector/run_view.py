@@ -13,7 +13,7 @@ import polars as pl
 
 from taiji.config import Config, load_config
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.data import Dataset, Split
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.engine import MANIFEST
@@ -42,13 +42,13 @@ class RunFiles:
         folder: the run directory.
 
     Raises:
-        TaijiError: no run directory.
+        ArtifactError: no run directory.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise TaijiError(
+            raise ArtifactError(
                 "This is no run directory.",
                 where=str(folder),
                 expected="a folder that `taiji run` made, with config.json",
@@ -251,12 +251,12 @@ def run_state(folder: Path) -> tuple[int, ...]:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A frame; an unreadable file is a :class:`TaijiError` that names it."""
+    """A frame; an unreadable file is a :class:`ArtifactError` that names it."""
     try:
         return pl.read_parquet(path, columns=columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         stage = path.parent.name
-        raise TaijiError(
+        raise ArtifactError(
             "Could not read an artefact of the run.",
             where=str(path),
             found=str(error).splitlines()[0],

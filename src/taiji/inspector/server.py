@@ -100,7 +100,8 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
         ready: called with the address once it answers.
 
     Raises:
-        TaijiError: no run directory, or the port is taken.
+        ArtifactError: no run directory.
+        ResourceError: the port is taken.
     """
     inspector = Inspector(folder, other)
     with InspectorServer(inspector, port) as server:

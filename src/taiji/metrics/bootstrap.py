@@ -14,7 +14,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 CELLS = 4_000_000
@@ -144,11 +144,11 @@ def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed
     """Point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
 
     Raises:
-        TaijiError: the statistics are over different numbers of users, so they cannot be paired.
+        InputError: the statistics are over different numbers of users, so they cannot be paired.
     """
     sizes = {statistic.n_users for statistic in statistics}
     if len(sizes) != 1:
-        raise TaijiError(
+        raise InputError(
             "Statistics over different users cannot be compared in pairs.",
             expected="one set of users",
             found=f"sizes {sorted(sizes)}",

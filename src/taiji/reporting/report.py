@@ -83,7 +83,7 @@ def write_report(
         cards: name → file beside the report.
 
     Raises:
-        TaijiError: the metrics lack a key or have another form.
+        ArtifactError: the metrics lack a key or have another form.
     """
     write_text(
         path,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
 from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title_of
 
@@ -154,13 +154,13 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
     """Parse a ``metrics.json`` dict.
 
     Raises:
-        TaijiError: naming each key that is missing or of another form.
+        ArtifactError: naming each key that is missing or of another form.
     """
     try:
         return RunMetrics.model_validate(metrics)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
-        raise TaijiError(
+        raise ArtifactError(
             "The metrics do not have the form of metrics.json.",
             where="metrics.json",
             found="; ".join(problems),

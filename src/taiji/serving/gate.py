@@ -43,7 +43,7 @@ def needed_scope(method: str, path: str) -> str | None:
     return "write" if (method, path) == ("POST", "/v1/events") else "admin"
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """Ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
 
     def __init__(
@@ -100,32 +100,32 @@ class Gate:
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
                 await self._app(scope, _replay(body, receive), watched)
-        except Refused as refused:
-            await _answer(watched, self._note(refused))
+        except Rejected as rejected:
+            await _answer(watched, self._note(rejected))
         except TimeoutError:
             log("request timed out", route=_route(scope), seconds=self._limits.request_s)
             if not status:
-                await _answer(watched, Refused(504, "timeout", "The answer took too long; try again.", retry_s=1))
+                await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
         except Exception as error:
             log("request failed", route=_route(scope), error=where(error))
             if not status:
-                await _answer(watched, Refused(500, "internal", "This is our fault; it is in the log."))
+                await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
         route = _route(scope)
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
-    def _note(self, refused: Refused) -> Refused:
-        self._metrics.refused.labels(refused.args[0]).inc()
-        return refused
+    def _note(self, rejected: Rejected) -> Rejected:
+        self._metrics.refused.labels(rejected.args[0]).inc()
+        return rejected
 
-    async def refuse(self, request: Request, error: Exception) -> Response:
-        """Exception handler for the application: a route refused."""
-        assert isinstance(error, Refused)
-        refused = self._note(error)
+    async def reject(self, request: Request, error: Exception) -> Response:
+        """Exception handler for the application: a route rejected it."""
+        assert isinstance(error, Rejected)
+        rejected = self._note(error)
         return Response(
-            refused.body,
-            refused.status,
-            {name.decode(): value.decode() for name, value in refused.headers()},
+            rejected.body,
+            rejected.status,
+            {name.decode(): value.decode() for name, value in rejected.headers()},
             "application/json",
         )
 
@@ -135,17 +135,17 @@ class Gate:
         name = key.name if key else "anonymous"
         bucket = self._buckets.setdefault(name, Bucket(self._limits.rate, self._limits.burst))
         if wait := bucket.wait():
-            raise Refused(429, "rate", "Too many requests with this key.", retry_s=wait)
+            raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
             return
         if key is None:
-            raise Refused(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
+            raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
-            raise Refused(403, "forbidden", f"This key lacks the scope {needed!r}.")
+            raise Rejected(403, "forbidden", f"This key lacks the scope {needed!r}.")
         if not scope["path"].isprintable() and CONTROL.search(
             scope["path"]
         ):  # routes would not even match a line break
-            raise Refused(422, "invalid", "The path has control characters in it.")
+            raise Rejected(422, "invalid", "The path has control characters in it.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
@@ -156,7 +156,7 @@ class Gate:
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         limit = self._limits.body_bytes
-        too_large = Refused(413, "too_large", f"The body is larger than {limit} bytes.")
+        too_large = Rejected(413, "too_large", f"The body is larger than {limit} bytes.")
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             return b""
@@ -168,7 +168,7 @@ class Gate:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(400, "disconnected", "The body ended early.")
+                        raise Rejected(400, "disconnected", "The body ended early.")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
@@ -176,7 +176,7 @@ class Gate:
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
-            raise Refused(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
+            raise Rejected(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -198,11 +198,11 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
 
 
-async def _answer(send: Send, refused: Refused) -> None:
+async def _answer(send: Send, rejected: Rejected) -> None:
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(refused.body)).encode()),
-        *refused.headers(),
+        (b"content-length", str(len(rejected.body)).encode()),
+        *rejected.headers(),
     ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": refused.body})
+    await send({"type": "http.response.start", "status": rejected.status, "headers": headers})
+    await send({"type": "http.response.body", "body": rejected.body})

@@ -19,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
@@ -57,7 +57,7 @@ class RedisStore:
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
         except StoreUnavailable as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Could not open the store.",
                 where=place,
                 expected="a Redis server (7 or later)",
@@ -76,7 +76,7 @@ class RedisStore:
         except redis.ResponseError:
             return  # a managed service that hides its configuration
         if found["appendonly"] != "yes" or found["maxmemory-policy"] != "noeviction":
-            raise TaijiError(
+            raise ResourceError(
                 "This Redis would lose events.",
                 where=place,
                 expected="appendonly yes, maxmemory-policy noeviction",

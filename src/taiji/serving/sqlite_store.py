@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taiji.core.artifacts import make_folder
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
     Appended,
@@ -73,7 +73,7 @@ class SQLiteStore:
                 db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
                 self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
         except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
             ) from error
 

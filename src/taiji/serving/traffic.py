@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "health"]
@@ -85,24 +85,26 @@ def load(
         key: API key. seed: of the choice of users and items.
 
     Raises:
-        TaijiError: the address is not of this machine, nobody answers there, or a kind needs ids that are not given.
+        ConfigError: the address is not of this machine, or there is no such load.
+        InputError: a kind needs ids that are not given.
+        ResourceError: nobody answers there.
     """
     host, port = _address(url)
     if not loopback(host) or not port:
-        raise TaijiError(
+        raise ConfigError(
             "The address does not fit.",
             where=url,
             expected="a service on this machine, as http://127.0.0.1:PORT",
             fix="load is put on this machine only; run the command where the service runs",
         )
     if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
-        raise TaijiError(
+        raise ConfigError(
             "This load cannot be made.",
             where=f"kind {kind}, {seconds:g} seconds, {connections} connections",
             expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection",
         )
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
-        raise TaijiError(
+        raise InputError(
             "There is nothing to ask for.",
             where=f"load --kind {kind}",
             expected="users, and items for writing and ranking",
@@ -208,7 +210,7 @@ class _Run:
                 for _ in range(self._connections)
             ]
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Nobody answers.",
                 where=f"{self._host}:{self._port}",
                 found=str(error),
