@@ -1,4 +1,4 @@
-"""How every command ends: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
+"""End of every command: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
 
 from __future__ import annotations
 

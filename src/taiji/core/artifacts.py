@@ -56,7 +56,7 @@ _REFUSALS = (
 
 
 def _write_error(path: Path, number: int | None) -> ResourceError:
-    """What the error of that number means for somebody who wanted to write ``path``."""
+    """Return what the error of that number means for somebody who wanted to write ``path``."""
     message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
     if number in _FULL:
         return NoSpace(

@@ -18,7 +18,7 @@ class Settings(BaseModel):
 
 
 def problem_text(problem: Any) -> str:
-    """What a validation error says about one value, in the words of the other messages."""
+    """Return what a validation error says about one value, in the words of the other messages."""
     if problem["type"] == "missing":
         return "is missing"
     if problem["type"] == "extra_forbidden":

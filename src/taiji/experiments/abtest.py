@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the fixed interval excludes zero."""
+        """True if the fixed interval excludes zero."""
         return not self.low <= 0 <= self.high
 
 

@@ -1,4 +1,4 @@
-"""What a policy would have earned, estimated from the log of another one that kept its propensities.
+"""Off-policy evaluation: the value of a policy, estimated from the log of another one that kept its propensities.
 
 Three estimators of the mean reward V of a target policy π from rows logged under μ, with w = π(a|x) / μ(a|x):
 inverse propensity (Horvitz & Thompson 1952), Σ w r / N; self-normalised (Swaminathan & Joachims, *NIPS* 2015),

@@ -10,7 +10,7 @@ from taiji.world.settings import ShopSettings
 
 
 class ABTestSettings(Settings):
-    """What ``taiji abtest`` simulates."""
+    """Simulation of ``taiji abtest``."""
 
     shop: ShopSettings = ShopSettings()
     ranker: RankerSettings = RankerSettings()

@@ -31,7 +31,7 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 
 
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
-    """What the page of a comparison shows.
+    """Return what the page of a comparison shows.
 
     Intervals are each run's own; no paired difference is claimed, since per-user values are not kept. Two runs judged
     the same examples exactly when their fingerprints are the same.
@@ -111,7 +111,7 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
 
 
 def _apart(one: Figure, two: Figure | None) -> bool:
-    """Whether the two intervals have no point in common."""
+    """Return whether the two intervals have no point in common."""
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False
     return bool(one.high < two.low or two.high < one.low)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
-"""What is read beside paragraphs. Links, images and HTML are not: a card holds names from the data."""
+"""Rules beside paragraphs. Links, images and HTML are not: a card holds names from the data."""
 REPLACED: Mapping[str, str] = {
     "strong_open": "<b>",
     "strong_close": "</b>",

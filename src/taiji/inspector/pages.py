@@ -32,7 +32,7 @@ CARDS = {"model": (MODEL_CARD, "Model card"), "data": (DATA_CARD, "Data card")}
 
 @dataclass(frozen=True)
 class Page:
-    """What goes over the wire."""
+    """Answer to one request."""
 
     body: bytes
     status: int = 200
@@ -180,7 +180,7 @@ class Inspector:
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 
     def _beside(self, moment: user.Moment) -> list[dict[str, Any]]:
-        """What the other run's models answered to the same prompt."""
+        """Return what the other run's models answered to the same prompt."""
         if len(self.runs) < 2:
             return []
         other = self.runs[1]
@@ -251,5 +251,5 @@ def whole(text: str | None, default: Any) -> Any:
 
 
 def address(user_id: Any) -> str:
-    """Where a user's page is: the id as the data have it, with every character that means something in an address quoted."""
+    """Return the address of a user's page: the id as the data have it, with every character that means something in an address quoted."""
     return "/users/" + quote(str(user_id), safe="")

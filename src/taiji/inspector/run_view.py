@@ -99,7 +99,7 @@ class RunFiles:
         return sum(state.seconds or 0.0 for state in self.stages)
 
     def done(self, stage: str) -> bool:
-        """Whether a stage's artefacts are there."""
+        """Return whether a stage's artefacts are there."""
         return (self.folder / stage / MANIFEST).is_file()
 
     @property
@@ -172,7 +172,7 @@ class RunFiles:
 
     @property
     def completions(self) -> Table:
-        """What the aligned model wrote for the feature rows, by user."""
+        """Texts that the aligned model wrote for the feature rows, by user."""
         return self._frame("features/completions.parquet", by_user=True)
 
     def features(self, arm: str) -> Table:
@@ -211,7 +211,7 @@ class RunFiles:
 
     @property
     def kept_lines(self) -> dict[str, int]:
-        """How many interactions the prompt of an example held, as the stages that made it noted."""
+        """Number of interactions that the prompt of an example held, as the stages that made it noted."""
 
         def load() -> dict[str, int]:
             found: dict[str, int] = {}

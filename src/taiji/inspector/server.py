@@ -17,7 +17,7 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
-"""How long loading in the background waits for a first page, and then for its style and script."""
+"""Seconds that loading in the background waits for a first page, and then for its style and script."""
 HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",

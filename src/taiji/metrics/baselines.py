@@ -1,4 +1,4 @@
-"""What needs no language model: the baselines an answer must beat, all from before the example's moment.
+"""Baselines that need no language model and that an answer must beat, all from before the example's time.
 
 ``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
 ``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
@@ -29,7 +29,7 @@ DECAY = 0.9
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline proposes for each example.
+    """Proposal of a baseline for each example.
 
     Args:
         name: shown in the report.

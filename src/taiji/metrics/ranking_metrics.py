@@ -105,7 +105,7 @@ class Metric(Protocol):
 
     @property
     def goal(self) -> str:
-        """Where it should go: ``high``, ``low``, or ``one`` for a calibration."""
+        """Direction of a better value: ``high``, ``low``, or ``one`` for a calibration."""
 
     def calc(self, rows: Rows) -> float:
         """The value over all rows; NaN where undefined."""

@@ -1,4 +1,4 @@
-"""What a language model's answers are worth, beside the baselines that need no language model.
+"""Evaluation of a language model's answers beside baselines that need no language model.
 
 Definitions (ours, where the paper gives none): category accuracy is an exact match of the parsed level, case and space
 folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share

@@ -39,7 +39,7 @@ MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not shown": 
 
 
 def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What the template ``audit.html.j2`` shows of an audit; None where there is none."""
+    """Return what the template ``audit.html.j2`` shows of an audit; None where there is none."""
     if not audit:
         return None
     order = audit["order"]

@@ -41,7 +41,7 @@ HOLDING = (
     "report",
     "teacher",
 )
-"""Where a run keeps rows about single users."""
+"""Places where a run keeps rows about single users."""
 
 
 def model_card(
@@ -93,7 +93,7 @@ def model_card(
 def _steps(
     run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """What was done to the model, in order, each with its numbers."""
+    """Return what was done to the model, in order, each with its numbers."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = (
         ""

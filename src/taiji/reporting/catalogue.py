@@ -23,7 +23,7 @@ BLOCK = 8_000_000
 
 @dataclass(frozen=True)
 class Found:
-    """Where queries landed, each array (E,).
+    """Items that queries landed on, each array (E,).
 
     Attributes:
         item: nearest catalogue item; among items of the same text the one most interacted with.

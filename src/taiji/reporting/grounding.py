@@ -1,4 +1,4 @@
-"""Where each answer landed in the catalogue, one row an item, so that single answers can be read and not only counted."""
+"""Catalogue items on which each answer landed, one row per item, so that single answers can be read and not only counted."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ FILTERS = {
     "fixed": number_text,
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
 }
-"""How the templates write numbers."""
+"""The templates' ways of writing numbers."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 
 
@@ -125,7 +125,7 @@ def render_report(
 
 
 def figures_of(run: RunMetrics) -> dict[str, Any]:
-    """What the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
+    """Return what the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
     return {
         "run": run,
         "version": taiji.__version__,

@@ -49,11 +49,11 @@ class RationaleSummary(_Open):
     perplexities: list[float] = []
     """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
     masked: bool = False
-    """Whether they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
+    """True if they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:
-        """How many were kept, of how many judged, and how many more only set the threshold."""
+        """Numbers of rationales: kept, judged, and those that only set the threshold."""
         judged = self.written if self.judged is None else self.judged
         return self.kept, judged, self.written - judged
 
@@ -169,7 +169,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
-    """What a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
+    """Return what a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
     if difference.low is None or difference.high is None:
         return "too few users to tell"
     if difference.low <= 0 <= difference.high:

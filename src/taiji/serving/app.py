@@ -34,7 +34,7 @@ SCRUB_EVERY_S = 5.0
 
 
 class Service:
-    """What the routes share: the store behind batchers, the rankers, clock and metrics."""
+    """State that the routes share: the store behind batchers, the rankers, clock and metrics."""
 
     def __init__(
         self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics

@@ -83,7 +83,7 @@ class RunWriter:
         return [self._row(user, row) for user, row in zip(users, table.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> list[str]:
-        """What the LLM says about each user, as one text to embed."""
+        """Return what the LLM says about each user, as one text to embed."""
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],

@@ -1,4 +1,4 @@
-"""What every request passes before any route sees it: key, scope, rate, size, time; and what every answer passes after.
+"""Gate that every request passes before any route sees it (key, scope, rate, size, time) and every answer after it.
 
 A plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so a new route is
 closed until somebody opens it. The body is read here, whole and bounded, so routes get at most what the limits allow.
@@ -54,7 +54,7 @@ class Rejected(Exception):
         self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the status asks for."""
+        """Return the headers that the status asks for."""
         found = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 

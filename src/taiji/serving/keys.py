@@ -34,7 +34,7 @@ class Key:
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Whether the key has the scope."""
+        """Return whether the key has the scope."""
         return scope in self.scopes or "admin" in self.scopes
 
 

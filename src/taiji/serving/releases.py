@@ -17,7 +17,7 @@ from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
 
 
 class Backend(Protocol):
-    """What the module named by ``ServingSettings.backend`` offers for a run directory."""
+    """Functions of the module that ``ServingSettings.backend`` names."""
 
     def release(self, run: Path) -> Release:
         """Name and versions, found without loading models."""

@@ -127,7 +127,7 @@ class ReleaseOut(BaseModel):
 
 
 class ReleasesOut(BaseModel):
-    """What is read, what was before, what is live."""
+    """Releases: the one that is read, the one before, those that are live."""
 
     active: str | None
     previous: str | None
@@ -135,7 +135,7 @@ class ReleasesOut(BaseModel):
 
 
 class ReleaseIn(Body):
-    """Which release."""
+    """Name of a release."""
 
     release: Id
 
@@ -157,20 +157,20 @@ class LettersOut(BaseModel):
 
 
 class Retried(BaseModel):
-    """How many users are due again."""
+    """Number of users that are due again."""
 
     retried: int
 
 
 class State(BaseModel):
-    """Whether the process can do its work."""
+    """Readiness of the process."""
 
     status: str
     ranker: str | None = None
 
 
 class Problem(BaseModel):
-    """Why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
+    """Reason why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
 
     code: str
     message: str

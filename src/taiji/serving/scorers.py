@@ -44,7 +44,7 @@ class Scorers:
         return "ready" if self._loaded[self.active] is not None else "failed"
 
     def ready(self, release: str | None) -> bool:
-        """Whether a release's ranker can be asked."""
+        """Return whether a release's ranker can be asked."""
         return release is not None and self._loaded.get(release) is not None
 
     def refresh(self) -> None:

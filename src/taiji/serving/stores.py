@@ -1,4 +1,4 @@
-"""Which store a setting names."""
+"""Opening of the store that a setting names."""
 
 from __future__ import annotations
 

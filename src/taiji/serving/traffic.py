@@ -34,7 +34,7 @@ PREPARED = 2000
 
 @dataclass
 class LoadReport:
-    """What a load run found. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
+    """Result of a load run. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
 
     kind: str
     seconds: float
@@ -49,7 +49,7 @@ class LoadReport:
 
     @property
     def all_2xx(self) -> bool:
-        """Whether every request was answered with success."""
+        """True if every request was answered with success."""
         return not self.errors and all(200 <= status < 300 for status in self.statuses)
 
 
