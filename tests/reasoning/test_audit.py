@@ -144,6 +144,6 @@ def test_nothing_to_audit(lm, dataset, examples, prompts, verdicts):
 def test_one_example_has_no_interval_and_shows_nothing():
     alone = _interval(np.array([1.5, np.nan]), resamples=20, seed=0)
     assert alone == {"value": 1.5, "low": None, "high": None, "n": 1}
-    controls = {name: alone for name in CONTROLS}
+    controls = dict.fromkeys(CONTROLS, alone)
     controls |= {f"{other} - {one}": alone for one, other in pairwise(CONTROLS)}
     assert _order(controls)["verdict"] == "not shown"

@@ -1,6 +1,6 @@
 """The base of every settings class.
 
-Each room keeps its own settings in ``<room>/settings.py`` (free of heavy imports); ``config.py`` composes them, so a
+Each package keeps its own settings in ``<package>/settings.py`` (free of heavy imports); ``config.py`` composes them, so a
 hyper-parameter is written down once, with its documentation, and read everywhere from there.
 """
 

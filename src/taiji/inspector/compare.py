@@ -10,7 +10,7 @@ from taiji.inspector.run_view import RunFiles
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.report import ANSWER_METRICS
-from taiji.reporting.summary import Figure, RunMetrics, digits_for, figure_text, heads_of, metrics_of
+from taiji.reporting.summary import MetricValue, RunMetrics, digits_for, heads_of, metric_text, metrics_of
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
     return found
 
 
-def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dict[str, Any]:
+def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
     """One metric: both runs' figures of each arm on one scale."""
     every = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
@@ -101,7 +101,7 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
             None
             if f is None
             else {
-                "text": figure_text(f, digits),
+                "text": metric_text(f, digits),
                 "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{number}"),
             }
             for number, f in enumerate((one, two))
@@ -110,7 +110,7 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
     return {"title": title, "rows": shown}
 
 
-def _apart(one: Figure, two: Figure | None) -> bool:
+def _apart(one: MetricValue, two: MetricValue | None) -> bool:
     """Return whether the two intervals have no point in common."""
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False

@@ -19,7 +19,7 @@ from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
-from taiji.reporting.report import FILTERS, clock, curves, figures_of
+from taiji.reporting.report import FILTERS, clock, curves, page_values
 
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
@@ -117,7 +117,7 @@ class Inspector:
     def _overview(self) -> Page:
         run = self.runs[0]
         metrics = run.metrics
-        shown = figures_of(metrics) if metrics else {}
+        shown = page_values(metrics) if metrics else {}
         return self._html(
             "overview.html.j2",
             states=run.stages,

@@ -79,7 +79,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
 
 
 def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
-    """Most frequent items before each example's moment, (E, size) item numbers, ties by item number."""
+    """Most frequent items before each example's time, (E, size) item numbers, ties by item number."""
     clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
     times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
     as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0
@@ -99,7 +99,7 @@ def co_occurrence(
     size: int,
     seen: list[Array] | None = None,
 ) -> Array:
-    """Items that stood within ``REACH`` places of the user's latest items, in histories before the moment, (E, size)."""
+    """Items that stood within ``REACH`` places of the user's latest items, in histories before that time, (E, size)."""
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
     for items in histories:
@@ -135,7 +135,7 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
 
 
 def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
-    """All items of each example's user before its moment, newest first."""
+    """All items of each example's user before its time, newest first."""
     longest = int(np.diff(dataset.history.offsets).max(initial=0))
     return [
         np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64)

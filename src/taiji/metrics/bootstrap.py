@@ -22,7 +22,7 @@ CELLS = 4_000_000
 
 
 class Entry(TypedDict):
-    """A figure as it appears in ``metrics.json``: point value, interval and number of users behind it."""
+    """A metric as it appears in ``metrics.json``: point value, interval and number of users behind it."""
 
     value: float | None
     low: float | None
@@ -32,7 +32,7 @@ class Entry(TypedDict):
 
 
 class Statistic(Protocol):
-    """A figure as a function of user weights."""
+    """A metric as a function of user weights."""
 
     @property
     def n_users(self) -> int:
@@ -199,7 +199,7 @@ def differences(
 
     Args:
         arms: (A,) names.
-        points, draws: (A,) figures and (R, A) of them on the same resamples.
+        points, draws: (A,) values and (R, A) of them on the same resamples.
         ns: (A,) what each rests on.
         against: an arm; where it is not among them there is no ``difference``.
         competitors: arms that cost less and must be beaten as well.

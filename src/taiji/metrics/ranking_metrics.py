@@ -114,7 +114,7 @@ class Metric(Protocol):
         """(n_users,) values; NaN for users for whom it is undefined."""
 
     def statistic(self, rows: Rows) -> Statistic:
-        """The same figure as a function of user weights, for intervals."""
+        """Return the same metric as a function of user weights, for intervals."""
 
 
 class FromStatistic:
@@ -191,7 +191,7 @@ class NDCG(FromStatistic):
     """Discounted gain of the first ``k`` of a request over the best possible, expected over the orders of ties.
 
     A user's value is the mean over the user's requests that hold both a positive and a negative row (the others cannot
-    be ranked right or wrong); the figure is the mean over users.
+    be ranked right or wrong); the value is the mean over users.
     """
 
     k: int = 10

@@ -22,7 +22,7 @@ from taiji.core.number_format import general_text, number_text, thousands
 from taiji.data import PERIODS, exposures
 from taiji.language.causal_lm import model_title
 from taiji.reporting.report import ANSWER_METRICS
-from taiji.reporting.summary import RunMetrics, digits_for, figure_text, findings
+from taiji.reporting.summary import RunMetrics, digits_for, findings, metric_text
 
 if TYPE_CHECKING:
     from taiji.data import Dataset, Split
@@ -60,7 +60,7 @@ def model_card(
     for model in dict.fromkeys(f.model for f in run.llm):
         own = {f.metric: f for f in run.llm if f.model == model}
         cells = [
-            figure_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–"
+            metric_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–"
             for name in shown
         ]
         rows.append({"name": model, "kind": next(iter(own.values())).kind, "cells": cells})

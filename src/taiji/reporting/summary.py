@@ -22,7 +22,7 @@ AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "
 
 
 class _Open(BaseModel):
-    """Named keys are checked; further ones are allowed, so that later rooms can add theirs."""
+    """Named keys are checked; further ones are allowed, so that other packages can add theirs."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +73,7 @@ class Difference(_Open):
     high: float | None
 
 
-class Figure(_Open):
+class MetricValue(_Open):
     """One metric of one arm with its interval."""
 
     metric: str
@@ -85,8 +85,8 @@ class Figure(_Open):
     competitors: list[Difference] = Field(default=[], validation_alias=AliasChoices("competitors", "rivals"))
 
 
-class ModelFigure(Figure):
-    """A figure of a language model, a baseline or the oracle."""
+class ModelMetric(MetricValue):
+    """A metric of a language model, a baseline or the oracle."""
 
     model: str
     kind: Annotated[
@@ -94,8 +94,8 @@ class ModelFigure(Figure):
     ] = "model"
 
 
-class RankerFigure(Figure):
-    """A figure of a ranker with some features, over a group of exposures."""
+class RankerMetric(MetricValue):
+    """A metric of a ranker with some features, over a group of exposures."""
 
     features: str
     group: str = "all"
@@ -116,7 +116,7 @@ class AlignmentSummary(_Open):
     steps: list[Step]
 
 
-class FeatureFigures(_Open):
+class FeatureMetrics(_Open):
     """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
 
     The first five are those of :func:`taiji.features.feature_table.figures`, the others of ``ProductQuantizer.figures``.
@@ -143,10 +143,10 @@ class RunMetrics(_Open):
     notes: list[str] = []
     split: SplitSummary
     rationales: RationaleSummary
-    llm: list[ModelFigure]
+    llm: list[ModelMetric]
     alignment: AlignmentSummary
-    ranking: list[RankerFigure]
-    features: dict[str, FeatureFigures] = {}
+    ranking: list[RankerMetric]
+    features: dict[str, FeatureMetrics] = {}
     seconds: dict[str, float]
 
 
@@ -199,13 +199,13 @@ def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
     return [f"{head} {name}" for name in ordered if full or name in MAIN]
 
 
-def digits_for(figures: Sequence[Figure | Difference]) -> int:
+def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
     """Decimals that show two significant places of the typical interval, from 3 to 6."""
     widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
-def figure_text(figure: Figure | Difference, digits: int | None = None, *, signed: bool = False) -> str:
+def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, signed: bool = False) -> str:
     """``0.512 [0.498, 0.527]``, or a dash where there is no value.
 
     A signed text gets as many decimals as it takes to see on which side of zero its ends lie.
@@ -239,14 +239,14 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
     )
-    every: list[Figure] = [*run.llm, *run.ranking]
+    every: list[MetricValue] = [*run.llm, *run.ranking]
     places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
 
     def table(
         title: str,
         first: str,
         metrics: Sequence[str],
-        rows: Sequence[tuple[str, Mapping[str, Figure]]],
+        rows: Sequence[tuple[str, Mapping[str, MetricValue]]],
         names: Mapping[str, str],
     ) -> None:
         shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
@@ -303,7 +303,7 @@ def findings(run: RunMetrics) -> list[str]:
     """One plain sentence for each comparison that matters, including those that show nothing."""
 
     def line(arm: str, metric: str, gap: Difference) -> str:
-        return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
+        return f"{arm} against {gap.against}, {metric} {metric_text(gap, signed=True)}: {verdict(gap)}"
 
     leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
     title = "".join(f"{head_title(head)} {title_of(name)}" for head, name in map(split_key, leading))
@@ -332,12 +332,12 @@ def _against_baselines(run: RunMetrics) -> list[str]:
         for gap in own.competitors:
             if gap.against == best:
                 lines.append(
-                    f"{title} of {last} against the best baseline, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                    f"{title} of {last} against the best baseline, {best}, {metric_text(gap, signed=True)}: {verdict(gap)}"
                 )
     return lines
 
 
-def _cell(figure: Figure | None, digits: int) -> str:
+def _cell(figure: MetricValue | None, digits: int) -> str:
     """Value above its interval; green or red where the paired difference excludes zero."""
     if figure is None or figure.value is None:
         return "–"

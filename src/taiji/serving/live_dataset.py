@@ -1,6 +1,6 @@
 """A run's data set seen through text ids, and small data sets made of some users' newest state.
 
-The other rooms work on a :class:`~taiji.data.dataset.Dataset`. Online, what is known about a user is the run's log plus
+The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, what is known about a user is the run's log plus
 the events that came since; for a batch of users that is put together as a data set of its own, with its own dense user
 ids, so that prompts and rankers read it like any other and there is one way to make each.
 """

@@ -55,13 +55,13 @@ def backend(settings: ServingSettings) -> Backend:
 
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     """Publish a run's rows and make its release live; nothing happens when it is live already."""
-    room = backend(settings)
-    release = room.release(run)
+    module = backend(settings)
+    release = module.release(run)
     if release.name in store.releases().live:
         return release
     now, done = SteadyClock(store.clock_floor())(), 0
     with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
-        for portion in room.rows(run):
+        for portion in module.rows(run):
             store.publish(release.name, portion, now)
             done += len(portion)
             update(done)

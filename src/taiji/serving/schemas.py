@@ -42,8 +42,8 @@ class EventIn(Body):
 
     def time(self) -> int:
         """Microseconds since the epoch."""
-        moment = datetime.fromisoformat(self.timestamp)
-        return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+        when = datetime.fromisoformat(self.timestamp)
+        return int(when.timestamp()) * 1_000_000 + when.microsecond
 
 
 class EventsIn(Body):

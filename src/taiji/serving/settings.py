@@ -1,4 +1,4 @@
-"""Settings of the serving room."""
+"""Settings of the service."""
 
 from __future__ import annotations
 

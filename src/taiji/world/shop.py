@@ -3,7 +3,7 @@
 Every item has a hidden theme, every user a hidden taste over themes. Users find tail items on their own (history, never
 exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id to
 mean anything, so the taste of a new user can only be read from the *titles* of what was found, where theme words stand
-("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the null twin the theme
+("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the negative twin the theme
 words are dealt to the wrong items: the same events, prices and categories, and a text that knows nothing.
 
 Invented here; no figure of it says anything about real shoppers.
