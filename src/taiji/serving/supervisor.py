@@ -17,7 +17,7 @@ from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
 from taiji.serving.child import RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
-from taiji.serving.logs import log
+from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings, loopback
 from taiji.serving.store import Store, StoreUnavailable
@@ -125,7 +125,7 @@ class Supervisor:
 
 
 def serve(
-    run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = print
+    run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = logger.info
 ) -> None:
     """Serve a finished run until SIGTERM or Ctrl-C.
 
