@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault(
@@ -15,6 +16,17 @@ from taiji.language.tiny import tiny_causal_lm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The same examples every time, however slow the machine: a suite that fails by chance tells nothing about a change.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> None:
+    """Raise for bytes and floats without an id of their own: those may hold a time, or what rounding left."""
+    if isinstance(val, bytes | float):
+        raise pytest.UsageError(f"parametrize: give {argname}={val!r} an explicit id (ids=… or pytest.param(…, id=…))")
 
 
 @pytest.fixture

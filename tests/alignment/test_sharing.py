@@ -93,8 +93,8 @@ def test_what_goes_trls_way(job, monkeypatch):
     job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, model=window).train()
     with pytest.raises(AssertionError, match="shared"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1).train()
-    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, generation_kwargs={"no_repeat_ngram_size": 2})
-    assert not trainer._known_settings()
+    for option in ({"generation_kwargs": {"no_repeat_ngram_size": 2}}, {"repetition_penalty": 1.1}):
+        assert not job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, **option)._known_settings()
 
 
 def test_a_prompts_rollouts_meet_in_one_micro_batch(job):

@@ -107,35 +107,55 @@ def test_hidden_states_are_those_of_the_model():
     assert len(store) == 1
 
 
+SGD = {"optim": "sgd", "learning_rate": 0.5, "reward_weights": [0.5, 0.5]}
+
+
+def trained(job, cls, config, **options):
+    trainer = job(cls, config, **SGD, **options)
+    start = parameters(trainer).clone()
+    trainer.train()
+    return parameters(trainer) - start
+
+
+def apart(a, b):
+    """Distance of two updates as a share of the first one's length: rounding gives 1e-6 or so of it."""
+    return float((a - b).norm() / a.norm())
+
+
 def test_trainer_option(job):
-    common = {"optim": "sgd", "learning_rate": 0.5, "reward_weights": [0.5, 0.5]}
-    stock = job(GRPOTrainer, GRPOConfig, **common)
-    stock.train()
-    first = job(
-        ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", token_weighting="pepo", pepo_temperature=1e9, **common
-    )
-    first.train()
-    assert torch.allclose(parameters(stock), parameters(first), atol=1e-7), "temperature to infinity is GRPO"
-    runs = {}
-    for name, options in {
-        "fixed": {"weighting": "fixed"},
-        "released": {"weighting": "fixed", "pepo_as_released": True},
-        "popo": {
-            "weighting": "popo",
-            "aggregation": "trl",
-            "weight_step": 0.0,
-            "weight_floor": 0.0,
-            "gram_estimator": "same-batch",
-        },
-        "halves": {"weighting": "popo", "aggregation": "trl", "weight_step": 0.0, "weight_floor": 0.0},
-    }.items():
-        trainer = job(
-            ParetoGRPOTrainer, ParetoGRPOConfig, token_weighting="pepo", pepo_temperature=0.05, **options, **common
+    stock = trained(job, GRPOTrainer, GRPOConfig)
+    fixed = {"weighting": "fixed", "token_weighting": "pepo"}
+    first = trained(job, ParetoGRPOTrainer, ParetoGRPOConfig, pepo_temperature=1e9, **fixed)
+    assert apart(stock, first) < 1e-5, "temperature to infinity is GRPO"
+    popo = {"weighting": "popo", "aggregation": "trl", "weight_step": 0.0, "weight_floor": 0.0}
+    runs = {
+        name: trained(job, ParetoGRPOTrainer, ParetoGRPOConfig, pepo_temperature=0.05, **options)
+        for name, options in {
+            "fixed": fixed,
+            "popo": {"token_weighting": "pepo", "gram_estimator": "same-batch", **popo},
+            "halves": {"token_weighting": "pepo", **popo},
+        }.items()
+    }
+    assert apart(stock, runs["fixed"]) > 0.1, "the option does something"
+    assert apart(runs["fixed"], runs["popo"]) < 1e-4 and apart(runs["popo"], runs["halves"]) < 1e-4
+
+
+def test_gradients_through_the_weights_matter_once_the_ratios_do(job):
+    """A row's weights sum to a constant, so at ratios of one (the first pass over a batch) nothing flows through them."""
+    updates = {
+        (passes, released): trained(
+            job,
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            weighting="fixed",
+            token_weighting="pepo",
+            pepo_temperature=0.05,
+            pepo_as_released=released,
+            num_iterations=passes,
+            max_steps=4,
         )
-        trainer.train()
-        runs[name] = parameters(trainer)
-    assert not torch.allclose(runs["fixed"], parameters(stock), atol=1e-6), "the option does something"
-    assert not torch.allclose(runs["fixed"], runs["released"], atol=1e-7), "gradients through the weights differ"
-    assert torch.allclose(runs["fixed"], runs["popo"], atol=2e-5) and torch.allclose(
-        runs["popo"], runs["halves"], atol=2e-5
-    )
+        for passes in (1, 2)
+        for released in (False, True)
+    }
+    assert apart(updates[1, False], updates[1, True]) < 1e-4
+    assert apart(updates[2, False], updates[2, True]) > 0.02

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-
 from tests.models.ranking.conftest import shop_tables
 
 from taiji.data.dataset import Dataset

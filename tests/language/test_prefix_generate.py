@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tests.language.prefix_models import FAMILIES, VOCABULARY, family, with_lora
+from transformers.generation.logits_process import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from taiji.language.prefix_generate import Sampling, filtered, generate_shared
+from taiji.language.logits_processing import Sampling
+from taiji.language.prefix_generate import generate_shared
 
 STOPS = [3, 7]
 
@@ -50,8 +52,11 @@ def test_sampling_draws_the_tokens_that_transformers_draws(options):
     model = family("llama")
     rows = [row for row in prompts(sizes=(20, 20)) for _ in range(4)]
     torch.manual_seed(5)
+    rest = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options}
+    penalty = rest.pop("repetition_penalty", None)
+    ours = [RepetitionPenaltyLogitsProcessor(penalty, 20)] if penalty else []  # the prompt's 20 tokens do not count
     expected = theirs(
-        model, rows, do_sample=True, max_new_tokens=20, **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options}
+        model, rows, do_sample=True, max_new_tokens=20, logits_processor=LogitsProcessorList(ours), **rest
     )
     torch.manual_seed(5)
     found = generate_shared(model, rows, 1, Sampling(20, **options), stop_ids=STOPS)
@@ -83,14 +88,3 @@ def test_adapters_take_part_and_nothing_is_left_behind(merge):
     assert model.training and all(m.training for m in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "to the bit"
     assert found == theirs(model.eval(), rows, do_sample=False, max_new_tokens=15)
-
-
-def test_the_nucleus_beyond_the_first_look(monkeypatch):
-    from taiji.language import prefix_generate
-
-    monkeypatch.setattr(prefix_generate, "NUCLEUS", 3)
-    logits = torch.randn(4, 40, generator=torch.Generator().manual_seed(0)) * 0.1
-    kept = torch.isfinite(filtered(logits, Sampling(1, top_p=0.5)))
-    order = logits.argsort(-1, descending=True)
-    mass = torch.softmax(logits, -1).gather(1, order).cumsum(-1)
-    assert torch.equal(kept.sum(-1), (mass < 0.5).sum(-1) + 1)

@@ -9,7 +9,7 @@ from taiji.language import prefix_head
 from taiji.language.prefix_head import Head, token_logprobs
 
 
-@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("cap", [None, 3.0], ids=["uncapped", "capped"])
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_equal_to_plain_log_softmax(monkeypatch, cap, frozen, bias):

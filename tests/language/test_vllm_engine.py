@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from tests.language import vllm_double
 
 from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import load_language_model
@@ -30,7 +31,7 @@ class Sampling(SimpleNamespace):
             "temperature",
             "top_k",
             "top_p",
-            "repetition_penalty",
+            "extra_args",
             "stop",
             "stop_token_ids",
             "include_stop_str_in_output",
@@ -84,7 +85,7 @@ def lm(tmp_path, monkeypatch):
     model, tokenizer = tiny_causal_lm()
     model.save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Double, SamplingParams=Sampling))
+    vllm_double.install(monkeypatch, Double, Sampling)
     Double.made.clear()
     Double.asked.clear()
     return load_language_model(tmp_path / "tiny", "float32", "cpu")
@@ -93,7 +94,13 @@ def lm(tmp_path, monkeypatch):
 def test_the_model_is_opened_as_the_settings_say(lm):
     opened = with_engine(lm, SETTINGS)
     assert Double.made == [
-        {"model": lm.source, "dtype": "float32", "gpu_memory_utilization": 0.4, "enable_prefix_caching": True}
+        {
+            "model": lm.source,
+            "dtype": "float32",
+            "gpu_memory_utilization": 0.4,
+            "enable_prefix_caching": True,
+            "logits_processors": ["taiji.language.vllm_penalty:CompletionPenalty"],
+        }
     ]
     assert opened.version == lm.version and with_engine(lm, LanguageSettings()) is lm
 

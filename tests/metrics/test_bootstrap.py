@@ -66,7 +66,7 @@ def test_an_arm_against_itself_differs_by_exactly_nothing():
     assert compare(statistic, statistic) == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30}
 
 
-@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize("level", [0.8, 0.95], ids=["80%", "95%"])
 def test_intervals_over_users_cover_at_their_level_where_rows_are_dependent(level):
     """Users differ in their mean, so row-wise intervals would be far too narrow; ours are over users."""
     rng, covered, trials = np.random.default_rng(0), 0, 300

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from taiji.models.ranking.target_attention import text_module
 from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.target_attention import text_module
 from taiji.nn.text import Experts, Projection, SelectAlign
 
 

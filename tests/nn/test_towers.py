@@ -4,7 +4,7 @@ import torch
 from taiji.nn.towers import Dropout
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.5])
+@pytest.mark.parametrize("probability", [0.1, 0.5], ids=["tenth", "half"])
 def test_dropout_drops_as_often_as_it_says_and_keeps_the_mean(probability):
     torch.manual_seed(0)
     dropout, values = Dropout(probability), torch.ones(1003, 301, requires_grad=True)

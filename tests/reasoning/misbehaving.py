@@ -24,16 +24,15 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(
-        self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 2.6, slow_share: float = 0.01, pause: float = 0.0
-    ) -> None:
+    def __init__(self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 2.6, slow_share: float = 0.01) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.slow_seconds, self.slow_share, self.pause = faults, slow_seconds, slow_share, pause
+        self.faults, self.slow_seconds, self.slow_share = faults, slow_seconds, slow_share
         self.billed: dict[str, tuple[int, int]] = {}
         self.asked: Counter[str] = Counter()
         self.headers_seen: list[str] = []
         self.flying = self.most_flying = 0
-        self.starts: list[float] = []
+        self.hold_at: int | None = None  # requests with a new key wait while so many are billed
+        self.ended = threading.Event()
         self.delivered: list[tuple[float, dict]] = []
         self.lock = threading.Lock()
 
@@ -46,6 +45,7 @@ class Server(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *error) -> None:
+        self.ended.set()
         self.shutdown()
         self.server_close()
 
@@ -55,6 +55,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    flies = False
     server: Server
 
     def log_message(self, *args) -> None:
@@ -70,13 +71,20 @@ class Handler(BaseHTTPRequestHandler):
             server.headers_seen.append(self.headers.get("Authorization", ""))
             server.flying += 1
             server.most_flying = max(server.most_flying, server.flying)
-            server.starts.append(time.monotonic())
+        self.flies = True
         try:
-            time.sleep(server.pause)
+            while key not in server.billed and server.hold_at is not None and len(server.billed) >= server.hold_at:
+                if server.ended.wait(0.01):
+                    return
             self.misbehave(body, key, attempt)
         finally:
-            with server.lock:
-                server.flying -= 1
+            self.land()
+
+    def land(self) -> None:
+        """Count the request out: before its answer is sent, for its asker may send the next one at once."""
+        with self.server.lock:
+            self.server.flying -= self.flies
+        self.flies = False
 
     def misbehave(self, body: dict, key: str, attempt: int) -> None:
         server = self.server
@@ -93,10 +101,12 @@ class Handler(BaseHTTPRequestHandler):
             server.billed[key] = (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"])
         raw = json.dumps(answer).encode()
         if fault == "slow":
+            self.land()
             time.sleep(server.slow_seconds)
         if fault == "truncated":
             return self.send(200, raw[: len(raw) // 2])
         if fault == "drop":
+            self.land()
             self.send_response(200)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -109,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             raw += raw
         if fault == "other":
             # The answer to an earlier request, which its asker has surely received, is delivered a second time.
-            old = [earlier for at, earlier in server.delivered if at < time.monotonic() - 0.3]
+            old = [earlier for at, earlier in server.delivered if at < time.monotonic() - 1.0]
             raw = json.dumps(old[0]).encode() if old else raw
         self.send(200, raw)
         with server.lock:
@@ -132,6 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def send(self, status: int, raw: bytes, headers: dict[str, str] | None = None) -> None:
+        self.land()
         self.send_response(status)
         for name, value in {
             "Content-Type": "application/json",

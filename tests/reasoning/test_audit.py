@@ -83,6 +83,7 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         ((2, 1, 3, 3.05), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
         ((2, 1, 5, 9), 1.5, "not shown", "the interval of answer < own includes zero"),
     ],
+    ids=["holds", "wide", "last unclear", "last turned unclear", "first turned", "first turned, last unclear", "first unclear"],
 )  # fmt: skip
 def test_the_order_is_said_plainly(means, width, verdict, says):
     values = dict(zip(CONTROLS, means))

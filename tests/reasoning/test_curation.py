@@ -58,6 +58,7 @@ class Oracle:
 @pytest.mark.parametrize(
     ("sensitivity", "specificity", "good", "again", "reviewers"),
     [(0.9, 0.8, 0.5, 0.6, 1), (0.7, 0.9, 0.3, 0.4, 2), (1.0, 1.0, 0.2, 0.2, 1)],
+    ids=["one reviewer", "two reviewers", "perfect reviewer"],
 )
 def test_reviewers_of_known_quality_match_the_closed_forms(sensitivity, specificity, good, again, reviewers):
     count = 5_000

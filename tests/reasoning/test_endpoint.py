@@ -91,11 +91,12 @@ teacher({url!r}, {folder!r}).ask(prompts(334), 3, seed=0)
 def test_a_thousand_rationales_with_two_kills_lose_and_repeat_nothing(tmp_path):
     """Every fault, SIGKILL twice, a torn last line: in the end each prompt has its answers once and both sides agree on the bill."""
     journal = tmp_path / "teacher.jsonl"
-    with Server(pause=0.02) as server:
+    with Server() as server:
         script = SCRIPT.format(root=os.getcwd(), url=server.url, folder=str(tmp_path))
         paid: set[str] = set()
         before: dict[str, int] = {}
         for goal in (150, 600):
+            server.hold_at = goal + 50  # so many are answered, however late the kill comes
             process = subprocess.Popen([sys.executable, "-c", script])
             while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < goal):
                 time.sleep(0.01)
@@ -108,6 +109,7 @@ def test_a_thousand_rationales_with_two_kills_lose_and_repeat_nothing(tmp_path):
             time.sleep(0.1)
             before = dict(server.asked)
             assert goal <= len(paid) < 1002
+        server.hold_at = None
         journal.write_bytes(journal.read_bytes() + b'{"key": "cut off by the ki')
         asked = teacher(server.url, tmp_path)
         replies = asked.ask(prompts(334), 3, seed=0)
@@ -134,8 +136,9 @@ def test_the_budget_stops_cleanly_and_resumes(tmp_path):
 
 def test_the_rate_limit(tmp_path):
     with Server(faults=("none",)) as server:
+        start = time.monotonic()
         teacher(server.url, tmp_path, requests_per_minute=1200).ask(prompts(10), 1, seed=0)
-        assert server.starts[-1] - server.starts[0] >= 9 * 0.05 * 0.8
+        assert time.monotonic() - start >= 9 * 0.05
 
 
 def test_a_refusal_stops_at_once_and_keeps_the_key_secret(tmp_path, monkeypatch):

@@ -9,21 +9,28 @@ import pytest
 from taiji.serving.batching import Batcher, Overloaded
 
 
+async def until(event: threading.Event) -> None:
+    """Let the loop run until another thread has set the event."""
+    while not event.is_set():
+        await asyncio.sleep(0.001)
+
+
 def test_what_arrives_during_a_call_goes_together_into_the_next() -> None:
     calls: list[list[int]] = []
-    gate = threading.Event()
+    entered, gate = threading.Event(), threading.Event()
 
     def work(numbers: Sequence[int]) -> list[int]:
         calls.append(list(numbers))
-        gate.wait(5)
+        entered.set()
+        gate.wait(60)
         return [number * 2 for number in numbers]
 
     async def main() -> list[int]:
         batcher = Batcher(work, size=3, waiting=100)
         first = asyncio.ensure_future(batcher(0))
-        await asyncio.sleep(0.02)
+        await until(entered)
         rest = [asyncio.ensure_future(batcher(number)) for number in range(1, 6)]
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0)  # each gets as far as waiting
         gate.set()
         answers = await asyncio.gather(first, *rest)
         batcher.close()
@@ -49,16 +56,17 @@ def test_an_error_reaches_those_who_asked_and_nobody_later() -> None:
 
 
 def test_too_many_waiting_are_refused_and_who_gives_up_harms_nobody() -> None:
-    gate = threading.Event()
+    entered, gate = threading.Event(), threading.Event()
 
     def work(numbers: Sequence[int]) -> list[int]:
-        gate.wait(5)
+        entered.set()
+        gate.wait(60)
         return list(numbers)
 
     async def main() -> None:
         batcher = Batcher(work, size=1, waiting=1)
         running = asyncio.ensure_future(batcher(1))
-        await asyncio.sleep(0.02)
+        await until(entered)
         waiting = asyncio.ensure_future(batcher(2))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):

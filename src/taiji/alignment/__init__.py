@@ -6,25 +6,34 @@ a merged model folder. Everything is imported on first use, so that reading sett
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-from taiji.core.optional import needs
+from taiji.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taiji.alignment.job import align
+    from taiji.alignment.reward_table import Environment, build_environment
+    from taiji.alignment.rewards import preference_reward, semantic_reward
+    from taiji.alignment.trainer import ParetoGRPOTrainer
+    from taiji.alignment.trainer_config import ParetoGRPOConfig
 
 _HOMES = {
+    "Environment": "reward_table",
     "ParetoGRPOConfig": "trainer_config",
     "ParetoGRPOTrainer": "trainer",
     "align": "job",
-    "Environment": "reward_table",
     "build_environment": "reward_table",
-    "semantic_reward": "rewards",
     "preference_reward": "rewards",
+    "semantic_reward": "rewards",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Environment",
+    "ParetoGRPOConfig",
+    "ParetoGRPOTrainer",
+    "align",
+    "build_environment",
+    "preference_reward",
+    "semantic_reward",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        with needs("llm"):
-            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES, extra="llm")

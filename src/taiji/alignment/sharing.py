@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from taiji.language.logits_processing import Sampling
 from taiji.language.prefix_forward import shared_batches, shared_logprobs
-from taiji.language.prefix_generate import Sampling, generate_shared
+from taiji.language.prefix_generate import generate_shared
 from taiji.language.prefix_lora import fuse_adapters
 from taiji.language.prefix_support import supports_sharing
 
@@ -124,8 +125,7 @@ class SharedPrefixes(Base):
             settings["top_k"] or 0,
             settings["top_p"] or 1.0,
             settings["min_p"] or 0.0,
-            settings["repetition_penalty"] or 1.0,
-            settings.get("min_new_tokens") or 0,
+            min_new_tokens=settings.get("min_new_tokens") or 0,
         )
         return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
 
@@ -134,6 +134,7 @@ class SharedPrefixes(Base):
         return (
             not set(settings) - GENERATION
             and settings["do_sample"] is True
+            and settings["repetition_penalty"] in (None, 1.0)  # TRL's counts the prompt, ours does not
             and settings["cache_implementation"] is None
         )
 

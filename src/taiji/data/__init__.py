@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from taiji.data.stored import open_dataset
     from taiji.data.tasks import Task
 
-_HOME = {
+_HOMES = {
     "Dataset": "dataset",
     "EventColumns": "event_columns",
     "load_dataset": "loading",
@@ -63,10 +65,4 @@ __all__ = [
     "validate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

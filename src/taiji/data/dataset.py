@@ -52,7 +52,7 @@ class Dataset:
         """Check the tables and number their users and items by row.
 
         Raises:
-            TaijiError: see :func:`taiji.data.schema.validate`.
+            InputError: see :func:`taiji.data.schema.validate`.
         """
         tables = validate(tables)
         items = tables.items.with_row_index("item").with_columns(pl.col("item").cast(pl.UInt32))

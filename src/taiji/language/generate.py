@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from taiji.core.errors import TaijiError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from taiji.language.logits_processing import Sampling
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from a batch when fewer than this share of its rows still run."""
@@ -110,8 +115,16 @@ def _decode_batch(
     """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
     import torch
 
+    from taiji.language.logits_processing import Sampling
     from taiji.language.prefix_decode import open_decoder
 
+    sampling = Sampling(
+        settings.max_new_tokens,
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        repetition_penalty=settings.repetition_penalty,
+    )
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
@@ -120,7 +133,7 @@ def _decode_batch(
     with torch.inference_mode():
         decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
         for step in range(settings.max_new_tokens):
-            chosen = _choose(decoder.logits, [written[r] for r in running], [random[r] for r in running], settings)
+            chosen = _choose(decoder.logits, [written[r] for r in running], [random[r] for r in running], sampling)
             for row, token in zip(running, chosen):
                 if row in done:  # carried along until the batch is next compacted
                     continue
@@ -142,30 +155,20 @@ def _decode_batch(
 
 
 def _choose(
-    logits: Any, written: list[list[int]], random: list[np.random.Generator], settings: GenerationSettings
+    logits: Tensor, written: Sequence[Sequence[int]], random: list[np.random.Generator], sampling: Sampling
 ) -> list[int]:
     """One token a row: the likeliest at temperature 0, else by inverse distribution function of the row's next uniform."""
     import torch
 
-    logits = logits.float()
-    if settings.repetition_penalty != 1.0:
-        logits = logits.clone()
-        for row, tokens in enumerate(written):
-            if tokens:
-                index = torch.tensor(sorted(set(tokens)), device=logits.device)
-                values = logits[row, index]
-                logits[row, index] = torch.where(
-                    values > 0, values / settings.repetition_penalty, values * settings.repetition_penalty
-                )
-    if settings.temperature == 0.0:
-        return list(logits.argmax(-1).tolist())
-    top, tokens_by_rank = logits.topk(min(settings.top_k, logits.shape[-1]), -1)
-    probabilities = torch.softmax(top.double() / settings.temperature, -1)
-    before = probabilities.cumsum(-1) - probabilities
-    kept = torch.where(before < settings.top_p, probabilities, 0.0).cumsum(-1)
+    from taiji.language.logits_processing import filtered, ranked
+
+    if sampling.temperature == 0.0:
+        return list(filtered(logits, sampling, written).argmax(-1).tolist())
+    probabilities, tokens = ranked(logits, sampling, written)
+    mass = probabilities.cumsum(-1)
     uniform = torch.tensor([stream.random() for stream in random], dtype=torch.float64, device=logits.device)
-    rank = (kept < uniform[:, None] * kept[:, -1:]).sum(-1, keepdim=True)
-    return list(tokens_by_rank.gather(1, rank.clamp(max=kept.shape[1] - 1))[:, 0].tolist())
+    rank = (mass < uniform[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
+    return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
 
 
 def _stopped(tokenizer: Any, tokens: list[int], stop: Sequence[str]) -> bool:

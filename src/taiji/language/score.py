@@ -103,7 +103,7 @@ def score_completions(
     pairs = [(ids, first) for ids, first, _ in tokenised]
     if lm.engine is not None:
         return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(lm.engine.logprobs(pairs), tokenised)]
-    batches, score = _ways(lm, pairs, batch_size)
+    batches, score = _plan(lm, pairs, batch_size)
     logprobs: list[np.ndarray] = [np.empty(0)] * len(pairs)
     done = 0
     with progress(description, len(pairs), "texts") as update:
@@ -133,28 +133,17 @@ def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[in
     return list(encoding.input_ids), first, np.maximum(offsets[first:] - len(prompt), 0)
 
 
-def _ways(
+def _plan(
     lm: LanguageModel, pairs: list[Pair], batch_size: int
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
-    """How to go about it: packed passes over neighbours in sorted order, which share their beginnings, or padded batches of like length."""
+    """Batches of pair numbers and what scores one: packed passes that share beginnings, or padded batches of like length."""
+    from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing
 
     if not supports_sharing(lm.model)[0]:
         order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i][0]), i))
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)], _score_padded
-    batches: list[list[int]] = []
-    room, before = 0, np.empty(0, np.int64)
-    for i in sorted(range(len(pairs)), key=lambda i: (pairs[i][0], i)):
-        ids = np.asarray(pairs[i][0])
-        least = min(len(ids), len(before))
-        differing = np.flatnonzero(ids[:least] != before[:least])
-        new = len(ids) - (int(differing[0]) if len(differing) else least)
-        if new > room:
-            batches.append([])
-            room, new = batch_size * TOKENS_A_PAIR, len(ids)
-        batches[-1].append(i)
-        room, before = room - new, ids
-    return batches, _score_shared
+    return shared_batches([ids for ids, _ in pairs], batch_size * TOKENS_A_PAIR), _score_shared
 
 
 def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """vLLM under the same functions as the model in this process: `generate` and `score_completions` ask it when it is there.
 
 Tokenisation, the seeds of prompts and samples, stop texts and the choice of scored tokens are ours, so prompts, verdicts and
-features mean the same; what differs is arithmetic (kernels, and the random stream that a seed starts), and that vLLM's repetition
-penalty counts the prompt's tokens too. Not run by us for want of a GPU: the tests drive this module with a double of vLLM's interface.
+features mean the same, and so does the repetition penalty (`vllm_penalty`); what differs is arithmetic: kernels, and the random
+stream that a seed starts. Not run by us for want of a GPU: the tests drive this module with a double of vLLM's interface.
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ class VLLMEngine:
         with needs("gpu", where="language.engine"):
             import vllm
 
+            from taiji.language import vllm_penalty
+
         self._vllm = vllm
         self._model = vllm.LLM(
             model=lm.source,
             dtype=str(lm.dtype).removeprefix("torch."),
             gpu_memory_utilization=gpu_share,
             enable_prefix_caching=True,
+            logits_processors=[f"{vllm_penalty.__name__}:{vllm_penalty.CompletionPenalty.__name__}"],
         )
 
     def generate(
@@ -60,6 +63,8 @@ class VLLMEngine:
         settings: GenerationSettings,
     ) -> list[list[str]]:
         """One text a prompt and seed, up to and with the first stop text."""
+        from taiji.language import vllm_penalty
+
         requests, sampling = [], []
         for ids, row in zip(prompts, seeds, strict=True):
             for seed in row:
@@ -70,7 +75,7 @@ class VLLMEngine:
                         temperature=settings.temperature,
                         top_k=settings.top_k,
                         top_p=settings.top_p,
-                        repetition_penalty=settings.repetition_penalty,
+                        extra_args={vllm_penalty.ARGUMENT: settings.repetition_penalty},
                         stop=list(settings.stop),
                         stop_token_ids=stop_ids,
                         include_stop_str_in_output=True,

@@ -15,7 +15,7 @@ import yaml
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import TaijiError
-from taiji.data import Dataset, ExampleSettings, load_source, make_examples, time_split
+from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
@@ -211,7 +211,7 @@ def _rate(dataset: Dataset) -> list[str]:
     return []
 
 
-def _count(dataset: Dataset, split: Any, period: str, settings: ExampleSettings) -> int:
+def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSettings) -> int:
     try:
         return len(make_examples(dataset, split, period, settings, 0))
     except TaijiError:
@@ -281,6 +281,8 @@ def print_initialised(made: Initialised) -> None:
             print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
         for file, columns in proposal.unused.items():
             print(f"  not used of {file}: {', '.join(columns)}")
+        for line, why in proposal.suggestions:
+            print(f"  could be added to events: {line}  ({why})")
     print("\nTABLES")
     with pl.Config(
         tbl_rows=ROWS,
@@ -346,6 +348,7 @@ def as_json(made: Initialised) -> dict[str, Any]:
     return {
         "guesses": guesses,
         "unused": proposal.unused if proposal else {},
+        "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
         "rows": rows,
         "settings": made.sizes,
         "doubts": made.doubts,

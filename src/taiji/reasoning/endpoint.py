@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import polars as pl
 
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import TaijiError
+from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
@@ -33,17 +32,8 @@ from taiji.reasoning.journal import Account, Journal, Reply
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
 from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy
 
-RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
-
-
-class _Again(Exception):
-    """An attempt failed in a way that another may mend."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
 
 
 @dataclass(frozen=True)
@@ -133,7 +123,7 @@ class _Session:
         self.released = asyncio.Event()
         self.next_start = 0.0
         self.failure: TaijiError | None = None
-        self.random = random.Random()  # pauses only: no result depends on it
+        self.backoff = Backoff(endpoint.attempts, endpoint.backoff_seconds, endpoint.longest_pause_seconds)
 
     async def run(self, requests: list[_Request]) -> None:
         with needs("llm", where="reasoning.endpoint"):
@@ -181,17 +171,14 @@ class _Session:
                 return
             except TimeoutError:
                 reason, pause = f"no answer within {self.endpoint.timeout_seconds:g} s", 0.0
-            except _Again as failure:
+            except TransientError as failure:
                 reason, pause = str(failure), failure.pause
             finally:
                 self._release(reservation)
             if self.failure is not None:
                 break
             if attempt < self.endpoint.attempts:
-                ceiling = min(self.endpoint.backoff_seconds * 2 ** (attempt - 1), self.endpoint.longest_pause_seconds)
-                await asyncio.sleep(
-                    max(ceiling * self.random.uniform(0.5, 1.0), min(pause, self.endpoint.longest_pause_seconds))
-                )
+                await asyncio.sleep(self.backoff.pause(attempt, pause))
         raise self.failure or TaijiError(
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
@@ -241,9 +228,9 @@ class _Session:
                 "The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url
             ) from error
         except httpx.HTTPError as error:
-            raise _Again(type(error).__name__) from error
-        if response.status_code in RETRIED:
-            raise _Again(f"HTTP {response.status_code}", _retry_after(response.headers.get("retry-after")))
+            raise TransientError(type(error).__name__) from error
+        if is_transient(response.status_code):
+            raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
             raise TaijiError(
                 "The teacher's endpoint refused a request.",
@@ -254,7 +241,7 @@ class _Session:
         reply = read_reply(response.text, request.key, attempt)
         other = self.journal.identities.get(reply.identity)
         if reply.identity and other not in (None, request.key):
-            raise _Again("the answer to another request was delivered a second time")
+            raise TransientError("the answer to another request was delivered a second time")
         return reply
 
 
@@ -262,7 +249,7 @@ def read_reply(text: str, key: str, attempts: int) -> Reply:
     """Read a chat completion; a body that is delivered twice in a row counts once.
 
     Raises:
-        _Again: the body is cut off, or is no chat completion, or holds no text.
+        TransientError: the body is cut off, or is no chat completion, or holds no text.
     """
     try:
         body, _ = json.JSONDecoder().raw_decode(text.lstrip())
@@ -272,7 +259,7 @@ def read_reply(text: str, key: str, attempts: int) -> Reply:
         chain = message.get("reasoning_content") or message.get("reasoning") or ""
         tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Again(f"no chat completion: {text[:80]!r}") from error
+        raise TransientError(f"no chat completion: {text[:80]!r}") from error
     if not chain:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
@@ -280,19 +267,5 @@ def read_reply(text: str, key: str, attempts: int) -> Reply:
         elif opened:  # the length limit came before the chain's end
             chain, answer = opened.group(1), ""
     if not answer.strip() and not chain.strip():
-        raise _Again("an empty answer")
+        raise TransientError("an empty answer")
     return Reply(key, str(body.get("id") or ""), answer.strip(), chain.strip(), *tokens, attempts)
-
-
-def _retry_after(value: str | None) -> float:
-    """Seconds of a Retry-After header (a number or a date)."""
-    if not value:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0

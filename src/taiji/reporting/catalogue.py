@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +68,10 @@ class Catalogue:
 
     def search(self, queries: Array, targets: Array) -> Found:
         """Nearest item of each query (E, d), and where the targets (E,) stand; exact search."""
-        size, total = max(1, BLOCK // max(len(self._vectors), 1)), len(queries)
+        total = len(queries)
         item, above, tied = (np.zeros(total, dtype=np.int64) for _ in range(3))
         similarity = np.zeros(total, dtype=np.float64)
-        for start in range(0, total, size):
-            part = slice(start, start + size)
-            near = queries[part].astype(np.float32) @ self._vectors.T
+        for part, near in self._cosines(queries):
             best = near.argmax(axis=1)
             item[part], similarity[part] = self._first[best], near.max(axis=1)
             own = near[np.arange(len(near)), self._text[targets[part]]][:, None]
@@ -85,11 +84,9 @@ class Catalogue:
 
         Texts that several items share count once, under the item that stands for them; ties go to the earlier text.
         """
-        size, count = max(1, BLOCK // max(len(self._vectors), 1)), min(count, len(self._vectors))
+        count = min(count, len(self._vectors))
         items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))
-        for start in range(0, len(queries), size):
-            part = slice(start, start + size)
-            near = queries[part].astype(np.float32) @ self._vectors.T
+        for part, near in self._cosines(queries):
             best = np.sort(
                 np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1
             )  # by text first, so that ties keep that order
@@ -98,3 +95,10 @@ class Catalogue:
             )
             items[part], similarity[part] = self._first[best], np.take_along_axis(near, best, axis=1)
         return items, similarity
+
+    def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:
+        """Yield, for a block of queries (E, d) at a time, their rows and cosines to all texts (rows, texts)."""
+        size = max(1, BLOCK // max(len(self._vectors), 1))
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
+            yield part, queries[part].astype(np.float32) @ self._vectors.T

@@ -7,7 +7,9 @@ user; the ranking request reads that row. ``from taiji.serving import serve, loa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.serving.releases import roll_back, roll_out
@@ -16,18 +18,5 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "roll_back", "roll_out", "serve"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "serve":
-        from taiji.serving.supervisor import serve
-
-        return serve
-    if name == "load":
-        from taiji.serving.traffic import load
-
-        return load
-    if name in ("roll_out", "roll_back"):
-        from taiji.serving import releases
-
-        return getattr(releases, name)
-    raise AttributeError(name)
+_HOMES = {"load": "traffic", "roll_back": "releases", "roll_out": "releases", "serve": "supervisor"}
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -57,6 +57,18 @@ def test_other_kinds(tmp_path):
         ("a.csv.gz", b"no gzip", "a.csv.gz"),
         ("a.xlsx", b"PK", "a.xlsx"),
     ],
+    ids=[
+        "not parquet",
+        "empty",
+        "cp1252",
+        "gb18030",
+        "ragged",
+        "column twice",
+        "column three times",
+        "cut off",
+        "not gzip",
+        "workbook",
+    ],
 )
 def test_broken_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)

@@ -91,6 +91,7 @@ def test_a_wanted_column_that_occurs_twice_is_named(written, name):
         ("a.csv.gz", None),
         ("a.jsonl", b"\xff\xfe\n"),
     ],
+    ids=["cut off parquet", "empty", "not UTF-8", "ragged", "cut off gzip", "not UTF-8 lines"],
 )
 def test_unreadable_files_are_one_error(tmp_path, name, content):
     path = tmp_path / name

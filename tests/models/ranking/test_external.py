@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -23,7 +22,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         step = self.server.plan.pop(0) if self.server.plan else "good"
         if step == "slow":
-            time.sleep(1.0)
+            self.server.ended.wait(30)  # longer than any time-out here
         status = int(step) if step.isdigit() else 200
         answer = {"scores": [int(i[1:]) / 100 for i in body["item_ids"]], "version": "v7"}
         text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(
@@ -44,9 +43,10 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.plan, server.requests = [], []
+    server.plan, server.requests, server.ended = [], [], threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.ended.set()
     server.shutdown()
     server.server_close()
 
@@ -72,13 +72,13 @@ def test_http_tries_again_where_it_may_help(server, shop):
     server.plan = ["503", "429"]
     assert http(server, shop).score_pairs(USERS, ITEMS, AS_OFS).tolist() == [0.07, 0.79, 0.07]
     server.plan = ["slow"]
-    assert http(server, shop, timeout=0.2, attempts=2).score_pairs(USERS, ITEMS, AS_OFS)[0] == 0.07
+    assert http(server, shop, timeout=1.0, attempts=2).score_pairs(USERS, ITEMS, AS_OFS)[0] == 0.07
 
 
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ("404", "refused the request"),
+        ("404", "rejected the request"),
         ("nonsense", "cannot be read"),
         ("short", "one finite number per pair"),
         ("text", "not a list of numbers"),

@@ -3,9 +3,9 @@ import pytest
 from tests.models.ranking.conftest import with_features
 
 from taiji.core.errors import TaijiError
+from taiji.models.ranking.ranker import later_slice
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.stream import train_streamed
-from taiji.models.ranking.ranker import later_slice
 
 SMALL = RankerSettings(dimension=8, history=10, neighbour=5, hidden=(16,), batch=256, epochs=2, min_steps=100)
 

@@ -65,7 +65,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     """Read a folder of Amazon reviews; ratings become exposures as :func:`from_ratings` says.
 
     Raises:
-        TaijiError: for a folder of neither layout, or a broken file.
+        InputError: for a folder of neither layout, or a broken file.
     """
     found = layout(folder)
     if found is None:

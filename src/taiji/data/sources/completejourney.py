@@ -89,7 +89,7 @@ def load(
         non_clicks: promoted products of a trip that were not bought, at most this many a trip (default 8).
 
     Raises:
-        TaijiError: when the package is not installed or a file is not as it should be.
+        ResourceError: when the package is not installed or a file is not as it should be.
     """
     folder = package_folder() if folder is None else folder
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.models.ranking.ranker import Ranker
@@ -13,14 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranker", "train_ranker"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Ranker":
-        from taiji.models.ranking.ranker import Ranker
-
-        return Ranker
-    if name == "train_ranker":
-        from taiji.models.ranking.train import train_ranker
-
-        return train_ranker
-    raise AttributeError(name)
+__getattr__ = lazy_names(__name__, {"Ranker": "ranker", "train_ranker": "train"})

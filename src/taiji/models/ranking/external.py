@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -18,7 +17,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, value_hash
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
@@ -186,7 +186,7 @@ class OnnxRanker(ExternalRanker):
 class HttpRanker(ExternalRanker):
     """POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
 
-    Time-outs, connection errors, and answers 429 and 5xx are tried again with growing pauses; other answers are not. An answer
+    Time-outs, connection errors, and answers 408, 409, 425, 429 and 5xx are tried again with growing pauses; other answers are not. An answer
     may carry ``version``; otherwise the version is that of the settings or the address itself.
     """
 
@@ -202,26 +202,30 @@ class HttpRanker(ExternalRanker):
         request = urllib.request.Request(
             self.source, data=body, headers={"Content-Type": "application/json"}, method="POST"
         )
-        problem = ""
-        for attempt in range(self.settings.attempts):
-            if attempt:
-                time.sleep(self.settings.pause * 2 ** (attempt - 1))
-            try:
-                with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:
-                    return self._scores(response.read())
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {error.read()[:200].decode(errors='replace')}"
-                if error.code != 429 and error.code < 500:
-                    raise TaijiError("The ranker refused the request.", where=self.source, found=problem) from error
-            except (TimeoutError, OSError) as error:
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
-        raise TaijiError(
-            "The ranker does not answer.",
-            where=self.source,
-            expected=f"an answer within {self.settings.timeout:g} s",
-            found=f"{problem} ({self.settings.attempts} attempts)",
-            fix="check that it runs and the address; or raise own_ranker.external.timeout",
-        )
+        try:
+            answer = Backoff(self.settings.attempts, self.settings.pause).run(lambda: self._attempt(request))
+        except TransientError as error:
+            raise ResourceError(
+                "The ranker does not answer.",
+                where=self.source,
+                expected=f"an answer within {self.settings.timeout:g} s",
+                found=f"{error} ({self.settings.attempts} attempts)",
+                fix="check that it runs and the address; or raise own_ranker.external.timeout",
+            ) from error
+        return self._scores(answer)
+
+    def _attempt(self, request: urllib.request.Request) -> bytes:
+        try:
+            with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:
+                body: bytes = response.read()
+                return body
+        except urllib.error.HTTPError as error:
+            problem = f"HTTP {error.code}: {error.read()[:200].decode(errors='replace')}"
+            if is_transient(error.code):
+                raise TransientError(problem, retry_after(error.headers.get("Retry-After"))) from error
+            raise ResourceError("The ranker rejected the request.", where=self.source, found=problem) from error
+        except (TimeoutError, OSError) as error:
+            raise TransientError(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
     def _scores(self, body: bytes) -> Any:
         try:

@@ -1,0 +1,99 @@
+"""The law of the next token: what becomes of a model's logits before a token is drawn, the same on every path.
+
+Why the repetition penalty counts the completion alone: ``docs/explanation/sampling.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+NUCLEUS = 1024
+"""Likeliest tokens looked at first for `top_p`; the whole vocabulary is sorted only where they do not suffice."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn; the meanings are those of `transformers`' generation configuration."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_k: int = 0
+    """0 looks at the whole vocabulary."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Divides the positive logits, and multiplies the negative ones, of tokens that the completion holds already; the prompt does not count."""
+    min_new_tokens: int = 0
+    """No stop id is drawn before this many tokens."""
+
+
+def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """(R, V) logits with the repetition penalty on the tokens that each row has written."""
+    if penalty == 1.0:
+        return logits
+    logits = logits.clone()
+    for row, tokens in enumerate(written):
+        index = torch.tensor(sorted(set(tokens)), device=logits.device, dtype=torch.long)
+        values = logits[row, index]
+        logits[row, index] = torch.where(values < 0, values * penalty, values / penalty)
+    return logits
+
+
+def filtered(
+    logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = (), banned: Sequence[int] = ()
+) -> torch.Tensor:
+    """(R, V) logits with the penalty, temperature and cuts applied; what is cut is minus infinity.
+
+    Order as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut stay in.
+
+    Args:
+        logits: (R, V) of the next token.
+        sampling: penalty, temperature and cuts.
+        written: R completions so far, as token ids; read where there is a penalty.
+        banned: ids that may not be drawn.
+    """
+    scores = penalised(logits.float(), written, sampling.repetition_penalty)
+    if banned:
+        scores = scores.index_fill(1, torch.tensor(list(banned), device=scores.device), -torch.inf)
+    if sampling.temperature == 0.0:
+        return scores
+    if sampling.temperature != 1.0:
+        scores = scores / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        scores = scores.masked_fill(scores < scores.topk(sampling.top_k, -1).values[:, -1:], -torch.inf)
+    if sampling.top_p < 1.0:
+        scores = scores.masked_fill(scores < _nucleus_edge(scores, sampling.top_p), -torch.inf)
+    if sampling.min_p > 0.0:
+        edge = scores.amax(-1, keepdim=True) + torch.log(torch.tensor(sampling.min_p))
+        scores = scores.masked_fill(scores < edge, -torch.inf)
+    return scores
+
+
+def ranked(
+    logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R, K) float64 probabilities, not normalised, and their token ids, likeliest first: the law of :func:`filtered`.
+
+    K is ``top_k``, and exactly so many stay in: a token drawn by its rank must not depend on how ties are ordered beyond.
+    """
+    scores = penalised(logits.float(), written, sampling.repetition_penalty)
+    top, tokens = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), -1)
+    probabilities = torch.softmax(top.double() / sampling.temperature, -1)
+    before = probabilities.cumsum(-1) - probabilities
+    return torch.where(before < sampling.top_p, probabilities, 0.0), tokens
+
+
+def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """(R, 1) the smallest score inside the nucleus: the likeliest tokens whose probability reaches `top_p`."""
+    total = scores.logsumexp(-1, keepdim=True)
+    for size in (min(NUCLEUS, scores.shape[-1]), scores.shape[-1]):
+        top = scores.topk(size, -1).values
+        reached = (top - total).exp().cumsum(-1)
+        if size == scores.shape[-1] or bool((reached[:, -1] >= top_p).all()):
+            break
+    count = (reached < top_p).sum(-1, keepdim=True).clamp(max=size - 1)
+    return top.gather(1, count)

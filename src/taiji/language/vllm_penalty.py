@@ -1,0 +1,36 @@
+"""The repetition penalty over the completion alone, as a logits processor of vLLM, whose own counts the prompt too.
+
+vLLM imports this module by name in the process that holds the model; nothing else should without vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+
+from taiji.language.logits_processing import penalised
+
+ARGUMENT = "completion_penalty"
+"""Name of the penalty among a request's ``extra_args``."""
+
+
+class CompletionPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
+    """Applies :func:`penalised` to the requests that ask for it."""
+
+    def is_argmax_invariant(self) -> bool:
+        """Return False: the likeliest token may change."""
+        return False
+
+    def new_req_logits_processor(self, params: Any) -> Callable[[list[int], Tensor], Tensor] | None:
+        """Return the function of a request's output ids and its logits (V,), or None where there is no penalty."""
+        penalty = float((params.extra_args or {}).get(ARGUMENT, 1.0))
+        if penalty == 1.0:
+            return None
+
+        def process(written: list[int], logits: Tensor) -> Tensor:
+            return penalised(logits[None], [written], penalty)[0]
+
+        return process
