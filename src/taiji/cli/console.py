@@ -13,8 +13,13 @@ from taiji.core.errors import NoSpace, TaijiError
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-again = ""
-"""The command that goes on with what is under way; set by commands that can be resumed."""
+_again = ""
+
+
+def can_go_on(command: str) -> None:
+    """Note the command that goes on with what is under way, for the message after an interruption or a full disk."""
+    global _again
+    _again = command
 
 
 def emit_json(path: Path, value: Any) -> bool:
@@ -35,8 +40,7 @@ def guarded(command: Callable[[], None]) -> None:
 
     2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
     """
-    global again
-    again = ""  # an earlier command's, where one process runs several
+    can_go_on("")  # an earlier command's, where one process runs several
     try:
         command()
     except KeyboardInterrupt:
@@ -76,14 +80,14 @@ def _missing_package(error: ImportError) -> None:
 
 def _interrupted() -> None:
     print(
-        f"\nInterrupted; finished stages and chunks are kept. Go on with: {again}" if again else "\nInterrupted.",
+        f"\nInterrupted; finished stages and chunks are kept. Go on with: {_again}" if _again else "\nInterrupted.",
         file=sys.stderr,
     )
     sys.exit(INTERRUPTED)
 
 
 def _go_on() -> str:
-    return f"\n  go on with: {again}" if again else ""
+    return f"\n  go on with: {_again}" if _again else ""
 
 
 def _no_space(error: BaseException) -> bool:
