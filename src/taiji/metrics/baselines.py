@@ -8,6 +8,8 @@ embeddings of the user's latest items, in place of an answer's embedding.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,12 +145,9 @@ def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
     ]
 
 
-def _most_frequent(values: Any) -> Any:
-    """The most frequent value, among equals the one met first (newest)."""
-    counts: dict[Any, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return max(counts, key=lambda value: counts[value])
+def _most_frequent(values: Iterable[Any]) -> Any:
+    """Return the most frequent value, among equals the one met first (newest)."""
+    return Counter(values).most_common(1)[0][0]
 
 
 def _top(scores: Array, size: int, seen: Array | None) -> Array:
