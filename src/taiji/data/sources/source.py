@@ -47,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def state(self, settings: DataSettings) -> Any:
-        """Return what changes when the log changes (:func:`file_state` of its files, a table's version, …), as JSON values.
+        """Return what changes when the log changes (:func:`taiji.core.file_state.file_state` of its files, a table's version, …), as JSON values.
 
         The stage that reads the log runs again exactly when this or its settings changed.
         """
