@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from taiji.core.errors import NoSpace, TaijiError
 
@@ -22,7 +21,7 @@ def can_go_on(command: str) -> None:
     _again = command
 
 
-def emit_json(path: Path, value: Any) -> bool:
+def emit_json(path: Path, value: object) -> bool:
     """Write a result as JSON; ``-`` means standard output. Returns whether standard output was taken."""
     import json
 

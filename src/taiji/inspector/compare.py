@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from taiji.core.number_format import number_text
 from taiji.inspector.run_view import RunFiles
 from taiji.metrics.task_metrics import head_title, split_key, title_of
@@ -117,11 +119,11 @@ def _apart(one: MetricValue, two: MetricValue | None) -> bool:
     return bool(one.high < two.low or two.high < one.low)  # type: ignore[operator]
 
 
-def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) -> Any:
+def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) -> Markup:
     steps = sorted({step.step for run in (one, two) for step in run.alignment.steps})
     series: dict[str, list[float | None]] = {}
     for label, run in ((name, one), (other if other != name else f"{other} (2)", two)):
-        by_step = {step.step: getattr(step, what) for step in run.alignment.steps}
+        by_step = {step.step: step.values(what) for step in run.alignment.steps}
         for reward in dict.fromkeys(reward for values in by_step.values() for reward in values):
             series[f"{reward}, {label}"] = [by_step.get(step, {}).get(reward) for step in steps]
     return charts.line_chart(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from taiji.core.errors import TaijiError
@@ -21,6 +21,10 @@ from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
 from taiji.reporting.report import FILTERS, clock, curves, page_values
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+D = TypeVar("D")
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
     "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
@@ -236,7 +240,7 @@ class Inspector:
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)
 
     @cached_property
-    def _templates(self) -> Any:
+    def _templates(self) -> Environment:
         from jinja2 import ChoiceLoader, Environment, PackageLoader
 
         loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.reporting")])
@@ -245,11 +249,11 @@ class Inspector:
         return made
 
 
-def whole(text: str | None, default: Any) -> Any:
+def whole(text: str | None, default: D) -> int | D:
     """A whole number of at most nine digits, else the default."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
-def address(user_id: Any) -> str:
+def address(user_id: object) -> str:
     """Return the address of a user's page: the id as the data have it, with every character that means something in an address quoted."""
     return "/users/" + quote(str(user_id), safe="")

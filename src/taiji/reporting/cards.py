@@ -157,6 +157,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
     ]
     roles = examples.group_by("role").agg(pl.len(), pl.col("user").n_unique().alias("users")).sort("role").rows()
     profile = [name for name in dataset.users.columns if name not in ("user", "user_id")]
+    tables = {"items": dataset.items, "users": dataset.users, "events": dataset.events}
     return _render(
         "data_card.md.j2",
         data=f"{dataset.name}, domain {dataset.domain}",
@@ -165,7 +166,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
         fingerprint=run.split.fingerprint,
         periods=[_period(run, dataset, split, name) for name in PERIODS],
         roles=[(role, thousands(count), thousands(users)) for role, count, users in roles],
-        columns=[row for name in ("items", "users", "events") for row in _columns(name, getattr(dataset, name))],
+        columns=[row for name, table in tables.items() for row in _columns(name, table)],
         profile=[name.replace("_", " ") for name in profile],
         holding=[f"`{name}`" for name in HOLDING if name == "report" or (folder / name).exists()],
     )
@@ -203,7 +204,7 @@ def _share(value: float) -> str:
     return f"{number_text(100 * value, 1)} %"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """Text that stays inside its table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 

@@ -201,8 +201,8 @@ def _rows_of(run: RunMetrics, period: str) -> str:
 def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
     """``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to point out."""
     steps = run.alignment.steps
-    names = dict.fromkeys(name for step in steps for name in getattr(step, what, {}))
-    series = {name: [getattr(step, what, {}).get(name) for step in steps] for name in names}
+    names = dict.fromkeys(name for step in steps for name in step.values(what))
+    series = {name: [step.values(what).get(name) for step in steps] for name in names}
     return charts.line_chart(
         series,
         [step.step for step in steps],

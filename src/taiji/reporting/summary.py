@@ -108,6 +108,11 @@ class Step(_Open):
     weights: dict[str, float | None]
     rewards: dict[str, float | None]
 
+    def values(self, what: str) -> dict[str, float | None]:
+        """Return ``rewards``, ``weights`` or another thing that the step noted for each reward; none where it did not."""
+        found: dict[str, float | None] | None = self.model_dump().get(what)
+        return found or {}
+
 
 class AlignmentSummary(_Open):
     """The rule that set the objective weights, and every step's weights and mean rewards."""
