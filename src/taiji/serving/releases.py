@@ -24,7 +24,7 @@ class Backend(Protocol):
         ...
 
     def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
-        """The rows the batch run made, newest of each user, in portions."""
+        """The rows the batch run made, newest of each user, in batches."""
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
@@ -61,9 +61,9 @@ def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
         return release
     now, done = SteadyClock(store.clock_floor())(), 0
     with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
-        for portion in module.rows(run):
-            store.publish(release.name, portion, now)
-            done += len(portion)
+        for batch in module.rows(run):
+            store.publish(release.name, batch, now)
+            done += len(batch)
             update(done)
     store.add_release(release, now)
     return release
