@@ -152,9 +152,9 @@ def test_only_evaluated_predictions_are_asked_for():
     )
     assert {split_key(row["metric"])[0] for row in rows} == {"click", "liked"}
     everything = (CLICK, CONVERSION, WATCHED, LIKED, STARS, PLACE)
-    assert predicted_tasks(everything, predictions) == (CLICK, WATCHED, LIKED, STARS, PLACE)
+    assert predicted_tasks(everything, predictions.values()) == (CLICK, WATCHED, LIKED, STARS, PLACE)
     less = predictions | {"taiji": predictions["taiji"].drop("stars")}
-    assert predicted_tasks(everything, less) == (CLICK, WATCHED, LIKED, PLACE)
+    assert predicted_tasks(everything, less.values()) == (CLICK, WATCHED, LIKED, PLACE)
 
 
 def test_predictions_have_names_for_people():
