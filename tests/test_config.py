@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from taiji.config import PRESETS, RENAMED, Config, load_config, setting_keys
+from taiji.config import PRESETS, RENAMED_KEYS, Config, load_config, setting_keys
 from taiji.core.composition import section_of
 from taiji.core.errors import ConfigError, TaijiError
 
@@ -103,7 +103,7 @@ def test_a_section_that_is_given_in_part_keeps_its_defaults(name, default, secti
     ids=["section", "value"],
 )
 def test_old_keys_are_read_and_say_their_new_name(tmp_path, caplog, old, inner, value):
-    (section, key), new = old.split("."), RENAMED[old]
+    (section, key), new = old.split("."), RENAMED_KEYS[old]
     below = f".{inner}" if inner else ""
     wanted = load_config(overrides=[f"{new}{below}={value}"])
     assert wanted != Config() and not caplog.text
@@ -124,11 +124,16 @@ def test_mistakes_below_an_old_key_are_told_by_that_key():
         load_config(overrides=["alignment.environment.randm_candidates=3"])
 
 
+def test_an_old_key_may_move_into_a_mapping():
+    config = load_config(overrides=["ranking.conversion_weight=0.3", "ranking.task_weights.liked=2"])
+    assert config.ranking.task_weights == {"conversion": 0.3, "liked": 2.0}
+
+
 def test_no_old_key_is_a_key():
     keys = setting_keys()
-    for old, new in RENAMED.items():
+    for old, new in RENAMED_KEYS.items():
         assert not any(key == old or key.startswith(f"{old}.") for key in keys)
-        assert any(key == new or key.startswith(f"{new}.") for key in keys)
+        assert any(key == new or key.startswith(f"{new}.") or new.startswith(f"{key}.") for key in keys)
 
 
 def run_with(folder, change):

@@ -33,7 +33,12 @@ STORED = "config.json"
 """The name under which a run keeps its configuration."""
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
-RENAMED = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
+RENAMED_KEYS = {
+    "alignment.environment": "alignment.reward_table",
+    "own_ranker.judge": "own_ranker.evaluation",
+    "ranking.conversion_weight": "ranking.task_weights.conversion",
+    "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
+}
 """Old key to new key; old ones are read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
@@ -210,26 +215,23 @@ def _read_override(override: str) -> dict[str, Any]:
             where=f"--set {override}",
             fix="write for instance --set size.test_prompts=50",
         )
-    nested: Any = parse_yaml(
+    value = parse_yaml(
         text,
         f"--set {override}",
         message="The value of an override is no YAML.",
         expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
         fix="quote what is plain text: --set 'key=\"text\"'",
     )
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return dict(nested)
+    return _nested(key, value)
 
 
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
     """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
-    for old, new in RENAMED.items():
-        (section, old_key), (_, new_key) = old.split("."), new.split(".")
-        inner = values.get(section)
-        if not (isinstance(inner, dict) and old_key in inner):
+    for old, new in RENAMED_KEYS.items():
+        found, rest = _taken(values, old.split("."))
+        if not found:
             continue
-        if new_key in inner:
+        if _taken(rest, new.split("."))[0]:
             raise ConfigError(
                 "A setting is given under its old and its new key.",
                 where=source,
@@ -238,8 +240,25 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
             )
         log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
         old_keys[new] = old
-        values = {**values, section: {new_key if key == old_key else key: value for key, value in inner.items()}}
+        values = _merge(rest, _nested(new, found[0]))
     return values
+
+
+def _taken(values: Mapping[str, Any], keys: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the value below nested keys, none where it is missing, and the values without it."""
+    key, *below = keys
+    inner = values.get(key)
+    if not below:
+        return [values[key]] if key in values else [], {name: value for name, value in values.items() if name != key}
+    found, rest = _taken(inner, below) if isinstance(inner, dict) else ([], inner)
+    return found, {**values, key: rest} if found else dict(values)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the value below a dotted key."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import yaml
@@ -36,7 +37,7 @@ def test_both_leave_artefacts_and_their_settings(folder):
     stored = read_json(run / "config.json")
     assert stored["stages"] == [STAGE] and stored["price_bands"]["bands"] == 4
     assert stored["ranking"] == {"model": RANKER, "smoothing": 2.0}
-    assert (run / "ranking" / "taiji" / "rates.json").exists() and (run / "report.html").exists()
+    assert (run / "ranking" / "taiji" / "config.json").exists() and (run / "report.html").exists()
     assert {row["features"] for row in read_json(run / "metrics.json")["ranking"]} == {"none", "history_mean", "taiji"}
 
 
@@ -67,6 +68,15 @@ def test_a_study_trains_the_model_that_the_run_names(folder):
         if row["metric"] == "click auc" and row["group"] == "all"
     }
     assert len(values) == 1, "it looks at no features"
+
+
+def test_the_inspector_lists_the_stage(folder, monkeypatch):
+    from taiji.inspector.run_view import RunFiles
+
+    monkeypatch.syspath_prepend(folder)
+    states = {state.name: state for state in RunFiles(folder / "runs" / "foreign").stages}
+    assert list(states)[:2] == ["data", "price_bands"] and states["price_bands"].facts == {"bands": 4}
+    sys.modules.pop("shop_parts", None)
 
 
 def test_plan_and_description_know_the_stage(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -16,7 +18,7 @@ from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
-from taiji.metrics.baselines import floors
+from taiji.metrics.baselines import baselines
 from taiji.models.ranking import Ranker, train_ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.pipeline.refreshes import refresh_times
@@ -63,7 +65,7 @@ class World:
             "retrained": train_ranker(dataset, exposures(dataset, split, "reward"), self.settings)
             .predict(judged)
             .drop("event"),
-            "floors": str(floors(dataset, self.examples)),
+            "baselines": str(baselines(dataset, self.examples)),
         }
 
     def _bound(self, dataset: Dataset) -> Ranker:
@@ -98,7 +100,7 @@ def test_planted_future_events_change_no_artefact(world, seed, number, offset):
         }
     ).cast(dict(world.tables.events.schema))
     more = pl.concat([world.tables.events, planted.select(world.tables.events.columns)])
-    tables = Tables(world.tables.items, world.tables.users, more, world.tables.name, world.tables.domain)
+    tables = replace(world.tables, events=more)
     made = world.make(Dataset.from_tables(tables))
     for name, before in world.made.items():
         same = before.equals(made[name]) if isinstance(before, pl.DataFrame) else before == made[name]

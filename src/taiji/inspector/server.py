@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
 """Seconds that loading in the background waits for a first page, and then for its style and script."""
-HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",
         style_src_attr="'unsafe-inline'",
@@ -64,7 +64,7 @@ class Handler(LocalHandler):
             return Page(b"This is our fault; the terminal has the details.\n", 500, TEXT)
 
     def _send(self, page: Page) -> None:
-        self.send(page.status, page.body, page.kind, {**HEADERS, **page.headers})
+        self.send(page.status, page.body, page.kind, {**PAGE_HEADERS, **page.headers})
         self.server.looked_at.set()
 
 

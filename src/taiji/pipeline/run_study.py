@@ -25,7 +25,7 @@ from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import sparsest_third
-from taiji.metrics.task_metrics import MAIN, split_key
+from taiji.metrics.task_metrics import MAIN_METRICS, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
 from taiji.pipeline.stages.alignment_stage import Alignment
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.pipeline.stage import Stage
 
-RULES: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
+RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
 """Arms that differ in the rule that weighs the rewards during alignment."""
 WRITERS = ("base", "sft")
 """Arms whose text comes from a model before alignment."""
 COMPETITOR, OWN = ARMS
 """Tables that a run makes itself: the competitor without a language model, and its own, called so where its rule is none of these."""
-TRUTH = "truth"
+ORACLE_ARM = "truth"
 """The oracle: what the user really took next stands where an answer would. It knows the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
@@ -81,8 +81,8 @@ def study(
         raise ArtifactError(
             "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
         )
-    own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
-    known = (COMPETITOR, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    own = next((arm for arm, rule in RULE_OF_ARM.items() if rule == config.alignment.weighting), OWN)
+    known = (COMPETITOR, ORACLE_ARM, *WRITERS, *RULE_OF_ARM, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ConfigError(
@@ -97,7 +97,7 @@ def study(
         Run(folder / "stages", config, stages, say=say, base=run).execute()
     tables = {}
     for name in wanted:
-        if name == TRUTH:
+        if name == ORACLE_ARM:
             tables[name] = _truth(run, config, dataset, split)
             continue
         features = folder / "stages" / made[name][-1].key if name in made else run / "features"
@@ -116,9 +116,9 @@ def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
         arm: name of the table.
         own: name of the run's own.
     """
-    if arm in (own, COMPETITOR, TRUTH):
+    if arm in (own, COMPETITOR, ORACLE_ARM):
         return ()
-    return (Alignment(RULES[arm]), Features(RULES[arm])) if arm in RULES else (Features(arm),)
+    return (Alignment(RULE_OF_ARM[arm]), Features(RULE_OF_ARM[arm])) if arm in RULE_OF_ARM else (Features(arm),)
 
 
 def evaluated(
@@ -209,7 +209,7 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
     lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
     new = config.examples.target == "next_new_item"
     vectors = future_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, new=new)
-    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, TRUTH, config.seed)[1]
+    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, ORACLE_ARM, config.seed)[1]
 
 
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
@@ -226,7 +226,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
-    shown = list(dict.fromkeys(row["metric"] for row in found["rows"] if split_key(row["metric"])[1] in MAIN))
+    shown = list(dict.fromkeys(row["metric"] for row in found["rows"] if split_key(row["metric"])[1] in MAIN_METRICS))
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
         if groups and group not in groups:
             continue

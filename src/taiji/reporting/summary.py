@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
-from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title_of
+from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, split_key, title_of
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
@@ -187,8 +187,8 @@ def verdict(difference: Difference, goal: str = "high") -> str:
 def goal_of(metric: str) -> str:
     """Return where a metric should go: ``high``, ``low`` or ``one``."""
     name = split_key(metric)[1]
-    if name in SHOWN:
-        return SHOWN[name].goal
+    if name in SHOWN_METRICS:
+        return SHOWN_METRICS[name].goal
     return "low" if name == "grounding_low" else "high"
 
 
@@ -200,8 +200,11 @@ def heads_of(run: RunMetrics) -> list[str]:
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
     """Return the keys of a prediction's metrics in the order of tables; those alone that stand for it, unless ``full``."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
-    ordered = [*(name for name in SHOWN if name in there), *(name for name in there if name not in SHOWN)]
-    return [f"{head} {name}" for name in ordered if full or name in MAIN]
+    ordered = [
+        *(name for name in SHOWN_METRICS if name in there),
+        *(name for name in there if name not in SHOWN_METRICS),
+    ]
+    return [f"{head} {name}" for name in ordered if full or name in MAIN_METRICS]
 
 
 def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
