@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
-READ = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
+READ_ROUTES = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -38,7 +38,7 @@ def needed_scope(method: str, path: str) -> str | None:
     """The scope a request needs; None for the few open pages."""
     if path in OPEN and method in ("GET", "HEAD"):
         return None
-    if (method, path) in READ or (method == "GET" and path.startswith("/v1/features/")):
+    if (method, path) in READ_ROUTES or (method == "GET" and path.startswith("/v1/features/")):
         return "read"
     return "write" if (method, path) == ("POST", "/v1/events") else "admin"
 

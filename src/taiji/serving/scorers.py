@@ -10,7 +10,7 @@ from taiji.serving.logs import log, where
 from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import RankRequest, RankResult, Scorer
 
-POLL_S = 1.0
+RELEASE_POLL_S = 1.0
 
 
 class Scorers:
@@ -68,7 +68,7 @@ class Scorers:
                 self.refresh()
             except StoreUnavailable as error:
                 log("store unavailable", error=where(error))
-            if self._stop.wait(POLL_S):
+            if self._stop.wait(RELEASE_POLL_S):
                 return
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:

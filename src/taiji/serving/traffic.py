@@ -27,9 +27,8 @@ from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "health"]
-KINDS: tuple[Kind, ...] = ("read", "batch", "write", "rank", "health")
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS = 50, 10, 50
-PREPARED = 2000
+PREPARED_REQUESTS = 2000
 
 
 @dataclass
@@ -176,7 +175,7 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
 
     if kind == "write":
         return write
-    prepared = [one() for _ in range(PREPARED if kind == "read" else 200)]
+    prepared = [one() for _ in range(PREPARED_REQUESTS if kind == "read" else 200)]
     order = rng.integers(0, len(prepared), 1 << 16).tolist()
     place = iter(range(1 << 62))
     return lambda: prepared[order[next(place) & 0xFFFF]]
