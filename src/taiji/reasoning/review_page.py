@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from taiji.core.errors import TaijiError
 from taiji.core.web_guard import LocalHandler, LocalServer, content_policy
-from taiji.reasoning.review_session import ReviewSession
+from taiji.reasoning.review_session import NotWaiting, ReviewSession
 from taiji.reasoning.reviewers import AXES, QUESTIONS
 
 PAGE = Path(__file__).parent / "templates" / "review.html"
@@ -101,7 +101,7 @@ class _Handler(LocalHandler):
                 outcome = self.server.session.submit(record, number, scores, *texts)
                 self._json(200, {"outcome": outcome.status, **self.server.state(0)})
             except TaijiError as error:
-                self._json(409 if "does not wait" in error.message else 422, {"error": str(error)})
+                self._json(409 if isinstance(error, NotWaiting) else 422, {"error": str(error)})
 
     def _local(self) -> bool:
         """Whether the request names this machine; answers it otherwise."""

@@ -24,12 +24,16 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import make_folder, write_json, write_parquet, writing
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError, TaijiError
 from taiji.reasoning.curation import AuditLog, Outcome, agreement_of, run_review
 from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
 OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "rounds": pl.Int64, "by": pl.String}
+
+
+class NotWaiting(InputError):
+    """A review of a draft that was judged already, or in another round."""
 
 
 class ReviewSession:
@@ -127,11 +131,12 @@ class ReviewSession:
             rewrite: a better text; it becomes the next round's draft when this one is not accepted.
 
         Raises:
-            TaijiError: the draft does not wait (judged already, or in another round), or the review is not complete.
+            NotWaiting: the draft does not wait (judged already, or in another round).
+            TaijiError: the review is not complete.
         """
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:
-            raise TaijiError(
+            raise NotWaiting(
                 "That draft does not wait for a review.",
                 where=f"{record}, round {round_number}",
                 fix="go on with the next one",
