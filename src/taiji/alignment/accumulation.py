@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from taiji.alignment.gram import Gradient, GradientSums, cross_gram, directional_step, gram, perturbed_change
 from taiji.alignment.recording import Cotangent, Recording, scaled_sum
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -26,8 +29,8 @@ class Held:
 class Estimate:
     """What a closed window knows: the Gram matrix or only the indicators, and the batch's mean squared gradient norm."""
 
-    gram: Any = None
-    indicators: Any = None
+    gram: np.ndarray | None = None
+    indicators: np.ndarray | None = None
     square_norm: float = 0.0
     usable: bool = True
 

@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from taiji.alignment.settings import EnvironmentSettings
 from taiji.core.artifacts import atomic_file, atomic_folder, read_json, write_json, write_parquet
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.core.progress import progress
 
 if TYPE_CHECKING:
+    from taiji.data import Dataset, Split
     from taiji.language.embed import Embedder
     from taiji.models.ranking.external import PairScorer
 
@@ -66,7 +67,7 @@ class Environment:
         """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
-            raise TaijiError(
+            raise ArtifactError(
                 "The environment's rows and targets do not belong together.", fix="build the environment again"
             )
         counts = lengths["len"].to_numpy()
@@ -88,7 +89,7 @@ class Environment:
         try:
             return np.array([self._places[example] for example in examples], dtype=np.int64)
         except KeyError as error:
-            raise TaijiError(
+            raise InputError(
                 "The environment does not know this example.",
                 found=str(error),
                 expected="an example the environment was built for",
@@ -151,8 +152,8 @@ def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def build_environment(
-    dataset: Any,
-    split: Any,
+    dataset: Dataset,
+    split: Split,
     examples: pl.DataFrame,
     ranker: PairScorer,
     embedder: Embedder,
@@ -177,7 +178,7 @@ def build_environment(
     from taiji.reasoning.prompts import item_lines
 
     if examples.is_empty():
-        raise TaijiError("There are no examples to build an environment for.", expected="at least one example")
+        raise InputError("There are no examples to build an environment for.", expected="at least one example")
     start, _ = split.interval("llm")
     popular = _popular(dataset, start, settings.popular_candidates)
     shown = _exposed(dataset, examples, start, settings.exposed_candidates)
@@ -196,7 +197,7 @@ def build_environment(
             scores[part] = ranker.score_pairs(users[part], items[part], as_ofs[part])
             update(min(first + batch, len(items)))
     if not np.isfinite(scores).all():
-        raise TaijiError(
+        raise InputError(
             "The ranker gave scores that are not finite.",
             found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}",
             fix="train the reward ranker again",
@@ -217,7 +218,7 @@ def build_environment(
     return Environment(rows, targets, known, vectors, embedder.version)
 
 
-def _popular(dataset: Any, until: int, count: int) -> np.ndarray:
+def _popular(dataset: Dataset, until: int, count: int) -> np.ndarray:
     """Most interacted items strictly before ``until``; ties go to the lowest item id."""
     items = dataset.history.items[dataset.history.times < until]
     counts = np.bincount(items, minlength=dataset.n_items)
@@ -225,7 +226,7 @@ def _popular(dataset: Any, until: int, count: int) -> np.ndarray:
     return np.asarray(order[counts[order] > 0])
 
 
-def _exposed(dataset: Any, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
+def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
     """The last ``count`` items each example's user was shown from ``start`` up to the cutoff, itself included."""
     if not count:
         return {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taiji.alignment.reward_table import Environment, Grounded
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.reasoning.answers import parse
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
         values = np.asarray(reward(list(example), texts), dtype=np.float64)
         if values.shape != (len(texts),) or np.isinf(values).any():
-            raise TaijiError(
+            raise InputError(
                 f"The reward {name!r} returned something else.",
                 expected=f"({len(texts)},) finite numbers or NaN",
                 found=f"shape {values.shape}",
@@ -91,7 +91,7 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
 
 def _same_embedder(environment: Environment, answers: Answers) -> None:
     if environment.embedder != answers.embedder.version:
-        raise TaijiError(
+        raise ArtifactError(
             "The environment was built with another embedder.",
             expected=environment.embedder,
             found=answers.embedder.version,

@@ -33,7 +33,7 @@ from taiji.alignment.recording import Cotangent, Part, Recording
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.trainer_config import ParetoGRPOConfig
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 
 
@@ -62,7 +62,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
             args = ParetoGRPOConfig(f"{name.split('/')[-1] or 'model'}-ParetoGRPO")
         if not isinstance(args, ParetoGRPOConfig):
-            raise TaijiError(
+            raise ConfigError(
                 "The configuration is TRL's own.",
                 expected="ParetoGRPOConfig",
                 found=type(args).__name__,
@@ -78,14 +78,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         check_hooks(GRPOTrainer, self)
         if args.source == "gradients":
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise TaijiError(
+                raise ConfigError(
                     f"weighting={args.weighting!r} needs whole parameters on each process.",
                     found="FSDP or DeepSpeed",
                     fix="use popo-light or popo-covariance, or data parallelism with LoRA",
                 )
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
-                raise TaijiError(
+                raise ConfigError(
                     "Reentrant gradient checkpointing allows one backward pass only.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )

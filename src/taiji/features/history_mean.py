@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+
+Gather = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Users (B,), times (B,) and a limit L to items and times, (B, L) each."""
+
 
 def history_mean(
-    dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 50, block: int = 8192
+    dataset: Dataset,
+    users: np.ndarray,
+    as_ofs: np.ndarray,
+    item_vectors: np.ndarray,
+    limit: int = 50,
+    block: int = 8192,
 ) -> np.ndarray:
     """Mean embedding of a user's last interactions strictly before a moment, normalised to length 1.
 
@@ -26,7 +38,7 @@ def history_mean(
 
 
 def future_mean(
-    dataset: Any,
+    dataset: Dataset,
     users: np.ndarray,
     as_ofs: np.ndarray,
     item_vectors: np.ndarray,
@@ -53,7 +65,7 @@ def future_mean(
 
 
 def _mean(
-    gather: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
+    gather: Gather, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
 ) -> np.ndarray:
     """Sum of the vectors of the items that ``gather`` finds, at length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)

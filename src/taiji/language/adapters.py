@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
     from taiji.language.causal_lm import LanguageModel
 
 
-def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:
+def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig | None]:
     """What a trainer gets of a model, which is left as it was.
 
     Args:
@@ -30,7 +33,7 @@ def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:
     return copy.deepcopy(lm.model), adapters
 
 
-def merge_adapters(lm: LanguageModel, trained: Any) -> Any:
+def merge_adapters(lm: LanguageModel, trained: PeftModel) -> PreTrainedModel:
     """Add what adapters learnt to the float32 weights of the model they were trained on.
 
     PEFT's own merge adds in the weights' type, and in bfloat16 the sum rounds most of a small update away.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 from taiji.core.progress import progress
 
 BATCH = 64
@@ -56,7 +56,7 @@ def _package_folder(module: str, install: str) -> Path:
     spec = find_spec(module)
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places:
-        raise TaijiError("The embedder is not installed.", expected=f"the package {module}", fix=install)
+        raise ResourceError("The embedder is not installed.", expected=f"the package {module}", fix=install)
     return Path(places[0])
 
 
@@ -65,7 +65,9 @@ def _minilm_folder() -> str:
     for config in sorted(folder.rglob("config.json")):
         if (config.parent / "tokenizer.json").is_file():
             return str(config.parent)
-    raise TaijiError("The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json")
+    raise ResourceError(
+        "The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json"
+    )
 
 
 def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
@@ -91,7 +93,7 @@ class WordLlamaEmbedder:
         tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         for file in (weights, tokenizer):
             if not file.is_file():
-                raise TaijiError(
+                raise ResourceError(
                     "The wordllama package lacks a file.",
                     where=str(file),
                     fix="pip install --force-reinstall wordllama==0.4.0.post1",
@@ -137,7 +139,7 @@ class EncoderEmbedder:
             self._tokenizer = AutoTokenizer.from_pretrained(source)
             self._model = AutoModel.from_pretrained(source).float().eval()
         except Exception as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The sentence encoder could not be loaded.",
                 where=source,
                 expected="`wordllama`, `minilm`, or a Hugging Face encoder by name or folder",

@@ -11,17 +11,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from taiji.language.logits_processing import Sampling
 
@@ -83,9 +84,9 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
     context = getattr(lm.model.config, "max_position_embeddings", None)
     for row, ids in enumerate(encoded):
         if not ids:
-            raise TaijiError("A prompt is empty.", where=f"prompt {row}")
+            raise InputError("A prompt is empty.", where=f"prompt {row}")
         if context and len(ids) + new > context:
-            raise TaijiError(
+            raise InputError(
                 "A prompt and its completion do not fit the model's context.",
                 where=f"prompt {row}",
                 expected=f"at most {context} tokens",
@@ -150,7 +151,7 @@ def _decode_batch(
                 decoder.select(going)
                 chosen, running = [chosen[p] for p in going], [running[p] for p in going]
             decoder.step(chosen)
-    texts = [_cut(lm.tokenizer.decode(tokens, skip_special_tokens=True), settings.stop) for tokens in written]
+    texts = [_cut(str(lm.tokenizer.decode(tokens, skip_special_tokens=True)), settings.stop) for tokens in written]
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 
 
@@ -171,10 +172,10 @@ def _choose(
     return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
 
 
-def _stopped(tokenizer: Any, tokens: list[int], stop: Sequence[str]) -> bool:
+def _stopped(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: Sequence[str]) -> bool:
     if not stop:
         return False
-    tail = tokenizer.decode(tokens[-STOP_TAIL:])
+    tail = str(tokenizer.decode(tokens[-STOP_TAIL:]))
     return any(text in tail for text in stop)
 
 

@@ -148,7 +148,7 @@ def _flex_works(head: int) -> bool:
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
 
 
-def _block_mask(tree: PackedTree, device: Any) -> Any:
+def _block_mask(tree: PackedTree, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     made = tree.__dict__.setdefault("_block_masks", {})

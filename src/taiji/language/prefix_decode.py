@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
 from taiji.language.prefix_tree import PackedTree
@@ -24,7 +24,7 @@ from taiji.language.prefix_tree import PackedTree
 class _Prompts:
     """Keys and values of the packed prompts as the layers compute them, (prompts, Hk, longest, d) each."""
 
-    def __init__(self, paths: Sequence[np.ndarray], device: Any) -> None:
+    def __init__(self, paths: Sequence[np.ndarray], device: torch.device) -> None:
         longest = max(map(len, paths))
         self._rows = torch.from_numpy(np.stack([np.pad(path, (0, longest - len(path))) for path in paths])).to(device)
         self.keys: dict[int, torch.Tensor] = {}
@@ -106,7 +106,7 @@ class SharedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
         if self._step >= self._max_new:
-            raise TaijiError("The rows are full.", expected=f"at most {self._max_new} new tokens")
+            raise InputError("The rows are full.", expected=f"at most {self._max_new} new tokens")
         ids = torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device)
         with torch.no_grad():
             out = self._bare.base_model(
@@ -199,7 +199,7 @@ class PaddedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """As :meth:`SharedDecoder.step`."""
         if self._left < 1:
-            raise TaijiError("The rows are full.", expected="no more steps than new tokens asked for")
+            raise InputError("The rows are full.", expected="no more steps than new tokens asked for")
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         with torch.no_grad():
@@ -236,7 +236,7 @@ def open_decoder(
 def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
     counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
     if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
-        raise TaijiError(
+        raise InputError(
             "There is nothing to decode.",
             expected="at least one row per prompt and one new token",
             found=f"rows {counts[:8]}, {max_new} tokens",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, ResourceError
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
 
@@ -37,7 +37,7 @@ class VLLMEngine:
 
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
         if lm.source is None:
-            raise TaijiError(
+            raise ConfigError(
                 "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
             )
         try:
@@ -45,7 +45,7 @@ class VLLMEngine:
 
             from taiji.language import vllm_penalty
         except ImportError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"'
             ) from error
 

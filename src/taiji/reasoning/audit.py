@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_line, opened, student_prompts
@@ -66,7 +66,7 @@ def audit_run(
         TaijiError: there are no rationales.
     """
     if verdicts.is_empty():
-        raise TaijiError("There are no rationales to audit.", fix="run the rationales and selection stages first")
+        raise InputError("There are no rationales to audit.", fix="run the rationales and selection stages first")
     sample = _sample(examples, verdicts, settings, seed)
     controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed)
     return {

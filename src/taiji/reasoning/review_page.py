@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from taiji.core.errors import TaijiError
-from taiji.reasoning.review_session import ReviewSession
+from taiji.core.errors import ResourceError, TaijiError
+from taiji.reasoning.review_session import NotWaiting, ReviewSession
 from taiji.reasoning.reviewers import AXES, QUESTIONS
 
 PAGE = Path(__file__).parent / "templates" / "review.html"
@@ -41,7 +41,7 @@ class ReviewServer(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The review page cannot be served.",
                 where=f"127.0.0.1:{port}",
                 found=str(error),
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Quiet: what counts is in the log."""
 
     def do_GET(self) -> None:
@@ -121,8 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 outcome = self.server.session.submit(record, number, scores, *texts)
                 self._json(200, {"outcome": outcome.status, **self.server.state(0)})
+            except NotWaiting as error:
+                self._json(409, {"error": str(error)})
             except TaijiError as error:
-                self._json(409 if "does not wait" in error.message else 422, {"error": str(error)})
+                self._json(422, {"error": str(error)})
 
     def _local(self) -> bool:
         """Whether the request names this machine; answers it otherwise."""
@@ -146,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
         )
 
-    def _json(self, status: int, value: Any) -> None:
+    def _json(self, status: int, value: object) -> None:
         self._send(status, json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import read_json, value_hash, write_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import answer_span, field_spans, format_completion
@@ -27,6 +27,8 @@ from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from taiji.language.causal_lm import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
@@ -110,7 +112,9 @@ def answer_perplexities(
     return pl.DataFrame(rows, schema=SCORES)
 
 
-def known_answers(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+def known_answers(
+    dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: PreTrainedTokenizerBase
+) -> pl.DataFrame:
     """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
     columns = [
         dataset.items[name].gather(examples["target"]).to_list()
@@ -160,7 +164,7 @@ def score_rationales(
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
     if rows["prompt"].null_count():
-        raise TaijiError(
+        raise InputError(
             "Rationales belong to no example.",
             found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)),
         )
@@ -206,7 +210,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
-        raise TaijiError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
+        raise InputError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
