@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Held:
-    """What the directional form keeps of a micro-batch's second half until the window is complete."""
+    """Second half of a micro-batch, kept by the directional form until the accumulation step is complete."""
 
     forward: Callable[[], Tensor]
     by_reward: Tensor
@@ -27,7 +27,7 @@ class Held:
 
 @dataclass
 class Estimate:
-    """What a closed window knows: the Gram matrix or only the indicators, and the batch's mean squared gradient norm."""
+    """Estimates of a closed accumulation step: the Gram matrix or only the indicators, and the batch's mean squared gradient norm."""
 
     gram: np.ndarray | None = None
     indicators: np.ndarray | None = None

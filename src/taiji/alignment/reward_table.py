@@ -33,7 +33,7 @@ SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward"
 
 @dataclass(frozen=True)
 class Grounded:
-    """What answers were grounded to, one entry an answer: item id, cosine, CTCVR and its min-max normalised value."""
+    """Grounded answers, one entry per answer: item id, cosine, CTCVR and its min-max normalised value."""
 
     items: np.ndarray
     similarity: np.ndarray

@@ -30,7 +30,7 @@ class Answers:
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
+        """Return whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text) for text in completions]

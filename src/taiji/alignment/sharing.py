@@ -50,7 +50,7 @@ class SharedPrefixes(Base):
     _buffered_inputs: Any
 
     def shares(self, model: Any) -> bool:
-        """Whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
+        """Return whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
         if not getattr(self.args, "share_prefixes", True) or not supports_sharing(model)[0]:
             return False
         if not getattr(self, "_fused", False):

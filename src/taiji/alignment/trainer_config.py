@@ -119,12 +119,12 @@ class ParetoGRPOConfig(GRPOConfig):
 
     @property
     def source(self) -> str:
-        """What the rule looks at: "none", "rewards" or "gradients"."""
+        """Input of the rule: "none", "rewards" or "gradients"."""
         return RULES[self.weighting].source
 
     @property
     def linear(self) -> bool:
-        """Whether advantages are normalised per reward and then weighted."""
+        """Return whether advantages are normalised per reward and then weighted."""
         return self.aggregation == "linear"
 
     def rule_options(self) -> RuleOptions:

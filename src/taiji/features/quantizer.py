@@ -105,7 +105,7 @@ class ProductQuantizer:
         return parts.reshape(len(ids), -1)[:, : self.dimension]
 
     def figures(self, vectors: np.ndarray) -> dict[str, float]:
-        """How well it serves some vectors.
+        """Return use, distortion and collisions on some vectors.
 
         Returns:
             ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error over the mean squared

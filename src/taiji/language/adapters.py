@@ -1,4 +1,4 @@
-"""What is trained of a language model, and how trained LoRA adapters are merged into float32 weights."""
+"""Trainable copies of a language model, and the merge of trained LoRA adapters into float32 weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig | None]:
-    """What a trainer gets of a model, which is left as it was.
+    """Return the model that a trainer gets; the one given is left as it was.
 
     Args:
         lm: the model.

@@ -56,7 +56,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     @property
@@ -121,7 +121,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept."""
+    """Return the folder of converted models."""
     if "TAIJI_CACHE" in os.environ:
         return Path(os.environ["TAIJI_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taiji"
@@ -141,13 +141,13 @@ def default_gguf() -> Path:
 
 
 def model_title(name: str) -> str:
-    """What a configured name stands for, for people: `default` says nothing outside this project."""
+    """Return what a configured name stands for, for people: `default` says nothing outside this project."""
     package = DEFAULT_PACKAGE.replace("_", "-")
     return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
 
 def bfloat16_pays(device: str) -> bool:
-    """Whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
+    """Return whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
 
     Measured with the default model on 2 cores with AVX-512 bfloat16 and no AMX: a forward pass of 4 x 512 tokens takes
     1.2 s, 3.1 s in float32; decoding 24 sequences 138 tokens/s against 121. By flags, not by a timing at start,
@@ -191,7 +191,7 @@ def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", dev
 
 
 def check_language_model(name: str | Path) -> None:
-    """Refuse, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
+    """Reject, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
 
     Raises:
         TaijiError: the default's package, the file or the folder is missing, or the folder holds no model.

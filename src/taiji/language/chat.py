@@ -34,7 +34,7 @@ def render(
 
 
 def continuation(prompt: str, text: str) -> str:
-    """What to append to a rendered prompt so that it goes on with ``text``: an already opened `<think>` is not opened again."""
+    """Return what to append to a rendered prompt so that it goes on with ``text``; an open `<think>` is not opened again."""
     if prompt.rstrip().endswith(THINK) and text.lstrip().startswith(THINK):
         return text.lstrip()[len(THINK) :].lstrip("\n")
     return text

@@ -22,7 +22,7 @@ BATCH = 64
 
 
 class Embedder(Protocol):
-    """What turns texts into vectors.
+    """Encoder of texts as vectors.
 
     Attributes:
         name: what the user called it.
@@ -189,7 +189,7 @@ class EncoderEmbedder:
 
 
 def _pooling(folder: Path) -> str:
-    """How a sentence-transformers folder says its tokens are pooled; mean where it does not say."""
+    """Return the pooling that a sentence-transformers folder asks for; mean where it asks for none."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         return "mean"

@@ -48,7 +48,7 @@ def install(model: Any) -> None:
 
 
 def installed(model: Any) -> bool:
-    """Whether `install` was called for this model."""
+    """Return whether `install` was called for this model."""
     return bool(model.config._attn_implementation == NAME)
 
 
@@ -109,7 +109,7 @@ def tree_attention(
 
 
 def best_way(query: torch.Tensor, value: torch.Tensor) -> Way:
-    """Which implementation serves these tensors."""
+    """Return the name of the implementation that serves these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
     return "flex" if query.is_cuda and _flex_works(query.shape[-1]) else "masked"
@@ -117,7 +117,7 @@ def best_way(query: torch.Tensor, value: torch.Tensor) -> Way:
 
 @cache
 def blocks_work() -> bool:
-    """Whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
+    """Return whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
     if _flash is None or _flash_backward is None:
         return False
     generator = torch.Generator().manual_seed(0)

@@ -21,7 +21,7 @@ from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
 
 @dataclass(frozen=True)
 class SharedLogprobs:
-    """What `shared_logprobs` found, one (scored tokens,) fp32 tensor per sequence.
+    """Result of `shared_logprobs`: one (scored tokens,) fp32 tensor per sequence.
 
     Attributes:
         logprobs: log-probabilities in nats.

@@ -1,4 +1,4 @@
-"""Which models the prefix-sharing engine serves; the others fall back to the unshared way, with a reason.
+"""Models that the prefix-sharing engine serves; the others fall back to the unshared forward, with a reason.
 
 First the configuration is read (windows, recurrent layers, wrappers that must see every forward call …), then a tiny
 packed forward is compared with the unshared one. So an architecture nobody has heard of is either right or refused.
@@ -27,7 +27,7 @@ _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
-    """Whether sharing is right for this model, and if not, why not.
+    """Return whether sharing is right for this model, and if not, why not.
 
     The trial (two forwards of a few tokens) runs once per model; what can change from call to call is looked at anew.
     """
@@ -44,7 +44,7 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
 
 
 def _refusal(model: Any) -> str:
-    """What the structure of the model says against sharing; empty when nothing does."""
+    """Return what the structure of the model says against sharing; empty when nothing does."""
     from transformers import PreTrainedModel
 
     if getattr(model, "is_prompt_learning", False) or any(

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def processes() -> int:
-    """How many processes train together, as their launcher says."""
+    """Return the number of processes that train together, as their launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:
-    """Whether this one writes the results."""
+    """Return whether this process writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

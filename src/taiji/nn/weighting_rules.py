@@ -21,7 +21,7 @@ Source = Literal["none", "rewards", "gradients"]
 
 @dataclass(frozen=True)
 class Observation:
-    """What a batch showed.
+    """Observed quantities of a batch.
 
     Args:
         rewards: (N, K) with NaN, N = prompts * group.
@@ -40,7 +40,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a rule made of an observation: weights (K,), indicators (K,) or None, and max |change of log w|."""
+    """Result of a rule: weights (K,), indicators (K,) or None, and max |change of log w|."""
 
     weights: Vector
     indicators: Vector | None

@@ -27,7 +27,7 @@ START = "0" * 64
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a record.
+    """Outcome of a record's review.
 
     Attributes:
         record: its name.
@@ -110,7 +110,7 @@ class AuditLog:
 
 
 def accepted_by(reviews: Sequence[Review], settings: ReviewSettings) -> bool:
-    """Whether enough reviewers find every axis at or above the bar."""
+    """Return whether enough reviewers find every axis at or above the bar."""
     return sum(review.lowest >= settings.bar for review in reviews) >= settings.agreement * len(reviews) - 1e-9
 
 
@@ -191,7 +191,7 @@ def run_review(
 
 
 def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes two steps of the log the same one."""
+    """Return the key by which two steps of the log are the same one."""
     return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
 
 

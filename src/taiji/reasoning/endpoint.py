@@ -84,7 +84,7 @@ class EndpointTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name)
 
     def account(self) -> Account:
-        """What the journal's answers cost so far."""
+        """Return the cost of the journal's answers so far."""
         with Journal(self._journal_path) as journal:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 

@@ -41,7 +41,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Account:
-    """What a journal's answers cost.
+    """Cost of a journal's answers.
 
     Attributes:
         replies: answers received.

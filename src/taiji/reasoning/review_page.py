@@ -54,7 +54,7 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def state(self, skip: int) -> dict[str, Any]:
-        """What the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
+        """Return what the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
         waiting = self.session.waiting()
         draft = waiting[skip % len(waiting)] if waiting else None
         shown = (
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(422, {"error": str(error)})
 
     def _local(self) -> bool:
-        """Whether the request names this machine; answers it otherwise."""
+        """Return whether the request names this machine; answer it otherwise."""
         host = self.headers.get("Host", "")
         if host in (f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}"):
             return True

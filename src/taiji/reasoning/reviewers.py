@@ -34,7 +34,7 @@ Kind = Literal["rule", "model", "person"]
 
 @dataclass(frozen=True)
 class Draft:
-    """What is under review.
+    """Text under review.
 
     Attributes:
         record: name of the record; unique.
@@ -87,7 +87,7 @@ class Review:
 
 
 class Reviewer(Protocol):
-    """Who reviews drafts; a draft that waits for a person gets None."""
+    """Reviewer of drafts; a draft that waits for a person gets None."""
 
     @property
     def name(self) -> str: ...
@@ -216,7 +216,7 @@ class PersonReviewer:
 
     @property
     def file(self) -> Path:
-        """Where the filled-in sheets are."""
+        """File of the filled-in sheets."""
         return self.folder / f"{self.name}.done.jsonl"
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:

@@ -244,7 +244,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
 
 
 def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
-    """How many rationales have each reason against them, most frequent first; what a reason has in brackets is left out."""
+    """Count the rationales that have each reason against them, most frequent first; what a reason has in brackets is left out."""
     kinds = verdicts["reasons"].explode().drop_nulls().str.split(" (").list.first()
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
@@ -270,7 +270,7 @@ def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionS
 
 
 def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
-    """What speaks against a rationale whatever the threshold."""
+    """Return what speaks against a rationale whatever the threshold."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if row["named"]:
         reasons.append(f"names the item ({', '.join(row['named'])})")

@@ -31,7 +31,7 @@ _STOP = ("</think>", "<answer>", "\n\n")
 
 
 class Teacher(Protocol):
-    """Who writes rationales.
+    """Writer of rationales.
 
     Attributes:
         name: for the report.
@@ -131,7 +131,7 @@ def rationale_frame(examples: Sequence[str], texts: Sequence[Sequence[str]], tea
 
 
 def tidy(text: str) -> str:
-    """What of a model's text is the rationale: inside `<think>` or before the answer, one line, whole sentences.
+    """Return the rationale in a model's text: inside `<think>` or before the answer, one line, whole sentences.
 
     A last sentence that the length limit cut is dropped when there is a whole one before it; a sentence that
     repeats an earlier one ends the text (small models loop).
