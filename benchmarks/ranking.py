@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ import torch
 from benchmarks import ranking_peers as peers
 from benchmarks.harness import Result, in_turn, median_ratio, run
 from taiji.data.dataset import Dataset
+from taiji.data.field_set import FieldSet
 from taiji.data.splits import exposures, time_split
-from taiji.data.statistics import NumericFeatures
 from taiji.metrics.bootstrap import PooledAUC, compare, estimate
-from taiji.models.ranking.encoder import Encoder
-from taiji.models.ranking.fit import fit, training_steps
-from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.inputs import Inputs
+from taiji.models.ranking.ranker import Ranker, later_slice, ranker_class
 from taiji.models.ranking.settings import RankerSettings
-from taiji.models.ranking.train import later_slice, set_edges
+from taiji.models.ranking.training_loop import train, training_steps
 
 SPEED = 1.5
 """Training rows a second, against either deep peer."""
@@ -38,7 +38,9 @@ DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for ra
 NUMBERS_ONLY = {"numbers_only": True}
 """The peers' counterpart of the built-in ranker's ``embeddings=False``."""
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "taiji": [{}, {"dimension": 16}, {"embeddings": False, "bins": 16, "conversion_weight": 0.3}],
+    "taiji": [{}, {"dimension": 16}, {"embeddings": False, "bins": 16, "task_weights": {"conversion": 0.3}}],
+    "taiji DCN": [{}, {"dimension": 16}, {"learning_rate": 1e-3}],
+    "taiji DIN": [{}, {"dimension": 16}, {"learning_rate": 1e-3}],
     "logistic regression": [{"C": 0.03}, {"C": 0.3}, {"C": 3.0}, {"C": 0.3, **NUMBERS_ONLY}],
     "LightGBM": [
         {"learning_rate": 0.05, "num_leaves": 31},
@@ -51,29 +53,31 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def built_in(rows: peers.Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """The built-in ranker on prepared arrays: click probabilities of the test rows."""
-    return trained(rows, configuration).logits(rows.test)[0]
+OURS = {"taiji": "target_attention", "taiji DCN": "dcn", "taiji DIN": "din"}
+"""Our models, by the name of the row."""
 
 
-def trained(rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
-    """The built-in ranker, trained on a fold."""
-    ranker = fresh(rows, configuration)
-    fit(ranker, lambda epoch: [rows.fit], len(rows.fit), rows.stop, seed=0)
-    return ranker
+def built_in(model: str, rows: peers.Rows, configuration: dict[str, Any]) -> np.ndarray:
+    """Train a ranker of ours on prepared arrays; return click logits of the test rows."""
+    ranker = fresh(model, rows, configuration)
+    train(ranker, lambda epoch: [rows.fit], len(rows.fit), rows.stop, seed=0)
+    return ranker.logits(rows.test)[:, 0]
 
 
-def fresh(rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
-    """An untrained built-in ranker for a fold."""
+def fresh(model: str, rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
+    """Make an untrained ranker of ours for a fold, with the inputs that its configuration reads."""
     torch.manual_seed(0)
-    settings = rows.batches.settings.model_copy(update=configuration)
-    ranker = Ranker.new(rows.batches.dataset, rows.batches.encoder, settings, rows.batches.numeric)
-    set_edges(ranker, rows.fit)
+    made = ranker_class(model)
+    ranker = made(made.Settings.model_validate({"model": model, **configuration}))
+    wanted = {field.name for field in ranker.fields(rows.inputs.dataset, ())}
+    fields = FieldSet([field for field in rows.inputs.fields.fields if field.name in wanted])
+    ranker.build(rows.inputs.dataset, fields, ranker.learnt_tasks(rows.inputs.dataset), "cpu")
+    ranker.network.prepare(rows.fit)
     return ranker
 
 
 MODELS: dict[str, Callable[[peers.Rows, dict[str, Any]], np.ndarray]] = {
-    "taiji": built_in,
+    **{name: partial(built_in, model) for name, model in OURS.items()},
     "logistic regression": peers.logistic_regression,
     "LightGBM": peers.lightgbm,
     "DIN": lambda rows, configuration: peers.deep("DIN", rows, configuration),
@@ -81,27 +85,30 @@ MODELS: dict[str, Callable[[peers.Rows, dict[str, Any]], np.ndarray]] = {
 }
 
 
-def fold(dataset: Dataset, numeric: NumericFeatures, train: pl.DataFrame, test: pl.DataFrame) -> peers.Rows:
-    """Arrays of a training and a test frame."""
-    settings = RankerSettings()
+def fold(dataset: Dataset, train: pl.DataFrame, test: pl.DataFrame) -> peers.Rows:
+    """Return arrays of a training and a test frame."""
+    settings = RankerSettings(device="cpu")
+    ranker = ranker_class(settings.model)(settings)
     earlier, later = later_slice(train, settings.valid_fraction)
-    encoder = Encoder.fit(dataset, earlier, settings, until=int(earlier["time"].max()) + 1)  # type: ignore[arg-type]
-    batches = Ranker.new(dataset, encoder, settings, numeric).batches
-    return peers.Rows(batches.arrays(earlier), batches.arrays(later), batches.arrays(test), batches)
+    end = int(earlier["time"].max()) + 1  # type: ignore[arg-type]
+    fields = FieldSet(ranker.fields(dataset, earlier.columns)).fit(dataset, earlier, end)
+    inputs = Inputs(dataset, fields, dataset.tasks)
+    return peers.Rows(inputs.arrays(earlier), inputs.arrays(later), inputs.arrays(test), inputs)
 
 
 def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
     """Pooled click AUC, resampled by user."""
     users, codes = np.unique(rows.test.user, return_inverse=True)
-    return PooledAUC(codes, rows.test.click, scores, len(users))
+    return PooledAUC(codes, rows.test.labels["click"], scores, len(users))
 
 
 def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict[str, list[float]]:
     """Seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with either way of feeding them, in turn."""
     index = np.random.default_rng(0).permutation(len(rows.fit))[: steps * batch]
-    ours = fresh(rows, {"batch": batch})
-    step = training_steps(ours, seed=0)
-    actions: dict[str, Callable[[], Any]] = {"taiji": lambda: step(rows.fit, index)}
+    actions: dict[str, Callable[[], Any]] = {}
+    for name, model in OURS.items():
+        step = training_steps(fresh(model, rows, {"batch": batch}), seed=0)
+        actions[name] = lambda step=step: step(rows.fit, index)  # type: ignore[misc]
     for kind in ("DIN", "DCN"):
         peer = peers.DeepPeer(kind, rows, {"batch": batch, "dimension": 16, "lr": 1e-3})
         shipped = peer.shipped_loader(index)
@@ -112,11 +119,11 @@ def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict
 
 def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> None:
     """Tune, train and judge every model on one data set, and add rows and checks."""
-    split, numeric = time_split(dataset), NumericFeatures(dataset)
+    split = time_split(dataset)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     chosen = {model: grid[0] for model, grid in GRIDS.items()}
     if not quick:
-        inner = fold(dataset, numeric, *later_slice(train, 0.25))
+        inner = fold(dataset, *later_slice(train, 0.25))
         for model, grid in GRIDS.items():
             values = [
                 float(auc(inner, MODELS[model](inner, configuration))(np.ones((1, len(np.unique(inner.test.user)))))[0])
@@ -124,7 +131,7 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
             ]
             chosen[model] = grid[int(np.argmax(values))]
             print(f"{name} {model}: " + ", ".join(f"{c} {v:.4f}" for c, v in zip(grid, values)), flush=True)
-    rows = fold(dataset, numeric, train, test)
+    rows = fold(dataset, train, test)
     resamples = 50 if quick else 1000
     statistics = {}
     for model, action in MODELS.items():
@@ -142,7 +149,7 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
         result.rows.append(row | {"seconds": time.perf_counter() - start, "configuration": str(chosen[model])})
         print(f"{name} {model}: AUC {entry['value']:.4f}", flush=True)
     values = {row["model"]: row["auc"] for row in result.rows if row["data"] == name}
-    best = max((model for model in values if model != "taiji"), key=values.__getitem__)
+    best = max((model for model in values if model not in OURS), key=values.__getitem__)
     gap = compare(statistics["taiji"], statistics[best], resamples=resamples)
     result.rows.append(
         {"data": name, "model": f"taiji - {best}", "auc": gap["value"], "low": gap["low"], "high": gap["high"]}

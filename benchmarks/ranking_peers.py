@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.models.ranking.batches import Arrays, Batches
-
-LEVELS = ("l1", "l2", "l3")
+from taiji.data.field_set import Arrays
+from taiji.models.ranking.inputs import Inputs
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Rows:
     fit: Arrays
     stop: Arrays
     test: Arrays
-    batches: Batches
+    inputs: Inputs
 
 
 def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
@@ -35,12 +34,12 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 
-    cut = quantile_cuts(rows.fit.numeric)
+    cut = quantile_cuts(rows.fit.numbers)
     encoder = OneHotEncoder(handle_unknown="ignore")
 
     def table(arrays: Arrays) -> np.ndarray:
-        columns, _ = columns_of(rows.batches, arrays)
-        numbers = bins(arrays.numeric, cut)
+        columns, _ = columns_of(rows.inputs, arrays)
+        numbers = bins(arrays.numbers, cut)
         return (
             numbers
             if configuration.get("numbers_only")
@@ -48,7 +47,7 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
         )
 
     model = LogisticRegression(max_iter=200, solver="lbfgs", C=configuration["C"])
-    model.fit(encoder.fit_transform(table(rows.fit)), rows.fit.click)
+    model.fit(encoder.fit_transform(table(rows.fit)), rows.fit.labels["click"])
     return model.predict_proba(encoder.transform(table(rows.test)))[:, 1]
 
 
@@ -60,17 +59,17 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
     numbers_only = configuration.pop("numbers_only", False)
 
     def table(arrays: Arrays) -> np.ndarray:
-        columns, _ = columns_of(rows.batches, arrays)
+        columns, _ = columns_of(rows.inputs, arrays)
         if numbers_only:
-            return arrays.numeric
+            return arrays.numbers
         return np.concatenate(
-            [arrays.numeric, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1
+            [arrays.numbers, np.stack([v for k, v in columns.items() if k != "item"], axis=1)], axis=1
         )
 
     train = table(rows.fit)
-    categorical = list(range(rows.fit.numeric.shape[1], train.shape[1]))
-    data = lgb.Dataset(train, rows.fit.click, categorical_feature=categorical)
-    stop = lgb.Dataset(table(rows.stop), rows.stop.click, reference=data, categorical_feature=categorical)
+    categorical = list(range(rows.fit.numbers.shape[1], train.shape[1]))
+    data = lgb.Dataset(train, rows.fit.labels["click"], categorical_feature=categorical)
+    stop = lgb.Dataset(table(rows.stop), rows.stop.labels["click"], reference=data, categorical_feature=categorical)
     settings = {
         "objective": "binary",
         "verbose": -1,
@@ -96,7 +95,7 @@ def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) ->
         for half in np.array_split(shuffled, 2):
             peer.train(half)
             p = np.clip(peer.predict(rows.stop), 1e-7, 1 - 1e-7)
-            loss = -float(np.mean(np.where(rows.stop.click == 1, np.log(p), np.log(1 - p))))
+            loss = -float(np.mean(np.where(rows.stop.labels["click"] == 1, np.log(p), np.log(1 - p))))
             if loss < best:
                 best, worse, state = loss, 0, {name: value.clone() for name, value in peer.model.state_dict().items()}
             else:
@@ -118,31 +117,31 @@ class DeepPeer:
         torch.manual_seed(seed)
         self.kind, self.rows, self.batch = kind, rows, configuration["batch"]
         width = configuration["dimension"]
-        self.cuts = quantile_cuts(rows.fit.numeric)
-        self.mean, self.spread = rows.fit.numeric.mean(axis=0), rows.fit.numeric.std(axis=0) + 1e-6
-        _, sizes = columns_of(rows.batches, rows.fit.take(np.arange(1)))
-        target = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name in ("item", "l3")]
-        others = [
-            SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name not in ("item", "l3")
-        ]
+        self.cuts = quantile_cuts(rows.fit.numbers)
+        self.mean, self.spread = rows.fit.numbers.mean(axis=0), rows.fit.numbers.std(axis=0) + 1e-6
+        _, sizes = columns_of(rows.inputs, rows.fit.take(np.arange(1)))
+        self.kind_of_item = rows.inputs.fields.categories("item")[-1].name
+        of_target = ("item", self.kind_of_item)
+        target = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name in of_target]
+        others = [SparseFeature(name, size, embed_dim=width) for name, size in sizes.items() if name not in of_target]
         pooling = "concat" if kind == "DIN" else "mean"
         history = [
             SequenceFeature(
                 f"past_{name}", sizes[name], embed_dim=width, pooling=pooling, shared_with=name, padding_idx=0
             )
-            for name in ("item", "l3")
+            for name in of_target
         ]
         dropout = configuration.get("dropout", 0.1)
         if kind == "DIN":
             others += [
                 SparseFeature(f"n{place}", self.cuts.shape[1] + 2, embed_dim=width)
-                for place in range(rows.fit.numeric.shape[1])
+                for place in range(rows.fit.numbers.shape[1])
             ]
             self.model: torch.nn.Module = DIN(
                 others, history, target, {"dims": [128, 64], "dropout": dropout}, {"dims": [36], "use_softmax": False}
             )
         else:
-            numbers = [DenseFeature("numbers", rows.fit.numeric.shape[1])]
+            numbers = [DenseFeature("numbers", rows.fit.numbers.shape[1])]
             columns = numbers if configuration.get("numbers_only") else [*others, *target, *history, *numbers]
             self.model = DCN(columns, 3, {"dims": [128, 64], "dropout": dropout, "activation": "relu"})
         rates = {"lr": configuration["lr"], "weight_decay": configuration.get("weight_decay", 1e-5)}
@@ -151,26 +150,27 @@ class DeepPeer:
 
     def inputs(self, arrays: Arrays, index: np.ndarray) -> dict[str, torch.Tensor]:
         part = arrays.take(index)
-        codes = self.rows.batches.item_codes
-        columns, _ = columns_of(self.rows.batches, part)
-        out = columns | {"past_item": codes[part.history, 0], "past_l3": codes[part.history, 3]}
+        codes = self.rows.inputs.item_codes
+        columns, _ = columns_of(self.rows.inputs, part)
+        history = part.sequences["history"]
+        out = columns | {"past_item": codes[history, 0], f"past_{self.kind_of_item}": codes[history, -1]}
         if self.kind == "DIN":
-            out |= {f"n{place}": column for place, column in enumerate(bins(part.numeric, self.cuts).T)}
+            out |= {f"n{place}": column for place, column in enumerate(bins(part.numbers, self.cuts).T)}
         else:
-            out["numbers"] = (part.numeric - self.mean) / self.spread
+            out["numbers"] = (part.numbers - self.mean) / self.spread
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in out.items()}
 
     def loader(self, index: np.ndarray) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         for start in range(0, len(index), self.batch):
             part = index[start : start + self.batch]
-            yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.click[part])
+            yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.labels["click"][part])
 
     def shipped_loader(self, index: np.ndarray) -> Any:
         """The data loader that torch-rechub makes for such rows."""
         from torch_rechub.utils.data import DataGenerator
 
         x = {name: value.numpy() for name, value in self.inputs(self.rows.fit, index).items()}
-        y = self.rows.fit.click[index]
+        y = self.rows.fit.labels["click"][index]
         generator = DataGenerator(x, y)
         return generator.generate_dataloader(x_val=x, y_val=y, x_test=x, y_test=y, batch_size=self.batch)[0]
 
@@ -193,18 +193,17 @@ class DeepPeer:
         return np.concatenate(parts).astype(np.float64)
 
 
-def columns_of(batches: Batches, arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Categorical columns of rows and their vocabulary sizes: user, profile values, item, category levels."""
-    encoder = batches.encoder
-    columns = {"user": batches.user_rows[arrays.user], "item": batches.item_codes[arrays.item, 0]}
-    sizes = {"user": len(encoder.users), "item": len(encoder.items)}
-    for place, name in enumerate(LEVELS):
-        columns[name], sizes[name] = batches.item_codes[arrays.item, place + 1], len(encoder.levels[place])
-    for place in range(len(encoder.profile_columns)):
-        columns[f"profile{place}"], sizes[f"profile{place}"] = (
-            batches.profile_rows[arrays.user, place],
-            len(encoder.profile),
-        )
+def columns_of(inputs: Inputs, arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return categorical columns of rows and their vocabulary sizes: user, profile values, item, category levels."""
+    fields = inputs.fields
+    columns = {"user": inputs.user_codes[arrays.user, 0], "item": inputs.item_codes[arrays.item, 0]}
+    sizes = {"user": len(fields.user_id.vocabulary), "item": len(fields.item_id.vocabulary)}
+    for place, level in enumerate(fields.categories("item"), start=1):
+        columns[level.name], sizes[level.name] = inputs.item_codes[arrays.item, place], len(level.vocabulary)
+    (profile,) = fields.categories("user")
+    for place in range(len(profile.names)):
+        columns[f"profile{place}"] = inputs.user_codes[arrays.user, 1 + place]
+        sizes[f"profile{place}"] = len(profile.vocabulary)
     return columns, sizes
 
 

@@ -184,7 +184,7 @@ def experiment(
     users = pl.concat(judged)["user"].to_numpy()
     likelihood = {arm: Ratio.of_rows(users, np.array(values), int(users.max()) + 1) for arm, values in surprise.items()}
     figures = evaluate_answers(dataset, pl.concat(judged), completions, load_embedder(), seed=0)
-    for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "floor"})]:
+    for arm in [*completions, *sorted({f["model"] for f in figures if f["kind"] == "baseline"})]:
         row: dict[str, object] = {
             "data": name,
             "student": student,

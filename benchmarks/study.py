@@ -104,7 +104,7 @@ def add(
         }
         for name, gap in [
             ("none", row.get("difference")),
-            *((rival["against"], rival) for rival in row.get("rivals", [])),
+            *((gap["against"], gap) for gap in row.get("competitors", [])),
         ]:
             if gap:
                 flat |= {f"minus {name}": gap["value"], f"low, {name}": gap["low"], f"high, {name}": gap["high"]}

@@ -183,9 +183,7 @@ def whole(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed:
     return train_ranker(dataset, train, settings, seed)
 
 
-def extractor_only(
-    dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int
-) -> Any:
+def extractor_only(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
     """A ranker trained without text, then KSER's module alone on top of it."""
     base = train_ranker(dataset, train.drop("vector"), settings, seed)
     assert isinstance(base, TargetAttentionRanker)

@@ -37,7 +37,9 @@ def main() -> None:
 
         execute = Run.execute
         Run.execute = lambda self, names=None: execute(self, names or ["data", "examples"])  # type: ignore[method-assign]
-        cli.loop.summary = lambda folder, json_path: json_path and console.emit_json(json_path, {"run": str(folder)})  # type: ignore[assignment]
+        cli.run_commands.summary = lambda folder, json_path: (
+            json_path and console.emit_json(json_path, {"run": str(folder)})
+        )  # type: ignore[assignment]
     cli.main()
 
 

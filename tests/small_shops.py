@@ -1,4 +1,4 @@
-"""A small log and an embedder without a model, for tests of floors and answers."""
+"""A small log and an embedder without a model, for tests of baselines and answers."""
 
 from __future__ import annotations
 

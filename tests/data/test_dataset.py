@@ -7,7 +7,7 @@ import pytest
 
 from taiji.core.artifacts import file_hash
 from taiji.core.errors import TaijiError
-from taiji.data import Dataset, open_dataset
+from taiji.data import Dataset, open_dataset, validate
 
 
 def test_ids_are_dense_by_row_and_events_sorted_stably(make_log):
@@ -89,15 +89,22 @@ def test_a_broken_folder_is_a_clear_error(make_log, tmp_path):
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 5])
-def test_levels_are_those_that_hold_values(make_log, tmp_path, depth):
+def test_levels_are_those_that_the_source_gave(make_log, tmp_path, depth):
     tables = make_log()
     names = [f"category_l{level + 1}" for level in range(depth)]
-    items = tables.items.drop("category_l1").with_columns(pl.lit(name).alias(name) for name in names)
+    items = tables.items.drop("category_l1").with_columns(pl.lit(None, pl.String).alias(name) for name in names)
     dataset = Dataset.from_tables(replace(tables, items=items))
     dataset.save(tmp_path / "a")
-    for each in (dataset, open_dataset(tmp_path / "a")):
+    checked = Dataset.from_tables(validate(validate(replace(tables, items=items))))
+    for each in (dataset, open_dataset(tmp_path / "a"), checked, dataset.with_users(dataset.users, dataset.events)):
         assert each.levels == tuple(names)
         assert each.items.columns[3 : 3 + max(depth, 3)] == [f"category_l{level + 1}" for level in range(max(depth, 3))]
+
+
+def test_a_level_that_is_added_to_checked_tables_counts(make_log):
+    checked = validate(make_log())
+    deeper = replace(checked, items=checked.items.with_columns(category_l4=pl.lit("deep")))
+    assert Dataset.from_tables(deeper).levels == tuple(f"category_l{level}" for level in range(1, 5))
 
 
 def test_a_gap_between_levels_is_a_level_without_values(make_log):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 from tests.data.conftest import small_log
 
-from taiji.core.errors import ConfigError, InputError
+from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data import PERIODS, Dataset, exposures, open_dataset, scan_exposures, time_split
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import Tables, validate
@@ -92,14 +93,19 @@ def test_columns_survive_storing_in_memory_and_on_disk(tmp_path):
         assert exposures(other, split, "ranker").equals(exposures(dataset, split, "ranker"))
 
 
-def test_a_dataset_of_another_format_is_not_read(tmp_path):
-    import json
-
-    Dataset.from_tables(small_log()).save(tmp_path / "a")
+def test_a_dataset_of_another_format(tmp_path):
+    """Format 1 lacks the further columns and is read; one that is not known is not."""
+    dataset = Dataset.from_tables(small_log())
+    dataset.save(tmp_path / "a")
     about = json.loads((tmp_path / "a" / "dataset.json").read_text())
-    assert about["format"] == 2
+    assert about.pop("format") == 2 and about.pop("event_columns")["labels"] == []
+    assert about.pop("levels") == ["category_l1"]
     (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 1}))
-    with pytest.raises(Exception, match="another version"):
+    for read in (Dataset.load, open_dataset):
+        assert read(tmp_path / "a").event_columns == dataset.event_columns
+        assert len(read(tmp_path / "a").levels) == 3, "as all data sets had"
+    (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 3}))
+    with pytest.raises(ArtifactError, match="another version"):
         Dataset.load(tmp_path / "a")
 
 

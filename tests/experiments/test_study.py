@@ -115,8 +115,8 @@ def test_real_features_gain_and_null_controls_do_not(tmp_path):
     }
     assert rows["taiji", "click auc"]["difference"]["low"] > 0.1
     assert (
-        rows["taiji", "click auc"]["rivals"][0]["against"] == "history_mean"
-        and rows["taiji", "click auc"]["rivals"][0]["low"] > 0
+        rows["taiji", "click auc"]["competitors"][0]["against"] == "history_mean"
+        and rows["taiji", "click auc"]["competitors"][0]["low"] > 0
     )
     for null in ("null: another user's", "null: shuffled"):
         gap = rows[null, "click auc"]["difference"]

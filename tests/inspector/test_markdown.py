@@ -22,3 +22,11 @@ def test_the_format_that_cards_use():
 def test_no_tag_of_the_text_survives(text):
     html = to_html(text + "\n<script>x</script> `<b>` **<i>**")
     assert "<script" not in html and "<i>" not in html and "<b><" not in html
+
+
+def test_names_from_the_data_make_no_links_pictures_or_code_blocks():
+    html = to_html(
+        "see [x](javascript:alert(1)), ![i](http://e.example/x.png), <http://e.example> &lt;b&gt;\n\n    deep\n"
+    )
+    assert "<a" not in html and "<img" not in html and "<pre" not in html
+    assert "[x](javascript:alert(1))" in html and "&amp;lt;b&amp;gt;" in html

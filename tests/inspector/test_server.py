@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from taiji.core.errors import TaijiError
+from taiji.core.web_guard import ADDRESS
 from taiji.inspector.pages import Inspector
-from taiji.inspector.server import ADDRESS, InspectorServer, view
+from taiji.inspector.server import InspectorServer, view
 
 
 @pytest.fixture(scope="module")

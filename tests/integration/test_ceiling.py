@@ -16,7 +16,7 @@ def test_the_truth_is_judged_beside_the_floor_and_the_run_can_go_on_from_there(s
     assert {line["arm"] for line in found["controls"]} == {"null: shuffled"} and len(found["cells"]) == 10
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
     assert rows["all", "truth", "click auc"]["difference"]["against"] == "none"
-    assert rows["all", "truth", "click auc"]["rivals"][0]["against"] == "history_mean"
+    assert rows["all", "truth", "click auc"]["competitors"][0]["against"] == "history_mean"
     assert "A model that always names the next item would be worth" in done.stdout and "no forecast" in done.stdout
     assert sorted(path.name for path in (tmp_path / "small").iterdir() if path.is_dir() and path.name[0] != ".") == [
         "ceiling",

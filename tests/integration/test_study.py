@@ -54,7 +54,7 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
     assert {"click auc", "click log_loss", "ctcvr auc", "ctcvr log_loss"} <= metrics
     assert all(row["seeds"] == 2 for row in found["rows"])
     popo = next(row for row in found["rows"] if row["features"] == "popo" and row["metric"] == "click auc")
-    assert popo["difference"]["against"] == "none" and popo["rivals"][0]["against"] == "history_mean"
+    assert popo["difference"]["against"] == "none" and popo["competitors"][0]["against"] == "history_mean"
     assert {line["arm"] for line in found["controls"]} == {"null: another user's", "null: shuffled"}
     for shown in ("popo, intra-user only", "null: shuffled", "2 trainings"):
         assert shown in first.stdout

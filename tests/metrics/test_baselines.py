@@ -1,4 +1,4 @@
-"""Floors against counting by hand, and blind to the future."""
+"""Baselines against counting by hand, and blind to the future."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.small_shops import build, examples
 
-from taiji.metrics.baselines import DECAY, REACH, co_occurrence, floors, popularity
+from taiji.metrics.baselines import DECAY, REACH, baselines, co_occurrence, popularity
 
 LOG = [(0, 0, 1), (0, 2, 2), (0, 0, 3), (1, 0, 1), (1, 1, 2), (1, 3, 9), (2, 2, 1), (2, 4, 2), (2, 4, 8)]
 
 
 def by_name(dataset, rows, **options):
-    return {floor.name: floor for floor in floors(dataset, rows, **options)}
+    return {baseline.name: baseline for baseline in baselines(dataset, rows, **options)}
 
 
 def test_popularity_counts_what_was_bought_before():
@@ -25,9 +25,9 @@ def test_popularity_counts_what_was_bought_before():
 
 
 def test_popularity_leaves_out_what_the_user_had():
-    floor = by_name(build(LOG), examples([(0, 5, 3)]), size=3)["popularity"]
-    assert floor.items.tolist() == [[1, 4, -1]]
-    assert floor.levels.tolist() == [["FOOD", "FRUIT", "PEARS"]]
+    baseline = by_name(build(LOG), examples([(0, 5, 3)]), size=3)["popularity"]
+    assert baseline.items.tolist() == [[1, 4, -1]]
+    assert baseline.levels.tolist() == [["FOOD", "FRUIT", "PEARS"]]
 
 
 def test_own_favourite_is_the_most_frequent_then_the_newest():
@@ -79,7 +79,7 @@ def test_events_at_or_after_the_moment_change_nothing(past, future):
     rows = examples([(user, 13, 0) for user in range(4)])
     before = build([*everyone, *past])
     after = build([*everyone, *past, *[(user, item, 13 + day) for user, item, day in future]])
-    for a, b in zip(floors(before, rows, size=6), floors(after, rows, size=6)):
+    for a, b in zip(baselines(before, rows, size=6), baselines(after, rows, size=6)):
         assert (a.items is None and b.items is None) or (a.items == b.items).all()
         assert (a.levels == b.levels).all()
 

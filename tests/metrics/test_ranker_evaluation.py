@@ -8,7 +8,7 @@ import pytest
 from tests.small_shops import build, micros
 
 from taiji.core.errors import TaijiError
-from taiji.metrics.ranker_evaluation import evaluate_rankers, matured, sparsest_third
+from taiji.metrics.ranker_evaluation import evaluate_rankers, head_rows, sparsest_third
 from taiji.metrics.ranking_metrics import auc, row_log_loss
 
 
@@ -47,8 +47,8 @@ def test_better_rankers_are_found_better_everywhere():
         for metric in ("click auc", "click user_auc", "click ndcg@10", "ctcvr auc"):
             assert found["taiji", group, metric]["difference"]["low"] > 0
         assert found["taiji", group, "click log_loss"]["difference"]["high"] < 0
-        assert found["taiji", group, "click auc"]["rivals"][0]["against"] == "history_mean"
-        assert "rivals" not in found["history_mean", group, "click auc"]
+        assert found["taiji", group, "click auc"]["competitors"][0]["against"] == "history_mean"
+        assert "competitors" not in found["history_mean", group, "click auc"]
     assert found["none", "all", "click auc"]["n"] == 60 and found["none", "sparse", "click auc"]["n"] == 20
     assert "difference" not in found["none", "all", "click auc"]
 
@@ -87,10 +87,16 @@ def test_unripe_clicks_take_their_non_clicks_with_them():
     frame = pl.DataFrame(
         {"time": [1, 1, 2, 2, 3, 3], "click": [1, 0, 1, 0, 1, 0], "conversion": [1, 0, None, 0, None, 0]}
     )
-    assert matured(frame).tolist() == [True, True, False, False, False, False]
+    frame = frame.with_columns(pl.lit(0).alias("user"))
+
+    def judged(rows):
+        kept = {part.head: part.chosen.tolist() for part in head_rows(rows)}.get("ctcvr", [])
+        return [row in kept for row in range(len(rows))]
+
+    assert judged(frame) == [True, True, False, False, False, False]
     later = frame.with_columns(pl.Series("conversion", [1, 0, None, 0, 0, 0]))
-    assert matured(later).tolist() == [True, True, False, True, True, True]
-    assert not matured(frame.with_columns(pl.lit(None, dtype=pl.Int8).alias("conversion"))).any()
+    assert judged(later) == [True, True, False, True, True, True]
+    assert not any(judged(frame.with_columns(pl.lit(None, dtype=pl.Int8).alias("conversion"))))
 
 
 def test_without_conversions_only_clicks_are_judged():

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
-from taiji.reasoning.audit import CONTROLS, _order, audit_run, blind_rationales, decoys_of
+from taiji.reasoning.audit import CONTROLS, _interval, _order, audit_run, blind_rationales, decoys_of
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import calibrate, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, SelectionSettings
@@ -140,3 +140,11 @@ def test_blind_rationales_come_from_the_student_alone(lm, dataset, examples, pro
 def test_nothing_to_audit(lm, dataset, examples, prompts, verdicts):
     with pytest.raises(TaijiError, match="no rationales"):
         audit_run(lm, dataset, examples, verdicts[:0], SETTINGS, SELECTION, prompts, 0)
+
+
+def test_one_example_has_no_interval_and_shows_nothing():
+    alone = _interval(np.array([1.5, np.nan]), resamples=20, seed=0)
+    assert alone == {"value": 1.5, "low": None, "high": None, "n": 1}
+    controls = dict.fromkeys(CONTROLS, alone)
+    controls |= {f"{other} - {one}": alone for one, other in pairwise(CONTROLS)}
+    assert _order(controls)["verdict"] == "not shown"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from tests.reasoning.conftest import START, build, examples_of
 from tests.tiny import write_shop
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, TaijiError
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 from taiji.data.sources import load_source
 from taiji.language.chat import render
+from taiji.reasoning.answers import parse
+from taiji.reasoning.audit import decoys_of
+from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import (
     item_line,
     item_lines,
@@ -27,6 +31,8 @@ from taiji.reasoning.prompts import (
     student_prompts,
     teacher_prompt,
 )
+from taiji.reasoning.rule_writer import RuleWriter
+from taiji.reasoning.selection import known_answers
 from taiji.reasoning.settings import PromptSettings
 
 
@@ -162,6 +168,68 @@ def test_every_domain_has_its_words(lm, domain):
         not in student_prompt(data, 1, 2**62, PromptSettings(token_budget=900), lm.tokenizer).messages[-1]["content"]
     )
     assert "{" not in text
+
+
+def with_depth(depth: int) -> Dataset:
+    """The small shop with so many category levels, every item having all of them."""
+    data = build()
+    names = [f"category_l{level + 1}" for level in range(depth)]
+    items = data.items.drop("category_l1", "category_l2", "category_l3")
+    kinds = [pl.format("{} of item {}", pl.lit(name), pl.col("item") % (2 + level)) for level, name in enumerate(names)]
+    return replace(
+        data, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)), given_levels=None
+    )
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3, 5])
+def test_prompts_and_answers_are_as_deep_as_the_data(lm, depth):
+    data = with_depth(depth)
+    assert len(data.levels) == depth
+    text = student_prompt(data, 0, 2**62, PromptSettings(token_budget=2000), lm.tokenizer).messages[-1]["content"]
+    wanted = ["Item title: ...", *(f"{'Category ' if n == 1 else ''}L{n}: ..." for n in range(1, depth + 1))]
+    assert f"<answer>{'; '.join(wanted)}</answer>" in text
+    line = item_line(data, 1)
+    assert line.count(" of item ") == depth and item_lines(data)[1] == line
+    read = parse(f"<think>x</think><answer>{line}</answer>", depth)
+    assert read.well_formed and read.title == "item1word thing1 (2011)"
+    assert read.levels == tuple(data.items[name][1] for name in data.levels)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_rationales_are_written_and_judged_at_any_depth(lm, depth):
+    data = with_depth(depth)
+    examples = examples_of(data)
+    chosen = PromptSettings(token_budget=2000)
+    written = RuleWriter(chosen).write(data, examples, 2, 0)
+    assert (written["rationale"].str.len_chars() > 20).all()
+    assert written["rationale"].str.contains("category_l1").any() == (depth > 0)
+    known = known_answers(data, examples, chosen, lm.tokenizer)
+    assert known["levels"].list.len().unique().to_list() == [depth]
+    for title, levels, prompt, rationale in zip(
+        known["title"], known["levels"], known["prompt"], written["rationale"][::2], strict=True
+    ):
+        assert find_mentions(rationale, title, levels.to_list(), prompt).title == ()
+        if depth == 5:
+            assert find_mentions(f"It is {levels[4]}.", title, levels.to_list(), "").levels == (*[False] * 4, True)
+    decoys = decoys_of(data, 1, 3, np.random.default_rng(0))
+    assert len(decoys) == (3 if depth else 0)
+    if depth:
+        assert data.items[data.levels[-1]].gather(decoys).unique().to_list() == [data.items[data.levels[-1]][1]]
+
+
+def test_a_domain_is_a_folder_of_templates(lm, tmp_path):
+    data = replace(build(), domain="cars")
+    with pytest.raises(ConfigError, match=r"(?s)books, films, shop.*found: domain cars.*data\.domain"):
+        student_prompt(data, 0, 2**62, PromptSettings(), lm.tokenizer)
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "cars" / "student.j2").write_text("[user]\nWhich car next? {{ form }}\n")
+    own = PromptSettings(templates=tmp_path)
+    found = student_prompt(data, 0, 2**62, own, lm.tokenizer).messages[-1]["content"]
+    assert found == "Which car next? Item title: ...; Category L1: ...; L2: ...; L3: ..."
+    with pytest.raises(ConfigError, match=r"(?s)teacher\.j2.*books, films, shop"):
+        teacher_prompt(data, 0, 2**62, own, lm.tokenizer, None)
+    with pytest.raises(ConfigError, match=r"books, cars, films, shop"):
+        student_prompt(replace(data, domain="boats"), 0, 2**62, own, lm.tokenizer)
 
 
 def test_the_teacher_sees_the_same_and_the_answer(dataset, examples, lm):

@@ -21,12 +21,12 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
         "base": ("model", (0.121, 0.034, 0.012, 0.021, 0.034, 0.00312, 0.61, 0.62, 0.18)),
         "sft": ("model", (0.312, 0.088, 0.031, 0.038, 0.061, 0.00371, 0.97, 0.71, 0.06)),
         "aligned": ("model", (0.331, 0.094, 0.034, 0.041, 0.064, 0.00389, 0.98, 0.73, 0.05)),
-        "popularity": ("floor", (0.412, 0.051, 0.044, 0.060, 0.081, 0.00911)),
-        "own favourite": ("floor", (0.381, 0.062, 0.029, 0.0, 0.0, 0.00620)),
-        "own category": ("floor", (0.452, 0.112, 0.048)),
-        "co-occurrence": ("floor", (0.402, 0.097, 0.041, 0.071, 0.110, 0.00870)),
-        "mean history": ("floor", (0.350, 0.091, 0.038, 0.044, 0.068, 0.00401)),
-        "true item": ("ceiling", (0, 0, 0, 0, 0, 0.0214)),
+        "popularity": ("baseline", (0.412, 0.051, 0.044, 0.060, 0.081, 0.00911)),
+        "own favourite": ("baseline", (0.381, 0.062, 0.029, 0.0, 0.0, 0.00620)),
+        "own category": ("baseline", (0.452, 0.112, 0.048)),
+        "co-occurrence": ("baseline", (0.402, 0.097, 0.041, 0.071, 0.110, 0.00870)),
+        "mean history": ("baseline", (0.350, 0.091, 0.038, 0.044, 0.068, 0.00401)),
+        "true item": ("oracle", (0, 0, 0, 0, 0, 0.0214)),
     }
     names = (
         "category_l1",
@@ -41,7 +41,7 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
     )
     for model, (kind, values) in answers.items():
         for name, value in zip(names, values):
-            if kind == "ceiling" and name != "ctcvr":
+            if kind == "oracle" and name != "ctcvr":
                 continue
             width = value * 0.12 if name == "ctcvr" else 1.96 * math.sqrt(max(value * (1 - value), 1e-4) / 298)
             row = {"model": model, "kind": kind, "metric": name, **_figure(value, width)}
@@ -49,11 +49,11 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
                 gap = value - answers["base"][1][names.index(name)]
                 row["difference"] = {"against": "base", "value": gap, "low": gap - width, "high": gap + width}
             if kind == "model":
-                row["rivals"] = [
-                    {"against": floor, "value": gap, "low": gap - width, "high": gap + width}
-                    for floor, (floor_kind, floor_values) in answers.items()
-                    if floor_kind == "floor" and names.index(name) < len(floor_values)
-                    for gap in [value - floor_values[names.index(name)]]
+                row["competitors"] = [
+                    {"against": baseline, "value": gap, "low": gap - width, "high": gap + width}
+                    for baseline, (baseline_kind, baseline_values) in answers.items()
+                    if baseline_kind == "baseline" and names.index(name) < len(baseline_values)
+                    for gap in [value - baseline_values[names.index(name)]]
                 ]
             llm.append(row)
     ranking: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def sample_metrics(steps: int = 40) -> dict[str, Any]:
                         }
                     if arm == "taiji":
                         gap = sign * (gain - gains["history_mean"])
-                        row["rivals"] = [
+                        row["competitors"] = [
                             {
                                 "against": "history_mean",
                                 "value": gap,

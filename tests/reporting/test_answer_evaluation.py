@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from tests.reporting.samples import sample_metrics
 from tests.small_shops import WordEmbedder, build, examples, micros
@@ -57,6 +60,27 @@ def test_perfect_malformed_and_mixed_answers():
     assert ("base", "grounding") not in found
 
 
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_metrics_follow_the_data_s_category_levels(depth):
+    dataset = build(LOG, n_items=200)
+    names = [f"category_l{level + 1}" for level in range(depth)]
+    kinds = [pl.format("{} {}", pl.lit(name), pl.col("item") % (level + 2)) for level, name in enumerate(names)]
+    items = dataset.items.drop("category_l1", "category_l2", "category_l3")
+    dataset = replace(
+        dataset, items=items.with_columns(kind.alias(name) for kind, name in zip(kinds, names)), given_levels=None
+    )
+    wrong = [format_completion("", item_line(dataset, (t + 7) % 9)) for t in ROWS["target"]]
+    perfect = answers(dataset)["aligned"]
+    found = table(evaluate_answers(dataset, ROWS, {"base": wrong, "aligned": perfect}, WordEmbedder(), resamples=50))
+    levels = dataset.items.select(names).rows()
+    for place, name in enumerate(names):
+        same = [levels[(t + 7) % 9][place] == levels[t][place] for t in ROWS["target"]]
+        assert found["aligned", name]["value"] == 1 and found["base", name]["value"] == pytest.approx(np.mean(same))
+        assert found["popularity", name]["n"] == 5
+    assert {metric for _, metric in found if metric.startswith("category_l")} == set(names)
+    assert found["aligned", "format"]["value"] == 1
+
+
 def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     dataset = build(LOG, n_items=200)
     rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
@@ -70,27 +94,27 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),
-        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "floor"),
-        "true item": "ceiling",
+        **dict.fromkeys(("popularity", "own favourite", "own category", "co-occurrence", "mean history"), "baseline"),
+        "true item": "oracle",
     }
     assert rows == evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
 
 
-def test_models_are_compared_with_every_floor_on_the_same_users():
+def test_models_are_compared_with_every_baseline_on_the_same_users():
     dataset = build(LOG, n_items=200)
     rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
     found, five = table(rows), {"popularity", "own favourite", "own category", "co-occurrence", "mean history"}
     for model in ("base", "sft", "aligned"):
-        assert {gap["against"] for gap in found[model, "category_l1"]["rivals"]} == five
-        assert {gap["against"] for gap in found[model, "ctcvr"]["rivals"]} == five - {"own category"}
-        assert "rivals" not in found[model, "format"], "no floor has a format"
+        assert {gap["against"] for gap in found[model, "category_l1"]["competitors"]} == five
+        assert {gap["against"] for gap in found[model, "ctcvr"]["competitors"]} == five - {"own category"}
+        assert "competitors" not in found[model, "format"], "no baseline has a format"
         for metric in ("category_l1", "hit@100", "ctcvr"):
-            for gap in found[model, metric]["rivals"]:
-                own, floor = found[model, metric], found[gap["against"], metric]
-                assert gap["value"] == pytest.approx(own["value"] - floor["value"])
+            for gap in found[model, metric]["competitors"]:
+                own, baseline = found[model, metric], found[gap["against"], metric]
+                assert gap["value"] == pytest.approx(own["value"] - baseline["value"])
                 assert gap["low"] <= gap["value"] <= gap["high"]
-    assert not any("rivals" in row for row in rows if row["kind"] != "model")
-    narrow = next(gap for gap in found["aligned", "ctcvr"]["rivals"] if gap["against"] == "own favourite")
+    assert not any("competitors" in row for row in rows if row["kind"] != "model")
+    narrow = next(gap for gap in found["aligned", "ctcvr"]["competitors"] if gap["against"] == "own favourite")
     apart = (found["aligned", "ctcvr"]["low"] - found["own favourite", "ctcvr"]["high"], narrow["low"])
     assert apart[0] < apart[1], "paired: narrower than the two intervals apart"
     check_metrics({**sample_metrics(0), "llm": rows})

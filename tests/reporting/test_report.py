@@ -132,12 +132,12 @@ def test_every_mark_that_is_shown_is_explained(page):
     assert "“Sparse” is the third of users" in tables
     answers = page[page.index('id="answers"') : page.index('id="rankers"')]
     assert "▲ better, ▼ worse: the paired difference against base" in answers
-    assert "it is a reference, not a bound" in answers, "floors can lie above the true item in CTCVR"
+    assert "it is a reference, not a bound" in answers, "baselines can lie above the true item in CTCVR"
 
 
 def test_the_main_negative_results_are_among_the_findings(page):
     found = page[page.index('id="findings"') : page.index('id="data"')]
-    assert "Category L1 of aligned against the best floor, own category, −0.121" in found
+    assert "Category L1 of aligned against the best baseline, own category, −0.121" in found
     assert found.count('class="verdict worse">worse') >= 3
 
 
@@ -185,7 +185,7 @@ def test_unknown_values_are_dashes_not_errors():
     for row in metrics["llm"] + metrics["ranking"]:
         row["value"] = row["low"] = row["high"] = None
         row.pop("difference", None)
-        row.pop("rivals", None)
+        row.pop("competitors", None)
     metrics["alignment"]["steps"][0]["rewards"]["semantic"] = None
     assert "–" in render_report(metrics)
 

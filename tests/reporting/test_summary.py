@@ -30,6 +30,15 @@ def test_the_sample_survives_json_and_passes():
     assert run.split.rows["users"] == 2469 and len(run.alignment.steps) == 40
 
 
+def test_metrics_of_the_version_before_are_read():
+    new = sample_metrics()
+    text = json.dumps(new)
+    for now, before in (("competitors", "rivals"), ("baseline", "floor"), ("oracle", "ceiling")):
+        assert f'"{now}"' in text
+        text = text.replace(f'"{now}"', f'"{before}"')
+    assert check_metrics(json.loads(text)) == check_metrics(new)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
@@ -80,28 +89,28 @@ def test_findings_name_the_rival_and_say_when_nothing_is_shown():
 
 
 def test_the_last_model_is_held_against_the_best_floor_of_each_metric():
-    lines = [line for line in findings(check_metrics(sample_metrics())) if "best floor" in line]
+    lines = [line for line in findings(check_metrics(sample_metrics())) if "best baseline" in line]
     assert [line.split(" −")[0] for line in lines] == [
-        "Category L1 of aligned against the best floor, own category,",
-        "Title hit@100 of aligned against the best floor, co-occurrence,",
-        "CTCVR of aligned against the best floor, popularity,",
+        "Category L1 of aligned against the best baseline, own category,",
+        "Title hit@100 of aligned against the best baseline, co-occurrence,",
+        "CTCVR of aligned against the best baseline, popularity,",
     ]
-    assert lines[0].startswith("Category L1 of aligned against the best floor, own category, −0.121 [−0.17")
+    assert lines[0].startswith("Category L1 of aligned against the best baseline, own category, −0.121 [−0.17")
     assert [line.rsplit(": ")[-1] for line in lines] == ["worse", "worse", "worse"]
 
 
 def test_without_floors_or_their_differences_nothing_is_said_of_them():
     metrics = sample_metrics()
     for row in metrics["llm"]:
-        row.pop("rivals", None)
-    assert not any("floor" in line for line in findings(check_metrics(metrics)))
-    metrics["llm"] = [row for row in metrics["llm"] if row["kind"] == "floor"]
-    assert not any("floor" in line for line in findings(check_metrics(metrics)))
+        row.pop("competitors", None)
+    assert not any("baseline" in line for line in findings(check_metrics(metrics)))
+    metrics["llm"] = [row for row in metrics["llm"] if row["kind"] == "baseline"]
+    assert not any("baseline" in line for line in findings(check_metrics(metrics)))
     unknown = sample_metrics()
     for row in unknown["llm"]:
-        if row["kind"] == "floor":
+        if row["kind"] == "baseline":
             row["value"] = None
-    assert not any("floor" in line for line in findings(check_metrics(unknown)))
+    assert not any("baseline" in line for line in findings(check_metrics(unknown)))
 
 
 def test_kept_rationales_are_told_of_those_judged():
@@ -121,7 +130,7 @@ def test_the_terminal_table_shows_figures_with_intervals(capsys):
         "history_mean",
         "interval includes zero",
         "83 of 144 rationales kept (48 more set the threshold); the threshold is perplexity 4.62",
-        "against the best floor, own category,",
+        "against the best baseline, own category,",
         "total 744",
     ):
         assert expected in text

@@ -36,4 +36,4 @@ __all__ = [
     "semantic_reward",
 ]
 
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__ = lazy_names(__name__, _HOMES, extra="llm")

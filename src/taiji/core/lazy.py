@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from importlib import import_module
 
+from taiji.core.optional import needs
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+
+def lazy_names(package: str, homes: Mapping[str, str], extra: str | None = None) -> Callable[[str], object]:
     """Return a module's ``__getattr__``.
 
     Type checkers read the imports under ``TYPE_CHECKING`` beside it.
@@ -14,11 +17,13 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object
     Args:
         package: the package's ``__name__``.
         homes: name to the module below the package that holds it.
+        extra: the extra whose packages these modules need, for the error when one is missing.
     """
 
     def find(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        with needs(extra) if extra else nullcontext():
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     return find

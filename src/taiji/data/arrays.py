@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -65,13 +66,13 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
             yield pl.DataFrame(pl.from_arrow(batch))
 
 
-def _new(path: Path, kind: type, length: int) -> NDArray:
+def _new(path: Path, kind: type, length: int) -> NDArray[Any]:
     if not length:  # nothing cannot be mapped
         np.save(path, np.empty(0, kind))
         return np.empty(0, kind)
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
 
 
-def mapped(path: Path) -> NDArray:
+def mapped(path: Path) -> NDArray[Any]:
     """An array on disk, in memory where it is small."""
     return np.asarray(np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r"))

@@ -18,6 +18,8 @@ from taiji.data.schema import Tables, dense, level_names, validate
 from taiji.data.tasks import Task
 
 FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 told neither further event columns nor levels and is the same otherwise."""
 FRAMES = ("items", "users", "events")
 
 
@@ -33,6 +35,7 @@ class Dataset:
             and the columns that ``event_columns`` names, in its order.
         domain: of the items, for the wording of prompts.
         event_columns: roles of the further columns of events.
+        given_levels: category columns that the source gave; None takes those of ``items``. Ask :attr:`levels`.
     """
 
     items: pl.DataFrame
@@ -42,13 +45,14 @@ class Dataset:
     domain: str
     notes: tuple[str, ...] = ()
     event_columns: EventColumns = NO_COLUMNS
+    given_levels: tuple[str, ...] | None = None
 
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
         """Check the tables and number their users and items by row.
 
         Raises:
-            TaijiError: see :func:`taiji.data.schema.validate`.
+            InputError: see :func:`taiji.data.schema.validate`.
         """
         tables = validate(tables)
         items = tables.items.with_row_index("item").with_columns(pl.col("item").cast(pl.UInt32))
@@ -86,6 +90,7 @@ class Dataset:
             tables.domain,
             tables.notes,
             further,
+            tables.levels,
         )
 
     @cached_property
@@ -100,9 +105,8 @@ class Dataset:
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
-        """Category columns of the items, the coarsest first, down to the deepest one that holds a value; none is possible."""
-        there = [name for name in level_names(self.items.columns) if name in self.items.columns]
-        return level_names(name for name in there if self.items[name].null_count() < len(self.items))
+        """Category columns that the data have, the coarsest first; there may be none. ``items`` may hold further, empty ones."""
+        return level_names(self.items.columns) if self.given_levels is None else self.given_levels
 
     @property
     def n_users(self) -> int:
@@ -126,7 +130,9 @@ class Dataset:
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
         """The same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``)."""
-        made = Dataset(self.items, users, events, self.name, self.domain, self.notes, self.event_columns)
+        made = Dataset(
+            self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
+        )
         vars(made)["prices"] = self.prices  # what items cost is known from everybody's events, not only from theirs
         return made
 
@@ -146,6 +152,7 @@ class Dataset:
                 "notes": list(self.notes),
                 "rows": {"users": self.n_users, "items": self.n_items, "events": len(self.events)},
                 "event_columns": self.event_columns.model_dump(mode="json"),
+                "levels": list(self.levels),
             }
             write_json(temporary / "dataset.json", about)
             store_arrays(temporary)
@@ -164,9 +171,9 @@ class Dataset:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return a saved dataset's name, domain, notes and event columns; another version's raises :class:`ArtifactError`."""
+    """Return a saved dataset's name, domain, notes, event columns and levels; another version's raises :class:`ArtifactError`."""
     about: dict[str, Any] = read_json(folder / "dataset.json")
-    if about.get("format") != FORMAT:
+    if about.get("format") not in READABLE:
         raise ArtifactError(
             "This dataset was written by another version.",
             where=str(folder),
@@ -174,12 +181,13 @@ def read_about(folder: Path) -> dict[str, Any]:
             found=str(about.get("format")),
             fix="run the data stage again",
         )
-    columns = EventColumns.model_validate(about["event_columns"])
+    columns = EventColumns.model_validate(about.get("event_columns", {}))
     return {
         "name": about["name"],
         "domain": about["domain"],
         "notes": tuple(about["notes"]),
         "event_columns": columns,
+        "given_levels": tuple(about["levels"]) if "levels" in about else None,
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.history import untouched
 from taiji.data.settings import ExampleSettings
@@ -35,7 +35,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
         ``user_id`` and ``target_id`` (as text), sorted by (as_of, user).
 
     Raises:
-        TaijiError: when no example is left.
+        InputError: when no example is left.
     """
     parts = [
         example_candidates(dataset, split, period, settings, seed, *users)
@@ -67,7 +67,7 @@ def example_candidates(
 def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings: ExampleSettings) -> pl.DataFrame:
     """The examples among all users' candidates; see :func:`make_examples`."""
     if frame.is_empty():
-        raise TaijiError(
+        raise InputError(
             f"No example is left in the period {period!r}.",
             where=f"data {dataset.name}",
             expected=f"users with {settings.min_history} interactions before a target ({settings.target})",

@@ -83,7 +83,7 @@ class Arrays:
         sequences: name to (N, L) int32 items; ages: name to (N, L) float16, log1p of hours.
         codes: name to (N, M) int32; vectors: name to (N, D) float32; present: name to (N,) float32.
         labels: prediction name to (N,) float32, NaN where it cannot be judged.
-        group: (N,) int64, equal for rows of one request.
+        group: (N,) int64, equal for rows of one request; None where no task looks at pairs of rows.
     """
 
     user: Array
@@ -96,18 +96,30 @@ class Arrays:
     vectors: Mapping[str, Array]
     present: Mapping[str, Array]
     labels: Mapping[str, Array]
-    group: Array
+    group: Array | None = None
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def take(self, index: Array | slice) -> Arrays:
-        """Return the rows at ``index``."""
-        parts: dict[str, Any] = {
-            name: {key: part[index] for key, part in value.items()} if isinstance(value, Mapping) else value[index]
-            for name, value in vars(self).items()
-        }
-        return Arrays(**parts)
+    def take(self, index: Array | slice, *, labels: bool = True) -> Arrays:
+        """Return the rows at ``index``, with or without what they are to be learnt from."""
+
+        def of(parts: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: part[index] for name, part in parts.items()}
+
+        return Arrays(
+            self.user[index],
+            self.item[index],
+            self.numbers[index],
+            self.categories[index],
+            of(self.sequences),
+            of(self.ages),
+            of(self.codes),
+            of(self.vectors),
+            of(self.present),
+            of(self.labels) if labels else {},
+            self.group[index] if labels and self.group is not None else None,
+        )
 
 
 class FieldSet:
@@ -186,13 +198,22 @@ class FieldSet:
         return np.concatenate([codes, np.zeros((1, codes.shape[1]), dtype=np.int64)])
 
     def arrays(
-        self, rows: Rows, labels: Mapping[str, Array], *, sides: Sequence[Side] = ("user", "item", "context", "pair")
+        self,
+        rows: Rows,
+        labels: Mapping[str, Array],
+        *,
+        sides: Sequence[Side] = ("user", "item", "context", "pair"),
+        grouped: bool = False,
     ) -> Arrays:
-        """Return arrays of rows; of the fields of some sides only, where the others are filled in later."""
-        wanted = [field for field in self.numbers if field.side in sides]
-        numbers = np.empty((len(rows), len(wanted)), dtype=np.float32)
-        for place, field in enumerate(wanted):
-            numbers[:, place] = field.numbers(rows)
+        """Return arrays of rows; of the fields of some sides only, where the others are filled in later.
+
+        Args:
+            rows: of the dataset that the fields were fitted on, or a later one. labels: of the rows.
+            sides: of the fields. grouped: tell which rows are of one request.
+        """
+        nothing = [np.zeros((0, len(rows)), dtype=np.float32)]
+        columns = [field.numbers(rows)[None] for field in self.numbers if field.side in sides]
+        numbers = np.concatenate([*nothing, *columns]).T
         own = "user" in sides
         sequences = {field.name: field.sequences(rows) for field in self.sequences if own}
         vectors = {field.name: field.vectors(rows) for field in self.vectors if own}
@@ -202,7 +223,7 @@ class FieldSet:
         return Arrays(
             user=rows.user.astype(np.int32),
             item=rows.item.astype(np.int32),
-            numbers=numbers,
+            numbers=np.ascontiguousarray(numbers),
             categories=np.concatenate([np.zeros((len(rows), 0), np.int32), *pieces], axis=1).astype(np.int32),
             sequences={name: items for name, (items, _) in sequences.items()},
             ages={name: ages for name, (_, ages) in sequences.items() if ages is not None},
@@ -210,7 +231,7 @@ class FieldSet:
             vectors={name: values for name, (values, _) in vectors.items()},
             present={name: there for name, (_, there) in vectors.items()},
             labels=labels,
-            group=_groups(rows.user, rows.time),
+            group=_groups(rows.user, rows.time) if grouped else None,
         )
 
     def config(self) -> list[dict[str, Any]]:

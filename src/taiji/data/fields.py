@@ -462,7 +462,7 @@ def _fixed_length(rows: pl.DataFrame, column: str) -> int:
 def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array:
     """Return a list column of fixed length as (N, width) float32; rows without a list hold ``absent``."""
     out = np.full((len(frame), width), absent, dtype=np.float32)
-    if width and column in frame.columns:
+    if width and frame.schema.get(column, pl.Null) != pl.Null:
         present = (frame[column].list.len() == width).fill_null(False).to_numpy()
         wrong = (frame[column].list.len() != width).fill_null(False)
         if wrong.any():
@@ -479,7 +479,7 @@ def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array
 def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
     """Return a list column as (N, width) int32 padded with -1; a missing one is padding alone."""
     out = np.full((len(frame), width), -1, dtype=np.int32)
-    if column in frame.columns:
+    if frame.schema.get(column, pl.Null) != pl.Null:
         lists = frame[column].list.head(width)
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         values = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from taiji.data.dataset import Dataset
 from taiji.data.settings import DataSettings
-from taiji.data.sources import load_source
+from taiji.data.sources import read_source
 
 
 def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
     """Read the source that the settings name and number it."""
-    return Dataset.from_tables(
-        load_source(
-            settings.source,
-            settings.mapping,
-            seed,
-            users=settings.users,
-            non_clicks=settings.non_clicks,
-            domain=settings.domain,
-        )
-    )
+    return Dataset.from_tables(read_source(settings, seed))

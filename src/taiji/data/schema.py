@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -48,6 +48,7 @@ class Tables:
         domain: of the items, for the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
         notes: what a reader of the report must know about how the tables came about.
         event_columns: roles of the further columns of ``events``; columns without a role are left out.
+        levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
     """
 
     items: pl.DataFrame
@@ -57,6 +58,7 @@ class Tables:
     domain: str = "shop"
     notes: tuple[str, ...] = ()
     event_columns: EventColumns = NO_COLUMNS
+    levels: tuple[str, ...] | None = None
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
@@ -82,6 +84,8 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
         )
     tables.event_columns.check(f"event columns of {tables.name}")
     frames = {name: _frame(getattr(tables, name), name) for name in REQUIRED}
+    deep = [name for name in frames["items"].columns if name not in LEVELS]
+    levels = level_names(frames["items"].columns if tables.levels is None else (*tables.levels, *deep))
     for name, frame in frames.items():
         check = _Check(name, files.get(name))
         check.columns(frame)
@@ -90,7 +94,16 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
         _Check(name, files.get(name)).unique(frames[name], column)
         _Check("events", files.get("events")).known(frames["events"], frames[name], column, name)
     events = _Check("events", files.get("events")).labels(frames["events"])
-    return replace(tables, items=frames["items"], users=frames["users"], events=events, notes=tuple(tables.notes))
+    return Tables(
+        frames["items"],
+        frames["users"],
+        events,
+        tables.name,
+        tables.domain,
+        tuple(tables.notes),
+        tables.event_columns,
+        levels,
+    )
 
 
 def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.settings import SplitSettings
 
@@ -33,10 +33,10 @@ class Split:
         """``(start, end)`` of a period, half-open.
 
         Raises:
-            TaijiError: for a name that is none of :data:`PERIODS`.
+            ConfigError: for a name that is none of :data:`PERIODS`.
         """
         if period not in PERIODS:
-            raise TaijiError("Unknown period.", expected=" | ".join(PERIODS), found=period)
+            raise ConfigError("Unknown period.", expected=" | ".join(PERIODS), found=period)
         place = PERIODS.index(period)
         return self.bounds[place], self.bounds[place + 1]
 
@@ -47,7 +47,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     Interactions of one instant are never torn apart, so shares are as near as the clock allows.
 
     Raises:
-        TaijiError: when the log is too short or too lumpy for four periods that are not empty.
+        InputError: when the log is too short or too lumpy for four periods that are not empty.
     """
     settings = (
         fractions if isinstance(fractions, SplitSettings) else SplitSettings.model_validate({"fractions": fractions})
@@ -55,7 +55,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     shares = settings.fractions
     times = np.sort(dataset.history.times)
     if not len(times):
-        raise TaijiError(
+        raise InputError(
             "The log has no interaction to split.",
             where=f"data {dataset.name}",
             expected="events with click 1",
@@ -66,7 +66,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     first, last = dataset.scan().select(pl.col("time").first(), pl.col("time").last().alias("last")).collect().row(0)
     bounds = (int(first), *cuts, int(last) + 1)
     if any(a >= b for a, b in pairwise(bounds)) or cuts[0] <= times[0]:
-        raise TaijiError(
+        raise InputError(
             "The log cannot be split by time into four periods.",
             where=f"data {dataset.name}",
             expected="enough different times for fractions " + ", ".join(f"{share:g}" for share in shares),

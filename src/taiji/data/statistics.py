@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -19,7 +19,6 @@ Array = NDArray[Any]
 DAY = 86_400_000_000
 NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic when it never happened."""
-LEVELS = ("category_l1", "category_l2", "category_l3")
 PRIOR = 10
 """Weight of the overall rate in a smoothed rate, in exposures."""
 
@@ -31,9 +30,10 @@ class Statistics:
         events: the log, in time order.
         items: the catalogue.
         prices: what items cost over time.
+        levels: category columns of the items, the coarsest first; the first, the second and the deepest are counted by.
     """
 
-    def __init__(self, events: pl.DataFrame, items: pl.DataFrame, prices: Prices) -> None:
+    def __init__(self, events: pl.DataFrame, items: pl.DataFrame, prices: Prices, levels: Sequence[str]) -> None:
         self.n_items = len(items)
         user, item = (events[name].to_numpy().astype(np.int64) for name in ("user", "item"))
         time = events["time"].to_numpy().astype(np.int64)
@@ -44,7 +44,8 @@ class Statistics:
         known = click & (conversion >= 0)
         bought = known & (conversion == 1)
 
-        self.levels = [_codes(items, level) for level in LEVELS]
+        counted = (*levels[:2], levels[-1]) if len(levels) > 2 else (*levels, *[None] * (3 - len(levels)))
+        self.levels = [_codes(items, level) for level in counted]
         self.sizes = [int(level.max(initial=0)) + 1 for level in self.levels]
         self.clock = Clock(np.concatenate([time, matured[known]]))
 
@@ -250,6 +251,7 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
 """Name to side and definition. Counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
 of the last price seen anywhere before the time (else the listed one, else the mean of the category): an exposure's own
 price is not read, for in many logs it stands only where something was bought.
+``l1``, ``l2`` and ``l3`` are the items' first, second and deepest category level.
 ``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
 NAMES = tuple(STATISTICS)
 _BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
@@ -258,12 +260,12 @@ _BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
 def statistics_of(dataset: Dataset) -> Statistics:
     """Return the dataset's statistics, built at the first call (a few seconds for millions of events) and kept as long as it."""
     if dataset not in _BUILT:
-        _BUILT[dataset] = Statistics(dataset.events, dataset.items, dataset.prices)
+        _BUILT[dataset] = Statistics(dataset.events, dataset.items, dataset.prices, dataset.levels)
     return _BUILT[dataset]
 
 
-def _codes(items: pl.DataFrame, column: str) -> Array:
-    """Return dense codes of a category column, (n_items,) int64; a missing level is a code of its own."""
-    if column not in items.columns:
+def _codes(items: pl.DataFrame, column: str | None) -> Array:
+    """Return dense codes of a category column, (n_items,) int64; a missing value is a code of its own."""
+    if column is None:
         return np.zeros(len(items), dtype=np.int64)
     return items[column].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1

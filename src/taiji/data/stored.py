@@ -53,6 +53,6 @@ def open_dataset(folder: str | Path) -> Dataset:
     """The dataset on disk, or in memory where it was written without its arrays.
 
     Raises:
-        TaijiError: see :meth:`Dataset.load`.
+        ArtifactError: see :meth:`Dataset.load`.
     """
     return StoredDataset(folder) if (Path(folder) / "history" / "offsets.npy").exists() else Dataset.load(folder)

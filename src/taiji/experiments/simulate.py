@@ -34,7 +34,6 @@ from taiji.experiments.offpolicy import (
 from taiji.experiments.replay import outcomes, replay
 from taiji.experiments.settings import ABTestSettings
 from taiji.experiments.study import judge_seeds
-from taiji.metrics.ranker_evaluation import HEADS
 from taiji.world.shop import Shop
 
 if TYPE_CHECKING:
@@ -321,7 +320,8 @@ class _Loop:
 
 def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """The mean prediction of several rankers."""
-    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in HEADS})
+    heads = [name for name in frames[0].columns if name != "event"]
+    return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in heads})
 
 
 def print_abtest(found: Mapping[str, Any]) -> None:

@@ -22,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from taiji.core.artifacts import read_json, value_hash, write_json, write_parquet
 from taiji.core.errors import TaijiError
 from taiji.core.progress import track
+from taiji.data.tasks import DEFAULT_TASKS, Task
 from taiji.metrics.bootstrap import differences, entry, resample_weights
-from taiji.metrics.ranker_evaluation import HEADS, head_rows
-from taiji.metrics.ranking_metrics import RANKING_METRICS, Metric, Rows
+from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows
+from taiji.metrics.ranking_metrics import Metric, Rows
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
@@ -166,6 +167,7 @@ def run_cells(
     folder: str | Path,
     *,
     trainer_version: str,
+    tasks: Sequence[Task] = DEFAULT_TASKS,
 ) -> list[dict[str, Any]]:
     """Train and predict every (arm, seed) that is not there yet.
 
@@ -178,7 +180,8 @@ def run_cells(
         seeds: training seeds, the same for every arm.
         trainer: trains a ranker, see :func:`built_in`.
         folder: where the cells are kept.
-        trainer_version: changes when the trainer's settings do.
+        trainer_version: changes when the trainer's settings or tasks do.
+        tasks: whose predictions are kept.
 
     Returns:
         one dict a cell: arm, seed, key, seconds, rows, predictions (file name).
@@ -194,7 +197,9 @@ def run_cells(
         if not (path.exists() and read_json(path)["key"] == key):
             start = time.monotonic()
             predicted = (
-                trainer(arm.joined(train), seed).predict(arm.joined(test)).select(pl.col(*HEADS).cast(pl.Float32))
+                trainer(arm.joined(train), seed)
+                .predict(arm.joined(test))
+                .select(pl.col(*evaluated_heads(tasks)).cast(pl.Float32))
             )
             write_parquet(folder / f"{stem}.parquet", predicted)
             write_json(
@@ -227,6 +232,7 @@ def aggregate(
     test: pl.DataFrame,
     sparse_users: ArrayLike | None = None,
     *,
+    tasks: Sequence[Task] = DEFAULT_TASKS,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
     rivals: Sequence[str] = ("history_mean",),
@@ -259,6 +265,7 @@ def aggregate(
         frames,
         test,
         sparse_users,
+        tasks=tasks,
         groups=groups,
         against=against,
         rivals=rivals,
@@ -273,6 +280,7 @@ def judge_seeds(
     test: pl.DataFrame,
     sparse_users: ArrayLike | None = None,
     *,
+    tasks: Sequence[Task] = DEFAULT_TASKS,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
     rivals: Sequence[str] = ("history_mean",),
@@ -286,23 +294,15 @@ def judge_seeds(
         list(dict.fromkeys(number for _, number in predictions)),
     )
     rows: list[dict[str, Any]] = []
-    for group, head, part, labels, chosen in head_rows(test, sparse_users, groups):
-        tables = {
-            key: Rows.of(
-                part["user"].to_numpy(),
-                labels,
-                frame[head].to_numpy().astype(np.float64)[chosen],
-                part["time"].to_numpy(),
-            )
-            for key, frame in predictions.items()
-        }
+    for part in head_rows(test, sparse_users, groups, tasks):
+        tables = {key: part.rows(frame) for key, frame in predictions.items()}
         found = [
-            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed) for metric in RANKING_METRICS
+            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed) for metric in part.metrics
         ]
         rows += [
-            {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
+            {"features": arm, "group": part.group, "metric": f"{part.head} {m.name}", **figures[arm]}
             for arm in arms
-            for m, figures in zip(RANKING_METRICS, found)
+            for m, figures in zip(part.metrics, found)
         ]
     return rows
 

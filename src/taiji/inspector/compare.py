@@ -7,9 +7,10 @@ from typing import Any
 
 from taiji.core.number_format import number_text
 from taiji.inspector.run_view import RunFiles
+from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
-from taiji.reporting.report import ANSWER_METRICS, HEADS, RANKER_METRICS
-from taiji.reporting.summary import Figure, RunMetrics, digits_for, figure_text
+from taiji.reporting.report import ANSWER_METRICS
+from taiji.reporting.summary import Figure, RunMetrics, digits_for, figure_text, heads_of, metrics_of
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -77,15 +78,16 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
     others = {(f.group, f.metric, f.features): f for f in two.ranking}
     found = []
     for group in dict.fromkeys(f.group for f in one.ranking):
-        for head, said in HEADS.items():
-            for metric, title in RANKER_METRICS.items():
+        for head in heads_of(one):
+            for key in metrics_of(one, head):
                 own = [
-                    (arm, figure, others.get((group, f"{head} {metric}", arm)))
+                    (arm, figure, others.get((group, key, arm)))
                     for (g, m, arm), figure in rows.items()
-                    if (g, m) == (group, f"{head} {metric}")
+                    if (g, m) == (group, key)
                 ]
                 if own:
-                    found.append(_group(f"{title}, {said}, {group} users", own))
+                    title = f"{title_of(split_key(key)[1])}, {head_title(head)}"
+                    found.append(_group(f"{title}, {group} users", own))
     return found
 
 

@@ -181,7 +181,7 @@ class RunFiles:
 
     @property
     def judged(self) -> Table:
-        """Test exposures by user with each ranker's predictions: ``click <arm>``, ``ctcvr <arm>``."""
+        """Test exposures by user with each ranker's predictions: ``click <arm>``, and so on for every task."""
         return self._once("judged", self._judged)
 
     def _judged(self) -> Table:
@@ -191,8 +191,8 @@ class RunFiles:
         frame = pl.read_parquet(folder / "exposures.parquet")
         for path in sorted(folder.glob("predictions-*.parquet")):
             arm = path.stem.removeprefix("predictions-")
-            told = pl.read_parquet(path, columns=["click", "ctcvr"])
-            frame = frame.with_columns(told["click"].alias(f"click {arm}"), told["ctcvr"].alias(f"ctcvr {arm}"))
+            told = pl.read_parquet(path).drop("event", strict=False)
+            frame = frame.with_columns(told.select(pl.all().name.suffix(f" {arm}")))
         return Table.by_user(frame, dataset.n_users)
 
     def _frame(self, path: str, by_user: bool = False) -> Table:

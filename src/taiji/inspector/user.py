@@ -57,7 +57,7 @@ def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
     dataset = run.dataset
     if dataset is None or not len(items):
         return []
-    names = ("item", "item_id", "title", "category_l1", "category_l2", "category_l3")
+    names = ("item", "item_id", "title", *dataset.levels)
     rows = dataset.items[np.asarray(items, dtype=np.int64)].select(names).to_dicts()
     return [{**row, "path": " › ".join(row[name] for name in names[3:] if row[name])} for row in rows]
 

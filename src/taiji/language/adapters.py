@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taiji.core.optional import needs
+
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
@@ -25,7 +27,8 @@ def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig
 
     if not rank:
         return lm.master(), None
-    from peft import LoraConfig
+    with needs("llm"):
+        from peft import LoraConfig
 
     adapters = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from taiji.core.artifacts import atomic_folder, file_hash, make_folder
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
+from taiji.core.optional import needs
 
 if TYPE_CHECKING:
     import torch
@@ -227,8 +228,9 @@ def _check_folder(source: str) -> None:
 
 
 def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    with needs("llm", where="language.model"):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
     logging.disable_progress_bar()  # 0.2 s; taiji.core.progress is the one progress display
 
@@ -266,10 +268,12 @@ def _converted(gguf: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
     from taiji.core.progress import progress
+
+    with needs("llm", where="language.model"):
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
     with progress(f"Converting {gguf.name} (once)", 1, "models") as update:

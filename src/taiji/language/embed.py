@@ -16,6 +16,7 @@ import numpy as np
 
 from taiji.core.artifacts import file_hash, read_json
 from taiji.core.errors import ResourceError
+from taiji.core.optional import install_line, needs
 from taiji.core.progress import progress
 
 BATCH = 64
@@ -86,9 +87,11 @@ class WordLlamaEmbedder:
         import importlib.metadata
 
         from safetensors.numpy import load_file
-        from tokenizers import Tokenizer
 
-        folder = _package_folder("wordllama", "pip install wordllama==0.4.0.post1")
+        with needs("llm", where="embedder.name"):
+            from tokenizers import Tokenizer
+
+        folder = _package_folder("wordllama", install_line("llm"))
         weights = folder / "weights" / "l2_supercat_256.safetensors"
         tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         for file in (weights, tokenizer):
@@ -131,8 +134,9 @@ class EncoderEmbedder:
     """A transformer encoder (or decoder) with mean, first-token or last-token pooling; float32."""
 
     def __init__(self, source: str, name: str) -> None:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
+        with needs("llm", where="embedder.name"):
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
 
         logging.disable_progress_bar()
         try:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from taiji.core.optional import needs
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -25,8 +27,9 @@ CORPUS = (
 
 def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer of at most ``vocabulary`` entries, with ChatML special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    with needs("llm"):
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
@@ -56,7 +59,9 @@ def tiny_causal_lm(
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Return ``(model, tokenizer)``: a Llama of ``layers`` layers and ``hidden`` width, fp32, weights from ``seed``."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with needs("llm"):
+        from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tokenizer or tiny_tokenizer()
     config = LlamaConfig(

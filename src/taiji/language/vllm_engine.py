@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from taiji.core.errors import ConfigError, ResourceError
+from taiji.core.errors import ConfigError
+from taiji.core.optional import needs
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
 
@@ -40,14 +41,10 @@ class VLLMEngine:
             raise ConfigError(
                 "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
             )
-        try:
+        with needs("gpu", where="language.engine"):
             import vllm
 
             from taiji.language import vllm_penalty
-        except ImportError as error:
-            raise ResourceError(
-                "The engine needs the package vllm and a GPU.", where="language.engine", fix='pip install "taiji[gpu]"'
-            ) from error
 
         self._vllm = vllm
         self._model = vllm.LLM(

@@ -1,4 +1,4 @@
-"""What needs no language model: the floors an answer must beat, all from before the example's moment.
+"""What needs no language model: the baselines an answer must beat, all from before the example's moment.
 
 ``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
 ``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
@@ -28,13 +28,13 @@ DECAY = 0.9
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What a floor proposes for each example.
+class Baseline:
+    """What a baseline proposes for each example.
 
     Args:
         name: shown in the report.
         items: (E, K) item numbers, best first, padded with −1; or None if it names no items.
-        levels: (E, 3) category levels it claims (object array of str or None).
+        levels: (E, depth) category levels it claims (object array of str or None).
     """
 
     name: str
@@ -43,12 +43,13 @@ class Floor:
 
 
 def item_levels(dataset: Dataset) -> Array:
-    """Category levels (n_items, 3) of every item, as str or None."""
-    return dataset.items.select("category_l1", "category_l2", "category_l3").to_numpy().astype(object)
+    """Return category levels (n_items, depth) of every item, as str or None."""
+    levels = [dataset.items[name].to_numpy().astype(object) for name in dataset.levels]
+    return np.stack(levels, axis=1) if levels else np.empty((dataset.n_items, 0), dtype=object)
 
 
-def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Floor]:
-    """The floors that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
+def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Baseline]:
+    """The baselines that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
 
     Args:
         dataset: history and items.
@@ -62,18 +63,18 @@ def floors(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_onl
     popular = popularity(dataset, examples, size, seen)
     near = co_occurrence(dataset, examples, histories, size, seen)
     own = np.full((len(examples), 1), -1, dtype=np.int64)
-    categories = np.full((len(examples), 3), None, dtype=object)
+    categories = np.full((len(examples), levels.shape[1]), None, dtype=object)
     for row, items in enumerate(histories):
         if len(items):
             own[row, 0] = _most_frequent(items)
-            for level in range(3):
+            for level in range(levels.shape[1]):
                 named = [name for name in levels[items, level] if name is not None]
                 categories[row, level] = _most_frequent(named) if named else None
     return [
-        Floor("popularity", popular, _levels_of(levels, popular)),
-        Floor("own favourite", own, _levels_of(levels, own)),
-        Floor("own category", None, categories),
-        Floor("co-occurrence", near, _levels_of(levels, near)),
+        Baseline("popularity", popular, _levels_of(levels, popular)),
+        Baseline("own favourite", own, _levels_of(levels, own)),
+        Baseline("own category", None, categories),
+        Baseline("co-occurrence", near, _levels_of(levels, near)),
     ]
 
 
@@ -164,7 +165,7 @@ def _top(scores: Array, size: int, seen: Array | None) -> Array:
 
 
 def _levels_of(levels: Array, items: Array) -> Array:
-    claimed = np.full((len(items), 3), None, dtype=object)
+    claimed = np.full((len(items), levels.shape[1]), None, dtype=object)
     there = items[:, 0] >= 0
     claimed[there] = levels[items[there, 0]]
     return claimed

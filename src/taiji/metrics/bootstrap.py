@@ -192,17 +192,17 @@ def differences(
     draws: Array,
     ns: Sequence[int],
     against: str,
-    rivals: Sequence[str],
+    competitors: Sequence[str],
     level: float,
 ) -> list[dict[str, Any]]:
-    """Paired differences of every arm: ``difference`` to one arm, ``rivals`` to those of the rivals that are named before it.
+    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to those competitors named before it.
 
     Args:
         arms: (A,) names.
         points, draws: (A,) figures and (R, A) of them on the same resamples.
         ns: (A,) what each rests on.
         against: an arm; where it is not among them there is no ``difference``.
-        rivals: arms that cost less and must be beaten as well.
+        competitors: arms that cost less and must be beaten as well.
         level: of the intervals.
     """
 
@@ -214,11 +214,11 @@ def differences(
 
     rows: list[dict[str, Any]] = []
     for place, arm in enumerate(arms):
-        earlier = [other for other in range(place) if arms[other] in rivals and arms[other] != against]
+        earlier = [other for other in range(place) if arms[other] in competitors and arms[other] != against]
         row: dict[str, Any] = (
             {"difference": gap(place, arms.index(against))} if against in arms and arm != against else {}
         )
-        rows.append(row | ({"rivals": [gap(place, other) for other in earlier]} if earlier else {}))
+        rows.append(row | ({"competitors": [gap(place, other) for other in earlier]} if earlier else {}))
     return rows
 
 

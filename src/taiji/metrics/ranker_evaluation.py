@@ -1,31 +1,75 @@
-"""Rankers judged on the same exposures: every arm with an interval, every comparison in pairs.
+"""Rankers evaluated on the same exposures: every arm with an interval, every comparison in pairs.
 
-A click metric is over all exposures; a CTCVR metric over those whose conversion label is known (see :func:`matured`).
+A prediction is evaluated on the rows where its label is known (see :func:`taiji.data.tasks.labels`). Of a conditional
+binary task the joint prediction is evaluated ("click and conversion"): the conditional one speaks about rows that the
+logging policy and the user have selected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
+from taiji.data.tasks import DEFAULT_TASKS, Kind, Task, labels
 from taiji.metrics.bootstrap import differences, distribution, entry, honest
-from taiji.metrics.ranking_metrics import RANKING_METRICS, Metric, Rows
+from taiji.metrics.ranking_metrics import Metric, Rows
+from taiji.metrics.task_metrics import METRICS
 
 if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
 
 Array = NDArray[Any]
-HEADS = ("click", "ctcvr")
-"""Predictions that are judged; the second is the chance of a click that converts."""
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """Rows on which one prediction is evaluated.
+
+    Attributes:
+        group: name of the group of rows.
+        head: name of the prediction, a column of every arm's frame.
+        kind: of the prediction's task.
+        users, times, labels: (N,) each.
+        chosen: (N,) row numbers in the exposures.
+    """
+
+    group: str
+    head: str
+    kind: Kind
+    users: Array
+    times: Array
+    labels: Array
+    chosen: Array
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of this kind of prediction."""
+        return METRICS[self.kind]
+
+    def rows(self, predictions: pl.DataFrame) -> Rows:
+        """Return labels and one arm's predictions, given in the order of the exposures."""
+        scores = predictions[self.head].to_numpy()[self.chosen]
+        return Rows.of(self.users, self.labels, scores, self.times, kind=self.kind)
+
+
+def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
+    """Return the predictions that are evaluated, each with its task."""
+    return {task.heads[-1]: task for task in tasks}
+
+
+def predicted_tasks(tasks: Sequence[Task], predictions: Mapping[str, pl.DataFrame]) -> tuple[Task, ...]:
+    """Return the tasks whose evaluated prediction every arm has; a ranker may be trained on some of a log's labels."""
+    return tuple(task for task in tasks if all(task.heads[-1] in frame.columns for frame in predictions.values()))
 
 
 def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
-    """The third of ``users`` with the fewest interactions before ``as_of``, ties by user number.
+    """Return the third of ``users`` with the fewest interactions before ``as_of``, ties by user number.
 
     Args:
         dataset: where the histories are.
@@ -37,100 +81,86 @@ def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
     return np.sort(unique[np.lexsort((unique, counts))[: len(unique) // 3]])
 
 
-def matured(exposures: pl.DataFrame) -> Array:
-    """Rows (mask) on which a click that converts can be judged without bias.
-
-    A click late in a period has no label yet, while a non-click has one at once; dropping only such clicks would make
-    clicks look rare. So all rows after the last click with a known conversion are left out, and before it only the
-    clicks without a label.
-    """
-    click, known = exposures["click"].to_numpy() > 0, exposures["conversion"].is_not_null().to_numpy()
-    time = exposures["time"].to_numpy()
-    labelled = click & known
-    if not labelled.any():
-        return np.zeros(len(exposures), dtype=bool)
-    return (time <= time[labelled].max()) & (known | ~click)
-
-
 def evaluate_rankers(
     exposures: pl.DataFrame,
     predictions: Mapping[str, pl.DataFrame],
     sparse_users: ArrayLike | None = None,
     *,
+    tasks: Sequence[Task] = DEFAULT_TASKS,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
-    rivals: Sequence[str] = ("history_mean",),
+    competitors: Sequence[str] = ("history_mean",),
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """AUC, per-user AUC, log-loss, NDCG@10 and calibration of every arm, overall and in groups of rows.
+    """Return every metric of every arm's predictions, overall and in groups of rows.
 
     Args:
-        exposures: the judged rows: ``user, item, time, click, conversion``; a request is a user at a time.
-        predictions: arm → frame with ``click`` and ``ctcvr`` in the rows' order.
+        exposures: the rows: ``user, item, time`` and the tasks' labels; a request is a user at a time.
+        predictions: arm → frame with a column per evaluated prediction, in the rows' order.
         sparse_users: users of the group ``sparse`` (see :func:`sparsest_third`).
+        tasks: whose predictions are evaluated, each with the metrics of its kind.
         groups: further groups as masks over the rows, for instance cold items or one department.
         against: the arm the others are compared with, when it is among them.
-        rivals: arms that every arm named after them is compared with as well (the cheap way that the dear one must beat).
+        competitors: arms that every arm named after them is compared with as well (the cheap way that the dear one must beat).
         resamples, level, seed: of the bootstrap.
 
     Returns:
-        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a head and a name, as
+        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name, as
         ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
-        and those after a rival have ``rivals``, a list of such.
+        and those after a competitor have ``competitors``, a list of such.
 
     Raises:
-        TaijiError: an arm's frame has another number of rows, or lacks a column.
+        InputError: an arm's frame has another number of rows, or lacks a column.
     """
-    _check(exposures, predictions)
+    _check(exposures, predictions, tasks)
     rows: list[dict[str, Any]] = []
-    for group, head, part, labels, chosen in head_rows(exposures, sparse_users, groups):
-        tables = {
-            arm: Rows.of(part["user"].to_numpy(), labels, frame[head].to_numpy()[chosen], part["time"].to_numpy())
-            for arm, frame in predictions.items()
-        }
-        found = [_figures(metric, tables, against, rivals, resamples, level, seed) for metric in RANKING_METRICS]
+    for part in head_rows(exposures, sparse_users, groups, tasks):
+        tables = {arm: part.rows(frame) for arm, frame in predictions.items()}
+        found = [_entries(metric, tables, against, competitors, resamples, level, seed) for metric in part.metrics]
         rows += [
-            {"features": arm, "group": group, "metric": f"{head} {m.name}", **figures[arm]}
+            {"features": arm, "group": part.group, "metric": f"{part.head} {m.name}", **entries[arm]}
             for arm in tables
-            for m, figures in zip(RANKING_METRICS, found)
+            for m, entries in zip(part.metrics, found)
         ]
     return rows
 
 
 def head_rows(
-    exposures: pl.DataFrame, sparse_users: ArrayLike | None = None, groups: Mapping[str, Array] | None = None
-) -> Iterator[tuple[str, str, pl.DataFrame, Array, Array]]:
-    """What is judged on which rows: (group, head, its rows, their labels, their row numbers), empty ones left out."""
+    exposures: pl.DataFrame,
+    sparse_users: ArrayLike | None = None,
+    groups: Mapping[str, Array] | None = None,
+    tasks: Sequence[Task] = DEFAULT_TASKS,
+) -> Iterator[HeadRows]:
+    """Yield what is evaluated on which rows; groups without a labelled row are left out."""
     masks = {"all": np.ones(len(exposures), dtype=bool)}
     if sparse_users is not None:
         masks["sparse"] = np.isin(exposures["user"].to_numpy(), np.asarray(sparse_users))
     masks |= groups or {}
-    click = exposures["click"].to_numpy() > 0
-    bought = click & (exposures["conversion"].fill_null(0).to_numpy() > 0)
-    heads = {"click": (click, np.ones(len(click), dtype=bool)), "ctcvr": (bought, matured(exposures))}
+    known = labels(exposures, tasks)
+    users, times = exposures["user"].to_numpy(), exposures["time"].to_numpy()
     for group, mask in masks.items():
-        for head, (labels, usable) in heads.items():
-            chosen = np.flatnonzero(mask & usable)
+        for head, task in evaluated_heads(tasks).items():
+            chosen = np.flatnonzero(mask & np.isfinite(known[head]))
             if len(chosen):
-                yield group, head, exposures[chosen], labels[chosen], chosen
+                yield HeadRows(group, head, task.kind, users[chosen], times[chosen], known[head][chosen], chosen)
 
 
-def _figures(
+def _entries(
     metric: Metric,
     tables: Mapping[str, Rows],
     against: str,
-    rivals: Sequence[str],
+    competitors: Sequence[str],
     resamples: int,
     level: float,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """One metric of every arm, all on the same resamples."""
+    """Return one metric of every arm, all on the same resamples."""
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 
-    gaps = differences(arms, points, draws, [s.n for s in statistics], against, rivals, level)
+    gaps = differences(arms, points, draws, [s.n for s in statistics], against, competitors, level)
     return {
         arm: {
             **honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level),
@@ -140,18 +170,18 @@ def _figures(
     }
 
 
-def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame]) -> None:
+def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame], tasks: Sequence[Task]) -> None:
+    heads = list(evaluated_heads(tasks))
     for arm, frame in predictions.items():
-        missing = [head for head in HEADS if head not in frame.columns]
-        if missing:
-            raise TaijiError(
+        if any(head not in frame.columns for head in heads):
+            raise InputError(
                 "A ranker's predictions lack a column.",
                 where=arm,
-                expected=", ".join(HEADS),
+                expected=", ".join(heads),
                 found=", ".join(frame.columns),
             )
         if len(frame) != len(exposures):
-            raise TaijiError(
+            raise InputError(
                 "A ranker's predictions are not in the rows' order.",
                 where=arm,
                 expected=f"{len(exposures)} rows",

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
+from taiji.data.tasks import Kind
 from taiji.metrics.bootstrap import PooledAUC, Ratio, Statistic
 
 Array = NDArray[Any]
@@ -26,9 +27,9 @@ class Rows:
 
     Args:
         users: (N,) user codes below ``n_users``.
-        labels: (N,) 0 or 1.
+        labels: (N,) 0 or 1, or numbers where the task is not binary.
         scores: (N,) predictions; probabilities where the metric is about probabilities.
-        requests: (N,) codes of the lists that were ranked (a user and a moment).
+        requests: (N,) codes of the lists that were ranked (a user at a time).
         n_users: number of users, including any without a row here (they are resampled, too).
     """
 
@@ -39,11 +40,24 @@ class Rows:
     n_users: int
 
     @classmethod
-    def of(cls, users: ArrayLike, labels: ArrayLike, scores: ArrayLike, moments: ArrayLike | None = None) -> Rows:
-        """From raw ids of any kind; ``moments`` splits a user's rows into requests (default: one request a user).
+    def of(
+        cls,
+        users: ArrayLike,
+        labels: ArrayLike,
+        scores: ArrayLike,
+        times: ArrayLike | None = None,
+        *,
+        kind: Kind = "binary",
+    ) -> Rows:
+        """Make rows of raw ids of any type.
+
+        Args:
+            users, labels, scores: (N,) each.
+            times: (N,); they split a user's rows into requests. Without them a user has one request.
+            kind: of the task, for checking its labels.
 
         Raises:
-            TaijiError: different lengths, labels other than 0 and 1, or scores that are not finite.
+            InputError: different lengths, labels that the task cannot have, or scores that are not finite.
         """
         raw, y, s = (
             np.asarray(users),
@@ -51,29 +65,43 @@ class Rows:
             np.asarray(scores, dtype=np.float64),
         )
         if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
-            raise TaijiError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
-        if not np.isin(y, (0.0, 1.0)).all():
-            raise TaijiError("A label is neither 0 nor 1.", found=str(y[~np.isin(y, (0.0, 1.0))][:3].tolist()))
+            raise InputError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
+        _check_labels(y, kind)
         if not np.isfinite(s).all():
-            raise TaijiError(
+            raise InputError(
                 "A prediction is not a finite number.",
                 where=f"row {int(np.flatnonzero(~np.isfinite(s))[0])}",
                 fix="look at the ranker that made it",
             )
         unique, codes = np.unique(raw, return_inverse=True)
         requests = codes
-        if moments is not None:
-            _, when = np.unique(np.asarray(moments), return_inverse=True)
+        if times is not None:
+            _, when = np.unique(np.asarray(times), return_inverse=True)
             _, requests = np.unique(codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True)
         return cls(codes, y, s, requests, len(unique))
 
 
+def _check_labels(labels: Array, kind: Kind) -> None:
+    if kind in ("binary", "survey"):
+        wrong, message = ~np.isin(labels, (0.0, 1.0)), "A label is neither 0 nor 1."
+    elif kind == "pairwise":
+        wrong, message = ~np.isfinite(labels), "A label is not a finite number."
+    else:
+        wrong, message = ~(np.isfinite(labels) & (labels >= 0)), "A label is negative or not a finite number."
+    if wrong.any():
+        raise InputError(message, found=str(labels[wrong][:3].tolist()))
+
+
 class Metric(Protocol):
-    """What every ranking metric offers."""
+    """A metric: over all rows, per user, and under user weights."""
 
     @property
     def name(self) -> str:
         """Its key in ``metrics.json``."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
 
     @property
     def goal(self) -> str:
@@ -89,7 +117,7 @@ class Metric(Protocol):
         """The same figure as a function of user weights, for intervals."""
 
 
-class _FromStatistic:
+class FromStatistic:
     """``calc`` is the statistic with every user counted once."""
 
     def calc(self: Metric, rows: Rows) -> float:
@@ -97,10 +125,11 @@ class _FromStatistic:
 
 
 @dataclass(frozen=True)
-class AUC(_FromStatistic):
+class AUC(FromStatistic):
     """Probability that a random positive row is scored above a random negative one, all users pooled."""
 
     name: str = "auc"
+    title: str = "AUC"
     goal: str = "high"
 
     def statistic(self, rows: Rows) -> Statistic:
@@ -111,10 +140,11 @@ class AUC(_FromStatistic):
 
 
 @dataclass(frozen=True)
-class UserAUC(_FromStatistic):
+class UserAUC(FromStatistic):
     """Mean over users of the AUC within the user; users without both labels do not count."""
 
     name: str = "user_auc"
+    title: str = "AUC within users"
     goal: str = "high"
 
     def statistic(self, rows: Rows) -> Statistic:
@@ -125,24 +155,26 @@ class UserAUC(_FromStatistic):
 
 
 @dataclass(frozen=True)
-class LogLoss(_FromStatistic):
+class LogLoss(FromStatistic):
     """Mean over rows of −log of the probability given to what happened, in nats."""
 
     name: str = "log_loss"
+    title: str = "Log-loss"
     goal: str = "low"
 
     def statistic(self, rows: Rows) -> Statistic:
         return Ratio.of_rows(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
 
     def calc_per_user(self, rows: Rows) -> Array:
-        return _mean_by(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
+        return mean_by(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
 
 
 @dataclass(frozen=True)
-class Calibration(_FromStatistic):
-    """Predicted over observed positives: 1 is calibrated, above 1 promises too much."""
+class Calibration(FromStatistic):
+    """Sum of predictions over sum of labels: 1 is calibrated, above 1 promises too much."""
 
     name: str = "calibration"
+    title: str = "Predicted / observed"
     goal: str = "one"
 
     def statistic(self, rows: Rows) -> Statistic:
@@ -155,7 +187,7 @@ class Calibration(_FromStatistic):
 
 
 @dataclass(frozen=True)
-class NDCG(_FromStatistic):
+class NDCG(FromStatistic):
     """Discounted gain of the first ``k`` of a request over the best possible, expected over the orders of ties.
 
     A user's value is the mean over the user's requests that hold both a positive and a negative row (the others cannot
@@ -169,18 +201,19 @@ class NDCG(_FromStatistic):
     def name(self) -> str:
         return f"ndcg@{self.k}"
 
+    @property
+    def title(self) -> str:
+        return f"NDCG@{self.k}"
+
     def statistic(self, rows: Rows) -> Statistic:
         return Ratio.of_values(self.calc_per_user(rows), proportion=True)
 
     def calc_per_user(self, rows: Rows) -> Array:
-        values = grouped_ndcg(rows.requests, rows.labels, rows.scores, self.k)
-        owner = np.zeros(len(values), dtype=np.intp)
-        owner[rows.requests] = rows.users
-        return _mean_by(owner, values, rows.n_users)
+        return mean_of_requests(rows, grouped_ndcg(rows.requests, rows.labels, rows.scores, self.k))
 
 
 RANKING_METRICS: tuple[Metric, ...] = (AUC(), UserAUC(), LogLoss(), NDCG(10), Calibration())
-"""What a ranker is judged by."""
+"""Metrics of a binary prediction."""
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -252,7 +285,15 @@ def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
     return np.clip((k - np.asarray(above, dtype=np.float64)) / np.maximum(np.asarray(tied), 1), 0.0, 1.0)
 
 
-def _mean_by(groups: Array, values: Array, n_groups: int) -> Array:
+def mean_of_requests(rows: Rows, values: Array) -> Array:
+    """Return each user's mean (n_users,) of values per request, NaN left out."""
+    owner = np.zeros(len(values), dtype=np.intp)
+    owner[rows.requests] = rows.users
+    return mean_by(owner, values, rows.n_users)
+
+
+def mean_by(groups: Array, values: Array, n_groups: int) -> Array:
+    """Return the mean of the known values of each group, (n_groups,); NaN where there is none."""
     known = np.isfinite(values)
     return _divide(
         np.bincount(groups[known], weights=values[known], minlength=n_groups),

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from taiji.core.errors import ConfigError, InputError, ResourceError
+from taiji.core.errors import ConfigError, InputError
+from taiji.core.optional import needs
 from taiji.nn import objective_weights as functions
 from taiji.nn.objective_weights import Vector
 
@@ -265,12 +266,10 @@ class _Library:
         import torch
 
         if not self.made:
-            try:
+            with needs("peers", where="alignment.weighting"):
                 from torchjd import aggregation
 
                 self.made["weighting"] = getattr(aggregation, self.name)()
-            except ImportError as error:
-                raise ResourceError(f"The rule needs TorchJD: {error}", fix='pip install "taiji[peers]"') from error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return np.asarray(

@@ -30,13 +30,26 @@ def mapping_text(proposal: Proposal, folder: Path) -> str:
         if isinstance(value, dict):
             lines += ["", f"{section}:"]
             for key, inner in value.items():
+                if key == "labels":
+                    lines.append("  labels:")
+                    lines += [
+                        _line(f"    {name}: {_inline(label)}", _why(proposal, f"{section}.labels.{name}"))
+                        for name, label in inner.items()
+                    ]
+                    continue
                 lines.append(_line(f"  {key}: {_inline(inner)}", _why(proposal, f"{section}.{key}")))
             lines += [f"  # {text}" for text in FURTHER.get(section, ())]
+            if section == "events":
+                lines += [_line(f"  # {line}", f"not taken: {why}") for line, why in proposal.suggestions]
             file = value["file"]
             if rest := proposal.unused.get(file):
                 lines.append(f"  # not used: {', '.join(rest)}")
         else:
             lines.append(_line(f"{section}: {_inline(value)}", _why(proposal, section)))
+    parts = {value["file"] for value in proposal.values.values() if isinstance(value, dict)}
+    for file, columns in proposal.unused.items():
+        if file not in parts:
+            lines += ["", f"# not used: {file} ({', '.join(columns)})"]
     if proposal.doubts:
         lines += ["", "# Please check:", *(f"# - {doubt}" for doubt in proposal.doubts)]
     return "\n".join(lines) + "\n"

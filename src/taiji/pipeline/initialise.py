@@ -15,10 +15,11 @@ import yaml
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import TaijiError
-from taiji.data import Dataset, ExampleSettings, load_source, make_examples, time_split
+from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
+from taiji.data.sources import recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import student_prompt
@@ -85,7 +86,7 @@ def initialise(
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
-    if not answers and folder.is_dir() and _known_layout(folder):
+    if not answers and recognised(folder) is not None:
         dataset = Dataset.from_tables(load_source(folder))
         sizes, doubts = _sizes(dataset)
         write_text(
@@ -136,13 +137,6 @@ def _free(paths: list[Path], force: bool) -> None:
             where=", ".join(there),
             fix="add --force to write over them, or choose another --name or --to",
         )
-
-
-def _known_layout(folder: Path) -> bool:
-    import taiji.data.sources.amazon as amazon
-    import taiji.data.sources.movielens as movielens
-
-    return bool(movielens.layout(folder) or amazon.layout(folder))
 
 
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> TaijiError:
@@ -217,7 +211,7 @@ def _rate(dataset: Dataset) -> list[str]:
     return []
 
 
-def _count(dataset: Dataset, split: Any, period: str, settings: ExampleSettings) -> int:
+def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSettings) -> int:
     try:
         return len(make_examples(dataset, split, period, settings, 0))
     except TaijiError:
@@ -287,6 +281,8 @@ def print_initialised(made: Initialised) -> None:
             print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
         for file, columns in proposal.unused.items():
             print(f"  not used of {file}: {', '.join(columns)}")
+        for line, why in proposal.suggestions:
+            print(f"  could be added to events: {line}  ({why})")
     print("\nTABLES")
     with pl.Config(
         tbl_rows=ROWS,
@@ -352,6 +348,7 @@ def as_json(made: Initialised) -> dict[str, Any]:
     return {
         "guesses": guesses,
         "unused": proposal.unused if proposal else {},
+        "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
         "rows": rows,
         "settings": made.sizes,
         "doubts": made.doubts,

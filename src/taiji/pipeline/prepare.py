@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from taiji.data import (
     time_split,
 )
 from taiji.data.examples import INTERACTIONS, choose_examples, example_candidates
-from taiji.data.sources import source_files
+from taiji.data.sources import find_source
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -41,17 +39,9 @@ def data(context: Context) -> dict[str, Any]:
     return {"users": dataset.n_users, "items": dataset.n_items, "events": len(dataset.events)}
 
 
-def state_of(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of files, those of a folder for a folder: what a stage that reads them depends on."""
-    every = [
-        f for file in files for f in ([file] if file.is_file() else sorted(p for p in file.rglob("*") if p.is_file()))
-    ]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in every]
-
-
 def source_state(config: Config) -> Any:
-    """The state of the user's own source files: when they change, the data stage runs again."""
-    return state_of(file for file in source_files(config.data.source, config.data.mapping) if file.exists())
+    """Return the state of the source: when it changes, the data stage runs again."""
+    return find_source(config.data).state(config.data)
 
 
 def load(context: Context) -> Dataset:

@@ -9,7 +9,7 @@ import polars as pl
 from taiji.core.artifacts import read_json, write_json, write_parquet, write_text
 from taiji.data import PERIODS
 from taiji.language.embed import load_embedder
-from taiji.metrics.ranker_evaluation import evaluate_rankers, sparsest_third
+from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks, sparsest_third
 from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
 from taiji.pipeline.prepare import load, load_examples, load_split
@@ -116,7 +116,7 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         test,
         said,
         embedder,
-        judge_score=judge.score_pairs,
+        evaluation_score=judge.score_pairs,
         threshold=config.evaluation.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,
@@ -136,7 +136,13 @@ def _rankers(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     ordered = {name: predictions[name] for name in sorted(predictions, key=lambda name: (name != "none", name))}
     sparse = sparsest_third(dataset, rows["user"], load_split(context).interval("test")[0])
     return evaluate_rankers(
-        rows, ordered, sparse, resamples=config.evaluation.resamples, level=config.evaluation.level, seed=config.seed
+        rows,
+        ordered,
+        sparse,
+        tasks=predicted_tasks(dataset.tasks, ordered),
+        resamples=config.evaluation.resamples,
+        level=config.evaluation.level,
+        seed=config.seed,
     )
 
 

@@ -251,7 +251,7 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
     if row is None or row["value"] is None:
         return "–"
     lines = [number_text(row["value"], digits)]
-    for gap in [*([row["difference"]] if "difference" in row else []), *row.get("rivals", [])]:
+    for gap in [*([row["difference"]] if "difference" in row else []), *row.get("competitors", [])]:
         if gap["value"] is not None and gap["low"] is not None:
             lines.append(
                 f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taiji.config import Config
+from taiji.data.sources.source import file_state
 from taiji.pipeline.engine import Context, Stage
 
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
@@ -33,7 +34,7 @@ def _named_files(*keys: str) -> Callable[[Config], Any]:
     def state(config: Config) -> Any:
         values: list[str | Path | None] = [attrgetter(key)(config) for key in keys]
         files = [Path(value).expanduser() for value in values if value]
-        return import_module("taiji.pipeline.prepare").state_of(file for file in files if file.exists())
+        return file_state(files)
 
     return state
 

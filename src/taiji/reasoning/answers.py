@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 THINK = "<think>"
 LONGEST = 400
 """Characters of an answer; beyond it the model rambles."""
-LABELS = {"item title": 0, "title": 0, "category l1": 1, "l1": 1, "category l2": 2, "l2": 2, "category l3": 3, "l3": 3}
+DEPTH = 3
+"""Category levels that are looked for by default."""
+DEEPEST = 9
+"""Category levels that the format can name."""
 _TAG = re.compile(r"<\s*(/?)\s*(think|answer)\s*>", re.IGNORECASE)
-_LABEL = re.compile(r"(?:^|;)\s*(item title|title|category l[123]|l[123])\s*:", re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>")
 
 
@@ -25,7 +28,7 @@ class Answer:
         rationale: the text inside `<think>`, without tags.
         text: the text inside `<answer>`, white space collapsed; empty when there is none.
         title: its title, empty when there is none.
-        levels: its three category levels; a level that is not given is empty.
+        levels: its category levels, as many as were looked for; a level that is not given is empty.
         well_formed: the format is right, so title and levels may be believed.
         problem: why not, else empty.
     """
@@ -33,7 +36,7 @@ class Answer:
     rationale: str
     text: str
     title: str
-    levels: tuple[str, str, str]
+    levels: tuple[str, ...]
     well_formed: bool
     problem: str
 
@@ -76,10 +79,22 @@ def answer_span(rationale: str, answer: str) -> tuple[int, int]:
     return start, start + len(answer)
 
 
-def field_spans(answer: str) -> list[tuple[int, int]]:
-    """Characters of the values in an answer's text: title, L1, L2, L3; (0, 0) for a missing one."""
-    spans = [(0, 0)] * 4
-    found = list(_LABEL.finditer(answer))
+def answer_form(depth: int) -> str:
+    """Return the form of an answer with so many category levels, for a prompt: ``Item title: ...; Category L1: ...``."""
+    return format_answer("...", ["..."] * depth)
+
+
+@lru_cache(maxsize=DEEPEST)
+def _label(depth: int) -> re.Pattern[str]:
+    levels = f"|(?:category )?l[1-{depth}]" if depth else ""
+    return re.compile(rf"(?:^|;)\s*(item title|title{levels})\s*:", re.IGNORECASE)
+
+
+def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
+    """Return characters of the values in an answer's text: title, L1, L2, … down to ``depth``; (0, 0) for a missing one."""
+    depth = min(depth, DEEPEST)
+    spans = [(0, 0)] * (1 + depth)
+    found = list(_label(depth).finditer(answer))
     for place, match in enumerate(found):
         end = found[place + 1].start() if place + 1 < len(found) else len(answer)
         start = match.end()
@@ -87,14 +102,15 @@ def field_spans(answer: str) -> list[tuple[int, int]]:
             start += 1
         while end > start and answer[end - 1].isspace():
             end -= 1
-        slot = LABELS[match.group(1).lower()]
+        name = match.group(1).lower()
+        slot = 0 if name.endswith("title") else int(name[-1])
         if spans[slot] == (0, 0) and end > start:
             spans[slot] = (start, end)
     return spans
 
 
-def parse(text: str) -> Answer:
-    """Read a completion; never raises.
+def parse(text: str, depth: int = DEPTH) -> Answer:
+    """Read a completion and ``depth`` category levels of its answer; never raises.
 
     The opening `<think>` may be missing (it is usually prefilled), tags may be in any case, text after `</answer>` is
     ignored. Not well formed: no answer, not closed, empty, longer than :data:`LONGEST`, without a title, or a rationale
@@ -107,11 +123,11 @@ def parse(text: str) -> Answer:
         # `</think>` came only after the answer: take the answer that there is.
         opening, thought = next((t for t in tags if _is(t, "", "answer")), None), None
     if opening is None:
-        return Answer(clean(text), "", "", ("", "", ""), False, "no answer")
+        return Answer(clean(text), "", "", ("",) * depth, False, "no answer")
     rationale = clean(text[: opening.start()])
     closing = next((t for t in tags if t.start() >= opening.end()), None)
     content = clean(text[opening.end() : closing.start() if closing else len(text)])
-    values = [content[a:b] for a, b in field_spans(content)]
+    values = [content[a:b] for a, b in field_spans(content, depth)]
     problem = ""
     if closing is None or not _is(closing, "/", "answer"):
         problem = "answer not closed"
@@ -123,7 +139,7 @@ def parse(text: str) -> Answer:
         problem = "no title"
     elif rationale and thought is None:
         problem = "rationale not closed"
-    return Answer(rationale, content, values[0], (values[1], values[2], values[3]), not problem, problem)
+    return Answer(rationale, content, values[0], tuple(values[1:]), not problem, problem)
 
 
 def _is(tag: re.Match[str], slash: str, name: str) -> bool:

@@ -17,6 +17,7 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
+from taiji.metrics.bootstrap import Ratio, estimate
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales
@@ -93,7 +94,8 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
     }
     for kind in ("exact", "fuzzy", "subsequence", "words", "3-gram"):
         shares[f"title: {kind}"] = _share(verdicts["named"].list.contains(kind))
-    for level in ("L1", "L2", "L3"):
+    named = verdicts["levels_named"].explode().drop_nulls().unique().to_list()
+    for level in sorted({"L1", "L2", "L3", *named}):
         shares[f"unseen {level}"] = _share(verdicts["levels_named"].list.contains(level))
     return shares
 
@@ -237,8 +239,8 @@ def _other(users: list[int], row: int) -> int:
 
 
 def decoys_of(dataset: Dataset, target: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Other items of the target's narrowest category that has any (third level, else second, else first)."""
-    for level in ("category_l3", "category_l2", "category_l1"):
+    """Other items of the target's narrowest category that has any (the deepest level, else the next above)."""
+    for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
             continue
@@ -319,9 +321,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
     steps: list[dict[str, str]] = []
     for one, other in pairwise(CONTROLS):
         low, high = controls[f"{other} - {one}"]["low"], controls[f"{other} - {one}"]["high"]
-        steps.append(
-            {"lower": one, "higher": other, "verdict": "holds" if low > 0 else "reversed" if high < 0 else "not shown"}
-        )
+        steps.append({"lower": one, "higher": other, "verdict": _side(low, high)})
     verdicts, expected = {step["verdict"] for step in steps}, " < ".join(CONTROLS)
     if "reversed" in verdicts:
         verdict = "reversed"
@@ -337,17 +337,17 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
     return {"expected": list(CONTROLS), "found": found, "verdict": verdict, "steps": steps, "says": says}
 
 
+def _side(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "not shown"
+    return "holds" if low > 0 else "reversed" if high < 0 else "not shown"
+
+
 def _quantiles(values: pl.Series) -> dict[str, float | None]:
     finite = values.drop_nulls().drop_nans()
     return {f"{q:g}": None if finite.is_empty() else float(np.quantile(finite.to_numpy(), q)) for q in QUANTILES}
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Mean over examples with its percentile bootstrap interval; nulls when there is nothing."""
-    values = np.asarray(values, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return {"value": None, "low": None, "high": None, "n": 0}
-    draws = np.random.default_rng([seed, 4]).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
-    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+    """Return the mean over examples with its interval; nulls where there is nothing to compute one from."""
+    return dict(estimate(Ratio.of_values(np.asarray(values, dtype=np.float64)), resamples=resamples, seed=seed))

@@ -24,6 +24,7 @@ import polars as pl
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError, ResourceError, TaijiError
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
+from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.chat import Message
@@ -129,10 +130,8 @@ class _Session:
         self.backoff = Backoff(endpoint.attempts, endpoint.backoff_seconds, endpoint.longest_pause_seconds)
 
     async def run(self, requests: list[_Request]) -> None:
-        try:
+        with needs("llm", where="reasoning.endpoint"):
             import httpx
-        except ImportError as error:
-            raise ResourceError("An endpoint needs the package httpx.", fix='pip install "taiji[serve]"') from error
 
         key = os.environ.get(self.endpoint.key_variable)
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -2,7 +2,7 @@
 
 A title counts as named when its words stand in the rationale exactly, nearly, in order with gaps, or in a run of three, unless the
 history that the student sees already contains them. Category levels are judged apart: naming the first level is
-legitimate inference, naming a third level that the history does not hold is suspicious.
+legitimate inference, naming a third or deeper level that the history does not hold is suspicious.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Mentions:
 
     Attributes:
         title: how the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty when it is not.
-        levels: for L1, L2, L3 whether the rationale names it though the history does not.
+        levels: for L1, L2, L3 and deeper ones whether the rationale names it though the history does not.
         forbidden: phrases that give away that the writer knows the answer.
         recall: share of the title's words that the rationale holds in order (longest common subsequence).
-        masked: the rationale with every mention of title and third level redacted.
+        masked: the rationale with every mention of title and of levels from the third on redacted.
     """
 
     title: tuple[str, ...]
-    levels: tuple[bool, bool, bool]
+    levels: tuple[bool, ...]
     forbidden: tuple[str, ...]
     recall: float
     masked: str
@@ -69,7 +69,7 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     Args:
         rationale: the text.
         title: the target's title; a year in parentheses is not part of its name.
-        levels: its three category levels, empty where missing.
+        levels: its category levels, empty where missing.
         history: everything the student's prompt shows (profile and interactions); what stands there is no leak.
     """
     places = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(rationale)]
@@ -77,18 +77,16 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     known = words(history)
     name = words(re.sub(r"\((?:19|20)\d\d\)", " ", title)) or words(title)
     hit = [False] * len(said)  # words of the rationale to redact
-    phrases = [words(level) for level in [*levels, "", "", ""][:3]]
+    phrases = [words(level) for level in [*levels, *[""] * (3 - len(levels))]]
     kinds = _title_kinds(said, name, known, phrases[:2], hit)
     named = []
     for phrase in phrases:
         spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
         named.append(bool(spots))
-        if len(named) == 3:  # a first or second level that was inferred is no leak: only the third is redacted
+        if len(named) >= 3:  # a first or second level that was inferred is no leak: only deeper ones are redacted
             _mark(hit, spots, len(phrase))
     forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
-    return Mentions(
-        tuple(kinds), (named[0], named[1], named[2]), forbidden, _recall(said, name), _redact(rationale, places, hit)
-    )
+    return Mentions(tuple(kinds), tuple(named), forbidden, _recall(said, name), _redact(rationale, places, hit))
 
 
 def _title_kinds(

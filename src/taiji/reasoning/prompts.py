@@ -1,8 +1,8 @@
 """Prompts of student and teacher, from template files, within a token budget.
 
 A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (how the answer
-begins); the packaged ones lie in ``templates/<domain>/`` and are meant to be copied and edited. The student's
-template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
+begins); the packaged ones lie in ``templates/<domain>/`` and are meant to be copied and edited; ``form`` is the form of an
+answer with the data's category levels. The student's template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
 the target beside them (RUPR, Taiji §2).
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import Message, continuation, render
-from taiji.reasoning.answers import THINK, field, format_answer
+from taiji.reasoning.answers import THINK, answer_form, field, format_answer
 from taiji.reasoning.settings import PromptSettings
 
 PACKAGED = Path(__file__).parent / "templates"
@@ -47,14 +47,14 @@ class Prompt:
 
 
 def item_line(dataset: Dataset, item: int, title_characters: int = 80) -> str:
-    """The text of an item wherever one is needed: ``Item title: …; Category L1: …; L2: …; L3: …``."""
+    """Return the text of an item wherever one is needed: ``Item title: …; Category L1: …; L2: …``, as deep as the data are."""
     title, *levels = _item(dataset, item)
     return format_answer(shorten(title or "", title_characters), levels)
 
 
 def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
     """:func:`item_line` of every item, in the order of their ids."""
-    columns = [dataset.items[name].to_list() for name in ("title", "category_l1", "category_l2", "category_l3")]
+    columns = [dataset.items[name].to_list() for name in ("title", *dataset.levels)]
     return [format_answer(shorten(title or "", title_characters), levels) for title, *levels in zip(*columns)]
 
 
@@ -76,10 +76,10 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
         tokenizer: counts the tokens of the rendered prompt.
 
     Raises:
-        TaijiError: the budget does not even hold the prompt without interactions.
+        ConfigError: the budget does not even hold the prompt without interactions.
     """
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
-    return _prompt(dataset.domain, "student", settings, context, dropped)
+    return _prompt(dataset, "student", settings, context, dropped)
 
 
 def teacher_prompt(
@@ -88,14 +88,14 @@ def teacher_prompt(
     """What the teacher is asked: the student's interactions and, unless ``target`` is None, the true next item."""
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     line = None if target is None else item_line(dataset, target, settings.title_characters)
-    return _prompt(dataset.domain, "teacher", settings, {**context, "target": line}, dropped)
+    return _prompt(dataset, "teacher", settings, {**context, "target": line}, dropped)
 
 
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
     """The student's prompt again, from the stored number of interactions that it held, so that no tokenizer is needed."""
     profile, lines, total = _told(dataset, user, as_of, settings)
     return _prompt(
-        dataset.domain,
+        dataset,
         "student",
         settings,
         {"profile": profile, "interactions": lines[:kept]},
@@ -154,7 +154,7 @@ def profile_line(dataset: Dataset, user: int) -> str:
 
 
 def _item(dataset: Dataset, item: int) -> tuple[Any, ...]:
-    return dataset.items.select("title", "category_l1", "category_l2", "category_l3").row(item)
+    return dataset.items.select("title", *dataset.levels).row(item)
 
 
 def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> tuple[str, list[str], int]:
@@ -176,12 +176,12 @@ def _context(
     profile, lines, total = _told(dataset, user, as_of, settings)
 
     def count(kept: int) -> int:
-        prompt = _prompt(dataset.domain, "student", settings, {"profile": profile, "interactions": lines[:kept]}, 0)
+        prompt = _prompt(dataset, "student", settings, {"profile": profile, "interactions": lines[:kept]}, 0)
         return len(tokenizer(render(tokenizer, prompt.messages), add_special_tokens=False).input_ids)
 
     frame = count(0)
     if frame > settings.token_budget:
-        raise TaijiError(
+        raise ConfigError(
             "The token budget does not hold the prompt's instructions.",
             where="reasoning.prompts.token_budget",
             expected=f"at least {frame} tokens",
@@ -199,31 +199,46 @@ def _history_line(dataset: Dataset, item: int, price: float, settings: PromptSet
     return item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if np.isfinite(price) else "")
 
 
-def _prompt(domain: str, role: str, settings: PromptSettings, variables: Mapping[str, Any], dropped: int) -> Prompt:
+def _prompt(
+    dataset: Dataset, role: str, settings: PromptSettings, variables: Mapping[str, Any], dropped: int
+) -> Prompt:
     from jinja2 import TemplateError
 
-    path = template_file(domain, role, settings.templates)
+    path = template_file(dataset.domain, role, settings.templates)
     try:
+        form = answer_form(len(dataset.levels))
         sections = _template(str(path), path.stat().st_mtime_ns)
-        texts = {name: template.render(**variables).strip() for name, template in sections.items()}
+        texts = {name: template.render(form=form, **variables).strip() for name, template in sections.items()}
     except TemplateError as error:
-        raise TaijiError("A prompt template is broken.", where=str(path), found=str(error)) from error
+        raise ConfigError("A prompt template is broken.", where=str(path), found=str(error)) from error
     messages = [{"role": name, "content": texts[name]} for name in ("system", "user") if texts.get(name)]
     interactions: Sequence[str] = variables["interactions"]
     return Prompt(messages, texts.get("prefill", ""), len(interactions), dropped)
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:
-    """The template of a role: the user's folder first, then the packaged one."""
+    """Return the template of a role: in the user's folder for the domain, in the user's folder itself, or the packaged one.
+
+    Raises:
+        ConfigError: there is none.
+    """
     places = [PACKAGED / domain] if folder is None else [folder / domain, folder, PACKAGED / domain]
     for place in places:
         if (place / f"{role}.j2").is_file():
             return place / f"{role}.j2"
-    raise TaijiError(
+    raise ConfigError(
         "There is no such prompt template.",
         where=str(places[0] / f"{role}.j2"),
-        fix="use shop, films or books, or write the file",
+        expected=f"a domain that has templates: {', '.join(domains(folder, role))}",
+        found=f"domain {domain}",
+        fix="choose one of these with data.domain, or write the file (reasoning.prompts.templates names your folder)",
     )
+
+
+def domains(folder: Path | None, role: str) -> list[str]:
+    """Return the domains that have a template of a role: the packaged folders and those in the user's ``folder``."""
+    places = [PACKAGED, *([folder] if folder is not None and folder.is_dir() else [])]
+    return sorted({path.parent.name for place in places for path in place.glob(f"*/{role}.j2")})
 
 
 @lru_cache(maxsize=32)
@@ -235,7 +250,7 @@ def _template(path: str, modified: int) -> dict[str, Any]:
     parts = _SECTION.split(Path(path).read_text(encoding="utf-8"))
     sections = dict(zip(parts[1::2], parts[2::2]))
     if "user" not in sections:
-        raise TaijiError(
+        raise ConfigError(
             "A prompt template lacks its [user] section.",
             where=path,
             expected="[system], [user] and optionally [prefill]",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.errors import TaijiError
+from taiji.core.web_guard import LocalHandler, LocalServer, content_policy
 from taiji.reasoning.review_session import NotWaiting, ReviewSession
 from taiji.reasoning.reviewers import AXES, QUESTIONS
 
@@ -23,35 +23,20 @@ LARGEST = 64_000
 """Bytes of a posted judgement."""
 
 
-class ReviewServer(ThreadingHTTPServer):
-    """Serves one sitting.
+class ReviewServer(LocalServer):
+    """Server of one sitting.
 
     Args:
         session: an open :class:`taiji.reasoning.review_session.ReviewSession`.
         port: 0 takes a free one.
 
     Raises:
-        TaijiError: the port is taken.
+        ResourceError: the port is taken.
     """
-
-    daemon_threads = True
 
     def __init__(self, session: ReviewSession, port: int = 0) -> None:
         self.session, self.token, self.turn = session, secrets.token_urlsafe(24), threading.Lock()
-        try:
-            super().__init__(("127.0.0.1", port), _Handler)
-        except OSError as error:
-            raise ResourceError(
-                "The review page cannot be served.",
-                where=f"127.0.0.1:{port}",
-                found=str(error),
-                fix="choose another --port",
-            ) from error
-
-    @property
-    def url(self) -> str:
-        """Address of the page."""
-        return f"http://127.0.0.1:{self.server_port}/"
+        super().__init__(port, _Handler, "The review page")
 
     def state(self, skip: int) -> dict[str, Any]:
         """Return what the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
@@ -71,14 +56,8 @@ class ReviewServer(ThreadingHTTPServer):
         return {"progress": self.session.progress(), "draft": shown}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LocalHandler):
     server: ReviewServer
-    server_version, sys_version = "taiji", ""
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: what counts is in the log."""
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -128,8 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _local(self) -> bool:
         """Return whether the request names this machine; answer it otherwise."""
-        host = self.headers.get("Host", "")
-        if host in (f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}"):
+        if self.is_local:
             return True
         self._json(403, {"error": "This page is for this machine only."})
         return False
@@ -152,17 +130,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
-        token = self.server.token
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{token}'; script-src 'nonce-{token}'; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        nonce = f"'nonce-{self.server.token}'"
+        policy = content_policy(style_src=nonce, script_src=nonce, connect_src="'self'")
+        self.send(status, body, kind, {"Cache-Control": "no-store", "Content-Security-Policy": policy})

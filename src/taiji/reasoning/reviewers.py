@@ -124,7 +124,7 @@ class RuleReviewer:
         }
         notes = {
             "correctness": (
-                1 if found.title or found.forbidden else 2 if found.levels[2] else 5,
+                1 if found.title or found.forbidden else 2 if any(found.levels[2:]) else 5,
                 "do not name the answer",
             ),
             "structure": (

@@ -2,7 +2,8 @@
 
 It needs no model, costs nothing, and is the floor that every LLM teacher has to beat. Its wording is the template file
 ``templates/<domain>/writer.j2``: sections of alternative sentences, one a line; a sentence whose facts a history does
-not have (no prices, no second level) is passed over. With the answer in view it chooses *which habit* to conclude
+not have (no prices, no second level) is passed over. Where the data have no categories at all, the section ``[titles]``
+stands in for those that speak of them, if the template has one. With the answer in view it chooses *which habit* to conclude
 with by the target's first category level (and its second, if the history holds that one); it never writes the title or a
 category that the history has not shown.
 """
@@ -19,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import value_hash
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.reasoning.answers import field
 from taiji.reasoning.prompts import shorten, template_file
@@ -28,8 +29,11 @@ from taiji.reasoning.teachers import rationale_frame
 
 _SECTION = re.compile(r"^\[([a-z]+)\]\n", re.MULTILINE)
 ORDER = ("opening", "detail", "recent", "prices", "conclusion")
+WITHOUT_LEVELS = ("titles", "prices")
 OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
 """How often an optional section is used, so that k rationales differ."""
+NEWEST = 3
+"""Titles that are named together."""
 SEEN = 12
 """Newest interactions that the writer looks at: about what a student's prompt holds."""
 
@@ -55,6 +59,7 @@ class RuleWriter:
         """See :class:`taiji.reasoning.teachers.Teacher`."""
         path = template_file(dataset.domain, "writer", self.prompts.templates)
         sections = _sentences(str(path), path.stat().st_mtime_ns)
+        order = ORDER if dataset.levels or "titles" not in sections else WITHOUT_LEVELS
         texts = []
         for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
             facts = history_facts(
@@ -62,7 +67,10 @@ class RuleWriter:
             )
             facts.update(_focus(dataset, facts, target if self.answer_in_view else None))
             texts.append(
-                [_write(sections, facts, np.random.default_rng([seed, user, as_of, sample])) for sample in range(k)]
+                [
+                    _write(sections, order, facts, np.random.default_rng([seed, user, as_of, sample]))
+                    for sample in range(k)
+                ]
             )
         return rationale_frame(examples["example"].to_list(), texts, self.name)
 
@@ -70,27 +78,22 @@ class RuleWriter:
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
     """What is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
     items, _ = dataset.history.before(user, as_of, limit)
-    rows = (
-        dataset.items.select("title", "category_l1", "category_l2", "category_l3", "price")[items.tolist()].rows(
-            named=True
-        )
-        if len(items)
-        else []
-    )
+    levels = dict(zip(("l1", "l2"), dataset.levels))
+    columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))
+    rows = columns[items.tolist()].rows(named=True) if len(items) else []
     facts: dict[str, Any] = {"total": len(rows), "rows": rows}
     if not rows:
         return facts
-    first = _top([r["category_l1"] for r in rows])
+    first = _top([r.get("l1") for r in rows])
     if first:
         facts["top_l1"], facts["top_l1_count"] = field(first[0]), first[1]
-        second = _top([r["category_l2"] for r in rows if r["category_l1"] == first[0]])
+        second = _top([r.get("l2") for r in rows if r["l1"] == first[0]])
         if second and second[1] > 1:
             facts["top_l2"], facts["top_l2_count"] = field(second[0]), second[1]
     newest = rows[0]
-    facts["last_title"] = field(shorten(newest["title"], title_characters))
-    for level in ("l1", "l2"):
-        if newest[f"category_{level}"]:
-            facts[f"last_{level}"] = field(newest[f"category_{level}"])
+    titles = [field(shorten(row["title"], title_characters)) for row in rows[:NEWEST]]
+    facts["last_title"], facts["titles"] = titles[0], ", ".join(titles)
+    facts |= {f"last_{level}": field(newest[level]) for level in levels if newest[level]}
     prices = sorted(r["price"] for r in rows if r["price"] is not None)
     if prices:
         facts["price_middle"], facts["price_high"] = f"{prices[len(prices) // 2]:.2f}", f"{prices[-1]:.2f}"
@@ -105,10 +108,10 @@ def _top(values: list[str | None]) -> tuple[str, int] | None:
 
 def _focus(dataset: Dataset, facts: dict[str, Any], target: int | None) -> dict[str, Any]:
     """The category to conclude with, and whether the history holds it already."""
-    shown = {level: {r[f"category_{level}"] for r in facts["rows"]} for level in ("l1", "l2")}
+    shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if target is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
-    first, second = dataset.items.select("category_l1", "category_l2").row(target)
+    first, second = ([dataset.items[name][target] for name in dataset.levels[:2]] + [None, None])[:2]
     if not first:
         return {}
     if second and second in shown["l2"]:
@@ -116,11 +119,13 @@ def _focus(dataset: Dataset, facts: dict[str, Any], target: int | None) -> dict[
     return {"focus": field(first), "fresh": first not in shown["l1"]}
 
 
-def _write(sections: dict[str, list[Any]], facts: dict[str, Any], random: np.random.Generator) -> str:
+def _write(
+    sections: dict[str, list[Any]], order: tuple[str, ...], facts: dict[str, Any], random: np.random.Generator
+) -> str:
     from jinja2 import UndefinedError
 
     text = []
-    for name in ORDER:
+    for name in order:
         if random.random() >= OPTIONAL.get(name, 1.0):
             continue
         choices = sections["newfield" if name == "conclusion" and facts.get("fresh") else name]
@@ -146,10 +151,10 @@ def _sentences(path: str, modified: int) -> dict[str, list[Any]]:
             for name, text in zip(parts[1::2], parts[2::2])
         }
     except TemplateError as error:
-        raise TaijiError("The writer's template is broken.", where=path, found=str(error)) from error
+        raise ConfigError("The writer's template is broken.", where=path, found=str(error)) from error
     missing = [name for name in (*ORDER, "newfield") if name not in sections]
     if missing:
-        raise TaijiError(
+        raise ConfigError(
             "The writer's template lacks sections.",
             where=path,
             expected=", ".join((*ORDER, "newfield")),

@@ -21,7 +21,7 @@ from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
-from taiji.reasoning.answers import answer_span, field_spans, format_completion
+from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_completion
 from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
@@ -99,7 +99,7 @@ def answer_perplexities(
         scored = scores[place[prompt, tail]]
         shift = len(completion) - len(tail)  # the template opened `<think>` itself
         start, end = (position - shift for position in answer_span(rationale, answer))
-        spans = [(start + a, start + b) for a, b in field_spans(answer)]
+        spans = [(start + a, start + b) for a, b in field_spans(answer, DEEPEST)]
         title, categories = scored.span(*spans[0]), [scored.span(a, b) for a, b in spans[1:] if b > a]
         rows.append(
             {
@@ -116,18 +116,14 @@ def known_answers(
     dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: PreTrainedTokenizerBase
 ) -> pl.DataFrame:
     """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
-    columns = [
-        dataset.items[name].gather(examples["target"]).to_list()
-        for name in ("title", "category_l1", "category_l2", "category_l3")
-    ]
+    columns = [dataset.items[name].gather(examples["target"]).to_list() for name in ("title", *dataset.levels)]
+    levels = zip(*columns[1:]) if dataset.levels else [()] * len(examples)
     return student_prompts(dataset, examples, prompts, tokenizer).with_columns(
         pl.Series(
             "answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String
         ),
         pl.Series("title", columns[0], dtype=pl.String),
-        pl.Series(
-            "levels", [[level or "" for level in levels] for levels in zip(*columns[1:])], dtype=pl.List(pl.String)
-        ),
+        pl.Series("levels", [[level or "" for level in row] for row in levels], dtype=pl.List(pl.String)),
     )
 
 
@@ -159,7 +155,7 @@ def score_rationales(
           "Item" is likelier right after the empty tags that the prompt shows), and that toll hides what the rationale says;
         - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: how much of its help comes
           from the mentions; null where the rationale does not help;
-        - ``named`` (how the title is named), ``levels_named`` (L1, L2, L3 beyond the history), ``forbidden`` phrases.
+        - ``named`` (how the title is named), ``levels_named`` (L1, L2, … beyond the history), ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
@@ -280,6 +276,7 @@ def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
         reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:
         reasons.append(f"review: too likely to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
-    if "L3" in row["levels_named"] and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
-        reasons.append(f"leans on naming L3 (leak share {row['leak_share']:.2f})")
+    deep = [level for level in row["levels_named"] if level not in ("L1", "L2")]
+    if deep and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
+        reasons.append(f"leans on naming {', '.join(deep)} (leak share {row['leak_share']:.2f})")
     return reasons

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.core.errors import InputError
+from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.adapters import trainable
@@ -84,11 +85,13 @@ def train_sft(
         TaijiError: there are no rows, or one is longer than ``max_length``.
     """
     import torch
-    from transformers.trainer_utils import set_seed
-    from transformers.utils import logging
 
     from taiji.language.causal_lm import save_model
     from taiji.language.processes import whole_model
+
+    with needs("llm"):
+        from transformers.trainer_utils import set_seed
+        from transformers.utils import logging
 
     if rows.is_empty():
         raise InputError(
@@ -129,12 +132,13 @@ def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings)
 def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scratch: str, seed: int) -> PackedSFTTrainer:
     import copy
 
-    from datasets import Dataset as Rows
-    from datasets import disable_progress_bars
-    from transformers import PrinterCallback
-    from trl import SFTConfig
+    with needs("llm"):
+        from datasets import Dataset as Rows
+        from datasets import disable_progress_bars
+        from transformers import PrinterCallback
+        from trl import SFTConfig
 
-    from taiji.reasoning.sft_trainer import PackedSFTTrainer
+        from taiji.reasoning.sft_trainer import PackedSFTTrainer
 
     disable_progress_bars()
 

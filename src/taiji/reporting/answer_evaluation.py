@@ -1,8 +1,8 @@
-"""What a language model's answers are worth, beside the floors that need no language model.
+"""What a language model's answers are worth, beside the baselines that need no language model.
 
 Definitions (ours, where the paper gives none): category accuracy is an exact match of the parsed level, case and space
 folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share
-the last places); CTCVR is the mean un-normalised score of the nearest catalogue item under a *judge* ranker that took
+the last places); CTCVR is the mean un-normalised score of the nearest catalogue item under an evaluation ranker that took
 no part in training. A malformed answer is wrong everywhere and has a CTCVR of 0.
 """
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from taiji.core.errors import TaijiError
 from taiji.features.history_mean import history_mean
-from taiji.metrics.baselines import floors, item_levels
+from taiji.metrics.baselines import baselines, item_levels
 from taiji.metrics.bootstrap import Ratio, differences, distribution, entry, honest
 from taiji.metrics.ranking_metrics import hits
-from taiji.reasoning.answers import field, parse
+from taiji.reasoning.answers import DEPTH, field, parse
 from taiji.reporting.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Scorer = Callable[[Array, Array, Array], Array]
 LATEST = 50
-"""Interactions behind the floor ``mean history``, as many as a prompt shows."""
+"""Interactions behind the baseline ``mean history``, as many as a prompt shows."""
 LISTS = (50, 100)
-LEVELS = ("category_l1", "category_l2", "category_l3")
-SHARES = (*LEVELS, *(f"hit@{k}" for k in LISTS), "format", "grounding_low")
-"""Metrics whose values lie in [0, 1] for each example."""
+SHARES = ("category_l", "hit@", "format", "grounding_low")
+"""Beginnings of the names of metrics whose values lie in [0, 1] for each example."""
 
 
 def evaluate_answers(
@@ -42,7 +41,7 @@ def evaluate_answers(
     examples: pl.DataFrame,
     completions: Mapping[str, Sequence[str]],
     embedder: Embedder,
-    judge_score: Scorer | None = None,
+    evaluation_score: Scorer | None = None,
     *,
     threshold: float = 0.5,
     new_only: bool = True,
@@ -51,30 +50,30 @@ def evaluate_answers(
     seed: int = 0,
     catalogue: Catalogue | None = None,
 ) -> list[dict[str, Any]]:
-    """Judge each model's completions on the same examples, with the floors beside them.
+    """Evaluate each model's completions on the same examples, with the baselines beside them.
 
     Args:
         dataset: catalogue and history.
         examples: ``user, as_of, target``, a row a prompt.
         completions: model → one completion a row of ``examples``; the first model is the one others are compared with.
         embedder: embeds answers and items.
-        judge_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); without it there is no CTCVR.
+        evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); without it there is no CTCVR.
         threshold: a similarity of answer and nearest item below this counts as not grounded.
-        new_only: targets are items new to the user, so floors leave out what the user had.
+        new_only: targets are items new to the user, so baselines leave out what the user had.
         resamples, level, seed: of the bootstrap over users.
         catalogue: where it has been embedded already.
 
     Returns:
-        Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``floor`` or
-        ``ceiling`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model has
-        ``rivals``, its differences against the floors.
+        Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
+        ``oracle`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model has
+        ``competitors``, its differences against the baselines.
 
     Raises:
         TaijiError: no examples, or a model with another number of completions.
     """
     if not len(examples):
         raise TaijiError(
-            "There is no example to judge the answers on.",
+            "There is no example to evaluate the answers on.",
             fix="lower examples.min_history, or give the test period more of split.fractions",
         )
     for model, texts in completions.items():
@@ -85,27 +84,29 @@ def evaluate_answers(
                 expected=str(len(examples)),
                 found=str(len(texts)),
             )
-    judge = _Judge(dataset, examples, embedder, judge_score, threshold, catalogue)
+    evaluation = _Evaluation(dataset, examples, embedder, evaluation_score, threshold, catalogue)
     tables: list[tuple[str, str, dict[str, Array]]] = [
-        (model, "model", judge.answers(texts)) for model, texts in completions.items()
+        (model, "model", evaluation.answers(texts)) for model, texts in completions.items()
     ]
     tables += [
-        (floor.name, "floor", judge.proposals(floor.items, floor.levels))
-        for floor in floors(dataset, examples, size=max(LISTS), new_only=new_only)
+        (baseline.name, "baseline", evaluation.proposals(baseline.items, baseline.levels))
+        for baseline in baselines(dataset, examples, size=max(LISTS), new_only=new_only)
     ]
     tables.append(
         (
             "mean history",
-            "floor",
-            judge.vectors(history_mean(dataset, judge.users, judge.as_ofs, judge.catalogue.vectors, LATEST)),
+            "baseline",
+            evaluation.vectors(
+                history_mean(dataset, evaluation.users, evaluation.as_ofs, evaluation.catalogue.vectors, LATEST)
+            ),
         )
     )
-    if judge_score is not None:
-        tables.append(("true item", "ceiling", {"ctcvr": judge.ctcvr(judge.targets)}))
+    if evaluation_score is not None:
+        tables.append(("true item", "oracle", {"ctcvr": evaluation.ctcvr(evaluation.targets)}))
     return _rows(tables, examples["user"].to_numpy(), resamples, level, seed)
 
 
-class _Judge:
+class _Evaluation:
     """Per-example values (E,) of every metric, NaN where an example does not count."""
 
     def __init__(
@@ -120,26 +121,23 @@ class _Judge:
         self.users, self.as_ofs = examples["user"].to_numpy().astype(np.int64), examples["as_of"].to_numpy()
         self.targets = examples["target"].to_numpy().astype(np.int64)
         self.catalogue = catalogue or Catalogue(dataset, embedder, int(self.as_ofs.min()))
-        self._levels, self._embedder, self._score, self._threshold = (
-            item_levels(dataset),
-            embedder,
-            score,
-            threshold,
-        )
+        self._names, self._levels = dataset.levels, item_levels(dataset)
+        self._embedder, self._score, self._threshold = embedder, score, threshold
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
         """Of completions as text."""
-        parsed = [parse(text) for text in completions]
+        depth = len(self._names)
+        parsed = [parse(text, max(depth, DEPTH)) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
         claimed = np.array(
-            [tuple(answer.levels) if answer.well_formed else (None, None, None) for answer in parsed],
+            [answer.levels[:depth] if answer.well_formed else (None,) * depth for answer in parsed],
             dtype=object,
-        ).reshape(-1, 3)
+        ).reshape(len(parsed), depth)
         queries = self._embedder.encode([answer.text if answer.well_formed else "" for answer in parsed])
         found = self.catalogue.search(queries, self.targets)
         values = self._accuracies(claimed)
         values |= {f"hit@{k}": hits(found.above, found.tied, k) * formed for k in LISTS}
-        values |= self._judged(np.where(formed, found.item, -1))
+        values |= self._scored(np.where(formed, found.item, -1))
         values["format"] = formed.astype(np.float64)
         values["grounding"] = np.where(formed, found.similarity, np.nan)
         values["grounding_low"] = np.where(formed, found.similarity < self._threshold, np.nan)
@@ -151,31 +149,31 @@ class _Judge:
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
         values = self._accuracies(claimed) | {f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS}
-        return values | self._judged(np.where(there, found.item, -1))
+        return values | self._scored(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
-        """Of ranked items (E, K), −1 for none, and claimed levels (E, 3)."""
+        """Of ranked items (E, K), −1 for none, and claimed levels (E, depth)."""
         values = self._accuracies(claimed)
         if items is None:
             return values
         match = items == self.targets[:, None]
         values |= {f"hit@{k}": match[:, :k].any(axis=1).astype(np.float64) for k in LISTS}
-        return values | self._judged(items[:, 0])
+        return values | self._scored(items[:, 0])
 
     def ctcvr(self, items: Array) -> Array:
-        """Judge's score of an item each (E,), 0 where there is none (−1)."""
+        """Return the evaluation ranker's score of an item each (E,), 0 where there is none (−1)."""
         scores, there = np.zeros(len(items)), items >= 0
         if self._score is not None and there.any():
             scores[there] = self._score(self.users[there], items[there], self.as_ofs[there])
         return scores
 
-    def _judged(self, items: Array) -> dict[str, Array]:
+    def _scored(self, items: Array) -> dict[str, Array]:
         return {} if self._score is None else {"ctcvr": self.ctcvr(items)}
 
     def _accuracies(self, claimed: Array) -> dict[str, Array]:
         truth = self._levels[self.targets]
         values = {}
-        for column, name in enumerate(LEVELS):
+        for column, name in enumerate(self._names):
             right = [
                 fold(a) == fold(b) if b is not None else np.nan for a, b in zip(claimed[:, column], truth[:, column])
             ]
@@ -201,13 +199,15 @@ def _rows(
         ]
         if not having:
             continue
-        having.sort(key=lambda arm: arm[1] != "floor")  # rivals are those that stand before an arm
-        statistics = [Ratio.of_rows(codes, values, len(unique), proportion=metric in SHARES) for _, _, values in having]
+        having.sort(key=lambda arm: arm[1] != "baseline")  # competitors are those that stand before an arm
+        statistics = [
+            Ratio.of_rows(codes, values, len(unique), proportion=metric.startswith(SHARES)) for _, _, values in having
+        ]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((name for name, kind, _ in having if kind == "model"), "")
         names, ns = [name for name, _, _ in having], [statistic.n for statistic in statistics]
-        rivals = [name for name, kind, _ in having if kind == "floor"]
-        gaps = differences(names, points, draws, ns, first, rivals, level)
+        competitors = [name for name, kind, _ in having if kind == "baseline"]
+        gaps = differences(names, points, draws, ns, first, competitors, level)
         for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
             figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
             row = {"model": name, "kind": kind, "metric": metric, **figure}

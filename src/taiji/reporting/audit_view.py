@@ -80,7 +80,9 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": label,
-            "track": charts.interval_track(*_triple(controls[name]), scale, tone="floor" if name == "empty" else "s0"),
+            "track": charts.interval_track(
+                *_triple(controls[name]), scale, tone="baseline" if name == "empty" else "s0"
+            ),
             "value": "–" if controls[name]["value"] is None else number_text(math.exp(controls[name]["value"]), 2),
         }
         for name, label in CONTROLS.items()
@@ -114,7 +116,7 @@ def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark:
     value, low, high = _triple(figure)
     return {
         "track": charts.interval_track(value, low, high, scale, tone=tone, zero=True),
-        "value": f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
+        "value": _signed(value) if low is None else f"{_signed(value)} [{_signed(low)}, {_signed(high)}]",
         "n": figure["n"],
         "tone": tone,
         "mark": mark,

@@ -32,17 +32,17 @@ def ground_answers(
     embedder: Embedder,
     examples: pl.DataFrame,
     completions: Mapping[str, Sequence[str]],
-    judge_score: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
+    evaluation_score: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
     count: int = NEAREST,
 ) -> pl.DataFrame:
-    """The catalogue items nearest to each well-formed answer, with the judge's score; a malformed answer has no rows.
+    """The catalogue items nearest to each well-formed answer, with the evaluation ranker's score; a malformed answer has no rows.
 
     Args:
         catalogue: the items as vectors.
         embedder: embeds the answers.
         examples: ``example, user, as_of, target``.
         completions: model → one completion a row of ``examples``.
-        judge_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
+        evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
         count: items an answer.
 
     Returns:
@@ -60,7 +60,7 @@ def ground_answers(
         items, similarity = catalogue.nearest(queries, count)
         above = catalogue.search(queries, targets[rows]).above
         wide = items.shape[1]
-        scores = judge_score(np.repeat(users[rows], wide), items.ravel(), np.repeat(as_ofs[rows], wide))
+        scores = evaluation_score(np.repeat(users[rows], wide), items.ravel(), np.repeat(as_ofs[rows], wide))
         frame = pl.DataFrame(
             {
                 "example": np.repeat(examples["example"].to_numpy()[rows], wide),

@@ -13,9 +13,11 @@ from markupsafe import Markup
 import taiji
 from taiji.core.artifacts import write_text
 from taiji.core.number_format import general_text, number_text, thousands
+from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
 from taiji.reporting.summary import (
+    Difference,
     Figure,
     ModelFigure,
     RankerFigure,
@@ -25,36 +27,22 @@ from taiji.reporting.summary import (
     figure_text,
     findings,
     goal_of,
+    heads_of,
+    metrics_of,
     verdict,
 )
 
 ANSWER_METRICS = {
-    "category_l1": "Category L1",
-    "category_l2": "Category L2",
-    "category_l3": "Category L3",
+    **{f"category_l{level}": f"Category L{level}" for level in range(1, 10)},
     "hit@50": "Title hit@50",
     "hit@100": "Title hit@100",
-    "ctcvr": "CTCVR (judge)",
+    "ctcvr": "CTCVR (evaluation ranker)",
     "format": "Well-formed",
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
 }
-RANKER_METRICS = {
-    "auc": "AUC",
-    "user_auc": "AUC within users",
-    "ndcg@10": "NDCG@10",
-    "log_loss": "Log-loss",
-    "calibration": "Predicted / observed",
-}
-GAP_METRICS = (
-    "click auc",
-    "click user_auc",
-    "click ndcg@10",
-    "click log_loss",
-    "ctcvr auc",
-    "ctcvr log_loss",
-)
-HEADS = {"click": "click", "ctcvr": "click and conversion"}
+PANELS = ("category_l", "hit@", "ctcvr")
+"""Beginnings of the answer metrics that are drawn."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -184,7 +172,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
     use = {
         "reward": "trains the reward ranker",
         "llm": "trains the language model",
-        "ranker": "trains the judged rankers",
+        "ranker": "trains the rankers that are compared",
         "test": "judges everything",
     }
     return [
@@ -226,14 +214,14 @@ def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
-    """One panel a metric: every model, floor and ceiling on one scale."""
+    """One panel a metric: every model, baseline and oracle on one scale."""
     models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
     panels = []
-    for metric in list(ANSWER_METRICS)[:6]:
+    for metric in ANSWER_METRICS:
         figures = [f for f in run.llm if f.metric == metric]
-        if figures:
+        if figures and metric.startswith(PANELS):
             scale, digits = (
-                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "ceiling"] or [(0, 0, 1)]),
+                charts.span_of([(f.value, f.low, f.high) for f in figures if f.kind != "oracle"] or [(0, 0, 1)]),
                 digits_for(figures),
             )
             rows = [
@@ -245,7 +233,7 @@ def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
                         f.low,
                         f.high,
                         scale,
-                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "floor",
+                        tone=f"s{models.index(f.model) % 6}" if f.kind == "model" else "baseline",
                     ),
                     "value": "–" if f.value is None else number_text(f.value, digits),
                 }
@@ -273,38 +261,19 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
 
 
 def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
-    """Paired differences: for each group one panel a metric, zero marked."""
+    """Return the paired differences: for each group one panel per metric, zero marked."""
     groups = []
     for group in dict.fromkeys(f.group for f in run.ranking):
         panels = []
-        for key in GAP_METRICS:
-            head, metric = key.split(" ")
-            pairs = [
-                (f.features, f.difference) for f in run.ranking if f.group == group and f.metric == key and f.difference
-            ]
-            gaps = [gap for _, gap in pairs]
-            scale, digits = (
-                charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True),
-                digits_for(gaps),
-            )
-            rows = []
-            for arm, gap in pairs:
-                outcome = verdict(gap, goal_of(metric))
-                tone = outcome if outcome in ("better", "worse") else "open"
-                track = charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True)
-                rows.append(
-                    {
-                        "name": arm,
-                        "track": track,
-                        "value": figure_text(gap, digits, signed=True),
-                        "verdict": outcome,
-                        "mark": MARKS.get(outcome, "○"),
-                        "tone": tone,
-                    }
-                )
-            if rows:
-                note = "lower is better" if goal_of(metric) == "low" else "higher is better"
-                panels.append({"title": RANKER_METRICS[metric], "note": f"{HEADS[head]}; {note}", "rows": rows})
+        for place, head in enumerate(heads_of(run)):
+            for key in metrics_of(run, head, full=place == 0):
+                pairs = [
+                    (f.features, f.difference)
+                    for f in run.ranking
+                    if f.group == group and f.metric == key and f.difference
+                ]
+                if pairs and goal_of(key) != "one":
+                    panels.append(_gap_panel(key, pairs))
         if panels:
             groups.append(
                 {
@@ -316,30 +285,46 @@ def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
     return groups
 
 
+def _gap_panel(key: str, pairs: Sequence[tuple[str, Difference]]) -> dict[str, Any]:
+    """Return one metric's paired differences on one scale."""
+    gaps, goal, (head, metric) = [gap for _, gap in pairs], goal_of(key), split_key(key)
+    scale, digits = charts.span_of([(g.value, g.low, g.high) for g in gaps], zero=True), digits_for(gaps)
+    rows = []
+    for arm, gap in pairs:
+        outcome = verdict(gap, goal)
+        tone = outcome if outcome in ("better", "worse") else "open"
+        rows.append(
+            {
+                "name": arm,
+                "track": charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True),
+                "value": figure_text(gap, digits, signed=True),
+                "verdict": outcome,
+                "mark": MARKS.get(outcome, "○"),
+                "tone": tone,
+            }
+        )
+    note = "lower is better" if goal == "low" else "higher is better"
+    return {"title": title_of(metric), "note": f"{head_title(head)}; {note}", "rows": rows}
+
+
 def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
     tables = []
     for group in dict.fromkeys(f.group for f in run.ranking):
-        for head, title in HEADS.items():
-            figures = [f for f in run.ranking if f.group == group and f.metric.startswith(head + " ")]
-            shown = [metric for metric in RANKER_METRICS if any(f.metric == f"{head} {metric}" for f in figures)]
-            digits = {metric: digits_for([f for f in figures if f.metric == f"{head} {metric}"]) for metric in shown}
+        for head in heads_of(run):
+            figures = [f for f in run.ranking if f.group == group and split_key(f.metric)[0] == head]
+            shown = [key for key in metrics_of(run, head) if any(f.metric == key for f in figures)]
+            digits = {key: digits_for([f for f in figures if f.metric == key]) for key in shown}
             rows = []
             for arm in dict.fromkeys(f.features for f in figures):
                 own: dict[str, RankerFigure] = {f.metric: f for f in figures if f.features == arm}
-                rows.append(
-                    {
-                        "name": arm,
-                        "cells": [_cell(own.get(f"{head} {metric}"), digits[metric]) for metric in shown],
-                    }
-                )
+                rows.append({"name": arm, "cells": [_cell(own.get(key), digits[key]) for key in shown]})
             if rows:
-                users = max(f.n for f in figures)
                 tables.append(
                     {
                         "group": group,
-                        "head": title,
-                        "users": users,
-                        "columns": [RANKER_METRICS[metric] for metric in shown],
+                        "head": head_title(head),
+                        "users": max(f.n for f in figures),
+                        "columns": [title_of(split_key(key)[1]) for key in shown],
                         "rows": rows,
                     }
                 )

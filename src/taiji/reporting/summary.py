@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from taiji.core.errors import TaijiError
 from taiji.core.number_format import number_text, thousands
+from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title_of
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
+FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
+"""Kinds of answers as version 0.2 wrote them."""
 COLOURS = {"better": "green", "worse": "red"}
-AGAINST_FLOORS = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
-"""Metrics in which the last model is held against the best floor."""
+AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
+"""Metrics in which the last model is held against the best baseline."""
 
 
 class _Open(BaseModel):
@@ -79,14 +82,16 @@ class Figure(_Open):
     high: float | None
     n: int
     difference: Difference | None = None
-    rivals: list[Difference] = []
+    competitors: list[Difference] = Field(default=[], validation_alias=AliasChoices("competitors", "rivals"))
 
 
 class ModelFigure(Figure):
-    """A figure of a language model, a floor or the ceiling."""
+    """A figure of a language model, a baseline or the oracle."""
 
     model: str
-    kind: Literal["model", "floor", "ceiling"] = "model"
+    kind: Annotated[
+        Literal["model", "baseline", "oracle"], BeforeValidator(lambda kind: FORMER_KINDS.get(kind, kind))
+    ] = "model"
 
 
 class RankerFigure(Figure):
@@ -175,10 +180,23 @@ def verdict(difference: Difference, goal: str = "high") -> str:
 
 
 def goal_of(metric: str) -> str:
-    """Where a metric should go: ``high``, ``low`` or ``one``."""
-    if metric.endswith(("log_loss", "grounding_low")):
-        return "low"
-    return "one" if metric.endswith("calibration") else "high"
+    """Return where a metric should go: ``high``, ``low`` or ``one``."""
+    name = split_key(metric)[1]
+    if name in SHOWN:
+        return SHOWN[name].goal
+    return "low" if name == "grounding_low" else "high"
+
+
+def heads_of(run: RunMetrics) -> list[str]:
+    """Return the predictions that a run's rankers were evaluated on, in their order."""
+    return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
+
+
+def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
+    """Return the keys of a prediction's metrics in the order of tables; those alone that stand for it, unless ``full``."""
+    there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
+    ordered = [*(name for name in SHOWN if name in there), *(name for name in there if name not in SHOWN)]
+    return [f"{head} {name}" for name in ordered if full or name in MAIN]
 
 
 def digits_for(figures: Sequence[Figure | Difference]) -> int:
@@ -207,7 +225,7 @@ def figure_text(figure: Figure | Difference, digits: int | None = None, *, signe
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
-    """Print the run's result: answers against floors, rankers with paired differences, time a stage."""
+    """Print the run's result: answers against baselines, rankers with paired differences, time a stage."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -247,22 +265,22 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         own = {f.metric: f for f in run.llm if f.model == model}
         kind = next(iter(own.values())).kind
         answers.append((model if kind == "model" else f"[dim]· {model}[/dim]", own))
+    levels = sorted({figure.metric for figure in run.llm if figure.metric.startswith("category_l")})
     of_answers = [
-        "category_l1",
-        "category_l3",
+        *dict.fromkeys([*levels[:1], *levels[-1:]]),
         "hit@100",
         "ctcvr",
-        *(["category_l2", "format"] if wide else []),
+        *([*levels[1:-1], "format"] if wide else []),
     ]
-    of_rankers = [
-        "click auc",
-        "click log_loss",
-        "ctcvr auc",
-        *(["click user_auc", "click ndcg@10"] if wide else []),
-    ]
-    names = {"category_l1": "L1", "category_l2": "L2", "category_l3": "L3", "ctcvr": "CTCVR"}
+    of_rankers: list[str] = []
+    for place, head in enumerate(heads_of(run)):
+        of_rankers += metrics_of(run, head, full=False)[: None if place == 0 else 1]
+    if wide:
+        first = [key for head in heads_of(run)[:1] for key in metrics_of(run, head) if goal_of(key) != "one"]
+        of_rankers += [key for key in first if key not in of_rankers]
+    names = {level: level.removeprefix("category_").upper() for level in levels} | {"ctcvr": "CTCVR"}
     table(
-        f"Answers, with {100 * run.level:g} % intervals over users (· floors and ceiling)",
+        f"Answers, with {100 * run.level:g} % intervals over users (· baselines and oracle)",
         "model",
         of_answers,
         answers,
@@ -287,32 +305,34 @@ def findings(run: RunMetrics) -> list[str]:
     def line(arm: str, metric: str, gap: Difference) -> str:
         return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
 
+    leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
+    title = "".join(f"{head_title(head)} {title_of(name)}" for head, name in map(split_key, leading))
     rankers = [
-        line(f.features, "click AUC" if f.group == "all" else f"click AUC of {f.group} users", gap)
+        line(f.features, title if f.group == "all" else f"{title} of {f.group} users", gap)
         for f in run.ranking
-        if f.metric == "click auc" and f.group in ("all", "sparse")
-        for gap in [*([f.difference] if f.difference else []), *f.rivals]
+        if f.metric in leading and f.group in ("all", "sparse")
+        for gap in [*([f.difference] if f.difference else []), *f.competitors]
     ]
     answers = [
         line(f.model, "category L1", f.difference) for f in run.llm if f.metric == "category_l1" and f.difference
     ]
-    return rankers + answers + _against_floors(run)
+    return rankers + answers + _against_baselines(run)
 
 
-def _against_floors(run: RunMetrics) -> list[str]:
-    """The last model against the floor that is highest in a metric: a gain over the base alone earns nothing."""
+def _against_baselines(run: RunMetrics) -> list[str]:
+    """The last model against the baseline that is highest in a metric: a gain over the base alone earns nothing."""
     last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
     lines = []
-    for metric, title in AGAINST_FLOORS.items():
-        floors = [f for f in run.llm if f.kind == "floor" and f.metric == metric and f.value is not None]
+    for metric, title in AGAINST_BASELINES.items():
+        baselines = [f for f in run.llm if f.kind == "baseline" and f.metric == metric and f.value is not None]
         own = next((f for f in run.llm if f.model == last and f.metric == metric), None)
-        if not floors or own is None:
+        if not baselines or own is None:
             continue
-        best = max(floors, key=lambda floor: floor.value or 0.0).model
-        for gap in own.rivals:
+        best = max(baselines, key=lambda baseline: baseline.value or 0.0).model
+        for gap in own.competitors:
             if gap.against == best:
                 lines.append(
-                    f"{title} of {last} against the best floor, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                    f"{title} of {last} against the best baseline, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
                 )
     return lines
 

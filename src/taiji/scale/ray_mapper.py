@@ -18,6 +18,7 @@ from typing import Any
 
 from taiji.config import ScaleSettings
 from taiji.core.errors import TaijiError
+from taiji.core.optional import needs
 from taiji.pipeline.partitions import Opener, Partition, Work
 
 EXPLAINED = ("message", "where", "expected", "found", "fix")
@@ -31,10 +32,8 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
     """
     settings = settings or ScaleSettings()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needs("scale", where="--engine ray"):
         import ray
-    except ImportError as error:
-        raise TaijiError("The Ray engine needs the package ray.", fix='pip install "taiji[scale]"') from error
 
     if not ray.is_initialized():
         options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}

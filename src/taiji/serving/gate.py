@@ -17,6 +17,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from taiji.core.web_guard import names_this_machine
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.service_metrics import Metrics
@@ -31,7 +32,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 def needed_scope(method: str, path: str) -> str | None:
@@ -150,8 +150,7 @@ class Gate:
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
             # A page in a browser can reach loopback under a name of its own making; it is not on this machine.
-            host = headers.get(b"host", b"").decode("latin-1")
-            return LOCAL if host.rsplit(":", 1)[0] in LOOPBACK or host in LOOPBACK else None
+            return LOCAL if names_this_machine(headers.get(b"host", b"").decode("latin-1")) else None
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         return self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
 

@@ -121,7 +121,9 @@ class LiveStatistics:
         used, place = np.unique(np.concatenate([seen, items]), return_inverse=True)
         events = self._live.events.with_columns(item=pl.Series(place[: len(seen)], dtype=pl.UInt32))
         kept = self._live.items[used]
-        own = Statistics(events, kept, Prices.from_frames(events, kept)).at(users, place[len(seen) :], times)
+        own = Statistics(events, kept, Prices.from_frames(events, kept), self._world.dataset.levels).at(
+            users, place[len(seen) :], times
+        )
         return {name: own[name] if name in USER_SIDE else run[name] for name in NAMES}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taiji.core.errors import TaijiError
+from taiji.core.optional import needs
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 
@@ -31,7 +32,8 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
             )
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):
-        from taiji.serving.redis_store import RedisStore
+        with needs("serve", where="serving.store"):
+            from taiji.serving.redis_store import RedisStore
 
         return RedisStore(settings.store, **options)
     raise TaijiError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taiji.core.errors import TaijiError
+from taiji.core.optional import require
 from taiji.serving.child import RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log
@@ -134,10 +135,11 @@ def serve(
         started: told one line, with the address, when the processes are being started.
 
     Raises:
-        TaijiError: the run is not finished, the store cannot be used, the address is taken, or it is open to others
+        TaijiError: the extra ``serve`` is not installed, the run is not finished, the store cannot be used, the address is taken, or it is open to others
             while there are no API keys.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
+    require("serve", "fastapi", "uvicorn", "prometheus_client")  # the children's, who could not tell anybody
     if not run.is_dir():
         raise TaijiError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)

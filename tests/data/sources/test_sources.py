@@ -93,3 +93,26 @@ def test_public_layouts_through_a_mapping(public_data, tmp_path, name):
 def test_the_room_imports_light():
     code = "import sys, taiji.data, taiji.data.settings; assert not {'polars', 'torch', 'pandas'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_data_is_read_split_and_stored_without_torch(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from taiji.data import *
+from taiji.data import tasks, statistics, past_counts, vocabulary, sampling
+from taiji.data.discovery.propose import propose
+from taiji.data.discovery.table_files import read_tables
+folder = Path(sys.argv[1])
+(folder / "items.csv").write_text("id,name\\n1,One\\n")
+(folder / "log.csv").write_text("u,i,t\\n" + "".join(f"x,1,{k}\\n" for k in range(40)))
+(folder / "mapping.yaml").write_text(
+    "items: {file: items.csv, item_id: id, title: name}\\n"
+    "events: {file: log.csv, user_id: u, item_id: i, timestamp: {column: t, unit: s}}\\n"
+)
+dataset = load_dataset(DataSettings(source=str(folder)))
+dataset.save(folder / "dataset")
+exposures(open_dataset(folder / "dataset"), time_split(dataset), "test")
+assert not {"torch", "transformers"} & set(sys.modules), "heavy"
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

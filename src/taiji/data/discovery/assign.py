@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import (
     CLOSE,
@@ -62,7 +62,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     """The likeliest parts of the files; a question when two files could be the log about as well.
 
     Raises:
-        TaijiError: no file has anything like a time, or an answer names no file of the folder.
+        InputError: no file has anything like a time, or an answer names no file of the folder.
     """
     fixed = {role: _file(tables, role, answers) for role in ("events", "items", "users") if f"{role}.file" in answers}
     found = {(a.path, b.path): links(a, b) for a in tables for b in tables if a is not b}
@@ -82,7 +82,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
-        raise TaijiError(
+        raise InputError(
             "No file looks like a log.",
             where=", ".join(table.path.name for table in tables),
             expected="a file with a user, an item and a time in each row",
@@ -113,7 +113,7 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
     for table in tables:
         if table.path.name == name:
             return table
-    raise TaijiError(
+    raise InputError(
         "There is no such file.",
         where=f"--set {role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
@@ -216,7 +216,7 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
             )
             link = next(iter(found.get((other.path, roles.events.path), [])), None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
-                raise TaijiError(
+                raise InputError(
                     "The log is spread over two files.",
                     where=f"{roles.events.path.name} and {other.path.name}",
                     expected="one file with user, item and time in each row",

@@ -16,7 +16,6 @@ CLOSE = 0.12
 ENOUGH = 0.4
 """Below this a part that must be played is a question."""
 SEPARATED = ("|", " > ", ">", " / ", "/", ";")
-LEVELS = ("category_l1", "category_l2", "category_l3")
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def price_score(column: Column) -> Score:
 
 
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
-    """Category levels: one column that holds them all, or up to three, the coarsest first."""
+    """Propose category levels: one column that holds them all, or one each, the coarsest first; without names at most three."""
     for column in columns:
         if column.kind == "list" and "category" in column.means:
             return {
@@ -173,7 +172,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         and column.characters <= 40
         and not column.means & {"user", "id"}
     ]
-    chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[:3]
+    chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[: None if named else 3]
     if named:  # a name tells where to begin, values tell what lies below
         for column in sorted(few, key=lambda column: (column.distinct, column.name)):
             if (
@@ -184,8 +183,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
             ):
                 chosen.append(column)
     guesses = {}
-    for level, column in zip(LEVELS, chosen):
-        place = chosen.index(column)
+    for place, column in enumerate(chosen):
         reasons = (
             []
             if named and column not in named
@@ -193,5 +191,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         )
         if place and nests(table, chosen[place - 1].name, column.name):
             reasons.append(f"each value lies in one {chosen[place - 1].name}")
-        guesses[level] = Guess(column.name, 0.85 if column in named else 0.6 if named else 0.45, tuple(reasons))
+        guesses[f"category_l{place + 1}"] = Guess(
+            column.name, 0.85 if column in named else 0.6 if named else 0.45, tuple(reasons)
+        )
     return guesses

@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from taiji.core.errors import TaijiError
+import polars as pl
+
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
+from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
 from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
+from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
 NON_CLICKS = 4
@@ -36,6 +40,7 @@ class Proposal:
         questions: parts that must be played and could not be told.
         doubts: what was decided on thin evidence or could not be used, in sentences.
         unused: file name to columns that play no part.
+        suggestions: lines for the mapping's events that a person may want, each with the reason.
         values: the mapping, ready to be written (without the parts of open questions).
     """
 
@@ -44,6 +49,7 @@ class Proposal:
     questions: list[Question] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     unused: dict[str, list[str]] = field(default_factory=dict)
+    suggestions: list[tuple[str, str]] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +62,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
         name: of the data set.
 
     Raises:
-        TaijiError: an answer names what is not there, or no file can be a log.
+        ConfigError: an answer names what is not there, or no file can be a log.
     """
     answers = dict(answers or {})
     roles, question = assign(tables, answers)
@@ -68,6 +74,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     maker.events()
     maker.items()
     maker.users()
+    maker.further()
     maker.finish(name, tables)
     return proposal
 
@@ -78,6 +85,7 @@ class _Maker:
     def __init__(self, proposal: Proposal, answers: dict[str, str]) -> None:
         self.p, self.roles, self.answers = proposal, proposal.roles, answers
         self.taken: set[str] = set()
+        self.rules: tuple[str, ...] = ()
         self.item_columns: set[str] = set()
         self.user_columns: set[str] = set()
 
@@ -95,7 +103,7 @@ class _Maker:
             return None
         value = self.answers.pop(key)
         if value not in table.columns:
-            raise TaijiError(
+            raise ConfigError(
                 "That column holds no value." if value in table.empty else "There is no such column.",
                 where=f"--set {key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
@@ -128,6 +136,7 @@ class _Maker:
             if f"events.{key}" not in self.answers and value is not None:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
+        self.rules = found.columns
         self.p.doubts += found.doubts
         if not {"events.conversion"} & (self.p.guesses.keys() | self.answers.keys()):
             self.p.doubts.append(
@@ -209,7 +218,7 @@ class _Maker:
             if f"items.{name}" not in self.answers:
                 self.p.guesses[f"items.{name}"] = guess
                 self.item_columns.add(guess.column or str(guess.value))
-        for name in ("category_l1", "category_l2", "category_l3"):
+        for name in sorted(key.partition(".")[2] for key in self.answers if key.startswith("items.category_l")):
             if given := self._answer(f"items.{name}", table):
                 self.p.guesses[f"items.{name}"] = given
                 self.item_columns.add(str(given.value))
@@ -270,6 +279,19 @@ class _Maker:
         if repeated:
             self.p.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of an id counts",))
 
+    def further(self) -> None:
+        """Propose the log's further labels and what its other columns tell about request and display."""
+        log = self.roles.events
+        taken = self.taken | self.item_columns | self.user_columns
+        item = self.p.guesses.get("events.item_id")
+        found = further(
+            log, [name for name in log.columns if name not in taken], self.rules, [str(item.value)] if item else []
+        )
+        for key, guess in found.guesses.items():
+            if ".".join(key.split(".")[:2]) not in self.answers:
+                self.p.guesses[key] = guess
+        self.p.suggestions = found.suggestions
+
     def finish(self, name: str, tables: list[Table]) -> None:
         roles = self.roles
         if self.answers.get("name"):
@@ -286,13 +308,16 @@ class _Maker:
                 self.answers.pop(key)
         self._further()
         if self.answers:
-            raise TaijiError(
+            raise ConfigError(
                 "That part was not to be decided.",
                 where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
                 expected="a key of the mapping that plays a part here, for example events.user_id, items.title, events.timestamp.format, domain",
                 fix="see docs/data.md for the keys",
             )
         self._unusable()
+        self.taken |= set(roles.events.columns) & {
+            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in _named(guess)
+        }
         for table in tables:
             if table.empty:
                 said = "columns hold no value and were" if len(table.empty) > 1 else "a column holds no value and was"
@@ -316,9 +341,10 @@ class _Maker:
         for key in list(self.answers):
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
-            if known:
+            if known or (section == "items" and LEVEL.match(part)):
                 value = parse_yaml(self.answers.pop(key), f"--set {key}")
-                self.p.guesses.pop(key, None)
+                for name in [name for name in self.p.guesses if name == key or name.startswith(f"{key}.")]:
+                    self.p.guesses.pop(name)
                 if value is not None:
                     self.p.guesses[key] = Guess(
                         tuple(value) if isinstance(value, list) else value, 1.0, ("you said so",)
@@ -371,12 +397,21 @@ class _Maker:
         return key in self.p.guesses
 
 
-def _text(values: Any) -> Any:
-    import polars as pl
-
+def _text(values: pl.Series) -> pl.Expr:
     column = pl.col(values.name)
     column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
     return column.cast(pl.String).str.strip_chars()
+
+
+def _named(guess: Guess) -> set[str]:
+    """Return the texts in a guess's value, some of which may be columns."""
+    value = guess.value
+    if isinstance(value, dict):
+        inner = [entry.get("column") for entry in value.values() if isinstance(entry, dict)]
+        texts: list[Any] = [*value, *inner]
+    else:
+        texts = list(value) if isinstance(value, tuple) else [value]
+    return {text for text in (*texts, guess.column) if isinstance(text, str)}
 
 
 def _tells(column: Column) -> bool:
@@ -412,6 +447,8 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section]["timestamp"][part.partition(".")[2]] = value
         elif part == "timestamp":
             values[section]["timestamp"] = {"column": value}
+        elif part.startswith("labels."):
+            values[section].setdefault("labels", {})[part.partition(".")[2]] = value
         elif section in values:
             values[section][part] = value
     head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}

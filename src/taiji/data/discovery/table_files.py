@@ -11,7 +11,7 @@ from shlex import quote
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.discovery.columns import NUMBER, Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.sources.files import CSV, JSON_LINES, distinct_columns, json_lines, kind_of, unreadable
@@ -76,7 +76,7 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
         tables by name of file; and what was left out and why.
 
     Raises:
-        TaijiError: no such folder, no data file in it, or a file that is broken (naming it).
+        InputError: no such folder, no data file in it, or a file that is broken (naming it).
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
@@ -85,7 +85,7 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
             if folder.is_file()
             else "check the path"
         )
-        raise TaijiError(
+        raise InputError(
             "There is no folder to look at.",
             where=str(folder),
             expected="a folder with Parquet, CSV or JSON-lines files",
@@ -112,7 +112,7 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
             tables.append(table)
     if not tables:
         inner = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-        raise TaijiError(
+        raise InputError(
             "No data file was found.",
             where=str(folder),
             expected=".parquet, .csv, .tsv or .jsonl files (.gz too) with at least one row, directly in the folder",
@@ -144,7 +144,7 @@ def _read(path: Path) -> Table:
         return Table(path, frame, separator, header)
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
-            raise TaijiError(
+            raise InputError(
                 "A file is not in UTF-8.",
                 where=str(path),
                 expected="text in UTF-8",

@@ -40,7 +40,8 @@ def parts(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.casefold()) if word]
 
 
-def _says(name: str, vocabulary: str) -> bool:
+def says(name: str, vocabulary: str) -> bool:
+    """Tell whether a name holds a word of the vocabulary (words separated by spaces)."""
     words = parts(name)
     joined = "".join(words)
     for word in vocabulary.split():
@@ -58,12 +59,12 @@ def _says(name: str, vocabulary: str) -> bool:
 
 def meanings(name: str) -> frozenset[str]:
     """Which of :data:`MEANINGS` a column's or file's name suggests."""
-    return frozenset(meaning for meaning, vocabulary in MEANINGS.items() if _says(name, vocabulary))
+    return frozenset(meaning for meaning, vocabulary in MEANINGS.items() if says(name, vocabulary))
 
 
 def action(value: str) -> str | None:
     """Which of :data:`ACTIONS` a logged action's name suggests; None when it says nothing, or several things."""
     folded = "_".join(parts(value))
     exact = [kind for kind, vocabulary in ACTIONS.items() if folded in vocabulary.split()]
-    found = exact or [kind for kind, vocabulary in ACTIONS.items() if _says(value, vocabulary)]
+    found = exact or [kind for kind, vocabulary in ACTIONS.items() if says(value, vocabulary)]
     return found[0] if len(found) == 1 else None

@@ -1,18 +1,30 @@
-"""Named sources and files of one's own, all ending in the same checked tables."""
+"""Named sources, sources of other packages and files of one's own, all ending in the same checked tables."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
+from taiji.data.settings import DataSettings
+from taiji.data.sources.source import FolderSource, Source, file_state
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables
 
-MAPPING = "mapping.yaml"
-"""The mapping's name in a folder that brings its own."""
+__all__ = ["FolderSource", "Source", "file_state", "find_source", "load_source", "read_source", "recognised"]
+
+GROUP = "taiji.sources"
+"""Entry points of other packages' sources."""
+FILES = "taiji.data.sources.generic:Files"
+OWN = {
+    "completejourney": "taiji.data.sources.completejourney:CompleteJourney",
+    "movielens": "taiji.data.sources.movielens:MovieLens",
+    "amazon": "taiji.data.sources.amazon:Amazon",
+}
+"""This package's sources, kept here so that they work without installed metadata."""
 
 
 def load_source(
@@ -27,8 +39,9 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; or a path: a folder whose layout
-            is known, a folder with a ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``package.module:Name`` (or an entry
+            point) of another package's source; or a path: a folder whose layout is known, a folder with a
+            ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
         mapping: a YAML file that says which column is what (``docs/data.md``).
         seed: of every sampled non-click and of the sample of users.
         users: keep a sample of this many users; None keeps all.
@@ -38,68 +51,78 @@ def load_source(
     Raises:
         TaijiError: when nothing is found there, or what is found is not right.
     """
+    path = None if mapping is None else Path(mapping)
+    settings = DataSettings(source=str(name_or_path), mapping=path, users=users, non_clicks=non_clicks, domain=domain)
+    return read_source(settings, seed)
+
+
+def read_source(settings: DataSettings, seed: int = 0) -> Tables:
+    """Read the source that the settings name into checked tables; see :func:`load_source`."""
     from taiji.data.schema import validate
 
-    tables = validate(_read(str(name_or_path), mapping, seed, users, non_clicks))
-    return tables if domain is None else replace(tables, domain=domain)
+    tables = validate(find_source(settings).load(settings, seed))
+    return tables if settings.domain is None else replace(tables, domain=settings.domain)
 
 
-def source_files(source: str, mapping: str | Path | None = None) -> list[Path]:
-    """The user's own files that :func:`load_source` reads; none for data that comes as a package."""
-    name, _, rest = source.partition(":")
-    path = Path(rest if name in ("movielens", "amazon") and rest else source).expanduser()
-    described, beside = _mapping(path, mapping)
-    if described is not None:
-        from taiji.data.sources.column_mapping import read_mapping
+def find_source(settings: DataSettings) -> Source:
+    """Return the source that the settings name.
 
-        plan = read_mapping(described)
-        named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        return [described, *((beside or described.parent) / file for file in sorted(named))]
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
-
-
-def _mapping(path: Path, mapping: str | Path | None) -> tuple[Path | None, Path | None]:
-    """The mapping in force and the folder its files lie in (None: beside it); no mapping for what needs none."""
-    if mapping is None and path.suffix.lower() in (".yaml", ".yml"):
-        return path, None
-    if mapping is None and (path / MAPPING).is_file():
-        mapping = path / MAPPING
-    return (None, None) if mapping is None else (Path(mapping).expanduser(), path if path.is_dir() else None)
-
-
-def _read(source: str, mapping: str | Path | None, seed: int, users: int | None, non_clicks: int | None) -> Tables:
-    name, _, rest = source.partition(":")
-    folder = Path(rest).expanduser()
+    Raises:
+        ConfigError: no source has that name, or the path is none that any source recognises.
+    """
+    source, known = settings.source, _references()
+    name, _, argument = source.partition(":")
     path = Path(source).expanduser()
-    if mapping is None and source == "completejourney":
-        from taiji.data.sources.completejourney import load as load_completejourney
-
-        return load_completejourney(seed=seed, users=users, non_clicks=non_clicks)
-    described, beside = _mapping(path, mapping)
-    if described is not None:
-        from taiji.data.sources.generic import load as load_generic
-
-        return load_generic(described, beside, seed=seed, users=users, non_clicks=non_clicks)
-    import taiji.data.sources.amazon as amazon
-    import taiji.data.sources.movielens as movielens
-
-    if name == "movielens" and rest:
-        return movielens.load(folder, seed=seed, users=users, non_clicks=non_clicks)
-    if name == "amazon" and rest:
-        return amazon.load(folder, seed=seed, users=users, non_clicks=non_clicks)
-    if path.is_dir() and movielens.layout(path):
-        return movielens.load(path, seed=seed, users=users, non_clicks=non_clicks)
-    if path.is_dir() and amazon.layout(path):
-        return amazon.load(path, seed=seed, users=users, non_clicks=non_clicks)
-    raise TaijiError(
+    files = _load(FILES)
+    if settings.mapping is not None or files.recognises(path):
+        return files(source)
+    if name in known:
+        found = _load(known[name])
+        if argument or not found.takes:
+            return found(argument)
+    if path.exists():
+        layout = recognised(path)
+        if layout is not None:
+            return layout
+    elif argument and name not in known:
+        attribute, _, rest = argument.partition(":")
+        return _load(f"{name}:{attribute}")(rest)
+    named = ", ".join(f"{key}:{takes}" if (takes := _load(known[key]).takes) else key for key in known)
+    raise ConfigError(
         "Unknown data source.",
         where=source,
-        expected="completejourney, movielens:FOLDER, amazon:FOLDER, a folder of a known layout, or a mapping file (.yaml)",
+        expected=f"{named}, package.module:Name of a source, a folder of a known layout, or a mapping file (.yaml)",
         found="a folder of no known layout"
         if path.is_dir()
         else "a file"
         if path.is_file()
-        else "no such folder"
-        + (f" ({name} needs a folder: {name}:FOLDER)" if source in ("movielens", "amazon") else ""),
-        fix=f"put a {MAPPING} beside your files (docs/data.md), or name one with --set data.mapping=FILE",
+        else "no such folder" + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
+        fix="put a mapping.yaml beside your files (docs/data.md), or name one with --set data.mapping=FILE",
     )
+
+
+def recognised(path: Path) -> Source | None:
+    """Return the source whose layout a path has, files with a mapping left out; None where no source knows it."""
+    classes = (_load(reference) for reference in _references().values())
+    return next((found(str(path)) for found in classes if found.recognises(path)), None)
+
+
+def _references() -> dict[str, str]:
+    """Return import paths by name: our sources, then those of other packages by name."""
+    others = {point.name: point.value for point in entry_points(group=GROUP) if point.name not in OWN}
+    return {**OWN, **dict(sorted(others.items()))}
+
+
+def _load(reference: str) -> type[Source]:
+    from taiji.core.component import find_class  # with numpy, which names and state need not load
+
+    found = find_class(reference, GROUP, "data.source")
+    if not (isinstance(found, type) and issubclass(found, Source)):
+        raise ConfigError(
+            "What data.source names is not a data source.",
+            where="data.source",
+            expected="a subclass of taiji.data.sources.Source",
+            found=f"{reference} ({type(found).__name__})",
+            fix="give it load(settings, seed) and state(settings); docs/data.md has an example",
+        )
+    return found

@@ -6,15 +6,19 @@ import html
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.core.progress import track
 from taiji.data.schema import LEVELS, Tables
 from taiji.data.sources.files import JSON_LINES, json_lines, kind_of, read_table
 from taiji.data.sources.ratings import from_ratings
+from taiji.data.sources.source import FolderSource
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 PREPARED = ("interactions.csv", "items.jsonl")
 NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
@@ -61,11 +65,11 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     """Read a folder of Amazon reviews; ratings become exposures as :func:`from_ratings` says.
 
     Raises:
-        TaijiError: for a folder of neither layout, or a broken file.
+        InputError: for a folder of neither layout, or a broken file.
     """
     found = layout(folder)
     if found is None:
-        raise TaijiError(
+        raise InputError(
             "No Amazon layout found.",
             where=str(folder),
             expected=f"{' and '.join(PREPARED)}; or review files and meta_* files of JSON lines (.json, .jsonl, .gz too)",
@@ -89,6 +93,19 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
         notes=notes,
         files=files,
     )
+
+
+class Amazon(FolderSource):
+    """``amazon:FOLDER``, or a folder of an Amazon layout."""
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        return path.is_dir() and layout(path) is not None
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        return load(self.folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
 
 def _raw_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -130,7 +147,7 @@ def _need(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
     for name in names:
         if row.get(name) is not None:
             return row[name]
-    raise TaijiError(
+    raise InputError(
         "A key is missing.",
         where=f"{path}, object {number}",
         expected=" or ".join(names),
@@ -169,7 +186,7 @@ def _ascending(ratings: pl.DataFrame, path: Path) -> None:
     if len(wrong):
         from taiji.data.schema import row_list
 
-        raise TaijiError(
+        raise InputError(
             "Times run backwards.",
             where=f"{path}, column timestamp, {row_list(wrong)}",
             expected="timestamps that do not fall along pos within a user",
@@ -189,7 +206,7 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
                 columns["rating"].append(float(_need(path, row, number, "overall", "rating")))
                 time = int(_need(path, row, number, "unixReviewTime", "timestamp"))
             except (TypeError, ValueError) as error:
-                raise TaijiError(
+                raise InputError(
                     "A rating or time is no number.",
                     where=f"{path}, object {number}",
                     expected="numbers in overall (rating) and unixReviewTime (timestamp)",

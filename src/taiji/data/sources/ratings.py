@@ -43,7 +43,7 @@ def from_ratings(
         files: table name to file, for messages.
 
     Raises:
-        TaijiError: see :func:`taiji.data.schema.validate`.
+        InputError: see :func:`taiji.data.schema.validate`.
     """
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
     events = ratings.select(

@@ -19,6 +19,7 @@ import numpy as np
 from taiji.core.artifacts import file_hash, value_hash
 from taiji.core.errors import ResourceError, TaijiError
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
+from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import ExternalSettings
@@ -138,12 +139,8 @@ class OnnxRanker(ExternalRanker):
     def __init__(self, dataset: Dataset, path: str | Path, settings: ExternalSettings | None = None) -> None:
         super().__init__(dataset, settings)
         self.source = str(path)
-        try:
+        with needs("onnx", where=self.source):
             import onnxruntime
-        except ImportError as error:
-            raise TaijiError(
-                "ONNX files need onnxruntime.", where=self.source, fix='pip install "taiji[onnx]"'
-            ) from error
         try:
             self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
         except Exception as error:

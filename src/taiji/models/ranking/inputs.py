@@ -99,11 +99,12 @@ class Inputs:
 
     def arrays(self, frame: pl.DataFrame) -> Arrays:
         """Return arrays of exposures: user, item, time, and label, context and feature columns where there are any."""
-        return self.fields.arrays(self._rows(frame), labels(frame, self.tasks))
+        grouped = any(task.kind == "pairwise" for task in self.tasks)
+        return self.fields.arrays(self._rows(frame), labels(frame, self.tasks), grouped=grouped)
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
         """Return the network's input for some rows; see :class:`taiji.models.ranking.network.Network`."""
-        return self._batch(arrays.take(index))
+        return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:
         """Return the request side: sequences, features, user and context numbers."""
@@ -157,7 +158,6 @@ class Inputs:
                 vectors={name: spread(values) for name, values in base.vectors.items()},
                 present={name: spread(values) for name, values in base.present.items()},
                 labels={},
-                group=pair.group,
             )
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,13 +23,14 @@ from taiji.data.fields import (
     CodesField,
     Field,
     IdField,
+    NumberField,
     SequenceField,
     StatisticField,
     VectorField,
     make_field,
 )
-from taiji.data.statistics import LEVELS, NAMES
-from taiji.data.tasks import DEFAULT_TASKS, Task, check_tasks
+from taiji.data.statistics import NAMES
+from taiji.data.tasks import Task, check_tasks
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
 from taiji.models.ranking.settings import NeuralRankerSettings
@@ -42,6 +44,8 @@ ROWS = 65_536
 BATCH = 8192
 """Rows that go through the network at a time."""
 GROUP = "taiji.rankers"
+FEW = 50
+"""Distinct whole numbers up to which a column is read as a category."""
 
 
 class Ranker:
@@ -109,7 +113,7 @@ class Ranker:
         """
         if until is not None:
             rows = rows.filter(pl.col("time") < until)
-        tasks = self._tasks(dataset)
+        tasks = self.learnt_tasks(dataset)
         _check(rows, tasks)
         if valid is None:
             rows, valid = later_slice(rows, self.settings.valid_fraction)
@@ -143,7 +147,7 @@ class Ranker:
         fieldset = FieldSet(self.fields(dataset, chunks["first"].columns)).fit(dataset, chunks["first"], chunks["end"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.build(dataset, fieldset, self._tasks(dataset), device)
+            self.build(dataset, fieldset, self.learnt_tasks(dataset), device)
             self.network.prepare(self.inputs.arrays(chunks["first"]))
 
             def epoch_chunks(epoch: int) -> Iterable[Arrays]:
@@ -191,10 +195,10 @@ class Ranker:
         """The description of its inputs."""
         return self.fieldset.layout
 
-    @property
-    def paired(self) -> bool:
-        """Say whether a task learns from pairs of one request's rows."""
-        return any(task.kind == "pairwise" for task in self.tasks)
+    @cached_property
+    def learnt_from(self) -> tuple[str, ...]:
+        """Names of the labels that the losses read."""
+        return tuple(task.heads[-1] for task in self.tasks if task.weight)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -207,9 +211,9 @@ class Ranker:
         joint = [task.heads[1] for task in self.tasks if len(task.heads) > 1]
         return joint[0] if joint else self.tasks[0].name
 
-    def _tasks(self, dataset: Dataset) -> tuple[Task, ...]:
+    def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
         """Return the tasks to learn, with their weights from the settings."""
-        known = {task.name: task for task in DEFAULT_TASKS}
+        known = {task.name: task for task in dataset.tasks}
         unknown = sorted({*(self.settings.tasks or ()), *self.settings.task_weights} - set(known))
         if unknown:
             raise ConfigError(
@@ -391,7 +395,7 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
     """
     rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
     made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]
-    made += [CategoryField(level, "item") for level in LEVELS]
+    made += [CategoryField(level, "item") for level in dataset.levels]
     made.append(CategoryField(profile_columns(dataset.users), "user", name="profile"))
     made += [StatisticField(name) for name in NAMES]
     made.append(SequenceField(settings.history))
@@ -401,8 +405,16 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
         made.append(CodesField("ids"))
     if "vector" in columns:
         made.append(VectorField("vector"))
+    made += [context_field(dataset, column) for column in dataset.context if column in columns]
     made += [make_field(given, f"ranking.fields[{place}]") for place, given in enumerate(settings.fields)]
     return made
+
+
+def context_field(dataset: Dataset, column: str) -> Field:
+    """Return a category for text, truth values and few whole numbers, and a number otherwise."""
+    kind = dataset.events[column].dtype
+    few = kind.is_integer() and dataset.events[column].n_unique() <= FEW
+    return NumberField(column) if kind.is_numeric() and not few else CategoryField(column)
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
@@ -412,7 +424,7 @@ def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
         if name in ("user", "user_id") or users[name].dtype.is_nested():
             continue
         distinct = users[name].n_unique()
-        wide = users[name].dtype.is_numeric() and distinct > 50
+        wide = users[name].dtype.is_numeric() and distinct > FEW
         if wide or 1 < distinct <= max(1000, len(users) // 10):
             columns.append(name)
     return tuple(columns)

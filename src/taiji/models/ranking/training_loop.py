@@ -64,7 +64,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         stop = False
         for epoch in range(epochs):
             for number, chunk in enumerate(chunks(epoch)):
-                order = _order(chunk, ranker.paired, np.random.default_rng([seed, epoch, number]))
+                order = _order(chunk, np.random.default_rng([seed, epoch, number]))
                 for at in range(0, len(order), settings.batch):
                     index = order[at : at + settings.batch]
                     step.slow_down(1 - done / total)
@@ -127,8 +127,8 @@ class Step:
                 if f"{name}.".startswith(self.part):
                     module.train()
         outputs, penalty = network.penalised(ranker.inputs.batch(chunk, index))
-        labels = {name: torch.from_numpy(values[index]).to(outputs.device) for name, values in chunk.labels.items()}
-        group = torch.from_numpy(chunk.group[index]).to(outputs.device) if ranker.paired else None
+        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.learnt_from}
+        group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
         loss = multitask_loss(outputs, labels, ranker.tasks, group)
         if ranker.settings.embedding_decay and penalty is not None and not self.part:
             loss = loss + ranker.settings.embedding_decay * penalty
@@ -155,9 +155,9 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     """Return the training loss, without the penalty, on held-out rows."""
     outputs = torch.from_numpy(ranker.logits(valid))
     labels = {name: torch.from_numpy(values).double() for name, values in valid.labels.items()}
-    group = torch.from_numpy(valid.group) if ranker.paired else None
-    if group is None:
+    if valid.group is None:
         return float(multitask_loss(outputs, labels, ranker.tasks))
+    group = torch.from_numpy(valid.group)
     order = np.argsort(valid.group, kind="stable")
     losses = []
     for at in range(
@@ -169,9 +169,9 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     return float(np.mean(losses))
 
 
-def _order(chunk: Arrays, paired: bool, random: np.random.Generator) -> Index:
+def _order(chunk: Arrays, random: np.random.Generator) -> Index:
     """Return a random order of the rows, in which a request's rows stay together where pairs are learnt from."""
-    if not paired:
+    if chunk.group is None:
         return random.permutation(len(chunk))
     place = random.permutation(int(chunk.group.max(initial=-1)) + 1)
     return np.argsort(place[chunk.group], kind="stable")

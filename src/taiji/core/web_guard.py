@@ -1,0 +1,107 @@
+"""Web pages of this machine: who may ask, and what a browser may do with the answer.
+
+A foreign web page can point a name of its own at 127.0.0.1 and let the browser ask there; the ``Host`` it sends gives it
+away. Every answer forbids the browser to load anything from elsewhere and to guess what it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from taiji.core.errors import ResourceError
+
+ADDRESS = "127.0.0.1"
+LOCAL_NAMES = frozenset({ADDRESS, "localhost", "[::1]"})
+HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every answer, beside its :func:`content_policy`."""
+
+
+def names_this_machine(host: str, port: int | None = None) -> bool:
+    """Whether a ``Host`` header names this machine: with this port, or with any or none where ``port`` is None."""
+    if port is None:
+        return host in LOCAL_NAMES or host.rsplit(":", 1)[0] in LOCAL_NAMES
+    return host in {f"{name}:{port}" for name in LOCAL_NAMES}
+
+
+def content_policy(**sources: str) -> str:
+    """Return a Content-Security-Policy that allows the named sources and nothing else.
+
+    Args:
+        sources: directive (``script_src`` for ``script-src``) → what it allows.
+    """
+    allowed = {"form-action": "'none'"} | {name.replace("_", "-"): value for name, value in sources.items()}
+    rules = [f"{name} {value}" for name, value in allowed.items()]
+    return "; ".join(["default-src 'none'", *rules, "base-uri 'none'", "frame-ancestors 'none'"])
+
+
+class LocalHandler(BaseHTTPRequestHandler):
+    """HTTP/1.1 without a log, as addresses may name users, and with guarded answers."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "taiji", ""
+    timeout = 60  # a connection that says nothing is closed
+    server: LocalServer
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the request names this machine and the server's port."""
+        return names_this_machine(self.headers.get("Host", ""), self.server.server_port)
+
+    def send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
+        """Send a whole answer; HEAD gets the same without its body.
+
+        Args:
+            status: of the answer.
+            body: its bytes.
+            kind: its media type.
+            headers: its policy and whatever else it needs.
+        """
+        self.send_response(status)
+        fixed = {"Content-Type": kind, "Content-Length": str(len(body))}
+        for name, value in {**HEADERS, **headers, **fixed}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class LocalServer(ThreadingHTTPServer):
+    """Server on 127.0.0.1.
+
+    Args:
+        port: 0 takes any free one.
+        handler: of its requests.
+        title: of the page, for messages.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, handler: type[LocalHandler], title: str) -> None:
+        try:
+            super().__init__((ADDRESS, port), handler)
+        except OSError as error:
+            raise ResourceError(
+                f"{title} cannot be served.",
+                where=f"{ADDRESS}:{port}",
+                found=str(error),
+                fix="choose another --port, or --port 0 for any free one",
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return f"http://{ADDRESS}:{self.server_port}/"

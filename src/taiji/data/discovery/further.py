@@ -1,0 +1,153 @@
+"""Columns of a log beyond user, item, time, click and conversion: which of them are labels, and what the others tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from taiji.data.discovery.columns import Column
+from taiji.data.discovery.parts import Guess
+from taiji.data.discovery.relations import depends
+from taiji.data.discovery.table_files import Table
+from taiji.data.discovery.words import action, parts, says
+from taiji.data.event_columns import FIXED, INSIDE
+
+NAMES = {
+    "propensity": "propensity propensities pscore probability prob 倾向 概率",
+    "position": "position pos rank slot rang platz 位置 排名 posición",
+    "list_id": "request slate impression serp list listing 请求 列表",
+    "duration": "duration dwell watch watched watchtime playtime play stay viewtime readtime listened dauer verweildauer sehdauer 时长 停留 durée duración",
+    "survey": "survey questionnaire satisfied satisfaction nps umfrage zufrieden 问卷 满意",
+    "reaction": "like liked likes follow followed share shared shares favorite favourite favorited comment commented comments collect collected save saved cart forward forwarded dislike disliked hate skip skipped returned subscribe longview 点赞 关注 分享 收藏 评论 转发 加购",
+    "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
+    "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
+}
+"""What a column's name says about the part that it plays in a log; the first that fits counts."""
+GRADES = 11
+"""Up to this many different ratings are grades."""
+CIRCUMSTANCES = 200
+"""Up to this many different values a column can be a circumstance of the request."""
+
+
+@dataclass
+class Further:
+    """Proposed roles.
+
+    Attributes:
+        guesses: key of the mapping to proposal, those that names and values speak for.
+        suggestions: lines of the mapping that a person may want, each with the reason.
+    """
+
+    guesses: dict[str, Guess] = field(default_factory=dict)
+    suggestions: list[tuple[str, str]] = field(default_factory=list)
+
+
+def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterable[str]) -> Further:
+    """Propose roles for a log's further columns.
+
+    Args:
+        log: the log.
+        free: its columns that play no part yet.
+        rules: its columns that the rules for click and conversion read.
+        keys: its columns of user and item; what depends on the item is no fact about the event.
+    """
+    found = Further()
+    for name in rules:
+        _of_rule(found, log.columns[name])
+    items = list(keys)
+    for name in free:
+        column = log.columns[name]
+        role = next((role for role, words in NAMES.items() if says(name, words)), None)
+        if role is None and "rating" in column.means:
+            role = "rating"
+        if role is None and "quantity" in column.means and not column.means & {"id", "price"}:
+            role = "quantity"
+        if role is not None and not any(depends(log, key, column) for key in items):
+            _of_name(found, column, role)
+    return found
+
+
+def _of_rule(found: Further, column: Column) -> None:
+    """Say what else a column tells that decides about clicks already."""
+    if column.kind == "text" and any(action(value) for value in column.values):
+        reason = "its values are what users do"
+        found.guesses["events.behaviour"] = Guess(column.name, 0.85, (reason,))
+    elif "rating" in column.means and (grades := _grades(column)):
+        line = _label(column, "ordinal", grades=grades)
+        found.suggestions.append(
+            (f"labels: {_flow(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
+        )
+
+
+def _of_name(found: Further, column: Column, role: str) -> None:
+    low, high = column.low, column.high
+    number = column.kind in ("number", "integer") and low is not None and high is not None
+    single = f"events.{role}"
+    if role == "propensity" and number and (low or 0) > 0 and (high or 2) <= 1 and single not in found.guesses:
+        found.guesses[single] = Guess(column.name, 0.8, ("by name, its values lie in (0, 1]",))
+    elif role == "position" and column.kind == "integer" and (low or 0) >= 0 and single not in found.guesses:
+        reason = f"by name, whole numbers from {low:g} to {high:g}"
+        found.guesses[single] = Guess(column.name, 0.8, (reason,))
+    elif (
+        role == "list_id"
+        and column.identifier
+        and 5 <= column.distinct < 0.9 * column.present
+        and (single not in found.guesses)
+    ):
+        rows = f"{column.present / column.distinct:.1f} rows for each value"
+        found.guesses[single] = Guess(column.name, 0.7, ("by name", rows))
+    elif role == "duration" and number and (low or 0) >= 0:
+        _learn(found, column, "duration", 0.7, f"by name, numbers from {low:g} to {high:g}")
+    elif role == "survey" and column.kind == "flag":
+        _learn(found, column, "survey", 0.7, f"by name, 0/1 in {column.present:,} of {column.rows:,} rows")
+    elif role == "reaction" and column.kind == "flag":
+        _learn(found, column, "binary", 0.75, "by name, its values are 0 and 1")
+    elif role in ("reaction", "quantity") and column.kind == "integer" and (low or 0) >= 0:
+        line = _label(column, "count")
+        found.suggestions.append((f"labels: {_flow(line)}", f"{column.name} counts from {low:g} to {high:g}"))
+    elif role in ("rating", "survey") and (grades := _grades(column)):
+        _learn(found, column, "ordinal", 0.7, f"by name, {len(grades)} different values", grades=grades)
+    elif role in ("context", "bias") and _circumstance(column):
+        known = found.guesses.get(single)
+        names = (*(known.value if known else ()), column.name)
+        reason = "by name, few different values: " + ", ".join(names)
+        found.guesses[single] = Guess(names, 0.65, (reason,))
+    elif role in ("context", "bias"):
+        why = f"{column.name} has too many different values for that ({column.describe()})"
+        found.suggestions.append((f"{role}: [{column.name}]", why))
+
+
+def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, **more: Any) -> None:
+    for name, value in _label(column, kind, **more).items():
+        found.guesses[f"events.labels.{name}"] = Guess(value, sure, (reason,), column=column.name)
+
+
+def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
+    """Return the mapping's entry of a label, under a name that a label can have."""
+    name = "_".join(word for word in parts(column.name) if word.isascii()).strip("_")
+    if not name or not name[0].isalpha() or name in FIXED or name in INSIDE:
+        name = f"{kind}_{name}".strip("_")
+    return {name: {"kind": kind, **({} if name == column.name else {"column": column.name}), **more}}
+
+
+def _flow(entry: dict[str, dict[str, Any]]) -> str:
+    """Return an entry as YAML on one line."""
+    import yaml
+
+    return yaml.safe_dump(entry, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).strip()
+
+
+def _grades(column: Column) -> list[Any]:
+    """Return the different ratings in ascending order; none where they are not few numbers."""
+    if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
+        return []
+    if column.low is None or column.high is None or column.comma:
+        return []
+    if column.kind == "integer" and column.high - column.low < GRADES:
+        return list(range(int(column.low), int(column.high) + 1))
+    return sorted(float(value) for value in column.values)
+
+
+def _circumstance(column: Column) -> bool:
+    return column.kind in ("text", "flag", "integer") and 2 <= column.distinct <= CIRCUMSTANCES

@@ -1,0 +1,78 @@
+"""The contract of a data source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from taiji.data.schema import Tables
+    from taiji.data.settings import DataSettings
+
+
+class Source(ABC):
+    """Reader of one kind of log.
+
+    ``data.source`` names a subclass by import path (``my_package.sources:Name``), or by the name of an entry point in
+    the group ``taiji.sources``; what stands behind a further colon is the argument.
+
+    Args:
+        argument: text behind the colon (``movielens:FOLDER``), or the path that :meth:`recognises` said yes to; empty where
+            there is neither.
+    """
+
+    takes: ClassVar[str] = ""
+    """Name of the argument, in messages; empty for a source that needs none."""
+
+    def __init__(self, argument: str = "") -> None:
+        self.argument = argument
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Tell whether a path that ``data.source`` names without a class is of this kind."""
+        return False
+
+    @abstractmethod
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """Return the log's tables; they are checked afterwards.
+
+        Args:
+            settings: ``users`` and ``non_clicks`` as :class:`~taiji.data.settings.DataSettings` says, as far as the source
+                can keep to them; ``domain`` is applied afterwards.
+            seed: of every random choice.
+        """
+
+    @abstractmethod
+    def state(self, settings: DataSettings) -> Any:
+        """Return what changes when the log changes (:func:`file_state` of its files, a table's version, …), as JSON values.
+
+        The stage that reads the log runs again exactly when this or its settings changed.
+        """
+
+
+def file_state(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Return names, sizes and modification times of the files that exist, those within a folder for a folder."""
+    every: list[Path] = []
+    for file in files:
+        if file.is_dir():
+            every += sorted(path for path in file.rglob("*") if path.is_file())
+        elif file.exists():
+            every.append(file)
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in every]
+
+
+class FolderSource(Source):
+    """Source whose argument is a folder and whose state is that of the files in it."""
+
+    takes = "FOLDER"
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder."""
+        return Path(self.argument).expanduser()
+
+    def state(self, settings: DataSettings) -> Any:
+        """See :meth:`Source.state`."""
+        return file_state(sorted(self.folder.iterdir()) if self.folder.is_dir() else [])

@@ -1,0 +1,57 @@
+"""Metrics of each kind of task; every page that shows metrics takes their titles and directions from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taiji.data.tasks import DEFAULT_TASKS, Kind
+from taiji.metrics.ranking_metrics import AUC, NDCG, RANKING_METRICS, Calibration, LogLoss, Metric, UserAUC
+from taiji.metrics.value_metrics import MAE, RMSE, XAUC, RequestXAUC, UserXAUC
+
+AMOUNTS: tuple[Metric, ...] = (XAUC(), UserXAUC(), MAE(), RMSE(), Calibration())
+METRICS: Mapping[Kind, tuple[Metric, ...]] = {
+    "binary": RANKING_METRICS,
+    "survey": RANKING_METRICS,
+    "count": AMOUNTS,
+    "duration": AMOUNTS,
+    "ordinal": (XAUC(), UserXAUC(), MAE()),
+    "pairwise": (RequestXAUC(),),
+}
+"""Kind of task → metrics of its predictions, in the order of ``metrics.json``."""
+SHOWN: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        AUC(),
+        XAUC(),
+        UserAUC(),
+        UserXAUC(),
+        NDCG(10),
+        RequestXAUC(),
+        LogLoss(),
+        MAE(),
+        RMSE(),
+        Calibration(),
+    )
+}
+"""Name → metric, in the order in which tables show them."""
+MAIN = ("auc", "xauc", "request_xauc", "log_loss", "mae")
+"""Metrics that stand for a prediction where there is room for one or two: order first, error second."""
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return head and metric of a key of ``metrics.json``, as ``click auc``."""
+    head, _, metric = key.rpartition(" ")
+    return head, metric
+
+
+def title_of(metric: str) -> str:
+    """Return a metric's name for people."""
+    return SHOWN[metric].title if metric in SHOWN else metric
+
+
+def head_title(head: str) -> str:
+    """Return a prediction's name for people."""
+    for task in DEFAULT_TASKS:
+        if task.given and head == task.heads[-1]:
+            return f"{task.given} and {task.name}"
+    return head.replace("_", " ")

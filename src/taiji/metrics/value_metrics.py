@@ -1,0 +1,119 @@
+"""Metrics of labels that are numbers: counts, durations, grades, and orders within a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.metrics.bootstrap import Ratio, Statistic
+from taiji.metrics.concordance import PooledConcordance, grouped_concordance
+from taiji.metrics.ranking_metrics import FromStatistic, Rows, mean_by, mean_of_requests
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class XAUC(FromStatistic):
+    """Probability that of two rows with different labels the larger is predicted larger, all users pooled."""
+
+    name: str = "xauc"
+    title: str = "XAUC"
+    goal: str = "high"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the pooled concordance under user weights."""
+        return PooledConcordance(rows.users, rows.labels, rows.scores, rows.n_users)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the concordance within each user."""
+        return grouped_concordance(rows.users, rows.labels, rows.scores, rows.n_users)
+
+
+@dataclass(frozen=True)
+class UserXAUC(FromStatistic):
+    """Mean over users of the concordance within the user; users whose labels are all equal do not count."""
+
+    name: str = "user_xauc"
+    title: str = "XAUC within users"
+    goal: str = "high"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the mean over users under user weights."""
+        return Ratio.of_values(self.calc_per_user(rows))
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the concordance within each user."""
+        return grouped_concordance(rows.users, rows.labels, rows.scores, rows.n_users)
+
+
+@dataclass(frozen=True)
+class RequestXAUC(FromStatistic):
+    """Concordance within requests: the mean over a user's requests with different labels, then over users."""
+
+    name: str = "request_xauc"
+    title: str = "XAUC within requests"
+    goal: str = "high"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the mean over users under user weights."""
+        return Ratio.of_values(self.calc_per_user(rows))
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the mean over each user's requests."""
+        requests = int(rows.requests.max(initial=-1)) + 1
+        return mean_of_requests(rows, grouped_concordance(rows.requests, rows.labels, rows.scores, requests))
+
+
+@dataclass(frozen=True)
+class MAE(FromStatistic):
+    """Mean over rows of the distance between prediction and label, in the label's unit."""
+
+    name: str = "mae"
+    title: str = "Mean absolute error"
+    goal: str = "low"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the mean over rows under user weights."""
+        return Ratio.of_rows(rows.users, np.abs(rows.scores - rows.labels), rows.n_users)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the mean over each user's rows."""
+        return mean_by(rows.users, np.abs(rows.scores - rows.labels), rows.n_users)
+
+
+@dataclass(frozen=True)
+class RMSE(FromStatistic):
+    """Root of the mean over rows of the squared error, in the label's unit."""
+
+    name: str = "rmse"
+    title: str = "Root mean squared error"
+    goal: str = "low"
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the root of the mean over rows under user weights."""
+        return _Root(Ratio.of_rows(rows.users, (rows.scores - rows.labels) ** 2, rows.n_users))
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the root of the mean over each user's rows."""
+        return np.sqrt(mean_by(rows.users, (rows.scores - rows.labels) ** 2, rows.n_users))
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Square root of another statistic."""
+
+    square: Ratio
+
+    @property
+    def n_users(self) -> int:
+        return self.square.n_users
+
+    @property
+    def n(self) -> int:
+        return self.square.n
+
+    def __call__(self, weights: Array) -> Array:
+        return np.sqrt(self.square(weights))

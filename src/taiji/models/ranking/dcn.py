@@ -1,0 +1,70 @@
+"""DCN-V2 (Wang et al. 2021): explicit feature crosses beside a deep tower."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from taiji.data.field_set import Arrays, Layout
+from taiji.models.ranking.network import Network
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.towers import layers
+
+
+class DCNSettings(NeuralRankerSettings):
+    """Shape of DCN-V2."""
+
+    model: str = "dcn"
+    cross_layers: PositiveInt = 3
+    """Crosses of the input with itself; n of them reach products of n + 1 features."""
+
+
+class CrossLayer(nn.Module):
+    """One cross: x₀ ⊙ (W x + b) + x (eq. 1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, first: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+        """(B, width) input and (B, width) output of the layer before to (B, width)."""
+        return first * self.linear(current) + current  # type: ignore[no-any-return]
+
+
+class DCNNetwork(Network[DCNSettings]):
+    """Crosses and a tower in parallel over all inputs, sequences averaged (fig. 1b)."""
+
+    def __init__(self, layout: Layout, outputs: int, settings: DCNSettings) -> None:
+        super().__init__(layout, outputs, settings)
+        self.inputs = FlatInputs(layout, settings.dimension, settings.bins, pooled=True)
+        width = self.inputs.out_width
+        self.crosses = nn.ModuleList(CrossLayer(width) for _ in range(settings.cross_layers))
+        self.tower = layers(width, settings.hidden, settings.dropout)
+        self.heads = nn.Linear(width + settings.hidden[-1], outputs)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        flat, _, penalty = self.inputs(batch)
+        crossed = flat
+        for cross in self.crosses:
+            crossed = cross(flat, crossed)
+        return self.heads(torch.cat([crossed, self.tower(flat)], dim=1)), penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(arrays)
+
+
+class DCNRanker(Ranker):
+    """A ranker that crosses features; see :class:`DCNNetwork`."""
+
+    Settings = DCNSettings
+    network_class = DCNNetwork

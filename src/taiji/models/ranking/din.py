@@ -1,0 +1,83 @@
+"""DIN (Zhou et al. 2018): a small network weighs each interaction of the history by what it has to do with the candidate."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from taiji.data.field_set import Arrays, Layout
+from taiji.models.ranking.network import Network
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.lookup import look_up
+from taiji.nn.towers import layers
+
+
+class DINSettings(NeuralRankerSettings):
+    """Shape of DIN."""
+
+    model: str = "din"
+    unit: PositiveInt = 36
+    """Hidden width of the activation unit."""
+
+
+class ActivationUnit(nn.Module):
+    """Weights of a sequence's items for a candidate, not normalised, and their weighted sum (eq. 3).
+
+    Deviation: ReLU in place of Dice.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(nn.Linear(4 * width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, items: torch.Tensor, item: torch.Tensor, sequence: torch.Tensor) -> torch.Tensor:
+        """Return the pooled sequence per row, (B, width).
+
+        Args:
+            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) positions in them, with B / R
+                candidates of each of R requests in a row.
+        """
+        requests, length = sequence.shape
+        keys = look_up(items, sequence).unsqueeze(1)
+        query = look_up(items, item).view(requests, -1, 1, items.shape[1])
+        keys, query = torch.broadcast_tensors(keys, query)
+        weights = self.weigh(torch.cat([query, keys, query - keys, query * keys], dim=3))
+        weights = weights * (sequence != 0).to(weights.dtype).view(requests, 1, length, 1)
+        return (weights * keys).sum(dim=2).view(item.shape[0], -1)
+
+
+class DINNetwork(Network[DINSettings]):
+    """All inputs and the attended sequences through one tower."""
+
+    def __init__(self, layout: Layout, outputs: int, settings: DINSettings) -> None:
+        super().__init__(layout, outputs, settings)
+        self.inputs = FlatInputs(layout, settings.dimension, settings.bins, pooled=False)
+        width = self.inputs.item_width
+        self.attention = nn.ModuleDict({name: ActivationUnit(width, settings.unit) for name in layout.sequences})
+        self.tower = layers(self.inputs.out_width + len(self.attention) * width, settings.hidden, settings.dropout)
+        self.heads = nn.Linear(settings.hidden[-1], outputs)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        flat, items, penalty = self.inputs(batch)
+        attended = [unit(items, batch["item"], batch[name]) for name, unit in self.attention.items()]
+        return self.heads(self.tower(torch.cat([flat, *attended], dim=1))), penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(arrays)
+
+
+class DINRanker(Ranker):
+    """A ranker with DIN's activation unit; see :class:`DINNetwork`."""
+
+    Settings = DINSettings
+    network_class = DINNetwork

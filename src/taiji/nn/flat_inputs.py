@@ -1,0 +1,67 @@
+"""Everything a layout offers as one vector per row: what networks begin with that treat all inputs alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from taiji.data.field_set import Arrays, Layout
+from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
+from taiji.nn.lookup import look_up
+
+
+class FlatInputs(nn.Module):
+    """Embedded ids and categories, encoded numbers, quantiser codes, projected vectors, and averaged sequences.
+
+    Args:
+        layout: of the inputs.
+        width: of an embedding, and of what a vector is projected to.
+        bins: pieces of each number's encoding.
+        pooled: average the sequences; otherwise they are left to the network.
+    """
+
+    def __init__(self, layout: Layout, width: int, bins: int, *, pooled: bool) -> None:
+        super().__init__()
+        self.embeddings = FieldEmbeddings(layout, width)
+        self.numbers = NumberEncoding(len(layout.numbers), bins)
+        self.codes = nn.ModuleDict({name: nn.Embedding(1 + s * v, width) for name, (s, v) in layout.codes.items()})
+        for table in self.codes.values():
+            nn.init.normal_(table.weight, std=STD)  # type: ignore[arg-type]
+        self.scaling = nn.ModuleDict({name: VectorScaling(length) for name, length in layout.vectors.items()})
+        self.project = nn.ModuleDict({name: nn.Linear(length, width) for name, length in layout.vectors.items()})
+        self.sequences = tuple(layout.sequences) if pooled else ()
+        self.item_width = self.embeddings.pieces * width
+        parts = 2 + layout.row.width + len(self.codes) + len(self.project)  # user, profile, …
+        self.out_width = self.numbers.out_width + parts * width + (1 + len(self.sequences)) * self.item_width
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return (B, out_width), the distinct items (U, item_width), and the mean squared norm of the rows' id embeddings."""
+        embed, item = self.embeddings, batch["item"]
+        items, user = embed.items(batch), embed.users(batch)
+        target = look_up(items, item)
+        penalty = (user.square().sum() + target[:, : embed.width].square().sum()) / len(item)
+        parts = [self.numbers(batch["numbers"]), user, embed.profile(batch).sum(dim=1), target, embed.categories(batch)]
+        parts += [look_up(table.weight, batch[name]).sum(dim=1) for name, table in self.codes.items()]  # type: ignore[arg-type]
+        for name, project in self.project.items():
+            parts.append(project(self.scaling[name](batch[name])) * batch[f"{name}_present"].unsqueeze(1))
+        parts += [averaged(items, batch[name], len(item)) for name in self.sequences]
+        return torch.cat(parts, dim=1), items, penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors from training rows."""
+        self.numbers.fit(arrays.numbers)
+        for name, scaling in self.scaling.items():
+            assert isinstance(scaling, VectorScaling)
+            scaling.fit(arrays.vectors[name], arrays.present[name])
+
+
+def averaged(items: torch.Tensor, sequence: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return the mean of each row's sequence, (rows, width); 0 where it is empty.
+
+    Args:
+        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) positions in them. rows: R, or a multiple of it.
+    """
+    there = (sequence > 0).to(items.dtype)
+    total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)
+    mean = total / there.sum(dim=1, keepdim=True).clamp_min(1)
+    return mean.unsqueeze(1).expand(-1, rows // len(mean), -1).reshape(rows, -1)

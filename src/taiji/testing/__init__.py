@@ -1,0 +1,33 @@
+"""Checks that every component has to pass, ours and other packages' alike, and data with a provably right answer.
+
+Each check takes a component and raises :class:`AssertionError` with what was expected and found. Call them from tests::
+
+    from taiji.testing import check_scorer, checkerboard
+
+    def test_my_ranker_keeps_the_contract():
+        dataset = checkerboard()
+        check_scorer(MyRanker().fit(dataset, exposures_of(dataset)), dataset)
+"""
+
+from taiji.testing.components import check_component, check_deterministic
+from taiji.testing.datasets import checkerboard, exposures_of, requests_of
+from taiji.testing.lists import check_fuser, check_generator, check_list_evaluator, check_policy, check_reranker
+from taiji.testing.retrieval import check_coder, check_retriever
+from taiji.testing.scoring import check_learns_checkerboard, check_scorer
+
+__all__ = [
+    "check_coder",
+    "check_component",
+    "check_deterministic",
+    "check_fuser",
+    "check_generator",
+    "check_learns_checkerboard",
+    "check_list_evaluator",
+    "check_policy",
+    "check_reranker",
+    "check_retriever",
+    "check_scorer",
+    "checkerboard",
+    "exposures_of",
+    "requests_of",
+]

@@ -1,0 +1,134 @@
+"""Checks of fusion, lists, re-ranking and policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from taiji.core.component import NO_ITEM, Fuser, ListEvaluator, ListGenerator, Policy, Requests, Reranker, Slate
+from taiji.core.errors import InputError
+
+
+def check_fuser(
+    fuser: Fuser,
+    tasks: Sequence[str],
+    *,
+    monotone: Mapping[str, int] | None = None,
+    tolerance: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Check shape, equivariance and the declared monotonicity of a fuser.
+
+    Args:
+        fuser: fitted. tasks: predictions that it takes, in [0, 1].
+        monotone: task to +1 or −1 where the score may only rise or fall with the prediction.
+        tolerance: by how much permuted candidates may differ. seed: of the predictions.
+    """
+    random = np.random.default_rng(seed)
+    requests = Requests(np.arange(6), np.arange(6))
+    predictions = {task: random.random((6, 9)) for task in tasks}
+    scores = fuser.fuse(predictions, requests)
+    assert scores.shape == (6, 9) and np.isfinite(scores).all(), f"scores of shape {scores.shape}, or not finite"
+    order = np.argsort(random.random((6, 9)), axis=1)
+    permuted = fuser.fuse({task: np.take_along_axis(v, order, axis=1) for task, v in predictions.items()}, requests)
+    np.testing.assert_allclose(
+        permuted, np.take_along_axis(scores, order, axis=1), rtol=0, atol=tolerance, err_msg="permuted candidates"
+    )
+    for task, direction in (monotone or {}).items():
+        for step in (1e-6, 1e-3, 0.3):
+            raised = predictions | {task: predictions[task] + step}
+            change = direction * (fuser.fuse(raised, requests) - scores)
+            assert (change >= 0).all(), f"{task}: the score moves against its declared direction by {-change.min():.3g}"
+
+
+def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3, seed: int = 0) -> None:
+    """Check that proposed lists hold candidates only, none of them twice, and are the same each time.
+
+    Args:
+        generator: fitted. lists, length: asked for. seed: of the candidates.
+    """
+    requests, slate = _candidates(seed)
+    proposed = generator.propose(requests, slate, lists, length)
+    assert proposed.shape == (len(requests), lists, length), f"lists of shape {proposed.shape}"
+    for row in range(len(requests)):
+        _check_places(proposed[row].reshape(-1, length), slate.items[row], f"request {row}")
+    np.testing.assert_array_equal(
+        generator.propose(requests, slate, lists, length), proposed, "other lists the second time"
+    )
+
+
+def check_list_evaluator(
+    evaluator: ListEvaluator, *, across_lists: bool = True, tolerance: float = 1e-6, seed: int = 0
+) -> None:
+    """Check that scores belong to lists: permuting the lists permutes the scores.
+
+    Args:
+        evaluator: fitted. across_lists: whether a list's score may depend on the other lists that are judged with it.
+        tolerance: by how much scores may differ. seed: of candidates and lists.
+    """
+    requests, slate = _candidates(seed)
+    random = np.random.default_rng(seed + 1)
+    lists = np.stack([[random.permutation(6)[:3] for _ in range(5)] for _ in range(len(requests))])
+    scores = evaluator.score(requests, slate, lists)
+    assert scores.shape == lists.shape[:2] and np.isfinite(scores).all(), (
+        f"scores of shape {scores.shape}, or not finite"
+    )
+    order = random.permutation(5)
+    np.testing.assert_allclose(
+        evaluator.score(requests, slate, lists[:, order]),
+        scores[:, order],
+        rtol=0,
+        atol=tolerance,
+        err_msg="permuted lists",
+    )
+    if not across_lists:
+        alone = np.concatenate([evaluator.score(requests, slate, lists[:, k : k + 1]) for k in range(5)], axis=1)
+        np.testing.assert_allclose(alone, scores, rtol=0, atol=tolerance, err_msg="lists one by one")
+
+
+def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> None:
+    """Check that a list holds ``length`` of its candidates, none twice, and all of them where there are fewer.
+
+    Args:
+        reranker: fitted. length: asked for. seed: of the candidates.
+    """
+    requests, slate = _candidates(seed)
+    shown = reranker.rerank(requests, slate, length)
+    for row, (items, candidates) in enumerate(zip(shown.items, slate.items)):
+        there = items[items != NO_ITEM]
+        known = candidates[candidates != NO_ITEM]
+        assert len(np.unique(there)) == len(there), f"request {row}: an item twice"
+        assert np.isin(there, known).all(), f"request {row}: an item that was no candidate"
+        assert len(there) == min(length, len(known)), f"request {row}: {len(there)} items of {len(known)} candidates"
+    np.testing.assert_array_equal(
+        reranker.rerank(requests, slate, length).items, shown.items, "another list the second time"
+    )
+
+
+def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -> None:
+    """Check that a policy acts the same way each time, and raises InputError for what it cannot have observed.
+
+    Args:
+        policy: trained. observation: from its world. outside: of a shape or range that the world never has.
+    """
+    first = policy.act(observation)
+    np.testing.assert_array_equal(policy.act(observation), first, "another action the second time")
+    try:
+        policy.act(outside)
+    except InputError:
+        return
+    raise AssertionError("an observation that cannot be was answered")
+
+
+def _candidates(seed: int) -> tuple[Requests, Slate]:
+    random = np.random.default_rng(seed)
+    items = np.stack([random.permutation(30)[:8] for _ in range(5)])
+    items[1, 6:] = NO_ITEM
+    return Requests(np.arange(5), np.arange(5)), Slate(items, random.random((5, 8)))
+
+
+def _check_places(lists: np.ndarray, candidates: np.ndarray, where: str) -> None:
+    assert (lists >= 0).all() and (lists < len(candidates)).all(), f"{where}: places outside the slate"
+    assert (candidates[lists] != NO_ITEM).all(), f"{where}: an empty place was chosen"
+    assert all(len(set(row.tolist())) == len(row) for row in lists), f"{where}: a candidate twice in one list"

@@ -1,0 +1,85 @@
+"""Checks of retrievers and item coders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from taiji.core.component import NO_ITEM, ItemCoder, Requests, Retriever
+from taiji.data.dataset import Dataset
+from taiji.testing.datasets import requests_of
+
+
+def check_retriever(
+    retriever: Retriever,
+    dataset: Dataset,
+    requests: Requests | None = None,
+    *,
+    k: int = 5,
+    available: Callable[[Requests], np.ndarray] | None = None,
+) -> None:
+    """Check the promises of :class:`taiji.core.component.Retriever`.
+
+    No item twice, none outside the catalogue, none unavailable, best first, padding at the end, the same answer each time
+    and to each request alone, and for a smaller ``k`` the beginning of the same list.
+
+    Args:
+        retriever: fitted on ``dataset``. requests: default: the first users, after the log's end. k: candidates asked for.
+        available: requests to (B, n_items) bool, which items may be shown; default: all.
+    """
+    requests = requests_of(dataset) if requests is None else requests
+    slate = retriever.retrieve(requests, k)
+    assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} answers to {len(requests)} requests"
+    assert slate.items.shape[1] <= k, f"{slate.items.shape[1]} candidates, at most {k} were asked for"
+    assert ((slate.items >= 0) | (slate.items == NO_ITEM)).all() and (slate.items < dataset.n_items).all(), (
+        "an item outside the catalogue"
+    )
+    allowed = np.ones((len(requests), dataset.n_items), bool) if available is None else available(requests)
+    assert slate.scores is not None
+    for row, (items, scores) in enumerate(zip(slate.items, slate.scores)):
+        there = items[items != NO_ITEM]
+        assert (items[: len(there)] != NO_ITEM).all(), f"request {row}: padding before an item"
+        assert len(np.unique(there)) == len(there), f"request {row}: an item twice in {there.tolist()}"
+        assert allowed[row, there].all(), f"request {row}: unavailable items {there[~allowed[row, there]].tolist()}"
+        assert (np.diff(scores[: len(there)]) <= 0).all(), f"request {row}: not in the order of its scores"
+    again = retriever.retrieve(requests, k)
+    np.testing.assert_array_equal(again.items, slate.items, "the same question was answered otherwise")
+    for row in range(len(requests)):
+        alone = retriever.retrieve(requests.take(slice(row, row + 1)), k).items[0]
+        np.testing.assert_array_equal(
+            _trimmed(alone), _trimmed(slate.items[row]), f"request {row} alone got another answer"
+        )
+    fewer = retriever.retrieve(requests, max(1, k - 2)).items
+    for row in range(len(requests)):
+        found = _trimmed(fewer[row])
+        np.testing.assert_array_equal(
+            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: fewer candidates are other ones"
+        )
+
+
+def check_coder(coder: ItemCoder, dataset: Dataset) -> None:
+    """Check the promises of :class:`taiji.core.component.ItemCoder`.
+
+    Codes are whole numbers of one length, the same each time and for each item alone; every item is among those that its
+    code decodes to; and the collisions that ``quality`` reports are those that there are, counted by item.
+
+    Args:
+        coder: fitted. dataset: whose items it codes.
+    """
+    items = np.arange(dataset.n_items)
+    codes = coder.encode(items)
+    assert codes.ndim == 2 and len(codes) == len(items), f"codes of shape {codes.shape}, expected ({len(items)}, L)"
+    assert np.issubdtype(codes.dtype, np.integer) and (codes >= 0).all(), "codes are not whole numbers of at least 0"
+    np.testing.assert_array_equal(coder.encode(items), codes, "codes changed between two calls")
+    np.testing.assert_array_equal(coder.encode(items[::-1])[::-1], codes, "an item's code depends on the others")
+    for item, owners in zip(items, coder.decode(codes)):
+        assert item in owners, f"item {item} is not among those of its code: {np.asarray(owners).tolist()}"
+    quality = coder.quality()
+    _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    collided = float((counts[inverse.ravel()] > 1).mean())
+    assert abs(quality["collisions"] - collided) < 1e-12, f"collisions {quality['collisions']}, counted {collided}"
+
+
+def _trimmed(items: np.ndarray) -> np.ndarray:
+    return items[items != NO_ITEM]

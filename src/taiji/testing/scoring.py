@@ -1,0 +1,82 @@
+"""Checks of scorers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from taiji.core.component import NO_ITEM, Predictions, Requests, Scorer, Slate
+from taiji.data.dataset import Dataset
+from taiji.testing.datasets import requests_of
+
+
+def check_scorer(
+    scorer: Scorer[Any], dataset: Dataset, requests: Requests | None = None, *, tolerance: float = 1e-6, seed: int = 0
+) -> None:
+    """Check the promises of :class:`taiji.core.component.Scorer`.
+
+    Permuting candidates permutes the predictions, scoring in pieces equals scoring at once, the request side is not
+    changed by scoring, padding disturbs nobody, and every prediction is finite, float64 and of the slate's shape.
+
+    Args:
+        scorer: fitted on ``dataset``. requests: whose; default: the first users, after the log's end.
+        tolerance: absolute, and ten times that relative; matrix products of other shapes round otherwise in the last bits.
+        seed: of the candidates.
+    """
+    requests = requests_of(dataset) if requests is None else requests
+    random = np.random.default_rng(seed)
+    places = min(7, dataset.n_items)
+    items = np.stack([random.permutation(dataset.n_items)[:places] for _ in range(len(requests))])
+    state = scorer.encode(requests)
+    assert len(state) == len(requests), f"the state is of {len(state)} requests, not {len(requests)}"
+    found = scorer.score(state, Slate(items))
+    assert found, "there are no predictions"
+    for task, values in found.items():
+        assert values.shape == items.shape, f"{task}: shape {values.shape}, expected {items.shape}"
+        assert values.dtype == np.float64, f"{task}: {values.dtype}, expected float64"
+        assert np.isfinite(values).all(), f"{task}: not finite"
+
+    order = np.argsort(random.random(items.shape), axis=1)
+    permuted = scorer.score(state, Slate(np.take_along_axis(items, order, axis=1)))
+    _equal(
+        permuted, {t: np.take_along_axis(v, order, axis=1) for t, v in found.items()}, tolerance, "permuted candidates"
+    )
+
+    pieces = [scorer.score(state, Slate(items[:, start : start + 3])) for start in range(0, places, 3)]
+    _equal({t: np.concatenate([p[t] for p in pieces], axis=1) for t in found}, found, tolerance, "candidates in pieces")
+
+    alone = [
+        scorer.score(scorer.encode(requests.take(slice(r, r + 1))), Slate(items[r : r + 1]))
+        for r in range(len(requests))
+    ]
+    _equal({t: np.concatenate([a[t] for a in alone]) for t in found}, found, tolerance, "requests one by one")
+
+    padded = scorer.score(state, Slate(np.concatenate([items, np.full((len(items), 2), NO_ITEM)], axis=1)))
+    _equal({t: v[:, :places] for t, v in padded.items()}, found, tolerance, "a padded slate")
+
+    nothing = scorer.score(state, Slate(np.zeros((len(requests), 0), np.int64)))
+    assert all(values.shape == (len(requests), 0) for values in nothing.values()), "an empty slate has another shape"
+    _equal(scorer.score(state, Slate(items)), found, 0.0, "the same question again")
+
+
+def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str = "click") -> None:
+    """Check that every user's own colour is ranked above the other; see :func:`taiji.testing.datasets.checkerboard`.
+
+    Args:
+        scorer: trained on the checkerboard ``dataset``. task: the prediction that is looked at.
+    """
+    requests = requests_of(dataset, dataset.n_users)
+    items = np.tile(np.arange(dataset.n_items), (len(requests), 1))
+    scores = scorer.score(scorer.encode(requests), Slate(items))[task]
+    own = (requests.user[:, None] + items) % 2 == 0
+    wrong = [int(user) for user, mine, row in zip(requests.user, own, scores) if row[mine].min() <= row[~mine].max()]
+    assert not wrong, f"the other colour is ranked among the own one for users {wrong[:5]} ({len(wrong)} in all)"
+
+
+def _equal(found: Predictions, expected: Predictions, tolerance: float, what: str) -> None:
+    assert set(found) == set(expected), f"{what}: tasks {sorted(found)}, expected {sorted(expected)}"
+    for task in expected:
+        np.testing.assert_allclose(
+            found[task], expected[task], rtol=10 * tolerance, atol=tolerance, err_msg=f"{what}: {task}"
+        )

@@ -1,0 +1,198 @@
+"""Every ranking model keeps the contract: the inherited checks, tasks of every kind, context fields, devices."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.models.ranking.conftest import with_features
+
+from taiji.core.component import Requests, Slate
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.dataset import Dataset
+from taiji.data.event_columns import EventColumns
+from taiji.data.tasks import Task
+from taiji.models.ranking.dcn import DCNRanker, DCNSettings
+from taiji.models.ranking.din import DINRanker, DINSettings
+from taiji.models.ranking.ranker import Ranker, ranker_class
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.target_attention import TargetAttentionRanker
+from taiji.testing import (
+    check_component,
+    check_deterministic,
+    check_learns_checkerboard,
+    check_scorer,
+    checkerboard,
+    exposures_of,
+    requests_of,
+)
+
+SMALL = {"hidden": (16,), "batch": 128, "min_steps": 150, "history": 8, "device": "cpu"}
+MODELS = {
+    "target_attention": TargetAttentionRanker(RankerSettings(**SMALL)),
+    "dcn": DCNRanker(DCNSettings(**SMALL)),
+    "din": DINRanker(DINSettings(**SMALL)),
+}
+
+
+def fresh(model, **more):
+    kind = type(MODELS[model])
+    return kind(kind.Settings(**{**SMALL, **more}))
+
+
+@pytest.fixture(scope="module")
+def board():
+    return checkerboard()
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def trained(request, board):
+    return fresh(request.param).fit(board, exposures_of(board), seed=0)
+
+
+def clicks(board):
+    requests = requests_of(board)
+    slate = Slate(np.tile(np.arange(board.n_items), (len(requests), 1)))
+    return lambda ranker: ranker.score(ranker.encode(requests), slate)["click"]
+
+
+def test_scorer(trained, board):
+    check_scorer(trained, board)
+
+
+def test_component(trained, board):
+    check_component(trained, board, clicks(board))
+
+
+def test_every_model_finds_the_one_right_answer(trained, board):
+    check_learns_checkerboard(trained, board)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_seed(model, board):
+    rows = exposures_of(board)
+    check_deterministic(lambda seed: fresh(model, min_steps=5).fit(board, rows, seed=seed))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_slates_score_as_rows_do_with_all_features(model, shop, exposures):
+    rows = with_features(exposures)
+    ranker = fresh(model, min_steps=20, neighbour=4).fit(shop, rows, seed=0)
+    asked = rows.sample(9, seed=1)
+    columns = {
+        name: np.array([*asked[name].to_list(), None], dtype=object)[:-1]
+        for name in ("ids", "neighbour_items", "vector")
+    }
+    requests = Requests(asked["user"].to_numpy(), asked["time"].to_numpy(), columns)
+    check_scorer(ranker, shop, requests)
+    items = np.random.default_rng(0).integers(0, shop.n_items, (9, 6))
+    found = ranker.score(ranker.encode(requests), Slate(items))
+    one_by_one = asked[np.repeat(np.arange(9), 6)].with_columns(item=pl.Series(items.ravel()))
+    for head, values in found.items():
+        np.testing.assert_allclose(values.ravel(), ranker.predict(one_by_one)[head].to_numpy(), rtol=0, atol=1e-6)
+
+
+KINDS = (
+    Task(name="liked", given="click"),
+    Task(name="opens", kind="count"),
+    Task(name="watch_seconds", kind="duration"),
+    Task(name="stars", kind="ordinal", levels=5),
+    Task(name="taste", kind="pairwise"),
+    Task(name="asked", kind="survey"),
+)
+
+
+@pytest.fixture(scope="module")
+def lively(board):
+    """The checkerboard with a label of every kind, each high on the user's own colour, and a context column."""
+    random = np.random.default_rng(0)
+    own = board.events["click"].to_numpy() == 1
+    n = len(own)
+    events = board.events.with_columns(
+        liked=pl.Series(np.where(own, random.random(n) < 0.8, False).astype(np.int8)),
+        opens=pl.Series(random.poisson(np.where(own, 6.0, 1.0))),
+        watch_seconds=pl.Series(random.exponential(np.where(own, 60.0, 5.0))),
+        stars=pl.Series(np.where(own, random.integers(3, 5, n), random.integers(0, 2, n))),
+        taste=pl.Series(own + random.random(n) / 2),
+        asked=pl.Series([bool(o) if i % 10 == 0 else None for i, o in enumerate(own)]).cast(pl.Int8),
+        screen=pl.Series(["tv" if i % 3 else "phone" for i in range(n)]),
+        load=pl.Series(random.random(n)),
+    )
+    return Dataset(
+        board.items, board.users, events, "lively", "shop", (), EventColumns(labels=KINDS, context=("screen", "load"))
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_labels_of_every_kind_get_a_trained_head(model, lively, tmp_path):
+    ranker = fresh(model).fit(lively, exposures_of(lively), seed=0)
+    assert ranker.heads == (
+        *("click", "conversion", "ctcvr", "liked", "click_liked"),
+        *("opens", "watch_seconds", "stars", "taste", "asked"),
+    )
+    check_scorer(ranker, lively)
+    for head in ("click", "click_liked", "opens", "watch_seconds", "stars", "asked"):
+        check_learns_checkerboard(ranker, lively, head)
+    predicted, rows = ranker.predict(exposures_of(lively)), exposures_of(lively)
+    for head in ("opens", "watch_seconds"):
+        assert abs(predicted[head].mean() / rows[head].mean() - 1) < 0.15, head
+    assert predicted["stars"].min() >= 0 and predicted["stars"].max() <= 4
+    ranker.save(tmp_path / "ranker")
+    assert Ranker.load(tmp_path / "ranker", lively).predict(rows).equals(predicted)
+
+
+def test_pairs_order_within_a_request(lively):
+    rows = exposures_of(lively).with_columns(time=pl.col("time") // (10 * 3_600_000_000) * (10 * 3_600_000_000))
+    ranker = fresh("target_attention", tasks=("click", "taste")).fit(lively, rows, seed=0)
+    check_learns_checkerboard(ranker, lively, "taste")
+
+
+def test_context_is_an_input_of_its_own(lively):
+    ranker = fresh("target_attention").fit(lively, exposures_of(lively), seed=0)
+    assert ranker.layout.row.columns == (1,) and "load" in ranker.layout.numbers
+    users, times = np.zeros(2, np.int64), np.full(2, 2**60)
+    requests = Requests(users, times, {"screen": np.array(["tv", "phone"], dtype=object), "load": np.array([0.1, 0.1])})
+    slate = Slate(np.tile(np.arange(5), (2, 1)))
+    first, second = ranker.score(ranker.encode(requests), slate)["click"]
+    assert not np.array_equal(first, second)
+    unseen = Requests(users, times, {"screen": np.array(["fridge", None], dtype=object)})
+    assert np.isfinite(ranker.score(ranker.encode(unseen), slate)["click"]).all()
+
+
+def test_tasks_and_their_weights_come_from_the_settings(lively):
+    ranker = fresh("target_attention", tasks=("click", "opens"), task_weights={"opens": 0.0}, min_steps=5)
+    ranker.fit(lively, exposures_of(lively))
+    assert ranker.heads == ("click", "opens") and ranker.goal == "click"
+    with pytest.raises(ConfigError, match="no such label"):
+        fresh("target_attention", tasks=("click", "likes")).fit(lively, exposures_of(lively))
+    with pytest.raises(ConfigError, match="conditional"):
+        fresh("target_attention", tasks=("conversion",)).fit(lively, exposures_of(lively))
+
+
+def test_fields_of_the_settings_are_read(lively, board):
+    settings = {"fields": ({"field": "category", "column": "screen"}, {"field": "number", "column": "load"})}
+    plain = Dataset(lively.items, lively.users, lively.events, "plain", "shop")
+    ranker = fresh("dcn", min_steps=5, **settings).fit(plain, exposures_of(lively))
+    assert ranker.layout.row.columns == (1,) and ranker.layout.numbers[-1] == "load"
+    with pytest.raises(ConfigError, match="arguments do not fit"):
+        fresh("dcn", fields=({"field": "number", "colum": "load"},)).fit(board, exposures_of(board))
+
+
+def test_models_are_found_by_name_and_wrong_ones_are_explained(board, tmp_path):
+    assert ranker_class("dcn") is DCNRanker and ranker_class("taiji.models.ranking.din:DINRanker") is DINRanker
+    for wrong, message in (
+        ("gnc", "No component"),
+        ("no.such:Thing", "Could not import"),
+        ("math:pi", "not a ranking model"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ranker_class(wrong)
+    with pytest.raises(InputError, match="number of requests"):
+        ranker = fresh("dcn", min_steps=5).fit(board, exposures_of(board))
+        ranker.score(ranker.encode(requests_of(board)), Slate(np.zeros((1, 2))))
+
+
+def test_a_device_that_is_not_there_is_explained(board):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        fresh("dcn", device="cuda").fit(board, exposures_of(board))
