@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from taiji.alignment.gram import Gradient, GradientSums, cross_gram, directional_step, gram, perturbed_change
-from taiji.alignment.recording import Cotangent, Recording, scaled_sum
+from taiji.alignment.recording import OutputGradient, Recording, scaled_sum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,8 @@ class Estimate:
 
 
 @dataclass
-class Window:
-    """Gradients of one accumulation window.
+class AccumulationStep:
+    """Gradients of one accumulation step.
 
     Args:
         parameters: trainable parameters.
@@ -68,11 +68,11 @@ class Window:
     def add(
         self,
         recording: Recording,
-        rewards: Sequence[Cotangent],
-        common: Cotangent | None,
+        rewards: Sequence[OutputGradient],
+        common: OutputGradient | None,
         again: Callable[[Tensor], Tensor],
     ) -> None:
-        """Pull one micro-batch's cotangents back: K backward passes, or one and a half whatever K is in the directional form.
+        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half whatever K is in the directional form.
 
         Args:
             recording: the micro-batch's forward.
@@ -100,7 +100,9 @@ class Window:
                     half < self.halves - 1 and any(p.half is None for p in recording.parts)
                 )
                 self.sums.add(
-                    half, number, recording.pull_back(directions[number], half, self.halves, self.parameters, keep)
+                    half,
+                    number,
+                    recording.vector_jacobian_product(directions[number], half, self.halves, self.parameters, keep),
                 )
             self.rows[half] += len(rewards[0][0]) if recording.halves is None else int((recording.halves == half).sum())
 
@@ -145,6 +147,6 @@ class Window:
         return self.sums.combined([*weights, 1.0] if self.common else list(weights))
 
 
-def _difference(first: Cotangent, second: Cotangent) -> Cotangent:
+def _difference(first: OutputGradient, second: OutputGradient) -> OutputGradient:
     """The advantage's part of a derivative; the terms every reward shares (entropy, auxiliary loss) drop out."""
     return first[0] - second[0], None, None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taiji.alignment.reward_table import Environment, Grounded
+from taiji.alignment.reward_table import Grounded, RewardTable
 from taiji.core.errors import ArtifactError, InputError
 from taiji.reasoning.answers import parse
 
@@ -40,35 +40,35 @@ class Answers:
         return self._last[1]
 
 
-def semantic_reward(environment: Environment, answers: Answers) -> Reward:
+def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
     """cos(answer, true item's text), negative values cut to 0, in [0, 1]; 0 for a malformed answer."""
-    _same_embedder(environment, answers)
+    _same_embedder(table, answers)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
-        cosine = np.einsum("bd,bd->b", vectors, environment.target_vectors(examples)).astype(np.float64)
+        cosine = np.einsum("bd,bd->b", vectors, table.target_vectors(examples)).astype(np.float64)
         return np.where(well, np.clip(cosine, 0.0, 1.0), 0.0)
 
     return reward
 
 
-def preference_reward(environment: Environment, answers: Answers) -> Reward:
+def preference_reward(table: RewardTable, answers: Answers) -> Reward:
     """The grounded item's CTCVR, min-max normalised over the example's candidates; 0 for a malformed answer."""
-    _same_embedder(environment, answers)
+    _same_embedder(table, answers)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
-        return np.where(well, environment.ground(examples, vectors).reward, 0.0)
+        return np.where(well, table.ground(examples, vectors).reward, 0.0)
 
     return reward
 
 
 def ground_rollouts(
-    environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]
+    table: RewardTable, answers: Answers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[np.ndarray, Grounded]:
     """Well-formedness (B,) and grounding of completions, for reports."""
     well, vectors = answers.read(completions)
-    return well, environment.ground(examples, vectors)
+    return well, table.ground(examples, vectors)
 
 
 def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
@@ -89,11 +89,11 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
     return function
 
 
-def _same_embedder(environment: Environment, answers: Answers) -> None:
-    if environment.embedder != answers.embedder.version:
+def _same_embedder(table: RewardTable, answers: Answers) -> None:
+    if table.embedder != answers.embedder.version:
         raise ArtifactError(
-            "The environment was built with another embedder.",
-            expected=environment.embedder,
+            "The reward table was built with another embedder.",
+            expected=table.embedder,
             found=answers.embedder.version,
-            fix="build the environment again",
+            fix="build the reward table again",
         )

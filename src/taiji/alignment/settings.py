@@ -1,4 +1,4 @@
-"""Settings of the alignment room (no heavy imports)."""
+"""Settings of the alignment package (no heavy imports)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Weighting = Literal[
 ]
 
 
-class EnvironmentSettings(Settings):
+class RewardTableSettings(Settings):
     """The offline reward environment: which items an answer can be grounded to."""
 
     exposed_candidates: int = Field(default=64, ge=0)
@@ -65,7 +65,7 @@ class AlignmentSettings(Settings):
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
-    environment: EnvironmentSettings = EnvironmentSettings()
+    environment: RewardTableSettings = RewardTableSettings()
 
     @field_validator("preference", "weights")
     @classmethod

@@ -1,8 +1,8 @@
 """Let a GRPO trainer compute each shared prompt once: in its rollouts, its loss, its old and reference log-probabilities.
 
 Rows of a batch that begin alike (a prompt's rollouts) go through `taiji.language.prefix_*`; same log-probabilities,
-gradients and sampled tokens as TRL's own way, up to float rounding. What the engine does not serve (images, vLLM, MoE
-auxiliary losses, wrapped or windowed models, unusual generation settings) goes TRL's way.
+gradients and sampled tokens as TRL's own forward, up to float rounding. What the engine does not serve (images, vLLM, MoE
+auxiliary losses, wrapped or windowed models, unusual generation settings) is left to TRL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ else:
     Base = object
 
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
-"""TRL's losses whose sum over an accumulation window does not depend on which rows form a micro-batch."""
+"""TRL's losses whose sum over an accumulation step does not depend on which rows form a micro-batch."""
 GENERATION = {
     "max_new_tokens",
     "do_sample",
@@ -39,7 +39,7 @@ GENERATION = {
     "min_new_tokens",
     "cache_implementation",
 }
-"""Generation settings that are understood; any other one set means TRL's way."""
+"""Generation settings that are understood; any other one set leaves rollouts to TRL."""
 
 
 class SharedPrefixes(Base):
@@ -143,11 +143,9 @@ class SharedPrefixes(Base):
         inputs = super()._prepare_inputs(generation_batch)
         if not self.model.training or self._buffered_inputs is before or not self._regroupable():
             return inputs
-        window = self.args.gradient_accumulation_steps
+        size = self.args.gradient_accumulation_steps
         batches = self._buffered_inputs
-        self._buffered_inputs = [
-            b for at in range(0, len(batches), window) for b in regrouped(batches[at : at + window])
-        ]
+        self._buffered_inputs = [b for at in range(0, len(batches), size) for b in regrouped(batches[at : at + size])]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _regroupable(self) -> bool:
@@ -162,7 +160,7 @@ class SharedPrefixes(Base):
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort the rows of an accumulation window's micro-batches so that a prompt's rollouts meet in one of them.
+    """Sort the rows of an accumulation step's micro-batches so that a prompt's rollouts meet in one of them.
 
     Args:
         batches: dictionaries of equal keys; tensors (B, …) are rows, others (scalars, None) belong to all.

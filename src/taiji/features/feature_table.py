@@ -1,4 +1,4 @@
-"""The feature table: versioned rows, each made from nothing at or after its own moment, and the join that keeps it so."""
+"""The feature table: versioned rows, each made from nothing at or after its own time, and the join that keeps it so."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
     return joined.sort("_row").drop("_row", "_user")
 
 
-def figures(exposures: pl.DataFrame) -> dict[str, float]:
+def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
     """Coverage and freshness of joined features.
 
     Args:

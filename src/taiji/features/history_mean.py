@@ -1,4 +1,4 @@
-"""Features without an LLM: the mean embedding of what the user did last (a floor) and of what they did next (a ceiling)."""
+"""Features without an LLM: the mean embedding of what the user did last (a baseline) and of what they did next (an upper bound)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def history_mean(
     limit: int = 50,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's last interactions strictly before a moment, normalised to length 1.
+    """Mean embedding of a user's last interactions strictly before a time, normalised to length 1.
 
     Args:
         dataset: its history is read.
@@ -47,9 +47,9 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's first interactions at or after a moment: what a language model that is always right would name.
+    """Mean embedding of a user's first interactions at or after a time: what a language model that is always right would name.
 
-    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those moments,
+    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those times,
     and a ranker's gain by it is no forecast: no model is always right.
 
     Args:

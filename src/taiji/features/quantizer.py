@@ -104,7 +104,7 @@ class ProductQuantizer:
         parts = self.centroids[np.arange(self.slots)[None, :], ids]
         return parts.reshape(len(ids), -1)[:, : self.dimension]
 
-    def figures(self, vectors: np.ndarray) -> dict[str, float]:
+    def metrics(self, vectors: np.ndarray) -> dict[str, float]:
         """Return use, distortion and collisions on some vectors.
 
         Returns:

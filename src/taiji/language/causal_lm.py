@@ -237,7 +237,7 @@ def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except Exception as error:  # whatever a broken or absent model raises is the user's to put right
+    except Exception as error:  # whatever a broken or missing model raises is the user's to put right
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(
             "The language model could not be loaded.",

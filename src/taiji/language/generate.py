@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from taiji.language.logits_processing import Sampling
 
-COMPACT_BELOW = 0.75
-"""Finished rows are dropped from a batch when fewer than this share of its rows still run."""
 STOP_TAIL = 24
 """Tokens decoded to look for a stop text; a stop text is far shorter."""
 
@@ -117,7 +115,7 @@ def _decode_batch(
     import torch
 
     from taiji.language.logits_processing import Sampling
-    from taiji.language.prefix_decode import open_decoder
+    from taiji.language.prefix_decode import decode_rows, open_decoder
 
     sampling = Sampling(
         settings.max_new_tokens,
@@ -129,28 +127,19 @@ def _decode_batch(
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
-    running = list(range(len(random)))
-    done: set[int] = set()
+
+    def choose(rows: list[int], step: int) -> list[int]:
+        return _choose(decoder.logits, [written[r] for r in rows], [random[r] for r in rows], sampling)
+
+    def ends(row: int, token: int) -> bool:
+        if token in stop_ids:
+            return True
+        written[row].append(token)
+        return _stopped(lm.tokenizer, written[row], settings.stop)
+
     with torch.inference_mode():
         decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
-        for step in range(settings.max_new_tokens):
-            chosen = _choose(decoder.logits, [written[r] for r in running], [random[r] for r in running], sampling)
-            for row, token in zip(running, chosen):
-                if row in done:  # carried along until the batch is next compacted
-                    continue
-                if token in stop_ids:
-                    done.add(row)
-                    continue
-                written[row].append(token)
-                if _stopped(lm.tokenizer, written[row], settings.stop):
-                    done.add(row)
-            going = [place for place, row in enumerate(running) if row not in done]
-            if not going or step == settings.max_new_tokens - 1:
-                break
-            if len(going) < COMPACT_BELOW * len(running):
-                decoder.select(going)
-                chosen, running = [chosen[p] for p in going], [running[p] for p in going]
-            decoder.step(chosen)
+        decode_rows(decoder, settings.max_new_tokens, choose, ends, compact_below=0.75)
     texts = [_cut(str(lm.tokenizer.decode(tokens, skip_special_tokens=True)), settings.stop) for tokens in written]
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 

@@ -9,7 +9,7 @@ its own continuation, kept in a buffer of fixed size. Nothing is copied per row,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,6 +231,35 @@ def open_decoder(
     from taiji.language.prefix_support import supports_sharing
 
     return (SharedDecoder if supports_sharing(model)[0] else PaddedDecoder)(model, prompts, copies, max_new)
+
+
+def decode_rows(
+    decoder: SharedDecoder | PaddedDecoder,
+    steps: int,
+    choose: Callable[[list[int], int], list[int]],
+    ends: Callable[[int, int], bool],
+    compact_below: float,
+) -> None:
+    """Run a decoder until each of its rows has ended or made ``steps`` tokens.
+
+    Args:
+        decoder: has read its prompts and made no token yet.
+        steps: tokens per row at most.
+        choose: ``(rows, step)`` to one token for each row of ``decoder.logits``; ended rows may still be among them.
+        ends: ``(row, token)``, called for each token of a row that has not ended, in order; returns whether it ends the row.
+        compact_below: ended rows leave when fewer than this share of the rows still run; leaving costs a copy of the buffers.
+    """
+    running, ended = list(range(len(decoder.prompt_of))), set[int]()
+    for step in range(steps):
+        chosen = choose(running, step)
+        ended.update(row for row, token in zip(running, chosen) if row not in ended and ends(row, token))
+        going = [place for place, row in enumerate(running) if row not in ended]
+        if not going or step == steps - 1:
+            return
+        if len(going) < compact_below * len(running):
+            decoder.select(going)
+            running, chosen = [running[p] for p in going], [chosen[p] for p in going]
+        decoder.step(chosen)
 
 
 def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.alignment import align, build_environment
-from taiji.alignment.reward_table import Environment
+from taiji.alignment import align, build_reward_table
+from taiji.alignment.reward_table import RewardTable
 from taiji.alignment.rewards import Answers, ground_rollouts, preference_reward, semantic_reward
 from taiji.alignment.rollouts import FILE as ROLLOUTS
 from taiji.core.artifacts import write_parquet
@@ -28,7 +28,7 @@ def environment(context: Context) -> dict[str, Any]:
     ranker = ranker_that(context, "reward", dataset)
     embedder = load_embedder(config.embedder.name)
     examples = load_examples(context, "alignment")
-    built = build_environment(
+    built = build_reward_table(
         dataset,
         load_split(context),
         examples,
@@ -49,7 +49,7 @@ def alignment(context: Context) -> dict[str, Any]:
     prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
     prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
     built, answers = (
-        Environment.load(context.input("environment") / "environment"),
+        RewardTable.load(context.input("environment") / "environment"),
         Answers(load_embedder(config.embedder.name)),
     )
     rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}

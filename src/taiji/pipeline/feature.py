@@ -99,7 +99,7 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
     mean = history_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean)
 
     version = load_model(context, writer).version
-    figures = {}
+    metrics = {}
     for name, vectors, made_by in zip(ARMS, (mean, said), (embedder.version, version), strict=True):
         # The quantiser must not have seen the test period.
         quantizer, table = fit_table(
@@ -107,8 +107,8 @@ def features(context: Context, writer: str = "aligned") -> dict[str, Any]:
         )
         quantizer.save(context.folder / f"{name}-quantizer")
         write_parquet(context.folder / f"{name}.parquet", table)
-        figures[name] = quantizer.figures(vectors)
-    write_json(context.folder / "quantizers.json", figures)
+        metrics[name] = quantizer.metrics(vectors)
+    write_json(context.folder / "quantizers.json", metrics)
     return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}
 
 

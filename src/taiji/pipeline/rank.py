@@ -54,13 +54,15 @@ def judge(context: Context) -> dict[str, Any]:
 
 def ranking(context: Context) -> dict[str, Any]:
     """Train a ranker for each feature table and let all score the test exposures of the users who have features."""
-    from taiji.features.feature_table import figures, join_features
+    from taiji.features.feature_table import feature_metrics, join_features
 
     dataset, split = load(context), load_split(context)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
     columns = context.config.features.columns
-    reached = {arm: figures(join_features(test, table, ("ids", "neighbour_items"))) for arm, table in tables.items()}
+    reached = {
+        arm: feature_metrics(join_features(test, table, ("ids", "neighbour_items"))) for arm, table in tables.items()
+    }
     write_json(context.folder / "coverage.json", reached)
     # One population for all arms: users for whom there is something to compare.
     test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")

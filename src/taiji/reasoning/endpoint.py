@@ -74,7 +74,7 @@ class EndpointTeacher:
         """See :class:`taiji.reasoning.teachers.Teacher`.
 
         Raises:
-            TaijiError: the budget is reached, the endpoint refuses (a wrong key, an unknown model) or keeps failing. What was
+            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. What was
                 received stays in the journal and the same call goes on from there.
         """
         prompts = [
@@ -237,7 +237,7 @@ class _Session:
             raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
             raise ResourceError(
-                "The teacher's endpoint refused a request.",
+                "The teacher's endpoint rejected a request.",
                 where=address,
                 found=f"HTTP {response.status_code}: {response.text[:200]}",
                 fix=f"check the model's name and the key in the environment variable {self.endpoint.key_variable}",

@@ -96,7 +96,7 @@ class Reviewer(Protocol):
     def kind(self) -> Kind: ...
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
-        """One review a draft, in order; None where it is not there yet."""
+        """Return one review per draft, in order; None where it is missing yet."""
         ...
 
 

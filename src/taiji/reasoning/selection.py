@@ -219,20 +219,20 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
 
 
 def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSettings) -> pl.DataFrame:
-    """Judge every rationale.
+    """Give every rationale its verdict.
 
     Returns:
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
         (texts; why it was not kept).
     """
-    judges = {
+    rules = {
         "none": lambda row: [],
         "plain": lambda row: _plain(row, calibration),
         "guarded": lambda row: _guarded(row, calibration, settings),
     }
     verdicts = []
     for row in scored.iter_rows(named=True):
-        reasons = judges[settings.rule](row)
+        reasons = rules[settings.rule](row)
         # Too good to be true is the one finding that a reader may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})

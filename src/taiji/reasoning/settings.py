@@ -1,4 +1,4 @@
-"""Settings of the reasoning room."""
+"""Settings of the reasoning package."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class SFTSettings(Settings):
 
 
 class ReasoningSettings(Settings):
-    """The room's settings together."""
+    """The package's settings together."""
 
     prompts: PromptSettings = PromptSettings()
     teacher: TeacherSettings = TeacherSettings()
