@@ -3,7 +3,8 @@
 Source: PEPO's published formulas. VS_t is the mean cosine of token t's hidden states to the evidence's, over layers
 (embedding layer included) and evidence tokens; H_t the entropy of the law that produced token t. The hidden state is taken
 at the token's own position while the entropy belongs to the position before: that offset is the method's. Deviation:
-weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too).
+weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too). The two differ only
+where ratios differ from one: a row's weights sum to a constant, so in the first pass over a batch nothing flows through them.
 """
 
 from __future__ import annotations
