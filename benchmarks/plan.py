@@ -22,7 +22,7 @@ from benchmarks.scale_out import model
 from taiji.config import Config, load_config
 from taiji.pipeline import engine
 from taiji.pipeline.engine import Run
-from taiji.pipeline.stages import STAGES
+from taiji.pipeline.recipes import ENHANCE
 from taiji.scale.plan import plan
 from taiji.scale.rates import Measured, measured
 
@@ -31,7 +31,7 @@ PROMPTS = ("rationale_prompts", "calibration_prompts", "alignment_prompts", "tes
 
 def executed(folder: Path, config: Config) -> Measured:
     """Run the loop and read what it took."""
-    Run(folder, config, STAGES, lambda text: None).execute()
+    Run(folder, config, ENHANCE, lambda text: None).execute()
     return measured(folder)
 
 

@@ -85,8 +85,10 @@ def stages(run: Path, feature_users: int) -> None:
     """Stages `examples` and `features` of a run whose data and aligned model are there, then the as-of joins of both ranker periods."""
     from taiji.config import Config
     from taiji.features.partitioned import join_partitioned
-    from taiji.pipeline import feature, prepare
     from taiji.pipeline.engine import Context
+    from taiji.pipeline.run_data import load_split, stored
+    from taiji.pipeline.stages.examples_stage import Examples
+    from taiji.pipeline.stages.features_stage import Features
 
     size = {
         "rationale_prompts": 1000,
@@ -105,13 +107,14 @@ def stages(run: Path, feature_users: int) -> None:
         }
     )
     seconds, exposed = {}, 0
-    for name, work in (("examples", prepare.examples), ("features", feature.features)):
-        context = Context(config, run / name, run / ".work" / name, run, ("data", "examples", "features"))
+    for stage in (Examples(), Features()):
+        name = stage.name
+        context = Context(config, run / name, run / ".work" / name, run, stage.needs)
         context.folder.mkdir(exist_ok=True)
         start = time.perf_counter()
-        work(context)
+        stage.run(context)
         seconds[name] = round(time.perf_counter() - start, 1)
-    dataset, split = prepare.stored(context), prepare.load_split(context)
+    dataset, split = stored(context), load_split(context)
     start = time.perf_counter()
     for period in ("ranker", "test"):
         files = join_partitioned(
@@ -138,23 +141,23 @@ def stages(run: Path, feature_users: int) -> None:
 def examples(run: Path, config: str) -> None:
     """The prompts of a run whose data is there; keeps the configuration."""
     from taiji.config import Config
-    from taiji.pipeline import prepare
     from taiji.pipeline.engine import Context
+    from taiji.pipeline.stages.examples_stage import Examples
 
     settings = Config.model_validate_json(config)
     (run / "config.json").write_text(settings.model_dump_json())
     context = Context(settings, run / "examples", run / ".work" / "examples", run, ("data",))
     context.folder.mkdir()
-    prepare.examples(context)
+    Examples().run(context)
 
 
 def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
     """One stage over partitions, alone: the base model answers the test prompts. Prints the seconds of the stage."""
     from taiji.config import Config
+    from taiji.pipeline.completions import complete
     from taiji.pipeline.engine import Context
-    from taiji.pipeline.feature import complete
     from taiji.pipeline.partitions import LocalMapper, Mapper
-    from taiji.pipeline.prepare import load_examples
+    from taiji.pipeline.run_data import load_examples
 
     config = Config.model_validate_json((run / "config.json").read_text())
     start = time.perf_counter()

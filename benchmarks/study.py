@@ -1,9 +1,9 @@
-"""A study end to end: arms × training seeds, null controls, and going on after a kill.
+"""A study end to end: arms × training seeds, negative controls, and going on after a kill.
 
 In the synthetic shop, where titles carry the hidden taste: the features must gain, each half on its own is shown, and
-both null controls must not gain. Its cells are then deleted in part: only those are trained again and every figure comes
+both negative controls must not gain. Its cells are then deleted in part: only those are trained again and every figure comes
 out the same. Where STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well and its table added;
-the only bar there is that null controls do not gain, for what features are worth on real data is a finding.
+the only bar there is that negative controls do not gain, for what features are worth on real data is a finding.
 
     [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json FILE]
 """
@@ -60,7 +60,7 @@ def shop(
 
     def judged() -> list[dict[str, Any]]:
         cells = run_cells(train, test, arms, range(seeds), counted, folder, trainer_version=version)
-        return aggregate(cells, folder, test, rivals=(), resamples=resamples)
+        return aggregate(cells, folder, test, competitors=(), resamples=resamples)
 
     rows = judged()
     whole, lost = len(trained), sorted(folder.glob("*.json"))[::3]
@@ -112,7 +112,7 @@ def add(
 
 
 def no_gain(result: Result, data: str, rows: list[dict[str, Any]]) -> None:
-    """Check the null controls on click AUC."""
+    """Check the negative controls on click AUC."""
     for control in control_findings(rows):
         if control["metric"] == "click auc":
             result.at_most(f"{data}: {control['arm']} gains (0 = no)", float(np.float64(control["gain"])), 0)

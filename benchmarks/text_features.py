@@ -2,7 +2,7 @@
 
 *Ladder*: features from the mean of the history (what costs nothing), from what the user really took next (what a language
 model that is always right would name), once and four times a period, with each half of the features, for everyone and for
-as few users as the demo covers, and a null control. Where the truth gains nothing, no answer can; where it gains and a
+as few users as the demo covers, and a negative control. Where the truth gains nothing, no answer can; where it gains and a
 model's answers do not, the model is the bottleneck.
 
 *Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
@@ -31,7 +31,7 @@ from taiji.core.artifacts import value_hash
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.data.splits import Split, exposures, time_split
-from taiji.experiments.study import FEATURES, NULL, Arm, aggregate, run_cells, shuffled
+from taiji.experiments.study import CONTROL, FEATURES, Arm, aggregate, run_cells, shuffled
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
@@ -39,7 +39,7 @@ from taiji.language.embed import load_embedder
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.target_attention import TargetAttentionRanker
 from taiji.models.ranking.train import train_ranker
-from taiji.pipeline.feature import refresh_moments
+from taiji.pipeline.refreshes import refresh_times
 from taiji.reasoning.prompts import item_lines
 from taiji.world.settings import ShopSettings
 from taiji.world.shop import Shop
@@ -85,7 +85,7 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
     """Both parts on one data set."""
     split = time_split(dataset)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
-    moments = {n: refresh_moments(dataset, split, 5, n) for n in (1, REFRESHES)}
+    moments = {n: refresh_times(dataset, split, 5, n) for n in (1, REFRESHES)}
     chosen = moments[1]["user"].unique().sort()
     chosen = chosen.sample(min(DEMO_USERS, len(chosen) // 2), seed=0)
     groups = {f"the {len(chosen)} users": test["user"].is_in(chosen.implode()).to_numpy()}
@@ -107,7 +107,7 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
 
     def judge(part: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = aggregate(
-            found, folder / part, test, groups=groups, rivals=("history mean",), resamples=100 if quick else 1000
+            found, folder / part, test, groups=groups, competitors=("history mean",), resamples=100 if quick else 1000
         )
         add(result, name, rows, METRICS, part=part)
         result.so_far()
@@ -142,7 +142,7 @@ def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
         Arm(f"truth, {REFRESHES} times, ids only", often, ("ids",)),
         Arm(f"truth, {REFRESHES} times, look-alike only", often, ("neighbour_items",)),
         Arm(f"truth, {REFRESHES} times, the next ten, known or not", table(next_ten, refreshes=REFRESHES)),
-        Arm(f"{NULL}shuffled truth", shuffled(often), FEATURES),
+        Arm(f"{CONTROL}shuffled truth", shuffled(often), FEATURES),
     ]
 
 

@@ -14,13 +14,13 @@ from tests.tiny import configuration
 
 from taiji import cli
 from taiji.cli import console
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 
 def main() -> None:
     """Run the arguments as `taiji` would, with tiny sizes appended where a configuration is read."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in ("run", "ceiling", *STAGE_NAMES):
+    if command in ("run", "oracle", "stage", *STAGE_NAMES):
         tiny = configuration(Path("unused"), Path(os.environ["TAIJI_DOCUMENTED_MODEL"]))
         teacher = tiny["reasoning"]["teacher"]
         tiny["reasoning"]["teacher"] = {name: value for name, value in teacher.items() if name != "kind"}
@@ -30,7 +30,7 @@ def main() -> None:
             if section != "data"
             for text in ("--set", f"{section}={json.dumps(values)}")
         ]
-    if command == "ceiling":
+    if command == "oracle":
         sys.argv += ["--seeds", "1"]
     if command == "run" and os.environ.get("TAIJI_DOCUMENTED") != "whole":
         from taiji.pipeline.engine import Run

@@ -35,7 +35,7 @@ def test_nothing_is_pickled():
 
 def test_help_and_configuration_load_without_heavy_packages():
     code = (
-        "import sys, taiji.cli, taiji.config, taiji.pipeline.names\n"
+        "import sys, taiji.cli, taiji.config, taiji.pipeline.recipes\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

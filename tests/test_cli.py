@@ -14,7 +14,7 @@ from tests.data.discovery import exports
 from taiji import __version__, cli
 from taiji.core.artifacts import write_json
 from taiji.core.errors import NoSpace
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
 LOG = "who,what,at,bought\nu1,A,100,1\nu1,B,200,0\nu2,B,300,1\n"
@@ -221,6 +221,20 @@ def test_help_names_every_stage_and_version_is_printed(taiji):
     assert taiji("--version")[1].strip() == __version__
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("environment", "reward_table"), ("judge", "evaluation_ranker"), ("ceiling", "oracle")]
+)
+def test_commands_work_under_their_old_names_and_say_the_new_one(taiji, shop, tmp_path, monkeypatch, old, new):
+    monkeypatch.setattr("taiji.pipeline.oracle.oracle", lambda *_: {"found": "it"})
+    called = []
+    monkeypatch.setattr("taiji.pipeline.engine.Run.execute", lambda self, names: called.append(names))
+    options = ("--data", shop(), "--name", "x", "--runs", tmp_path, *(("--json", "-") if old == "ceiling" else ()))
+    code, _, error = taiji(old, *options)
+    assert code == 0 and f"`taiji {old}` is now called `taiji {new}`" in error, error
+    assert "now called" not in taiji(new, *options)[2] and called[0] == called[1]
+    assert f"\n  {old} " not in taiji("--help")[1] and f"\n  {new} " in taiji("--help")[1]
+
+
 def test_config_prints_yaml_that_reads_back(taiji, tmp_path):
     code, out, _ = taiji("config", "--preset", "demo", "--set", "size.chunk=5")
     assert code == 0
@@ -394,5 +408,11 @@ def test_help_imports_next_to_nothing():
         "taiji.core.errors",
         "taiji.core.moved",
         "taiji.pipeline",
+        "taiji.pipeline.amounts",
         "taiji.pipeline.names",
+        "taiji.pipeline.outside",
+        "taiji.pipeline.recipes",
+        "taiji.pipeline.stage",
+        "taiji.pipeline.stages",
+        *(f"taiji.pipeline.stages.{name}_stage" for name in STAGE_NAMES),
     }

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from taiji.config import PRESETS, Config, load_config
-from taiji.core.errors import TaijiError
+from taiji.config import PRESETS, RENAMED, Config, load_config, setting_keys
+from taiji.core.composition import section_of
+from taiji.core.errors import ConfigError, TaijiError
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -81,6 +82,53 @@ def test_a_key_given_twice_is_named_with_its_lines(tmp_path, text, key, lines):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(TaijiError, match=rf"(?s)c\.yaml, line {lines[1]}, key '{key}'.*in line {lines[0]}"):
         load_config(tmp_path / "c.yaml")
+
+
+def sections(model=Config, prefix=""):
+    for name, field in model.model_fields.items():
+        if section := section_of(field):
+            yield f"{prefix}{name}", field.default, section
+            yield from sections(section, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize(("name", "default", "section"), list(sections()), ids=[name for name, *_ in sections()])
+def test_a_section_that_is_given_in_part_keeps_its_defaults(name, default, section):
+    """What a file leaves out comes from the section's class, so a section may have no other default."""
+    assert default == section(), name
+
+
+@pytest.mark.parametrize(
+    ("old", "inner", "value"),
+    [("alignment.environment", "random_candidates", 7), ("own_ranker.judge", "", "mine:score")],
+    ids=["section", "value"],
+)
+def test_old_keys_are_read_and_say_their_new_name(tmp_path, caplog, old, inner, value):
+    (section, key), new = old.split("."), RENAMED[old]
+    below = f".{inner}" if inner else ""
+    wanted = load_config(overrides=[f"{new}{below}={value}"])
+    assert wanted != Config() and not caplog.text
+    (tmp_path / "c.json").write_text(json.dumps({section: {key: {inner: value} if inner else value}}))
+    assert load_config(tmp_path / "c.json") == wanted
+    assert f"c.json: {old} is now called {new}" in caplog.text
+    assert load_config(overrides=[f"{old}{below}={value}"]) == wanted
+    assert f"--set {old}{below}={value}: {old} is now called {new}" in caplog.text
+    (tmp_path / "c.json").write_text(json.dumps({section: {key: None, new.split(".")[1]: None}}))
+    with pytest.raises(ConfigError, match="old and its new key"):
+        load_config(tmp_path / "c.json")
+
+
+def test_mistakes_below_an_old_key_are_told_by_that_key():
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'alignment\.environment\.randm_candidates'.*'random_candidates'"
+    ):
+        load_config(overrides=["alignment.environment.randm_candidates=3"])
+
+
+def test_no_old_key_is_a_key():
+    keys = setting_keys()
+    for old, new in RENAMED.items():
+        assert not any(key == old or key.startswith(f"{old}.") for key in keys)
+        assert any(key == new or key.startswith(f"{new}.") for key in keys)
 
 
 def run_with(folder, change):

@@ -1,9 +1,11 @@
-"""One configuration: the settings of every room, read from YAML, a preset and ``--set key=value``."""
+"""One configuration: the settings that packages own, read from YAML, a preset and ``--set key=value``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from pydantic import Field, ValidationError
 
 from taiji import __version__
 from taiji.alignment.settings import AlignmentSettings
-from taiji.core.errors import TaijiError
+from taiji.core.component import find_class
+from taiji.core.composition import chosen_sections, fitted, section_of, with_sections
+from taiji.core.errors import ArtifactError, ConfigError, TaijiError
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import parse_yaml, read_yaml
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
-from taiji.experiments.settings import ABTestSettings
+from taiji.experiments.settings import ABTestSettings, ChosenRanker
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
 from taiji.metrics.settings import EvaluationSettings
@@ -27,11 +31,18 @@ from taiji.serving.settings import ServingSettings
 PRESETS = ("demo", "laptop", "paper")
 STORED = "config.json"
 """The name under which a run keeps its configuration."""
+STAGE_GROUP = "taiji.stages"
+"""Entry points of stages that other packages provide."""
+RENAMED = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
+"""Old key to new key; old ones are read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
 
+log = logging.getLogger(__name__)
+
+
 class SizeSettings(Settings):
-    """How many prompts each stage of the loop works on; every one costs LLM time."""
+    """Numbers of prompts that the stages of the loop work on; every prompt costs LLM time."""
 
     rationale_prompts: int = Field(default=64, ge=2)
     """Prompts for which the teacher writes rationales, for fine-tuning."""
@@ -40,7 +51,7 @@ class SizeSettings(Settings):
     alignment_prompts: int = Field(default=32, ge=1)
     """Prompts for reinforcement learning; their users are not among those of the rationales."""
     test_prompts: int = Field(default=100, ge=2)
-    """Prompts of the test period on which the models are judged."""
+    """Prompts of the test period on which the models are evaluated."""
     feature_users: int | None = Field(default=300, ge=2)
     """Users who get LLM features; ``null`` means everyone with a history."""
     feature_refreshes: int = Field(default=1, ge=1)
@@ -50,7 +61,7 @@ class SizeSettings(Settings):
 
 
 class ScaleSettings(Settings):
-    """How `--engine ray` spreads partitions over a cluster; no result depends on it."""
+    """Spread of partitions over a cluster by `--engine ray`; no result depends on it."""
 
     workers: int | None = Field(default=None, ge=1)
     """Workers at a time, each with its own model; `null`: as many as the cluster has room for."""
@@ -66,70 +77,79 @@ class ScaleSettings(Settings):
     """Passes over what is missing before the run stops; a pass that brings something begins the count anew."""
 
 
+class AnswerSettings(GenerationSettings):
+    """Sampling of answers, when a model is evaluated and when features are made."""
+
+    temperature: float = Field(default=0.0, ge=0.0)
+    """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
+
+
 class Config(Settings):
     """Everything a run depends on."""
 
     seed: int = Field(default=0, ge=0)
     """The one seed: on a CPU the same configuration gives the same artefacts."""
+    stages: tuple[str, ...] = ()
+    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of one stand under its name."""
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
     examples: ExampleSettings = ExampleSettings()
     size: SizeSettings = SizeSettings()
     language: LanguageSettings = LanguageSettings()
-    generation: GenerationSettings = GenerationSettings(temperature=0.0)
-    """How answers are written when a model is judged and when features are made."""
+    generation: AnswerSettings = AnswerSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     reasoning: ReasoningSettings = ReasoningSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     features: FeatureSettings = FeatureSettings()
-    ranking: RankerSettings = RankerSettings()
+    ranking: ChosenRanker = RankerSettings()
     own_ranker: OwnRankerSettings = OwnRankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     abtest: ABTestSettings = ABTestSettings()
     serving: ServingSettings = ServingSettings()
     scale: ScaleSettings = ScaleSettings()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a composed configuration by its values: workers on other machines compose its class themselves."""
+        return super().__reduce_ex__(protocol) if type(self) is Config else (config_from, (self.model_dump(),))
+
+
+def config_from(values: Mapping[str, Any]) -> Config:
+    """Return the configuration of these values, with the sections of the stages and components that they name.
+
+    Raises:
+        ConfigError: a stage or component that they name cannot be found.
+        ValidationError: unknown keys, or values out of range.
+    """
+    return _class_for(values).model_validate(values)
+
 
 def load_config(path: str | Path | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``section.key=value`` overrides.
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
-    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like.
+    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
+    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another.
 
     Raises:
-        TaijiError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
+        ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
     """
     values = _read(Path(path)) if path else {}
-    preset = values.pop("preset", None) if preset is None else (values.pop("preset", None), preset)[1]
-    overrides, given = list(overrides), set()
-    merged = _merge(Config().model_dump(mode="json"), _merge(_read_preset(preset) if preset else {}, values))
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise TaijiError(
-                "An override is not of the form key=value.",
-                where=f"--set {override}",
-                fix="write for instance --set size.test_prompts=50",
-            )
-        nested: Any = parse_yaml(
-            text,
-            f"--set {override}",
-            message="The value of an override is no YAML.",
-            expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
-            fix="quote what is plain text: --set 'key=\"text\"'",
-        )
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        given.update(_keys(nested))
-        merged = _merge(merged, nested)
+    named = values.pop("preset", None)
+    preset = named if preset is None else preset
+    old_keys: dict[str, str] = {}
+    values = _renamed(values, str(path), old_keys)
+    overrides = list(overrides)
+    given = [_renamed(_read_override(override), f"--set {override}", old_keys) for override in overrides]
+    merged = reduce(_merge, [values, *given], _read_preset(preset) if preset else {})
+    kind = _class_for(merged)
     try:
-        return Config.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
         unknown = {problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"}
         of_run = path and Path(path).name == STORED and values.keys() & Config.model_fields.keys()
-        if path and of_run and (unknown & _keys(values)) - given:
-            raise _of_another_version(Path(path), error) from error
-        raise TaijiError(
+        if path and of_run and (unknown & _keys(values)) - set().union(*map(_keys, given)):
+            raise _of_another_version(Path(path), error, kind, old_keys) from error
+        raise ConfigError(
             "The configuration does not fit.",
             where=", ".join(
                 [
@@ -139,22 +159,87 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
                 ]
             )
             or "the defaults",
-            found="; ".join(_explain(problem) for problem in error.errors()),
+            found="; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
             fix="see docs/configuration.md, or `taiji config` for every key with its value",
         ) from error
 
 
 def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
-    """Every key that ``--set`` takes, as ``section.key``."""
+    """Return every key that ``--set`` takes, as ``section.key``."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        keys += (
-            setting_keys(inner, f"{prefix}{name}.")
-            if isinstance(inner, type) and issubclass(inner, Settings)
-            else [f"{prefix}{name}"]
-        )
+        section = section_of(field)
+        keys += setting_keys(section, f"{prefix}{name}.") if section else [f"{prefix}{name}"]
     return keys
+
+
+def _class_for(values: Mapping[str, Any]) -> type[Config]:
+    """Return the class of a configuration with these values."""
+    references = values.get("stages")
+    sections: dict[str, type[Settings]] = {}
+    for reference in references if isinstance(references, (list, tuple)) else ():
+        stage = find_class(str(reference), STAGE_GROUP, "stages")
+        try:
+            name, own = stage.name, stage.Settings
+        except AttributeError as error:
+            raise ConfigError(
+                "What `stages` names is not a stage.",
+                where=f"stages: {reference}",
+                expected="a subclass of taiji.pipeline.stage.Stage with a name",
+                found=repr(stage),
+            ) from error
+        if own is None:
+            continue
+        if not str(name).isidentifier() or name in Config.model_fields or name in sections:
+            raise ConfigError(
+                "The settings of a stage have no key of their own.",
+                where=f"stages: {reference}",
+                expected="a name that is a Python identifier and no other section's",
+                found=str(name),
+                fix="rename the stage",
+            )
+        sections[name] = own
+    return fitted(with_sections(Config, tuple(sections.items())), values)
+
+
+def _read_override(override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            "An override is not of the form key=value.",
+            where=f"--set {override}",
+            fix="write for instance --set size.test_prompts=50",
+        )
+    nested: Any = parse_yaml(
+        text,
+        f"--set {override}",
+        message="The value of an override is no YAML.",
+        expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
+        fix="quote what is plain text: --set 'key=\"text\"'",
+    )
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
+    """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
+    for old, new in RENAMED.items():
+        (section, old_key), (_, new_key) = old.split("."), new.split(".")
+        inner = values.get(section)
+        if not (isinstance(inner, dict) and old_key in inner):
+            continue
+        if new_key in inner:
+            raise ConfigError(
+                "A setting is given under its old and its new key.",
+                where=source,
+                found=f"{old} and {new}",
+                fix=f"take {old} out",
+            )
+        log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
+        old_keys[new] = old
+        values = {**values, section: {new_key if key == old_key else key: value for key, value in inner.items()}}
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -164,7 +249,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = read_yaml(path, "the configuration", MISSING)
         values = {} if values is None else values
     if not isinstance(values, dict):
-        raise TaijiError(
+        raise ConfigError(
             "The configuration is not a mapping.",
             where=str(path),
             expected="`section: {key: value}`",
@@ -179,7 +264,7 @@ def _read_json(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         return json.loads(text)
     except OSError as error:
-        raise TaijiError(
+        raise ConfigError(
             "Could not read the configuration.", where=str(path), found=error.strerror, fix=MISSING
         ) from error
     except ValueError as error:
@@ -188,7 +273,7 @@ def _read_json(path: Path) -> Any:
             "start the run again as it was started first (with its configuration or preset) and with --resume: "
             "that writes this file anew, and finished stages are kept"
         )
-        raise TaijiError(
+        raise ConfigError(
             "The configuration that a run keeps is damaged." if of_run else "Could not read the configuration.",
             where=str(path),
             expected="a JSON file in UTF-8",
@@ -197,16 +282,18 @@ def _read_json(path: Path) -> Any:
         ) from error
 
 
-def _of_another_version(path: Path, error: ValidationError) -> TaijiError:
-    """The error of a run's own configuration that holds keys of another version."""
+def _of_another_version(
+    path: Path, error: ValidationError, kind: type[Config], old_keys: Mapping[str, str]
+) -> TaijiError:
+    """Return the error of a run's own configuration that holds keys of another version."""
     made = sorted({version for file in path.parent.glob("*/manifest.json") if (version := _version_in(file))})
     by = f"made by taiji {', '.join(made)}" if made else "made by an unknown version"
-    return TaijiError(
+    return ArtifactError(
         "The run was made by another version of taiji: its configuration holds settings that this one does not know.",
         where=str(path),
         expected=f"the settings of taiji {__version__}",
         found=f"{by}{', in another state of its code' if __version__ in made else ''}; "
-        + "; ".join(_explain(problem) for problem in error.errors()),
+        + "; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
         fix=f"use the version that made it, or take these keys out of {path}, or start a new run",
     )
 
@@ -228,42 +315,57 @@ def _keys(values: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 def _read_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
-        raise TaijiError("No such preset.", where=f"--preset {name}", expected=", ".join(PRESETS), found=name)
+        raise ConfigError("No such preset.", where=f"--preset {name}", expected=", ".join(PRESETS), found=name)
     return dict(
         parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
     )
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        place, before = f"{path}{key}", merged.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and not _begins_anew(place, before, value):
+            merged[key] = _merge(before, value, f"{place}.")
+        else:
+            merged[key] = value
     return merged
 
 
-def _explain(problem: Any) -> str:
+def _begins_anew(place: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return place in CHOSEN and "model" in value and value["model"] != before.get("model", CHOSEN[place])
+
+
+CHOSEN = dict(chosen_sections(Config))
+"""Sections of components, with the default one's name."""
+
+
+def _explain(problem: Any, kind: type[Config], old_keys: Mapping[str, str]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    for new, old in old_keys.items():  # people look for what they wrote
+        if place == new or place.startswith(f"{new}."):
+            place = old + place.removeprefix(new)
     if problem["type"] == "model_type":
         return f"{place}: a section with keys is expected (found {problem['input']!r})"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{_nearest(problem['loc'])}"
+        return f"unknown key {place!r}{_nearest(problem['loc'], kind)}"
     if problem["type"] == "missing":
         return f"{place} is missing"
     return f"{place}: {problem_text(problem)} (found {problem['input']!r})"
 
 
-def _nearest(location: tuple[Any, ...]) -> str:
+def _nearest(location: tuple[Any, ...], kind: type[Config]) -> str:
     from difflib import get_close_matches
 
-    moved = [key for key in setting_keys() if key.split(".")[-1] == location[-1]]
+    moved = [key for key in setting_keys(kind) if key.split(".")[-1] == location[-1]]
     if len(moved) == 1:
         return f" (did you mean {moved[0]!r}?)"
-    model: Any = Config
+    model: type[Settings] = kind
     for part in location[:-1]:
-        inner = model.model_fields.get(part)
-        model = inner.annotation if inner else None
-        if not (isinstance(model, type) and issubclass(model, Settings)):
+        field = model.model_fields.get(part)
+        section = section_of(field) if field else None
+        if section is None:
             return ""
+        model = section
     known = get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
     return f" (did you mean {known[0]!r}?)" if known else f" (known: {', '.join(model.model_fields)})"

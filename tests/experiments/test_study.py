@@ -1,4 +1,4 @@
-"""Studies: resumable cells, null controls that stay in the past, intervals over users and seeds."""
+"""Studies: resumable cells, negative controls that stay in the past, intervals over users and seeds."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def test_real_features_gain_and_null_controls_do_not(tmp_path):
         rows["taiji", "click auc"]["competitors"][0]["against"] == "history_mean"
         and rows["taiji", "click auc"]["competitors"][0]["low"] > 0
     )
-    for null in ("null: another user's", "null: shuffled"):
-        gap = rows[null, "click auc"]["difference"]
+    for control in ("negative control: another user's", "negative control: shuffled"):
+        gap = rows[control, "click auc"]["difference"]
         assert gap["low"] <= 0 <= gap["high"] or gap["high"] < 0
     assert rows["taiji, cross-user only", "click auc"]["value"] < 0.55
     assert rows["taiji", "click auc"]["seeds"] == 3 and len(rows["taiji", "click auc"]["per_seed"]) == 3
@@ -242,7 +242,7 @@ def test_the_built_in_ranker_fits_in(tmp_path):
 )
 def test_a_control_that_gains_is_called_out(metric, low, high, gain, word):
     difference = {"against": "none", "value": (low + high) / 2, "low": low, "high": high}
-    row = {"features": "null: shuffled", "group": "all", "metric": metric, "difference": difference}
+    row = {"features": "negative control: shuffled", "group": "all", "metric": metric, "difference": difference}
     others = [row | {"group": "sparse"}, row | {"features": "popo"}, row | {"metric": "click calibration"}]
     (found,) = control_findings([row, *others])
     assert found["gain"] is gain

@@ -18,7 +18,7 @@ from taiji.config import Config
 from taiji.core.artifacts import write_json, write_parquet, write_text
 from taiji.data import Dataset, Tables
 from taiji.features.feature_table import SCHEMA
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 START = datetime(2024, 1, 1, tzinfo=UTC)

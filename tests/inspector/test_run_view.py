@@ -9,7 +9,7 @@ import pytest
 
 from taiji.core.errors import TaijiError
 from taiji.inspector.run_view import RunFiles, run_state
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from tests.integration.test_loop import artefacts
 from taiji.config import ScaleSettings, load_config
 from taiji.pipeline.engine import Run
 from taiji.pipeline.partitions import map_rows
-from taiji.pipeline.stages import STAGES
+from taiji.pipeline.recipes import ENHANCE
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'taiji[scale]')")
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -123,7 +123,7 @@ def test_what_a_dead_node_had_in_hand_is_done_by_the_other(nodes, tmp_path):
 def test_the_loop_on_two_nodes_one_of_which_dies_gives_what_one_process_gives(nodes, small_config, tmp_path):
     cluster, second, mapper = nodes
     config = load_config(small_config, overrides=["size.chunk=1"])
-    Run(tmp_path / "local", config, STAGES, lambda text: None).execute()
+    Run(tmp_path / "local", config, ENHANCE, lambda text: None).execute()
     scratch = tmp_path / "ray" / ".work" / "answers" / "scratch" / "base"
     found: dict = {}
 
@@ -132,7 +132,7 @@ def test_the_loop_on_two_nodes_one_of_which_dies_gives_what_one_process_gives(no
         return found["parts"] > 0
 
     watcher = kill_when(under_way, cluster, second, found)
-    Run(tmp_path / "ray", config, STAGES, lambda text: None, mapper).execute()
+    Run(tmp_path / "ray", config, ENHANCE, lambda text: None, mapper).execute()
     watcher.join()
     assert "killed" in found and 0 < found["parts"] < config.size.test_prompts and alive() == 1
     assert artefacts(tmp_path / "ray") == artefacts(tmp_path / "local")

@@ -19,7 +19,7 @@ from taiji.language.tiny import tiny_tokenizer
 from taiji.metrics.baselines import floors
 from taiji.models.ranking import Ranker, train_ranker
 from taiji.models.ranking.settings import RankerSettings
-from taiji.pipeline.feature import refresh_moments
+from taiji.pipeline.refreshes import refresh_times
 from taiji.reasoning.prompts import item_lines, student_prompts
 from taiji.reasoning.settings import PromptSettings
 
@@ -44,7 +44,7 @@ class World:
 
     def make(self, dataset: Dataset) -> dict[str, object]:
         """Everything before the cut, from a dataset that may know more."""
-        split, rows = self.split, refresh_moments(dataset, self.split, 3, 2).filter(pl.col("as_of") <= self.cut)
+        split, rows = self.split, refresh_times(dataset, self.split, 3, 2).filter(pl.col("as_of") <= self.cut)
         users, times = rows["user"].to_numpy(), rows["as_of"].to_numpy()
         mean = history_mean(dataset, users, times, self.vectors, 20)
         quantizer = ProductQuantizer.fit(mean, seed=0)

@@ -16,7 +16,7 @@ from tests.integration.test_loop import environment
 from taiji.config import load_config
 from taiji.core.errors import TaijiError
 from taiji.pipeline.engine import Run
-from taiji.pipeline.stages import STAGES
+from taiji.pipeline.recipes import ENHANCE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LAUNCHERS = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.startswith("cluster-")]
@@ -89,8 +89,8 @@ def launched(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_two_launched_processes_leave_the_model_of_one(small_config, tmp_path):
     config = load_config(small_config)
-    Run(tmp_path / "one", config, STAGES, lambda text: None).execute(
-        ["data", "examples", "reward", "rationales", "selection", "sft", "environment"]
+    Run(tmp_path / "one", config, ENHANCE, lambda text: None).execute(
+        ["data", "examples", "reward", "rationales", "selection", "sft", "reward_table"]
     )
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("sft"))
     halves = [
@@ -115,4 +115,4 @@ def test_two_launched_processes_leave_the_model_of_one(small_config, tmp_path):
 def test_other_stages_are_not_launched(small_config, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TaijiError, match="Only training is launched"):
-        Run(tmp_path / "run", load_config(small_config), STAGES, lambda text: None).execute(["examples"])
+        Run(tmp_path / "run", load_config(small_config), ENHANCE, lambda text: None).execute(["examples"])

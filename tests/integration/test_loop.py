@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from taiji.core.artifacts import file_hash, read_json
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 TIMED = {"report/metrics.json", "report/report.html"}
 """Hold the seconds each stage took, which no two runs share."""

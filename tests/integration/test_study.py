@@ -1,4 +1,4 @@
-"""`taiji study` on a finished run: tables of other models, cells that stay, null controls, broken input."""
+"""`taiji study` on a finished run: tables of other models, cells that stay, negative controls, broken input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
     found = read_json(tmp_path / "study.json")
     assert found == read_json(run / "study" / "study.json")
     tables = ["history_mean", "truth", "base", "sft", "popo-light", "popo"]
-    parts = ["popo, intra-user only", "popo, cross-user only", "null: another user's", "null: shuffled"]
+    parts = [
+        "popo, intra-user only",
+        "popo, cross-user only",
+        "negative control: another user's",
+        "negative control: shuffled",
+    ]
     assert found["arms"] == ["none", *tables, *parts]
     assert found["main"] == "popo"
     assert len(found["cells"]) == 2 * len(found["arms"])
@@ -55,12 +60,15 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
     assert all(row["seeds"] == 2 for row in found["rows"])
     popo = next(row for row in found["rows"] if row["features"] == "popo" and row["metric"] == "click auc")
     assert popo["difference"]["against"] == "none" and popo["competitors"][0]["against"] == "history_mean"
-    assert {line["arm"] for line in found["controls"]} == {"null: another user's", "null: shuffled"}
-    for shown in ("popo, intra-user only", "null: shuffled", "2 trainings"):
+    assert {line["arm"] for line in found["controls"]} == {
+        "negative control: another user's",
+        "negative control: shuffled",
+    }
+    for shown in ("popo, intra-user only", "negative control: shuffled", "2 trainings"):
         assert shown in first.stdout
     assert {path: file_hash(path) for path in stages} == stages, "the run itself stays as it is"
     assert (
-        read_json(run / "study/models/popo-light/alignment/manifest.json")["settings"]["alignment"]["weighting"]
+        read_json(run / "study/stages/alignment-popo-light/manifest.json")["settings"]["alignment"]["weighting"]
         == "popo-light"
     )
 

@@ -13,14 +13,20 @@ from taiji.config import Config, setting_keys
 from taiji.core.artifacts import file_hash, read_json, write_json, write_text
 from taiji.core.errors import TaijiError
 from taiji.pipeline import engine
-from taiji.pipeline.engine import Run, Stage
-from taiji.pipeline.stages import STAGES
+from taiji.pipeline.engine import Run
+from taiji.pipeline.recipes import ENHANCE
+from taiji.pipeline.stage import Stage
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    monkeypatch.setattr(engine, "STAGE_NAMES", {"data": "First.", "examples": "Second."})
+def calls():
     return []
+
+
+def stage(name, work, **attributes):
+    """A stage that does the work."""
+    body = {"name": name, "summary": "Work.", "run": lambda self, context: work(context), **attributes}
+    return type(name.title(), (Stage,), body)()
 
 
 def loop(calls, fail=lambda: None):
@@ -42,7 +48,7 @@ def loop(calls, fail=lambda: None):
         write_json(context.folder / "rows.json", joined["row"].to_list())
         return {"rows": len(joined)}
 
-    return [Stage("data", first, settings=("size",)), Stage("examples", second, needs=("data",))]
+    return [stage("data", first, settings=("size",)), stage("examples", second, needs=("data",))]
 
 
 def quiet(text):
@@ -111,7 +117,7 @@ def test_a_stage_whose_input_was_not_run_says_which(tmp_path, calls):
 
 def test_a_stage_that_lacks_what_it_publishes_runs_again(tmp_path, calls):
     first, second = loop(calls)
-    shown = Stage("data", first.work, settings=("size",), publish=("value.json",))
+    shown = stage("data", first.run, settings=("size",), publish=("value.json",))
     Run(tmp_path / "a", Config(), [shown, second], quiet).execute()
     calls.clear()
     (tmp_path / "a" / "data" / "value.json").unlink()
@@ -132,22 +138,20 @@ def test_a_stage_cannot_read_what_it_does_not_name(tmp_path, calls):
 
     write_text(tmp_path / "x", "")
     with pytest.raises(KeyError, match="without naming it"):
-        Run(tmp_path / "a", Config(), [Stage("data", sneaky)], quiet).execute()
+        Run(tmp_path / "a", Config(), [stage("data", sneaky)], quiet).execute()
 
 
 def test_files_that_settings_name_count_by_their_content(tmp_path):
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "student.txt").write_text("[user]\nWhat next?\n")
     config = Config.model_validate({"reasoning": {"prompts": {"templates": str(tmp_path / "templates")}}})
-    stages = {stage.name: stage for stage in STAGES}
-    before = {name: stage.outside(config) for name, stage in stages.items() if stage.outside}
+    stages = {stage.name: stage for stage in ENHANCE}
+    before = {name: stage.outside(config) for name, stage in stages.items()}
     (tmp_path / "templates" / "student.txt").write_text("[user]\nWhat will they buy next?\n")
-    changed = {name for name, stage in stages.items() if stage.outside and stage.outside(config) != before[name]}
+    changed = {name for name, stage in stages.items() if stage.outside(config) != before[name]}
     assert {"rationales", "selection", "sft", "alignment", "answers", "features"} <= changed
-    assert not changed & {"data", "examples", "reward", "judge", "environment", "ranking"}
-    assert not any(stage.outside(Config()) for stage in STAGES if stage.outside), (
-        "packaged data and models are told by the settings"
-    )
+    assert not changed & {"data", "examples", "reward", "evaluation_ranker", "reward_table", "ranking"}
+    assert not any(stage.outside(Config()) for stage in ENHANCE), "packaged data and models are told by the settings"
 
 
 def test_every_key_in_an_error_message_can_be_set():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.scale.test_workload import CONFIG, LOG
 
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.scale.plan import Cluster, plan
 from taiji.scale.rates import Measured
 
@@ -28,7 +28,7 @@ def test_the_measured_size_costs_what_it_cost():
 def test_more_machines_share_what_can_be_shared():
     found = costs(plan(CONFIG, LOG.users, [RUN], Cluster(workers=5, efficiency=0.75)))
     assert found["answers"].seconds == pytest.approx(10 / 4)
-    assert [found[name].seconds for name in ("sft", "judge")] == pytest.approx([10.0, 10.0])
+    assert [found[name].seconds for name in ("sft", "evaluation_ranker")] == pytest.approx([10.0, 10.0])
 
 
 def test_gpu_hours_by_hand():
@@ -45,7 +45,7 @@ def test_gpu_hours_by_hand():
     assert found["answers"].gpu_hours == pytest.approx(busy / 3600)
     assert found["answers"].seconds == pytest.approx(busy / 2)
     assert found["sft"].gpu_hours == pytest.approx(3 * 135_000 / 1000 / 0.5 / 3600)
-    assert found["judge"].gpu_hours == 0
+    assert found["evaluation_ranker"].gpu_hours == 0
     assert found["sft"].gigabytes == pytest.approx(4.0)
 
 
@@ -69,4 +69,4 @@ def test_everything_assumed_is_said():
 def test_longer_prompts_than_were_measured_cost_more():
     longer = replace(LOG, student_tokens=10 * LOG.student_tokens)
     one, ten = (costs(plan(CONFIG, LOG.users, [RUN], log=log)) for log in (LOG, longer))
-    assert ten["answers"].seconds > 5 * one["answers"].seconds and ten["judge"] == one["judge"]
+    assert ten["answers"].seconds > 5 * one["answers"].seconds and ten["evaluation_ranker"] == one["evaluation_ranker"]

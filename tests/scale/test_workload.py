@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from taiji.config import Config
-from taiji.pipeline.names import STAGE_NAMES
-from taiji.scale.workload import TRAINED, WRITTEN, Log, workload
+from taiji.pipeline.amounts import TRAINED, WRITTEN, Log
+from taiji.pipeline.recipes import STAGE_NAMES
+from taiji.scale.workload import workload
 
 LOG = Log(
     users=1000,

@@ -16,8 +16,8 @@ from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.errors import TaijiError
 from taiji.language.tiny import tiny_tokenizer
-from taiji.pipeline import feature, prepare, rank
 from taiji.pipeline.engine import Context
+from taiji.pipeline.recipes import ENHANCE
 from taiji.reasoning.prompts import student_prompt
 from taiji.reasoning.settings import PromptSettings
 from taiji.serving import backend
@@ -32,7 +32,7 @@ LATER = 1_700_000_000_000_000
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stages data, examples, judge, features and ranking; a tiny random model stands where alignment leaves its own."""
+    """Stages data, examples, evaluation_ranker, features and ranking; a tiny random model stands where alignment leaves its own."""
     from taiji.language.tiny import tiny_causal_lm
 
     folder = tmp_path_factory.mktemp("serving") / "small"
@@ -47,18 +47,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # so that a random model says something different to each
     config = Config.model_validate(values)
     write_json(folder / "config.json", config.model_dump(mode="json"))
-    for name, work in (
-        ("data", prepare.data),
-        ("examples", prepare.examples),
-        ("judge", rank.judge),
-        ("features", feature.features),
-        ("ranking", rank.ranking),
-    ):
-        context = Context(
-            config, folder / name, folder / ".work" / name, folder, ("data", "examples", "judge", "features")
-        )
+    wanted = ("data", "examples", "evaluation_ranker", "features", "ranking")
+    for stage in (stage for stage in ENHANCE if stage.name in wanted):
+        context = Context(config, folder / stage.name, folder / ".work" / stage.name, folder, stage.needs)
         context.folder.mkdir(exist_ok=True)
-        work(context)
+        stage.run(context)
     return folder
 
 
@@ -182,7 +175,9 @@ def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
     as_of = LATER
     (result,) = scorer.score([RankRequest(UserHistory(row.user, as_of), items, body(row))])
     user = np.full(20, world.users[row.user])
-    offline = Ranker.load(run / "judge" / "ranker", world.dataset).score_pairs(user, np.arange(20), np.full(20, as_of))
+    offline = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset).score_pairs(
+        user, np.arange(20), np.full(20, as_of)
+    )
     np.testing.assert_allclose(result.without_features, offline, rtol=1e-5)
     frame = pl.DataFrame({"user": user, "item": np.arange(20), "time": np.full(20, as_of)}).with_columns(
         ids=pl.Series([list(row.ids)] * 20, dtype=pl.List(pl.UInt16)),

@@ -65,7 +65,7 @@ class AlignmentSettings(Settings):
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
-    environment: RewardTableSettings = RewardTableSettings()
+    reward_table: RewardTableSettings = RewardTableSettings()
 
     @field_validator("preference", "weights")
     @classmethod

@@ -14,7 +14,7 @@ import typer
 
 from taiji import __version__
 from taiji.cli import console, experiment_commands, run_commands, serve_commands, start_commands
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.recipes import STAGE_NAMES
 
 app = typer.Typer(
     name="taiji",
@@ -25,15 +25,20 @@ app = typer.Typer(
 )
 for command in (
     run_commands.run, start_commands.init, start_commands.config, start_commands.doctor,
-    experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.ceiling, experiment_commands.study, run_commands.plan,
+    experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
     serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
 ):  # fmt: skip
     app.command()(command)
-for stage, summary in STAGE_NAMES.items():
-    if stage != "audit":  # a command of its own, which prints what it found
-        app.command(stage, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
-            run_commands.stage_command(stage)
+for name, summary in STAGE_NAMES.items():
+    if name != "audit":  # a command of its own, which prints what it found
+        app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
+            run_commands.stage_command(name)
         )
+RENAMED = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
+"""Old command to new command; old ones work for one version."""
+for old, new in RENAMED.items():
+    renamed = experiment_commands.oracle if new == "oracle" else run_commands.stage_command(new)
+    app.command(old, hidden=True)(run_commands.renamed_command(renamed, old, new))
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""Commands that look at a finished run, and judge it."""
+"""Commands that look at a finished run, and evaluate it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = Non
     """
     from taiji.core import progress
     from taiji.core.artifacts import read_json
-    from taiji.pipeline.audit_stage import print_audit
     from taiji.pipeline.engine import Run
-    from taiji.pipeline.stages import STAGES
+    from taiji.pipeline.recipes import stages_of
+    from taiji.pipeline.run_review import print_audit
 
     progress.quiet = quiet
-    opened = Run(run, config_of(run, overrides), STAGES, say=(lambda text: None) if quiet else say)
+    config = config_of(run, overrides)
+    opened = Run(run, config, stages_of(config), say=(lambda text: None) if quiet else say)
     opened.execute(["audit", "report"] if (run / "report.html").exists() else ["audit"])
     found = read_json(run / "audit.json")
     if not (json_path and console.emit_json(json_path, found)):
@@ -77,7 +78,7 @@ def review(
     json_path: JsonPath = None,
 ) -> None:
     """Let a person judge a run's rationales on five axes, on a page of this machine or through files."""
-    from taiji.pipeline.audit_stage import open_review, print_review, serve_review
+    from taiji.pipeline.run_review import open_review, print_review, serve_review
 
     with open_review(
         run, config_of(run, overrides), name, beside or [], only.value if only else None, count
@@ -106,7 +107,7 @@ def abtest(
         print_abtest(found)
 
 
-def ceiling(
+def oracle(
     config: ConfigPath = None,
     preset: Preset = None,
     data: Data = None,
@@ -119,15 +120,15 @@ def ceiling(
 ) -> None:
     """Say what a language model could gain at most: the true next item in place of its answer. No model is run."""
     from taiji.cli.view_commands import open_run
-    from taiji.pipeline.oracle import ceiling as judge
-    from taiji.pipeline.oracle import print_ceiling
+    from taiji.pipeline.oracle import oracle as evaluate
+    from taiji.pipeline.oracle import print_oracle
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
     console.again = "the same command"
     opened.execute(["data", "examples"])
-    found = judge(opened.folder, opened.config, seeds)
+    found = evaluate(opened.folder, opened.config, seeds)
     if not (json_path and console.emit_json(json_path, found)):
-        print_ceiling(found)
+        print_oracle(found)
 
 
 def study(
@@ -138,14 +139,14 @@ def study(
         typer.Option(
             "--arm",
             metavar="NAME",
-            help="history_mean, truth (a ceiling), base, sft, grpo, popo-light or popo; may be repeated. Default: all.",
+            help="history_mean, truth (an oracle), base, sft, grpo, popo-light or popo; may be repeated. Default: all.",
         ),
     ] = None,
     overrides: Overrides = None,
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare ways of making features for a finished run, over training seeds and with null controls. Goes on where it was killed."""
+    """Compare ways of making features for a finished run, over training seeds and with negative controls. Goes on where it was killed."""
     from taiji.core import progress
     from taiji.pipeline.run_study import print_study
     from taiji.pipeline.run_study import study as start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -58,8 +59,26 @@ def run(
     summary(opened.folder, json_path)
 
 
+def stage(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Name of a stage, ours or another package's.")],
+    config: ConfigPath = None,
+    preset: Preset = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    quiet: Quiet = False,
+    engine: Engine = "local",
+    address: Address = None,
+) -> None:
+    """Run one stage, also one that the configuration adds under `stages`; its inputs must be there."""
+    opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
+    console.again = f"taiji stage {stage} --name {quote(opened.folder.name)}{runs_option(runs)}"
+    opened.execute([stage])
+
+
 def stage_command(stage: str) -> Callable[..., None]:
-    """The command that runs one stage."""
+    """Return the command that runs one stage."""
 
     def command(
         config: ConfigPath = None,
@@ -77,6 +96,17 @@ def stage_command(stage: str) -> Callable[..., None]:
         opened.execute([stage])
 
     return command
+
+
+def renamed_command(command: Callable[..., None], old: str, new: str) -> Callable[..., None]:
+    """Return a command under its old name, which says the new one."""
+
+    @wraps(command)
+    def hinting(*arguments: object, **options: object) -> None:
+        say(f"`taiji {old}` is now called `taiji {new}`; the old name is removed in the next version.")
+        command(*arguments, **options)
+
+    return hinting
 
 
 def plan(

@@ -74,25 +74,26 @@ def config(
     path: ConfigPath = None,
     preset: Preset = None,
     overrides: Overrides = None,
-    describe: Annotated[bool, typer.Option("--describe", help="Explain every key instead, as Markdown.")] = False,
+    describe: Annotated[
+        bool,
+        typer.Option(
+            "--describe",
+            help="Explain every key instead, as Markdown; also those of the stages and models that CONFIG names.",
+        ),
+    ] = False,
 ) -> None:
     """Print the resolved configuration as YAML, ready to be edited."""
+    from taiji.config import load_config
+
+    settings = load_config(path, preset=preset, overrides=overrides or [])
     if describe:
         from taiji.cli.settings_page import reference
 
-        print(reference(), end="")
+        print(reference(type(settings)), end="")
         return
     import yaml
 
-    from taiji.config import load_config
-
-    print(
-        yaml.safe_dump(
-            load_config(path, preset=preset, overrides=overrides or []).model_dump(mode="json"),
-            sort_keys=False,
-            allow_unicode=True,
-        )
-    )
+    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def doctor(

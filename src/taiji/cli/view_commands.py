@@ -1,4 +1,4 @@
-"""What commands do before and after the work: open a run, find its configuration, print what came out."""
+"""Steps of commands before and after the work: open a run, find its configuration, print what came out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
-    """What the run is called: as it was said, or as its configuration or preset.
+    """Return the run's name: as it was given, or that of its configuration or preset.
 
     Raises:
         TaijiError: no run can be called so.
@@ -43,7 +43,7 @@ def open_run(
     from taiji.core import progress
     from taiji.language.causal_lm import check_language_model
     from taiji.pipeline.engine import MANIFEST, Run
-    from taiji.pipeline.stages import STAGES
+    from taiji.pipeline.recipes import stages_of
 
     progress.quiet = quiet
     name = name_of(config, preset, name)
@@ -56,8 +56,9 @@ def open_run(
     settings = load_config(
         config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
     )
+    stages = stages_of(settings)
     # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
-    if not resume and there and any((folder / stage.name / MANIFEST).exists() for stage in STAGES):
+    if not resume and there and any((folder / stage.key / MANIFEST).exists() for stage in stages):
         raise TaijiError(
             "A run of that name exists.",
             where=str(folder),
@@ -65,7 +66,7 @@ def open_run(
         )
     check_language_model(settings.language.model)  # now, not after the first hour
     return Run(
-        folder, settings, STAGES, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+        folder, settings, stages, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
     )
 
 

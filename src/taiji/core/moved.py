@@ -55,10 +55,15 @@ inspector.run inspector.run_view
 inspector.table inspector.indexed_frame
 language.models language.causal_lm
 pipeline.ceiling pipeline.oracle
+pipeline.feature pipeline.completions
 pipeline.mapping pipeline.partitions
 pipeline.models pipeline.run_models
-pipeline.review pipeline.audit_stage
+pipeline.prepare pipeline.run_data
+pipeline.rank pipeline.run_rankers
+pipeline.reporting pipeline.run_report
+pipeline.review pipeline.run_review
 pipeline.study pipeline.run_study
+pipeline.teach pipeline.teaching
 progress core.progress
 ranking models.ranking
 ranking.attention nn.target_attention

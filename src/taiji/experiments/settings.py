@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from taiji.core.settings import Settings
-from taiji.models.ranking.settings import RankerSettings
+from taiji.core.settings import Chosen, Settings
+from taiji.models.ranking.settings import GROUP, RankerSettings
 from taiji.world.settings import ShopSettings
+
+ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
+"""Settings of the ranking model that the section's key ``model`` names."""
 
 
 class ABTestSettings(Settings):
-    """What ``taiji abtest`` simulates."""
+    """The simulation of ``taiji abtest``."""
 
     shop: ShopSettings = ShopSettings()
-    ranker: RankerSettings = RankerSettings()
+    ranker: ChosenRanker = RankerSettings()
     """Of both arms."""
     seeds: int = Field(default=3, ge=1)
     """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""

@@ -33,12 +33,12 @@ from taiji.experiments.offpolicy import (
 )
 from taiji.experiments.replay import outcomes, replay
 from taiji.experiments.settings import ABTestSettings
-from taiji.experiments.study import judge_seeds
+from taiji.experiments.study import evaluate_seeds
 from taiji.world.shop import Shop
 
 if TYPE_CHECKING:
     from taiji.language.embed import Embedder
-    from taiji.models.ranking.ranker import Ranker
+    from taiji.models.ranking.train import RankingModel
 
 Array = NDArray[Any]
 CONTROL, TREATMENT = "none", "text"
@@ -56,7 +56,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
         embedder: of the item texts; the default embedder if None.
 
     Returns:
-        ``offline`` (rows of :func:`taiji.experiments.study.judge_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
+        ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
         ``ab`` (metric → comparison with ``truth`` and with and without CUPED), ``aa`` (metric → share significant),
         ``repeats`` (coverage of the truth and power over repeated tests), ``plan``, ``users``, ``notes``.
     """
@@ -76,7 +76,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
     )
     half = len(loop.users) // 2
     return {
-        "offline": judge_seeds(predictions, test, against=CONTROL, **options),
+        "offline": evaluate_seeds(predictions, test, against=CONTROL, **options),
         "replay": replay(test, served, k=settings.slots, fee=settings.fee, against=CONTROL, **options),
         "off_policy": loop.off_policy(),
         "ab": ab,
@@ -131,7 +131,7 @@ class _Loop:
         log, self.test, self.cut = train_and_test(self.dataset)
         self.features = text_features(self.dataset, self.cut, seed, embedder)
         grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]
-        self.rankers: dict[str, list[Ranker]] = {CONTROL: [], TREATMENT: []}
+        self.rankers: dict[str, list[RankingModel]] = {CONTROL: [], TREATMENT: []}
         for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
             self.rankers[arm].append(
                 train_ranker(self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number)

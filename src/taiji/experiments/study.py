@@ -1,7 +1,7 @@
-"""A study: feature arms × training seeds, each cell kept as it is done, judged over users *and* seeds.
+"""A study: feature arms × training seeds, each cell kept as it is done, evaluated over users *and* seeds.
 
 One trained ranker per arm tells little: two seeds of the same arm differ, too. A study trains every arm with the same
-seeds, and its intervals contain both kinds of chance. Null controls belong to it: features that are real in form and
+seeds, and its intervals contain both kinds of chance. Negative controls belong to it: features that are real in form and
 belong to somebody else must show no gain, or the gain of the real ones means nothing.
 """
 
@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.artifacts import read_json, value_hash, write_json, write_parquet
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
 from taiji.metrics.bootstrap import differences, entry, resample_weights
@@ -28,17 +28,17 @@ from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows
 from taiji.metrics.ranking_metrics import Metric, Rows
 
 if TYPE_CHECKING:
+    from taiji.core.settings import Settings
     from taiji.data.dataset import Dataset
-    from taiji.models.ranking.settings import RankerSettings
 
 Array = NDArray[Any]
 FEATURES = ("ids", "neighbour_items")
-NULL = "null: "
-"""How the names of null controls begin."""
+CONTROL = "negative control: "
+"""Beginning of the names of negative controls."""
 
 
 class Predictor(Protocol):
-    """What a trained ranker must be able to do."""
+    """A trained ranker."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
         """``click`` and ``ctcvr`` in the rows' order."""
@@ -77,19 +77,19 @@ class Arm:
 def ablation(
     tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = FEATURES
 ) -> list[Arm]:
-    """The usual arms: none, every table, and of the main one its halves and its null controls.
+    """The usual arms: none, every table, and of the main one its halves and its negative controls.
 
     Args:
         tables: name → feature table, for instance history_mean, base, sft, grpo, popo-light, popo.
         main: the table that is taken apart.
-        seed: of the null controls.
+        seed: of the negative controls.
         columns: features that are joined, where an arm does not say otherwise.
 
     Raises:
-        TaijiError: ``main`` is not among the tables.
+        ConfigError: ``main`` is not among the tables.
     """
     if main not in tables:
-        raise TaijiError("The study's main table is missing.", expected=main, found=", ".join(tables) or "no table")
+        raise ConfigError("The study's main table is missing.", expected=main, found=", ".join(tables) or "no table")
     arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
     whole = tables[main]
     arms += [
@@ -98,20 +98,20 @@ def ablation(
     ]
     return [
         *arms,
-        Arm(f"{NULL}another user's", another_users(whole, seed), columns),
-        Arm(f"{NULL}shuffled", shuffled(whole, seed), columns),
+        Arm(f"{CONTROL}another user's", another_users(whole, seed), columns),
+        Arm(f"{CONTROL}shuffled", shuffled(whole, seed), columns),
     ]
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Whether the null controls show no gain over all rows, as they must: one dict a control and metric.
+    """Say for each control and metric whether it shows no gain over all rows, as it must.
 
     ``gain`` is true where the interval of the difference lies wholly on the better side; a control that harms is no
     gain, it tells that a ranker pays for noise.
     """
     found = []
     for row in rows:
-        if not row["features"].startswith(NULL) or row["group"] != "all" or "difference" not in row:
+        if not row["features"].startswith(CONTROL) or row["group"] != "all" or "difference" not in row:
             continue
         if not row["metric"].endswith(("auc", "log_loss")):
             continue
@@ -133,7 +133,7 @@ def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """The table with every user's rows given to another user, nobody keeping the own ones."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
-        raise TaijiError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
+        raise InputError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
     cycle = np.random.default_rng([seed, len(users)]).permutation(users)
     receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
     return table.with_columns(
@@ -187,7 +187,7 @@ def run_cells(
         one dict a cell: arm, seed, key, seconds, rows, predictions (file name).
     """
     if len({arm.name for arm in arms}) != len(arms):
-        raise TaijiError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
+        raise ConfigError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
     folder, data = Path(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
@@ -217,8 +217,8 @@ def run_cells(
     return cells
 
 
-def built_in(dataset: Dataset, settings: RankerSettings) -> tuple[Trainer, str]:
-    """The built-in ranker as a trainer, with its version; statistics of the data set are computed once."""
+def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
+    """Return the ranking model that the settings name as a trainer, with its version."""
     from taiji.models.ranking.train import train_ranker
 
     return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), value_hash(
@@ -235,25 +235,25 @@ def aggregate(
     tasks: Sequence[Task] = DEFAULT_TASKS,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
-    rivals: Sequence[str] = ("history_mean",),
+    competitors: Sequence[str] = ("history_mean",),
     resamples: int = 500,
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Mean over seeds of every metric, with intervals and paired differences over users and seeds.
 
-    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows plus
-    ``seeds`` (how many) and ``per_seed`` (the values).
+    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows with
+    ``competitors`` for ``rivals``, plus ``seeds`` (how many) and ``per_seed`` (the values).
 
     Raises:
-        TaijiError: an arm lacks a seed that another has, so that the comparison would not be paired.
+        ArtifactError: an arm lacks a seed that another has, so that the comparison would not be paired.
     """
     arms = list(dict.fromkeys(cell["arm"] for cell in cells))
     seeds = sorted({cell["seed"] for cell in cells})
     found = {(cell["arm"], cell["seed"]): cell for cell in cells}
     missing = [f"{arm} with seed {s}" for arm in arms for s in seeds if (arm, s) not in found]
     if missing:
-        raise TaijiError(
+        raise ArtifactError(
             "The study is not complete.",
             where=str(folder),
             expected=f"{len(arms)} arms x {len(seeds)} seeds",
@@ -261,21 +261,21 @@ def aggregate(
             fix="run the missing cells",
         )
     frames = {key: pl.read_parquet(Path(folder) / cell["predictions"]) for key, cell in found.items()}
-    return judge_seeds(
+    return evaluate_seeds(
         frames,
         test,
         sparse_users,
         tasks=tasks,
         groups=groups,
         against=against,
-        rivals=rivals,
+        competitors=competitors,
         resamples=resamples,
         level=level,
         seed=seed,
     )
 
 
-def judge_seeds(
+def evaluate_seeds(
     predictions: Mapping[tuple[str, int], pl.DataFrame],
     test: pl.DataFrame,
     sparse_users: ArrayLike | None = None,
@@ -283,12 +283,12 @@ def judge_seeds(
     tasks: Sequence[Task] = DEFAULT_TASKS,
     groups: Mapping[str, Array] | None = None,
     against: str = "none",
-    rivals: Sequence[str] = ("history_mean",),
+    competitors: Sequence[str] = ("history_mean",),
     resamples: int = 500,
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """What :func:`aggregate` computes, from predictions (arm, seed) → frame; every arm has every seed."""
+    """Compute what :func:`aggregate` does, from predictions (arm, seed) → frame; every arm has every seed."""
     arms, seeds = (
         list(dict.fromkeys(arm for arm, _ in predictions)),
         list(dict.fromkeys(number for _, number in predictions)),
@@ -297,7 +297,8 @@ def judge_seeds(
     for part in head_rows(test, sparse_users, groups, tasks):
         tables = {key: part.rows(frame) for key, frame in predictions.items()}
         found = [
-            _figures(metric, tables, arms, seeds, against, rivals, resamples, level, seed) for metric in part.metrics
+            _figures(metric, tables, arms, seeds, against, competitors, resamples, level, seed)
+            for metric in part.metrics
         ]
         rows += [
             {"features": arm, "group": part.group, "metric": f"{part.head} {m.name}", **figures[arm]}
@@ -334,7 +335,7 @@ def _figures(
     arms: list[str],
     seeds: list[int],
     against: str,
-    rivals: Sequence[str],
+    competitors: Sequence[str],
     resamples: int,
     level: float,
     seed: int,
@@ -349,13 +350,13 @@ def _figures(
     ]
     points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
 
-    gaps = differences(arms, points, draws, [n] * len(arms), against, rivals, level)
+    gaps = differences(arms, points, draws, [n] * len(arms), against, competitors, level)
     return {
         arm: {
             **entry(points[column], draws[:, column], n, level=level),
             "seeds": len(seeds),
             "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
-            **gaps[column],
+            **{"competitors" if name == "rivals" else name: gap for name, gap in gaps[column].items()},
         }
         for column, arm in enumerate(arms)
     }

@@ -17,7 +17,8 @@ from taiji.core.errors import TaijiError
 from taiji.data import Dataset, Split
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
+from taiji.pipeline.names import ARMS, MODELS
+from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.reporting.summary import RunMetrics, check_metrics
 
 T = TypeVar("T")

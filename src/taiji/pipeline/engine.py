@@ -3,11 +3,11 @@
 Layout of ``runs/<name>/``::
 
     config.json           the configuration as it was resolved
-    <stage>/              finished artefacts and manifest.json
+    <stage>/              finished artefacts and manifest.json; of a parametrised stage <stage>-<variant>/
     .work/<stage>/        a stage under way: its partitions, and the fingerprint of what they depend on
 
 A stage writes into ``.work/<stage>`` and is renamed into place when it is whole. Its *fingerprint* covers its own
-settings, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
+settings and parameters, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
 exactly when nothing it depends on changed, and partitions of a killed one are used only when they are of the same job.
 """
 
@@ -43,67 +43,42 @@ from taiji.core.artifacts import (
     write_json,
     writing,
 )
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
 from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
-from taiji.pipeline.names import STAGE_NAMES
-from taiji.pipeline.partitions import LocalMapper, Mapper, Opener, map_rows
+from taiji.pipeline.partitions import LocalMapper, Mapper, WorkerFactory, map_rows
+from taiji.pipeline.recipes import STAGE_NAMES
+from taiji.pipeline.stage import Stage
 
 MANIFEST = "manifest.json"
-TRAINED = {"sft", "alignment"}
-"""Stages that several processes can train together."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the loop.
-
-    Args:
-        name: the folder's name and the sub-command's.
-        work: computes the stage from a :class:`Context`; returns facts (row counts, …) for the manifest.
-        needs: stages whose artefacts it reads.
-        settings: sections of the configuration it depends on, by dotted path.
-        outside: state of what the stage reads from outside the run (the user's own files), from the configuration.
-        publish: artefacts that are also put at the top of the run directory, where people look.
-    """
-
-    name: str
-    work: Callable[[Context], dict[str, Any]]
-    needs: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    outside: Callable[[Config], Any] | None = None
-    publish: tuple[str, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """What the stage does, in a sentence."""
-        return STAGE_NAMES[self.name]
 
 
 @dataclass
 class Context:
-    """What a stage sees: the configuration, its own folder to write to and the finished folders it may read."""
+    """View of a stage: the configuration, its own folder to write to and the finished folders it may read."""
 
     config: Config
     folder: Path
-    """Where the stage's artefacts go; renamed into the run directory when the stage is whole."""
+    """Folder for the stage's artefacts; renamed into the run directory when the stage is whole."""
     scratch: Path
     """Partitions and checkpoints that survive a kill; removed when the stage is whole."""
     run: Path
     needs: tuple[str, ...]
     mapper: Mapper = field(default_factory=LocalMapper)
-    """Where partitions are computed; no result depends on it."""
+    """The machines that compute partitions; no result depends on them."""
+    base: Path | None = None
+    """Run directory that holds the stages which are not in ``run``: a study reads those of the run that it studies."""
 
     def input(self, stage: str) -> Path:
-        """The finished folder of a stage named in ``needs``."""
+        """Return the finished folder of a stage named in ``needs``."""
         if stage not in self.needs:
             raise KeyError(f"stage reads {stage!r} without naming it in its needs {self.needs}")
-        return self.run / stage
+        return stage_folder(stage, self.run, self.base)
 
     def over(
         self,
         rows: pl.DataFrame,
-        opener: Opener,
+        factory: WorkerFactory,
         description: str,
         unit: str,
         *,
@@ -111,25 +86,31 @@ class Context:
         size: int | None = None,
         here: bool = False,
     ) -> pl.DataFrame:
-        """The outputs of the opened work over partitions of ``rows``, in their order; partitions that are done are not done again.
+        """Return the outputs of a worker over partitions of ``rows``, in their order; partitions that are done are not done again.
 
         Args:
             rows: inputs, in a stable order.
-            opener: see :mod:`taiji.pipeline.partitions`.
+            factory: see :mod:`taiji.pipeline.partitions`.
             description, unit: for the progress display.
             folder: of the partitions; every job of a stage has its own.
-            size: rows a partition (default: ``size.chunk``).
+            size: rows per partition (default: ``size.chunk``).
             here: compute in this process whatever the run's mapper is.
         """
         with progress(description, len(rows), unit) as update:
             return map_rows(
                 LocalMapper() if here else self.mapper,
-                opener,
+                factory,
                 rows,
                 size or self.config.size.chunk,
                 self.scratch / folder,
                 update,
             )
+
+
+def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
+    """Return the folder of a finished stage: the run's own, or the one of the run that it builds on."""
+    own = run / stage
+    return own if base is None or (own / MANIFEST).exists() else base / stage
 
 
 @dataclass
@@ -141,38 +122,43 @@ class Run:
     stages: Sequence[Stage]
     say: Callable[[str], None] = print
     mapper: Mapper = field(default_factory=LocalMapper)
+    base: Path | None = None
+    """A finished run whose stages are read where this one has none of that name."""
 
     def finished(self, stage: Stage) -> bool:
-        """Whether the stage's artefacts are there and made from exactly today's inputs and settings."""
-        path = self.folder / stage.name / MANIFEST
+        """Return True if the stage's artefacts are there and made from exactly today's inputs and settings."""
+        path = self.folder / stage.key / MANIFEST
         whole = path.exists() and all((path.parent / name).exists() for name in stage.publish)
         return whole and read_json(path)["fingerprint"] == self.fingerprint(stage)
 
     def fingerprint(self, stage: Stage) -> str:
-        """Hash of everything the stage's artefacts depend on."""
+        """Return the hash of everything the stage's artefacts depend on."""
         return value_hash(self._depends_on(stage))
 
     def _depends_on(self, stage: Stage) -> dict[str, Any]:
-        values = self.config.model_dump(mode="json")
-        outside = stage.outside(self.config) if stage.outside else None
+        config = stage.configured(self.config)
+        values, outside, parameters = config.model_dump(mode="json"), stage.outside(config), stage.parameters()
+        sections = (*stage.settings, *([stage.name] if stage.Settings else []))
         return {
-            "stage": stage.name,
+            "stage": stage.key,
             "version": taiji.__version__,
-            "seed": self.config.seed,
-            "settings": {section: reduce(getitem, section.split("."), values) for section in stage.settings},
+            "seed": config.seed,
+            "settings": {section: reduce(getitem, section.split("."), values) for section in sections},
+            **({"parameters": parameters} if parameters else {}),
             "inputs": {need: self.output_hash(need) for need in stage.needs},
             "outside": value_hash(outside) if outside else None,
         }
 
-    def output_hash(self, name: str) -> str:
-        """Content hash of a finished stage, as its manifest has it."""
-        path = self.folder / name / MANIFEST
+    def output_hash(self, key: str) -> str:
+        """Return the content hash of a finished stage, as its manifest has it."""
+        path = stage_folder(key, self.folder, self.base) / MANIFEST
         if not path.exists():
-            raise TaijiError(
-                f"The stage {name!r} has not been run.",
-                where=str(self.folder),
-                fix=f"taiji {name} --name {quote(self.folder.name)}"
-                + ("" if self.folder.parent == Path("runs") else f" --runs {quote(str(self.folder.parent))}"),
+            home = self.base or self.folder
+            raise ArtifactError(
+                f"The stage {key!r} has not been run.",
+                where=str(home),
+                fix=f"taiji {key if key in STAGE_NAMES else f'stage {key}'} --name {quote(home.name)}"
+                + ("" if home.parent == Path("runs") else f" --runs {quote(str(home.parent))}"),
             )
         return str(read_json(path)["output"])
 
@@ -180,39 +166,63 @@ class Run:
         """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
 
         Under a launcher of several processes only stages that train can be run; the first process keeps the folder, the others help.
+
+        Raises:
+            ConfigError: a stage is unknown, or may not be launched in several processes.
         """
-        if processes() > 1 and (names is None or set(names) - TRAINED):
-            raise TaijiError(
+        unknown = set(names or ()) - {stage.key for stage in self.stages}
+        if unknown:
+            raise ConfigError(
+                "The run has no such stage.",
+                expected=", ".join(stage.key for stage in self.stages),
+                found=", ".join(sorted(unknown)),
+                fix="check the name; a stage of another package has to be named under `stages` in the configuration",
+            )
+        chosen = [stage for stage in self.stages if names is None or stage.key in names]
+        if processes() > 1 and not all(stage.distributed for stage in chosen):
+            raise ConfigError(
                 "Only training is launched in several processes.",
-                expected=" or ".join(sorted(TRAINED)),
+                expected=" or ".join(stage.key for stage in self.stages if stage.distributed),
                 found=", ".join(names or ["the whole loop"]),
                 fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
             )
         if not first_process():
-            return self._help([stage for stage in self.stages if names and stage.name in names])
+            return self._help(chosen)
         with self._locked():
             write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
-            chosen = [stage for stage in self.stages if names is None or stage.name in names]
             for number, stage in enumerate(chosen, start=1):
+                place = f"[{number}/{len(chosen)}] {stage.key}"
                 if self.finished(stage):
-                    self.say(f"[{number}/{len(chosen)}] {stage.name}: unchanged, skipped")
+                    self.say(f"{place}: unchanged, skipped")
                 else:
-                    self.say(f"[{number}/{len(chosen)}] {stage.name}: {stage.summary}")
-                    self.say(f"[{number}/{len(chosen)}] {stage.name}: done in {self._execute(stage):,.1f} s")
+                    self.say(f"{place}: {stage.summary}")
+                    self.say(f"{place}: done in {self._execute(stage):,.1f} s")
                 for name in stage.publish:
                     with atomic_file(self.folder / name) as temporary:
-                        shutil.copyfile(self.folder / stage.name / name, temporary)
+                        shutil.copyfile(self.folder / stage.key / name, temporary)
 
     def _help(self, stages: Sequence[Stage]) -> None:
         """Take part in the first process' training: same inputs, same checkpoints, a folder that is thrown away."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:
-                    scratch = (self.folder / ".work" / stage.name / "scratch").absolute()
-                    stage.work(Context(self.config, Path(name), scratch, self.folder.absolute(), stage.needs))
+                    scratch = (self.folder / ".work" / stage.key / "scratch").absolute()
+                    stage.run(self._context(stage, Path(name), scratch))
+
+    def _context(self, stage: Stage, out: Path, scratch: Path) -> Context:
+        """Return what the stage sees, in absolute paths: a worker on another machine has another working directory."""
+        return Context(
+            stage.configured(self.config),
+            out.absolute(),
+            scratch.absolute(),
+            self.folder.absolute(),
+            stage.needs,
+            self.mapper,
+            self.base.absolute() if self.base else None,
+        )
 
     def _execute(self, stage: Stage) -> float:
-        depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.name
+        depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.key
         fingerprint, label = value_hash(depends_on), work / "fingerprint.json"
         if not (label.exists() and read_json(label)["fingerprint"] == fingerprint):
             shutil.rmtree(work, ignore_errors=True)
@@ -225,9 +235,7 @@ class Run:
             make_folder(work / "scratch")
             start = time.monotonic()
             try:
-                # Absolute paths: a worker on another machine has another working directory.
-                paths = out.absolute(), (work / "scratch").absolute(), self.folder.absolute()
-                facts = stage.work(Context(self.config, *paths, stage.needs, self.mapper))
+                facts = stage.run(self._context(stage, out, work / "scratch"))
             finally:
                 spent += time.monotonic() - start
                 with suppress(
@@ -246,7 +254,7 @@ class Run:
                 "facts": facts,
             }
             write_json(out / MANIFEST, manifest)
-        final, old = self.folder / stage.name, work / "old"
+        final, old = self.folder / stage.key, work / "old"
         if final.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(final, old)
@@ -263,7 +271,7 @@ class Run:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise TaijiError(
+                raise ResourceError(
                     "Another process is working on this run.",
                     where=str(self.folder),
                     fix="wait for it, or choose another --name",
@@ -273,7 +281,7 @@ class Run:
 
 @cache
 def source_hash() -> str:
-    """Hash of the package's own source files, recorded with every artefact."""
+    """Return the hash of the package's own source files, recorded with every artefact."""
     folder = Path(taiji.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

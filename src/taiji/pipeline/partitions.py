@@ -1,6 +1,6 @@
 """Maps a stage's work over partitions of its rows: the seam between a stage and the machines that do it.
 
-A stage says *what* is done to a partition: a function that opens a worker (loads the model, the tables) and returns the
+A stage says *what* is done to a partition: a worker factory, which loads the model and the tables and returns the
 work, a function of a frame. A :class:`Mapper` says *where*: in this process (:class:`LocalMapper`), or on a cluster
 (:class:`taiji.scale.ray_mapper.RayMapper`). Both take the same partitions, so both give the same rows.
 
@@ -25,8 +25,8 @@ from taiji.core.artifacts import atomic_file, write_parquet
 
 Work = Callable[[pl.DataFrame], pl.DataFrame]
 """A partition's output rows from its input rows; depends on them alone."""
-Opener = Callable[[], Work]
-"""Loads what the work needs, once a worker."""
+WorkerFactory = Callable[[], Work]
+"""Loads what the work needs, once per worker."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Partition:
 
 
 class Mapper(Protocol):
-    """Where partitions are computed."""
+    """The machines that compute partitions."""
 
-    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+    def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """Compute every partition and yield each, in any order, when its output is in place.
 
         Errors of the work are raised here; what was done before stays in place.
@@ -64,9 +64,9 @@ class Mapper(Protocol):
 class LocalMapper:
     """One after another, in this process."""
 
-    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+    def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`Mapper`."""
-        work = opener() if partitions else None
+        work = factory() if partitions else None
         for partition in partitions:
             assert work is not None
             partition.compute(work)
@@ -75,19 +75,19 @@ class LocalMapper:
 
 def map_rows(
     mapper: Mapper,
-    opener: Opener,
+    factory: WorkerFactory,
     rows: pl.DataFrame,
     size: int,
     folder: Path,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> pl.DataFrame:
-    """The outputs of all partitions of ``rows``, joined in the order of the rows.
+    """Return the outputs of all partitions of ``rows``, joined in the order of the rows.
 
     Args:
         mapper: where the work is done.
-        opener: what is done.
+        factory: what is done.
         rows: the inputs, in a stable order; at least one.
-        size: rows a partition.
+        size: rows per partition.
         folder: where the partitions are kept; it belongs to this job.
         on_done: called with the number of rows done so far, for a progress display.
     """
@@ -99,7 +99,7 @@ def map_rows(
     done = len(rows) - sum(lengths[partition.number] for partition in missing)
     if done:
         on_done(done)
-    for partition in mapper.run(opener, missing):
+    for partition in mapper.run(factory, missing):
         done += lengths[partition.number]
         on_done(done)
     return pl.concat([pl.read_parquet(partition.out) for partition in partitions])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taiji.language.causal_lm import LanguageModel, load_language_model
+from taiji.pipeline.names import model_stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -12,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def base_model(config: Config) -> LanguageModel:
-    """The model before fine-tuning."""
+    """Return the model before fine-tuning."""
     settings = config.language
     return load_language_model(settings.model, settings.dtype, settings.device)
 
 
 def load_model(context: Context, which: str) -> LanguageModel:
-    """The model before fine-tuning (`base`), after it (`sft`), or after alignment (`aligned`)."""
-    trained: dict[str, Any] = {"sft": context.run / "sft" / "model", "aligned": context.run / "alignment" / "model"}
-    if which not in trained:
+    """Return the model before fine-tuning (`base`), after it (`sft`), after alignment (`aligned`) or after alignment by a rule."""
+    made = model_stage(which)
+    if made is None:
         return base_model(context.config)
-    return load_language_model(trained[which], context.config.language.dtype, context.config.language.device)
+    settings = context.config.language
+    return load_language_model(context.input(made) / "model", settings.dtype, settings.device)

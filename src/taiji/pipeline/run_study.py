@@ -1,25 +1,23 @@
-"""`taiji study`: what every way of making features is worth to the ranker, over training seeds, with null controls.
+"""`taiji study`: what every way of making features is worth to the ranker, over training seeds, with negative controls.
 
 Layout of ``runs/NAME/study/``, each part made once and kept::
 
-    models/<arm>/     a run directory whose unchanged stages are links to the run's own; only what the arm changes is made
+    stages/           parametrised stages, such as features-sft: what an arm needs and the run has not made
     cells/            test predictions of every (arm, seed)
-    study.json        every figure
+    study.json        every metric
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import make_folder, read_json, write_json
-from taiji.core.errors import TaijiError
+from taiji.core.artifacts import read_json, write_json
+from taiji.core.errors import ArtifactError, ConfigError
 from taiji.core.number_format import number_text
 from taiji.data import Dataset, Split, exposures
 from taiji.experiments.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
@@ -27,27 +25,29 @@ from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import sparsest_third
-from taiji.pipeline.engine import Run, Stage
-from taiji.pipeline.feature import features
-from taiji.pipeline.stages import PREPARED, STAGES
+from taiji.pipeline.engine import Run
+from taiji.pipeline.names import ARMS
+from taiji.pipeline.stages.alignment_stage import Alignment
+from taiji.pipeline.stages.features_stage import Features
 from taiji.reasoning.prompts import item_lines
 
 if TYPE_CHECKING:
+    from taiji.alignment.settings import Weighting
     from taiji.config import Config
+    from taiji.pipeline.stage import Stage
 
-RULES = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
+RULES: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
 """Arms that differ in the rule that weighs the rewards during alignment."""
 WRITERS = ("base", "sft")
 """Arms whose text comes from a model before alignment."""
-OWN = "taiji"
-"""The run's own table, where its rule is none of these."""
-RIVAL = "history_mean"
+COMPETITOR, OWN = ARMS
+"""Tables that a run makes itself: the competitor without a language model, and its own, called so where its rule is none of these."""
 TRUTH = "truth"
-"""The ceiling: what the user really took next stands where an answer would. It knows the future on purpose."""
+"""The oracle: what the user really took next stands where an answer would. It knows the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
 DEPARTMENTS = 8
-"""The departments with most test exposures are judged on their own."""
+"""The departments with most test exposures are evaluated on their own."""
 SHOWN = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
 """Metrics of the table and their decimals."""
 
@@ -55,53 +55,72 @@ SHOWN = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 
 def study(
     run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Make what is missing of a run's study and judge it.
+    """Make what is missing of a run's study and evaluate it.
 
     Args:
         run: a finished run directory.
         config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
-        seeds: trainings an arm.
+        seeds: trainings per arm.
         arms: names of tables to compare beside none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``
             and ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
-            whose null controls are made.
+            whose negative controls are made.
         say: told what is under way.
 
     Returns:
         what ``study.json`` holds: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
-        :func:`taiji.experiments.study.judge_seeds`) and ``controls``.
+        :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
 
     Raises:
-        TaijiError: the run is not finished, or an arm is unknown.
+        ArtifactError: the run is not finished.
+        ConfigError: an arm is unknown.
     """
     needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError(
+        raise ArtifactError(
             "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
         )
     own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
-    known = (RIVAL, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    known = (COMPETITOR, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
-        raise TaijiError(
+        raise ConfigError(
             "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
         )
     wanted = [name for name in known if not arms or name in arms]
     folder, dataset, split = run / "study", Dataset.load(needed[0]), split_at(needed[1])
-    tables = {
-        name: _truth(run, config, dataset, split)
-        if name == TRUTH
-        else pl.read_parquet(_table(run, config, name, own, say))
-        for name in wanted
-    }
+    made = {arm: parts for arm in wanted if (parts := stages_for(arm, own))}
+    stages = [stage for parts in made.values() for stage in parts]
+    if stages:
+        say(f"study: features of {', '.join(made)}")
+        Run(folder / "stages", config, stages, say=say, base=run).execute()
+    tables = {}
+    for name in wanted:
+        if name == TRUTH:
+            tables[name] = _truth(run, config, dataset, split)
+            continue
+        features = folder / "stages" / made[name][-1].key if name in made else run / "features"
+        tables[name] = pl.read_parquet(features / f"{COMPETITOR if name == COMPETITOR else OWN}.parquet")
     main = own if own in tables else wanted[-1]
     arms_made = ablation(tables, main, config.seed, config.features.columns)
-    found = {"main": main} | judged(run, folder, config, dataset, split, arms_made, tables[main], seeds)
+    found = {"main": main} | evaluated(run, folder, config, dataset, split, arms_made, tables[main], seeds)
     write_json(folder / "study.json", found)
     return found
 
 
-def judged(
+def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
+    """Return the parametrised stages that make an arm's table, the features last; none where the run has made it.
+
+    Args:
+        arm: name of the table.
+        own: name of the run's own.
+    """
+    if arm in (own, COMPETITOR, TRUTH):
+        return ()
+    return (Alignment(RULES[arm]), Features(RULES[arm])) if arm in RULES else (Features(arm),)
+
+
+def evaluated(
     run: Path,
     folder: Path,
     config: Config,
@@ -111,7 +130,7 @@ def judged(
     population: pl.DataFrame,
     seeds: int,
 ) -> dict[str, Any]:
-    """Train and judge arms on the test exposures of the users of a table.
+    """Train and evaluate arms on the test exposures of the users of a table.
 
     Args:
         run: the run directory, for its name.
@@ -119,12 +138,12 @@ def judged(
         config: its ``ranking`` is trained.
         dataset, split: the run's.
         arms: what is compared.
-        population: a feature table; the users in it are judged.
-        seeds: trainings an arm.
+        population: a feature table; the users in it count.
+        seeds: trainings per arm.
 
     Returns:
         ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
-        :func:`taiji.experiments.study.judge_seeds`) and ``controls``.
+        :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
     """
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
@@ -137,7 +156,7 @@ def judged(
         test,
         sparsest_third(dataset, test["user"], start),
         groups=groups_of(dataset, test, start),
-        rivals=(RIVAL,),
+        competitors=(COMPETITOR,),
         resamples=config.evaluation.resamples,
         level=config.evaluation.level,
         seed=config.seed,
@@ -189,32 +208,8 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
     return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, TRUTH, config.seed)[1]
 
 
-def _table(run: Path, config: Config, arm: str, own: str, say: Callable[[str], None]) -> Path:
-    """The arm's feature table: the run's own, or made in a run directory that shares all stages the arm leaves alone."""
-    if arm in (own, RIVAL):
-        return run / "features" / f"{RIVAL if arm == RIVAL else 'taiji'}.parquet"
-    folder = run / "study" / "models" / arm
-    mine: tuple[str, ...] = ("features",)
-    stages: Sequence[Stage] = STAGES
-    if arm in RULES:
-        config = config.model_copy(update={"alignment": config.alignment.model_copy(update={"weighting": RULES[arm]})})
-        mine = ("alignment", "features")
-    else:
-        needs = (*PREPARED, "sft") if arm == "sft" else PREPARED
-        settings = next(stage for stage in STAGES if stage.name == "features").settings
-        stages = [Stage("features", partial(features, writer=arm), needs, settings)]
-    make_folder(folder)
-    for stage in STAGES:
-        link = folder / stage.name
-        if stage.name not in mine and not link.is_symlink() and (run / stage.name).is_dir():
-            link.symlink_to(Path(os.path.relpath(run / stage.name, folder)))
-    say(f"study: features of {arm}")
-    Run(folder, config, stages, say=say).execute(mine)
-    return folder / "features" / "taiji.parquet"
-
-
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
-    """Print what each arm is worth, group by group (all, or those named), and what the null controls say."""
+    """Print what each arm is worth, group by group (all, or those named), and what the negative controls say."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -223,7 +218,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.width, 150))
     console.print(
-        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings an arm",
+        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings per arm",
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
@@ -247,7 +242,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
 
 
 def _cell(row: dict[str, Any] | None, digits: int) -> str:
-    """Value; difference to none with its interval; difference to the rival with its interval."""
+    """Value; difference to none with its interval; difference to the competitor with its interval."""
     if row is None or row["value"] is None:
         return "–"
     lines = [number_text(row["value"], digits)]

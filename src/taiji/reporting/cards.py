@@ -33,7 +33,7 @@ HOLDING = (
     "examples",
     "rationales",
     "selection",
-    "environment",
+    "reward_table",
     "alignment/rollouts.parquet",
     "answers",
     "features",

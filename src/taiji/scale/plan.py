@@ -1,4 +1,4 @@
-"""What a run will cost: tokens, GPU hours, storage and wall time of each stage on a described cluster.
+"""Cost of a run beforehand: tokens, GPU hours, storage and wall time of each stage on a described cluster.
 
 CPU stages, and all stages on a cluster without GPUs, take the seconds that finished runs measured (``fixed + slope * units``).
 Language stages on GPUs take token rates, the same figures that :mod:`taiji.serving.sizing` plans the service with. Every
@@ -14,17 +14,17 @@ from pydantic import Field
 
 from taiji.config import Config
 from taiji.core.settings import Settings
-from taiji.pipeline.names import STAGE_NAMES
+from taiji.pipeline.amounts import TRAINED, Amount, Log
 from taiji.scale.rates import Line, Measured, fit
-from taiji.scale.workload import TRAINED, Amount, Log, workload
+from taiji.scale.workload import workload
 from taiji.serving.sizing import Model
 
-KEPT_MODELS = {"sft": 1, "alignment": 1}
-"""Models in float32 that a run keeps."""
+UNMEASURED = Line(0.0, 0.0)
+"""Seconds of a stage that no measured run has; the plan says so."""
 
 
 class Cluster(Settings):
-    """Where the run will take place."""
+    """Machines of the planned run."""
 
     workers: int = Field(default=1, ge=1)
     """Machines like the one that was measured, on which partitions are computed."""
@@ -117,18 +117,24 @@ def plan(
     log = replace(log or last.log, users=users)
     amounts, before, lines = workload(config, log), workload(last.config, last.log), fit(runs)
     costs = tuple(
-        _cost(name, amounts[name], lines[name], cluster, _storage(name, amounts[name], before[name], last, cluster))
-        for name in STAGE_NAMES
+        _cost(
+            name, amount, lines.get(name, UNMEASURED), cluster, _storage(name, amount, before.get(name), last, cluster)
+        )
+        for name, amount in amounts.items()
     )
-    return Plan(costs, tuple(assumptions(log, runs, cluster)))
+    unmeasured = [
+        f"No measured run has the stage {name}: its seconds and storage are not counted."
+        for name in amounts
+        if name not in lines
+    ]
+    return Plan(costs, (*assumptions(log, runs, cluster), *unmeasured))
 
 
 def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: float) -> Cost:
     gpu_hours, machines = 0.0, (1 + (cluster.workers - 1) * cluster.efficiency) if amount.spread else 1.0
     compared = 2 * amount.pairs * cluster.vector / (cluster.compare_gflops * 1e9)
     if amount.language and cluster.gpus:
-        own = cluster.teacher is not None and name == "rationales"
-        model = cluster.teacher if own and cluster.teacher else cluster.model
+        model = cluster.teacher if amount.teacher and cluster.teacher else cluster.model
         busy = (amount.read + TRAINED * amount.trained) / model.prefill_per_s + amount.written / model.decode_per_s
         gpu_hours = busy / model.utilisation / 3600
         parallel = 1 + (cluster.gpus - 1) * cluster.efficiency
@@ -140,14 +146,14 @@ def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: fl
     return Cost(name, amount.rows, amount.read, amount.written, amount.trained, gpu_hours, seconds, gigabytes)
 
 
-def _storage(name: str, amount: Amount, before: Amount, run: Measured, cluster: Cluster) -> float:
-    if name in KEPT_MODELS:
-        return KEPT_MODELS[name] * 4 * cluster.parameters / 1e9
-    return run.gigabytes[name] * amount.rows / max(before.rows, 1.0)
+def _storage(name: str, amount: Amount, before: Amount | None, run: Measured, cluster: Cluster) -> float:
+    if amount.models:
+        return amount.models * 4 * cluster.parameters / 1e9
+    return run.gigabytes[name] * amount.rows / max(before.rows, 1.0) if before else 0.0
 
 
 def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
-    """What the figures rest on, in sentences."""
+    """Return the assumptions of a plan, in sentences."""
     many = len({(run.log.users, run.config.size.test_prompts) for run in runs}) > 1
     lines = [
         f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",

@@ -1,4 +1,4 @@
-"""What a finished run measured: seconds, bytes and tokens, from its manifests and artefacts."""
+"""Measurements of a finished run: seconds, bytes and tokens, from its manifests and artefacts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.config import Config, load_config
+from taiji.config import STORED, Config, load_config
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.data import PERIODS, open_dataset
+from taiji.pipeline.amounts import Log
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.names import STAGE_NAMES
-from taiji.scale.workload import Log, workload
+from taiji.pipeline.recipes import stages_of
+from taiji.scale.workload import workload
 
 SAMPLE = 64
 """Prompts rendered to count their tokens."""
@@ -56,23 +57,23 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
     """Read a finished run; prompts are counted as ``planned`` (default: the run's own configuration) would render them.
 
     Raises:
-        TaijiError: the run is not finished.
+        ArtifactError: the run is not finished.
     """
     folder = Path(folder)
-    absent = [name for name in STAGE_NAMES if not (folder / name / MANIFEST).exists()]
-    if absent:
-        raise TaijiError(
+    stored = folder / STORED
+    config = load_config(stored) if stored.exists() else None
+    names = [stage.key for stage in stages_of(config or Config())]
+    missing = [name for name in names if not (folder / name / MANIFEST).exists()]
+    if missing or config is None:
+        raise ArtifactError(
             "Rates are measured on a finished run.",
             where=str(folder),
             expected="every stage done",
-            found="not there: " + ", ".join(absent),
+            found="missing: " + (", ".join(missing) or STORED),
             fix=f"taiji run --name {folder.name} --resume",
         )
-    config = load_config(folder / "config.json")
-    manifests = {name: read_json(folder / name / MANIFEST) for name in STAGE_NAMES}
-    gigabytes = {
-        name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in STAGE_NAMES
-    }
+    manifests = {name: read_json(folder / name / MANIFEST) for name in names}
+    gigabytes = {name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in names}
     log = _log(folder, config, planned or config, manifests)
     return Measured(
         folder, config, log, {name: float(manifest["seconds"]) for name, manifest in manifests.items()}, gigabytes
@@ -80,12 +81,12 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
 
 
 def fit(runs: Sequence[Measured]) -> dict[str, Line]:
-    """Each stage's line through the runs, by least squares on relative errors; one run gives a line through the origin."""
-    amounts = [workload(run.config, run.log) for run in runs]
-    return {
-        name: _line(np.array([a[name].units for a in amounts]), np.array([run.seconds[name] for run in runs]))
-        for name in STAGE_NAMES
-    }
+    """Return each stage's line through the runs that have it, by least squares on relative errors; one run gives a line through the origin."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        for name, amount in workload(run.config, run.log).items():
+            seen.setdefault(name, []).append((amount.units, run.seconds[name]))
+    return {name: _line(*np.array(pairs).T) for name, pairs in seen.items()}
 
 
 def _line(units: np.ndarray, seconds: np.ndarray) -> Line:

@@ -19,7 +19,7 @@ from typing import Any
 from taiji.config import ScaleSettings
 from taiji.core.errors import TaijiError
 from taiji.core.optional import needs
-from taiji.pipeline.partitions import Opener, Partition, Work
+from taiji.pipeline.partitions import Partition, Work, WorkerFactory
 
 EXPLAINED = ("message", "where", "expected", "found", "fix")
 
@@ -59,7 +59,7 @@ class RayMapper:
 
     settings: ScaleSettings
 
-    def run(self, opener: Opener, partitions: Sequence[Partition]) -> Iterator[Partition]:
+    def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`taiji.pipeline.partitions.Mapper`.
 
         A partition that fails is tried again when the others are done; passes end when nothing is missing, or when ``scale.attempts``
@@ -73,7 +73,7 @@ class RayMapper:
         while missing and fruitless < self.settings.attempts:
             before = len(missing)
             try:
-                for row in self._stream(opener, list(missing.values())):
+                for row in self._stream(factory, list(missing.values())):
                     if row["explained"]:
                         raise TaijiError(**json.loads(row["explained"]))
                     if row["error"]:
@@ -97,7 +97,7 @@ class RayMapper:
                 fix="see the workers' logs on the cluster; what is done is kept, so start again with --resume",
             )
 
-    def _stream(self, opener: Opener, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
+    def _stream(self, factory: WorkerFactory, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
         """One pass over the partitions with a pool of workers as large as the cluster has room for.
 
         A worker that dies is not restarted: its place may be gone with its node, and Ray Data would wait for it as long as the
@@ -121,7 +121,7 @@ class RayMapper:
         )
         done = numbers.map(
             _Worker,
-            fn_constructor_args=(opener, known, os.getcwd()),
+            fn_constructor_args=(factory, known, os.getcwd()),
             compute=pool,
             num_cpus=self.settings.cpus_per_worker,
             num_gpus=self.settings.gpus_per_worker,
@@ -131,7 +131,7 @@ class RayMapper:
         yield from done.iter_rows()
 
     def _fitting(self) -> int:
-        """How many workers the cluster has room for now."""
+        """Return the number of workers that the cluster has room for now."""
         import ray
 
         there, needed = (
@@ -144,13 +144,13 @@ class RayMapper:
 class _Worker:
     """One actor: opens its work when it gets its first partition, and keeps it."""
 
-    def __init__(self, opener: Opener, partitions: dict[int, Partition], folder: str) -> None:
+    def __init__(self, factory: WorkerFactory, partitions: dict[int, Partition], folder: str) -> None:
         from taiji.core import progress
 
         progress.quiet = True
         if os.path.isdir(folder):
             os.chdir(folder)  # paths in the configuration may be relative
-        self.opener, self.partitions = opener, partitions
+        self.factory, self.partitions = factory, partitions
         self.work: Work | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class _Worker:
         outcome: dict[str, Any] = {"number": number, "error": "", "explained": ""}
         try:
             if not self.partitions[number].out.exists():
-                self.work = self.work or self.opener()
+                self.work = self.work or self.factory()
                 self.partitions[number].compute(self.work)
         except TaijiError as error:  # goes back as a row: an exception here would stop the whole pass
             outcome["explained"] = json.dumps({name: getattr(error, name) for name in EXPLAINED})

@@ -135,6 +135,6 @@ def from_run(run: Path, settings: ServingSettings) -> RunScorer:
     """Load the rankers of a finished run."""
     del settings  # the run's own configuration says what its rankers are
     world = World(run)
-    plain = Ranker.load(run / "judge" / "ranker", world.dataset)
+    plain = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset)
     featured = Ranker.load(run / "ranking" / "taiji", world.dataset)
     return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)

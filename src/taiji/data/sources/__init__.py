@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import ConfigError
+from taiji.core.file_state import file_state
 from taiji.data.settings import DataSettings
-from taiji.data.sources.source import FolderSource, Source, file_state
+from taiji.data.sources.source import FolderSource, Source
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables

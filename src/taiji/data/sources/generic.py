@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.core.errors import InputError
+from taiji.core.file_state import file_state
 from taiji.data.schema import SHOWN, Tables, positions, row_list, validate
 from taiji.data.sources.column_mapping import (
     EventsMapping,
@@ -24,7 +25,7 @@ from taiji.data.sources.column_mapping import (
 )
 from taiji.data.sources.files import converted, read_table
 from taiji.data.sources.ratings import ids_of, with_non_clicks
-from taiji.data.sources.source import Source, file_state
+from taiji.data.sources.source import Source
 
 if TYPE_CHECKING:
     from taiji.data.settings import DataSettings

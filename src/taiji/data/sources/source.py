@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from taiji.core.file_state import file_state
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables
@@ -46,21 +47,10 @@ class Source(ABC):
 
     @abstractmethod
     def state(self, settings: DataSettings) -> Any:
-        """Return what changes when the log changes (:func:`file_state` of its files, a table's version, …), as JSON values.
+        """Return what changes when the log changes (:func:`taiji.core.file_state.file_state` of its files, a table's version, …), as JSON values.
 
         The stage that reads the log runs again exactly when this or its settings changed.
         """
-
-
-def file_state(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return names, sizes and modification times of the files that exist, those within a folder for a folder."""
-    every: list[Path] = []
-    for file in files:
-        if file.is_dir():
-            every += sorted(path for path in file.rglob("*") if path.is_file())
-        elif file.exists():
-            every.append(file)
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in every]
 
 
 class FolderSource(Source):

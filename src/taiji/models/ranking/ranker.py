@@ -33,7 +33,7 @@ from taiji.data.statistics import NAMES
 from taiji.data.tasks import Task, check_tasks
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
-from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.training_loop import train
 from taiji.nn.losses import predictions
 
@@ -43,7 +43,6 @@ ROWS = 65_536
 """Rows turned into arrays at a time; bounds the memory of a prediction."""
 BATCH = 8192
 """Rows that go through the network at a time."""
-GROUP = "taiji.rankers"
 FEW = 50
 """Distinct whole numbers up to which a column is read as a category."""
 

@@ -10,6 +10,9 @@ from pydantic import Field, PositiveInt, model_validator
 from taiji.core.component import Device
 from taiji.core.settings import Settings
 
+GROUP = "taiji.rankers"
+"""Entry points of ranking models."""
+
 
 class NeuralRankerSettings(Settings):
     """Inputs and training of every neural ranker; a model's own settings extend it."""
@@ -115,6 +118,6 @@ class OwnRankerSettings(Settings):
 
     reward: str | None = None
     """Whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Yours must not have seen later labels."""
-    judge: str | None = None
-    """Who judges the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
+    evaluation: str | None = None
+    """The evaluation ranker of the models' answers; `null` takes the built-in ranker of the ranker period. Must not be the one that rewards."""
     external: ExternalSettings = ExternalSettings()

@@ -1,23 +1,90 @@
-"""Train a ranker of any model on a frame of exposures."""
+"""Ranking models of any kind: trained and read again through one door."""
 
 from __future__ import annotations
 
-import polars as pl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.artifacts import read_json
+from taiji.core.component import find_class
+from taiji.core.errors import ArtifactError
 from taiji.data.dataset import Dataset
-from taiji.models.ranking.ranker import Ranker, ranker_class
-from taiji.models.ranking.settings import NeuralRankerSettings, RankerSettings
+from taiji.models.ranking.settings import GROUP, RankerSettings
+
+if TYPE_CHECKING:
+    from taiji.core.settings import Settings
+
+
+class RankingModel(Protocol):
+    """A trained ranking model. Neural ones extend :class:`taiji.models.ranking.ranker.Ranker`; others may be anything.
+
+    Its class is made from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and reads itself again with
+    ``Model.load(folder, dataset)``; the ``config.json`` that ``save`` writes names it as ``class: package.module:Class``.
+    """
+
+    @property
+    def version(self) -> str:
+        """Hash of weights and settings."""
+
+    @property
+    def goal(self) -> str:
+        """The prediction that :meth:`score_pairs` returns."""
+
+    def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
+        """Return a column per prediction, in the rows' order."""
+
+    def score_pairs(self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the goal of (user, item, time), (N,) each."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write safetensors and JSON."""
 
 
 def train_ranker(
     dataset: Dataset,
     exposures: pl.DataFrame,
-    settings: NeuralRankerSettings | None = None,
+    settings: Settings | None = None,
     seed: int = 0,
-    valid: pl.DataFrame | None = None,
-    until: int | None = None,
-) -> Ranker:
-    """Train the ranking model that the settings name; arguments and errors as for :meth:`taiji.models.ranking.ranker.Ranker.fit`."""
+    **more: Any,
+) -> Any:
+    """Train the ranking model that the settings name.
+
+    Args:
+        dataset: its history and past events feed the model.
+        exposures: training rows, with label, context and feature columns.
+        settings: of the model; its key ``model`` names the class.
+        seed: of initialisation, shuffling and dropout.
+        more: what else the model's ``fit`` takes, for instance ``valid`` and ``until``.
+
+    Returns:
+        A :class:`RankingModel`; a :class:`taiji.models.ranking.ranker.Ranker` where the model is a neural one.
+    """
     settings = settings or RankerSettings()
-    made = ranker_class(settings.model)(settings)
-    return made.fit(dataset, exposures, seed=seed, valid=valid, until=until)
+    made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")
+    return made(settings).fit(dataset, exposures, seed=seed, **more)
+
+
+def load_ranker(folder: str | Path, dataset: Dataset) -> Any:
+    """Read a ranking model of any class and bind it to a dataset, the same one or a later one with more users and items.
+
+    Returns:
+        A :class:`RankingModel`.
+
+    Raises:
+        ArtifactError: the folder does not say which class it is of.
+        ConfigError: the class cannot be imported here.
+    """
+    config = read_json(Path(folder) / "config.json")
+    if not isinstance(config, dict) or "class" not in config:
+        raise ArtifactError(
+            "This folder is no ranker that can be read.",
+            where=str(folder),
+            expected="config.json with `class: package.module:Class`",
+            found=f"keys {', '.join(config) if isinstance(config, dict) else type(config).__name__}",
+            fix="train the ranker again",
+        )
+    return find_class(config["class"], GROUP, str(folder)).load(folder, dataset)

@@ -1,4 +1,4 @@
-"""Stage `report`: every figure with its interval, `metrics.json` and `report.html`."""
+"""Measurements of a run and the files that show them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from taiji.data import PERIODS
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks, sparsest_third
 from taiji.pipeline.engine import MANIFEST
-from taiji.pipeline.names import ARMS, MODELS, STAGE_NAMES
-from taiji.pipeline.prepare import load, load_examples, load_split
-from taiji.pipeline.rank import ranker_that
+from taiji.pipeline.names import ARMS, MODELS
+from taiji.pipeline.recipes import ENHANCE
+from taiji.pipeline.run_data import load, load_examples, load_split
 from taiji.pipeline.run_models import base_model
+from taiji.pipeline.run_rankers import evaluation_ranker
 from taiji.reasoning.prompts import item_line, student_messages
 from taiji.reasoning.selection import count_reasons
 from taiji.reporting.answer_evaluation import evaluate_answers
@@ -32,13 +33,15 @@ SHOWN = 3
 """Kept and rejected rationales shown in the report, each."""
 
 
-def report(context: Context) -> dict[str, Any]:
-    """Measure everything with intervals and floors, and write the report."""
+def write_run_report(context: Context) -> dict[str, Any]:
+    """Measure everything with intervals and baselines, and write the report; return the stage's facts."""
     config, dataset = context.config, load(context)
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
     audit = read_json(context.input("audit") / "audit.json")
     reached = read_json(context.input("ranking") / "coverage.json")
     quantizers = read_json(context.input("features") / "quantizers.json")
+    before = [stage.name for stage in ENHANCE if stage.name != "report"]
+    manifests = {name: read_json(context.run / name / MANIFEST) for name in before}
     metrics: dict[str, Any] = {
         "name": context.run.name,
         "data": dataset.name,
@@ -51,13 +54,11 @@ def report(context: Context) -> dict[str, Any]:
         "alignment": _alignment(context),
         "ranking": _rankers(context, dataset),
         "features": {arm: reached[arm] | quantizers[arm] for arm in ARMS},
-        "seconds": {
-            name: read_json(context.run / name / MANIFEST)["seconds"] for name in STAGE_NAMES if name != "report"
-        },
+        "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
     }
     run = check_metrics(metrics)
     write_json(context.folder / "metrics.json", metrics)
-    facts = {name: read_json(context.run / name / MANIFEST)["facts"] for name in STAGE_NAMES if name != "report"}
+    facts = {name: manifest["facts"] for name, manifest in manifests.items()}
     settings = config.model_dump(mode="json")
     write_text(context.folder / MODEL_CARD, model_card(run, settings, context.input("alignment") / "model", facts))
     examples = pl.read_parquet(context.input("examples") / "examples.parquet")
@@ -105,18 +106,18 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list()
         for which in MODELS
     }
-    judge, embedder = ranker_that(context, "judge", dataset), load_embedder(config.embedder.name)
+    evaluator, embedder = evaluation_ranker(context, dataset), load_embedder(config.embedder.name)
     start, titles = int(test["as_of"].min()), config.reasoning.prompts.title_characters  # type: ignore[arg-type]
     catalogue = Catalogue(dataset, embedder, start, titles)
     write_parquet(
-        context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, judge.score_pairs)
+        context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, evaluator.score_pairs)
     )
     return evaluate_answers(
         dataset,
         test,
         said,
         embedder,
-        evaluation_score=judge.score_pairs,
+        evaluation_score=evaluator.score_pairs,
         threshold=config.evaluation.grounding_threshold,
         new_only=config.examples.target == "next_new_item",
         resamples=config.evaluation.resamples,

@@ -1,73 +1,33 @@
-"""Stages `data` and `examples`: from a source to dense tables, four periods of time, and the prompts of each role."""
+"""Choice of the prompts of each role."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import read_json, write_json, write_parquet
-from taiji.core.errors import TaijiError
-from taiji.data import (
-    PERIODS,
-    Dataset,
-    Split,
-    fingerprint,
-    load_dataset,
-    open_dataset,
-    scan_exposures,
-    time_split,
-)
+from taiji.core.errors import InputError
+from taiji.data import Dataset, Split
 from taiji.data.examples import INTERACTIONS, choose_examples, example_candidates
-from taiji.data.sources import find_source
+from taiji.pipeline.run_data import stored
 
 if TYPE_CHECKING:
-    from taiji.config import Config
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
 ROLES = ("rationale", "calibration", "alignment")
 
 
-def data(context: Context) -> dict[str, Any]:
-    """Read the source, check it and store the tables."""
-    dataset = load_dataset(context.config.data, context.config.seed)
-    dataset.save(context.folder / "dataset")
-    return {"users": dataset.n_users, "items": dataset.n_items, "events": len(dataset.events)}
+def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataFrame:
+    """Return the prompts of all roles; those of the LLM period share no user.
 
-
-def source_state(config: Config) -> Any:
-    """Return the state of the source: when it changes, the data stage runs again."""
-    return find_source(config.data).state(config.data)
-
-
-def load(context: Context) -> Dataset:
-    """The dataset of the run, in memory."""
-    return Dataset.load(context.input("data") / "dataset")
-
-
-def stored(context: Context) -> Dataset:
-    """The dataset of the run, left on disk: for stages that look at users one by one."""
-    return open_dataset(context.input("data") / "dataset")
-
-
-def load_split(context: Context) -> Split:
-    """The split of the run."""
-    return Split(tuple(read_json(context.input("examples") / "split.json")["bounds"]))
-
-
-def load_examples(context: Context, role: str) -> pl.DataFrame:
-    """The prompts of one role: `rationale`, `calibration`, `alignment` or `test`."""
-    return pl.read_parquet(context.input("examples") / "examples.parquet").filter(pl.col("role") == role)
-
-
-def examples(context: Context) -> dict[str, Any]:
-    """Split by time and choose the prompts; the roles of the LLM period share no user."""
-    config, dataset = context.config, stored(context)
-    split = time_split(dataset, config.split)
+    Raises:
+        InputError: the log is too small for a role.
+    """
+    config = context.config
     rng = np.random.default_rng([config.seed, 1])
     llm, test = _candidates(context, dataset, split, ("llm", "test"))
     size = config.size
@@ -78,27 +38,13 @@ def examples(context: Context) -> dict[str, Any]:
     chosen = pl.concat([roles, test])
     for role in (*ROLES, "test"):
         if not (chosen["role"] == role).any():
-            raise TaijiError(
+            raise InputError(
                 f"The log is too small: no prompt is left for {role!r}.",
                 where=f"{dataset.name}, split {config.split.fractions}",
                 found=f"{len(llm)} prompts in the LLM period, {len(test)} in the test period",
                 fix="lower examples.min_history, change split.fractions, or bring more events",
             )
-    write_parquet(context.folder / "examples.parquet", chosen)
-    rows = {
-        "exposures": {
-            period: scan_exposures(dataset, split, period).select(pl.len()).collect(engine="streaming").item()
-            for period in PERIODS
-        },
-        "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
-    }
-    dates = {period: [_date(time) for time in split.interval(period)] for period in PERIODS}
-    # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
-    write_json(
-        context.folder / "split.json",
-        {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows},
-    )
-    return rows
+    return chosen
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
@@ -112,7 +58,7 @@ def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple
     # One range is a second's work: less than opening a worker.
     found = context.over(
         rows,
-        partial(_open_choosing, context, split),
+        partial(open_choosing, context, split),
         "Choosing examples",
         "ranges of users",
         size=1,
@@ -126,7 +72,7 @@ def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple
     ]
 
 
-def _open_choosing(context: Context, split: Split) -> Work:
+def open_choosing(context: Context, split: Split) -> Work:
     config, dataset = context.config, stored(context)
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
@@ -162,5 +108,6 @@ def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generato
     )
 
 
-def _date(time: int) -> str:
+def iso_time(time: int) -> str:
+    """Return microseconds since the epoch as an ISO text."""
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds")

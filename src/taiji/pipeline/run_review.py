@@ -1,4 +1,4 @@
-"""Stage `audit`, what `taiji audit` prints, and `taiji review`: the looks that are taken at a run's rationales."""
+"""Looks at a run's rationales: the printed audit, and `taiji review`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import write_json
 from taiji.core.errors import TaijiError
 from taiji.data import Dataset
-from taiji.pipeline.prepare import load, load_examples
 from taiji.pipeline.run_models import base_model
-from taiji.reasoning.audit import audit_run
 from taiji.reasoning.prompts import student_messages
 from taiji.reasoning.review_session import ReviewSession
 from taiji.reasoning.reviewers import Draft, ModelReviewer, PersonReviewer, Reviewer, RuleReviewer
@@ -23,26 +20,6 @@ from taiji.reasoning.selection import known_answers
 
 if TYPE_CHECKING:
     from taiji.config import Config
-    from taiji.pipeline.engine import Context
-
-
-def audit(context: Context) -> dict[str, Any]:
-    """Audit the rationales that the run judged, with the model that judged them, on a sample whose size is `reasoning.audit`."""
-    lm, reasoning = base_model(context.config), context.config.reasoning
-    verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
-    examples = load_examples(context, "rationale")
-    found = audit_run(
-        lm,
-        load(context),
-        examples,
-        verdicts,
-        reasoning.audit,
-        reasoning.selection,
-        reasoning.prompts,
-        context.config.seed,
-    )
-    write_json(context.folder / "audit.json", found)
-    return {"audited": found["rows"], "controls": found["controls"]["own"]["n"], "order": found["order"]["says"]}
 
 
 def print_audit(found: dict[str, Any]) -> None:
@@ -59,7 +36,7 @@ def print_audit(found: dict[str, Any]) -> None:
 def open_review(
     run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
 ) -> ReviewSession:
-    """A sitting over some of a run's judged rationales.
+    """Return a sitting over some of a run's judged rationales.
 
     Args:
         run: the run directory.

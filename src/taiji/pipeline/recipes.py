@@ -1,0 +1,99 @@
+"""Recipes: lists of stages, and what a configuration adds to them from other packages. Free of heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from taiji.core.errors import ConfigError
+from taiji.pipeline.stage import Stage
+from taiji.pipeline.stages.alignment_stage import Alignment
+from taiji.pipeline.stages.answers_stage import Answers
+from taiji.pipeline.stages.audit_stage import Audit
+from taiji.pipeline.stages.data_stage import Data
+from taiji.pipeline.stages.evaluation_ranker_stage import EvaluationRanker
+from taiji.pipeline.stages.examples_stage import Examples
+from taiji.pipeline.stages.features_stage import Features
+from taiji.pipeline.stages.ranking_stage import Ranking
+from taiji.pipeline.stages.rationales_stage import Rationales
+from taiji.pipeline.stages.report_stage import Report
+from taiji.pipeline.stages.reward_stage import Reward
+from taiji.pipeline.stages.reward_table_stage import RewardTable
+from taiji.pipeline.stages.selection_stage import Selection
+from taiji.pipeline.stages.sft_stage import SFT
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+
+ENHANCE: tuple[Stage, ...] = (
+    Data(),
+    Examples(),
+    Reward(),
+    Rationales(),
+    Selection(),
+    Audit(),
+    SFT(),
+    RewardTable(),
+    Alignment(),
+    EvaluationRanker(),
+    Answers(),
+    Features(),
+    Ranking(),
+    Report(),
+)
+"""From logs to a report: a language model as enhancer of a ranker."""
+STAGE_NAMES = {stage.name: stage.summary for stage in ENHANCE}
+"""Name and summary of each stage of :data:`ENHANCE`."""
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """Return the stages of a configuration: the recipe's, and behind their needs those that ``stages`` names.
+
+    Raises:
+        ConfigError: a reference does not name a stage, or a stage needs one that is not there.
+    """
+    return extended(ENHANCE, [_made(reference) for reference in config.stages])
+
+
+def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return a recipe with further stages, each right behind the last stage that it needs.
+
+    Raises:
+        ConfigError: a name twice, a need that no stage has, or stages that need each other.
+    """
+    placed, waiting = list(recipe), list(more)
+    for number, stage in enumerate(waiting):
+        if stage.key in {other.key for other in (*placed, *waiting[:number])}:
+            raise ConfigError(
+                "Two stages have one name.", where="stages", found=stage.key, fix="rename the stage that you add"
+            )
+    while waiting:
+        keys = [stage.key for stage in placed]
+        ready = [stage for stage in waiting if all(need in keys for need in stage.needs)]
+        if not ready:
+            missing = {f"{s.key} needs {need}" for s in waiting for need in s.needs if need not in keys}
+            raise ConfigError(
+                "A stage needs another that does not run before it.",
+                where="stages",
+                expected=f"needs among {', '.join(keys)}",
+                found="; ".join(sorted(missing)),
+                fix="correct `needs` of the stage, or name the stage that it needs under `stages` too",
+            )
+        waiting.remove(ready[0])
+        placed.insert(max((keys.index(need) for need in ready[0].needs), default=-1) + 1, ready[0])
+    return tuple(placed)
+
+
+def _made(reference: str) -> Stage:
+    from taiji.config import STAGE_GROUP
+    from taiji.core.component import find_class
+
+    kind = find_class(reference, STAGE_GROUP, "stages")
+    if not (isinstance(kind, type) and issubclass(kind, Stage)):
+        raise ConfigError(
+            "What `stages` names is not a stage.",
+            where=f"stages: {reference}",
+            expected="a subclass of taiji.pipeline.stage.Stage",
+            found=repr(kind),
+        )
+    return kind()

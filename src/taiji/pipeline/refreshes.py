@@ -1,0 +1,45 @@
+"""Users who get feature rows, and the times of these rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from taiji.data import Dataset, Split, scan_exposures
+
+
+def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: int) -> pl.DataFrame:
+    """Return the time of each feature row: `user`, `as_of`, sorted.
+
+    A period of the ranker's training and of the test has ``refreshes`` evenly spaced times; a user's row is due at each
+    of them, or as soon after as the user has ``min_history`` interactions, and only if there is something new to read.
+    This is the batch form of the near-online trigger: new behaviour, not the request, causes a row.
+    """
+    history, parts = dataset.history, []
+    users = np.flatnonzero(np.diff(history.offsets) >= min_history)
+    enough = history.times[history.offsets[users] + min_history - 1] + 1
+    for period in ("ranker", "test"):
+        start, end = split.interval(period)
+        for refresh in range(refreshes):
+            grid = start + (end - start) * refresh // refreshes
+            limit = start + (end - start) * (refresh + 1) // refreshes
+            due_at = np.maximum(enough, grid)
+            due = due_at < limit
+            parts.append(pl.DataFrame({"user": users[due], "as_of": due_at[due]}))
+    rows = pl.concat(parts).sort("user", "as_of")
+    seen = pl.Series(history.count_before(rows["user"].to_numpy(), rows["as_of"].to_numpy()))
+    rows = rows.with_columns(seen=seen)
+    fresh = (pl.col("seen") > pl.col("seen").shift(1).over("user")).fill_null(True)
+    return rows.filter(fresh).select(pl.col("user").cast(pl.UInt32), pl.col("as_of").cast(pl.Int64))
+
+
+def choose_users(dataset: Dataset, split: Split, times: pl.DataFrame, wanted: int | None, seed: int) -> pl.Series:
+    """Return a seeded sample among the users who have a row before an exposure of the test period."""
+    first = times.group_by("user").agg(pl.col("as_of").min())
+    shown = (
+        scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")
+    )
+    users = first.join(shown, on="user").filter(pl.col("time") > pl.col("as_of"))["user"].sort()
+    if wanted is None or wanted >= len(users):
+        return users
+    return users.sample(wanted, seed=seed, shuffle=True).sort()

@@ -1,0 +1,43 @@
+"""Rankers of a run: trained, read again, or the user's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taiji.models.ranking.external import open_ranker
+from taiji.models.ranking.train import load_ranker, train_ranker
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from taiji.data import Dataset
+    from taiji.models.ranking.external import PairScorer
+    from taiji.models.ranking.train import RankingModel
+    from taiji.pipeline.engine import Context
+
+
+def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> RankingModel:
+    """Train the ranker that the configuration names, and keep it in a folder of the stage."""
+    ranker: RankingModel = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
+    ranker.save(context.folder / folder)
+    return ranker
+
+
+def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:
+    """Return the ranker that a stage trained."""
+    ranker: RankingModel = load_ranker(context.input(stage) / "ranker", dataset)
+    return ranker
+
+
+def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:
+    """Return the ranker that rewards alignment: the user's own where the configuration names one."""
+    own = context.config.own_ranker
+    return open_ranker(own.reward, dataset, own.external) if own.reward else load_trained(context, "reward", dataset)
+
+
+def evaluation_ranker(context: Context, dataset: Dataset) -> PairScorer:
+    """Return the ranker that evaluates the models' answers: the user's own where the configuration names one."""
+    own = context.config.own_ranker
+    if own.evaluation:
+        return open_ranker(own.evaluation, dataset, own.external)
+    return load_trained(context, "evaluation_ranker", dataset)

@@ -1,0 +1,44 @@
+"""Stage `answers`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, tested_prompts
+from taiji.pipeline.names import MODELS
+from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Answers(Stage):
+    """The answers of every model to the test prompts."""
+
+    name = "answers"
+    summary = "Let the base, fine-tuned and aligned models answer the test prompts."
+    needs = (*PREPARED, "sft", "alignment")
+    settings = ("generation", *LANGUAGE)
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of a model folder and of templates."""
+        return named_files(config.language.model, config.reasoning.prompts.templates)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the tokens of all models' prompts and answers."""
+        rows = len(MODELS) * tested_prompts(config, log)
+        return Amount(rows, rows * log.student_tokens, rows * log.answer_tokens, language=True, spread=True)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Generate."""
+        from taiji.core.artifacts import write_parquet
+        from taiji.pipeline.completions import complete
+        from taiji.pipeline.run_data import load_examples
+
+        test = load_examples(context, "test")
+        for which in MODELS:
+            write_parquet(context.folder / f"{which}.parquet", complete(context, test, which))
+        return {"prompts": len(test), "models": list(MODELS)}

@@ -1,0 +1,39 @@
+"""Stage `data`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Data(Stage):
+    """From a source to dense tables."""
+
+    name = "data"
+    summary = "Read the source, check it, and store the tables."
+    settings = ("data",)
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of the source: when it changes, the stage runs again."""
+        from taiji.data.sources import find_source
+
+        return find_source(config.data).state(config.data)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the events."""
+        return Amount(log.events)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Read, check and store."""
+        from taiji.data import load_dataset
+
+        dataset = load_dataset(context.config.data, context.config.seed)
+        dataset.save(context.folder / "dataset")
+        return {"users": dataset.n_users, "items": dataset.n_items, "events": len(dataset.events)}

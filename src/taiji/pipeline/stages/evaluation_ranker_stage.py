@@ -1,0 +1,37 @@
+"""Stage `evaluation_ranker`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.stage import PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class EvaluationRanker(Stage):
+    """The ranker without features, trained on the ranker period; it also evaluates the language models' answers."""
+
+    name = "evaluation_ranker"
+    summary = "Train the ranker without features, which also evaluates the models."
+    needs = PREPARED
+    settings = ("ranking",)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows trained on."""
+        return Amount(trained_rows(log.exposures(2), config))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Train."""
+        from taiji.data import exposures
+        from taiji.pipeline.run_data import load, load_split
+        from taiji.pipeline.run_rankers import train
+
+        dataset = load(context)
+        rows = exposures(dataset, load_split(context), "ranker")
+        train(context, dataset, rows, "ranker")
+        return {"exposures": len(rows)}

@@ -1,0 +1,58 @@
+"""Stage `examples`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Examples(Stage):
+    """Four periods of time, and the prompts of each role; the roles of the LLM period share no user."""
+
+    name = "examples"
+    summary = "Split by time and choose the prompts."
+    needs = ("data",)
+    settings = (
+        "split",
+        "examples",
+        *(f"size.{role}_prompts" for role in ("rationale", "calibration", "alignment", "test")),
+    )
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the events."""
+        return Amount(log.events, spread=True)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Split and choose."""
+        import polars as pl
+
+        from taiji.core.artifacts import write_json, write_parquet
+        from taiji.data import PERIODS, fingerprint, scan_exposures, time_split
+        from taiji.pipeline.example_choice import choose_prompts, iso_time
+        from taiji.pipeline.run_data import stored
+
+        dataset = stored(context)
+        split = time_split(dataset, context.config.split)
+        chosen = choose_prompts(context, dataset, split)
+        write_parquet(context.folder / "examples.parquet", chosen)
+        rows = {
+            "exposures": {
+                period: scan_exposures(dataset, split, period).select(pl.len()).collect(engine="streaming").item()
+                for period in PERIODS
+            },
+            "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
+        }
+        dates = {period: [iso_time(time) for time in split.interval(period)] for period in PERIODS}
+        # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
+        write_json(
+            context.folder / "split.json",
+            {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows},
+        )
+        return rows

@@ -1,0 +1,108 @@
+"""Stage `features`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, featured_users
+from taiji.pipeline.names import ARMS, model_stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Features(Stage):
+    """The feature tables: one from what a model says, and its competitor without a language model.
+
+    Args:
+        writer: the model that says it: ``base``, ``sft``, ``aligned``, or the rule of an :class:`Alignment` with one.
+    """
+
+    name = "features"
+    summary = "Turn what the model writes into point-in-time features."
+    settings = (
+        "generation",
+        "embedder",
+        "features",
+        "examples",
+        "size.feature_users",
+        "size.feature_refreshes",
+        *LANGUAGE,
+    )
+
+    def __init__(self, writer: str = "aligned") -> None:
+        self.writer = writer
+        self.variant = "" if writer == "aligned" else writer
+        made = model_stage(writer)
+        self.needs = (*PREPARED, made) if made else PREPARED
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the writer, where it is not the run's own."""
+        return {"writer": self.writer} if self.variant else {}
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of templates, and of the base model's folder if that one writes."""
+        base = config.language.model if model_stage(self.writer) is None else None
+        return named_files(base, config.reasoning.prompts.templates)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the tokens of one prompt and answer per feature row, and the pairs of the look-alike search."""
+        featured = featured_users(config, log)
+        rows = featured * log.feature_rows_per_user
+        return Amount(
+            rows,
+            rows * log.student_tokens,
+            rows * log.answer_tokens,
+            pairs=rows * featured,
+            language=True,
+            spread=True,
+        )
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Let the model write, embed what it says, and make both tables."""
+        import polars as pl
+
+        from taiji.core.artifacts import write_json, write_parquet
+        from taiji.features.feature_table import fit_table
+        from taiji.features.history_mean import history_mean
+        from taiji.language.embed import load_embedder
+        from taiji.pipeline.completions import complete, embed
+        from taiji.pipeline.refreshes import choose_users, refresh_times
+        from taiji.pipeline.run_data import load_split, stored
+        from taiji.pipeline.run_models import load_model
+        from taiji.reasoning.answers import parse
+        from taiji.reasoning.prompts import item_lines
+
+        config, dataset, split = context.config, stored(context), load_split(context)
+        times = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
+        users = choose_users(dataset, split, times, config.size.feature_users, config.seed)
+        rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
+            example=pl.format("{}@{}", "user", "as_of")
+        )
+        completions = complete(context, rows, self.writer)
+        write_parquet(context.folder / "completions.parquet", completions)
+
+        embedder = load_embedder(config.embedder.name)
+        parsed = [parse(text) for text in completions["completion"]]
+        said = embed(context, [answer.said for answer in parsed], "answers")
+        lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
+        mean = history_mean(
+            dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean
+        )
+
+        version = load_model(context, self.writer).version
+        metrics = {}
+        for name, vectors, made_by in zip(ARMS, (mean, said), (embedder.version, version), strict=True):
+            # The quantiser must not have seen the test period.
+            quantizer, table = fit_table(
+                dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed
+            )
+            quantizer.save(context.folder / f"{name}-quantizer")
+            write_parquet(context.folder / f"{name}.parquet", table)
+            metrics[name] = quantizer.metrics(vectors)
+        write_json(context.folder / "quantizers.json", metrics)
+        return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}

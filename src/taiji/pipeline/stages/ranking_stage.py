@@ -1,0 +1,58 @@
+"""Stage `ranking`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount, featured_users, trained_rows
+from taiji.pipeline.names import ARMS
+from taiji.pipeline.stage import PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Ranking(Stage):
+    """A ranker for each feature table, beside the one without; all score the test exposures of the users who have features."""
+
+    name = "ranking"
+    summary = "Train the rankers with features and score the test exposures."
+    needs = (*PREPARED, "evaluation_ranker", "features")
+    settings = ("ranking", "features")
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows trained on and scored."""
+        share = featured_users(config, log) / log.users
+        return Amount(2 * trained_rows(log.exposures(2), config) + 3 * log.exposures(3) * share)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Join, train, predict."""
+        import polars as pl
+
+        from taiji.core.artifacts import write_json, write_parquet
+        from taiji.data import exposures
+        from taiji.features.feature_table import feature_metrics, join_features
+        from taiji.pipeline.run_data import load, load_split
+        from taiji.pipeline.run_rankers import load_trained, train
+
+        dataset, split = load(context), load_split(context)
+        before, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
+        tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
+        columns = context.config.features.columns
+        reached = {
+            arm: feature_metrics(join_features(test, table, ("ids", "neighbour_items")))
+            for arm, table in tables.items()
+        }
+        write_json(context.folder / "coverage.json", reached)
+        # One population for all arms: users for whom there is something to compare.
+        test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
+        write_parquet(context.folder / "exposures.parquet", test)
+        predictions = {"none": load_trained(context, "evaluation_ranker", dataset).predict(test)}
+        for arm, table in tables.items():
+            ranker = train(context, dataset, join_features(before, table, columns), arm)
+            predictions[arm] = ranker.predict(join_features(test, table, columns))
+        for arm, frame in predictions.items():
+            write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
+        return {"train": len(before), "test": len(test), "arms": list(predictions)}

@@ -1,0 +1,54 @@
+"""Stage `rationales`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, taught_prompts
+from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Rationales(Stage):
+    """The teacher, shown the true next item, writes k rationales per prompt."""
+
+    name = "rationales"
+    summary = "Let the teacher, shown the true next item, write rationales (RUPR)."
+    needs = PREPARED
+    settings = (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of a model folder and of templates."""
+        return named_files(config.language.model, config.reasoning.prompts.templates)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the teacher's tokens; the rule writer needs none."""
+        teacher, taught = config.reasoning.teacher, taught_prompts(config, log)
+        if teacher.kind == "writer":
+            return Amount(taught, spread=True)
+        return Amount(
+            taught,
+            taught * log.teacher_tokens,
+            taught * teacher.rationales * log.rationale_tokens,
+            language=True,
+            teacher=True,
+            spread=teacher.kind != "endpoint",
+        )
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Write."""
+        from taiji.core.artifacts import write_parquet
+        from taiji.pipeline.teaching import open_writing, taught_examples
+
+        examples = taught_examples(context)
+        # One process keeps the endpoint's budget, its rate limit and its journal; it waits for the network, not for a core.
+        here = context.config.reasoning.teacher.kind == "endpoint"
+        written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
+        write_parquet(context.folder / "rationales.parquet", written)
+        return {"prompts": len(examples), "rationales": len(written)}

@@ -1,0 +1,60 @@
+"""Stage `report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, featured_users, tested_prompts
+from taiji.pipeline.names import MODELS
+from taiji.pipeline.stage import PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Report(Stage):
+    """Every metric with its interval, `metrics.json`, `report.html` and the cards."""
+
+    name = "report"
+    summary = "Measure everything with intervals and baselines, and write the report."
+    needs = (
+        *PREPARED,
+        "rationales",
+        "selection",
+        "audit",
+        "alignment",
+        "evaluation_ranker",
+        "answers",
+        "features",
+        "ranking",
+    )
+    settings = (
+        "evaluation",
+        "embedder",
+        "examples",
+        "reasoning.prompts",
+        "reasoning.teacher",
+        "reasoning.selection",
+        "reasoning.sft",
+        "alignment",
+        "own_ranker",
+    )
+    publish = ("report.html", "metrics.json", "model_card.md", "data_card.md")
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of templates and of the user's own ranker."""
+        return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the answers and exposures measured."""
+        shown = log.exposures(3) * featured_users(config, log) / log.users
+        return Amount(len(MODELS) * tested_prompts(config, log) + shown)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Measure and write."""
+        from taiji.pipeline.run_report import write_run_report
+
+        return write_run_report(context)

@@ -1,0 +1,44 @@
+"""Stage `reward`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.stage import PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Reward(Stage):
+    """The ranker that rewards alignment; it sees the earliest period only."""
+
+    name = "reward"
+    summary = "Train the ranker that rewards alignment, on the earliest period."
+    needs = PREPARED
+    settings = ("ranking", "own_ranker.reward")
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of the user's own ranker."""
+        return named_files(config.own_ranker.reward)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows trained on."""
+        return Amount(trained_rows(log.exposures(0), config))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Train, unless the user brings a ranker."""
+        from taiji.data import exposures
+        from taiji.pipeline.run_data import load, load_split
+        from taiji.pipeline.run_rankers import train
+
+        if context.config.own_ranker.reward:
+            return {"ranker": context.config.own_ranker.reward}
+        dataset = load(context)
+        rows = exposures(dataset, load_split(context), "reward")
+        train(context, dataset, rows, "ranker")
+        return {"exposures": len(rows)}

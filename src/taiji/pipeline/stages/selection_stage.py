@@ -1,0 +1,64 @@
+"""Stage `selection`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import named_files
+from taiji.pipeline.amounts import Amount, taught_prompts
+from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Selection(Stage):
+    """Every rationale scored by the perplexity of the true answer, the threshold set on prompts kept apart, and the verdicts."""
+
+    name = "selection"
+    summary = "Keep the rationales that make the true item likely (ORFT)."
+    needs = (*PREPARED, "rationales")
+    settings = (*LANGUAGE, "reasoning.selection")
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of a model folder and of templates."""
+        return named_files(config.language.model, config.reasoning.prompts.templates)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the tokens read: the whole rationale, the redacted one and none, after one prompt that is computed once."""
+        k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
+        read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
+        return Amount(taught * k, read, language=True, spread=True)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Score, calibrate, decide."""
+        import polars as pl
+
+        from taiji.core.artifacts import write_parquet
+        from taiji.pipeline.run_data import load_examples
+        from taiji.pipeline.teaching import open_scoring, taught_examples
+        from taiji.reasoning.selection import calibrate, select
+
+        config, examples = context.config, taught_examples(context).select("example", "user", "as_of", "target")
+        settings = config.reasoning
+        written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
+        rows = written.join(examples, on="example", how="left", maintain_order="left")
+        # An example's rationales stay together: what they share is computed once.
+        size = config.size.chunk * settings.teacher.rationales
+        scored = context.over(
+            rows, partial(open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size
+        )
+        prompts = scored.select("example", kept="prompt_kept", dropped="prompt_dropped").unique(
+            "example", keep="first", maintain_order=True
+        )
+        scored = scored.drop("prompt_kept", "prompt_dropped")
+        calibrating = pl.col("example").is_in(load_examples(context, "calibration")["example"].implode())
+        calibration = calibrate(scored.filter(calibrating), settings.selection)
+        calibration.save(context.folder / "calibration.json")
+        verdicts = select(scored.filter(~calibrating), calibration, settings.selection)
+        write_parquet(context.folder / "verdicts.parquet", verdicts)
+        write_parquet(context.folder / "prompts.parquet", prompts)
+        return {"judged": len(verdicts), "kept": int(verdicts["kept"].sum()), "threshold": calibration.threshold}

@@ -1,0 +1,77 @@
+"""Workers of the stages `rationales` and `selection`: the teacher writes, perplexity scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from taiji.language.vllm_engine import with_engine
+from taiji.pipeline.run_data import load_examples, stored
+from taiji.pipeline.run_models import base_model
+from taiji.reasoning.prompts import student_prompts
+from taiji.reasoning.rule_writer import RuleWriter
+from taiji.reasoning.selection import score_rationales
+from taiji.reasoning.teachers import LocalTeacher
+
+if TYPE_CHECKING:
+    from taiji.pipeline.engine import Context
+    from taiji.pipeline.partitions import Work
+    from taiji.reasoning.teachers import Teacher
+
+
+def taught_examples(context: Context) -> pl.DataFrame:
+    """Return the prompts that the teacher writes for, those of calibration first."""
+    return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
+
+
+def _teacher(context: Context) -> Teacher:
+    reasoning = context.config.reasoning
+    if reasoning.teacher.kind == "writer":
+        return RuleWriter(reasoning.prompts, reasoning.teacher.answer_in_view)
+    if reasoning.teacher.kind == "endpoint":
+        from taiji.reasoning.endpoint import EndpointTeacher
+
+        # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
+        return EndpointTeacher(
+            reasoning.endpoint,
+            reasoning.teacher,
+            reasoning.prompts,
+            base_model(context.config).tokenizer,
+            context.run / "teacher",
+        )
+    return LocalTeacher(
+        with_engine(base_model(context.config), context.config.language), reasoning.teacher, reasoning.prompts
+    )
+
+
+def open_writing(context: Context) -> Work:
+    """Load the teacher; return the writing of rationales for some prompts."""
+    config, dataset, teacher = context.config, stored(context), _teacher(context)
+    return lambda part: teacher.write(dataset, part, config.reasoning.teacher.rationales, config.seed)
+
+
+def open_scoring(context: Context, columns: list[str]) -> Work:
+    """Load the language model; return the scoring of some rationales, with what each prompt held.
+
+    Args:
+        context: the stage's.
+        columns: those of the rationales.
+    """
+    settings, dataset, lm = (
+        context.config.reasoning,
+        stored(context),
+        with_engine(base_model(context.config), context.config.language),
+    )
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        examples = part.select("example", "user", "as_of", "target").unique(
+            "example", keep="first", maintain_order=True
+        )
+        prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer).select(
+            "example", prompt_kept="kept", prompt_dropped="dropped"
+        )
+        scored = score_rationales(lm, dataset, examples, part.select(columns), settings.selection, settings.prompts)
+        return scored.join(prompts, on="example", how="left", maintain_order="left")
+
+    return work
