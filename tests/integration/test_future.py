@@ -16,7 +16,7 @@ from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
-from taiji.metrics.baselines import floors
+from taiji.metrics.baselines import baselines
 from taiji.models.ranking import Ranker, train_ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.pipeline.refreshes import refresh_times
@@ -63,7 +63,7 @@ class World:
             "retrained": train_ranker(dataset, exposures(dataset, split, "reward"), self.settings)
             .predict(judged)
             .drop("event"),
-            "floors": str(floors(dataset, self.examples)),
+            "baselines": str(baselines(dataset, self.examples)),
         }
 
     def _bound(self, dataset: Dataset) -> Ranker:
