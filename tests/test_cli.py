@@ -406,6 +406,7 @@ def test_help_imports_next_to_nothing():
         "taiji.cli.console",
         "taiji.core",
         "taiji.core.errors",
+        "taiji.core.file_state",
         "taiji.core.moved",
         "taiji.pipeline",
         "taiji.pipeline.amounts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +33,12 @@ STORED = "config.json"
 """The name under which a run keeps its configuration."""
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
-RENAMED = {"alignment.environment": "alignment.reward_table", "own_ranker.judge": "own_ranker.evaluation"}
+RENAMED = {
+    "alignment.environment": "alignment.reward_table",
+    "own_ranker.judge": "own_ranker.evaluation",
+    "ranking.conversion_weight": "ranking.task_weights.conversion",
+    "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
+}
 """Old key to new key; old ones are read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
@@ -225,11 +230,9 @@ def _read_override(override: str) -> dict[str, Any]:
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
     """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
     for old, new in RENAMED.items():
-        (section, old_key), (_, new_key) = old.split("."), new.split(".")
-        inner = values.get(section)
-        if not (isinstance(inner, dict) and old_key in inner):
+        if _at(values, old) is MISSING_KEY:
             continue
-        if new_key in inner:
+        if _at(values, new) is not MISSING_KEY:
             raise ConfigError(
                 "A setting is given under its old and its new key.",
                 where=source,
@@ -238,8 +241,32 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
             )
         log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
         old_keys[new] = old
-        values = {**values, section: {new_key if key == old_key else key: value for key, value in inner.items()}}
+        values = _moved(values, old.split("."), new.split("."))
     return values
+
+
+MISSING_KEY = object()
+
+
+def _at(values: Any, key: str) -> Any:
+    """Return what stands under a dotted key, :data:`MISSING_KEY` where nothing does."""
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return MISSING_KEY
+        values = values[part]
+    return values
+
+
+def _moved(values: dict[str, Any], old: Sequence[str], new: Sequence[str]) -> dict[str, Any]:
+    """Return the values with one of them moved, in the place where it stood."""
+    if old[0] == new[0] and len(old) > 1:
+        return {k: _moved(v, old[1:], new[1:]) if k == old[0] else v for k, v in values.items()}
+    moved, beside = values[old[0]], values.get(new[0], {})
+    for part in reversed(new[1:]):
+        moved = {part: moved}
+    if isinstance(moved, dict) and isinstance(beside, dict):
+        moved = {**beside, **moved}
+    return {new[0] if k == old[0] else k: moved if k == old[0] else v for k, v in values.items() if k != new[0]}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_both_leave_artefacts_and_their_settings(folder):
     stored = read_json(run / "config.json")
     assert stored["stages"] == [STAGE] and stored["price_bands"]["bands"] == 4
     assert stored["ranking"] == {"model": RANKER, "smoothing": 2.0}
-    assert (run / "ranking" / "taiji" / "rates.json").exists() and (run / "report.html").exists()
+    assert (run / "ranking" / "taiji" / "config.json").exists() and (run / "report.html").exists()
     assert {row["features"] for row in read_json(run / "metrics.json")["ranking"]} == {"none", "history_mean", "taiji"}
 
 

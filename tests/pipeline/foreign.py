@@ -56,7 +56,7 @@ class Popular:
         smoothing: float = Field(default=1.0, gt=0)
         """Clicks and exposures that every item has beforehand."""
 
-    version = "popular"
+    version, goal = "popular", "ctcvr"
 
     def __init__(self, settings):
         self.settings = settings
@@ -72,18 +72,19 @@ class Popular:
         rate = self.rate[exposures["item"].to_numpy()]
         return pl.DataFrame({"click": rate, "conversion": rate, "ctcvr": rate * rate})
 
-    def score(self, users, items, as_ofs):
+    def score_pairs(self, users, items, times):
         return self.rate[items] ** 2
 
     def save(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "rates.json").write_text(json.dumps([self.settings.smoothing, *self.rate.tolist()]))
+        learnt = {"class": "shop_parts:Popular", "smoothing": self.settings.smoothing, "rates": self.rate.tolist()}
+        (Path(folder) / "config.json").write_text(json.dumps(learnt))
 
     @classmethod
     def load(cls, folder, dataset):
-        smoothing, *rate = json.loads((Path(folder) / "rates.json").read_text())
-        made = cls(cls.Settings(smoothing=smoothing))
-        made.rate = np.array(rate)
+        learnt = json.loads((Path(folder) / "config.json").read_text())
+        made = cls(cls.Settings(smoothing=learnt["smoothing"]))
+        made.rate = np.array(learnt["rates"])
         return made
 '''
 STAGE, RANKER = "shop_parts:PriceBands", "shop_parts:Popular"

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from taiji.nn.lookup import on_cpu
+
 
 class Dropout(nn.Module):
     """Dropout whose mask on a CPU takes a byte per weight from 64-bit draws: a fifth of the time of one draw per weight.
@@ -21,7 +23,7 @@ class Dropout(nn.Module):
         """Return values of any shape, each 0 with the probability or scaled up, while training; else unchanged."""
         if not self.training or not self.dropped:
             return values
-        if values.device.type != "cpu":
+        if not on_cpu(values):
             return functional.dropout(values, self.dropped / 256)
         draws = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
         mask = (draws[: values.numel()].view(values.shape) >= self.dropped).to(values.dtype)

@@ -1,0 +1,1 @@
+"""Parts for taiji from outside the package; see docs/extending.md of taiji."""
