@@ -20,6 +20,9 @@ from taiji.language.prefix_support import supports_sharing
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
+
+    from taiji.alignment.recording import Recording
+    from taiji.alignment.trainer_config import ParetoGRPOConfig
 else:
     Base = object
 
@@ -45,15 +48,17 @@ GENERATION = {
 class SharedPrefixes(Base):
     """Mix in before TRL's ``GRPOTrainer``."""
 
-    args: Any
+    args: ParetoGRPOConfig
+    _recording: Recording | None = None
+    _fused = False
     model: Any
     _buffered_inputs: Any
 
     def shares(self, model: Any) -> bool:
         """Return whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
-        if not getattr(self.args, "share_prefixes", True) or not supports_sharing(model)[0]:
+        if not self.args.share_prefixes or not supports_sharing(model)[0]:
             return False
-        if not getattr(self, "_fused", False):
+        if not self._fused:
             fuse_adapters(model)
             self._fused = True
         return True
@@ -69,8 +74,9 @@ class SharedPrefixes(Base):
         compute_aux_loss: bool = False,
         **media: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        recording = getattr(self, "_recording", None)
-        watched = recording is not None and recording.evidence is not None  # PEPO reads the padded hidden states
+        watched = (
+            self._recording is not None and self._recording.evidence is not None
+        )  # PEPO reads the padded hidden states
         if (
             watched
             or compute_aux_loss
@@ -146,6 +152,7 @@ class SharedPrefixes(Base):
         size = self.args.gradient_accumulation_steps
         batches = self._buffered_inputs
         self._buffered_inputs = [b for at in range(0, len(batches), size) for b in regrouped(batches[at : at + size])]
+        assert self.args.steps_per_generation is not None  # TRL's configuration has filled it in
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _regroupable(self) -> bool:

@@ -55,7 +55,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     scale_rewards: str
     processing_class: Any
     _buffered_inputs: Any
-    _train_sampler: Any
+    _train_sampler: Any = None
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, **keywords: Any) -> None:
         if args is None:
@@ -368,7 +368,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if checkpoint is None:
             return
         # TRL's sampler draws each epoch's order from one generator, so a resumed run has to draw the past epochs' too.
-        generator = getattr(getattr(self, "_train_sampler", None), "generator", None)
+        generator = getattr(self._train_sampler, "generator", None)
         if generator is not None:
             for _ in range(int(read_json(Path(checkpoint) / "trainer_state.json")["epoch"] + 1e-9)):
                 torch.randperm(len(self._train_sampler.data_source), generator=generator)
