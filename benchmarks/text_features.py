@@ -31,7 +31,7 @@ from taiji.core.artifacts import value_hash
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
 from taiji.data.splits import Split, exposures, time_split
-from taiji.experiments.study import CONTROL, FEATURES, Arm, aggregate, run_cells, shuffled
+from taiji.experiments.study import JOINED_FEATURES, NEGATIVE_CONTROL, Arm, aggregate, run_cells, shuffled
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
@@ -142,7 +142,7 @@ def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
         Arm(f"truth, {REFRESHES} times, ids only", often, ("ids",)),
         Arm(f"truth, {REFRESHES} times, look-alike only", often, ("neighbour_items",)),
         Arm(f"truth, {REFRESHES} times, the next ten, known or not", table(next_ten, refreshes=REFRESHES)),
-        Arm(f"{CONTROL}shuffled truth", shuffled(often), FEATURES),
+        Arm(f"{NEGATIVE_CONTROL}shuffled truth", shuffled(often), JOINED_FEATURES),
     ]
 
 

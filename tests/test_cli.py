@@ -411,7 +411,6 @@ def test_help_imports_next_to_nothing():
         "taiji.pipeline",
         "taiji.pipeline.amounts",
         "taiji.pipeline.names",
-        "taiji.pipeline.outside",
         "taiji.pipeline.recipes",
         "taiji.pipeline.stage",
         "taiji.pipeline.stages",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from taiji.config import PRESETS, RENAMED, Config, load_config, setting_keys
+from taiji.config import PRESETS, RENAMED_KEYS, Config, load_config, setting_keys
 from taiji.core.composition import section_of
 from taiji.core.errors import ConfigError, TaijiError
 
@@ -103,7 +103,7 @@ def test_a_section_that_is_given_in_part_keeps_its_defaults(name, default, secti
     ids=["section", "value"],
 )
 def test_old_keys_are_read_and_say_their_new_name(tmp_path, caplog, old, inner, value):
-    (section, key), new = old.split("."), RENAMED[old]
+    (section, key), new = old.split("."), RENAMED_KEYS[old]
     below = f".{inner}" if inner else ""
     wanted = load_config(overrides=[f"{new}{below}={value}"])
     assert wanted != Config() and not caplog.text
@@ -131,7 +131,7 @@ def test_an_old_key_may_move_into_a_mapping():
 
 def test_no_old_key_is_a_key():
     keys = setting_keys()
-    for old, new in RENAMED.items():
+    for old, new in RENAMED_KEYS.items():
         assert not any(key == old or key.startswith(f"{old}.") for key in keys)
         assert any(key == new or key.startswith(f"{new}.") or new.startswith(f"{key}.") for key in keys)
 

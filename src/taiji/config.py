@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +33,7 @@ STORED = "config.json"
 """The name under which a run keeps its configuration."""
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
-RENAMED = {
+RENAMED_KEYS = {
     "alignment.environment": "alignment.reward_table",
     "own_ranker.judge": "own_ranker.evaluation",
     "ranking.conversion_weight": "ranking.task_weights.conversion",
@@ -215,24 +215,23 @@ def _read_override(override: str) -> dict[str, Any]:
             where=f"--set {override}",
             fix="write for instance --set size.test_prompts=50",
         )
-    nested: Any = parse_yaml(
+    value = parse_yaml(
         text,
         f"--set {override}",
         message="The value of an override is no YAML.",
         expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
         fix="quote what is plain text: --set 'key=\"text\"'",
     )
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return dict(nested)
+    return _nested(key, value)
 
 
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
     """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
-    for old, new in RENAMED.items():
-        if _at(values, old) is MISSING_KEY:
+    for old, new in RENAMED_KEYS.items():
+        found, rest = _taken(values, old.split("."))
+        if not found:
             continue
-        if _at(values, new) is not MISSING_KEY:
+        if _taken(rest, new.split("."))[0]:
             raise ConfigError(
                 "A setting is given under its old and its new key.",
                 where=source,
@@ -241,32 +240,25 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
             )
         log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
         old_keys[new] = old
-        values = _moved(values, old.split("."), new.split("."))
+        values = _merge(rest, _nested(new, found[0]))
     return values
 
 
-MISSING_KEY = object()
+def _taken(values: Mapping[str, Any], keys: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the value below nested keys, none where it is missing, and the values without it."""
+    key, *below = keys
+    inner = values.get(key)
+    if not below:
+        return [values[key]] if key in values else [], {name: value for name, value in values.items() if name != key}
+    found, rest = _taken(inner, below) if isinstance(inner, dict) else ([], inner)
+    return found, {**values, key: rest} if found else dict(values)
 
 
-def _at(values: Any, key: str) -> Any:
-    """Return what stands under a dotted key, :data:`MISSING_KEY` where nothing does."""
-    for part in key.split("."):
-        if not isinstance(values, dict) or part not in values:
-            return MISSING_KEY
-        values = values[part]
-    return values
-
-
-def _moved(values: dict[str, Any], old: Sequence[str], new: Sequence[str]) -> dict[str, Any]:
-    """Return the values with one of them moved, in the place where it stood."""
-    if old[0] == new[0] and len(old) > 1:
-        return {k: _moved(v, old[1:], new[1:]) if k == old[0] else v for k, v in values.items()}
-    moved, beside = values[old[0]], values.get(new[0], {})
-    for part in reversed(new[1:]):
-        moved = {part: moved}
-    if isinstance(moved, dict) and isinstance(beside, dict):
-        moved = {**beside, **moved}
-    return {new[0] if k == old[0] else k: moved if k == old[0] else v for k, v in values.items() if k != new[0]}
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the value below a dotted key."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import yaml
@@ -67,6 +68,15 @@ def test_a_study_trains_the_model_that_the_run_names(folder):
         if row["metric"] == "click auc" and row["group"] == "all"
     }
     assert len(values) == 1, "it looks at no features"
+
+
+def test_the_inspector_lists_the_stage(folder, monkeypatch):
+    from taiji.inspector.run_view import RunFiles
+
+    monkeypatch.syspath_prepend(folder)
+    states = {state.name: state for state in RunFiles(folder / "runs" / "foreign").stages}
+    assert list(states)[:2] == ["data", "price_bands"] and states["price_bands"].facts == {"bands": 4}
+    sys.modules.pop("shop_parts", None)
 
 
 def test_plan_and_description_know_the_stage(folder):

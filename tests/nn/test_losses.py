@@ -5,7 +5,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
-from taiji.nn.losses import calibrate, multitask_loss, pairwise_loss, platt, predictions, thresholds
+from taiji.nn.losses import MultitaskLoss, calibrate, pairwise_loss, platt, predictions, thresholds
 
 
 def weighted(weight):
@@ -26,7 +26,7 @@ def test_equals_the_written_out_loss(seed, weight):
     product, label = (p * q)[known], ctcvr[known]
     expected += weight * -np.mean(label * np.log(product) + (1 - label) * np.log(1 - product))
     outputs = torch.tensor(np.stack([a, b], axis=1))
-    got = multitask_loss(outputs, {"click": torch.tensor(click), "ctcvr": torch.tensor(ctcvr)}, weighted(weight))
+    got = MultitaskLoss(weighted(weight))(outputs, {"click": torch.tensor(click), "ctcvr": torch.tensor(ctcvr)})
     assert abs(float(got) - expected) < 1e-9
 
 
@@ -40,7 +40,7 @@ def test_a_chain_of_three_learns_from_the_product_of_three(seed):
     p = np.cumprod(1 / (1 + np.exp(-outputs)), axis=1)
     expected = -np.mean(happened * np.log(p) + (1 - happened) * np.log(1 - p), axis=0).sum()
     labels = dict(zip(("click", "click_cart", "cart_buy"), map(torch.tensor, happened.T)))
-    assert abs(float(multitask_loss(torch.tensor(outputs), labels, tasks)) - expected) < 1e-9
+    assert abs(float(MultitaskLoss(tasks)(torch.tensor(outputs), labels)) - expected) < 1e-9
     found = predictions(outputs, tasks, {})
     np.testing.assert_allclose(found["cart_buy"], p[:, 2], rtol=1e-12)
 
@@ -48,11 +48,11 @@ def test_a_chain_of_three_learns_from_the_product_of_three(seed):
 def test_extreme_logits_stay_finite_and_unknown_rows_get_no_gradient():
     outputs = torch.tensor([[60.0, 60.0], [-60.0, 60.0], [60.0, -60.0]], requires_grad=True)
     labels = {"click": torch.tensor([0.0, 1.0, 1.0]), "ctcvr": torch.tensor([0.0, torch.nan, 1.0])}
-    loss = multitask_loss(outputs, labels, weighted(1.0))
+    loss = MultitaskLoss(weighted(1.0))(outputs, labels)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(outputs.grad).all() and outputs.grad[1, 1] == 0
     unknown = {name: torch.full((3,), torch.nan) for name in labels}
-    assert torch.isfinite(multitask_loss(outputs, unknown, weighted(1.0)))
+    assert torch.isfinite(MultitaskLoss(weighted(1.0))(outputs, unknown))
 
 
 def test_other_kinds_equal_their_written_out_losses():
@@ -61,11 +61,11 @@ def test_other_kinds_equal_their_written_out_losses():
     count = torch.tensor(random.poisson(2.0, 40).astype(float))
     count[::7] = torch.nan
     known = torch.isfinite(count)
-    got = multitask_loss(z, {"n": count}, (Task(name="n", kind="count"),))
+    got = MultitaskLoss((Task(name="n", kind="count"),))(z, {"n": count})
     exact = -torch.distributions.Poisson(z[known, 0].exp()).log_prob(count[known]) - torch.lgamma(count[known] + 1)
     torch.testing.assert_close(got, exact.mean())
     seconds = torch.tensor(random.exponential(30.0, 40))
-    got = multitask_loss(z, {"s": seconds}, (Task(name="s", kind="duration"),))
+    got = MultitaskLoss((Task(name="s", kind="duration"),))(z, {"s": seconds})
     torch.testing.assert_close(got, 0.5 * (z[:, 0] - torch.log(1 + seconds)).square().mean())
 
 
@@ -78,7 +78,7 @@ def test_grades_are_a_proper_distribution_and_their_loss_is_its_cross_entropies(
     stars = torch.tensor(random.integers(0, 5, 30).astype(float))
     above = (stars[:, None] > torch.arange(4)).double()
     expected = -(above * over.log() + (1 - above) * (1 - over).log()).sum(dim=1).mean()
-    torch.testing.assert_close(multitask_loss(outputs, {"stars": stars}, (task,)), expected)
+    torch.testing.assert_close(MultitaskLoss((task,))(outputs, {"stars": stars}), expected)
     mass = torch.cat([torch.ones(30, 1), over], dim=1) - torch.cat([over, torch.zeros(30, 1)], dim=1)
     expectation = (mass * torch.arange(5)).sum(dim=1).numpy()
     np.testing.assert_allclose(predictions(outputs.numpy(), (task,), {})["stars"], expectation, rtol=1e-12)

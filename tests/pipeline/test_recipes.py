@@ -132,6 +132,15 @@ def test_another_ranking_model_brings_its_own_settings(module):
     assert "Clicks and exposures that every item has beforehand." in reference(type(config))
 
 
+def test_a_neural_model_of_ours_is_chosen_by_name_and_tells_its_passes():
+    config = load_config(overrides=["ranking.model=dcn", "ranking.epochs=7"])
+    assert config.ranking.model == "dcn" and "## `ranking`" in reference(type(config))
+    assert set(config.model_dump()["ranking"]) != set(Config().model_dump()["ranking"])
+    assert workload(config, LOG)["reward"].rows == LOG.exposures(0) * config.ranking.passes(LOG.exposures(0))
+    with pytest.raises(ConfigError, match=r"unknown key 'ranking\.attention_heads'"):
+        load_config(overrides=["ranking.model=dcn", "ranking.attention_heads=2"])
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [("shop_parts:np", "has no settings"), ("nowhere:Ranker", "Could not import"), ("unheard", "No component")],

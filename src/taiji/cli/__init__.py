@@ -34,9 +34,9 @@ for name, summary in STAGE_NAMES.items():
         app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
             run_commands.stage_command(name)
         )
-RENAMED = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
+RENAMED_COMMANDS = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
 """Old command to new command; old ones work for one version."""
-for old, new in RENAMED.items():
+for old, new in RENAMED_COMMANDS.items():
     renamed = experiment_commands.oracle if new == "oracle" else run_commands.stage_command(new)
     app.command(old, hidden=True)(run_commands.renamed_command(renamed, old, new))
 

@@ -66,7 +66,7 @@ pipeline.study pipeline.run_study
 pipeline.teach pipeline.teaching
 progress core.progress
 ranking models.ranking
-ranking.attention nn.target_attention
+ranking.attention nn.sequence_attention
 ranking.batches models.ranking.inputs
 ranking.counts data.past_counts
 ranking.encoder data.field_set

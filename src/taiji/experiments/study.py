@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from taiji.data.dataset import Dataset
 
 Array = NDArray[Any]
-FEATURES = ("ids", "neighbour_items")
-CONTROL = "negative control: "
+JOINED_FEATURES = ("ids", "neighbour_items")
+NEGATIVE_CONTROL = "negative control: "
 """Beginning of the names of negative controls."""
 
 
@@ -60,7 +60,7 @@ class Arm:
 
     name: str
     table: pl.DataFrame | None = None
-    columns: tuple[str, ...] = FEATURES
+    columns: tuple[str, ...] = JOINED_FEATURES
 
     def joined(self, exposures: pl.DataFrame) -> pl.DataFrame:
         """Exposures with the arm's features as of their time."""
@@ -75,7 +75,7 @@ class Arm:
 
 
 def ablation(
-    tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = FEATURES
+    tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = JOINED_FEATURES
 ) -> list[Arm]:
     """The usual arms: none, every table, and of the main one its halves and its negative controls.
 
@@ -98,8 +98,8 @@ def ablation(
     ]
     return [
         *arms,
-        Arm(f"{CONTROL}another user's", another_users(whole, seed), columns),
-        Arm(f"{CONTROL}shuffled", shuffled(whole, seed), columns),
+        Arm(f"{NEGATIVE_CONTROL}another user's", another_users(whole, seed), columns),
+        Arm(f"{NEGATIVE_CONTROL}shuffled", shuffled(whole, seed), columns),
     ]
 
 
@@ -111,7 +111,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     found = []
     for row in rows:
-        if not row["features"].startswith(CONTROL) or row["group"] != "all" or "difference" not in row:
+        if not row["features"].startswith(NEGATIVE_CONTROL) or row["group"] != "all" or "difference" not in row:
             continue
         if not row["metric"].endswith(("auc", "log_loss")):
             continue

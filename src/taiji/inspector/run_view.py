@@ -18,7 +18,7 @@ from taiji.data import Dataset, Split
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import ARMS, MODELS
-from taiji.pipeline.recipes import STAGE_NAMES
+from taiji.pipeline.recipes import stages_of
 from taiji.reporting.summary import RunMetrics, check_metrics
 
 T = TypeVar("T")
@@ -78,17 +78,17 @@ class RunFiles:
 
     @property
     def stages(self) -> list[StageState]:
-        """Every stage, finished or not."""
-        return self._once("stages", lambda: [self._stage(name) for name in STAGE_NAMES])
+        """Every stage, also those of other packages, finished or not."""
+        return self._once("stages", lambda: [self._stage(s.key, s.summary) for s in stages_of(self.config)])
 
-    def _stage(self, name: str) -> StageState:
+    def _stage(self, name: str, summary: str) -> StageState:
         path = self.folder / name / MANIFEST
         about = read_json(path) if path.is_file() else None
         if about is None:
-            return StageState(name, STAGE_NAMES[name], None, "", {})
+            return StageState(name, summary, None, "", {})
         return StageState(
             name,
-            STAGE_NAMES[name],
+            summary,
             float(about["seconds"]),
             str(about.get("finished", "")),
             dict(about.get("facts") or {}),
@@ -247,7 +247,7 @@ class RunFiles:
 
 def run_state(folder: Path) -> tuple[int, ...]:
     """Changes whenever a stage finishes, so that a run under way is shown as it stands."""
-    paths = [folder / "config.json", folder / "metrics.json", *(folder / name / MANIFEST for name in STAGE_NAMES)]
+    paths = [folder / "config.json", folder / "metrics.json", *sorted(folder.glob(f"*/{MANIFEST}"))]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 

@@ -23,34 +23,38 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
     return columns
 
 
-def multitask_loss(
-    outputs: torch.Tensor,
-    labels: Mapping[str, torch.Tensor],
-    tasks: Sequence[Task],
-    group: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the weighted sum of the tasks' losses, each the mean over the rows where its label is known.
+class MultitaskLoss:
+    """Weighted sum of the tasks' losses, each the mean over the rows where its label is known.
 
     A binary task that is conditional learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018,
     eq. 3), any other conditional task from the rows on which its condition happened.
 
     Args:
-        outputs: (B, O), see :func:`output_columns`.
-        labels: prediction name to (B,), NaN where not known; ``labels[task.heads[-1]]`` is what a task learns from.
         tasks: a condition stands before what it conditions.
-        group: (B,) the rows' requests; needed by pairwise tasks.
-
-    Returns:
-        scalar.
     """
-    single, columns = outputs.unbind(dim=1), output_columns(tasks)
-    own = {name: single[place] for name, place in columns.items()}
-    losses = [
-        task.weight * task_loss(task, [own[name] for name in chain(task, tasks)], labels[task.heads[-1]], group)
-        for task in tasks
-        if task.weight
-    ]
-    return reduce(torch.add, losses, outputs.new_zeros(()))
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        columns = output_columns(tasks)
+        self.labels = tuple(task.heads[-1] for task in tasks if task.weight)
+        """Names of the labels that are learnt from."""
+        self._parts = [
+            (task, [columns[name] for name in chain(task, tasks)], task.heads[-1]) for task in tasks if task.weight
+        ]
+
+    def __call__(
+        self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            outputs: (B, O), see :func:`output_columns`.
+            labels: prediction name to (B,), NaN where not known.
+            group: (B,) the rows' requests; needed by pairwise tasks.
+        """
+        single, total = outputs.unbind(dim=1), outputs.new_zeros(())
+        for task, places, label in self._parts:
+            total = total + task.weight * task_loss(task, [single[place] for place in places], labels[label], group)
+        return total
 
 
 def task_loss(
@@ -61,7 +65,7 @@ def task_loss(
     Args:
         task: the task.
         logits: (B,) outputs of each of its conditions, outermost first, and its own last.
-        label, group: (B,), as for :func:`multitask_loss`.
+        label, group: (B,), as for :class:`MultitaskLoss`.
     """
     own = logits[-1]
     known = torch.isfinite(label).to(
@@ -141,7 +145,7 @@ def predictions(
     conditional task given its condition, and for a binary one also that both happen.
 
     Args:
-        outputs: (N, O). tasks: as for :func:`multitask_loss`.
+        outputs: (N, O). tasks: as for :class:`MultitaskLoss`.
         calibration: task name to (scale, shift): of the logit of a probability, of the logarithm of a count; a duration is
             multiplied by the scale.
     """
@@ -175,7 +179,7 @@ def calibrate(
     """Return the calibration of each task on held-out rows: Platt scaling of probabilities, the right mean for counts and durations.
 
     Args:
-        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :func:`multitask_loss`.
+        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :class:`MultitaskLoss`.
     """
     found = {task.name: (1.0, 0.0) for task in tasks}
     raw = predictions(outputs, tasks, {})

@@ -127,7 +127,7 @@ def featured_users(config: Config, log: Log) -> float:
 
 def trained_rows(exposures: float, config: Config) -> float:
     """Return the rows a ranker is trained on, all passes together; a model that does not tell its passes makes one."""
-    from taiji.models.ranking.settings import RankerSettings
+    from taiji.models.ranking.settings import NeuralRankerSettings
 
     ranking = config.ranking
-    return exposures * (ranking.passes(exposures) if isinstance(ranking, RankerSettings) else 1)
+    return exposures * (ranking.passes(exposures) if isinstance(ranking, NeuralRankerSettings) else 1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
-TEXTS = 4096
+TEXTS_PER_PARTITION = 4096
 """Texts per partition of embedding."""
 
 
@@ -55,8 +55,8 @@ def embed(context: Context, texts: list[str], what: str) -> np.ndarray:
         f"Embedding {what}",
         "texts",
         folder=f"embed-{what}",
-        size=TEXTS,
-        here=len(texts) <= TEXTS,
+        size=TEXTS_PER_PARTITION,
+        here=len(texts) <= TEXTS_PER_PARTITION,
     )
     return vectors["vector"].to_numpy()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
-ROLES = ("rationale", "calibration", "alignment")
+LLM_ROLES = ("rationale", "calibration", "alignment")
 
 
 def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataFrame:
@@ -32,11 +32,11 @@ def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataF
     llm, test = _candidates(context, dataset, split, ("llm", "test"))
     size = config.size
     roles = _assign(
-        llm, dict(zip(ROLES, (size.rationale_prompts, size.calibration_prompts, size.alignment_prompts))), rng
+        llm, dict(zip(LLM_ROLES, (size.rationale_prompts, size.calibration_prompts, size.alignment_prompts))), rng
     )
     test = test[np.sort(rng.permutation(len(test))[: size.test_prompts])].with_columns(role=pl.lit("test"))
     chosen = pl.concat([roles, test])
-    for role in (*ROLES, "test"):
+    for role in (*LLM_ROLES, "test"):
         if not (chosen["role"] == role).any():
             raise InputError(
                 f"The log is too small: no prompt is left for {role!r}.",

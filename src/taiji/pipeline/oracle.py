@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from taiji.core.artifacts import write_json
 from taiji.core.number_format import number_text
 from taiji.data import Dataset
-from taiji.experiments.study import CONTROL, Arm, shuffled
+from taiji.experiments.study import NEGATIVE_CONTROL, Arm, shuffled
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
 from taiji.pipeline.refreshes import refresh_times
-from taiji.pipeline.run_study import COMPETITOR, TRUTH, evaluated, print_study, split_at
+from taiji.pipeline.run_study import COMPETITOR, ORACLE_ARM, evaluated, print_study, split_at
 from taiji.reasoning.prompts import item_lines
 
 if TYPE_CHECKING:
     from taiji.config import Config
 
 BREADTH = 10
-WIDE = f"{TRUTH}, next {BREADTH}"
+WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
 """The mean of the next items, known to the user or not: what a whole taste would be worth rather than one item."""
 
 
@@ -50,8 +50,8 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     new = config.examples.target == "next_new_item"
     contents = {
         COMPETITOR: history_mean(dataset, users, as_ofs, lines, config.features.history_mean),
-        TRUTH: future_mean(dataset, users, as_ofs, lines, new=new),
-        WIDE: future_mean(dataset, users, as_ofs, lines, BREADTH, new=False),
+        ORACLE_ARM: future_mean(dataset, users, as_ofs, lines, new=new),
+        WIDE_ORACLE_ARM: future_mean(dataset, users, as_ofs, lines, BREADTH, new=False),
     }
     tables = {
         name: fit_table(dataset, rows, vectors, cut, config.features, name, config.seed)[1]
@@ -59,8 +59,8 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     }
     columns = config.features.columns
     arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
-    arms.append(Arm(f"{CONTROL}shuffled", shuffled(tables[TRUTH], config.seed), columns))
-    found = evaluated(run, folder, config, dataset, split, arms, tables[TRUTH], seeds)
+    arms.append(Arm(f"{NEGATIVE_CONTROL}shuffled", shuffled(tables[ORACLE_ARM], config.seed), columns))
+    found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds)
     write_json(folder / "oracle.json", found)
     return found
 
@@ -73,7 +73,7 @@ def print_oracle(found: dict[str, Any]) -> None:
         for row in found["rows"]
         if (row["group"], row["metric"]) == ("all", "click auc")
     }
-    for name, what in ((TRUTH, "the next item"), (WIDE, f"the next {BREADTH} items")):
+    for name, what in ((ORACLE_ARM, "the next item"), (WIDE_ORACLE_ARM, f"the next {BREADTH} items")):
         gap = gaps.get(name)
         if gap and gap["low"] is not None:
             worth = f"{number_text(gap['value'], 4, signed=True)} [{number_text(gap['low'], 4, signed=True)}, {number_text(gap['high'], 4, signed=True)}]"

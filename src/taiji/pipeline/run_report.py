@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
 
-SHOWN = 3
+SHOWN_RATIONALES = 3
 """Kept and rejected rationales shown in the report, each."""
 
 
@@ -161,7 +161,11 @@ def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[d
     shown = []
     for kept in (True, False):
         rows = verdicts.filter((pl.col("kept") == kept) & pl.col("ppl").is_finite()).sort("ppl", "example", "sample")
-        places = sorted({len(rows) * (2 * place + 1) // (2 * SHOWN) for place in range(SHOWN)}) if len(rows) else []
+        places = (
+            sorted({len(rows) * (2 * place + 1) // (2 * SHOWN_RATIONALES) for place in range(SHOWN_RATIONALES)})
+            if len(rows)
+            else []
+        )
         for row in rows[places].iter_rows(named=True):
             shown.append(
                 {

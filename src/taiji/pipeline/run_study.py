@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.pipeline.stage import Stage
 
-RULES: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
+RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
 """Arms that differ in the rule that weighs the rewards during alignment."""
 WRITERS = ("base", "sft")
 """Arms whose text comes from a model before alignment."""
 COMPETITOR, OWN = ARMS
 """Tables that a run makes itself: the competitor without a language model, and its own, called so where its rule is none of these."""
-TRUTH = "truth"
+ORACLE_ARM = "truth"
 """The oracle: what the user really took next stands where an answer would. It knows the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
 DEPARTMENTS = 8
 """The departments with most test exposures are evaluated on their own."""
-SHOWN = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
+TABLE_METRICS = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
 """Metrics of the table and their decimals."""
 
 
@@ -80,8 +80,8 @@ def study(
         raise ArtifactError(
             "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
         )
-    own = next((arm for arm, rule in RULES.items() if rule == config.alignment.weighting), OWN)
-    known = (COMPETITOR, TRUTH, *WRITERS, *RULES, *([OWN] if own == OWN else []))
+    own = next((arm for arm, rule in RULE_OF_ARM.items() if rule == config.alignment.weighting), OWN)
+    known = (COMPETITOR, ORACLE_ARM, *WRITERS, *RULE_OF_ARM, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ConfigError(
@@ -96,7 +96,7 @@ def study(
         Run(folder / "stages", config, stages, say=say, base=run).execute()
     tables = {}
     for name in wanted:
-        if name == TRUTH:
+        if name == ORACLE_ARM:
             tables[name] = _truth(run, config, dataset, split)
             continue
         features = folder / "stages" / made[name][-1].key if name in made else run / "features"
@@ -115,9 +115,9 @@ def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
         arm: name of the table.
         own: name of the run's own.
     """
-    if arm in (own, COMPETITOR, TRUTH):
+    if arm in (own, COMPETITOR, ORACLE_ARM):
         return ()
-    return (Alignment(RULES[arm]), Features(RULES[arm])) if arm in RULES else (Features(arm),)
+    return (Alignment(RULE_OF_ARM[arm]), Features(RULE_OF_ARM[arm])) if arm in RULE_OF_ARM else (Features(arm),)
 
 
 def evaluated(
@@ -205,7 +205,7 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
     lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
     new = config.examples.target == "next_new_item"
     vectors = future_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, new=new)
-    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, TRUTH, config.seed)[1]
+    return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, ORACLE_ARM, config.seed)[1]
 
 
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
@@ -232,10 +232,12 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
             padding=(0, 1, 0, 0),
         )
         grid.add_column("features", no_wrap=True)
-        for metric in SHOWN:
+        for metric in TABLE_METRICS:
             grid.add_column(metric, justify="right")
         for arm in found["arms"]:
-            grid.add_row(arm, *(_cell(rows.get((group, arm, metric)), SHOWN[metric]) for metric in SHOWN))
+            grid.add_row(
+                arm, *(_cell(rows.get((group, arm, metric)), TABLE_METRICS[metric]) for metric in TABLE_METRICS)
+            )
         console.print(grid)
     for line in found["controls"]:
         console.print(f"  {line['arm']}, {line['metric']}: {line['verdict']}", highlight=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S")
 
-PREPARED = ("data", "examples")
+PREPARED_STAGES = ("data", "examples")
 """Stages that nearly all others read."""
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
 """Settings of every stage in which a language model reads prompts."""
@@ -66,8 +66,8 @@ class Stage(ABC):
         """Return the configuration as the stage sees it; a parametrised stage may change some of it."""
         return config
 
-    def outside(self, config: Config) -> Any:
-        """Return the state of what the stage reads from outside the run (the user's own files), or None."""
+    def outside(self, config: Config) -> object:
+        """Return the state of what the stage reads from outside the run (the user's own files) as a JSON-like value, or None."""
         return None
 
     def cost(self, config: Config, log: Log) -> Amount:

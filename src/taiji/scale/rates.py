@@ -19,7 +19,7 @@ from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.recipes import stages_of
 from taiji.scale.workload import workload
 
-SAMPLE = 64
+COUNTED_PROMPTS = 64
 """Prompts rendered to count their tokens."""
 
 
@@ -117,7 +117,7 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
             else 0.0
         )
 
-    examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(SAMPLE)
+    examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(COUNTED_PROMPTS)
     prompts: PromptSettings = planned.reasoning.prompts
     teacher = [
         " ".join(m["content"] for m in messages)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -35,7 +34,7 @@ from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.training_loop import train
-from taiji.nn.losses import predictions
+from taiji.nn.losses import MultitaskLoss, predictions
 
 Array = NDArray[Any]
 FORMAT = 2
@@ -65,6 +64,7 @@ class Ranker:
     fieldset: FieldSet
     network: Network[Any]
     inputs: Inputs
+    loss: MultitaskLoss
 
     def __init__(self, settings: NeuralRankerSettings | None = None) -> None:
         self.settings = settings or self.Settings()
@@ -185,6 +185,7 @@ class Ranker:
         self.device = pick_device(device or self.settings.device)
         outputs = sum(task.outputs for task in self.tasks)
         self.network = self.network_class(self.layout, outputs, self.settings).to(self.device)
+        self.loss = MultitaskLoss(self.tasks)
         self.calibration = {task.name: (1.0, 0.0) for task in self.tasks}
         self.inputs = Inputs(dataset, fieldset, self.tasks, self.device)
         return self
@@ -193,11 +194,6 @@ class Ranker:
     def layout(self) -> Layout:
         """The description of its inputs."""
         return self.fieldset.layout
-
-    @cached_property
-    def learnt_from(self) -> tuple[str, ...]:
-        """Names of the labels that the losses read."""
-        return tuple(task.heads[-1] for task in self.tasks if task.weight)
 
     @property
     def heads(self) -> tuple[str, ...]:

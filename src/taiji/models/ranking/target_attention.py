@@ -17,7 +17,7 @@ from taiji.models.ranking.ranker import Ranker, default_fields
 from taiji.models.ranking.settings import RankerSettings
 from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
 from taiji.nn.lookup import look_up
-from taiji.nn.target_attention import TargetAttention
+from taiji.nn.sequence_attention import TargetAttention
 from taiji.nn.text import Experts, Projection, SelectAlign
 from taiji.nn.towers import MixtureOfExperts, SharedBottom
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from taiji.core.progress import progress
 from taiji.data.field_set import Arrays
-from taiji.nn.losses import calibrate, multitask_loss
+from taiji.nn.losses import calibrate
 from taiji.nn.optimisers import RowAdagrad
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ class Step:
                 if f"{name}.".startswith(self.part):
                     module.train()
         outputs, penalty = network.penalised(ranker.inputs.batch(chunk, index))
-        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.learnt_from}
+        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.loss.labels}
         group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
-        loss = multitask_loss(outputs, labels, ranker.tasks, group)
+        loss = ranker.loss(outputs, labels, group)
         if ranker.settings.embedding_decay and penalty is not None and not self.part:
             loss = loss + ranker.settings.embedding_decay * penalty
         for optimiser in self.optimisers:
@@ -156,7 +156,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     outputs = torch.from_numpy(ranker.logits(valid))
     labels = {name: torch.from_numpy(values).double() for name, values in valid.labels.items()}
     if valid.group is None:
-        return float(multitask_loss(outputs, labels, ranker.tasks))
+        return float(ranker.loss(outputs, labels))
     group = torch.from_numpy(valid.group)
     order = np.argsort(valid.group, kind="stable")
     losses = []
@@ -165,7 +165,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     ):  # pairs of a request only: a matrix of all rows is not needed
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
-        losses.append(float(multitask_loss(outputs[index], part, ranker.tasks, group[index])))
+        losses.append(float(ranker.loss(outputs[index], part, group[index])))
     return float(np.mean(losses))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, aligned_prompts
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.alignment.settings import Weighting
@@ -24,7 +24,7 @@ class Alignment(Stage):
 
     name = "alignment"
     summary = "Align the model to both rewards by GRPO with adaptive weights (POPO)."
-    needs = (*PREPARED, "sft", "reward_table")
+    needs = (*PREPARED_STAGES, "sft", "reward_table")
     settings = ("alignment", "embedder", *LANGUAGE)
     distributed = True
 
@@ -39,7 +39,7 @@ class Alignment(Stage):
         alignment = config.alignment.model_copy(update={"weighting": self.weighting})
         return config.model_copy(update={"alignment": alignment})
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates."""
         return named_files(config.reasoning.prompts.templates)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, tested_prompts
 from taiji.pipeline.names import MODELS
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -20,10 +20,10 @@ class Answers(Stage):
 
     name = "answers"
     summary = "Let the base, fine-tuned and aligned models answer the test prompts."
-    needs = (*PREPARED, "sft", "alignment")
+    needs = (*PREPARED_STAGES, "sft", "alignment")
     settings = ("generation", *LANGUAGE)
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 

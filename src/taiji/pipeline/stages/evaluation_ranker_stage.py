@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, trained_rows
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -18,7 +18,7 @@ class EvaluationRanker(Stage):
 
     name = "evaluation_ranker"
     summary = "Train the ranker without features, which also evaluates the models."
-    needs = PREPARED
+    needs = PREPARED_STAGES
     settings = ("ranking",)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, featured_users
 from taiji.pipeline.names import ARMS, model_stage
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -38,13 +38,13 @@ class Features(Stage):
         self.writer = writer
         self.variant = "" if writer == "aligned" else writer
         made = model_stage(writer)
-        self.needs = (*PREPARED, made) if made else PREPARED
+        self.needs = (*PREPARED_STAGES, made) if made else PREPARED_STAGES
 
     def parameters(self) -> dict[str, Any]:
         """Return the writer, where it is not the run's own."""
         return {"writer": self.writer} if self.variant else {}
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates, and of the base model's folder if that one writes."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates)

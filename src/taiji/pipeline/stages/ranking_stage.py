@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, featured_users, trained_rows
 from taiji.pipeline.names import ARMS
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class Ranking(Stage):
 
     name = "ranking"
     summary = "Train the rankers with features and score the test exposures."
-    needs = (*PREPARED, "evaluation_ranker", "features")
+    needs = (*PREPARED_STAGES, "evaluation_ranker", "features")
     settings = ("ranking", "features")
 
     def cost(self, config: Config, log: Log) -> Amount:

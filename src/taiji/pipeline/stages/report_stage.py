@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, featured_users, tested_prompts
 from taiji.pipeline.names import MODELS
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -21,7 +21,7 @@ class Report(Stage):
     name = "report"
     summary = "Measure everything with intervals and baselines, and write the report."
     needs = (
-        *PREPARED,
+        *PREPARED_STAGES,
         "rationales",
         "selection",
         "audit",
@@ -44,7 +44,7 @@ class Report(Stage):
     )
     publish = ("report.html", "metrics.json", "model_card.md", "data_card.md")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of templates and of the user's own ranker."""
         return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
 

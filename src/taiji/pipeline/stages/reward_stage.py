@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, trained_rows
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,10 +19,10 @@ class Reward(Stage):
 
     name = "reward"
     summary = "Train the ranker that rewards alignment, on the earliest period."
-    needs = PREPARED
+    needs = PREPARED_STAGES
     settings = ("ranking", "own_ranker.reward")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of the user's own ranker."""
         return named_files(config.own_ranker.reward)
 

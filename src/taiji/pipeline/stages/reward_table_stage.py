@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, aligned_prompts
-from taiji.pipeline.stage import PREPARED, Stage
+from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,7 +19,7 @@ class RewardTable(Stage):
 
     name = "reward_table"
     summary = "Precompute candidate items and their rewards for every alignment prompt."
-    needs = (*PREPARED, "reward")
+    needs = (*PREPARED_STAGES, "reward")
     settings = (
         "alignment.reward_table",
         "embedder",
@@ -28,7 +28,7 @@ class RewardTable(Stage):
         "own_ranker.external",
     )
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of the user's own ranker."""
         return named_files(config.own_ranker.reward)
 

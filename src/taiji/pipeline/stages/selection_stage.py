@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, taught_prompts
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -20,10 +20,10 @@ class Selection(Stage):
 
     name = "selection"
     summary = "Keep the rationales that make the true item likely (ORFT)."
-    needs = (*PREPARED, "rationales")
+    needs = (*PREPARED_STAGES, "rationales")
     settings = (*LANGUAGE, "reasoning.selection")
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import named_files
+from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, prompt_share
-from taiji.pipeline.stage import LANGUAGE, PREPARED, Stage
+from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -19,11 +19,11 @@ class SFT(Stage):
 
     name = "sft"
     summary = "Fine-tune the language model on the kept rationales."
-    needs = (*PREPARED, "rationales", "selection")
+    needs = (*PREPARED_STAGES, "rationales", "selection")
     settings = (*LANGUAGE, "reasoning.sft")
     distributed = True
 
-    def outside(self, config: Config) -> Any:
+    def outside(self, config: Config) -> State:
         """Return the state of a model folder and of templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
