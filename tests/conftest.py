@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before PyTorch: a process forked from one with a pool of threads stands still
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # a GPU takes part only where the caller names it
 
 from taiji.language.tiny import tiny_causal_lm
 

@@ -168,8 +168,8 @@ def judge(world: World, theta: np.ndarray) -> np.ndarray:
 
 def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
     """Load, split, train both rankers, build both environments."""
-    from taiji.alignment.reward_table import build_environment
-    from taiji.alignment.settings import EnvironmentSettings
+    from taiji.alignment.reward_table import build_reward_table
+    from taiji.alignment.settings import RewardTableSettings
     from taiji.data.examples import make_examples
     from taiji.data.loading import load_dataset
     from taiji.data.settings import DataSettings, ExampleSettings
@@ -183,13 +183,13 @@ def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
     for period, teacher in (("llm", "reward"), ("test", "ranker")):
         ranker = train_ranker(dataset, exposures(dataset, split, teacher), seed=len(built))
         examples = make_examples(dataset, split, period, ExampleSettings(limit=limit, per_user=8), 0)
-        environment = build_environment(
+        environment = build_reward_table(
             dataset,
             split,
             examples,
             ranker,
             embedder,
-            EnvironmentSettings(exposed_candidates=32, popular_candidates=60, random_candidates=60),
+            RewardTableSettings(exposed_candidates=32, popular_candidates=60, random_candidates=60),
             0,
         )
         built.append(_world(dataset, examples, environment, split.interval("llm")[0]))

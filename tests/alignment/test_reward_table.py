@@ -1,4 +1,4 @@
-"""Environment and rewards with a hand-made log, a transparent ranker and a transparent embedder."""
+"""RewardTable and rewards with a hand-made log, a transparent ranker and a transparent embedder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from taiji.alignment.reward_table import Environment, build_environment, min_max
+from taiji.alignment.reward_table import RewardTable, build_reward_table, min_max
 from taiji.alignment.rewards import Answers, for_trl, ground_rollouts, preference_reward, semantic_reward
-from taiji.alignment.settings import EnvironmentSettings
+from taiji.alignment.settings import RewardTableSettings
 from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
@@ -18,7 +18,7 @@ from taiji.data.splits import Split
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line
 
-SETTINGS = EnvironmentSettings(popular_candidates=3, random_candidates=4, exposed_candidates=5)
+SETTINGS = RewardTableSettings(popular_candidates=3, random_candidates=4, exposed_candidates=5)
 DAY = timedelta(days=1)
 START = datetime(2020, 1, 1)
 
@@ -102,7 +102,7 @@ EXAMPLES = pl.DataFrame(
 
 @pytest.fixture
 def environment():
-    return build_environment(make_dataset(), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 0)
+    return build_reward_table(make_dataset(), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 0)
 
 
 def test_candidates_are_target_shown_popular_and_random(environment):
@@ -121,14 +121,14 @@ def test_future_events_change_nothing(environment):
     later = [
         (u, i, START + (10 + 1 + i) * DAY, True, 1, 1, START + 40 * DAY, None) for u in range(3) for i in range(19)
     ]
-    changed = build_environment(make_dataset(later), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 0)
+    changed = build_reward_table(make_dataset(later), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 0)
     assert changed.rows.equals(environment.rows) and np.array_equal(changed.vectors, environment.vectors)
 
 
 def test_an_examples_candidates_do_not_depend_on_the_others(environment):
-    alone = build_environment(make_dataset(), SPLIT, EXAMPLES[1:], Known(), Letters(), SETTINGS, 0)
+    alone = build_reward_table(make_dataset(), SPLIT, EXAMPLES[1:], Known(), Letters(), SETTINGS, 0)
     assert alone.rows.equals(environment.rows.filter(pl.col("example") == "two"))
-    other = build_environment(make_dataset(), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 1)
+    other = build_reward_table(make_dataset(), SPLIT, EXAMPLES, Known(), Letters(), SETTINGS, 1)
     assert not other.rows.equals(environment.rows)
 
 
@@ -175,7 +175,7 @@ def test_trl_adapter_turns_nan_into_none():
 
 def test_save_and_load(environment, tmp_path):
     environment.save(tmp_path / "env")
-    loaded = Environment.load(tmp_path / "env")
+    loaded = RewardTable.load(tmp_path / "env")
     assert loaded.rows.equals(environment.rows) and np.array_equal(loaded.vectors, environment.vectors)
     assert loaded.ground(["two"], loaded.target_vectors(["two"])).items[0] == 11
     environment.save(tmp_path / "again")
@@ -186,7 +186,7 @@ def test_errors(environment):
     with pytest.raises(TaijiError, match="does not know"):
         environment.ground(["three"], np.zeros((1, 36)))
     with pytest.raises(TaijiError, match="no examples"):
-        build_environment(make_dataset(), SPLIT, EXAMPLES[:0], Known(), Letters(), SETTINGS, 0)
+        build_reward_table(make_dataset(), SPLIT, EXAMPLES[:0], Known(), Letters(), SETTINGS, 0)
     other = Letters()
     other.version = "letters-2"
     with pytest.raises(TaijiError, match="another embedder"):

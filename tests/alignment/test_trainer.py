@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
-from taiji.alignment.accumulation import Window
+from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.hooks import check_hooks
 from taiji.core.errors import TaijiError
 
@@ -93,15 +93,15 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
 def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatch):
     """<g_k of the second half, sum_i g_i of the first>, by finite differences and from the gradients themselves."""
     explicit = []
-    close = Window.close
+    close = AccumulationStep.close
 
-    def watched(window, *arguments):
+    def watched(step, *arguments):
         first, second = (
-            torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in window.sums.parts
+            torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in step.sums.parts
         )
-        share = window.rows / window.rows.sum()
+        share = step.rows / step.rows.sum()
         explicit.append((second @ first.sum(0) / share.prod()).numpy())
-        return close(window, *arguments)
+        return close(step, *arguments)
 
     options = {
         "aggregation": aggregation,
@@ -110,7 +110,7 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
         "per_device_train_batch_size": 16,
     }
     with monkeypatch.context() as patch:
-        patch.setattr(Window, "close", watched)
+        patch.setattr(AccumulationStep, "close", watched)
         job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator="cross-batch", **options).train()
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator="directional", **options)
     trainer.train()
@@ -207,14 +207,14 @@ def test_resume_is_bit_equal(job, options):
     assert history(straight, "loss") == history(again, "loss")
 
 
-def test_resume_from_stock_checkpoint_warns_and_from_another_rule_refuses(job):
+def test_resume_from_stock_checkpoint_warns_and_from_another_rule_raises(job, caplog):
     saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     stock = job(GRPOTrainer, GRPOConfig, folder="stock", **saved)
     stock.train()
-    with pytest.warns(UserWarning, match="start afresh"):
-        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(
-            resume_from_checkpoint=f"{stock.args.output_dir}/checkpoint-2"
-        )
+    job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(
+        resume_from_checkpoint=f"{stock.args.output_dir}/checkpoint-2"
+    )
+    assert caplog.text.count("start afresh") == 1
     light = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="light", weighting="popo-light", **saved)
     light.train()
     with pytest.raises(TaijiError, match="another weighting"):

@@ -22,6 +22,13 @@ def test_every_name_is_found_and_known_to_type_checkers(name):
         _ = package.nothing
 
 
+def test_an_old_name_warns_and_gives_the_new_one():
+    from taiji import alignment
+
+    with pytest.warns(DeprecationWarning, match=r"alignment\.build_reward_table"):
+        assert alignment.build_environment is alignment.build_reward_table
+
+
 def test_importing_the_packages_loads_nothing_heavy():
     code = f"import sys, {', '.join(PACKAGES)}; print([n for n in ('torch', 'polars', 'fastapi') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

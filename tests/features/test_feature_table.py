@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.features.conftest import at, log
 
 from taiji.core.errors import TaijiError
-from taiji.features.feature_table import SCHEMA, build_table, export_table, figures, join_features
+from taiji.features.feature_table import SCHEMA, build_table, export_table, feature_metrics, join_features
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 
@@ -102,7 +102,7 @@ def test_join_takes_the_newest_row_strictly_before(seed, rows, shown):
         assert row["ids"] == (max(before)[2] if before else None)
 
 
-def test_figures_tell_coverage_and_age():
+def test_metrics_tell_coverage_and_age():
     day = 86_400_000_000
     joined = pl.DataFrame(
         {
@@ -113,7 +113,7 @@ def test_figures_tell_coverage_and_age():
             "neighbour_items": [[1], [], None, [3]],
         }
     )
-    assert figures(joined) == {
+    assert feature_metrics(joined) == {
         "coverage": 0.75,
         "users": 2 / 3,
         "ids": 0.5,

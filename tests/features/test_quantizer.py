@@ -16,8 +16,8 @@ def test_vectors_made_of_few_parts_are_kept_exactly():
     vectors = parts[[0, 1], choice].reshape(200, 6)
     quantizer = ProductQuantizer.fit(vectors, FeatureSettings(slots=2, bits=2))
     assert np.array_equal(quantizer.decode(quantizer.encode(vectors)), vectors)
-    figures = quantizer.figures(vectors)
-    assert figures["utilisation"] == 1.0 and figures["distortion"] < 1e-9 and figures["collisions"] == 0.0
+    metrics = quantizer.metrics(vectors)
+    assert metrics["utilisation"] == 1.0 and metrics["distortion"] < 1e-9 and metrics["collisions"] == 0.0
 
 
 def test_ids_name_the_nearest_centroid_of_each_slot():
@@ -52,7 +52,7 @@ def test_any_number_of_training_vectors_will_do(rows, width, slots, bits, seed):
 def test_finer_ids_distort_less():
     vectors = np.random.default_rng(2).normal(size=(500, 16)).astype(np.float32)
     distortion = [
-        ProductQuantizer.fit(vectors, FeatureSettings(slots=4, bits=bits)).figures(vectors)["distortion"]
+        ProductQuantizer.fit(vectors, FeatureSettings(slots=4, bits=bits)).metrics(vectors)["distortion"]
         for bits in (1, 3, 6)
     ]
     assert distortion[0] > distortion[1] > distortion[2] and distortion[0] < 1
@@ -60,7 +60,7 @@ def test_finer_ids_distort_less():
 
 def test_repeated_vectors_do_not_count_as_collisions():
     vectors = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
-    assert ProductQuantizer.fit(vectors, FeatureSettings(slots=2, bits=3)).figures(vectors)["collisions"] == 0.0
+    assert ProductQuantizer.fit(vectors, FeatureSettings(slots=2, bits=3)).metrics(vectors)["collisions"] == 0.0
 
 
 def test_save_and_load_keep_ids_and_version(tmp_path):

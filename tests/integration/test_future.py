@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taiji.alignment import build_environment
-from taiji.alignment.settings import EnvironmentSettings
+from taiji.alignment import build_reward_table
+from taiji.alignment.settings import RewardTableSettings
 from taiji.data import Dataset, ExampleSettings, Tables, exposures, load_source, make_examples, time_split
 from taiji.features.feature_table import build_table
 from taiji.features.history_mean import history_mean
@@ -51,8 +51,8 @@ class World:
         mean = history_mean(dataset, users, times, self.vectors, 20)
         quantizer = ProductQuantizer.fit(mean, seed=0)
         ranker = self.ranker if dataset is self.dataset else self._bound(dataset)
-        environment = build_environment(
-            dataset, split, self.examples, ranker, self.embedder, EnvironmentSettings(random_candidates=5), 0
+        environment = build_reward_table(
+            dataset, split, self.examples, ranker, self.embedder, RewardTableSettings(random_candidates=5), 0
         )
         judged = exposures(dataset, split, "ranker")
         return {

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.language.prefix_attention import best_way, blocks_work, tree_attention
+from taiji.language.prefix_attention import best_backend, blocks_work, tree_attention
 from taiji.language.prefix_tree import PackedTree
 
 
@@ -37,9 +37,9 @@ def test_blocks_equal_the_mask(seed):
     tensors = inputs(tree, seed=seed)
     given_back = torch.randn(1, len(tree), 6, 16, generator=torch.Generator().manual_seed(seed))
     found = {}
-    for way in ("blocks", "masked"):
-        out = tree_attention(*tensors, tree, way=way)
-        found[way] = [out, *torch.autograd.grad(out, tensors, given_back)]
+    for backend in ("blocks", "masked"):
+        out = tree_attention(*tensors, tree, backend=backend)
+        found[backend] = [out, *torch.autograd.grad(out, tensors, given_back)]
     for one, two in zip(*found.values()):
         assert torch.allclose(one, two, atol=2e-5)
 
@@ -47,7 +47,7 @@ def test_blocks_equal_the_mask(seed):
 def test_a_second_backward_pass_over_one_forward():
     tree = trees(3)
     tensors = inputs(tree)
-    out = tree_attention(*tensors, tree, way="blocks")
+    out = tree_attention(*tensors, tree, backend="blocks")
     first, second = (torch.autograd.grad(out.sum(), tensors, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second))
 
@@ -57,7 +57,7 @@ def test_the_flex_mask_is_the_same(recwarn):
     tree = trees(1)
     tensors = [t.detach() for t in inputs(tree)]
     assert torch.allclose(
-        tree_attention(*tensors, tree, way="flex"), tree_attention(*tensors, tree, way="masked"), atol=1e-5
+        tree_attention(*tensors, tree, backend="flex"), tree_attention(*tensors, tree, backend="masked"), atol=1e-5
     )
 
 
@@ -65,18 +65,18 @@ def test_bfloat16_is_as_close_to_the_truth_as_the_masked_kernel():
     tree = trees(2)
     tensors = inputs(tree, size=64)
     half = [t.detach().bfloat16().requires_grad_() for t in tensors]
-    truth = tree_attention(*[t.float() for t in half], tree, way="masked")
+    truth = tree_attention(*[t.float() for t in half], tree, backend="masked")
     back = torch.randn_like(truth)
     exact = torch.autograd.grad(truth, half, back)
     errors = {}
-    for way in ("blocks", "masked"):
-        out = tree_attention(*half, tree, way=way)
+    for backend in ("blocks", "masked"):
+        out = tree_attention(*half, tree, backend=backend)
         pairs = zip((out, *torch.autograd.grad(out, half, back.bfloat16())), (truth, *exact))
-        errors[way] = [float((a.detach().float() - b.detach()).norm() / b.detach().norm()) for a, b in pairs]
+        errors[backend] = [float((a.detach().float() - b.detach()).norm() / b.detach().norm()) for a, b in pairs]
     assert all(ours < 1.5 * theirs + 1e-3 for ours, theirs in zip(errors["blocks"], errors["masked"]))
 
 
 def test_the_way_follows_device_and_head():
     q, v = torch.empty(1, 2, 3, 16), torch.empty(1, 2, 3, 8)
-    assert best_way(q, q) == ("blocks" if blocks_work() else "masked")
-    assert best_way(q, v) == "masked", "heads of unequal sizes have no flash kernel on the CPU"
+    assert best_backend(q, q) == ("blocks" if blocks_work() else "masked")
+    assert best_backend(q, v) == "masked", "heads of unequal sizes have no flash kernel on the CPU"

@@ -141,10 +141,10 @@ def test_the_rate_limit(tmp_path):
         assert time.monotonic() - start >= 9 * 0.05
 
 
-def test_a_refusal_stops_at_once_and_keeps_the_key_secret(tmp_path, monkeypatch):
+def test_a_rejection_stops_at_once_and_keeps_the_key_secret(tmp_path, monkeypatch):
     with Server(faults=("none",)) as server:
         monkeypatch.setattr(Handler, "misbehave", lambda self, *args: self.send(401, b'{"error": "bad key"}'))
-        with pytest.raises(TaijiError, match="refused") as error:
+        with pytest.raises(TaijiError, match="rejected") as error:
             teacher(server.url, tmp_path).ask(prompts(50), 1, seed=0)
         assert "401" in str(error.value)
         assert KEY not in str(error.value)

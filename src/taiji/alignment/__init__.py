@@ -1,4 +1,4 @@
-"""Alignment: GRPO with reward weights that adapt (POPO and its peers), the offline reward environment, token weights.
+"""Alignment: GRPO with reward weights that adapt (POPO and its peers), the reward table, token weights.
 
 ``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements of TRL's; ``align`` runs one job from prompts to
 a merged model folder. Everything is imported on first use, so that reading settings needs no torch.
@@ -12,28 +12,29 @@ from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taiji.alignment.job import align
-    from taiji.alignment.reward_table import Environment, build_environment
+    from taiji.alignment.reward_table import RewardTable, build_reward_table
     from taiji.alignment.rewards import preference_reward, semantic_reward
     from taiji.alignment.trainer import ParetoGRPOTrainer
     from taiji.alignment.trainer_config import ParetoGRPOConfig
 
 _HOMES = {
-    "Environment": "reward_table",
     "ParetoGRPOConfig": "trainer_config",
     "ParetoGRPOTrainer": "trainer",
+    "RewardTable": "reward_table",
     "align": "job",
-    "build_environment": "reward_table",
+    "build_reward_table": "reward_table",
     "preference_reward": "rewards",
     "semantic_reward": "rewards",
 }
 __all__ = [
-    "Environment",
     "ParetoGRPOConfig",
     "ParetoGRPOTrainer",
+    "RewardTable",
     "align",
-    "build_environment",
+    "build_reward_table",
     "preference_reward",
     "semantic_reward",
 ]
 
-__getattr__ = lazy_names(__name__, _HOMES, extra="llm")
+_RENAMED = {"Environment": "RewardTable", "build_environment": "build_reward_table"}
+__getattr__ = lazy_names(__name__, _HOMES, extra="llm", renamed=_RENAMED)

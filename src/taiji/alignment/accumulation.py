@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from taiji.alignment.gram import Gradient, GradientSums, cross_gram, directional_step, gram, perturbed_change
-from taiji.alignment.recording import Cotangent, Recording, scaled_sum
+from taiji.alignment.recording import OutputGradient, Recording, scaled_sum
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
 class Held:
-    """What the directional form keeps of a micro-batch's second half until the window is complete."""
+    """Second half of a micro-batch, kept by the directional form until the accumulation step is complete."""
 
     forward: Callable[[], Tensor]
     by_reward: Tensor
@@ -24,17 +27,17 @@ class Held:
 
 @dataclass
 class Estimate:
-    """What a closed window knows: the Gram matrix or only the indicators, and the batch's mean squared gradient norm."""
+    """Estimates of a closed accumulation step: the Gram matrix or only the indicators, and the batch's mean squared gradient norm."""
 
-    gram: Any = None
-    indicators: Any = None
+    gram: np.ndarray | None = None
+    indicators: np.ndarray | None = None
     square_norm: float = 0.0
     usable: bool = True
 
 
 @dataclass
-class Window:
-    """Gradients of one accumulation window.
+class AccumulationStep:
+    """Gradients of one accumulation step.
 
     Args:
         parameters: trainable parameters.
@@ -65,11 +68,11 @@ class Window:
     def add(
         self,
         recording: Recording,
-        rewards: Sequence[Cotangent],
-        common: Cotangent | None,
+        rewards: Sequence[OutputGradient],
+        common: OutputGradient | None,
         again: Callable[[Tensor], Tensor],
     ) -> None:
-        """Pull one micro-batch's cotangents back: K backward passes, or one and a half whatever K is in the directional form.
+        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half whatever K is in the directional form.
 
         Args:
             recording: the micro-batch's forward.
@@ -97,7 +100,9 @@ class Window:
                     half < self.halves - 1 and any(p.half is None for p in recording.parts)
                 )
                 self.sums.add(
-                    half, number, recording.pull_back(directions[number], half, self.halves, self.parameters, keep)
+                    half,
+                    number,
+                    recording.vector_jacobian_product(directions[number], half, self.halves, self.parameters, keep),
                 )
             self.rows[half] += len(rewards[0][0]) if recording.halves is None else int((recording.halves == half).sum())
 
@@ -142,6 +147,6 @@ class Window:
         return self.sums.combined([*weights, 1.0] if self.common else list(weights))
 
 
-def _difference(first: Cotangent, second: Cotangent) -> Cotangent:
+def _difference(first: OutputGradient, second: OutputGradient) -> OutputGradient:
     """The advantage's part of a derivative; the terms every reward shares (entropy, auxiliary loss) drop out."""
     return first[0] - second[0], None, None

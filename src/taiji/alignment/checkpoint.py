@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-import warnings
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from taiji.core.artifacts import atomic_file, read_json, write_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.nn.weighting_rules import Rule
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 STATE = "reward_weights.json"
 """Written last of all, so its presence says that the checkpoint is whole."""
 
 
 def save_state(
-    folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Any
+    folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Accelerator
 ) -> None:
     """Write the rule's state and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
     if rollouts is not None:
@@ -52,17 +56,17 @@ def save_state(
 
 
 def load_state(
-    folder: Path, weighting: str, accelerator: Any
+    folder: Path, weighting: str, accelerator: Accelerator
 ) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]] | None] | None:
     """Read what :func:`save_state` wrote: (step, rule state, rollouts); None for a checkpoint of stock TRL."""
     from taiji.nn.weighting_rules import RULES
 
     if not (folder / STATE).exists():
-        warnings.warn(f"{folder} has no {STATE}: the reward weights start afresh.", stacklevel=2)
+        logger.warning("%s has no %s: the reward weights start afresh.", folder, STATE)
         return None
     saved = read_json(folder / STATE)
     if saved["rule"] not in (None, RULES[weighting].__name__):
-        raise TaijiError(
+        raise ArtifactError(
             "The checkpoint was made with another weighting.",
             where=str(folder / STATE),
             expected=RULES[weighting].__name__,
@@ -72,7 +76,7 @@ def load_state(
     if not saved["rollouts"]:
         return saved["step"], saved["state"], None
     if saved["processes"] != accelerator.num_processes:
-        raise TaijiError(
+        raise ArtifactError(
             "The checkpoint holds rollouts of another number of processes.",
             where=str(folder),
             expected=str(saved["processes"]),

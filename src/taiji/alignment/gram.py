@@ -55,7 +55,7 @@ def sum_over_processes(gradients: Sequence[Gradient], reduce: Callable[[Tensor],
 
 
 class GradientSums:
-    """Running sums of per-reward gradients over an accumulation window, in as many parts as there are halves.
+    """Running sums of per-reward gradients over an accumulation step, in as many parts as there are halves.
 
     Args:
         like: the trainable parameters.
@@ -81,12 +81,12 @@ class GradientSums:
                 self.used[position] = True
 
     def reduce(self, reduction: Callable[[Tensor], Tensor]) -> None:
-        """Combine over processes; call once, at the end of the window."""
+        """Combine over processes; call once, at the end of the step."""
         for part in self.parts:
             sum_over_processes(part, reduction)
 
     def totals(self) -> list[Gradient]:
-        """The K gradients of the whole window."""
+        """The K gradients of the whole step."""
         first, *rest = self.parts
         return [
             [sum((part[k][i] for part in rest), start=tensor) for i, tensor in enumerate(gradient)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 
 METHODS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
@@ -54,7 +54,7 @@ def check_hooks(base: type, instance: Any = None) -> None:
         moved += [f"{name} without `{text}`" for text in texts if text not in source]
     moved += [f"self.{name}" for name in ATTRIBUTES if instance is not None and not hasattr(instance, name)]
     if moved:
-        raise TaijiError(
+        raise ResourceError(
             "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",
             where=f"trl {trl.__version__}",
             expected="the hooks of trl 1.16",

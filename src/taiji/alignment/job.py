@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,16 @@ from taiji.alignment.rollouts import LOG as ROLLOUTS
 from taiji.alignment.rollouts import Rollouts
 from taiji.alignment.settings import AlignmentSettings
 from taiji.core.artifacts import make_folder, write_text
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from taiji.alignment.trainer import ParetoGRPOTrainer
     from taiji.language.causal_lm import LanguageModel
 
 LOG = "metrics.jsonl"
@@ -93,9 +96,9 @@ def align(
 
 def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings) -> None:
     if not rewards:
-        raise TaijiError("There is no reward to align to.", expected="at least one named reward")
+        raise InputError("There is no reward to align to.", expected="at least one named reward")
     if len(examples) < settings.prompts_per_step:
-        raise TaijiError(
+        raise InputError(
             "There are fewer prompts than a step takes.",
             where="alignment.prompts_per_step",
             expected=f"at least {settings.prompts_per_step} prompts",
@@ -105,7 +108,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     rollouts = settings.prompts_per_step * settings.generations
     if rollouts % (settings.micro_batch * processes()):
         together = f" in each of {processes()} processes" if processes() > 1 else ""
-        raise TaijiError(
+        raise ConfigError(
             "A step's rollouts do not divide into micro-batches.",
             where="alignment.micro_batch",
             expected=f"a divisor of {rollouts // processes()}",
@@ -113,7 +116,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
         )
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
         if weights is not None and len(weights) != len(rewards):
-            raise TaijiError(
+            raise ConfigError(
                 "There is not one number a reward.",
                 where=f"alignment.{name}",
                 expected=f"{len(rewards)} ({', '.join(rewards)})",
@@ -128,7 +131,7 @@ def _trained(
     settings: AlignmentSettings,
     work: Path,
     seed: int,
-) -> tuple[Any, list[dict[str, Any]], Rollouts]:
+) -> tuple[ParetoGRPOTrainer, list[dict[str, Any]], Rollouts]:
     """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
     import torch
 
@@ -152,7 +155,7 @@ def _trained(
     set_seed(seed)
     with torch.enable_grad(), progress("Aligning", steps, "steps") as update:
         trainer = _trainer(lm, examples, watched, settings, work, seed, steps)
-        trainer.add_callback(_Log(list(rewards), work, lines, rollouts, update))
+        trainer.add_callback(_log(list(rewards), work, lines, rollouts, update))
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer, lines, rollouts
 
@@ -165,7 +168,7 @@ def _trainer(
     work: Path,
     seed: int,
     steps: int,
-) -> Any:
+) -> ParetoGRPOTrainer:
     with needs("llm"):
         from datasets import Dataset, disable_progress_bars
         from transformers import PrinterCallback
@@ -234,7 +237,9 @@ def _trainer(
     return trainer
 
 
-def _Log(names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Any) -> Any:
+def _log(
+    names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Callable[[int], None]
+) -> TrainerCallback:
     """A callback that turns TRL's logs into the lines of ``metrics.jsonl`` and feeds the progress display."""
     from transformers import TrainerCallback
 

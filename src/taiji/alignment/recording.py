@@ -1,8 +1,8 @@
 """One forward, many losses: what the policy's forward returned, cut from the loss so that both can be reused.
 
 TRL's ``_compute_loss`` is run on *leaves* that hold the forward's values. That gives d loss / d log-probability for any
-advantage, loss type, clipping and KL without copying a formula, and each such cotangent is pulled back through the one
-graph of the forward.
+advantage, loss type, clipping and KL without copying a formula, and its product with the Jacobian of the one forward is each
+loss's gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-Cotangent = tuple[Tensor, Tensor | None, Tensor | None]
+OutputGradient = tuple[Tensor, Tensor | None, Tensor | None]
 """Derivative of a loss by the log-probabilities (B, T), the entropies (B, T) and the auxiliary loss."""
 
 
@@ -56,7 +56,7 @@ class Recording:
         self.leaves = tuple(None if t is None else t.detach().requires_grad_() for t in self.attached)  # type: ignore[assignment]
         self.replay = self.leaves
 
-    def cotangent(self, loss: Tensor) -> Cotangent:
+    def output_gradient(self, loss: Tensor) -> OutputGradient:
         """Derivative of a loss computed on the leaves."""
         assert self.leaves is not None
         present = [leaf for leaf in self.leaves if leaf is not None]
@@ -66,8 +66,8 @@ class Recording:
         logps, entropies, auxiliary = (None if leaf is None else next(found) for leaf in self.leaves)
         return (torch.zeros_like(self.leaves[0]) if logps is None else logps, entropies, auxiliary)
 
-    def pull_back(
-        self, cotangent: Cotangent, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
+    def vector_jacobian_product(
+        self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
         """Gradient by the parameters of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
         outputs: list[Tensor] = []
@@ -79,24 +79,24 @@ class Recording:
             if halves > 1 and part.half is None:
                 assert self.halves is not None
                 inside = (self.halves[part.rows] == half).to(part.logps.dtype)[:, None]
-            for output, value in ((part.logps, cotangent[0]), (part.entropies, cotangent[1])):
+            for output, value in ((part.logps, gradient[0]), (part.entropies, gradient[1])):
                 if output is not None and value is not None and output.requires_grad:
                     rows = value[part.rows].to(output.dtype)
                     outputs.append(output)
                     values.append(rows if inside is None else rows * inside)
-            if part.auxiliary is not None and cotangent[2] is not None:
+            if part.auxiliary is not None and gradient[2] is not None:
                 outputs.append(part.auxiliary)
-                values.append(cotangent[2] / halves)
+                values.append(gradient[2] / halves)
         if not outputs:
             return [None] * len(parameters)
         return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))
 
 
-def scaled_sum(cotangents: Sequence[Cotangent], weights: Sequence[float]) -> Cotangent:
-    """sum_k weights[k] * cotangent_k."""
+def scaled_sum(gradients: Sequence[OutputGradient], weights: Sequence[float]) -> OutputGradient:
+    """sum_k weights[k] * gradients[k]."""
 
     def total(position: int) -> Tensor | None:
-        terms = [float(w) * value for w, c in zip(weights, cotangents) if (value := c[position]) is not None]
+        terms = [float(w) * value for w, c in zip(weights, gradients) if (value := c[position]) is not None]
         return torch.stack(terms).sum(0) if terms else None
 
     first = total(0)

@@ -1,4 +1,4 @@
-"""The offline reward environment: each prompt's candidate items with the ranker's normalised scores, frozen.
+"""The reward table (offline environment): each prompt's candidate items with the ranker's normalised scores, frozen.
 
 Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up.
 The answer is open text, so an item has to be found for it (our definition): the nearest of the prompt's candidates by cosine
@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from taiji.alignment.settings import EnvironmentSettings
+from taiji.alignment.settings import RewardTableSettings
 from taiji.core.artifacts import atomic_file, atomic_folder, read_json, write_json, write_parquet
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.core.progress import progress
 from taiji.metrics.baselines import popularity
 
 if TYPE_CHECKING:
-    from taiji.data.dataset import Dataset
+    from taiji.data import Dataset, Split
     from taiji.language.embed import Embedder
     from taiji.models.ranking.external import PairScorer
 
@@ -34,7 +34,7 @@ SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward"
 
 @dataclass(frozen=True)
 class Grounded:
-    """What answers were grounded to, one entry an answer: item id, cosine, CTCVR and its min-max normalised value."""
+    """Grounded answers, one entry per answer: item id, cosine, CTCVR and its min-max normalised value."""
 
     items: np.ndarray
     similarity: np.ndarray
@@ -43,7 +43,7 @@ class Grounded:
 
 
 @dataclass(frozen=True, eq=False)
-class Environment:
+class RewardTable:
     """Candidates and rewards of every example.
 
     Attributes:
@@ -68,8 +68,8 @@ class Environment:
         """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
-            raise TaijiError(
-                "The environment's rows and targets do not belong together.", fix="build the environment again"
+            raise ArtifactError(
+                "The reward table's rows and targets do not belong together.", fix="build the table again"
             )
         counts = lengths["len"].to_numpy()
         shape = (len(counts), int(counts.max()))
@@ -90,10 +90,10 @@ class Environment:
         try:
             return np.array([self._places[example] for example in examples], dtype=np.int64)
         except KeyError as error:
-            raise TaijiError(
-                "The environment does not know this example.",
+            raise InputError(
+                "The reward table does not know this example.",
                 found=str(error),
-                expected="an example the environment was built for",
+                expected="an example the table was built for",
             ) from None
 
     def target_vectors(self, examples: Sequence[str]) -> np.ndarray:
@@ -112,7 +112,7 @@ class Environment:
         return Grounded(self.item_ids[candidates[pick]], cosine[pick].astype(np.float64), ctcvr[pick], reward[pick])
 
     def save(self, folder: str | Path) -> None:
-        """Write Parquet, safetensors and JSON; equal environments give equal bytes."""
+        """Write Parquet, safetensors and JSON; equal tables give equal bytes."""
         from safetensors.numpy import save_file
 
         with atomic_folder(folder) as temporary:
@@ -128,7 +128,7 @@ class Environment:
             )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Environment:
+    def load(cls, folder: str | Path) -> RewardTable:
         """Inverse of :meth:`save`."""
         from safetensors.numpy import load_file
 
@@ -152,17 +152,17 @@ def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.divide(values - low, width, out=np.zeros_like(values), where=width > 0)
 
 
-def build_environment(
+def build_reward_table(
     dataset: Dataset,
-    split: Any,
+    split: Split,
     examples: pl.DataFrame,
     ranker: PairScorer,
     embedder: Embedder,
-    settings: EnvironmentSettings,
+    settings: RewardTableSettings,
     seed: int,
     batch: int = 200_000,
     title_characters: int = 80,
-) -> Environment:
+) -> RewardTable:
     """Choose candidates, score them with the ranker at each example's cutoff, normalise, embed.
 
     Args:
@@ -179,7 +179,7 @@ def build_environment(
     from taiji.reasoning.prompts import item_lines
 
     if examples.is_empty():
-        raise TaijiError("There are no examples to build an environment for.", expected="at least one example")
+        raise InputError("There are no examples to build a reward table for.", expected="at least one example")
     start, _ = split.interval("llm")
     popular = popularity(dataset, pl.DataFrame({"as_of": [start]}), settings.popular_candidates)[0]
     popular = popular[popular >= 0]
@@ -199,7 +199,7 @@ def build_environment(
             scores[part] = ranker.score_pairs(users[part], items[part], as_ofs[part])
             update(min(first + batch, len(items)))
     if not np.isfinite(scores).all():
-        raise TaijiError(
+        raise InputError(
             "The ranker gave scores that are not finite.",
             found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}",
             fix="train the reward ranker again",
@@ -217,7 +217,7 @@ def build_environment(
     lines = item_lines(dataset, title_characters)
     vectors = np.asarray(embedder.encode([lines[i] for i in known]), dtype=np.float32)
     targets = examples.select("example", pl.col("target").alias("item").cast(pl.UInt32))
-    return Environment(rows, targets, known, vectors, embedder.version)
+    return RewardTable(rows, targets, known, vectors, embedder.version)
 
 
 def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taiji.alignment.reward_table import Environment, Grounded
-from taiji.core.errors import TaijiError
+from taiji.alignment.reward_table import Grounded, RewardTable
+from taiji.core.errors import ArtifactError, InputError
 from taiji.reasoning.answers import parse
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Answers:
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
+        """Return whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text) for text in completions]
@@ -40,35 +40,35 @@ class Answers:
         return self._last[1]
 
 
-def semantic_reward(environment: Environment, answers: Answers) -> Reward:
+def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
     """cos(answer, true item's text), negative values cut to 0, in [0, 1]; 0 for a malformed answer."""
-    _same_embedder(environment, answers)
+    _same_embedder(table, answers)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
-        cosine = np.einsum("bd,bd->b", vectors, environment.target_vectors(examples)).astype(np.float64)
+        cosine = np.einsum("bd,bd->b", vectors, table.target_vectors(examples)).astype(np.float64)
         return np.where(well, np.clip(cosine, 0.0, 1.0), 0.0)
 
     return reward
 
 
-def preference_reward(environment: Environment, answers: Answers) -> Reward:
+def preference_reward(table: RewardTable, answers: Answers) -> Reward:
     """The grounded item's CTCVR, min-max normalised over the example's candidates; 0 for a malformed answer."""
-    _same_embedder(environment, answers)
+    _same_embedder(table, answers)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
-        return np.where(well, environment.ground(examples, vectors).reward, 0.0)
+        return np.where(well, table.ground(examples, vectors).reward, 0.0)
 
     return reward
 
 
 def ground_rollouts(
-    environment: Environment, answers: Answers, examples: Sequence[str], completions: Sequence[str]
+    table: RewardTable, answers: Answers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[np.ndarray, Grounded]:
     """Well-formedness (B,) and grounding of completions, for reports."""
     well, vectors = answers.read(completions)
-    return well, environment.ground(examples, vectors)
+    return well, table.ground(examples, vectors)
 
 
 def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
@@ -78,7 +78,7 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
         values = np.asarray(reward(list(example), texts), dtype=np.float64)
         if values.shape != (len(texts),) or np.isinf(values).any():
-            raise TaijiError(
+            raise InputError(
                 f"The reward {name!r} returned something else.",
                 expected=f"({len(texts)},) finite numbers or NaN",
                 found=f"shape {values.shape}",
@@ -89,11 +89,11 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
     return function
 
 
-def _same_embedder(environment: Environment, answers: Answers) -> None:
-    if environment.embedder != answers.embedder.version:
-        raise TaijiError(
-            "The environment was built with another embedder.",
-            expected=environment.embedder,
+def _same_embedder(table: RewardTable, answers: Answers) -> None:
+    if table.embedder != answers.embedder.version:
+        raise ArtifactError(
+            "The reward table was built with another embedder.",
+            expected=table.embedder,
             found=answers.embedder.version,
-            fix="build the environment again",
+            fix="build the reward table again",
         )

@@ -21,7 +21,7 @@ FILE = "rollouts.parquet"
 
 
 class Rollouts:
-    """Sees every batch that the rewards judge, and keeps the first groups of each step.
+    """See every batch that the rewards score, and keep the first groups of each step.
 
     Args:
         folder: where lines are appended as steps end, so that a killed job keeps them.

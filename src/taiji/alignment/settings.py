@@ -1,4 +1,4 @@
-"""Settings of the alignment room (no heavy imports)."""
+"""Settings of the alignment package (no heavy imports)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Weighting = Literal[
 ]
 
 
-class EnvironmentSettings(Settings):
+class RewardTableSettings(Settings):
     """The offline reward environment: which items an answer can be grounded to."""
 
     exposed_candidates: int = Field(default=64, ge=0)
@@ -32,9 +32,9 @@ class AlignmentSettings(Settings):
     mode: Literal["robust", "paper"] = "robust"
     """POPO's update: ours (clipped, averaged, with a floor) or the raw exponentiated gradient of the paper."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
-    """How POPO's indicators are estimated; ``directional`` costs the same for any number of rewards."""
+    """Estimator of POPO's indicators; ``directional`` costs the same for any number of rewards."""
     preference: tuple[float, ...] | None = None
-    """Where POPO shall end: the trade-off's weights (they are normalised); ``null`` is equal weights."""
+    """Target of POPO: the trade-off's weights (they are normalised); ``null`` is equal weights."""
     weights: tuple[float, ...] | None = None
     """Initial weights (constant ones under ``fixed``); ``null`` is equal weights."""
     generations: int = Field(default=4, ge=2)
@@ -60,12 +60,12 @@ class AlignmentSettings(Settings):
     token_weighting: Literal["none", "pepo"] = "none"
     """PEPO's token weights on top (evidence: the prompt's history tokens)."""
     rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
-    """Who writes rollouts: the model as it trains, or vLLM through TRL (in each training process, or a `trl vllm-serve` of its own); shared prefixes are then not used."""
+    """Writer of rollouts: the model as it trains, or vLLM through TRL (in each training process, or a `trl vllm-serve` of its own); shared prefixes are then not used."""
     rollout_server: str = "http://127.0.0.1:8000"
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
-    reward_table: EnvironmentSettings = EnvironmentSettings()
+    reward_table: RewardTableSettings = RewardTableSettings()
 
     @field_validator("preference", "weights")
     @classmethod

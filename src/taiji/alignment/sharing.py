@@ -1,8 +1,8 @@
 """Let a GRPO trainer compute each shared prompt once: in its rollouts, its loss, its old and reference log-probabilities.
 
 Rows of a batch that begin alike (a prompt's rollouts) go through `taiji.language.prefix_*`; same log-probabilities,
-gradients and sampled tokens as TRL's own way, up to float rounding. What the engine does not serve (images, vLLM, MoE
-auxiliary losses, wrapped or windowed models, unusual generation settings) goes TRL's way.
+gradients and sampled tokens as TRL's own forward, up to float rounding. What the engine does not serve (images, vLLM, MoE
+auxiliary losses, wrapped or windowed models, unusual generation settings) is left to TRL.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from taiji.language.prefix_support import supports_sharing
 
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
+
+    from taiji.alignment.recording import Recording
+    from taiji.alignment.trainer_config import ParetoGRPOConfig
 else:
     Base = object
 
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
-"""TRL's losses whose sum over an accumulation window does not depend on which rows form a micro-batch."""
+"""TRL's losses whose sum over an accumulation step does not depend on which rows form a micro-batch."""
 GENERATION = {
     "max_new_tokens",
     "do_sample",
@@ -39,21 +42,23 @@ GENERATION = {
     "min_new_tokens",
     "cache_implementation",
 }
-"""Generation settings that are understood; any other one set means TRL's way."""
+"""Generation settings that are understood; any other one set leaves rollouts to TRL."""
 
 
 class SharedPrefixes(Base):
     """Mix in before TRL's ``GRPOTrainer``."""
 
-    args: Any
+    args: ParetoGRPOConfig
+    _recording: Recording | None = None
+    _fused = False
     model: Any
     _buffered_inputs: Any
 
     def shares(self, model: Any) -> bool:
-        """Whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
-        if not getattr(self.args, "share_prefixes", True) or not supports_sharing(model)[0]:
+        """Return whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
+        if not self.args.share_prefixes or not supports_sharing(model)[0]:
             return False
-        if not getattr(self, "_fused", False):
+        if not self._fused:
             fuse_adapters(model)
             self._fused = True
         return True
@@ -69,8 +74,9 @@ class SharedPrefixes(Base):
         compute_aux_loss: bool = False,
         **media: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        recording = getattr(self, "_recording", None)
-        watched = recording is not None and recording.evidence is not None  # PEPO reads the padded hidden states
+        watched = (
+            self._recording is not None and self._recording.evidence is not None
+        )  # PEPO reads the padded hidden states
         if (
             watched
             or compute_aux_loss
@@ -143,11 +149,10 @@ class SharedPrefixes(Base):
         inputs = super()._prepare_inputs(generation_batch)
         if not self.model.training or self._buffered_inputs is before or not self._regroupable():
             return inputs
-        window = self.args.gradient_accumulation_steps
+        size = self.args.gradient_accumulation_steps
         batches = self._buffered_inputs
-        self._buffered_inputs = [
-            b for at in range(0, len(batches), window) for b in regrouped(batches[at : at + window])
-        ]
+        self._buffered_inputs = [b for at in range(0, len(batches), size) for b in regrouped(batches[at : at + size])]
+        assert self.args.steps_per_generation is not None  # TRL's configuration has filled it in
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _regroupable(self) -> bool:
@@ -162,7 +167,7 @@ class SharedPrefixes(Base):
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort the rows of an accumulation window's micro-batches so that a prompt's rollouts meet in one of them.
+    """Sort the rows of an accumulation step's micro-batches so that a prompt's rollouts meet in one of them.
 
     Args:
         batches: dictionaries of equal keys; tensors (B, …) are rows, others (scalars, None) belong to all.

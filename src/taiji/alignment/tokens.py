@@ -3,7 +3,8 @@
 Source: PEPO's published formulas. VS_t is the mean cosine of token t's hidden states to the evidence's, over layers
 (embedding layer included) and evidence tokens; H_t the entropy of the law that produced token t. The hidden state is taken
 at the token's own position while the entropy belongs to the position before: that offset is the method's. Deviation:
-weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too).
+weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too). The two differ only
+where ratios differ from one: a row's weights sum to a constant, so in the first pass over a batch nothing flows through them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int) -> Tensor:
@@ -65,14 +69,14 @@ def blended(weights: Tensor, progress: float) -> Tensor:
     return (1 - progress) + progress * weights
 
 
-def evidence_mask(tokenizer: Any, prompt_ids: Tensor, prompt_mask: Tensor, pattern: str) -> Tensor:
+def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt_mask: Tensor, pattern: str) -> Tensor:
     """Bool (B, P): prompt tokens that overlap a match of ``pattern``; all real prompt tokens of a row without a match."""
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []
         for position, (token, real) in enumerate(zip(ids, mask)):
             if real:
-                piece = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+                piece = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
                 spans.append((position, start, start + len(piece)))
                 start += len(piece)
                 text.append(piece)

@@ -25,15 +25,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import tokens
-from taiji.alignment.accumulation import Window
+from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.advantages import linear, split
 from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import check_hooks
-from taiji.alignment.recording import Cotangent, Part, Recording
+from taiji.alignment.recording import OutputGradient, Part, Recording
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.trainer_config import ParetoGRPOConfig
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 
 
@@ -55,14 +55,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     scale_rewards: str
     processing_class: Any
     _buffered_inputs: Any
-    _train_sampler: Any
+    _train_sampler: Any = None
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, **keywords: Any) -> None:
         if args is None:
             name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
             args = ParetoGRPOConfig(f"{name.split('/')[-1] or 'model'}-ParetoGRPO")
         if not isinstance(args, ParetoGRPOConfig):
-            raise TaijiError(
+            raise ConfigError(
                 "The configuration is TRL's own.",
                 expected="ParetoGRPOConfig",
                 found=type(args).__name__,
@@ -70,7 +70,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             )
         self._rule: Rule | None = None
         self._recording: Recording | None = None
-        self._window: Window | None = None
+        self._accumulation: AccumulationStep | None = None
         self._signal = True
         self._last_reading: dict[str, Any] = {}
         check_hooks(GRPOTrainer)
@@ -78,14 +78,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         check_hooks(GRPOTrainer, self)
         if args.source == "gradients":
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise TaijiError(
+                raise ConfigError(
                     f"weighting={args.weighting!r} needs whole parameters on each process.",
                     found="FSDP or DeepSpeed",
                     fix="use popo-light or popo-covariance, or data parallelism with LoRA",
                 )
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
-                raise TaijiError(
+                raise ConfigError(
                     "Reentrant gradient checkpointing allows one backward pass only.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )
@@ -209,7 +209,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     def _record(self, model: Any, inputs: dict[str, Any]) -> Iterator[Recording]:
         """Run the forward once; inside the block TRL's loss sees the recording instead of the model."""
         recording = Recording()
-        if self._window is not None and self._window.halves == 2:
+        if self._accumulation is not None and self._accumulation.halves == 2:
             recording.halves = inputs["prompt_group"] % 2
         if self.args.token_weighting == "pepo":
             recording.evidence = tokens.evidence_mask(
@@ -262,11 +262,11 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         return self._weighted_step(model.module if isinstance(model, DistributedDataParallel) else model, inputs)
 
     def _weighted_step(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Add a micro-batch to the window; at its end observe, set the gradients, move the weights."""
+        """Add a micro-batch to the accumulation step; at its end observe, set the gradients, move the weights."""
         columns = inputs["reward_advantages"]
         rule = self.rule_for(columns.size(1))
-        if self._window is None:
-            self._window = self._open_window(model, rule)
+        if self._accumulation is None:
+            self._accumulation = self._open_accumulation(model, rule)
         with self._record(model, inputs) as recording:
             token_weights = self._token_weights(recording, inputs)
 
@@ -278,18 +278,20 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             rewards = [self._derivative(model, inputs, advantage(columns[:, k]), recording) for k in range(rule.count)]
             common = (
                 self._derivative(model, inputs, torch.zeros_like(columns[:, 0]), recording)
-                if self._window.common
+                if self._accumulation.common
                 else None
             )
-        self._window.add(recording, rewards, common, partial(self._repeat, model, inputs))
+        self._accumulation.add(recording, rewards, common, partial(self._repeat, model, inputs))
         if self.accelerator.sync_gradients:
-            self._close_window(rule)
+            self._close_accumulation(rule)
         # The gradients are set by hand, so the caller's backward gets a loss that reaches nothing.
         return loss.detach().requires_grad_()
 
-    def _derivative(self, model: Any, inputs: dict[str, Any], advantages: Tensor, recording: Recording) -> Cotangent:
+    def _derivative(
+        self, model: Any, inputs: dict[str, Any], advantages: Tensor, recording: Recording
+    ) -> OutputGradient:
         with self._unlogged():
-            return recording.cotangent(super()._compute_loss(model, {**inputs, "advantages": advantages}))
+            return recording.output_gradient(super()._compute_loss(model, {**inputs, "advantages": advantages}))
 
     def _repeat(self, model: Any, inputs: dict[str, Any], rows: Tensor) -> Tensor:
         """The forward of some rows again, with the parameters as they are now and without gradient."""
@@ -308,7 +310,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             self._recording = None
         return found[rows] if images else found
 
-    def _open_window(self, model: Any, rule: Rule) -> Window:
+    def _open_accumulation(self, model: Any, rule: Rule) -> AccumulationStep:
         options = self.args.rule_options()
         preference = (
             np.full(rule.count, 1 / rule.count)
@@ -316,7 +318,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             else np.asarray(options.preference) / sum(options.preference)
         )
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        return Window(
+        return AccumulationStep(
             parameters=[p for p in model.parameters() if p.requires_grad],
             count=rule.count,
             estimator=self.args.gram_estimator,
@@ -325,11 +327,11 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             weights=rule.weights.tolist(),
         )
 
-    def _close_window(self, rule: Rule) -> None:
-        window, self._window = self._window, None
-        assert window is not None
+    def _close_accumulation(self, rule: Rule) -> None:
+        step, self._accumulation = self._accumulation, None
+        assert step is not None
         mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
-        estimate = window.close(self.accelerator.num_processes, mean, self.args.directional_step)
+        estimate = step.close(self.accelerator.num_processes, mean, self.args.directional_step)
         before, reading = rule.weights, None
         if self._signal and estimate.usable:
             reading = rule.observe(
@@ -343,7 +345,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             self._apply(rule)
         applied = rule.weights if rule.fresh else before
         factor = self.accelerator.scaler.get_scale() if self.accelerator.scaler is not None else 1.0
-        for parameter, gradient in zip(window.parameters, window.gradient(applied.tolist())):
+        for parameter, gradient in zip(step.parameters, step.gradient(applied.tolist())):
             if gradient is not None:
                 gradient = (gradient * factor).to(parameter.dtype)
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
@@ -366,7 +368,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if checkpoint is None:
             return
         # TRL's sampler draws each epoch's order from one generator, so a resumed run has to draw the past epochs' too.
-        generator = getattr(getattr(self, "_train_sampler", None), "generator", None)
+        generator = getattr(self._train_sampler, "generator", None)
         if generator is not None:
             for _ in range(int(read_json(Path(checkpoint) / "trainer_state.json")["epoch"] + 1e-9)):
                 torch.randperm(len(self._train_sampler.data_source), generator=generator)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import GRPOConfig
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import RULES, RuleOptions
 
 ESTIMATORS = ("same-batch", "cross-batch", "directional")
@@ -107,25 +106,25 @@ class ParetoGRPOConfig(GRPOConfig):
             self.gram_estimator = "same-batch"  # the peers are defined on the batch's own Gram matrix
         prompts = (self.generation_batch_size or 0) // (self.num_generations or 1)
         if self.source == "gradients" and self.gram_estimator != "same-batch" and prompts < 2:
-            raise TaijiError(
+            raise ConfigError(
                 f"gram_estimator={self.gram_estimator!r} needs two prompts a generation batch, to compare independent halves.",
                 found=f"{prompts} (num_generations={self.num_generations})",
                 fix="raise per_device_train_batch_size or gradient_accumulation_steps, or set gram_estimator='same-batch'",
             )
         if self.pepo_as_released and self.token_weighting == "pepo" and self.source == "gradients":
-            raise TaijiError(
+            raise ConfigError(
                 "pepo_as_released lets the weights depend on the parameters, which per-reward gradients do not support.",
                 fix="use a reward rule or weighting='fixed'",
             )
 
     @property
     def source(self) -> str:
-        """What the rule looks at: "none", "rewards" or "gradients"."""
+        """Input of the rule: "none", "rewards" or "gradients"."""
         return RULES[self.weighting].source
 
     @property
     def linear(self) -> bool:
-        """Whether advantages are normalised per reward and then weighted."""
+        """Return whether advantages are normalised per reward and then weighted."""
         return self.aggregation == "linear"
 
     def rule_options(self) -> RuleOptions:
@@ -145,9 +144,9 @@ class ParetoGRPOConfig(GRPOConfig):
         )
 
 
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise TaijiError(
+        raise ConfigError(
             f"{name} has an unknown value.",
             where=f"ParetoGRPOConfig({name}=…)",
             expected=", ".join(map(repr, allowed)),

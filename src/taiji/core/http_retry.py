@@ -1,4 +1,4 @@
-"""When to ask a server again, and after which pause: one policy for every client of this package."""
+"""Policy of HTTP retries for every client of this package: which answers are worth another attempt, after which pause."""
 
 from __future__ import annotations
 

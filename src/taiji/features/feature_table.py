@@ -1,20 +1,25 @@
-"""The feature table: versioned rows, each made from nothing at or after its own moment, and the join that keeps it so."""
+"""The feature table: versioned rows, each made from nothing at or after its own time, and the join that keeps it so."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import write_parquet
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.features.lookalike import nearest_users
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 
-SCHEMA: dict[str, Any] = {
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+
+PolarsType = pl.DataType | type[pl.DataType]
+
+SCHEMA: dict[str, PolarsType] = {
     "user": pl.UInt32,
     "as_of": pl.Int64,
     "ids": pl.List(pl.UInt16),
@@ -30,7 +35,7 @@ FEATURES = ("ids", "neighbour_items", "vector")
 
 
 def build_table(
-    dataset: Any,
+    dataset: Dataset,
     rows: pl.DataFrame,
     vectors: np.ndarray,
     quantizer: ProductQuantizer,
@@ -56,7 +61,7 @@ def build_table(
     users, as_ofs = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy().astype(np.int64)
     vectors = np.asarray(vectors, dtype=np.float32)
     if len(vectors) != len(rows):
-        raise TaijiError(
+        raise InputError(
             "Every row needs one embedding.",
             where="features",
             expected=f"{len(rows)} embeddings",
@@ -94,7 +99,7 @@ def build_table(
 
 
 def fit_table(
-    dataset: Any,
+    dataset: Dataset,
     rows: pl.DataFrame,
     vectors: np.ndarray,
     cut: int,
@@ -121,7 +126,7 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
     """
     clash = set(columns) & set(exposures.columns)
     if clash:
-        raise TaijiError(
+        raise InputError(
             "The exposures already have feature columns.",
             where="exposures",
             expected="none of " + ", ".join(columns),
@@ -149,7 +154,7 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
     return joined.sort("_row").drop("_row", "_user")
 
 
-def figures(exposures: pl.DataFrame) -> dict[str, float]:
+def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
     """Coverage and freshness of joined features.
 
     Args:
@@ -174,7 +179,7 @@ def figures(exposures: pl.DataFrame) -> dict[str, float]:
     return out
 
 
-def export_table(table: pl.DataFrame, dataset: Any, path: str | Path) -> pl.DataFrame:
+def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.DataFrame:
     """Write the table for use elsewhere: ids as the user gave them, times as timestamps.
 
     The file is a point-in-time source as feature stores expect one (Feast: ``FileSource(path, timestamp_field=
@@ -219,7 +224,7 @@ def export_table(table: pl.DataFrame, dataset: Any, path: str | Path) -> pl.Data
     return out
 
 
-def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: Any) -> pl.Series:
+def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: PolarsType) -> pl.Series:
     """A list column from a padded matrix: the first ``lengths`` values of each row, null where not ``present``."""
     present = np.asarray(present, dtype=bool)
     inside = np.arange(values.shape[1])[None, :] < lengths[:, None]

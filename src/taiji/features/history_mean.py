@@ -1,16 +1,28 @@
-"""Features without an LLM: the mean embedding of what the user did last (a floor) and of what they did next (a ceiling)."""
+"""Features without an LLM: the mean embedding of what the user did last (a baseline) and of what they did next (an upper bound)."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+
+Gather = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Users (B,), times (B,) and a limit L to items and times, (B, L) each."""
+
 
 def history_mean(
-    dataset: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int = 50, block: int = 8192
+    dataset: Dataset,
+    users: np.ndarray,
+    as_ofs: np.ndarray,
+    item_vectors: np.ndarray,
+    limit: int = 50,
+    block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's last interactions strictly before a moment, normalised to length 1.
+    """Mean embedding of a user's last interactions strictly before a time, normalised to length 1.
 
     Args:
         dataset: its history is read.
@@ -26,7 +38,7 @@ def history_mean(
 
 
 def future_mean(
-    dataset: Any,
+    dataset: Dataset,
     users: np.ndarray,
     as_ofs: np.ndarray,
     item_vectors: np.ndarray,
@@ -35,9 +47,9 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's first interactions at or after a moment: what a language model that is always right would name.
+    """Mean embedding of a user's first interactions at or after a time: what a language model that is always right would name.
 
-    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those moments,
+    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those times,
     and a ranker's gain by it is no forecast: no model is always right.
 
     Args:
@@ -53,7 +65,7 @@ def future_mean(
 
 
 def _mean(
-    gather: Any, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
+    gather: Gather, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
 ) -> np.ndarray:
     """Sum of the vectors of the items that ``gather`` finds, at length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)

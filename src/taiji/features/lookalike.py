@@ -1,4 +1,4 @@
-"""The most similar *other* user, as known at a moment."""
+"""The most similar *other* user, as known at a time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _replaced_at(users: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """When a newer row of the same user takes over: (P,) int64; of equal times the later row stands."""
+    """Times (P,) int64 at which a newer row of the same user takes over; of equal times the later row stands."""
     order = np.lexsort((np.arange(len(users)), start, users))
     end = np.full(len(users), FOREVER, dtype=np.int64)
     same = users[order][1:] == users[order][:-1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.features.settings import FeatureSettings
 
 
@@ -42,7 +42,7 @@ class ProductQuantizer:
         settings = settings or FeatureSettings()
         vectors = _checked(vectors, None)
         if not len(vectors):
-            raise TaijiError(
+            raise InputError(
                 "There is nothing to fit the quantiser on.",
                 where="features",
                 expected="at least one embedding",
@@ -104,8 +104,8 @@ class ProductQuantizer:
         parts = self.centroids[np.arange(self.slots)[None, :], ids]
         return parts.reshape(len(ids), -1)[:, : self.dimension]
 
-    def figures(self, vectors: np.ndarray) -> dict[str, float]:
-        """How well it serves some vectors.
+    def metrics(self, vectors: np.ndarray) -> dict[str, float]:
+        """Return use, distortion and collisions on some vectors.
 
         Returns:
             ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error over the mean squared
@@ -153,11 +153,11 @@ class ProductQuantizer:
         try:
             quantizer = cls(load_file(Path(folder) / "quantizer.safetensors")["centroids"], int(config["dimension"]))
         except Exception as error:
-            raise TaijiError(
+            raise ArtifactError(
                 "Could not read the quantiser.", where=f"{folder}/quantizer.safetensors", found=str(error)
             ) from error
         if quantizer.version != config["version"]:
-            raise TaijiError(
+            raise ArtifactError(
                 "The quantiser's content is not what was saved.",
                 where=str(folder),
                 expected=config["version"],
@@ -171,7 +171,7 @@ def _checked(vectors: np.ndarray, dimension: int | None) -> np.ndarray:
     if vectors.ndim != 2 or (dimension is not None and vectors.shape[1] != dimension) or not np.isfinite(vectors).all():
         expected = f"a finite array (N, {dimension if dimension is not None else 'd'})"
         found = f"shape {vectors.shape}, {int((~np.isfinite(vectors)).sum())} values not finite"
-        raise TaijiError("The embeddings do not fit the quantiser.", where="features", expected=expected, found=found)
+        raise InputError("The embeddings do not fit the quantiser.", where="features", expected=expected, found=found)
     return vectors
 
 

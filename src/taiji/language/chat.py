@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+from taiji.language.causal_lm import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 THINK = "<think>"
 
 
-def render(lm_or_tokenizer: Any, messages: Sequence[Message], prefill: str = "") -> str:
+def render(
+    lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str = ""
+) -> str:
     """Chat template, generation prompt and the first words of the answer, as one text.
 
     The text already holds every special token: tokenise it with ``add_special_tokens=False``.
@@ -21,23 +28,19 @@ def render(lm_or_tokenizer: Any, messages: Sequence[Message], prefill: str = "")
         prefill: how the answer begins. When the template itself opens a `<think>` (as those of reasoning models do),
             the prefill's own opening tag is left out, so that it is never doubled.
     """
-    tokenizer = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
-    text = (
-        _templated(tokenizer, list(messages))
-        if getattr(tokenizer, "chat_template", None)
-        else _plain(tokenizer, messages)
-    )
+    tokenizer = lm_or_tokenizer.tokenizer if isinstance(lm_or_tokenizer, LanguageModel) else lm_or_tokenizer
+    text = _templated(tokenizer, list(messages)) if tokenizer.chat_template else _plain(tokenizer, messages)
     return text + continuation(text, prefill)
 
 
 def continuation(prompt: str, text: str) -> str:
-    """What to append to a rendered prompt so that it goes on with ``text``: an already opened `<think>` is not opened again."""
+    """Return what to append to a rendered prompt so that it goes on with ``text``; an open `<think>` is not opened again."""
     if prompt.rstrip().endswith(THINK) and text.lstrip().startswith(THINK):
         return text.lstrip()[len(THINK) :].lstrip("\n")
     return text
 
 
-def _templated(tokenizer: Any, messages: list[Message]) -> str:
+def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     from jinja2 import TemplateError
 
     try:
@@ -55,8 +58,8 @@ def _without_system(messages: list[Message]) -> list[Message]:
     return rest
 
 
-def _plain(tokenizer: Any, messages: Sequence[Message]) -> str:
-    start = tokenizer.decode(tokenizer("").input_ids) if tokenizer("").input_ids else ""
+def _plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    start = str(tokenizer.decode(tokenizer("").input_ids)) if tokenizer("").input_ids else ""
     if tokenizer.eos_token and start.endswith(tokenizer.eos_token) and start != tokenizer.bos_token:
         start = start[: -len(tokenizer.eos_token)]
     return start + "".join(m["content"] + "\n\n" for m in messages)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, read_json
-from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.errors import ResourceError
 from taiji.core.optional import install_line, needs
 from taiji.core.progress import progress
 
@@ -23,7 +23,7 @@ BATCH = 64
 
 
 class Embedder(Protocol):
-    """What turns texts into vectors.
+    """Encoder of texts as vectors.
 
     Attributes:
         name: what the user called it.
@@ -66,7 +66,9 @@ def _minilm_folder() -> str:
     for config in sorted(folder.rglob("config.json")):
         if (config.parent / "tokenizer.json").is_file():
             return str(config.parent)
-    raise TaijiError("The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json")
+    raise ResourceError(
+        "The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json"
+    )
 
 
 def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
@@ -94,7 +96,7 @@ class WordLlamaEmbedder:
         tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         for file in (weights, tokenizer):
             if not file.is_file():
-                raise TaijiError(
+                raise ResourceError(
                     "The wordllama package lacks a file.",
                     where=str(file),
                     fix="pip install --force-reinstall wordllama==0.4.0.post1",
@@ -141,7 +143,7 @@ class EncoderEmbedder:
             self._tokenizer = AutoTokenizer.from_pretrained(source)
             self._model = AutoModel.from_pretrained(source).float().eval()
         except Exception as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The sentence encoder could not be loaded.",
                 where=source,
                 expected="`wordllama`, `minilm`, or a Hugging Face encoder by name or folder",
@@ -191,7 +193,7 @@ class EncoderEmbedder:
 
 
 def _pooling(folder: Path) -> str:
-    """How a sentence-transformers folder says its tokens are pooled; mean where it does not say."""
+    """Return the pooling that a sentence-transformers folder asks for; mean where it asks for none."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         return "mean"

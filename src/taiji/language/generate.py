@@ -11,22 +11,21 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
     from taiji.language.logits_processing import Sampling
 
-COMPACT_BELOW = 0.75
-"""Finished rows are dropped from a batch when fewer than this share of its rows still run."""
 STOP_TAIL = 24
 """Tokens decoded to look for a stop text; a stop text is far shorter."""
 
@@ -83,9 +82,9 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
     context = getattr(lm.model.config, "max_position_embeddings", None)
     for row, ids in enumerate(encoded):
         if not ids:
-            raise TaijiError("A prompt is empty.", where=f"prompt {row}")
+            raise InputError("A prompt is empty.", where=f"prompt {row}")
         if context and len(ids) + new > context:
-            raise TaijiError(
+            raise InputError(
                 "A prompt and its completion do not fit the model's context.",
                 where=f"prompt {row}",
                 expected=f"at most {context} tokens",
@@ -116,7 +115,7 @@ def _decode_batch(
     import torch
 
     from taiji.language.logits_processing import Sampling
-    from taiji.language.prefix_decode import open_decoder
+    from taiji.language.prefix_decode import decode_rows, open_decoder
 
     sampling = Sampling(
         settings.max_new_tokens,
@@ -128,29 +127,20 @@ def _decode_batch(
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
-    running = list(range(len(random)))
-    done: set[int] = set()
+
+    def choose(rows: list[int], step: int) -> list[int]:
+        return _choose(decoder.logits, [written[r] for r in rows], [random[r] for r in rows], sampling)
+
+    def ends(row: int, token: int) -> bool:
+        if token in stop_ids:
+            return True
+        written[row].append(token)
+        return _stopped(lm.tokenizer, written[row], settings.stop)
+
     with torch.inference_mode():
         decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
-        for step in range(settings.max_new_tokens):
-            chosen = _choose(decoder.logits, [written[r] for r in running], [random[r] for r in running], sampling)
-            for row, token in zip(running, chosen):
-                if row in done:  # carried along until the batch is next compacted
-                    continue
-                if token in stop_ids:
-                    done.add(row)
-                    continue
-                written[row].append(token)
-                if _stopped(lm.tokenizer, written[row], settings.stop):
-                    done.add(row)
-            going = [place for place, row in enumerate(running) if row not in done]
-            if not going or step == settings.max_new_tokens - 1:
-                break
-            if len(going) < COMPACT_BELOW * len(running):
-                decoder.select(going)
-                chosen, running = [chosen[p] for p in going], [running[p] for p in going]
-            decoder.step(chosen)
-    texts = [_cut(lm.tokenizer.decode(tokens, skip_special_tokens=True), settings.stop) for tokens in written]
+        decode_rows(decoder, settings.max_new_tokens, choose, ends, compact_below=0.75)
+    texts = [_cut(str(lm.tokenizer.decode(tokens, skip_special_tokens=True)), settings.stop) for tokens in written]
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 
 
@@ -171,10 +161,10 @@ def _choose(
     return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
 
 
-def _stopped(tokenizer: Any, tokens: list[int], stop: Sequence[str]) -> bool:
+def _stopped(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: Sequence[str]) -> bool:
     if not stop:
         return False
-    tail = tokenizer.decode(tokens[-STOP_TAIL:])
+    tail = str(tokenizer.decode(tokens[-STOP_TAIL:]))
     return any(text in tail for text in stop)
 
 

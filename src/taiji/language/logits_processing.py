@@ -16,7 +16,7 @@ NUCLEUS = 1024
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn; the meanings are those of `transformers`' generation configuration."""
+    """Settings of the next token's law; the meanings are those of `transformers`' generation configuration."""
 
     max_new_tokens: int
     temperature: float = 1.0

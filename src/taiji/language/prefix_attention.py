@@ -1,6 +1,6 @@
 """Attention over a packed tree: every token attends to its own segment's past and to all of its ancestors.
 
-`tree_attention` is one function with three ways behind it:
+`tree_attention` is one function with three backends:
 
 - *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole of it.
   Neither piece needs a mask, so nothing masked is computed; the pieces are merged by their log-sum-exp. The backward pass
@@ -24,7 +24,7 @@ from taiji.language.prefix_tree import Level, PackedTree
 
 NAME = "taiji_prefix"
 """Name under which the attention is registered with transformers."""
-Way = Literal["blocks", "flex", "masked"]
+Backend = Literal["blocks", "flex", "masked"]
 
 SHORT = 128
 """Up to this length the CPU's backward kernel takes two to six times as long in bf16 as in fp32 (docs/performance.md)."""
@@ -48,7 +48,7 @@ def install(model: Any) -> None:
 
 
 def installed(model: Any) -> bool:
-    """Whether `install` was called for this model."""
+    """Return whether `install` was called for this model."""
     return bool(model.config._attn_implementation == NAME)
 
 
@@ -77,7 +77,7 @@ def tree_attention(
     value: torch.Tensor,
     tree: PackedTree,
     scale: float | None = None,
-    way: Way | None = None,
+    backend: Backend | None = None,
 ) -> torch.Tensor:
     """Attention of packed tokens along the tree.
 
@@ -85,16 +85,16 @@ def tree_attention(
         query: (1, Hq, T, d). key, value: (1, Hk, T, d) with Hq a multiple of Hk (grouped queries).
         tree: the packing of the T tokens.
         scale: of the scores; None is 1 / sqrt(d).
-        way: None picks *blocks* on the CPU, *flex* on CUDA and *masked* elsewhere.
+        backend: None picks *blocks* on the CPU, *flex* on CUDA and *masked* elsewhere.
 
     Returns:
         (1, T, Hq, d), differentiable once in query, key and value.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    way = way or best_way(query, value)
-    if way == "blocks":
+    backend = backend or best_backend(query, value)
+    if backend == "blocks":
         return _Blocks.apply(query, key, value, tree, scale)
-    if way == "flex":
+    if backend == "flex":
         from torch.nn.attention.flex_attention import flex_attention
 
         attend = _compiled_flex() if query.is_cuda else flex_attention
@@ -108,8 +108,8 @@ def tree_attention(
     return out.transpose(1, 2).contiguous()
 
 
-def best_way(query: torch.Tensor, value: torch.Tensor) -> Way:
-    """Which implementation serves these tensors."""
+def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
+    """Return the name of the implementation that serves these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
     return "flex" if query.is_cuda and _flex_works(query.shape[-1]) else "masked"
@@ -117,7 +117,7 @@ def best_way(query: torch.Tensor, value: torch.Tensor) -> Way:
 
 @cache
 def blocks_work() -> bool:
-    """Whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
+    """Return whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
     if _flash is None or _flash_backward is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -148,7 +148,7 @@ def _flex_works(head: int) -> bool:
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
 
 
-def _block_mask(tree: PackedTree, device: Any) -> Any:
+def _block_mask(tree: PackedTree, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     made = tree.__dict__.setdefault("_block_masks", {})
@@ -178,7 +178,7 @@ def _put(target: torch.Tensor, level: Level, rows: torch.Tensor) -> None:
 
 
 class _Blocks(torch.autograd.Function):
-    """The *blocks* way. Saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in fp32."""
+    """The *blocks* backend. Saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in fp32."""
 
     @staticmethod
     def forward(

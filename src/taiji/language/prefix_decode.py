@@ -9,13 +9,13 @@ its own continuation, kept in a buffer of fixed size. Nothing is copied per row,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
 from taiji.language.prefix_tree import PackedTree
@@ -24,7 +24,7 @@ from taiji.language.prefix_tree import PackedTree
 class _Prompts:
     """Keys and values of the packed prompts as the layers compute them, (prompts, Hk, longest, d) each."""
 
-    def __init__(self, paths: Sequence[np.ndarray], device: Any) -> None:
+    def __init__(self, paths: Sequence[np.ndarray], device: torch.device) -> None:
         longest = max(map(len, paths))
         self._rows = torch.from_numpy(np.stack([np.pad(path, (0, longest - len(path))) for path in paths])).to(device)
         self.keys: dict[int, torch.Tensor] = {}
@@ -106,7 +106,7 @@ class SharedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
         if self._step >= self._max_new:
-            raise TaijiError("The rows are full.", expected=f"at most {self._max_new} new tokens")
+            raise InputError("The rows are full.", expected=f"at most {self._max_new} new tokens")
         ids = torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device)
         with torch.no_grad():
             out = self._bare.base_model(
@@ -199,7 +199,7 @@ class PaddedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """As :meth:`SharedDecoder.step`."""
         if self._left < 1:
-            raise TaijiError("The rows are full.", expected="no more steps than new tokens asked for")
+            raise InputError("The rows are full.", expected="no more steps than new tokens asked for")
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         with torch.no_grad():
@@ -233,10 +233,39 @@ def open_decoder(
     return (SharedDecoder if supports_sharing(model)[0] else PaddedDecoder)(model, prompts, copies, max_new)
 
 
+def decode_rows(
+    decoder: SharedDecoder | PaddedDecoder,
+    steps: int,
+    choose: Callable[[list[int], int], list[int]],
+    ends: Callable[[int, int], bool],
+    compact_below: float,
+) -> None:
+    """Run a decoder until each of its rows has ended or made ``steps`` tokens.
+
+    Args:
+        decoder: has read its prompts and made no token yet.
+        steps: tokens per row at most.
+        choose: ``(rows, step)`` to one token for each row of ``decoder.logits``; ended rows may still be among them.
+        ends: ``(row, token)``, called for each token of a row that has not ended, in order; returns whether it ends the row.
+        compact_below: ended rows leave when fewer than this share of the rows still run; leaving costs a copy of the buffers.
+    """
+    running, ended = list(range(len(decoder.prompt_of))), set[int]()
+    for step in range(steps):
+        chosen = choose(running, step)
+        ended.update(row for row, token in zip(running, chosen) if row not in ended and ends(row, token))
+        going = [place for place, row in enumerate(running) if row not in ended]
+        if not going or step == steps - 1:
+            return
+        if len(going) < compact_below * len(running):
+            decoder.select(going)
+            running, chosen = [running[p] for p in going], [chosen[p] for p in going]
+        decoder.step(chosen)
+
+
 def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
     counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
     if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
-        raise TaijiError(
+        raise InputError(
             "There is nothing to decode.",
             expected="at least one row per prompt and one new token",
             found=f"rows {counts[:8]}, {max_new} tokens",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.language.prefix_attention import install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
@@ -21,7 +21,7 @@ from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
 
 @dataclass(frozen=True)
 class SharedLogprobs:
-    """What `shared_logprobs` found, one (scored tokens,) fp32 tensor per sequence.
+    """Result of `shared_logprobs`: one (scored tokens,) fp32 tensor per sequence.
 
     Attributes:
         logprobs: log-probabilities in nats.
@@ -81,7 +81,7 @@ def shared_logprobs(
         TaijiError: a start outside of its sequence.
     """
     if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
-        raise TaijiError(
+        raise InputError(
             "Every sequence needs a first scored token.",
             expected="one start per sequence with 1 <= start <= its length",
             found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}",

@@ -8,11 +8,8 @@ from typing import Any
 import torch
 
 from taiji.language.logits_processing import Sampling, filtered
-from taiji.language.prefix_decode import SharedDecoder
+from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
-
-COMPACT_BELOW = 0.8
-"""Ended rows leave the batch when fewer than this share of its rows still run (leaving costs a copy of the buffers)."""
 
 
 def generate_shared(
@@ -64,30 +61,20 @@ def _run(
     generator: torch.Generator | None,
 ) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
-    running, ended = list(range(len(written))), set[int]()
-    for step in range(sampling.max_new_tokens):
-        so_far = [written[r] for r in running]
+
+    def choose(rows: list[int], step: int) -> list[int]:
+        so_far = [written[r] for r in rows]
         scores = filtered(decoder.logits, sampling, so_far, sorted(stops) if step < sampling.min_new_tokens else ())
         if sampling.temperature == 0.0:
-            tokens = scores.argmax(-1)
-        else:
-            # What torch.multinomial does for one draw, with noise for the ended rows too: the same stream, and so the same
-            # tokens, as in a batch that carries them along (`transformers` does).
-            noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(
-                1, generator=generator
-            )
-            tokens = (torch.softmax(scores, -1) / noise[running]).argmax(-1)
-        chosen = tokens.tolist()
-        for row, token in zip(running, chosen):
-            if row not in ended:
-                written[row].append(token)
-                if token in stops:
-                    ended.add(row)
-        going = [place for place, row in enumerate(running) if row not in ended]
-        if not going or step == sampling.max_new_tokens - 1:
-            break
-        if len(going) < COMPACT_BELOW * len(running):
-            decoder.select(going)
-            running, chosen = [running[p] for p in going], [chosen[p] for p in going]
-        decoder.step(chosen)
+            return list(scores.argmax(-1).tolist())
+        # What torch.multinomial does for one draw, with noise for the ended rows too: the same stream, and so the same
+        # tokens, as in a batch that carries them along (`transformers` does).
+        noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(1, generator=generator)
+        return list((torch.softmax(scores, -1) / noise[rows]).argmax(-1).tolist())
+
+    def ends(row: int, token: int) -> bool:
+        written[row].append(token)
+        return token in stops
+
+    decode_rows(decoder, sampling.max_new_tokens, choose, ends, compact_below=0.8)
     return written

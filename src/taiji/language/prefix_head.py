@@ -27,7 +27,7 @@ class Head:
 
     @property
     def frozen(self) -> bool:
-        """Whether it is a plain linear layer without trainable weights, so that the cheap gradient applies."""
+        """Return whether it is a plain linear layer without trainable weights, so that the cheap gradient applies."""
         module = self.module
         plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
         return plain and not any(p.requires_grad for p in module.parameters())

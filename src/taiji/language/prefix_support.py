@@ -1,7 +1,7 @@
-"""Which models the prefix-sharing engine serves; the others fall back to the unshared way, with a reason.
+"""Models that the prefix-sharing engine serves; the others fall back to the unshared forward, with a reason.
 
 First the configuration is read (windows, recurrent layers, wrappers that must see every forward call …), then a tiny
-packed forward is compared with the unshared one. So an architecture nobody has heard of is either right or refused.
+packed forward is compared with the unshared one. So an architecture nobody has heard of is either right or rejected.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
-    """Whether sharing is right for this model, and if not, why not.
+    """Return whether sharing is right for this model, and if not, why not.
 
     The trial (two forwards of a few tokens) runs once per model; what can change from call to call is looked at anew.
     """
-    reason = _refusal(model)
+    reason = _unsupported(model)
     if not reason:
         bare = bare_model(model)
         if bare not in _tried:
@@ -43,8 +43,8 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
     return not reason, reason
 
 
-def _refusal(model: Any) -> str:
-    """What the structure of the model says against sharing; empty when nothing does."""
+def _unsupported(model: Any) -> str:
+    """Return what the structure of the model says against sharing; empty when nothing does."""
     from transformers import PreTrainedModel
 
     if getattr(model, "is_prompt_learning", False) or any(

@@ -7,16 +7,15 @@ forms of attention (the masked and the blockwise one, `prefix_attention`) follow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 
 MIN_SHARED = 16
 """Tokens: a shorter common beginning is cheaper to compute twice than to attend to as a segment of its own."""
@@ -72,7 +71,7 @@ class PackedTree:
         """
         rows = [np.asarray(s, dtype=np.int64) for s in sequences]
         if not rows or any(len(r) == 0 for r in rows):
-            raise TaijiError(
+            raise InputError(
                 "There is nothing to pack.", expected="sequences of at least one token", found="an empty one"
             )
         self._rows, self._min_shared = rows, min_shared
@@ -163,7 +162,9 @@ class PackedTree:
         place = torch.arange(self._size)
         return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
 
-    def may_attend(self, device: Any) -> Any:
+    def may_attend(
+        self, device: torch.device
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
         end = self.subtree_end.to(device)
         return lambda batch, head, query, key: (key <= query) & (query < end[key])

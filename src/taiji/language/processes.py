@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
     from taiji.language.causal_lm import LanguageModel
 
 
 def processes() -> int:
-    """How many processes train together, as their launcher says."""
+    """Return the number of processes that train together, as their launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:
-    """Whether this one writes the results."""
+    """Return whether this process writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def whole_model(lm: LanguageModel, trainer: Any, lora_rank: int) -> Any:
+def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
     """The trained model, merged and in float32, on the first process; None on the others. Every process must call it.
 
     Under FSDP each holds a part of the weights; they are gathered on the first.
@@ -34,7 +36,7 @@ def whole_model(lm: LanguageModel, trainer: Any, lora_rank: int) -> Any:
     accelerator = trainer.accelerator
     if trainer.is_fsdp_enabled:
         if lora_rank:
-            raise TaijiError(
+            raise ConfigError(
                 "Adapters are not trained under FSDP.",
                 found=f"lora_rank {lora_rank}",
                 fix="set lora_rank: 0, or launch without FSDP: adapters fit on one GPU",

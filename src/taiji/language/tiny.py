@@ -7,7 +7,10 @@ ChatML that the default model uses too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from taiji.core.optional import needs
 
@@ -22,7 +25,7 @@ CORPUS = (
 )
 
 
-def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> Any:
+def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer of at most ``vocabulary`` entries, with ChatML special tokens."""
     with needs("llm"):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,8 +50,13 @@ def tiny_tokenizer(corpus: Iterable[str] = CORPUS, vocabulary: int = 512) -> Any
 
 
 def tiny_causal_lm(
-    tokenizer: Any = None, *, hidden: int = 64, layers: int = 2, heads: int = 4, seed: int = 0
-) -> tuple[Any, Any]:
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    *,
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    seed: int = 0,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Return ``(model, tokenizer)``: a Llama of ``layers`` layers and ``hidden`` width, fp32, weights from ``seed``."""
     import torch
 

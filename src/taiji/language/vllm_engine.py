@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.core.optional import needs
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
@@ -38,7 +38,7 @@ class VLLMEngine:
 
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
         if lm.source is None:
-            raise TaijiError(
+            raise ConfigError(
                 "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
             )
         with needs("gpu", where="language.engine"):

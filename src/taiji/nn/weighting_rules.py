@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.nn import objective_weights as functions
 from taiji.nn.objective_weights import Vector
@@ -22,7 +22,7 @@ Source = Literal["none", "rewards", "gradients"]
 
 @dataclass(frozen=True)
 class Observation:
-    """What a batch showed.
+    """Observed quantities of a batch.
 
     Args:
         rewards: (N, K) with NaN, N = prompts * group.
@@ -41,7 +41,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a rule made of an observation: weights (K,), indicators (K,) or None, and max |change of log w|."""
+    """Result of a rule: weights (K,), indicators (K,) or None, and max |change of log w|."""
 
     weights: Vector
     indicators: Vector | None
@@ -74,7 +74,7 @@ class Rule:
     def __init__(self, count: int, options: RuleOptions) -> None:
         for name, value in (("preference", options.preference), ("initial weights", options.initial)):
             if value is not None and (len(value) != count or min(value) <= 0):
-                raise TaijiError(
+                raise ConfigError(
                     f"The {name} do not fit the rewards.", expected=f"{count} positive numbers", found=str(tuple(value))
                 )
         self.count, self.options, self.steps = count, options, 0
@@ -94,7 +94,7 @@ class Rule:
         if self.steps > self.options.warmup or self.source != "gradients":
             new, indicators = self.update(seen)
             if not np.isfinite(new).all():
-                raise TaijiError(
+                raise InputError(
                     "The reward weights are no longer finite.",
                     found=str(np.exp(new)),
                     fix="check the rewards for infinities; use popo_mode='robust'",
@@ -289,7 +289,7 @@ class GramPeer(Rule):
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         if seen.gram is None:
-            raise TaijiError(
+            raise InputError(
                 "This rule needs the whole Gram matrix.",
                 found="gram_estimator='directional'",
                 fix="use 'same-batch' or 'cross-batch'",
@@ -336,5 +336,5 @@ RULES: dict[str, type[Rule]] = {
 def make_rule(name: str, count: int, options: RuleOptions) -> Rule:
     """The rule called ``name`` for ``count`` rewards."""
     if name not in RULES:
-        raise TaijiError("No such weighting.", expected=", ".join(RULES), found=repr(name))
+        raise ConfigError("No such weighting.", expected=", ".join(RULES), found=repr(name))
     return RULES[name](count, options)

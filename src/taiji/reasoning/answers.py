@@ -22,7 +22,7 @@ _SPECIAL = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a completion says.
+    """Parts of a completion.
 
     Attributes:
         rationale: the text inside `<think>`, without tags.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.metrics.bootstrap import Ratio, estimate
 from taiji.reasoning.answers import parse
@@ -67,7 +67,7 @@ def audit_run(
         TaijiError: there are no rationales.
     """
     if verdicts.is_empty():
-        raise TaijiError("There are no rationales to audit.", fix="run the rationales and selection stages first")
+        raise InputError("There are no rationales to audit.", fix="run the rationales and selection stages first")
     sample = _sample(examples, verdicts, settings, seed)
     controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed)
     return {
@@ -111,7 +111,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """How often the paper's rule (perplexity below its own quantile) keeps rationales that name their item, and others."""
+    """Share of rationales, of those that name their item and of others, that the paper's rule (perplexity below its own quantile) keeps."""
     below = verdicts["ppl"] < float(np.quantile(verdicts["ppl"].to_numpy(), quantile))
     named = verdicts["named"].list.len() > 0
     return {
@@ -303,7 +303,7 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Whether the controls order as they must, as far as every step's interval allows one to say.
+    """Return whether the controls order as they must, as far as every step's interval tells.
 
     The ``verdict`` is ``holds`` (every interval lies on the right side of zero), ``reversed`` (one lies on the wrong side)
     or ``not shown`` with so few examples. ``found`` is the order of the means alone.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from taiji.core.artifacts import value_hash, write_text
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.reasoning.reviewers import Draft, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
@@ -27,7 +27,7 @@ START = "0" * 64
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a record.
+    """Outcome of a record's review.
 
     Attributes:
         record: its name.
@@ -82,7 +82,7 @@ class AuditLog:
         try:
             log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError) as error:
-            raise TaijiError("The audit log cannot be read.", where=str(path), found=str(error)) from error
+            raise ArtifactError("The audit log cannot be read.", where=str(path), found=str(error)) from error
         log.verify(str(path))
         return log
 
@@ -96,7 +96,7 @@ class AuditLog:
         for number, entry in enumerate(self.entries):
             body = {key: entry.get(key) for key in ("number", "record", "step", "data", "before")}
             if entry.get("number") != number or entry.get("before") != before or entry.get("hash") != value_hash(body):
-                raise TaijiError(
+                raise ArtifactError(
                     "The audit log was tampered with.",
                     where=f"{where}, entry {number}",
                     expected=f"an entry that follows {before[:12]}…",
@@ -110,7 +110,7 @@ class AuditLog:
 
 
 def accepted_by(reviews: Sequence[Review], settings: ReviewSettings) -> bool:
-    """Whether enough reviewers find every axis at or above the bar."""
+    """Return whether enough reviewers find every axis at or above the bar."""
     return sum(review.lowest >= settings.bar for review in reviews) >= settings.agreement * len(reviews) - 1e-9
 
 
@@ -140,7 +140,7 @@ def run_review(
         same drafts and the same log once they have: a step that is in the log already is not written again.
     """
     if not reviewers:
-        raise TaijiError("A review needs at least one reviewer.", where="reviewers")
+        raise InputError("A review needs at least one reviewer.", where="reviewers")
     outcomes: dict[str, Outcome] = {}
     open_drafts = list(drafts)
     written = {_key(entry["record"], entry["step"], entry["data"]) for entry in log.entries}
@@ -191,7 +191,7 @@ def run_review(
 
 
 def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes two steps of the log the same one."""
+    """Return the key by which two steps of the log are the same one."""
     return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
 
 
@@ -230,7 +230,7 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
     ratings = np.asarray(ratings, dtype=np.float64)
     raters = ratings.sum(1)
     if ratings.ndim != 2 or not len(ratings) or raters.min() < 2 or raters.min() != raters.max():
-        raise TaijiError(
+        raise InputError(
             "Fleiss' kappa needs the same number of raters, at least two, for every subject.",
             found=f"row sums {sorted(set(raters))[:5]}",
         )

@@ -17,12 +17,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from taiji.core.artifacts import value_hash
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, ResourceError, TaijiError
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.optional import needs
 from taiji.core.progress import progress
@@ -31,6 +31,10 @@ from taiji.language.chat import Message
 from taiji.reasoning.journal import Account, Journal, Reply
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
 from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy
+
+if TYPE_CHECKING:
+    import httpx
+    from transformers import PreTrainedTokenizerBase
 
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
@@ -58,7 +62,7 @@ class EndpointTeacher:
         endpoint: EndpointSettings,
         settings: TeacherSettings,
         prompts: PromptSettings,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         folder: str | Path,
     ) -> None:
         self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
@@ -70,7 +74,7 @@ class EndpointTeacher:
         """See :class:`taiji.reasoning.teachers.Teacher`.
 
         Raises:
-            TaijiError: the budget is reached, the endpoint refuses (a wrong key, an unknown model) or keeps failing. What was
+            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. What was
                 received stays in the journal and the same call goes on from there.
         """
         prompts = [
@@ -81,7 +85,7 @@ class EndpointTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name)
 
     def account(self) -> Account:
-        """What the journal's answers cost so far."""
+        """Return the cost of the journal's answers so far."""
         with Journal(self._journal_path) as journal:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 
@@ -156,7 +160,7 @@ class _Session:
         if self.failure:
             raise self.failure
 
-    async def _answer(self, client: Any, request: _Request) -> None:
+    async def _answer(self, client: httpx.AsyncClient, request: _Request) -> None:
         reason = ""
         for attempt in range(1, self.endpoint.attempts + 1):
             reservation = await self._reserve(request)
@@ -179,7 +183,7 @@ class _Session:
                 break
             if attempt < self.endpoint.attempts:
                 await asyncio.sleep(self.backoff.pause(attempt, pause))
-        raise self.failure or TaijiError(
+        raise self.failure or ResourceError(
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
             found=reason,
@@ -192,7 +196,7 @@ class _Session:
         most = (prompt * self.endpoint.price_in + self.endpoint.max_tokens * self.endpoint.price_out) / 1e6
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
-                raise TaijiError(
+                raise ResourceError(
                     "The teacher's budget does not allow another request.",
                     where="reasoning.endpoint.budget",
                     expected=f"at most {self.endpoint.budget:g}",
@@ -217,14 +221,14 @@ class _Session:
         self.next_start = start + 60.0 / self.endpoint.requests_per_minute
         await asyncio.sleep(start - now)
 
-    async def _attempt(self, client: Any, request: _Request, attempt: int) -> Reply:
+    async def _attempt(self, client: httpx.AsyncClient, request: _Request, attempt: int) -> Reply:
         import httpx
 
         address = self.endpoint.url.rstrip("/") + "/chat/completions"
         try:
             response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise TaijiError(
+            raise ConfigError(
                 "The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url
             ) from error
         except httpx.HTTPError as error:
@@ -232,8 +236,8 @@ class _Session:
         if is_transient(response.status_code):
             raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
-            raise TaijiError(
-                "The teacher's endpoint refused a request.",
+            raise ResourceError(
+                "The teacher's endpoint rejected a request.",
                 where=address,
                 found=f"HTTP {response.status_code}: {response.text[:200]}",
                 fix=f"check the model's name and the key in the environment variable {self.endpoint.key_variable}",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 MASK = "something"
-"""What stands in for a redacted mention."""
+"""Stand-in for a redacted mention."""
 FUZZY = 0.85
 """Similarity of a stretch of the rationale to the title (difflib ratio over characters) that counts as naming it."""
 FUZZY_WORD = 0.75
@@ -41,7 +41,7 @@ _STOP = frozenset(
 
 @dataclass(frozen=True)
 class Mentions:
-    """What a rationale says of its target.
+    """Mentions of the target in a rationale.
 
     Attributes:
         title: how the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty when it is not.
@@ -145,7 +145,7 @@ def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
 
 
 def _runs(text: list[str], phrase: list[str]) -> list[int]:
-    """Where ``phrase`` stands in ``text`` word for word."""
+    """Return the places where ``phrase`` stands in ``text`` word for word."""
     return [i for i in range(len(text) - len(phrase) + 1) if text[i : i + len(phrase)] == phrase]
 
 

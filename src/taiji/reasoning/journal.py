@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from taiji.core.artifacts import make_folder
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ResourceError
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Account:
-    """What a journal's answers cost.
+    """Cost of a journal's answers.
 
     Attributes:
         replies: answers received.
@@ -71,7 +71,7 @@ class Journal:
             make_folder(self.path.parent)
             self._stream = self.path.open("a+b")
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The journal of the teacher's answers cannot be opened.", where=str(self.path), found=str(error)
             ) from error
         try:
@@ -95,7 +95,7 @@ class Journal:
             self._stream.flush()
             os.fsync(self._stream.fileno())
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "A paid answer could not be written.",
                 where=str(self.path),
                 found=str(error),
@@ -118,7 +118,7 @@ class Journal:
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Another run is asking the same teacher for the same rationales.",
                 where=str(self.path),
                 fix="wait for it, or stop it",
@@ -133,7 +133,7 @@ class Journal:
             try:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise TaijiError(
+                raise ArtifactError(
                     "The journal of the teacher's answers is damaged.",
                     where=f"{self.path}, line {number}",
                     found=str(error),

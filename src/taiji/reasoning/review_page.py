@@ -39,7 +39,7 @@ class ReviewServer(LocalServer):
         super().__init__(port, _Handler, "The review page")
 
     def state(self, skip: int) -> dict[str, Any]:
-        """What the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
+        """Return what the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
         waiting = self.session.waiting()
         draft = waiting[skip % len(waiting)] if waiting else None
         shown = (
@@ -100,11 +100,13 @@ class _Handler(LocalHandler):
             try:
                 outcome = self.server.session.submit(record, number, scores, *texts)
                 self._json(200, {"outcome": outcome.status, **self.server.state(0)})
+            except NotWaiting as error:
+                self._json(409, {"error": str(error)})
             except TaijiError as error:
-                self._json(409 if isinstance(error, NotWaiting) else 422, {"error": str(error)})
+                self._json(422, {"error": str(error)})
 
     def _local(self) -> bool:
-        """Whether the request names this machine; answers it otherwise."""
+        """Return whether the request names this machine; answer it otherwise."""
         if self.is_local:
             return True
         self._json(403, {"error": "This page is for this machine only."})
@@ -124,7 +126,7 @@ class _Handler(LocalHandler):
             PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
         )
 
-    def _json(self, status: int, value: Any) -> None:
+    def _json(self, status: int, value: object) -> None:
         self._send(status, json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import make_folder, write_json, write_parquet, writing
-from taiji.core.errors import InputError, TaijiError
+from taiji.core.errors import InputError, ResourceError
 from taiji.reasoning.curation import AuditLog, Outcome, agreement_of, run_review
 from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
@@ -33,7 +33,7 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """A review of a draft that was judged already, or in another round."""
+    """A judgement of a draft that does not wait for one."""
 
 
 class ReviewSession:
@@ -72,7 +72,7 @@ class ReviewSession:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise TaijiError(
+            raise ResourceError(
                 "Another review of this run is open.",
                 where=str(self.folder),
                 fix="end it first; its judgements are kept",
@@ -131,8 +131,8 @@ class ReviewSession:
             rewrite: a better text; it becomes the next round's draft when this one is not accepted.
 
         Raises:
-            NotWaiting: the draft does not wait (judged already, or in another round).
-            TaijiError: the review is not complete.
+            NotWaiting: the draft was judged already, or is in another round.
+            InputError: the review is not complete.
         """
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from taiji.core.artifacts import make_folder, write_text
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError, TaijiError
 from taiji.reasoning.guards import find_mentions, words
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Kind = Literal["rule", "model", "person"]
 
 @dataclass(frozen=True)
 class Draft:
-    """What is under review.
+    """Text under review.
 
     Attributes:
         record: name of the record; unique.
@@ -73,7 +73,7 @@ class Review:
 
     def __post_init__(self) -> None:
         if set(self.scores) != set(AXES) or not all(isinstance(s, int) and 1 <= s <= 5 for s in self.scores.values()):
-            raise TaijiError(
+            raise InputError(
                 "A review is not complete.",
                 where=self.reviewer,
                 expected=f"1 to 5 on {', '.join(AXES)}",
@@ -87,7 +87,7 @@ class Review:
 
 
 class Reviewer(Protocol):
-    """Who reviews drafts; a draft that waits for a person gets None."""
+    """Reviewer of drafts; a draft that waits for a person gets None."""
 
     @property
     def name(self) -> str: ...
@@ -96,7 +96,7 @@ class Reviewer(Protocol):
     def kind(self) -> Kind: ...
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
-        """One review a draft, in order; None where it is not there yet."""
+        """Return one review per draft, in order; None where it is missing yet."""
         ...
 
 
@@ -211,12 +211,12 @@ class PersonReviewer:
 
     def __init__(self, name: str, folder: str | Path) -> None:
         if not re.fullmatch(r"[\w.@-]+", name) or name.startswith("."):
-            raise TaijiError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
+            raise InputError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
         self.name, self.folder = name, Path(folder)
 
     @property
     def file(self) -> Path:
-        """Where the filled-in sheets are."""
+        """File of the filled-in sheets."""
         return self.folder / f"{self.name}.done.jsonl"
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
@@ -271,7 +271,7 @@ class PersonReviewer:
                     str(sheet.get("rewrite") or "").strip(),
                 )
             except (ValueError, KeyError, TypeError, AttributeError, TaijiError) as error:
-                raise TaijiError(
+                raise InputError(
                     "A filled-in review cannot be read.",
                     where=f"{self.file}, line {number}",
                     expected=f'a line of the todo file with "scores": 1 to 5 on {", ".join(AXES)}',

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import read_json, value_hash, write_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_completion
@@ -27,6 +27,8 @@ from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from taiji.language.causal_lm import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
@@ -110,7 +112,9 @@ def answer_perplexities(
     return pl.DataFrame(rows, schema=SCORES)
 
 
-def known_answers(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> pl.DataFrame:
+def known_answers(
+    dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: PreTrainedTokenizerBase
+) -> pl.DataFrame:
     """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
     columns = [dataset.items[name].gather(examples["target"]).to_list() for name in ("title", *dataset.levels)]
     levels = zip(*columns[1:]) if dataset.levels else [()] * len(examples)
@@ -156,7 +160,7 @@ def score_rationales(
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
     if rows["prompt"].null_count():
-        raise TaijiError(
+        raise InputError(
             "Rationales belong to no example.",
             found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)),
         )
@@ -202,7 +206,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
-        raise TaijiError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
+        raise InputError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
@@ -215,20 +219,20 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
 
 
 def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSettings) -> pl.DataFrame:
-    """Judge every rationale.
+    """Give every rationale its verdict.
 
     Returns:
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
         (texts; why it was not kept).
     """
-    judges = {
+    rules = {
         "none": lambda row: [],
         "plain": lambda row: _plain(row, calibration),
         "guarded": lambda row: _guarded(row, calibration, settings),
     }
     verdicts = []
     for row in scored.iter_rows(named=True):
-        reasons = judges[settings.rule](row)
+        reasons = rules[settings.rule](row)
         # Too good to be true is the one finding that a reader may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
@@ -236,7 +240,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
 
 
 def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
-    """How many rationales have each reason against them, most frequent first; what a reason has in brackets is left out."""
+    """Count the rationales that have each reason against them, most frequent first; what a reason has in brackets is left out."""
     kinds = verdicts["reasons"].explode().drop_nulls().str.split(" (").list.first()
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
@@ -262,7 +266,7 @@ def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionS
 
 
 def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
-    """What speaks against a rationale whatever the threshold."""
+    """Return what speaks against a rationale whatever the threshold."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if row["named"]:
         reasons.append(f"names the item ({', '.join(row['named'])})")

@@ -1,4 +1,4 @@
-"""Settings of the reasoning room."""
+"""Settings of the reasoning package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taiji.core.settings import Settings
 
 
 class PromptSettings(Settings):
-    """What a prompt holds."""
+    """Content of prompts."""
 
     history_limit: int = Field(default=50, ge=1)
     """Most interactions a prompt shows."""
@@ -24,7 +24,7 @@ class PromptSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """Who writes the rationales, and how."""
+    """The writer of rationales and its sampling."""
 
     kind: Literal["local", "writer", "endpoint"] = "local"
     """A language model in process, the rule-based writer, or an OpenAI-compatible endpoint."""
@@ -54,7 +54,7 @@ class EndpointSettings(Settings):
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer, a reasoning model's chain included."""
     take: Literal["answer", "chain"] = "answer"
-    """Which text is the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is none)."""
+    """Text that is the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is none)."""
     concurrency: int = Field(default=8, ge=1)
     """Requests in flight at most."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
@@ -76,7 +76,7 @@ class EndpointSettings(Settings):
 
 
 class SelectionSettings(Settings):
-    """Which rationales are kept."""
+    """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
     """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all."""
@@ -91,7 +91,7 @@ class SelectionSettings(Settings):
 
 
 class AuditSettings(Settings):
-    """How much of a data set the audit scores anew."""
+    """Extent of the audit: how much of a data set it scores anew."""
 
     controls: int = Field(default=48, ge=2)
     """Examples on which the controls and decoys are scored."""
@@ -136,7 +136,7 @@ class SFTSettings(Settings):
 
 
 class ReasoningSettings(Settings):
-    """The room's settings together."""
+    """The package's settings together."""
 
     prompts: PromptSettings = PromptSettings()
     teacher: TeacherSettings = TeacherSettings()

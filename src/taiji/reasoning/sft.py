@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
@@ -27,11 +27,18 @@ from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.settings import PromptSettings, SFTSettings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
     from taiji.language.causal_lm import LanguageModel
+    from taiji.reasoning.sft_trainer import PackedSFTTrainer
 
 
 def sft_rows(
-    dataset: Dataset, examples: pl.DataFrame, kept: pl.DataFrame, prompts: PromptSettings, tokenizer: Any
+    dataset: Dataset,
+    examples: pl.DataFrame,
+    kept: pl.DataFrame,
+    prompts: PromptSettings,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> pl.DataFrame:
     """Prompt and completion of each kept rationale.
 
@@ -87,7 +94,7 @@ def train_sft(
         from transformers.utils import logging
 
     if rows.is_empty():
-        raise TaijiError(
+        raise InputError(
             "No rationale is left to fine-tune on.",
             where="selection",
             fix="write more rationales, or choose a laxer selection rule",
@@ -113,7 +120,7 @@ def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings)
     texts = [p + c for p, c in rows.select("prompt", "completion").iter_rows()]
     longest = max(len(ids) for ids in lm.tokenizer(texts, add_special_tokens=False).input_ids) + 1
     if longest > settings.max_length:
-        raise TaijiError(
+        raise InputError(
             "A row is too long to be learnt whole.",
             where="reasoning.sft.max_length",
             expected=f"at most {settings.max_length} tokens",
@@ -122,7 +129,7 @@ def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings)
         )
 
 
-def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scratch: str, seed: int) -> Any:
+def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scratch: str, seed: int) -> PackedSFTTrainer:
     import copy
 
     with needs("llm"):
@@ -171,7 +178,7 @@ def _updates(rows: int, settings: SFTSettings) -> int:
     return max(1, math.ceil(math.ceil(batches / settings.gradient_accumulation) * settings.epochs))
 
 
-def _showing(update: Callable[[int], None]) -> Any:
+def _showing(update: Callable[[int], None]) -> TrainerCallback:
     """A trainer callback that feeds the progress display."""
     from transformers import TrainerCallback
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
@@ -22,6 +22,8 @@ from taiji.reasoning.prompts import teacher_prompt
 from taiji.reasoning.settings import PromptSettings, TeacherSettings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from taiji.language.causal_lm import LanguageModel
 
 SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String}
@@ -29,7 +31,7 @@ _STOP = ("</think>", "<answer>", "\n\n")
 
 
 class Teacher(Protocol):
-    """Who writes rationales.
+    """Writer of rationales.
 
     Attributes:
         name: for the report.
@@ -104,7 +106,11 @@ class LocalTeacher:
 
 
 def teacher_requests(
-    dataset: Dataset, examples: pl.DataFrame, settings: TeacherSettings, prompts: PromptSettings, tokenizer: Any
+    dataset: Dataset,
+    examples: pl.DataFrame,
+    settings: TeacherSettings,
+    prompts: PromptSettings,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[list[dict[str, str]], str]]:
     """(messages, prefill) of each example."""
     requests = []
@@ -125,7 +131,7 @@ def rationale_frame(examples: Sequence[str], texts: Sequence[Sequence[str]], tea
 
 
 def tidy(text: str) -> str:
-    """What of a model's text is the rationale: inside `<think>` or before the answer, one line, whole sentences.
+    """Return the rationale in a model's text: inside `<think>` or before the answer, one line, whole sentences.
 
     A last sentence that the length limit cut is dropped when there is a whole one before it; a sentence that
     repeats an earlier one ends the text (small models loop).

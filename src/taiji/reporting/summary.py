@@ -124,7 +124,7 @@ class AlignmentSummary(_Open):
 class FeatureMetrics(_Open):
     """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
 
-    The first five are those of :func:`taiji.features.feature_table.figures`, the others of ``ProductQuantizer.figures``.
+    The first five are those of :func:`taiji.features.feature_table.feature_metrics`, the others of ``ProductQuantizer.metrics``.
     """
 
     coverage: float

@@ -60,7 +60,7 @@ class Alignment(Stage):
         import polars as pl
 
         from taiji.alignment import align
-        from taiji.alignment.reward_table import Environment
+        from taiji.alignment.reward_table import RewardTable
         from taiji.alignment.rewards import Answers, ground_rollouts, preference_reward, semantic_reward
         from taiji.alignment.rollouts import FILE as ROLLOUTS
         from taiji.core.artifacts import write_parquet
@@ -74,7 +74,7 @@ class Alignment(Stage):
         examples = load_examples(context, "alignment")
         prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
         prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
-        built = Environment.load(context.input("reward_table") / "table")
+        built = RewardTable.load(context.input("reward_table") / "table")
         answers = Answers(load_embedder(config.embedder.name))
         rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
         align(

@@ -95,7 +95,7 @@ class Features(Stage):
         )
 
         version = load_model(context, self.writer).version
-        figures = {}
+        metrics = {}
         for name, vectors, made_by in zip(ARMS, (mean, said), (embedder.version, version), strict=True):
             # The quantiser must not have seen the test period.
             quantizer, table = fit_table(
@@ -103,6 +103,6 @@ class Features(Stage):
             )
             quantizer.save(context.folder / f"{name}-quantizer")
             write_parquet(context.folder / f"{name}.parquet", table)
-            figures[name] = quantizer.figures(vectors)
-        write_json(context.folder / "quantizers.json", figures)
+            metrics[name] = quantizer.metrics(vectors)
+        write_json(context.folder / "quantizers.json", metrics)
         return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}

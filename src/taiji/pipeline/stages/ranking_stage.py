@@ -33,7 +33,7 @@ class Ranking(Stage):
 
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.data import exposures
-        from taiji.features.feature_table import figures, join_features
+        from taiji.features.feature_table import feature_metrics, join_features
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import load_trained, train
 
@@ -42,7 +42,8 @@ class Ranking(Stage):
         tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
         columns = context.config.features.columns
         reached = {
-            arm: figures(join_features(test, table, ("ids", "neighbour_items"))) for arm, table in tables.items()
+            arm: feature_metrics(join_features(test, table, ("ids", "neighbour_items")))
+            for arm, table in tables.items()
         }
         write_json(context.folder / "coverage.json", reached)
         # One population for all arms: users for whom there is something to compare.

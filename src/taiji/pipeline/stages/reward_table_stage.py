@@ -38,14 +38,14 @@ class RewardTable(Stage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Choose the candidates and freeze their rewards."""
-        from taiji.alignment import build_environment
+        from taiji.alignment import build_reward_table
         from taiji.language.embed import load_embedder
         from taiji.pipeline.run_data import load, load_examples, load_split
         from taiji.pipeline.run_rankers import reward_ranker
 
         config, dataset = context.config, load(context)
         examples = load_examples(context, "alignment")
-        built = build_environment(
+        built = build_reward_table(
             dataset,
             load_split(context),
             examples,
