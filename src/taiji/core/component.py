@@ -27,7 +27,7 @@ Data = TypeVar("Data", contravariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Who asks, and when.
+    """Requests: a user and a time each, with the context of the request.
 
     Attributes:
         user: (B,) int64 dense user ids.
@@ -110,7 +110,7 @@ Predictions = Mapping[str, Array]
 
 
 class State(Protocol):
-    """What a scorer computed about requests, once for all their candidates."""
+    """Request side of a scorer, computed once for all candidates."""
 
     def __len__(self) -> int:
         """Return the number of requests."""
@@ -121,7 +121,7 @@ S = TypeVar("S", bound=State)
 
 @runtime_checkable
 class Component(Protocol[Data]):
-    """What can be fitted, saved and loaded. Data is the dataset's class."""
+    """Part of a recommender that can be fitted, saved and loaded. Data is the dataset's class."""
 
     @property
     def version(self) -> str:

@@ -125,7 +125,7 @@ class Dataset:
 
     @cached_property
     def prices(self) -> Prices:
-        """What items cost over time; ``prices.before(items, as_ofs)`` is what a ranker may know."""
+        """Prices of items over time; a ranker may know ``prices.before(items, as_ofs)``."""
         return Prices.from_frames(self.events, self.items)
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:

@@ -47,7 +47,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
 def example_candidates(
     dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
 ) -> pl.DataFrame:
-    """What the users ``[first, last)`` bring to :func:`make_examples`: ``user, as_of, target, key``; nobody else is looked at."""
+    """Return what the users ``[first, last)`` bring to :func:`make_examples`: ``user, as_of, target, key``; nobody else is looked at."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))

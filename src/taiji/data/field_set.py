@@ -43,14 +43,14 @@ class Categories:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each code's field begins in one table of all the fields' rows, (width,)."""
+        """First row of each code's field in one table of all the fields' rows, (width,)."""
         starts = np.cumsum([0, *self.rows])[:-1]
         return tuple(int(start) for start, columns in zip(starts, self.columns) for _ in range(columns))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a network needs to know about its inputs.
+    """Description of the inputs that a network is built from.
 
     Attributes:
         users, items: rows of the id vocabularies.

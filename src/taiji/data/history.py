@@ -63,7 +63,7 @@ def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
 
 
 def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
-    """Which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
+    """Return which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
     pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
     first = np.full(len(pairs), np.iinfo(np.int64).max)
     np.minimum.at(first, inverse, times)
@@ -72,7 +72,7 @@ def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """What items cost over time, from the prices on events, and before the first of them from the item table.
+    """Prices of items over time, from the prices on events, and before the first of them from the item table.
 
     Attributes:
         offsets: ``(n_items + 1,)`` of ``prices`` and ``times``, grouped by item, in time order.
@@ -134,7 +134,7 @@ class History:
 
     @property
     def n_users(self) -> int:
-        """How many users there are, those without an interaction included."""
+        """Number of users, those without an interaction included."""
         return len(self.offsets) - 1
 
     @cached_property

@@ -34,7 +34,7 @@ NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 @dataclass(frozen=True)
 class Tables:
-    """What a source hands over, ids as given.
+    """Tables that a source hands over, ids as given.
 
     Attributes:
         items: ``item_id`` (any type), ``title`` (text) and, where known, ``category_l1``, ``category_l2``, … (text, the

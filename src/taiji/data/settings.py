@@ -14,7 +14,7 @@ DOMAIN = r"^[a-zA-Z0-9_][a-zA-Z0-9_-]*$"
 
 
 class DataSettings(Settings):
-    """Which log to read, and how much of it."""
+    """Choice of the log, and of how much of it is read."""
 
     source: str = "completejourney"
     """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources`` (a further ``:ARGUMENT`` is handed to it)."""
@@ -50,7 +50,7 @@ class SplitSettings(Settings):
 
 
 class ExampleSettings(Settings):
-    """Which (user, cutoff, target) triples become prompt examples."""
+    """Choice of the (user, cutoff, target) triples that become prompt examples."""
 
     target: Literal["next_new_item", "next_purchase"] = "next_new_item"
     """``next_new_item``: an item the user never interacted with before; ``next_purchase``: any interaction."""

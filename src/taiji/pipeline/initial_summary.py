@@ -1,4 +1,4 @@
-"""What `taiji init` tells about its proposal: as text for people, as values for scripts."""
+"""Summary of a proposal of `taiji init`: as text for people, as values for scripts."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ CLICK_RATES = 0.001, 0.8
 
 @dataclass(frozen=True)
 class Initialised:
-    """What was found and written.
+    """Result of `taiji init`: what was found and written.
 
     Attributes:
         tables: the files looked at.
@@ -55,7 +55,7 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """What to run next."""
+        """Return the command to run next."""
         return f"taiji run {quote(str(self.files[-1]))}"
 
 
@@ -196,7 +196,7 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
 
 
 def _rate(dataset: Dataset) -> list[str]:
-    """What to know about a log in which nearly all exposures are clicks, or hardly any."""
+    """Return what to know about a log in which nearly all exposures are clicks, or hardly any."""
     clicks = dataset.events.filter(pl.col("exposed"))["click"].drop_nulls()
     if clicks.is_empty():
         return []

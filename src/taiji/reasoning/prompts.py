@@ -66,7 +66,7 @@ def student_messages(
 
 
 def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> Prompt:
-    """What the student is asked: the profile and the interactions strictly before ``as_of``, newest first.
+    """Return the student's prompt: the profile and the interactions strictly before ``as_of``, newest first.
 
     Args:
         dataset: the log.
@@ -85,7 +85,7 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
 def teacher_prompt(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None
 ) -> Prompt:
-    """What the teacher is asked: the student's interactions and, unless ``target`` is None, the true next item."""
+    """Return the teacher's prompt: the student's interactions and, unless ``target`` is None, the true next item."""
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     line = None if target is None else item_line(dataset, target, settings.title_characters)
     return _prompt(dataset, "teacher", settings, {**context, "target": line}, dropped)

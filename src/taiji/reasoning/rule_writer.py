@@ -76,7 +76,7 @@ class RuleWriter:
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
-    """What is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
+    """Return what is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
     columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))

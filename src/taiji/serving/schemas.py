@@ -60,7 +60,7 @@ class EventsOut(BaseModel):
 
 
 class UsersIn(Body):
-    """Whose features are wanted."""
+    """Users whose features are wanted."""
 
     users: Annotated[list[Id], Field(min_length=1, max_length=MAX_USERS)]
 

@@ -1,4 +1,4 @@
-"""Which file is the log, which tells about items, which about users."""
+"""Assignment of files: the log, the table of items, the table of users."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Roles:
 
     @property
     def domain(self) -> tuple[str, str]:
-        """What the items are, by the names of files and columns."""
+        """Return the items' domain, by the names of files and columns."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
         if words & FILMS:

@@ -77,7 +77,7 @@ class Column:
 
     @property
     def key(self) -> bool:
-        """Whether it can be the key of a table: nearly every row has a value of its own."""
+        """True if it can be the key of a table: nearly every row has a value of its own."""
         return (
             self.kind in ("integer", "text")
             and self.present >= 0.98 * self.rows
@@ -87,7 +87,7 @@ class Column:
 
     @property
     def identifier(self) -> bool:
-        """Whether its values can be ids."""
+        """True if its values can be ids."""
         return self.kind in ("integer", "text") and self.distinct > 1 and self.spaces < 0.5
 
     def describe(self) -> str:

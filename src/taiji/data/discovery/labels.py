@@ -1,4 +1,4 @@
-"""Which rows are clicks and which converted, told from flags, an action's name or a rating."""
+"""Rules of click and conversion, told from flags, an action's name or a rating."""
 
 from __future__ import annotations
 

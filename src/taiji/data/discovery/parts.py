@@ -1,4 +1,4 @@
-"""How well a column plays a part, and how sure one can be."""
+"""Scores of how well a column plays a part, and how sure one can be."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Gues
 
 
 def id_score(column: Column, meaning: str) -> Score:
-    """How well a column serves as the id of a ``user`` or an ``item``, by name and values alone."""
+    """Score a column as the id of a ``user`` or an ``item``, by name and values alone."""
     if not column.identifier:
         return 0.0, ()
     other = "item" if meaning == "user" else "user"
@@ -91,7 +91,7 @@ def id_score(column: Column, meaning: str) -> Score:
 
 
 def time_score(column: Column) -> Score:
-    """How well a column serves as the time of an event."""
+    """Score a column as the time of an event."""
     named = "time" in column.means
     if column.kind == "time":
         return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
@@ -111,7 +111,7 @@ def time_score(column: Column) -> Score:
 
 
 def title_score(column: Column) -> Score:
-    """How well a column serves as the text that names an item."""
+    """Score a column as the text that names an item."""
     if column.kind != "text" or column.distinct < 2:
         return 0.0, ()
     score, reasons = 0.0, []
@@ -132,7 +132,7 @@ def title_score(column: Column) -> Score:
 
 
 def price_score(column: Column) -> Score:
-    """How well a column serves as a price."""
+    """Score a column as a price."""
     if column.kind not in ("number", "integer") or "price" not in column.means or (column.low or 0) < 0:
         return 0.0, ()
     return (0.85 if column.kind == "number" else 0.7), ("its name says price", "its values are numbers of at least 0")

@@ -32,7 +32,7 @@ FEW_ROWS = 0.05
 
 @dataclass
 class Proposal:
-    """What a folder seems to hold.
+    """Proposal of what a folder holds.
 
     Attributes:
         roles: which file is what.
@@ -415,7 +415,7 @@ def _named(guess: Guess) -> set[str]:
 
 
 def _tells(column: Column) -> bool:
-    """Whether a prompt may tell it about a user: not a key, not free text, not empty."""
+    """Return whether a prompt may tell it about a user: not a key, not free text, not empty."""
     few = 2 <= column.distinct <= max(50, 0.02 * column.present)
     return (column.kind in ("text", "flag") and few and column.characters <= 40) or (
         column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2

@@ -57,7 +57,7 @@ def links(table: Table, other: Table) -> list[Link]:
 
 
 def depends(table: Table, key: str, column: Column) -> bool:
-    """Whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
+    """Return whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
     pairs = table.frame.select(
         pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")
     ).drop_nulls()
@@ -72,7 +72,7 @@ def depends(table: Table, key: str, column: Column) -> bool:
 
 
 def nests(table: Table, coarse: str, fine: str) -> bool:
-    """Whether the rows of a value of ``fine`` lie in one value of ``coarse`` (95 % of all rows do), as category levels do."""
+    """Return whether the rows of a value of ``fine`` lie in one value of ``coarse`` (95 % of all rows do), as category levels do."""
     pairs = table.frame.select(pl.col(coarse).alias("coarse"), pl.col(fine).alias("fine")).drop_nulls()
     largest = pairs.group_by("fine", "coarse").len().group_by("fine").agg(pl.col("len").max())["len"].sum()
     return len(pairs) > 0 and largest >= 0.95 * len(pairs)

@@ -54,12 +54,12 @@ class Table:
 
     @cached_property
     def means(self) -> frozenset[str]:
-        """What the file's name suggests: ``events``, ``items``, ``users``."""
+        """Table that the file's name suggests: ``events``, ``items``, ``users``."""
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
 
     @cached_property
     def decimal(self) -> str:
-        """How its numbers are written."""
+        """Decimal sign of its numbers."""
         return "," if any(column.comma for column in self.columns.values()) else "."
 
     def texts(self, column: str) -> pl.Series:

@@ -1,4 +1,4 @@
-"""What column, file and value names say, in the languages exports are written in. Names are evidence, never proof."""
+"""Meanings of column, file and value names, in the languages exports are written in. Names are evidence, never proof."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def says(name: str, vocabulary: str) -> bool:
 
 
 def meanings(name: str) -> frozenset[str]:
-    """Which of :data:`MEANINGS` a column's or file's name suggests."""
+    """Return those of :data:`MEANINGS` that a column's or file's name suggests."""
     return frozenset(meaning for meaning, vocabulary in MEANINGS.items() if says(name, vocabulary))
 
 
 def action(value: str) -> str | None:
-    """Which of :data:`ACTIONS` a logged action's name suggests; None when it says nothing, or several things."""
+    """Return the one of :data:`ACTIONS` that a logged action's name suggests; None when it says nothing, or several things."""
     folded = "_".join(parts(value))
     exact = [kind for kind, vocabulary in ACTIONS.items() if folded in vocabulary.split()]
     found = exact or [kind for kind, vocabulary in ACTIONS.items() if says(value, vocabulary)]

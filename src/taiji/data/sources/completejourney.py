@@ -73,7 +73,7 @@ class Promotions:
     width: int
 
     def holds(self, groups: Ints, products: Ints) -> NDArray[np.bool_]:
-        """Whether each product was promoted in its group; group -1 holds nothing."""
+        """Return whether each product was promoted in its group; group -1 holds nothing."""
         return (groups >= 0) & contains(self.keys, groups * self.width + products)
 
 
@@ -141,7 +141,7 @@ def load(
 
 
 def package_folder() -> Path:
-    """Where the installed package keeps its Parquet files (found without importing it)."""
+    """Return the folder in which the installed package keeps its Parquet files, found without importing it."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ResourceError(
@@ -187,7 +187,7 @@ def _trips(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
-    """What was promoted in the stores and weeks of the trips, and each trip's group (-1: nothing promoted there)."""
+    """Return what was promoted in the stores and weeks of the trips, and each trip's group (-1: nothing promoted there)."""
     visits = trips.select("store_id", "week").unique().sort("store_id", "week")
     weeks = int(visits["week"].max()) + 1  # type: ignore[arg-type]
     cells = np.full((int(visits["store_id"].max()) + 1) * weeks, -1, np.int32)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ NO_GENRE = ("", "unknown", "(no genres listed)")
 
 
 def layout(folder: Path) -> str | None:
-    """Which layout a folder has: ``"100k"``, ``"1m"``, ``"csv"``, or None."""
+    """Return a folder's layout: ``"100k"``, ``"1m"``, ``"csv"``, or None."""
     return next((name for name, files in LAYOUTS.items() if all((folder / file).is_file() for file in files)), None)
 
 

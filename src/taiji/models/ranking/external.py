@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, value_hash
-from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.optional import needs
 from taiji.core.progress import progress
@@ -60,7 +60,7 @@ class ExternalRanker(ABC):
         """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64.
 
         Raises:
-            TaijiError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
+            InputError, ResourceError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
         """
         out = np.zeros(len(users))
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
@@ -78,12 +78,12 @@ class ExternalRanker(ABC):
         try:
             scores = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
-            raise TaijiError(
+            raise InputError(
                 "The ranker's answer is not a list of numbers.", where=self.source, found=str(error)[:200]
             ) from error
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
-            raise TaijiError(
+            raise InputError(
                 "The ranker must answer with one finite number per pair.",
                 where=self.source,
                 expected=f"{number} numbers",
@@ -105,7 +105,7 @@ class CallableRanker(ExternalRanker):
         try:
             self.function = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
-            raise TaijiError(
+            raise ConfigError(
                 "Could not import the ranker.",
                 where=name,
                 expected="module:function, importable from here",
@@ -122,7 +122,7 @@ class CallableRanker(ExternalRanker):
         try:
             return self.function(users, items, instants)
         except Exception as error:
-            raise TaijiError(
+            raise ResourceError(
                 "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
             ) from error
 
@@ -144,12 +144,12 @@ class OnnxRanker(ExternalRanker):
         try:
             self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise TaijiError("Could not open the ONNX file.", where=self.source, found=str(error)[:300]) from error
+            raise ResourceError("Could not open the ONNX file.", where=self.source, found=str(error)[:300]) from error
         self.inputs = self.session.get_inputs()
         names = [entry.name for entry in self.inputs]
         kinds = [entry.type for entry in self.inputs]
         if set(names) - set(self.INPUTS) or set(kinds) - set(self.KINDS) or not {"user_id", "item_id"} <= set(names):
-            raise TaijiError(
+            raise InputError(
                 "The ONNX file's inputs are not those of a pair scorer.",
                 where=self.source,
                 expected="user_id, item_id and perhaps as_of, of type int64, int32 or string",
@@ -168,7 +168,7 @@ class OnnxRanker(ExternalRanker):
             try:
                 array = np.asarray(values[entry.name]).astype(self.KINDS[entry.type])
             except (TypeError, ValueError) as error:
-                raise TaijiError(
+                raise InputError(
                     "The ids do not fit the ONNX file's input.",
                     where=f"{self.source}, input {entry.name}",
                     expected=entry.type,
@@ -180,7 +180,7 @@ class OnnxRanker(ExternalRanker):
         try:
             return self.session.run([self.output], feed)[0]
         except Exception as error:
-            raise TaijiError("The ONNX ranker failed.", where=self.source, found=str(error)[:300]) from error
+            raise ResourceError("The ONNX ranker failed.", where=self.source, found=str(error)[:300]) from error
 
 
 class HttpRanker(ExternalRanker):
@@ -232,7 +232,7 @@ class HttpRanker(ExternalRanker):
             answer = json.loads(body)
             scores = answer["scores"]
         except (ValueError, KeyError, TypeError) as error:
-            raise TaijiError(
+            raise InputError(
                 "The ranker's answer cannot be read.",
                 where=self.source,
                 expected='JSON {"scores": [numbers]}',

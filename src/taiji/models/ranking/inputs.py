@@ -29,7 +29,7 @@ NEEDED = ("user", "item", "time")
 
 
 class PastStatistics(Protocol):
-    """What answers a query of point-in-time statistics: the dataset's own log, or a service's newest state."""
+    """Source of point-in-time statistics: the dataset's own log, or a service's newest state."""
 
     def at(self, users: Array, items: Array, times: Array) -> Mapping[str, Array]:
         """Return statistics by name, (N,) float32 each."""

@@ -99,7 +99,7 @@ class RankerSettings(NeuralRankerSettings):
 
 
 class ExternalSettings(Settings):
-    """How to talk to a user's own ranker."""
+    """Calls of a user's own ranker."""
 
     batch: PositiveInt = 1024
     """Pairs a call."""
