@@ -25,10 +25,10 @@ from benchmarks import ranking_peers as peers
 from benchmarks.harness import Result, in_turn, median_ratio, run
 from taiji.data.dataset import Dataset
 from taiji.data.field_set import FieldSet
-from taiji.data.splits import exposures, time_split
+from taiji.data.splits import exposures, later_slice, time_split
 from taiji.metrics.bootstrap import PooledAUC, compare, estimate
 from taiji.models.ranking.inputs import Inputs
-from taiji.models.ranking.ranker import Ranker, later_slice, ranker_class
+from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.training_loop import train, training_steps
 

@@ -4,7 +4,8 @@ import pytest
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.field_set import Categories, FieldSet
-from taiji.data.fields import CategoryField, CodesField, IdField, NumberField, Rows, SequenceField, VectorField
+from taiji.data.fields import CategoryField, IdField, NumberField, Rows
+from taiji.data.list_fields import CodesField, SequenceField, VectorField
 
 LATER = 2**62
 

@@ -3,18 +3,8 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import ConfigError, InputError
-from taiji.data.fields import (
-    CategoryField,
-    CodesField,
-    IdField,
-    NumberField,
-    Rows,
-    Saved,
-    SequenceField,
-    StatisticField,
-    VectorField,
-    make_field,
-)
+from taiji.data.fields import CategoryField, IdField, NumberField, Rows, Saved, StatisticField, make_field
+from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.statistics import NAMES, statistics_of
 from taiji.data.vocabulary import Vocabulary, stable_hash
 

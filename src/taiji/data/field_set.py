@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
-from taiji.data.fields import (
-    CategoryField,
-    CodesField,
-    Field,
-    IdField,
-    NumberField,
-    Rows,
-    Saved,
-    SequenceField,
-    Side,
-    VectorField,
-)
+from taiji.data.fields import CategoryField, Field, IdField, NumberField, Rows, Saved, Side
+from taiji.data.list_fields import CodesField, SequenceField, VectorField
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Field)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from taiji.core.component import find_class
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
-from taiji.data.statistics import DAY, STATISTICS, statistics_of
+from taiji.data.statistics import STATISTICS, statistics_of
 from taiji.data.vocabulary import Vocabulary, stable_hash
 
 Array = NDArray[Any]
@@ -302,89 +302,6 @@ class StatisticField(NumberField):
         return rows.statistics[self.name]
 
 
-class SequenceField(Field):
-    """Items in an order, newest first, for attention or pooling.
-
-    Args:
-        length: longest sequence.
-        column: list column of dense item ids, newest first; None means the user's own interactions strictly before the time.
-        name: default: the column's, or ``history``.
-    """
-
-    kind = "sequence"
-
-    def __init__(self, length: int, column: str | None = None, name: str | None = None) -> None:
-        super().__init__(name or column or "history", "user")
-        self.length, self.column = length, column
-        self.options = {"length": length, "column": column, "name": name}
-
-    @property
-    def aged(self) -> bool:
-        """Say whether the sequence knows how long ago each entry was."""
-        return self.column is None
-
-    def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
-        """Return items (N, length) int32 padded with -1, and the log1p of their ages in hours (N, length) float16 or None."""
-        if self.column is not None:
-            return _padded(rows.frame, self.column, self.length), None
-        items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
-        hours = np.maximum(rows.time[:, None] - times, 0) / (DAY / 24)
-        return items.astype(np.int32), np.where(items >= 0, np.log1p(hours), 0).astype(np.float16)
-
-
-class CodesField(Field):
-    """Ids of a quantiser, one per slot: a list column of fixed length.
-
-    Args:
-        column: of the rows.
-    """
-
-    kind = "codes"
-    learnt = ("slots", "values")
-
-    def __init__(self, column: str) -> None:
-        super().__init__(column, "user")
-        self.slots = self.values = 0
-        self.options = {"column": column}
-
-    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the number of slots, and of values a slot, as a power of two."""
-        self.slots = _fixed_length(rows, self.name)
-        highest = rows.select(pl.col(self.name).list.max().max().cast(pl.Int64)).item() if self.slots else None
-        self.values = 1 << highest.bit_length() if highest is not None else 0
-
-    def codes(self, rows: Rows) -> Array:
-        """Return (N, slots) int32, -1 where there is none or the code was never seen."""
-        found = _fixed(rows.frame, self.name, self.slots, -1.0).astype(np.int32)
-        return np.where(found >= self.values, -1, found)
-
-
-class VectorField(Field):
-    """A dense vector per row: a list column of fixed length.
-
-    Args:
-        column: of the rows.
-    """
-
-    kind = "vector"
-    learnt = ("width",)
-
-    def __init__(self, column: str) -> None:
-        super().__init__(column, "user")
-        self.width = 0
-        self.options = {"column": column}
-
-    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the vector's length."""
-        self.width = _fixed_length(rows, self.name)
-
-    def vectors(self, rows: Rows) -> tuple[Array, Array]:
-        """Return vectors (N, width) float32, 0 where there is none, and where there is one (N,) float32."""
-        found = _fixed(rows.frame, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
-        present = np.asarray(np.isfinite(found).all(axis=1)) & (self.width > 0)
-        return np.where(present[:, None], found, 0).astype(np.float32), present.astype(np.float32)
-
-
 def make_field(given: str | Mapping[str, Any], where: str) -> Field:
     """Return the field that a setting describes.
 
@@ -445,45 +362,3 @@ def _is_wide(values: pl.Series) -> bool:
 def _edges(values: pl.Series) -> list[float]:
     known = values.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
     return np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()
-
-
-def _fixed_length(rows: pl.DataFrame, column: str) -> int:
-    lengths = rows[column].list.len().drop_nulls().unique()
-    if len(lengths) > 1:
-        raise InputError(
-            f"The feature column {column!r} must have one fixed length.",
-            where=f"exposures[{column!r}]",
-            expected="the same number of values in every row",
-            found=f"lengths {sorted(lengths)[:5]}",
-        )
-    return int(lengths[0]) if len(lengths) else 0
-
-
-def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array:
-    """Return a list column of fixed length as (N, width) float32; rows without a list hold ``absent``."""
-    out = np.full((len(frame), width), absent, dtype=np.float32)
-    if width and frame.schema.get(column, pl.Null) != pl.Null:
-        present = (frame[column].list.len() == width).fill_null(False).to_numpy()
-        wrong = (frame[column].list.len() != width).fill_null(False)
-        if wrong.any():
-            raise InputError(
-                f"The feature column {column!r} has another length than at training.",
-                where=f"exposures[{column!r}]",
-                expected=f"{width} values",
-                found=f"{frame[column].list.len().filter(wrong)[0]}",
-            )
-        out[present] = frame[column].filter(pl.Series(present)).explode().to_numpy().reshape(-1, width)
-    return out
-
-
-def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
-    """Return a list column as (N, width) int32 padded with -1; a missing one is padding alone."""
-    out = np.full((len(frame), width), -1, dtype=np.int32)
-    if frame.schema.get(column, pl.Null) != pl.Null:
-        lists = frame[column].list.head(width)
-        lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
-        values = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()
-        row = np.repeat(np.arange(len(frame)), lengths)
-        place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        out[row, place] = values
-    return out

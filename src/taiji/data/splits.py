@@ -106,6 +106,12 @@ def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
     return rows.with_columns(pl.when(pl.col("matured_at") < end).then(pl.col(name)).alias(name) for name in delayed)
 
 
+def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split by time: (earlier, latest ``fraction`` of the rows); rows of one instant stay together."""
+    cut = exposures["time"].quantile(1 - fraction, interpolation="lower")
+    return exposures.filter(pl.col("time") < cut), exposures.filter(pl.col("time") >= cut)
+
+
 def fingerprint(examples: pl.DataFrame) -> str:
     """SHA-256 over the sorted (``user_id``, ``as_of``, ``target_id``) of examples: equal when the examples are the same, in any order."""
     rows = sorted(

@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> RankingModel:
     """Train the ranker that the configuration names, and keep it in a folder of the stage."""
-    ranker: RankingModel = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
+    ranker = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
     ranker.save(context.folder / folder)
     return ranker
 
 
 def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:
     """Return the ranker that a stage trained."""
-    ranker: RankingModel = load_ranker(context.input(stage) / "ranker", dataset)
-    return ranker
+    return load_ranker(context.input(stage) / "ranker", dataset)
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:

@@ -7,8 +7,8 @@ from taiji.core.component import Requests, Slate
 from taiji.core.errors import TaijiError
 from taiji.data.field_set import FieldSet
 from taiji.data.tasks import DEFAULT_TASKS, labels
+from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs
-from taiji.models.ranking.ranker import default_fields
 from taiji.models.ranking.settings import RankerSettings
 
 SETTINGS = RankerSettings(history=7, neighbour=3)

@@ -3,7 +3,7 @@ import pytest
 from tests.models.ranking.conftest import with_features
 
 from taiji.core.errors import TaijiError
-from taiji.models.ranking.ranker import later_slice
+from taiji.data.splits import later_slice
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.stream import train_streamed
 

@@ -8,8 +8,8 @@ from tests.models.ranking.conftest import exposures_of, shop_tables, with_featur
 
 from taiji.core.errors import TaijiError
 from taiji.data.dataset import Dataset
+from taiji.data.splits import later_slice
 from taiji.models.ranking import Ranker, train_ranker
-from taiji.models.ranking.ranker import later_slice
 from taiji.models.ranking.settings import RankerSettings
 
 SMALL = RankerSettings(dimension=8, history=20, neighbour=10, hidden=(32,), batch=256, epochs=6, min_steps=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,19 +17,11 @@ from taiji.core.component import Predictions, Requests, Slate, find_class, pick_
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.field_set import Arrays, FieldSet, Layout
-from taiji.data.fields import (
-    CategoryField,
-    CodesField,
-    Field,
-    IdField,
-    NumberField,
-    SequenceField,
-    StatisticField,
-    VectorField,
-    make_field,
-)
+from taiji.data.fields import Field, StatisticField
+from taiji.data.splits import later_slice
 from taiji.data.statistics import NAMES
 from taiji.data.tasks import Task, check_tasks
+from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
@@ -42,8 +34,6 @@ ROWS = 65_536
 """Rows turned into arrays at a time; bounds the memory of a prediction."""
 BATCH = 8192
 """Rows that go through the network at a time."""
-FEW = 50
-"""Distinct whole numbers up to which a column is read as a category."""
 
 
 class Ranker:
@@ -132,8 +122,10 @@ class Ranker:
     def fit_chunks(
         self,
         dataset: Dataset,
-        chunks: Mapping[str, Any],
+        frames: Callable[[], Iterable[pl.DataFrame]],
         *,
+        rows: int,
+        until: int,
         seed: int = 0,
         device: str | None = None,
         valid: pl.DataFrame | None = None,
@@ -141,19 +133,21 @@ class Ranker:
         """Train on more exposures than fit in memory; see :func:`taiji.models.ranking.stream.train_streamed`.
 
         Args:
-            chunks: ``first`` frame, a function ``frames()`` that iterates over all of them, the number of ``rows``, and the ``end`` of their time.
+            dataset: as for :meth:`fit`.
+            frames: makes an iterator over the frames of exposures; the first one decides scales and context vocabularies.
+            rows: in all frames.
+            until: a time (microseconds) after all of them.
+            seed, device, valid: as for :meth:`fit`; without ``valid`` every epoch is run and nothing is calibrated.
         """
-        fieldset = FieldSet(self.fields(dataset, chunks["first"].columns)).fit(dataset, chunks["first"], chunks["end"])
+        first = next(iter(frames()))
+        fieldset = FieldSet(self.fields(dataset, first.columns)).fit(dataset, first, until)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build(dataset, fieldset, self.learnt_tasks(dataset), device)
-            self.network.prepare(self.inputs.arrays(chunks["first"]))
-
-            def epoch_chunks(epoch: int) -> Iterable[Arrays]:
-                return (self.inputs.arrays(frame) for frame in chunks["frames"]())
+            self.network.prepare(self.inputs.arrays(first))
 
             held_out = self.inputs.arrays(valid) if valid is not None else None
-            train(self, epoch_chunks, chunks["rows"], held_out, seed)
+            train(self, lambda epoch: map(self.inputs.arrays, frames()), rows, held_out, seed)
         return self
 
     def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
@@ -380,55 +374,6 @@ def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
             found=reference,
         )
     return found
-
-
-def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
-    """Return the fields that a log offers: ids, categories, profile, statistics, history, features, and those of the settings.
-
-    Args:
-        dataset: the tables. columns: of the training rows. settings: sequence lengths, vocabularies, further fields.
-    """
-    rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
-    made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]
-    made += [CategoryField(level, "item") for level in dataset.levels]
-    made.append(CategoryField(profile_columns(dataset.users), "user", name="profile"))
-    made += [StatisticField(name) for name in NAMES]
-    made.append(SequenceField(settings.history))
-    if "neighbour_items" in columns:
-        made.append(SequenceField(settings.neighbour, "neighbour_items"))
-    if "ids" in columns:
-        made.append(CodesField("ids"))
-    if "vector" in columns:
-        made.append(VectorField("vector"))
-    made += [context_field(dataset, column) for column in dataset.context if column in columns]
-    made += [make_field(given, f"ranking.fields[{place}]") for place, given in enumerate(settings.fields)]
-    return made
-
-
-def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a category for text, truth values and few whole numbers, and a number otherwise."""
-    kind = dataset.events[column].dtype
-    few = kind.is_integer() and dataset.events[column].n_unique() <= FEW
-    return NumberField(column) if kind.is_numeric() and not few else CategoryField(column)
-
-
-def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the profile columns that can say something: neither one value for all nor almost one per user."""
-    columns = []
-    for name in users.columns:
-        if name in ("user", "user_id") or users[name].dtype.is_nested():
-            continue
-        distinct = users[name].n_unique()
-        wide = users[name].dtype.is_numeric() and distinct > FEW
-        if wide or 1 < distinct <= max(1000, len(users) // 10):
-            columns.append(name)
-    return tuple(columns)
-
-
-def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split by time: (earlier, latest ``fraction`` of the rows); rows of one instant stay together."""
-    cut = exposures["time"].quantile(1 - fraction, interpolation="lower")
-    return exposures.filter(pl.col("time") < cut), exposures.filter(pl.col("time") >= cut)
 
 
 def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -38,9 +39,9 @@ def train_streamed(
     settings = settings or RankerSettings()
     paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
     rows, end, columns = _survey(paths)
-    first = next(_frames(paths, chunk, columns))
-    chunks = {"first": first, "frames": lambda: _frames(paths, chunk, columns), "rows": rows, "end": end}
-    return ranker_class(settings.model)(settings).fit_chunks(dataset, chunks, seed=seed, valid=valid)
+    ranker = ranker_class(settings.model)(settings)
+    frames = partial(_frames, paths, chunk, columns)
+    return ranker.fit_chunks(dataset, frames, rows=rows, until=end, seed=seed, valid=valid)
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:

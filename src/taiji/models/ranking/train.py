@@ -50,7 +50,7 @@ def train_ranker(
     settings: Settings | None = None,
     seed: int = 0,
     **more: Any,
-) -> Any:
+) -> RankingModel:
     """Train the ranking model that the settings name.
 
     Args:
@@ -61,18 +61,16 @@ def train_ranker(
         more: what else the model's ``fit`` takes, for instance ``valid`` and ``until``.
 
     Returns:
-        A :class:`RankingModel`; a :class:`taiji.models.ranking.ranker.Ranker` where the model is a neural one.
+        The trained model, a :class:`taiji.models.ranking.ranker.Ranker` where it is a neural one.
     """
     settings = settings or RankerSettings()
     made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")
-    return made(settings).fit(dataset, exposures, seed=seed, **more)
+    trained: RankingModel = made(settings).fit(dataset, exposures, seed=seed, **more)
+    return trained
 
 
-def load_ranker(folder: str | Path, dataset: Dataset) -> Any:
+def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
     """Read a ranking model of any class and bind it to a dataset, the same one or a later one with more users and items.
-
-    Returns:
-        A :class:`RankingModel`.
 
     Raises:
         ArtifactError: the folder does not say which class it is of.
@@ -87,4 +85,5 @@ def load_ranker(folder: str | Path, dataset: Dataset) -> Any:
             found=f"keys {', '.join(config) if isinstance(config, dict) else type(config).__name__}",
             fix="train the ranker again",
         )
-    return find_class(config["class"], GROUP, str(folder)).load(folder, dataset)
+    loaded: RankingModel = find_class(config["class"], GROUP, str(folder)).load(folder, dataset)
+    return loaded
