@@ -186,7 +186,7 @@ def main() -> None:
     what, folder, *rest = sys.argv[1:]
     from taiji.core import progress
 
-    progress.quiet = True
+    progress.silence(True)
     if what == "make":
         make(Path(folder), int(rest[0]))
     elif what == "stages":

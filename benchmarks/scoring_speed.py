@@ -97,7 +97,7 @@ def measure(quick: bool) -> Result:
     from taiji.core import progress
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
 
-    progress.quiet = True
+    progress.silence(True)
     result = Result()
     for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
         if name == "bf16" and not bfloat16_pays("cpu"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.tiny import write_shop
 
-from taiji.cli.doctor import PURPOSE, REQUIRED
+from taiji.cli.doctor import BASE_PACKAGES, PURPOSE
 from taiji.core.errors import ResourceError
 from taiji.core.optional import EXTRAS, explain, install_line, needs, require
 
@@ -90,7 +90,7 @@ def test_every_package_of_an_extra_is_known_and_the_other_way_round():
         if extra != "dev"
     }
     assert declared == {extra: {plain(name) for name in packages} for extra, packages in EXTRAS.items()}
-    assert {plain(name) for name in REQUIRED} == {plain(text) for text in PROJECT["dependencies"]}
+    assert {plain(name) for name in BASE_PACKAGES} == {plain(text) for text in PROJECT["dependencies"]}
     assert set(PURPOSE) == set(EXTRAS)
 
 

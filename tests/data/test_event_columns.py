@@ -93,6 +93,16 @@ def test_columns_survive_storing_in_memory_and_on_disk(tmp_path):
         assert exposures(other, split, "ranker").equals(exposures(dataset, split, "ranker"))
 
 
+def test_other_users_events_need_not_have_the_further_columns():
+    dataset = Dataset.from_tables(rich_log())
+    fixed = dataset.events.columns[: -len(COLUMNS.names)]
+    made = dataset.with_users(dataset.users, dataset.events.select(fixed))
+    assert made.events.columns == dataset.events.columns and made.events.dtypes == dataset.events.dtypes
+    assert all(made.events[name].null_count() == len(made.events) for name in COLUMNS.names)
+    split = time_split(dataset)
+    assert exposures(made, split, "test").select(fixed[:3]).equals(exposures(dataset, split, "test").select(fixed[:3]))
+
+
 def test_a_dataset_of_another_format(tmp_path):
     """Format 1 lacks the further columns and is read; one that is not known is not."""
     dataset = Dataset.from_tables(small_log())

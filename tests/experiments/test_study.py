@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taiji.core.errors import TaijiError
+from taiji.data.tasks import CLICK, CONVERSION, Task
 from taiji.experiments.study import (
     Arm,
     ablation,
@@ -247,3 +248,32 @@ def test_a_control_that_gains_is_called_out(metric, low, high, gain, word):
     (found,) = control_findings([row, *others])
     assert found["gain"] is gain
     assert word in found["verdict"]
+
+
+def test_further_labels_are_kept_and_evaluated_where_every_ranker_predicts_them(tmp_path):
+    frame, table = world()
+    tasks = (CLICK, CONVERSION, Task(name="watch_seconds", kind="duration"), Task(name="liked", kind="survey"))
+    frame = frame.with_columns(
+        watch_seconds=pl.col("click") * pl.col("item") * 9.0, liked=pl.when(pl.col("item") == 0).then(pl.col("click"))
+    )
+
+    def trainer(exposures, seed):
+        reader, likes = Reader(seed), "ids" in exposures.columns
+
+        class Further:
+            def predict(self, rows):
+                told = reader.predict(rows)
+                told = told.with_columns(watch_seconds=9 * told["click"], sure=told["click"])
+                return told.with_columns(liked=told["click"]) if likes else told
+
+        return Further()
+
+    arms = [Arm("none"), Arm("taiji", table)]
+    cells = run_cells(frame, frame, arms, (0, 1), trainer, tmp_path, trainer_version="1", tasks=tasks)
+    kept = [pl.read_parquet(tmp_path / cell["predictions"]).columns for cell in cells]
+    assert kept == [["click", "ctcvr", "watch_seconds"], ["click", "ctcvr", "watch_seconds", "liked"]] * 2
+    rows = aggregate(cells, tmp_path, frame, tasks=tasks, competitors=(), resamples=50)
+    found = {(row["features"], row["metric"]): row for row in rows}
+    assert {metric.split()[0] for _, metric in found} == {"click", "ctcvr", "watch_seconds"}
+    assert found["taiji", "watch_seconds xauc"]["difference"]["low"] > 0
+    assert len(found["taiji", "watch_seconds mae"]["per_seed"]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taiji.inspector.people import ONLY, ORDERS, PAGE, People
+from taiji.inspector.people import ONLY, ORDERS, USERS_PER_PAGE, People
 from taiji.inspector.run_view import RunFiles
 
 
@@ -45,4 +45,4 @@ def test_choices_show_only_those(found):
         assert rows and all(row[only] > 0 for row in rows)
         assert len(rows) == (found.frame[only] > 0).sum()
     assert found.search(only="no such choice").total == 60
-    assert len(found.search().rows) == PAGE
+    assert len(found.search().rows) == USERS_PER_PAGE

@@ -11,7 +11,7 @@ from taiji.data.tasks import CLICK, CONVERSION, Task
 from taiji.metrics.bootstrap import estimate
 from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks
 from taiji.metrics.ranking_metrics import Calibration, Rows
-from taiji.metrics.task_metrics import METRICS, SHOWN, head_title, split_key
+from taiji.metrics.task_metrics import METRICS, SHOWN_METRICS, head_title, split_key
 from taiji.metrics.value_metrics import MAE, RMSE, XAUC, RequestXAUC, UserXAUC
 
 WATCHED = Task(name="watch_seconds", kind="duration")
@@ -61,7 +61,7 @@ def test_requests_are_averaged_within_users_before_users():
     assert RequestXAUC().calc(rows) == pytest.approx((0.5 + 0.5 + 1) / 3)
 
 
-@pytest.mark.parametrize("metric", SHOWN.values(), ids=list(SHOWN))
+@pytest.mark.parametrize("metric", SHOWN_METRICS.values(), ids=list(SHOWN_METRICS))
 def test_weights_repeat_users_and_intervals_hold_the_value(metric):
     random = np.random.default_rng(3)
     users, labels = np.repeat(np.arange(12), 20), random.integers(0, 2, 240)
@@ -152,9 +152,9 @@ def test_only_evaluated_predictions_are_asked_for():
     )
     assert {split_key(row["metric"])[0] for row in rows} == {"click", "liked"}
     everything = (CLICK, CONVERSION, WATCHED, LIKED, STARS, PLACE)
-    assert predicted_tasks(everything, predictions) == (CLICK, WATCHED, LIKED, STARS, PLACE)
+    assert predicted_tasks(everything, predictions.values()) == (CLICK, WATCHED, LIKED, STARS, PLACE)
     less = predictions | {"taiji": predictions["taiji"].drop("stars")}
-    assert predicted_tasks(everything, less) == (CLICK, WATCHED, LIKED, PLACE)
+    assert predicted_tasks(everything, less.values()) == (CLICK, WATCHED, LIKED, PLACE)
 
 
 def test_predictions_have_names_for_people():
@@ -163,4 +163,4 @@ def test_predictions_have_names_for_people():
         "click and conversion",
         "watch seconds",
     ]
-    assert {metric.name for metrics in METRICS.values() for metric in metrics} == set(SHOWN)
+    assert {metric.name for metrics in METRICS.values() for metric in metrics} == set(SHOWN_METRICS)

@@ -12,7 +12,8 @@ from tests.data.discovery import exports
 from taiji.config import load_config
 from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
-from taiji.pipeline.initialise import as_json, initialise, print_initialised
+from taiji.pipeline.initial_summary import as_json, initialised_text
+from taiji.pipeline.initialise import initialise
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_what_is_written_reads_back_and_says_why(export, tmp_path, name, capsys)
     assert again.events.equals(made.dataset.events)
     assert "# sure:" in mapping.read_text() and "preset: demo" in config.read_text()
     assert len(made.prompts) == 3
-    print_initialised(made)
-    shown = capsys.readouterr().out
+    shown = initialised_text(made)
+    assert capsys.readouterr().out == ""
     assert all(word in shown for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}"))
     json.dumps(as_json(made), allow_nan=False)
 
@@ -135,6 +136,12 @@ def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(expor
     with pytest.raises(TaijiError, match="cannot be a run's name"):
         initialise(folder, tmp_path, name, {})
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_domain_without_templates_is_a_doubt_and_shows_no_prompts(export, tmp_path):
+    made = initialise(export("chinese"), tmp_path, "cars", {"domain": "cars"})
+    assert made.prompts == [] and any("domain cars" in doubt and "books, films, shop" in doubt for doubt in made.doubts)
+    assert made.dataset.domain == "cars"
 
 
 def test_the_next_command_can_be_pasted(export, tmp_path):

@@ -153,7 +153,7 @@ def test_search_does_not_depend_on_blocks(monkeypatch):
         np.array([0, 4, 12, 2]),
     )
     whole = catalogue.search(queries, targets)
-    monkeypatch.setattr("taiji.reporting.catalogue.BLOCK", 60)
+    monkeypatch.setattr("taiji.reporting.catalogue.SEARCH_BLOCK", 60)
     parts = catalogue.search(queries, targets)
     assert all((getattr(whole, name) == getattr(parts, name)).all() for name in ("item", "above", "tied"))
 

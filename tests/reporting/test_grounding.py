@@ -10,7 +10,7 @@ from tests.small_shops import WordEmbedder, build, examples, micros
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line
 from taiji.reporting.catalogue import Catalogue
-from taiji.reporting.grounding import SCHEMA, ground_answers
+from taiji.reporting.grounding import GROUNDING_SCHEMA, ground_answers
 
 LOG = [(u, i, d) for u in range(3) for d, i in enumerate([0, 2, 4])]
 ROWS = examples([(0, 9, 1), (1, 9, 3), (2, 9, 5)]).with_columns(example=pl.Series(["a", "b", "c"]))
@@ -28,7 +28,7 @@ def test_a_perfect_answer_lands_on_its_target_and_a_malformed_one_nowhere():
     frame = ground_answers(
         catalogue, embedder, ROWS, {"base": ["no idea"] * 3, "aligned": ["<think>hm", *perfect[1:]]}, judge, count=4
     )
-    assert frame.schema == SCHEMA
+    assert frame.schema == GROUNDING_SCHEMA
     assert frame["model"].unique().to_list() == ["aligned"]
     assert frame["example"].unique(maintain_order=True).to_list() == ["b", "c"]
     assert frame.filter(pl.col("place") == 1)["item"].to_list() == [3, 5]
@@ -44,7 +44,7 @@ def test_no_well_formed_answer_gives_an_empty_frame():
     frame = ground_answers(
         Catalogue(dataset, embedder, micros(9)), embedder, ROWS, {"base": ["x", "", "<think>"]}, judge
     )
-    assert frame.is_empty() and frame.schema == SCHEMA
+    assert frame.is_empty() and frame.schema == GROUNDING_SCHEMA
 
 
 def test_nearest_agrees_with_a_full_sort(monkeypatch):
@@ -53,7 +53,7 @@ def test_nearest_agrees_with_a_full_sort(monkeypatch):
     queries = WordEmbedder().encode(["apple", "soap bar", "Thing 12", "bread loaf"])
     near = queries @ catalogue._vectors.T
     wanted = catalogue._first[np.argsort(-near, axis=1, kind="stable")[:, :5]]
-    monkeypatch.setattr("taiji.reporting.catalogue.BLOCK", 60)
+    monkeypatch.setattr("taiji.reporting.catalogue.SEARCH_BLOCK", 60)
     items, similarity = catalogue.nearest(queries, 5)
     assert (np.diff(similarity, axis=1) <= 0).all()
     assert (items[:, 0] == wanted[:, 0]).all()

@@ -10,12 +10,12 @@ from tests.reporting.samples import sample_metrics
 from taiji.core.errors import TaijiError
 from taiji.reporting.summary import (
     Difference,
-    Figure,
+    MetricValue,
     RationaleSummary,
     check_metrics,
     digits_for,
-    figure_text,
     findings,
+    metric_text,
     print_summary,
     verdict,
 )
@@ -72,11 +72,11 @@ def test_verdicts_are_honest():
 
 
 def test_numbers_carry_the_digits_their_interval_deserves():
-    assert figure_text(gap(0.00002, 0.0026), signed=True).endswith("[+0.00002, +0.00260]")
-    assert figure_text(Figure(metric="auc", value=None, low=None, high=None, n=0)) == "–"
-    assert figure_text(Figure(metric="auc", value=0.5, low=None, high=None, n=1)) == "0.5000"
-    assert digits_for([Figure(metric="a", value=0.5, low=0.4, high=0.6, n=9)]) == 3
-    assert digits_for([Figure(metric="a", value=0.003, low=0.0029, high=0.0031, n=9)]) == 5
+    assert metric_text(gap(0.00002, 0.0026), signed=True).endswith("[+0.00002, +0.00260]")
+    assert metric_text(MetricValue(metric="auc", value=None, low=None, high=None, n=0)) == "–"
+    assert metric_text(MetricValue(metric="auc", value=0.5, low=None, high=None, n=1)) == "0.5000"
+    assert digits_for([MetricValue(metric="a", value=0.5, low=0.4, high=0.6, n=9)]) == 3
+    assert digits_for([MetricValue(metric="a", value=0.003, low=0.0029, high=0.0031, n=9)]) == 5
 
 
 def test_findings_name_the_rival_and_say_when_nothing_is_shown():

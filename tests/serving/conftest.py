@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 from tests.serving.rig import RedisServer
 
+from taiji.serving import logs
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
+
+
+@pytest.fixture(autouse=True)
+def json_log() -> Iterator[None]:
+    """The log on standard error, as the service's own programs have it."""
+    before = logs.logger.handlers[:], logs.logger.level, logs.logger.propagate
+    logs.to_standard_error()
+    yield
+    logs.logger.handlers, logs.logger.level, logs.logger.propagate = before
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from taiji.alignment.settings import RewardTableSettings
 from taiji.core.artifacts import atomic_file, atomic_folder, read_json, write_json, write_parquet
 from taiji.core.errors import ArtifactError, InputError
 from taiji.core.progress import progress
+from taiji.metrics.baselines import popularity
 
 if TYPE_CHECKING:
     from taiji.data import Dataset, Split
@@ -180,7 +181,8 @@ def build_reward_table(
     if examples.is_empty():
         raise InputError("There are no examples to build a reward table for.", expected="at least one example")
     start, _ = split.interval("llm")
-    popular = _popular(dataset, start, settings.popular_candidates)
+    popular = popularity(dataset, pl.DataFrame({"as_of": [start]}), settings.popular_candidates)[0]
+    popular = popular[popular >= 0]
     shown = _exposed(dataset, examples, start, settings.exposed_candidates)
     chosen = []
     for number, (name, target) in enumerate(examples.select("example", "target").iter_rows()):
@@ -216,14 +218,6 @@ def build_reward_table(
     vectors = np.asarray(embedder.encode([lines[i] for i in known]), dtype=np.float32)
     targets = examples.select("example", pl.col("target").alias("item").cast(pl.UInt32))
     return RewardTable(rows, targets, known, vectors, embedder.version)
-
-
-def _popular(dataset: Dataset, until: int, count: int) -> np.ndarray:
-    """Most interacted items strictly before ``until``; ties go to the lowest item id."""
-    items = dataset.history.items[dataset.history.times < until]
-    counts = np.bincount(items, minlength=dataset.n_items)
-    order = np.argsort(-counts, kind="stable")[:count]
-    return np.asarray(order[counts[order] > 0])
 
 
 def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:

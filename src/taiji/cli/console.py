@@ -1,4 +1,4 @@
-"""How every command ends: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
+"""End of every command: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from taiji.core.errors import NoSpace, TaijiError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-again = ""
-"""The command that goes on with what is under way; set by commands that can be resumed."""
+_again = ""
 
 
-def emit_json(path: Path, value: Any) -> bool:
+def can_go_on(command: str) -> None:
+    """Note the command that goes on with what is under way, for the message after an interruption or a full disk."""
+    global _again
+    _again = command
+
+
+def emit_json(path: Path, value: object) -> bool:
     """Write a result as JSON; ``-`` means standard output. Returns whether standard output was taken."""
     import json
 
@@ -35,8 +39,7 @@ def guarded(command: Callable[[], None]) -> None:
 
     2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
     """
-    global again
-    again = ""  # an earlier command's, where one process runs several
+    can_go_on("")  # an earlier command's, where one process runs several
     try:
         command()
     except KeyboardInterrupt:
@@ -76,14 +79,14 @@ def _missing_package(error: ImportError) -> None:
 
 def _interrupted() -> None:
     print(
-        f"\nInterrupted; finished stages and chunks are kept. Go on with: {again}" if again else "\nInterrupted.",
+        f"\nInterrupted; finished stages and chunks are kept. Go on with: {_again}" if _again else "\nInterrupted.",
         file=sys.stderr,
     )
     sys.exit(INTERRUPTED)
 
 
 def _go_on() -> str:
-    return f"\n  go on with: {again}" if again else ""
+    return f"\n  go on with: {_again}" if _again else ""
 
 
 def _no_space(error: BaseException) -> bool:

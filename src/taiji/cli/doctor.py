@@ -13,7 +13,7 @@ from pathlib import Path
 
 from taiji.core import optional
 
-REQUIRED = (
+BASE_PACKAGES = (
     "numpy",
     "polars",
     "pyarrow",
@@ -76,7 +76,7 @@ def _version(package: str) -> str | None:
 def _base() -> list[Finding]:
     return [
         Finding(name, version or "not installed", "" if version else "pip install taiji", blocking=not version)
-        for name, version in ((name, _version(name)) for name in REQUIRED)
+        for name, version in ((name, _version(name)) for name in BASE_PACKAGES)
     ]
 
 

@@ -23,7 +23,7 @@ def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = Non
     from taiji.pipeline.recipes import stages_of
     from taiji.pipeline.run_review import print_audit
 
-    progress.quiet = quiet
+    progress.silence(quiet)
     config = config_of(run, overrides)
     opened = Run(run, config, stages_of(config), say=(lambda text: None) if quiet else say)
     opened.execute(["audit", "report"] if (run / "report.html").exists() else ["audit"])
@@ -101,7 +101,7 @@ def abtest(
     from taiji.core import progress
     from taiji.experiments.simulate import print_abtest, simulate
 
-    progress.quiet = quiet
+    progress.silence(quiet)
     found = simulate(load_config(config, overrides=overrides or []).abtest, seed)
     if not (json_path and console.emit_json(json_path, found)):
         print_abtest(found)
@@ -124,7 +124,7 @@ def oracle(
     from taiji.pipeline.oracle import print_oracle
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
-    console.again = "the same command"
+    console.can_go_on("the same command")
     opened.execute(["data", "examples"])
     found = evaluate(opened.folder, opened.config, seeds)
     if not (json_path and console.emit_json(json_path, found)):
@@ -151,7 +151,7 @@ def study(
     from taiji.pipeline.run_study import print_study
     from taiji.pipeline.run_study import study as start
 
-    progress.quiet = quiet
+    progress.silence(quiet)
     found = start(run, config_of(run, overrides), seeds, arms or (), say=(lambda text: None) if quiet else say)
     if not (json_path and console.emit_json(json_path, found)):
         print_study(found)

@@ -73,7 +73,7 @@ def stage(
 ) -> None:
     """Run one stage, also one that the configuration adds under `stages`; its inputs must be there."""
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
-    console.again = f"taiji stage {stage} --name {quote(opened.folder.name)}{runs_option(runs)}"
+    console.can_go_on(f"taiji stage {stage} --name {quote(opened.folder.name)}{runs_option(runs)}")
     opened.execute([stage])
 
 
@@ -92,7 +92,7 @@ def stage_command(stage: str) -> Callable[..., None]:
         address: Address = None,
     ) -> None:
         opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
-        console.again = f"taiji {stage} --name {quote(opened.folder.name)}{runs_option(runs)}"
+        console.can_go_on(f"taiji {stage} --name {quote(opened.folder.name)}{runs_option(runs)}")
         opened.execute([stage])
 
     return command

@@ -16,8 +16,10 @@ from taiji.cli.view_commands import config_of
 def serve(run: RunFolder, overrides: Overrides = None) -> None:
     """Serve a finished run near-online: event intake, worker, feature store, HTTP API."""
     from taiji.serving import serve as start
+    from taiji.serving.logs import to_standard_error
 
-    start(run, config_of(run, overrides).serving)
+    to_standard_error()
+    start(run, config_of(run, overrides).serving, started=print)
 
 
 def roll_out(

@@ -33,7 +33,8 @@ def init(
     quiet: Quiet = False,
 ) -> None:
     """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
-    from taiji.pipeline.initialise import as_json, initialise, print_initialised
+    from taiji.pipeline.initial_summary import as_json, initialised_text
+    from taiji.pipeline.initialise import initialise
 
     answers = dict(_pair(text) for text in overrides or [])
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -43,7 +44,7 @@ def init(
     if quiet:
         print(made.command)
     else:
-        print_initialised(made)
+        print(initialised_text(made))
 
 
 def _pair(text: str) -> tuple[str, str]:

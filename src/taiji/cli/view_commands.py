@@ -45,11 +45,11 @@ def open_run(
     from taiji.pipeline.engine import MANIFEST, Run
     from taiji.pipeline.recipes import stages_of
 
-    progress.quiet = quiet
+    progress.silence(quiet)
     name = name_of(config, preset, name)
     folder = runs / name
     stored = folder / "config.json"
-    console.again = f"taiji run --name {quote(name)}{runs_option(runs)} --resume"
+    console.can_go_on(f"taiji run --name {quote(name)}{runs_option(runs)} --resume")
     there = os.path.exists(stored)  # a folder that may not be read says so when the run is to be written there
     if resume and there and config is None and preset is None:
         config = stored  # "go on with what I started" needs no repetition of how it was started

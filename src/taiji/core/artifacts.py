@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from taiji.core.errors import NoSpace, TaijiError
+from taiji.core.errors import ArtifactError, NoSpace, ResourceError
 
 TEMPORARY = ".tmp-"
 
@@ -30,7 +30,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
     Raises:
         NoSpace: the disk or the quota is full.
-        TaijiError: no permission, a disk for reading only, a file where a folder should be, a name too long.
+        ResourceError: no permission, a disk for reading only, a file where a folder should be, a name too long.
     """
     path = Path(path)
     try:
@@ -40,7 +40,7 @@ def writing(path: str | Path) -> Iterator[None]:
         unwelcome = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
         if error.errno not in _REFUSALS and not unwelcome:
             raise
-        raise _refused(path, error.errno) from error
+        raise _write_error(path, error.errno) from error
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -55,8 +55,8 @@ _REFUSALS = (
 )
 
 
-def _refused(path: Path, number: int | None) -> TaijiError:
-    """What the error of that number means for somebody who wanted to write ``path``."""
+def _write_error(path: Path, number: int | None) -> ResourceError:
+    """Return what the error of that number means for somebody who wanted to write ``path``."""
     message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
     if number in _FULL:
         return NoSpace(
@@ -66,10 +66,10 @@ def _refused(path: Path, number: int | None) -> TaijiError:
             fix="make room, or choose another folder; what was finished before is whole",
         )
     if number == errno.ENAMETOOLONG:
-        return TaijiError(message, where=where, fix="choose a shorter name")
+        return ResourceError(message, where=where, fix="choose a shorter name")
     if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         folder = number == errno.EISDIR
-        return TaijiError(
+        return ResourceError(
             message,
             where=where,
             expected="a file, or nothing yet" if folder else "a folder",
@@ -77,12 +77,12 @@ def _refused(path: Path, number: int | None) -> TaijiError:
             fix="choose another name" if folder else "choose another folder",
         )
     if number == errno.EROFS:
-        return TaijiError(
+        return ResourceError(
             message, where=where, found="a disk that is mounted for reading only", fix="choose a folder on another disk"
         )
     if number == errno.ENOENT:
-        return TaijiError(message, where=where, found=f"{there} takes no new files", fix="choose another folder")
-    return TaijiError(
+        return ResourceError(message, where=where, found=f"{there} takes no new files", fix="choose another folder")
+    return ResourceError(
         message,
         where=where,
         found=f"{there} may not be written to by this user",
@@ -101,7 +101,7 @@ def make_folder(path: str | Path) -> Path:
     """Make a folder with those above it, or find it there; the one way in which folders are made.
 
     Raises:
-        TaijiError: it cannot be made, with the reason.
+        ResourceError: it cannot be made, with the reason.
     """
     path = Path(path)
     try:
@@ -109,7 +109,7 @@ def make_folder(path: str | Path) -> Path:
     except OSError as error:
         if error.errno not in (*_REFUSALS, errno.EEXIST, errno.ENOENT):
             raise
-        raise _refused(path, error.errno) from error
+        raise _write_error(path, error.errno) from error
     return path
 
 
@@ -177,12 +177,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON; a missing or broken file is a :class:`TaijiError` that names it."""
+    """Read JSON; a missing or broken file is a :class:`ArtifactError` that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         found = error.strerror if isinstance(error, OSError) else str(error)
-        raise TaijiError(
+        raise ArtifactError(
             "Could not read JSON.",
             where=str(path),
             expected="a JSON file",

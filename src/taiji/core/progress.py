@@ -14,8 +14,13 @@ SHOW_AFTER = 2.0
 LINE_EVERY = 10.0
 """Seconds between plain lines."""
 
-quiet = False
-"""Set by ``--quiet``: nothing is shown."""
+_silent = False
+
+
+def silence(silent: bool) -> None:
+    """Show nothing from now on in this process, or show progress again."""
+    global _silent
+    _silent = silent
 
 
 def _plain(description: str, total: int | None, unit: str, done: int, seconds: float) -> str:
@@ -29,7 +34,7 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
 @contextmanager
 def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
     """Show how a long job goes; yields ``update(done)``, to be called with the number of units done so far."""
-    if quiet:
+    if _silent:
         yield lambda done: None
         return
     start, state = time.monotonic(), {"done": 0, "line": time.monotonic() - LINE_EVERY + SHOW_AFTER}

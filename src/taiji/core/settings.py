@@ -1,6 +1,6 @@
 """The base of every settings class.
 
-Each room keeps its own settings in ``<room>/settings.py`` (free of heavy imports); ``config.py`` composes them, so a
+Each package keeps its own settings in ``<package>/settings.py`` (free of heavy imports); ``config.py`` composes them, so a
 hyper-parameter is written down once, with its documentation, and read everywhere from there.
 """
 
@@ -31,7 +31,7 @@ class Chosen:
 
 
 def problem_text(problem: Any) -> str:
-    """What a validation error says about one value, in the words of the other messages."""
+    """Return what a validation error says about one value, in the words of the other messages."""
     if problem["type"] == "missing":
         return "is missing"
     if problem["type"] == "extra_forbidden":

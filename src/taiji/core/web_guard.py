@@ -24,7 +24,7 @@ HEADERS: Mapping[str, str] = {
 
 
 def names_this_machine(host: str, port: int | None = None) -> bool:
-    """Whether a ``Host`` header names this machine: with this port, or with any or none where ``port`` is None."""
+    """Return whether a ``Host`` header names this machine: with this port, or with any or none where ``port`` is None."""
     if port is None:
         return host in LOCAL_NAMES or host.rsplit(":", 1)[0] in LOCAL_NAMES
     return host in {f"{name}:{port}" for name in LOCAL_NAMES}
@@ -51,7 +51,7 @@ class LocalHandler(BaseHTTPRequestHandler):
 
     @property
     def is_local(self) -> bool:
-        """Whether the request names this machine and the server's port."""
+        """True if the request names this machine and the server's port."""
         return names_this_machine(self.headers.get("Host", ""), self.server.server_port)
 
     def send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:

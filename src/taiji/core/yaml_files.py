@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -43,12 +43,12 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
         problem: ``message``, ``expected`` and ``fix`` of the error for a text that is no YAML.
 
     Raises:
-        TaijiError: no YAML, or a mapping with a key twice (naming key and lines).
+        ConfigError: no YAML, or a mapping with a key twice (naming key and lines).
     """
     try:
         return yaml.load(text, _Loader)
     except _Twice as twice:
-        raise TaijiError(
+        raise ConfigError(
             "A key is given twice.",
             where=f"{where}, line {twice.second}, key {twice.key!r}",
             expected="each key once",
@@ -56,7 +56,7 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
             fix="take one of them out",
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise TaijiError(
+        raise ConfigError(
             problem.get("message", "This is no YAML."),
             where=where,
             expected=problem.get("expected", "YAML"),
@@ -74,12 +74,12 @@ def read_yaml(path: Path, what: str, fix: str) -> Any:
         fix: what to do when it cannot be read at all.
 
     Raises:
-        TaijiError: unreadable, not in UTF-8, or as :func:`parse_yaml`.
+        ConfigError: unreadable, not in UTF-8, or as :func:`parse_yaml`.
     """
     message, expected = f"Could not read {what}.", "a YAML file in UTF-8"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else str(error)
-        raise TaijiError(message, where=str(path), expected=expected, found=found, fix=fix) from error
+        raise ConfigError(message, where=str(path), expected=expected, found=found, fix=fix) from error
     return parse_yaml(text, str(path), message=message, expected=expected, fix="correct the file there")

@@ -129,7 +129,14 @@ class Dataset:
         return Prices.from_frames(self.events, self.items)
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
-        """The same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``)."""
+        """Return the same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``).
+
+        Further event columns that ``events`` lacks are not known on any of its rows.
+        """
+        missing = [name for name in self.event_columns.names if name not in events.columns]
+        if missing:
+            schema = self.scan().collect_schema()
+            events = events.with_columns(pl.lit(None, schema[name]).alias(name) for name in missing)
         made = Dataset(
             self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
         )

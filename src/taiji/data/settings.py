@@ -1,4 +1,4 @@
-"""Settings of the data room."""
+"""Settings of the data package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DataSettings(Settings):
     """Which log to read, and how much of it."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; or a folder of your own files, described by ``mapping``."""
+    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources`` (a further ``:ARGUMENT`` is handed to it)."""
     mapping: Path | None = None
     """YAML file that says which column is what, for files of your own (default: ``mapping.yaml`` in the folder, if it is there)."""
     users: int | None = Field(default=None, ge=1)

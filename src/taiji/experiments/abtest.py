@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 _NORMAL = NormalDist()
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the fixed interval excludes zero."""
+        """True if the fixed interval excludes zero."""
         return not self.low <= 0 <= self.high
 
 
@@ -52,7 +52,7 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
     n = 2 (z_{1−α/2} + z_power)² σ² / δ². For a rate p, σ = √(p (1 − p)).
     """
     if effect == 0 or deviation <= 0:
-        raise TaijiError(
+        raise InputError(
             "A sample size needs an effect to find and a spread to find it in.",
             expected="effect other than 0, deviation above 0",
             found=f"{effect}, {deviation}",
@@ -91,7 +91,7 @@ def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
     """
     a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if b.sum() == 0:
-        raise TaijiError(
+        raise InputError(
             "A ratio metric has nothing in its denominator.",
             expected="at least one user with a positive denominator",
         )
@@ -111,11 +111,11 @@ def compare_arms(
         planned: users in both arms at which the always-valid interval should be tightest; None leaves it out.
 
     Raises:
-        TaijiError: an arm with fewer than two users.
+        InputError: an arm with fewer than two users.
     """
     a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if min(len(a), len(b)) < 2:
-        raise TaijiError("An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}")
+        raise InputError("An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}")
     difference, variance = float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     error, n = math.sqrt(variance), len(a) + len(b)
     half = _NORMAL.inv_cdf((1 + level) / 2) * error

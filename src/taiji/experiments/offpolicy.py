@@ -1,4 +1,4 @@
-"""What a policy would have earned, estimated from the log of another one that kept its propensities.
+"""Off-policy evaluation: the value of a policy, estimated from the log of another one that kept its propensities.
 
 Three estimators of the mean reward V of a target policy π from rows logged under μ, with w = π(a|x) / μ(a|x):
 inverse propensity (Horvitz & Thompson 1952), Σ w r / N; self-normalised (Swaminathan & Joachims, *NIPS* 2015),
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.metrics.bootstrap import Entry, resample_weights
 
 Array = NDArray[Any]
@@ -33,7 +33,7 @@ class Logged:
         targets: (N,) π(a|x) >= 0, the target policy's probability of that same action.
 
     Raises:
-        TaijiError: different lengths, or a propensity that is not in (0, 1].
+        InputError: different lengths, or a propensity that is not in (0, 1].
     """
 
     rewards: Array
@@ -42,13 +42,13 @@ class Logged:
 
     def __post_init__(self) -> None:
         if not (len(self.rewards) == len(self.propensities) == len(self.targets) > 0):
-            raise TaijiError(
+            raise InputError(
                 "The log's columns differ in length, or are empty.",
                 found=f"{len(self.rewards)}, {len(self.propensities)}, {len(self.targets)}",
             )
         wrong = ~((self.propensities > 0) & (self.propensities <= 1))
         if wrong.any():
-            raise TaijiError(
+            raise InputError(
                 "A logged action has no valid propensity.",
                 where=f"row {int(np.flatnonzero(wrong)[0])}",
                 expected="a probability above 0",

@@ -24,7 +24,7 @@ from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
 from taiji.metrics.bootstrap import differences, entry, resample_weights
-from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows
+from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows, predicted_tasks
 from taiji.metrics.ranking_metrics import Metric, Rows
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def run_cells(
         trainer: trains a ranker, see :func:`built_in`.
         folder: where the cells are kept.
         trainer_version: changes when the trainer's settings or tasks do.
-        tasks: whose predictions are kept.
+        tasks: whose predictions are kept, as far as the trained ranker has them.
 
     Returns:
         one dict a cell: arm, seed, key, seconds, rows, predictions (file name).
@@ -196,11 +196,9 @@ def run_cells(
         path = folder / f"{stem}.json"
         if not (path.exists() and read_json(path)["key"] == key):
             start = time.monotonic()
-            predicted = (
-                trainer(arm.joined(train), seed)
-                .predict(arm.joined(test))
-                .select(pl.col(*evaluated_heads(tasks)).cast(pl.Float32))
-            )
+            predicted = trainer(arm.joined(train), seed).predict(arm.joined(test))
+            heads = [head for head in evaluated_heads(tasks) if head in predicted.columns]
+            predicted = predicted.select(pl.col(*heads).cast(pl.Float32))
             write_parquet(folder / f"{stem}.parquet", predicted)
             write_json(
                 path,
@@ -242,8 +240,8 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """Mean over seeds of every metric, with intervals and paired differences over users and seeds.
 
-    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows with
-    ``competitors`` for ``rivals``, plus ``seeds`` (how many) and ``per_seed`` (the values).
+    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows
+    plus ``seeds`` (how many) and ``per_seed`` (the values).
 
     Raises:
         ArtifactError: an arm lacks a seed that another has, so that the comparison would not be paired.
@@ -265,7 +263,7 @@ def aggregate(
         frames,
         test,
         sparse_users,
-        tasks=tasks,
+        tasks=predicted_tasks(tasks, frames.values()),
         groups=groups,
         against=against,
         competitors=competitors,
@@ -356,7 +354,7 @@ def _figures(
             **entry(points[column], draws[:, column], n, level=level),
             "seeds": len(seeds),
             "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
-            **{"competitors" if name == "rivals" else name: gap for name, gap in gaps[column].items()},
+            **gaps[column],
         }
         for column, arm in enumerate(arms)
     }

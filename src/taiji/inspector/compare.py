@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from taiji.core.number_format import number_text
 from taiji.inspector.run_view import RunFiles
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.report import ANSWER_METRICS
-from taiji.reporting.summary import Figure, RunMetrics, digits_for, figure_text, heads_of, metrics_of
+from taiji.reporting.summary import MetricValue, RunMetrics, digits_for, heads_of, metric_text, metrics_of
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -31,7 +33,7 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 
 
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
-    """What the page of a comparison shows.
+    """Return what the page of a comparison shows.
 
     Intervals are each run's own; no paired difference is claimed, since per-user values are not kept. Two runs judged
     the same examples exactly when their fingerprints are the same.
@@ -91,7 +93,7 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
     return found
 
 
-def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dict[str, Any]:
+def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
     """One metric: both runs' figures of each arm on one scale."""
     every = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
@@ -101,7 +103,7 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
             None
             if f is None
             else {
-                "text": figure_text(f, digits),
+                "text": metric_text(f, digits),
                 "track": charts.interval_track(f.value, f.low, f.high, scale, tone=f"s{number}"),
             }
             for number, f in enumerate((one, two))
@@ -110,18 +112,18 @@ def _group(title: str, rows: Sequence[tuple[str, Figure, Figure | None]]) -> dic
     return {"title": title, "rows": shown}
 
 
-def _apart(one: Figure, two: Figure | None) -> bool:
-    """Whether the two intervals have no point in common."""
+def _apart(one: MetricValue, two: MetricValue | None) -> bool:
+    """Return whether the two intervals have no point in common."""
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False
     return bool(one.high < two.low or two.high < one.low)  # type: ignore[operator]
 
 
-def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) -> Any:
+def _curves(name: str, one: RunMetrics, other: str, two: RunMetrics, what: str) -> Markup:
     steps = sorted({step.step for run in (one, two) for step in run.alignment.steps})
     series: dict[str, list[float | None]] = {}
     for label, run in ((name, one), (other if other != name else f"{other} (2)", two)):
-        by_step = {step.step: getattr(step, what) for step in run.alignment.steps}
+        by_step = {step.step: step.values(what) for step in run.alignment.steps}
         for reward in dict.fromkeys(reward for values in by_step.values() for reward in values):
             series[f"{reward}, {label}"] = [by_step.get(step, {}).get(reward) for step in steps]
     return charts.line_chart(

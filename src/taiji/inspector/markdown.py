@@ -11,8 +11,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup
 
-RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
-"""What is read beside paragraphs. Links, images and HTML are not: a card holds names from the data."""
+MARKDOWN_RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
+"""Rules beside paragraphs. Links, images and HTML are not: a card holds names from the data."""
 REPLACED: Mapping[str, str] = {
     "strong_open": "<b>",
     "strong_close": "</b>",
@@ -32,7 +32,7 @@ def to_html(text: str) -> Markup:
 
 @cache
 def _reader() -> MarkdownIt:
-    made = MarkdownIt("zero", {"html": False}).enable(list(RULES))
+    made = MarkdownIt("zero", {"html": False}).enable(list(MARKDOWN_RULES))
     for kind, html in REPLACED.items():
         made.add_render_rule(kind, _constant(html))
     return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from taiji.core.errors import TaijiError
@@ -19,8 +19,12 @@ from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
-from taiji.reporting.report import FILTERS, clock, curves, figures_of
+from taiji.reporting.report import FILTERS, clock, curves, page_values
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+D = TypeVar("D")
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
     "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
@@ -32,7 +36,7 @@ CARDS = {"model": (MODEL_CARD, "Model card"), "data": (DATA_CARD, "Data card")}
 
 @dataclass(frozen=True)
 class Page:
-    """What goes over the wire."""
+    """Answer to one request."""
 
     body: bytes
     status: int = 200
@@ -117,7 +121,7 @@ class Inspector:
     def _overview(self) -> Page:
         run = self.runs[0]
         metrics = run.metrics
-        shown = figures_of(metrics) if metrics else {}
+        shown = page_values(metrics) if metrics else {}
         return self._html(
             "overview.html.j2",
             states=run.stages,
@@ -180,7 +184,7 @@ class Inspector:
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 
     def _beside(self, moment: user.Moment) -> list[dict[str, Any]]:
-        """What the other run's models answered to the same prompt."""
+        """Return what the other run's models answered to the same prompt."""
         if len(self.runs) < 2:
             return []
         other = self.runs[1]
@@ -236,7 +240,7 @@ class Inspector:
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)
 
     @cached_property
-    def _templates(self) -> Any:
+    def _templates(self) -> Environment:
         from jinja2 import ChoiceLoader, Environment, PackageLoader
 
         loader = ChoiceLoader([PackageLoader("taiji.inspector"), PackageLoader("taiji.reporting")])
@@ -245,11 +249,11 @@ class Inspector:
         return made
 
 
-def whole(text: str | None, default: Any) -> Any:
+def whole(text: str | None, default: D) -> int | D:
     """A whole number of at most nine digits, else the default."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
-def address(user_id: Any) -> str:
-    """Where a user's page is: the id as the data have it, with every character that means something in an address quoted."""
+def address(user_id: object) -> str:
+    """Return the address of a user's page: the id as the data have it, with every character that means something in an address quoted."""
     return "/users/" + quote(str(user_id), safe="")

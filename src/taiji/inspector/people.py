@@ -10,7 +10,7 @@ import polars as pl
 
 from taiji.inspector.run_view import RunFiles, counts
 
-PAGE = 50
+USERS_PER_PAGE = 50
 ONLY = {
     "": "everybody",
     "rationales": "with rationales",
@@ -88,7 +88,9 @@ class People:
             "id": np.arange(n),
         }
 
-    def search(self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = PAGE) -> Hits:
+    def search(
+        self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = USERS_PER_PAGE
+    ) -> Hits:
         """Users whose id or profile contains every word of the query, an exact id first.
 
         Args:

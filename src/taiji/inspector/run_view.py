@@ -13,7 +13,7 @@ import polars as pl
 
 from taiji.config import Config, load_config
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.data import Dataset, Split
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.engine import MANIFEST
@@ -43,13 +43,13 @@ class RunFiles:
         folder: the run directory.
 
     Raises:
-        TaijiError: no run directory.
+        ArtifactError: no run directory.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise TaijiError(
+            raise ArtifactError(
                 "This is no run directory.",
                 where=str(folder),
                 expected="a folder that `taiji run` made, with config.json",
@@ -100,7 +100,7 @@ class RunFiles:
         return sum(state.seconds or 0.0 for state in self.stages)
 
     def done(self, stage: str) -> bool:
-        """Whether a stage's artefacts are there."""
+        """Return whether a stage's artefacts are there."""
         return (self.folder / stage / MANIFEST).is_file()
 
     @property
@@ -173,7 +173,7 @@ class RunFiles:
 
     @property
     def completions(self) -> Table:
-        """What the aligned model wrote for the feature rows, by user."""
+        """Texts that the aligned model wrote for the feature rows, by user."""
         return self._frame("features/completions.parquet", by_user=True)
 
     def features(self, arm: str) -> Table:
@@ -212,7 +212,7 @@ class RunFiles:
 
     @property
     def kept_lines(self) -> dict[str, int]:
-        """How many interactions the prompt of an example held, as the stages that made it noted."""
+        """Number of interactions that the prompt of an example held, as the stages that made it noted."""
 
         def load() -> dict[str, int]:
             found: dict[str, int] = {}
@@ -252,12 +252,12 @@ def run_state(folder: Path) -> tuple[int, ...]:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A frame; an unreadable file is a :class:`TaijiError` that names it."""
+    """A frame; an unreadable file is a :class:`ArtifactError` that names it."""
     try:
         return pl.read_parquet(path, columns=columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         stage = path.parent.name
-        raise TaijiError(
+        raise ArtifactError(
             "Could not read an artefact of the run.",
             where=str(path),
             found=str(error).splitlines()[0],

@@ -17,8 +17,8 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
-"""How long loading in the background waits for a first page, and then for its style and script."""
-HEADERS = {
+"""Seconds that loading in the background waits for a first page, and then for its style and script."""
+PAGE_HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",
         style_src_attr="'unsafe-inline'",
@@ -64,7 +64,7 @@ class Handler(LocalHandler):
             return Page(b"This is our fault; the terminal has the details.\n", 500, TEXT)
 
     def _send(self, page: Page) -> None:
-        self.send(page.status, page.body, page.kind, {**HEADERS, **page.headers})
+        self.send(page.status, page.body, page.kind, {**PAGE_HEADERS, **page.headers})
         self.server.looked_at.set()
 
 
@@ -100,7 +100,8 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
         ready: called with the address once it answers.
 
     Raises:
-        TaijiError: no run directory, or the port is taken.
+        ArtifactError: no run directory.
+        ResourceError: the port is taken.
     """
     inspector = Inspector(folder, other)
     with InspectorServer(inspector, port) as server:

@@ -18,6 +18,7 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
         return None
     place = 0 if wanted is None else min(range(len(steps)), key=lambda number: abs(steps[number].step - wanted))
     step, names = steps[place], list(steps[place].rewards)
+    noted = step.model_dump()
     return {
         "step": step.step,
         "first": steps[0].step,
@@ -27,18 +28,13 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
         "rows": [
             {
                 "name": name,
-                **{what: _of(step, what).get(name) for what in ("rewards", "rewards_std", "weights", "indicator")},
+                **{what: step.values(what).get(name) for what in ("rewards", "rewards_std", "weights", "indicator")},
             }
             for name in names
         ],
-        "facts": {name: _of(step, name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
+        "facts": {name: noted.get(name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
         "groups": groups_of(run, step),
     }
-
-
-def _of(step: Step, name: str) -> Any:
-    value = getattr(step, name, None)
-    return {} if value is None and name in ("rewards", "rewards_std", "weights", "indicator") else value
 
 
 def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class Moment:
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """Name for people."""
         return ROLES.get(self.role, self.role)
 
 
@@ -211,7 +211,7 @@ def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 
 
 def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """What a feature row was made from, what it holds, and what the rankers made of it."""
+    """Return what a feature row was made from, what it holds, and what the rankers made of it."""
     dataset = run.dataset
     assert dataset is not None
     written = next((row for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)

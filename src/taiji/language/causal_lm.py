@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from taiji.core.artifacts import atomic_folder, file_hash, make_folder
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
-from taiji.core.optional import needs
+from taiji.core.optional import needs, require
 
 if TYPE_CHECKING:
     import torch
@@ -195,8 +195,10 @@ def check_language_model(name: str | Path) -> None:
     """Reject, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
 
     Raises:
+        ResourceError: the extra ``llm`` is not installed.
         TaijiError: the default's package, the file or the folder is missing, or the folder holds no model.
     """
+    require("llm", "transformers")
     if name == "default":
         default_gguf()
     elif str(name).endswith(".gguf"):

@@ -1,4 +1,4 @@
-"""What needs no language model: the baselines an answer must beat, all from before the example's moment.
+"""Baselines that need no language model and that an answer must beat, all from before the example's time.
 
 ``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
 ``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
@@ -8,6 +8,8 @@ embeddings of the user's latest items, in place of an answer's embedding.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ DECAY = 0.9
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline proposes for each example.
+    """Proposal of a baseline for each example.
 
     Args:
         name: shown in the report.
@@ -79,7 +81,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
 
 
 def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
-    """Most frequent items before each example's moment, (E, size) item numbers, ties by item number."""
+    """Most frequent items before each example's time, (E, size) item numbers, ties by item number."""
     clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
     times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
     as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0
@@ -99,7 +101,7 @@ def co_occurrence(
     size: int,
     seen: list[Array] | None = None,
 ) -> Array:
-    """Items that stood within ``REACH`` places of the user's latest items, in histories before the moment, (E, size)."""
+    """Items that stood within ``REACH`` places of the user's latest items, in histories before that time, (E, size)."""
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
     for items in histories:
@@ -135,7 +137,7 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
 
 
 def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
-    """All items of each example's user before its moment, newest first."""
+    """All items of each example's user before its time, newest first."""
     longest = int(np.diff(dataset.history.offsets).max(initial=0))
     return [
         np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64)
@@ -143,12 +145,9 @@ def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
     ]
 
 
-def _most_frequent(values: Any) -> Any:
-    """The most frequent value, among equals the one met first (newest)."""
-    counts: dict[Any, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return max(counts, key=lambda value: counts[value])
+def _most_frequent(values: Iterable[Any]) -> Any:
+    """Return the most frequent value, among equals the one met first (newest)."""
+    return Counter(values).most_common(1)[0][0]
 
 
 def _top(scores: Array, size: int, seen: Array | None) -> Array:

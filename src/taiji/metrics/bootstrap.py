@@ -14,7 +14,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 CELLS = 4_000_000
@@ -22,7 +22,7 @@ CELLS = 4_000_000
 
 
 class Entry(TypedDict):
-    """A figure as it appears in ``metrics.json``: point value, interval and number of users behind it."""
+    """A metric as it appears in ``metrics.json``: point value, interval and number of users behind it."""
 
     value: float | None
     low: float | None
@@ -32,7 +32,7 @@ class Entry(TypedDict):
 
 
 class Statistic(Protocol):
-    """A figure as a function of user weights."""
+    """A metric as a function of user weights."""
 
     @property
     def n_users(self) -> int:
@@ -144,11 +144,11 @@ def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed
     """Point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
 
     Raises:
-        TaijiError: the statistics are over different numbers of users, so they cannot be paired.
+        InputError: the statistics are over different numbers of users, so they cannot be paired.
     """
     sizes = {statistic.n_users for statistic in statistics}
     if len(sizes) != 1:
-        raise TaijiError(
+        raise InputError(
             "Statistics over different users cannot be compared in pairs.",
             expected="one set of users",
             found=f"sizes {sorted(sizes)}",
@@ -199,7 +199,7 @@ def differences(
 
     Args:
         arms: (A,) names.
-        points, draws: (A,) figures and (R, A) of them on the same resamples.
+        points, draws: (A,) values and (R, A) of them on the same resamples.
         ns: (A,) what each rests on.
         against: an arm; where it is not among them there is no ``difference``.
         competitors: arms that cost less and must be beaten as well.

@@ -7,7 +7,7 @@ logging policy and the user have selected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +63,10 @@ def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
     return {task.heads[-1]: task for task in tasks}
 
 
-def predicted_tasks(tasks: Sequence[Task], predictions: Mapping[str, pl.DataFrame]) -> tuple[Task, ...]:
+def predicted_tasks(tasks: Sequence[Task], predictions: Iterable[pl.DataFrame]) -> tuple[Task, ...]:
     """Return the tasks whose evaluated prediction every arm has; a ranker may be trained on some of a log's labels."""
-    return tuple(task for task in tasks if all(task.heads[-1] in frame.columns for frame in predictions.values()))
+    columns = [frozenset(frame.columns) for frame in predictions]
+    return tuple(task for task in tasks if all(task.heads[-1] in names for names in columns))
 
 
 def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:

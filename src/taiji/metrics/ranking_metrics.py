@@ -6,8 +6,9 @@ the expected NDCG; McSherry & Najork, *ECIR* 2008), so the order of the input ne
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,7 +106,7 @@ class Metric(Protocol):
 
     @property
     def goal(self) -> str:
-        """Where it should go: ``high``, ``low``, or ``one`` for a calibration."""
+        """Direction of a better value: ``high``, ``low``, or ``one`` for a calibration."""
 
     def calc(self, rows: Rows) -> float:
         """The value over all rows; NaN where undefined."""
@@ -114,7 +115,7 @@ class Metric(Protocol):
         """(n_users,) values; NaN for users for whom it is undefined."""
 
     def statistic(self, rows: Rows) -> Statistic:
-        """The same figure as a function of user weights, for intervals."""
+        """Return the same metric as a function of user weights, for intervals."""
 
 
 class FromStatistic:
@@ -122,6 +123,37 @@ class FromStatistic:
 
     def calc(self: Metric, rows: Rows) -> float:
         return float(self.statistic(rows)(np.ones((1, rows.n_users)))[0])
+
+
+class MeanOverUsers(FromStatistic):
+    """Metric that is the mean of its values per user."""
+
+    proportion: ClassVar[bool] = False
+    """The values lie in [0, 1], so that all 0 or all 1 can have an honest interval."""
+
+    @abstractmethod
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return (n_users,) values; NaN for users for whom it is undefined."""
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the mean over users under user weights."""
+        return Ratio.of_values(self.calc_per_user(rows), proportion=self.proportion)
+
+
+class MeanOverRows(FromStatistic):
+    """Metric that is the mean of its values per row."""
+
+    @abstractmethod
+    def row_values(self, rows: Rows) -> Array:
+        """Return (N,) values."""
+
+    def statistic(self, rows: Rows) -> Statistic:
+        """Return the mean over rows under user weights."""
+        return Ratio.of_rows(rows.users, self.row_values(rows), rows.n_users)
+
+    def calc_per_user(self, rows: Rows) -> Array:
+        """Return the mean over each user's rows."""
+        return mean_by(rows.users, self.row_values(rows), rows.n_users)
 
 
 @dataclass(frozen=True)
@@ -140,33 +172,27 @@ class AUC(FromStatistic):
 
 
 @dataclass(frozen=True)
-class UserAUC(FromStatistic):
+class UserAUC(MeanOverUsers):
     """Mean over users of the AUC within the user; users without both labels do not count."""
 
     name: str = "user_auc"
     title: str = "AUC within users"
     goal: str = "high"
 
-    def statistic(self, rows: Rows) -> Statistic:
-        return Ratio.of_values(self.calc_per_user(rows))
-
     def calc_per_user(self, rows: Rows) -> Array:
         return grouped_auc(rows.users, rows.labels, rows.scores, rows.n_users)
 
 
 @dataclass(frozen=True)
-class LogLoss(FromStatistic):
+class LogLoss(MeanOverRows):
     """Mean over rows of −log of the probability given to what happened, in nats."""
 
     name: str = "log_loss"
     title: str = "Log-loss"
     goal: str = "low"
 
-    def statistic(self, rows: Rows) -> Statistic:
-        return Ratio.of_rows(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
-
-    def calc_per_user(self, rows: Rows) -> Array:
-        return mean_by(rows.users, row_log_loss(rows.labels, rows.scores), rows.n_users)
+    def row_values(self, rows: Rows) -> Array:
+        return row_log_loss(rows.labels, rows.scores)
 
 
 @dataclass(frozen=True)
@@ -187,15 +213,16 @@ class Calibration(FromStatistic):
 
 
 @dataclass(frozen=True)
-class NDCG(FromStatistic):
+class NDCG(MeanOverUsers):
     """Discounted gain of the first ``k`` of a request over the best possible, expected over the orders of ties.
 
     A user's value is the mean over the user's requests that hold both a positive and a negative row (the others cannot
-    be ranked right or wrong); the figure is the mean over users.
+    be ranked right or wrong); the value is the mean over users.
     """
 
     k: int = 10
     goal: str = "high"
+    proportion: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -204,9 +231,6 @@ class NDCG(FromStatistic):
     @property
     def title(self) -> str:
         return f"NDCG@{self.k}"
-
-    def statistic(self, rows: Rows) -> Statistic:
-        return Ratio.of_values(self.calc_per_user(rows), proportion=True)
 
     def calc_per_user(self, rows: Rows) -> Array:
         return mean_of_requests(rows, grouped_ndcg(rows.requests, rows.labels, rows.scores, self.k))

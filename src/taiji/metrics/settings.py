@@ -8,7 +8,7 @@ from taiji.core.settings import Settings
 
 
 class EvaluationSettings(Settings):
-    """How figures get their intervals."""
+    """Intervals of the metrics."""
 
     resamples: int = Field(default=1000, ge=10)
     """Bootstrap resamples of users."""

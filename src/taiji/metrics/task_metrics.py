@@ -8,17 +8,17 @@ from taiji.data.tasks import DEFAULT_TASKS, Kind
 from taiji.metrics.ranking_metrics import AUC, NDCG, RANKING_METRICS, Calibration, LogLoss, Metric, UserAUC
 from taiji.metrics.value_metrics import MAE, RMSE, XAUC, RequestXAUC, UserXAUC
 
-AMOUNTS: tuple[Metric, ...] = (XAUC(), UserXAUC(), MAE(), RMSE(), Calibration())
+VALUE_METRICS: tuple[Metric, ...] = (XAUC(), UserXAUC(), MAE(), RMSE(), Calibration())
 METRICS: Mapping[Kind, tuple[Metric, ...]] = {
     "binary": RANKING_METRICS,
     "survey": RANKING_METRICS,
-    "count": AMOUNTS,
-    "duration": AMOUNTS,
+    "count": VALUE_METRICS,
+    "duration": VALUE_METRICS,
     "ordinal": (XAUC(), UserXAUC(), MAE()),
     "pairwise": (RequestXAUC(),),
 }
 """Kind of task → metrics of its predictions, in the order of ``metrics.json``."""
-SHOWN: Mapping[str, Metric] = {
+SHOWN_METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         AUC(),
@@ -34,7 +34,7 @@ SHOWN: Mapping[str, Metric] = {
     )
 }
 """Name → metric, in the order in which tables show them."""
-MAIN = ("auc", "xauc", "request_xauc", "log_loss", "mae")
+MAIN_METRICS = ("auc", "xauc", "request_xauc", "log_loss", "mae")
 """Metrics that stand for a prediction where there is room for one or two: order first, error second."""
 
 
@@ -46,7 +46,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 def title_of(metric: str) -> str:
     """Return a metric's name for people."""
-    return SHOWN[metric].title if metric in SHOWN else metric
+    return SHOWN_METRICS[metric].title if metric in SHOWN_METRICS else metric
 
 
 def head_title(head: str) -> str:

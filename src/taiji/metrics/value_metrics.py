@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from taiji.metrics.bootstrap import Ratio, Statistic
 from taiji.metrics.concordance import PooledConcordance, grouped_concordance
-from taiji.metrics.ranking_metrics import FromStatistic, Rows, mean_by, mean_of_requests
+from taiji.metrics.ranking_metrics import FromStatistic, MeanOverRows, MeanOverUsers, Rows, mean_by, mean_of_requests
 
 Array = NDArray[Any]
 
@@ -33,16 +33,12 @@ class XAUC(FromStatistic):
 
 
 @dataclass(frozen=True)
-class UserXAUC(FromStatistic):
+class UserXAUC(MeanOverUsers):
     """Mean over users of the concordance within the user; users whose labels are all equal do not count."""
 
     name: str = "user_xauc"
     title: str = "XAUC within users"
     goal: str = "high"
-
-    def statistic(self, rows: Rows) -> Statistic:
-        """Return the mean over users under user weights."""
-        return Ratio.of_values(self.calc_per_user(rows))
 
     def calc_per_user(self, rows: Rows) -> Array:
         """Return the concordance within each user."""
@@ -50,16 +46,12 @@ class UserXAUC(FromStatistic):
 
 
 @dataclass(frozen=True)
-class RequestXAUC(FromStatistic):
+class RequestXAUC(MeanOverUsers):
     """Concordance within requests: the mean over a user's requests with different labels, then over users."""
 
     name: str = "request_xauc"
     title: str = "XAUC within requests"
     goal: str = "high"
-
-    def statistic(self, rows: Rows) -> Statistic:
-        """Return the mean over users under user weights."""
-        return Ratio.of_values(self.calc_per_user(rows))
 
     def calc_per_user(self, rows: Rows) -> Array:
         """Return the mean over each user's requests."""
@@ -68,20 +60,16 @@ class RequestXAUC(FromStatistic):
 
 
 @dataclass(frozen=True)
-class MAE(FromStatistic):
+class MAE(MeanOverRows):
     """Mean over rows of the distance between prediction and label, in the label's unit."""
 
     name: str = "mae"
     title: str = "Mean absolute error"
     goal: str = "low"
 
-    def statistic(self, rows: Rows) -> Statistic:
-        """Return the mean over rows under user weights."""
-        return Ratio.of_rows(rows.users, np.abs(rows.scores - rows.labels), rows.n_users)
-
-    def calc_per_user(self, rows: Rows) -> Array:
-        """Return the mean over each user's rows."""
-        return mean_by(rows.users, np.abs(rows.scores - rows.labels), rows.n_users)
+    def row_values(self, rows: Rows) -> Array:
+        """Return each row's distance."""
+        return np.abs(rows.scores - rows.labels)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
-import yaml
 
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
@@ -22,10 +21,9 @@ from taiji.data.discovery.table_files import Table, read_tables
 from taiji.data.sources import recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
-from taiji.reasoning.prompts import student_prompt
+from taiji.reasoning.prompts import domains, student_prompt
 
 PROMPTS = 3
-ROWS = 4
 ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
@@ -108,7 +106,7 @@ def initialise(
         dataset = Dataset.from_tables(load_source(folder, mapping))
     except TaijiError as error:
         written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
-        raise TaijiError(
+        raise InputError(
             f"The files do not fit the proposed mapping. {error.message}",
             where=error.where,
             expected=error.expected,
@@ -116,6 +114,11 @@ def initialise(
             fix=f"{error.fix}; {written}" if error.fix else written,
         ) from error
     sizes, doubts = _sizes(dataset)
+    if dataset.domain not in domains(None, "student"):
+        doubts.append(
+            f"There are no prompt templates for the domain {dataset.domain} (there are for {', '.join(domains(None, 'student'))}): "
+            "write them into a folder that reasoning.prompts.templates names, see docs/reasoning.md."
+        )
     write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping says which column is what"))
     load_config(config)
     return Initialised(
@@ -132,14 +135,14 @@ def initialise(
 def _free(paths: list[Path], force: bool) -> None:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
-        raise TaijiError(
+        raise InputError(
             "Files of an earlier call are in the way.",
             where=", ".join(there),
             fix="add --force to write over them, or choose another --name or --to",
         )
 
 
-def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> TaijiError:
+def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> ConfigError:
     """One message with every question, its candidates and the command that answers them."""
     lines, options = [], [f"--set {quote(f'{key}={value}')}" for key, value in answers.items()]
     for question in proposal.questions:
@@ -148,7 +151,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Tai
         options.append(
             f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}"
         )
-    return TaijiError(
+    return ConfigError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",
         where=str(folder),
         found="\n    ".join(lines),
@@ -197,7 +200,7 @@ def _rate(dataset: Dataset) -> list[str]:
     clicks = dataset.events.filter(pl.col("exposed"))["click"].drop_nulls()
     if clicks.is_empty():
         return []
-    share, (low, high) = _share(clicks), CLICK_RATES
+    share, (low, high) = float(clicks.cast(pl.Float64).to_numpy().mean()), CLICK_RATES
     if share > high:
         return [
             f"{share:.1%} OF THE EXPOSURES ARE CLICKS: there are hardly any without a click for a ranker to learn from. "
@@ -220,6 +223,8 @@ def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSetting
 
 def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
     """The prompts of three users, spread over the log; tokens are taken for four characters, to need no model."""
+    if dataset.domain not in domains(None, "student"):
+        return []
     settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])
     try:
         examples = make_examples(dataset, time_split(dataset), "llm", settings.examples, 0)
@@ -245,114 +250,3 @@ class _Letters:
 
     def __call__(self, text: str, **_: Any) -> Any:
         return SimpleNamespace(input_ids=range(len(text) // CHARACTERS_A_TOKEN))
-
-
-def print_initialised(made: Initialised) -> None:
-    """The proposal, the preview and the next command, for people."""
-    proposal, dataset = made.proposal, made.dataset
-    if proposal:
-        print("FILES")
-        parts = {
-            table.path.name: role
-            for role in ("users", "items", "events")
-            if (table := getattr(proposal.roles, role)) is not None
-        }
-        for table in made.tables:
-            role = parts.get(table.path.name, "plays no part")
-            print(
-                f"  {table.path.name}: {len(table.frame):,} rows -> {role}"
-                + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ()))
-            )
-        print("\nMAPPING")
-        width = max(len(key) for key in proposal.guesses)
-        for key, guess in proposal.guesses.items():
-            value = (
-                ", ".join(map(str, guess.value))
-                if isinstance(guess.value, tuple)
-                else yaml.safe_dump(guess.value, default_flow_style=True, width=10**6, allow_unicode=True)
-                .removesuffix("...\n")
-                .strip()
-            )
-            others = (
-                f" [other candidates: {', '.join(name for name, _ in guess.others)}]"
-                if guess.others and guess.confidence < 0.8
-                else ""
-            )
-            print(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
-        for file, columns in proposal.unused.items():
-            print(f"  not used of {file}: {', '.join(columns)}")
-        for line, why in proposal.suggestions:
-            print(f"  could be added to events: {line}  ({why})")
-    print("\nTABLES")
-    with pl.Config(
-        tbl_rows=ROWS,
-        tbl_cols=10,
-        fmt_str_lengths=32,
-        tbl_hide_dataframe_shape=True,
-        tbl_formatting="ASCII_MARKDOWN",
-        tbl_width_chars=160,
-        tbl_hide_column_data_types=True,
-    ):
-        for name, frame in (
-            ("items", dataset.items.drop("item")),
-            ("users", dataset.users.drop("user")),
-            ("events", _readable(dataset)),
-        ):
-            print(f"{name}: {len(dataset.events) if name == 'events' else len(frame):,} rows\n{frame.head(ROWS)}\n")
-    events = dataset.events
-    first, last = (pl.Series([events["time"][place]]).cast(pl.Datetime("us"))[0] for place in (0, -1))
-    known = events.filter(pl.col("click") == 1)["conversion"].drop_nulls()
-    print(
-        f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: "
-        + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown")
-    )
-    for note in dataset.notes:
-        print(f"note: {note}")
-    for number, prompt in enumerate(made.prompts, start=1):
-        print(f"\nPROMPT {number}: {prompt}")
-    if made.doubts:
-        print("\nPLEASE CHECK")
-        for doubt in made.doubts:
-            print(f"  - {doubt}")
-    print("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
-
-
-def _share(labels: pl.Series) -> float:
-    return float(labels.cast(pl.Float64).to_numpy().mean())
-
-
-def _readable(dataset: Dataset) -> pl.DataFrame:
-    """Events with ids as they were given and times as dates."""
-    events = dataset.events.head(ROWS)
-    named = events.with_columns(
-        dataset.users["user_id"].gather(events["user"]).alias("user_id"),
-        dataset.items["item_id"].gather(events["item"]).alias("item_id"),
-        pl.col("time").cast(pl.Datetime("us")),
-    ).select("user_id", "item_id", "time", "exposed", "click", "conversion", "price")
-    return named
-
-
-def as_json(made: Initialised) -> dict[str, Any]:
-    """What a script needs of :class:`Initialised`."""
-    proposal = made.proposal
-    guesses = {
-        key: {
-            "value": guess.value,
-            "confidence": round(guess.confidence, 2),
-            "reasons": list(guess.reasons),
-            "others": [list(other) for other in guess.others],
-        }
-        for key, guess in (proposal.guesses if proposal else {}).items()
-    }
-    rows = {"users": made.dataset.n_users, "items": made.dataset.n_items, "events": len(made.dataset.events)}
-    return {
-        "guesses": guesses,
-        "unused": proposal.unused if proposal else {},
-        "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
-        "rows": rows,
-        "settings": made.sizes,
-        "doubts": made.doubts,
-        "prompts": made.prompts,
-        "files": [str(path) for path in made.files],
-        "next": made.command,
-    }

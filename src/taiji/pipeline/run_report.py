@@ -140,7 +140,7 @@ def _rankers(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         rows,
         ordered,
         sparse,
-        tasks=predicted_tasks(dataset.tasks, ordered),
+        tasks=predicted_tasks(dataset.tasks, ordered.values()),
         resamples=config.evaluation.resamples,
         level=config.evaluation.level,
         seed=config.seed,

@@ -25,6 +25,7 @@ from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import sparsest_third
+from taiji.metrics.task_metrics import MAIN_METRICS, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
 from taiji.pipeline.stages.alignment_stage import Alignment
@@ -46,10 +47,10 @@ ORACLE_ARM = "truth"
 """The oracle: what the user really took next stands where an answer would. It knows the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
+SMALL = 0.1
+"""Values below it are printed with one decimal more."""
 DEPARTMENTS = 8
 """The departments with most test exposures are evaluated on their own."""
-TABLE_METRICS = {"click auc": 4, "click log_loss": 4, "ctcvr auc": 4, "ctcvr log_loss": 5}
-"""Metrics of the table and their decimals."""
 
 
 def study(
@@ -148,13 +149,16 @@ def evaluated(
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
     trainer, version = built_in(dataset, config.ranking)
-    cells = run_cells(train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version)
+    cells = run_cells(
+        train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version, tasks=dataset.tasks
+    )
     start = split.interval("test")[0]
     rows = aggregate(
         cells,
         folder / "cells",
         test,
         sparsest_third(dataset, test["user"], start),
+        tasks=dataset.tasks,
         groups=groups_of(dataset, test, start),
         competitors=(COMPETITOR,),
         resamples=config.evaluation.resamples,
@@ -222,6 +226,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
+    shown = list(dict.fromkeys(row["metric"] for row in found["rows"] if split_key(row["metric"])[1] in MAIN_METRICS))
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
         if groups and group not in groups:
             continue
@@ -232,21 +237,20 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
             padding=(0, 1, 0, 0),
         )
         grid.add_column("features", no_wrap=True)
-        for metric in TABLE_METRICS:
+        for metric in shown:
             grid.add_column(metric, justify="right")
         for arm in found["arms"]:
-            grid.add_row(
-                arm, *(_cell(rows.get((group, arm, metric)), TABLE_METRICS[metric]) for metric in TABLE_METRICS)
-            )
+            grid.add_row(arm, *(_cell(rows.get((group, arm, metric))) for metric in shown))
         console.print(grid)
     for line in found["controls"]:
         console.print(f"  {line['arm']}, {line['metric']}: {line['verdict']}", highlight=False)
 
 
-def _cell(row: dict[str, Any] | None, digits: int) -> str:
-    """Value; difference to none with its interval; difference to the competitor with its interval."""
+def _cell(row: dict[str, Any] | None) -> str:
+    """Return the value; difference to none with its interval; difference to the competitor with its interval."""
     if row is None or row["value"] is None:
         return "–"
+    digits = 4 if abs(row["value"]) >= SMALL else 5
     lines = [number_text(row["value"], digits)]
     for gap in [*([row["difference"]] if "difference" in row else []), *row.get("competitors", [])]:
         if gap["value"] is not None and gap["low"] is not None:

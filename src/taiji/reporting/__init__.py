@@ -1,1 +1,1 @@
-"""What a run found, for people: summary, charts, cards, report."""
+"""Results of a run, for people: summary, charts, cards, report."""

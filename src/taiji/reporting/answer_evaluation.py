@@ -1,4 +1,4 @@
-"""What a language model's answers are worth, beside the baselines that need no language model.
+"""Evaluation of a language model's answers beside baselines that need no language model.
 
 Definitions (ours, where the paper gives none): category accuracy is an exact match of the parsed level, case and space
 folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import InputError
 from taiji.features.history_mean import history_mean
 from taiji.metrics.baselines import baselines, item_levels
 from taiji.metrics.bootstrap import Ratio, differences, distribution, entry, honest
@@ -69,16 +69,16 @@ def evaluate_answers(
         ``competitors``, its differences against the baselines.
 
     Raises:
-        TaijiError: no examples, or a model with another number of completions.
+        InputError: no examples, or a model with another number of completions.
     """
     if not len(examples):
-        raise TaijiError(
+        raise InputError(
             "There is no example to evaluate the answers on.",
             fix="lower examples.min_history, or give the test period more of split.fractions",
         )
     for model, texts in completions.items():
         if len(texts) != len(examples):
-            raise TaijiError(
+            raise InputError(
                 "A model's completions do not match the examples.",
                 where=model,
                 expected=str(len(examples)),

@@ -9,7 +9,7 @@ from typing import Any
 from taiji.core.number_format import number_text
 from taiji.reporting import charts
 
-CONTROLS = {
+CONTROL_TITLES = {
     "answer": "the answer",
     "own": "the user's own",
     "other": "another user's",
@@ -24,7 +24,7 @@ LIFTS = (
     ("blind_gap", "blind", "answer not in view", "lift of the student's own"),
     ("blind_gap", "gap", "blind gap", "the first less the second"),
 )
-MEASURES = {
+MEASURE_TITLES = {
     "ppl": "perplexity of the answer",
     "ppl_values": "of title and categories, labels left out",
     "ppl_title": "of the title alone",
@@ -35,11 +35,11 @@ MEASURES = {
     "leak_share": "leak share",
 }
 TONES = {"holds": "", "reversed": "alarm", "not shown": "neutral"}
-MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not shown": ("open", "○")}
+ORDER_MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not shown": ("open", "○")}
 
 
 def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What the template ``audit.html.j2`` shows of an audit; None where there is none."""
+    """Return what the template ``audit.html.j2`` shows of an audit; None where there is none."""
     if not audit:
         return None
     order = audit["order"]
@@ -67,7 +67,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         ],
         "quantiles": [f"{float(q):.0%}" for q in audit["distributions"]["ppl"]],
         "distributions": [
-            (MEASURES[name], ["–" if value is None else number_text(value, 2) for value in values.values()])
+            (MEASURE_TITLES[name], ["–" if value is None else number_text(value, 2) for value in values.values()])
             for name, values in audit["distributions"].items()
         ],
         "worst": [(name, [_card(row) for row in rows]) for name, rows in audit["worst"].items() if rows],
@@ -76,7 +76,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Perplexities (geometric means) on one logarithmic scale."""
-    scale = charts.span_of([_triple(controls[name]) for name in CONTROLS])
+    scale = charts.span_of([_triple(controls[name]) for name in CONTROL_TITLES])
     return [
         {
             "name": label,
@@ -85,7 +85,7 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
             ),
             "value": "–" if controls[name]["value"] is None else number_text(math.exp(controls[name]["value"]), 2),
         }
-        for name, label in CONTROLS.items()
+        for name, label in CONTROL_TITLES.items()
     ]
 
 
@@ -95,8 +95,8 @@ def _steps(controls: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> l
     scale = charts.span_of([_triple(figure) for figure in figures], zero=True)
     return [
         {
-            "name": f"{CONTROLS[step['lower']]} < {CONTROLS[step['higher']]}",
-            **_gap(figure, scale, *MARKS[step["verdict"]]),
+            "name": f"{CONTROL_TITLES[step['lower']]} < {CONTROL_TITLES[step['higher']]}",
+            **_gap(figure, scale, *ORDER_MARKS[step["verdict"]]),
         }
         for step, figure in zip(steps, figures)
     ]

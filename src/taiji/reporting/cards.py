@@ -22,7 +22,7 @@ from taiji.core.number_format import general_text, number_text, thousands
 from taiji.data import PERIODS, exposures
 from taiji.language.causal_lm import model_title
 from taiji.reporting.report import ANSWER_METRICS
-from taiji.reporting.summary import RunMetrics, digits_for, figure_text, findings
+from taiji.reporting.summary import RunMetrics, digits_for, findings, metric_text
 
 if TYPE_CHECKING:
     from taiji.data import Dataset, Split
@@ -41,7 +41,7 @@ HOLDING = (
     "report",
     "teacher",
 )
-"""Where a run keeps rows about single users."""
+"""Places where a run keeps rows about single users."""
 
 
 def model_card(
@@ -60,7 +60,7 @@ def model_card(
     for model in dict.fromkeys(f.model for f in run.llm):
         own = {f.metric: f for f in run.llm if f.model == model}
         cells = [
-            figure_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–"
+            metric_text(own[name], digits_for([f for f in run.llm if f.metric == name])) if name in own else "–"
             for name in shown
         ]
         rows.append({"name": model, "kind": next(iter(own.values())).kind, "cells": cells})
@@ -93,7 +93,7 @@ def model_card(
 def _steps(
     run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """What was done to the model, in order, each with its numbers."""
+    """Return what was done to the model, in order, each with its numbers."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = (
         ""
@@ -157,6 +157,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
     ]
     roles = examples.group_by("role").agg(pl.len(), pl.col("user").n_unique().alias("users")).sort("role").rows()
     profile = [name for name in dataset.users.columns if name not in ("user", "user_id")]
+    tables = {"items": dataset.items, "users": dataset.users, "events": dataset.events}
     return _render(
         "data_card.md.j2",
         data=f"{dataset.name}, domain {dataset.domain}",
@@ -165,7 +166,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
         fingerprint=run.split.fingerprint,
         periods=[_period(run, dataset, split, name) for name in PERIODS],
         roles=[(role, thousands(count), thousands(users)) for role, count, users in roles],
-        columns=[row for name in ("items", "users", "events") for row in _columns(name, getattr(dataset, name))],
+        columns=[row for name, table in tables.items() for row in _columns(name, table)],
         profile=[name.replace("_", " ") for name in profile],
         holding=[f"`{name}`" for name in HOLDING if name == "report" or (folder / name).exists()],
     )
@@ -203,7 +204,7 @@ def _share(value: float) -> str:
     return f"{number_text(100 * value, 1)} %"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """Text that stays inside its table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 

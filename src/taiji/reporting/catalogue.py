@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 SAME = 1e-6
 """Similarities this close are a tie: sums in another order differ by less."""
-BLOCK = 8_000_000
+SEARCH_BLOCK = 8_000_000
 """Similarities held at once."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where queries landed, each array (E,).
+    """Items that queries landed on, each array (E,).
 
     Attributes:
         item: nearest catalogue item; among items of the same text the one most interacted with.
@@ -98,7 +98,7 @@ class Catalogue:
 
     def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:
         """Yield, for a block of queries (E, d) at a time, their rows and cosines to all texts (rows, texts)."""
-        size = max(1, BLOCK // max(len(self._vectors), 1))
+        size = max(1, SEARCH_BLOCK // max(len(self._vectors), 1))
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
             yield part, queries[part].astype(np.float32) @ self._vectors.T

@@ -1,4 +1,4 @@
-"""Where each answer landed in the catalogue, one row an item, so that single answers can be read and not only counted."""
+"""Catalogue items on which each answer landed, one row per item, so that single answers can be read and not only counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taiji.language.embed import Embedder
 
 NEAREST = 5
-SCHEMA = {
+GROUNDING_SCHEMA = {
     "example": pl.String,
     "model": pl.String,
     "place": pl.UInt8,
@@ -50,7 +50,7 @@ def ground_answers(
         how far down the list of all items the true one stands.
     """
     users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
-    targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=SCHEMA)]
+    targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=GROUNDING_SCHEMA)]
     for model, texts in completions.items():
         answers = [parse(text) for text in texts]
         rows = np.flatnonzero([answer.well_formed for answer in answers])
@@ -72,5 +72,5 @@ def ground_answers(
                 "target_place": np.repeat(above + 1, wide),
             }
         )
-        parts.append(frame.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()))
+        parts.append(frame.select(pl.col(name).cast(kind) for name, kind in GROUNDING_SCHEMA.items()))
     return pl.concat(parts)

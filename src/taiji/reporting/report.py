@@ -18,16 +18,16 @@ from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
 from taiji.reporting.summary import (
     Difference,
-    Figure,
-    ModelFigure,
-    RankerFigure,
+    MetricValue,
+    ModelMetric,
+    RankerMetric,
     RunMetrics,
     check_metrics,
     digits_for,
-    figure_text,
     findings,
     goal_of,
     heads_of,
+    metric_text,
     metrics_of,
     verdict,
 )
@@ -57,7 +57,7 @@ FILTERS = {
     "fixed": number_text,
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
 }
-"""How the templates write numbers."""
+"""The templates' ways of writing numbers."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 
 
@@ -83,7 +83,7 @@ def write_report(
         cards: name → file beside the report.
 
     Raises:
-        TaijiError: the metrics lack a key or have another form.
+        ArtifactError: the metrics lack a key or have another form.
     """
     write_text(
         path,
@@ -111,7 +111,7 @@ def render_report(
     )
     environment.filters |= FILTERS
     return environment.get_template("report.html.j2").render(
-        **figures_of(run),
+        **page_values(run),
         today=date.today().isoformat(),
         rationales=sorted((dict(row) for row in rationales), key=lambda row: not row["kept"]),
         audit=audit_view(audit),
@@ -124,8 +124,8 @@ def render_report(
     )
 
 
-def figures_of(run: RunMetrics) -> dict[str, Any]:
-    """What the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
+def page_values(run: RunMetrics) -> dict[str, Any]:
+    """Return what the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
     return {
         "run": run,
         "version": taiji.__version__,
@@ -201,8 +201,8 @@ def _rows_of(run: RunMetrics, period: str) -> str:
 def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
     """``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to point out."""
     steps = run.alignment.steps
-    names = dict.fromkeys(name for step in steps for name in getattr(step, what, {}))
-    series = {name: [getattr(step, what, {}).get(name) for step in steps] for name in names}
+    names = dict.fromkeys(name for step in steps for name in step.values(what))
+    series = {name: [step.values(what).get(name) for step in steps] for name in names}
     return charts.line_chart(
         series,
         [step.step for step in steps],
@@ -248,7 +248,7 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
     digits = {metric: digits_for([f for f in run.llm if f.metric == metric]) for metric in shown}
     rows = []
     for model in dict.fromkeys(f.model for f in run.llm):
-        own: dict[str, ModelFigure] = {f.metric: f for f in run.llm if f.model == model}
+        own: dict[str, ModelMetric] = {f.metric: f for f in run.llm if f.model == model}
         rows.append(
             {
                 "name": model,
@@ -297,7 +297,7 @@ def _gap_panel(key: str, pairs: Sequence[tuple[str, Difference]]) -> dict[str, A
             {
                 "name": arm,
                 "track": charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True),
-                "value": figure_text(gap, digits, signed=True),
+                "value": metric_text(gap, digits, signed=True),
                 "verdict": outcome,
                 "mark": MARKS.get(outcome, "○"),
                 "tone": tone,
@@ -316,7 +316,7 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
             digits = {key: digits_for([f for f in figures if f.metric == key]) for key in shown}
             rows = []
             for arm in dict.fromkeys(f.features for f in figures):
-                own: dict[str, RankerFigure] = {f.metric: f for f in figures if f.features == arm}
+                own: dict[str, RankerMetric] = {f.metric: f for f in figures if f.features == arm}
                 rows.append({"name": arm, "cells": [_cell(own.get(key), digits[key]) for key in shown]})
             if rows:
                 tables.append(
@@ -331,7 +331,7 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
     return tables
 
 
-def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
+def _cell(figure: MetricValue | None, digits: int) -> dict[str, str]:
     """A table cell: value, interval, and the mark of its paired difference."""
     if figure is None or figure.value is None:
         return {"value": "–", "interval": "", "mark": "", "tone": "", "tip": ""}
@@ -342,7 +342,7 @@ def _cell(figure: Figure | None, digits: int) -> dict[str, str]:
     if figure.difference:
         outcome = verdict(figure.difference, goal_of(figure.metric))
         mark, tone = MARKS.get(outcome, ""), outcome if outcome in ("better", "worse") else ""
-        tip = f"against {figure.difference.against}: {figure_text(figure.difference, signed=True)}, {outcome}"
+        tip = f"against {figure.difference.against}: {metric_text(figure.difference, signed=True)}, {outcome}"
     return {"value": value, "interval": interval, "mark": mark, "tone": tone, "tip": tip}
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
-from taiji.metrics.task_metrics import MAIN, SHOWN, head_title, split_key, title_of
+from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, split_key, title_of
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
@@ -22,7 +22,7 @@ AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "
 
 
 class _Open(BaseModel):
-    """Named keys are checked; further ones are allowed, so that later rooms can add theirs."""
+    """Named keys are checked; further ones are allowed, so that other packages can add theirs."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -49,11 +49,11 @@ class RationaleSummary(_Open):
     perplexities: list[float] = []
     """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
     masked: bool = False
-    """Whether they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
+    """True if they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:
-        """How many were kept, of how many judged, and how many more only set the threshold."""
+        """Numbers of rationales: kept, judged, and those that only set the threshold."""
         judged = self.written if self.judged is None else self.judged
         return self.kept, judged, self.written - judged
 
@@ -73,7 +73,7 @@ class Difference(_Open):
     high: float | None
 
 
-class Figure(_Open):
+class MetricValue(_Open):
     """One metric of one arm with its interval."""
 
     metric: str
@@ -85,8 +85,8 @@ class Figure(_Open):
     competitors: list[Difference] = Field(default=[], validation_alias=AliasChoices("competitors", "rivals"))
 
 
-class ModelFigure(Figure):
-    """A figure of a language model, a baseline or the oracle."""
+class ModelMetric(MetricValue):
+    """A metric of a language model, a baseline or the oracle."""
 
     model: str
     kind: Annotated[
@@ -94,8 +94,8 @@ class ModelFigure(Figure):
     ] = "model"
 
 
-class RankerFigure(Figure):
-    """A figure of a ranker with some features, over a group of exposures."""
+class RankerMetric(MetricValue):
+    """A metric of a ranker with some features, over a group of exposures."""
 
     features: str
     group: str = "all"
@@ -108,6 +108,11 @@ class Step(_Open):
     weights: dict[str, float | None]
     rewards: dict[str, float | None]
 
+    def values(self, what: str) -> dict[str, float | None]:
+        """Return ``rewards``, ``weights`` or another thing that the step noted for each reward; none where it did not."""
+        found: dict[str, float | None] | None = self.model_dump().get(what)
+        return found or {}
+
 
 class AlignmentSummary(_Open):
     """The rule that set the objective weights, and every step's weights and mean rewards."""
@@ -116,7 +121,7 @@ class AlignmentSummary(_Open):
     steps: list[Step]
 
 
-class FeatureFigures(_Open):
+class FeatureMetrics(_Open):
     """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
 
     The first five are those of :func:`taiji.features.feature_table.feature_metrics`, the others of ``ProductQuantizer.metrics``.
@@ -143,10 +148,10 @@ class RunMetrics(_Open):
     notes: list[str] = []
     split: SplitSummary
     rationales: RationaleSummary
-    llm: list[ModelFigure]
+    llm: list[ModelMetric]
     alignment: AlignmentSummary
-    ranking: list[RankerFigure]
-    features: dict[str, FeatureFigures] = {}
+    ranking: list[RankerMetric]
+    features: dict[str, FeatureMetrics] = {}
     seconds: dict[str, float]
 
 
@@ -154,13 +159,13 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
     """Parse a ``metrics.json`` dict.
 
     Raises:
-        TaijiError: naming each key that is missing or of another form.
+        ArtifactError: naming each key that is missing or of another form.
     """
     try:
         return RunMetrics.model_validate(metrics)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()[:8]]
-        raise TaijiError(
+        raise ArtifactError(
             "The metrics do not have the form of metrics.json.",
             where="metrics.json",
             found="; ".join(problems),
@@ -169,7 +174,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
-    """What a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
+    """Return what a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
     if difference.low is None or difference.high is None:
         return "too few users to tell"
     if difference.low <= 0 <= difference.high:
@@ -182,8 +187,8 @@ def verdict(difference: Difference, goal: str = "high") -> str:
 def goal_of(metric: str) -> str:
     """Return where a metric should go: ``high``, ``low`` or ``one``."""
     name = split_key(metric)[1]
-    if name in SHOWN:
-        return SHOWN[name].goal
+    if name in SHOWN_METRICS:
+        return SHOWN_METRICS[name].goal
     return "low" if name == "grounding_low" else "high"
 
 
@@ -195,17 +200,20 @@ def heads_of(run: RunMetrics) -> list[str]:
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
     """Return the keys of a prediction's metrics in the order of tables; those alone that stand for it, unless ``full``."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
-    ordered = [*(name for name in SHOWN if name in there), *(name for name in there if name not in SHOWN)]
-    return [f"{head} {name}" for name in ordered if full or name in MAIN]
+    ordered = [
+        *(name for name in SHOWN_METRICS if name in there),
+        *(name for name in there if name not in SHOWN_METRICS),
+    ]
+    return [f"{head} {name}" for name in ordered if full or name in MAIN_METRICS]
 
 
-def digits_for(figures: Sequence[Figure | Difference]) -> int:
+def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
     """Decimals that show two significant places of the typical interval, from 3 to 6."""
     widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
-def figure_text(figure: Figure | Difference, digits: int | None = None, *, signed: bool = False) -> str:
+def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, signed: bool = False) -> str:
     """``0.512 [0.498, 0.527]``, or a dash where there is no value.
 
     A signed text gets as many decimals as it takes to see on which side of zero its ends lie.
@@ -239,14 +247,14 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
     )
-    every: list[Figure] = [*run.llm, *run.ranking]
+    every: list[MetricValue] = [*run.llm, *run.ranking]
     places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}
 
     def table(
         title: str,
         first: str,
         metrics: Sequence[str],
-        rows: Sequence[tuple[str, Mapping[str, Figure]]],
+        rows: Sequence[tuple[str, Mapping[str, MetricValue]]],
         names: Mapping[str, str],
     ) -> None:
         shown = [metric for metric in metrics if any(metric in cells for _, cells in rows)]
@@ -303,7 +311,7 @@ def findings(run: RunMetrics) -> list[str]:
     """One plain sentence for each comparison that matters, including those that show nothing."""
 
     def line(arm: str, metric: str, gap: Difference) -> str:
-        return f"{arm} against {gap.against}, {metric} {figure_text(gap, signed=True)}: {verdict(gap)}"
+        return f"{arm} against {gap.against}, {metric} {metric_text(gap, signed=True)}: {verdict(gap)}"
 
     leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
     title = "".join(f"{head_title(head)} {title_of(name)}" for head, name in map(split_key, leading))
@@ -332,12 +340,12 @@ def _against_baselines(run: RunMetrics) -> list[str]:
         for gap in own.competitors:
             if gap.against == best:
                 lines.append(
-                    f"{title} of {last} against the best baseline, {best}, {figure_text(gap, signed=True)}: {verdict(gap)}"
+                    f"{title} of {last} against the best baseline, {best}, {metric_text(gap, signed=True)}: {verdict(gap)}"
                 )
     return lines
 
 
-def _cell(figure: Figure | None, digits: int) -> str:
+def _cell(figure: MetricValue | None, digits: int) -> str:
     """Value above its interval; green or red where the paired difference excludes zero."""
     if figure is None or figure.value is None:
         return "–"

@@ -147,7 +147,7 @@ class _Worker:
     def __init__(self, factory: WorkerFactory, partitions: dict[int, Partition], folder: str) -> None:
         from taiji.core import progress
 
-        progress.quiet = True
+        progress.silence(True)
         if os.path.isdir(folder):
             os.chdir(folder)  # paths in the configuration may be relative
         self.factory, self.partitions = factory, partitions

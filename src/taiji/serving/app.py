@@ -18,7 +18,7 @@ from taiji import __version__
 from taiji.serving import schemas as s
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
-from taiji.serving.gate import Gate, Refused
+from taiji.serving.gate import Gate, Rejected
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
@@ -34,7 +34,7 @@ SCRUB_EVERY_S = 5.0
 
 
 class Service:
-    """What the routes share: the store behind batchers, the rankers, clock and metrics."""
+    """State that the routes share: the store behind batchers, the rankers, clock and metrics."""
 
     def __init__(
         self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics
@@ -115,7 +115,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     _admin_routes(app, service)
     app.add_exception_handler(StoreUnavailable, _unavailable)
     app.add_exception_handler(Overloaded, _unavailable)
-    app.add_exception_handler(Refused, gate.refuse)
+    app.add_exception_handler(Rejected, gate.reject)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
     describe(app, secured=bool(len(keys)))
@@ -153,13 +153,13 @@ def _json(value: BaseModel | bytes, status: int = 200) -> Response:
 
 async def _body(request: Request, model: type[M]) -> M:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refused(415, "media_type", "The body must be application/json.")
+        raise Rejected(415, "media_type", "The body must be application/json.")
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
-            raise Refused(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
+            raise Rejected(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
         places = [
             "/"
             + "/".join(
@@ -169,19 +169,19 @@ async def _body(request: Request, model: type[M]) -> M:
             )
             for problem in problems[:20]
         ]
-        raise Refused(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
+        raise Rejected(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
 
 
 def _user(text: str) -> str:
     if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
-        raise Refused(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
+        raise Rejected(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
     return text
 
 
 def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
-        raise Refused(
+        raise Rejected(
             422,
             "idempotency_key",
             "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
@@ -208,7 +208,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         await asyncio.to_thread(service.store.check)
         if service.scorers.active is None:
-            raise Refused(503, "not_ready", "No release is active yet.", retry_s=1)
+            raise Rejected(503, "not_ready", "No release is active yet.", retry_s=1)
         return _json(s.State(status="ok", ranker=service.scorers.state))
 
     @app.get(
@@ -233,12 +233,12 @@ def _routes(app: FastAPI, service: Service) -> None:
             for place, e in enumerate(given.events)
         )
         if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
-            raise Refused(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+            raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
         outcome = await service.intake(EventBatch(key, digest, taken))
         if outcome == "conflict":
-            raise Refused(409, "conflict", "This Idempotency-Key came with another body before.")
+            raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
         if outcome == "full":
-            raise Refused(503, "backlog", "The workers are behind; try again later.", retry_s=5)
+            raise Rejected(503, "backlog", "The workers are behind; try again later.", retry_s=5)
         accepted = len(taken) if outcome == "accepted" else 0
         metrics.events.inc(accepted)
         return _json(s.EventsOut(accepted=accepted, duplicate=outcome == "duplicate"), 202)
@@ -248,7 +248,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def features(user: str) -> Response:
         row = await service.rows(_user(user))
         if row is None:
-            raise Refused(404, "no_features", "This user has no features yet.")
+            raise Rejected(404, "no_features", "This user has no features yet.")
         service.note_ages((row,))
         return _json(row.body())
 
@@ -266,12 +266,12 @@ def _routes(app: FastAPI, service: Service) -> None:
         row, history = await asyncio.gather(service.rows(asked.user), service.histories(asked.user))
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
-            raise Refused(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
+            raise Rejected(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
         result = await service.ranks(
             (release, RankRequest(history, tuple(asked.items), json.loads(row.body()) if row else None))
         )
         if result.unknown:
-            raise Refused(
+            raise Rejected(
                 422,
                 "unknown_item",
                 "Some items are not in the catalogue.",
@@ -305,7 +305,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         try:
             await asyncio.to_thread(action, *arguments)
         except KeyError:
-            raise Refused(409, "no_release", "There is no such live release, or it is the active one.") from None
+            raise Rejected(409, "no_release", "There is no such live release, or it is the active one.") from None
         return await releases()
 
     @app.get(

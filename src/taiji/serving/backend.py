@@ -29,7 +29,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
     newest = read_features(run).sort("user", "as_of").unique("user", keep="last", maintain_order=True)
-    for portion in newest.iter_slices(PORTION):
+    for batch in newest.iter_slices(PORTION):
         yield [
             FeatureRow(
                 user=str(names[row["user"]]),
@@ -43,7 +43,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
                 events_seen=0,
                 vector=None if row["vector"] is None else tuple(row["vector"]),
             )
-            for row in portion.iter_rows(named=True)
+            for row in batch.iter_rows(named=True)
         ]
 
 

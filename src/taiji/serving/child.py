@@ -16,7 +16,7 @@ from pathlib import Path
 
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
-from taiji.serving.logs import log, where
+from taiji.serving.logs import log, to_standard_error, where
 from taiji.serving.releases import backend
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
@@ -79,6 +79,7 @@ def main(arguments: list[str]) -> int:
     """Run one child; returns its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes a Ctrl-C on, once
     _follow_parent()
+    to_standard_error()
     settings, run = ServingSettings.model_validate_json(os.environ.pop(SETTINGS)), Path(os.environ[RUN])
     try:
         if arguments[0] == "api":

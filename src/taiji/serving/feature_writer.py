@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
@@ -83,7 +83,7 @@ class RunWriter:
         return [self._row(user, row) for user, row in zip(users, table.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> list[str]:
-        """What the LLM says about each user, as one text to embed."""
+        """Return what the LLM says about each user, as one text to embed."""
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],
@@ -133,7 +133,7 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     """Load the writer of a finished run.
 
     Raises:
-        TaijiError: stages are missing, or the model as loaded here is not the one that made the run's feature table.
+        ArtifactError: stages are missing, or the model as loaded here is not the one that made the run's feature table.
     """
     del settings  # the run's own configuration says how its features are made
     world, table = World(run), read_features(run)
@@ -141,7 +141,7 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     lm = load_language_model(run / "alignment" / "model", language["dtype"], language["device"])
     made_by = table["model_version"][0]
     if lm.version != made_by:
-        raise TaijiError(
+        raise ArtifactError(
             "This is not the model that made the run's features: another kind of number, or other weights.",
             where=str(run / "alignment" / "model"),
             expected=f"version {made_by}",

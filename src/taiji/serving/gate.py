@@ -1,4 +1,4 @@
-"""What every request passes before any route sees it: key, scope, rate, size, time; and what every answer passes after.
+"""Gate that every request passes before any route sees it (key, scope, rate, size, time) and every answer after it.
 
 A plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so a new route is
 closed until somebody opens it. The body is read here, whole and bounded, so routes get at most what the limits allow.
@@ -30,7 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
-READ = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
+READ_ROUTES = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -38,12 +38,12 @@ def needed_scope(method: str, path: str) -> str | None:
     """The scope a request needs; None for the few open pages."""
     if path in OPEN and method in ("GET", "HEAD"):
         return None
-    if (method, path) in READ or (method == "GET" and path.startswith("/v1/features/")):
+    if (method, path) in READ_ROUTES or (method == "GET" and path.startswith("/v1/features/")):
         return "read"
     return "write" if (method, path) == ("POST", "/v1/events") else "admin"
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """Ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Refused(Exception):
         self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the status asks for."""
+        """Return the headers that the status asks for."""
         found = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
@@ -100,32 +100,32 @@ class Gate:
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
                 await self._app(scope, _replay(body, receive), watched)
-        except Refused as refused:
-            await _answer(watched, self._note(refused))
+        except Rejected as rejected:
+            await _answer(watched, self._note(rejected))
         except TimeoutError:
             log("request timed out", route=_route(scope), seconds=self._limits.request_s)
             if not status:
-                await _answer(watched, Refused(504, "timeout", "The answer took too long; try again.", retry_s=1))
+                await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
         except Exception as error:
             log("request failed", route=_route(scope), error=where(error))
             if not status:
-                await _answer(watched, Refused(500, "internal", "This is our fault; it is in the log."))
+                await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
         route = _route(scope)
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
-    def _note(self, refused: Refused) -> Refused:
-        self._metrics.refused.labels(refused.args[0]).inc()
-        return refused
+    def _note(self, rejected: Rejected) -> Rejected:
+        self._metrics.refused.labels(rejected.args[0]).inc()
+        return rejected
 
-    async def refuse(self, request: Request, error: Exception) -> Response:
-        """Exception handler for the application: a route refused."""
-        assert isinstance(error, Refused)
-        refused = self._note(error)
+    async def reject(self, request: Request, error: Exception) -> Response:
+        """Exception handler for the application: a route rejected it."""
+        assert isinstance(error, Rejected)
+        rejected = self._note(error)
         return Response(
-            refused.body,
-            refused.status,
-            {name.decode(): value.decode() for name, value in refused.headers()},
+            rejected.body,
+            rejected.status,
+            {name.decode(): value.decode() for name, value in rejected.headers()},
             "application/json",
         )
 
@@ -135,17 +135,17 @@ class Gate:
         name = key.name if key else "anonymous"
         bucket = self._buckets.setdefault(name, Bucket(self._limits.rate, self._limits.burst))
         if wait := bucket.wait():
-            raise Refused(429, "rate", "Too many requests with this key.", retry_s=wait)
+            raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
             return
         if key is None:
-            raise Refused(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
+            raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
-            raise Refused(403, "forbidden", f"This key lacks the scope {needed!r}.")
+            raise Rejected(403, "forbidden", f"This key lacks the scope {needed!r}.")
         if not scope["path"].isprintable() and CONTROL.search(
             scope["path"]
         ):  # routes would not even match a line break
-            raise Refused(422, "invalid", "The path has control characters in it.")
+            raise Rejected(422, "invalid", "The path has control characters in it.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
@@ -156,7 +156,7 @@ class Gate:
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         limit = self._limits.body_bytes
-        too_large = Refused(413, "too_large", f"The body is larger than {limit} bytes.")
+        too_large = Rejected(413, "too_large", f"The body is larger than {limit} bytes.")
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             return b""
@@ -168,7 +168,7 @@ class Gate:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(400, "disconnected", "The body ended early.")
+                        raise Rejected(400, "disconnected", "The body ended early.")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
@@ -176,7 +176,7 @@ class Gate:
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
-            raise Refused(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
+            raise Rejected(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -198,11 +198,11 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
 
 
-async def _answer(send: Send, refused: Refused) -> None:
+async def _answer(send: Send, rejected: Rejected) -> None:
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(refused.body)).encode()),
-        *refused.headers(),
+        (b"content-length", str(len(rejected.body)).encode()),
+        *rejected.headers(),
     ]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": refused.body})
+    await send({"type": "http.response.start", "status": rejected.status, "headers": headers})
+    await send({"type": "http.response.body", "body": rejected.body})

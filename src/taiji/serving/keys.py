@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taiji.core.artifacts import atomic_file, read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError
 
 SCOPES = ("read", "write", "admin")
 """``read``: features, ranking, metrics; ``write``: events; ``admin``: everything, and erasing and releases."""
@@ -34,7 +34,7 @@ class Key:
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Whether the key has the scope."""
+        """Return whether the key has the scope."""
         return scope in self.scopes or "admin" in self.scopes
 
 
@@ -49,7 +49,7 @@ class Keyring:
         self._keys = tuple(keys)
         names = [key.name for key in self._keys]
         if len(set(names)) < len(names):
-            raise TaijiError(
+            raise ConfigError(
                 "Two API keys have one name.",
                 where="API keys",
                 found=", ".join(sorted({n for n in names if names.count(n) > 1})),
@@ -76,7 +76,7 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
     """Keys of the file and of the environment.
 
     Raises:
-        TaijiError: the file is readable by others, or an entry is malformed. Messages never contain a secret.
+        ConfigError: the file is readable by others, or an entry is malformed. Messages never contain a secret.
     """
     keys = _from_file(path) if path else []
     text = (os.environ if environment is None else environment).get(ENVIRONMENT, "")
@@ -84,7 +84,7 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
         name, _, rest = entry.strip().partition(":")
         scopes, _, secret = rest.partition(":")
         if len(secret) < SHORTEST:
-            raise TaijiError(
+            raise ConfigError(
                 "An API key is malformed.",
                 where=f"{ENVIRONMENT}, entry {number}",
                 expected=f"name:scope+scope:secret, the secret of at least {SHORTEST} characters",
@@ -95,12 +95,12 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
 
 def _from_file(path: Path) -> list[Key]:
     if not path.exists():
-        raise TaijiError(
+        raise ConfigError(
             "There is no such file of API keys.", where=str(path), fix="taiji.serving.keys.new_key makes one"
         )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise TaijiError(
+        raise ConfigError(
             "Others can read the API keys.",
             where=str(path),
             expected="mode 0600",
@@ -110,7 +110,7 @@ def _from_file(path: Path) -> list[Key]:
     try:
         return [_key(entry["name"], entry["sha256"], entry["scopes"], str(path)) for entry in read_json(path)["keys"]]
     except (KeyError, TypeError) as error:
-        raise TaijiError(
+        raise ConfigError(
             "The file of API keys is malformed.",
             where=str(path),
             expected='{"keys": [{"name", "sha256", "scopes"}]}',
@@ -120,7 +120,7 @@ def _from_file(path: Path) -> list[Key]:
 
 def _key(name: str, sha256: str, scopes: Sequence[str], place: str) -> Key:
     if not name or len(sha256) != 64 or not scopes or not set(scopes) <= set(SCOPES):
-        raise TaijiError(
+        raise ConfigError(
             "An API key is malformed.",
             where=place,
             expected=f"a name, a SHA-256 in hex, scopes among {', '.join(SCOPES)}",
@@ -136,7 +136,7 @@ def new_key(path: Path, name: str, scopes: Sequence[str]) -> str:
     entries = read_json(path)["keys"] if path.exists() else []
     _key(name, hash_of(secret), scopes, str(path))
     if any(entry["name"] == name for entry in entries):
-        raise TaijiError("There is a key of that name.", where=str(path), found=name)
+        raise InputError("There is a key of that name.", where=str(path), found=name)
     entries.append({"name": name, "sha256": hash_of(secret), "scopes": list(scopes)})
     with atomic_file(path) as temporary:
         temporary.touch(mode=0o600)

@@ -1,6 +1,6 @@
 """A run's data set seen through text ids, and small data sets made of some users' newest state.
 
-The other rooms work on a :class:`~taiji.data.dataset.Dataset`. Online, what is known about a user is the run's log plus
+The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, what is known about a user is the run's log plus
 the events that came since; for a batch of users that is put together as a data set of its own, with its own dense user
 ids, so that prompts and rankers read it like any other and there is one way to make each.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import read_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError
 from taiji.data.dataset import Dataset
 from taiji.serving.types import UserHistory
 
@@ -105,18 +105,18 @@ def read_features(run: Path) -> pl.DataFrame:
     """The run's feature table.
 
     Raises:
-        TaijiError: the stage is not finished, or made rows of several versions.
+        ArtifactError: the stage is not finished, or made rows of several versions.
     """
     path = run / "features" / "taiji.parquet"
     if not path.exists():
-        raise TaijiError(
+        raise ArtifactError(
             "The run has no features to serve.",
             where=str(path),
             fix=f"taiji run --name {run.name} --resume finishes it",
         )
     table = pl.read_parquet(path)
     if table.select("model_version", "quantizer_version").n_unique() != 1:
-        raise TaijiError(
+        raise ArtifactError(
             "The feature table is not of one version.",
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",

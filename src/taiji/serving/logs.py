@@ -1,18 +1,43 @@
-"""JSON lines on standard error, from a fixed set of facts: no key, user, item, prompt or answer is ever passed here."""
+"""The service's log: events with a fixed set of facts; no key, user, item, prompt or answer is ever passed here."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from pathlib import Path
 
 from taiji.serving.clock import wall_us
 
+logger = logging.getLogger("taiji.serving")
+
+
+class JsonLines(logging.Handler):
+    """Handler that writes a JSON line per event on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, at once."""
+        facts = {"time": wall_us() / 1e6, "event": record.getMessage(), **getattr(record, "facts", {})}
+        print(json.dumps(facts), file=sys.stderr, flush=True)
+
+
+def to_standard_error() -> None:
+    """Send the log to standard error; for the programs that run the service, not for those that import it."""
+    if not any(isinstance(handler, JsonLines) for handler in logger.handlers):
+        logger.addHandler(JsonLines())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
 
 def log(event: str, **facts: str | int | float | bool | None) -> None:
-    """Write one line. Facts are counts, durations, names of routes, keys' names, releases and places in the code."""
-    print(json.dumps({"time": wall_us() / 1e6, "event": event, **facts}), file=sys.stderr, flush=True)
+    """Log one event, as a warning when it names an error.
+
+    Args:
+        event: a few words that are always the same.
+        facts: counts, durations, names of routes, keys' names, releases and places in the code.
+    """
+    logger.log(logging.WARNING if "error" in facts else logging.INFO, event, extra={"facts": facts})
 
 
 def where(error: BaseException) -> str:

@@ -19,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
@@ -34,7 +34,7 @@ from taiji.serving.store import (
 )
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
-GROUP = "workers"
+CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
@@ -57,7 +57,7 @@ class RedisStore:
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
         except StoreUnavailable as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Could not open the store.",
                 where=place,
                 expected="a Redis server (7 or later)",
@@ -76,7 +76,7 @@ class RedisStore:
         except redis.ResponseError:
             return  # a managed service that hides its configuration
         if found["appendonly"] != "yes" or found["maxmemory-policy"] != "noeviction":
-            raise TaijiError(
+            raise ResourceError(
                 "This Redis would lose events.",
                 where=place,
                 expected="appendonly yes, maxmemory-policy noeviction",
@@ -86,7 +86,7 @@ class RedisStore:
 
     def _make_group(self) -> None:
         try:
-            self._redis.xgroup_create(self._key("queue"), GROUP, id="0", mkstream=True)
+            self._redis.xgroup_create(self._key("queue"), CONSUMER_GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -140,7 +140,7 @@ class RedisStore:
         queue = self._key("queue")
         for start in ("0", ">"):
             try:
-                found = self._redis.xreadgroup(GROUP, consumer, {queue: start}, count=limit)
+                found = self._redis.xreadgroup(CONSUMER_GROUP, consumer, {queue: start}, count=limit)
             except redis.ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
@@ -149,7 +149,7 @@ class RedisStore:
             entries = _entries(found)
             if entries:
                 return [entry[0] for entry in entries]
-        return list(self._redis.xautoclaim(queue, GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
+        return list(self._redis.xautoclaim(queue, CONSUMER_GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
         token = secrets.token_hex(8)

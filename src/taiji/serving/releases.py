@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ConfigError
 from taiji.core.progress import progress
 from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import ServingSettings
@@ -17,14 +17,14 @@ from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
 
 
 class Backend(Protocol):
-    """What the module named by ``ServingSettings.backend`` offers for a run directory."""
+    """Functions of the module that ``ServingSettings.backend`` names."""
 
     def release(self, run: Path) -> Release:
         """Name and versions, found without loading models."""
         ...
 
     def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
-        """The rows the batch run made, newest of each user, in portions."""
+        """The rows the batch run made, newest of each user, in batches."""
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
@@ -41,10 +41,10 @@ def backend(settings: ServingSettings) -> Backend:
     try:
         module = import_module(settings.backend)
     except ImportError as error:
-        raise TaijiError("Could not import the serving backend.", where="serving.backend", found=str(error)) from error
+        raise ConfigError("Could not import the serving backend.", where="serving.backend", found=str(error)) from error
     missing = [name for name in ("release", "rows", "writer", "scorer") if not hasattr(module, name)]
     if missing:
-        raise TaijiError(
+        raise ConfigError(
             "The serving backend is incomplete.",
             where=settings.backend,
             expected="functions release, rows, writer, scorer",
@@ -55,15 +55,15 @@ def backend(settings: ServingSettings) -> Backend:
 
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     """Publish a run's rows and make its release live; nothing happens when it is live already."""
-    room = backend(settings)
-    release = room.release(run)
+    module = backend(settings)
+    release = module.release(run)
     if release.name in store.releases().live:
         return release
     now, done = SteadyClock(store.clock_floor())(), 0
     with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
-        for portion in room.rows(run):
-            store.publish(release.name, portion, now)
-            done += len(portion)
+        for batch in module.rows(run):
+            store.publish(release.name, batch, now)
+            done += len(batch)
             update(done)
     store.add_release(release, now)
     return release
@@ -84,7 +84,8 @@ def roll_out(
         beside: the run directory the service was started with, where its store is a file in there.
 
     Raises:
-        TaijiError: the run is not finished, or the store cannot be opened.
+        ArtifactError: the run is not finished.
+        ResourceError: the store cannot be opened.
     """
     store = open_store(settings, beside)
     try:
@@ -103,13 +104,13 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
         settings: those of the service. run: as ``beside`` of :func:`roll_out`.
 
     Raises:
-        TaijiError: there is no previous release.
+        ArtifactError: there is no previous release.
     """
     store = open_store(settings, run)
     try:
         return to_previous(store)
     except KeyError:
-        raise TaijiError(
+        raise ArtifactError(
             "There is no previous release to go back to.",
             where=settings.store,
             found=f"active: {store.releases().active or 'no release at all'}",

@@ -42,8 +42,8 @@ class EventIn(Body):
 
     def time(self) -> int:
         """Microseconds since the epoch."""
-        moment = datetime.fromisoformat(self.timestamp)
-        return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+        when = datetime.fromisoformat(self.timestamp)
+        return int(when.timestamp()) * 1_000_000 + when.microsecond
 
 
 class EventsIn(Body):
@@ -127,7 +127,7 @@ class ReleaseOut(BaseModel):
 
 
 class ReleasesOut(BaseModel):
-    """What is read, what was before, what is live."""
+    """Releases: the one that is read, the one before, those that are live."""
 
     active: str | None
     previous: str | None
@@ -135,7 +135,7 @@ class ReleasesOut(BaseModel):
 
 
 class ReleaseIn(Body):
-    """Which release."""
+    """Name of a release."""
 
     release: Id
 
@@ -157,20 +157,20 @@ class LettersOut(BaseModel):
 
 
 class Retried(BaseModel):
-    """How many users are due again."""
+    """Number of users that are due again."""
 
     retried: int
 
 
 class State(BaseModel):
-    """Whether the process can do its work."""
+    """Readiness of the process."""
 
     status: str
     ranker: str | None = None
 
 
 class Problem(BaseModel):
-    """Why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
+    """Reason why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
 
     code: str
     message: str

@@ -10,7 +10,7 @@ from taiji.serving.logs import log, where
 from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import RankRequest, RankResult, Scorer
 
-POLL_S = 1.0
+RELEASE_POLL_S = 1.0
 
 
 class Scorers:
@@ -44,7 +44,7 @@ class Scorers:
         return "ready" if self._loaded[self.active] is not None else "failed"
 
     def ready(self, release: str | None) -> bool:
-        """Whether a release's ranker can be asked."""
+        """Return whether a release's ranker can be asked."""
         return release is not None and self._loaded.get(release) is not None
 
     def refresh(self) -> None:
@@ -68,7 +68,7 @@ class Scorers:
                 self.refresh()
             except StoreUnavailable as error:
                 log("store unavailable", error=where(error))
-            if self._stop.wait(POLL_S):
+            if self._stop.wait(RELEASE_POLL_S):
                 return
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:

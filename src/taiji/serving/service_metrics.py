@@ -23,7 +23,7 @@ COUNTERS = {
 
 
 class Metrics:
-    """What is counted; ``render`` gives the exposition text."""
+    """Counters of one process; ``render`` gives the exposition text."""
 
     def __init__(self, store: Store, clock: SteadyClock) -> None:
         self._registry = CollectorRegistry()

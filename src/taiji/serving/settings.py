@@ -1,4 +1,4 @@
-"""Settings of the serving room."""
+"""Settings of the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taiji.core.settings import Settings
 
 
 class TriggerSettings(Settings):
-    """When a user's features are written anew."""
+    """Times at which a user's features are written anew."""
 
     window_s: float = Field(default=5.0, ge=0)
     """Seconds between a user's first new event and the work on it: the rest of the burst is taken along."""
@@ -22,7 +22,7 @@ class TriggerSettings(Settings):
 
 
 class WorkerSettings(Settings):
-    """How the worker feeds the LLM and what it does when that fails."""
+    """The worker's way of feeding the LLM, and what it does when that fails."""
 
     batch: int = Field(default=16, ge=1)
     """Users in one call of the LLM."""
@@ -45,7 +45,7 @@ class WorkerSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """What one request, and one key, may ask for."""
+    """Limits of one request, and of one key."""
 
     body_bytes: int = Field(default=1 << 20, ge=1)
     """Largest request body."""
@@ -62,7 +62,7 @@ class LimitSettings(Settings):
     connections: int = Field(default=1000, ge=1)
     """Open connections a process accepts."""
     future_s: float = Field(default=3600.0, ge=0)
-    """How far ahead of our clock an event's time may lie."""
+    """Largest lead of an event's time over our clock."""
 
 
 class ServingSettings(Settings):
@@ -83,7 +83,7 @@ class ServingSettings(Settings):
     prefix: str = Field(default="taiji:", min_length=1)
     """Redis keys start with this."""
     idempotency_s: float = Field(default=7 * 86400.0, gt=0)
-    """How long an idempotency key is remembered."""
+    """Time for which an idempotency key is remembered."""
     backend: str = "taiji.serving.backend"
     """Module with ``release``, ``rows``, ``writer`` and ``scorer`` for a run directory; your own may call a remote LLM."""
     trigger: TriggerSettings = TriggerSettings()
@@ -92,7 +92,7 @@ class ServingSettings(Settings):
 
 
 def loopback(host: str) -> bool:
-    """Whether a host's name or address can only mean this machine."""
+    """Return whether a host's name or address can only mean this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""How much hardware near-online features need: arithmetic from a handful of figures, each measured or stated.
+"""Hardware that near-online features need: arithmetic on a handful of numbers, each measured or stated.
 
 Every formula is one line, so that it can be checked and argued with. ``docs/serving.md`` walks through them.
 """
@@ -13,7 +13,7 @@ DAY_S = 86_400.0
 
 
 class Workload(Settings):
-    """What the users do and how often their features are to follow. Defaults are the example of the documentation."""
+    """Behaviour of the users, and how often their features are to follow. Defaults are the example of the documentation."""
 
     users: float = Field(default=400e6, gt=0)
     """Users who have features."""
@@ -34,7 +34,7 @@ class Workload(Settings):
 
 
 class Model(Settings):
-    """What one call of the LLM costs."""
+    """Cost of one call of the LLM."""
 
     prompt_tokens: float = Field(default=1500.0, gt=0)
     """Tokens read a call."""
@@ -53,7 +53,7 @@ class Model(Settings):
 
 
 class Store(Settings):
-    """What the store holds and what a core of it does."""
+    """Size of the store's rows, and the rate of one of its cores."""
 
     row_bytes: float = Field(default=2150.0, gt=0)
     """A feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taiji.core.artifacts import make_folder
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
     Appended,
@@ -33,7 +33,7 @@ from taiji.serving.store import (
 )
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
-SCHEMA = """
+TABLES_SQL = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, digest TEXT, at INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS idempotency_at ON idempotency (at);
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, body TEXT) WITHOUT R
 CREATE TABLE IF NOT EXISTS erased (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
-READ = """SELECT f.user, f.release, f.version, f.head, f.tail FROM json_each(?) AS u CROSS JOIN features AS f ON f.user = u.value
+READ_ROWS = """SELECT f.user, f.release, f.version, f.head, f.tail FROM json_each(?) AS u CROSS JOIN features AS f ON f.user = u.value
 WHERE f.release = (SELECT value FROM meta WHERE key = 'active')"""
 
 
@@ -68,12 +68,12 @@ class SQLiteStore:
             make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
             with _translated():
-                self._connection().executescript("PRAGMA journal_mode = WAL;" + SCHEMA)
+                self._connection().executescript("PRAGMA journal_mode = WAL;" + TABLES_SQL)
             with self._change() as db:
                 db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
                 self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
         except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
             ) from error
 
@@ -288,7 +288,7 @@ class SQLiteStore:
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
         with self._look() as db:
-            found = {row[0]: StoredRow(*row[1:]) for row in db.execute(READ, (json.dumps(users),))}
+            found = {row[0]: StoredRow(*row[1:]) for row in db.execute(READ_ROWS, (json.dumps(users),))}
         return [found.get(user) for user in users]
 
     def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:

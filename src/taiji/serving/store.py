@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
-        """What is known about users now."""
+        """Return what is known about users now."""
         ...
 
     def releases(self) -> Releases:
@@ -151,7 +151,7 @@ class Store(Protocol):
         ...
 
     def suppressed(self, users: Sequence[str]) -> list[bool]:
-        """Which users were erased."""
+        """Return which users were erased."""
         ...
 
     def count(self, **amounts: int) -> None:
@@ -173,7 +173,7 @@ def digest_of(user: str, secret: bytes) -> str:
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
-    """When a fresh row becomes stale: up to a tenth earlier (``spread``: anywhere before), by the user's id, against herds."""
+    """Return when a fresh row becomes stale: up to a tenth earlier (``spread``: anywhere before), by the user's id, against herds."""
     if not settings.trigger.staleness_s:
         return None
     fraction = zlib.crc32(user.encode()) / 2**32

@@ -1,11 +1,11 @@
-"""Which store a setting names."""
+"""Opening of the store that a setting names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError
 from taiji.core.optional import needs
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
@@ -15,7 +15,8 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
     """Open the store a setting names; ``sqlite`` alone is a file in the run directory.
 
     Raises:
-        TaijiError: unknown kind, or a store that would lose events (Redis without an append-only file).
+        ConfigError: unknown kind, or no place for the file.
+        ResourceError: it cannot be opened, or would lose events (Redis without an append-only file).
     """
     kind, _, place = settings.store.partition(":")
     options: dict[str, Any] = {"settings": settings}
@@ -23,7 +24,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
         from taiji.serving.sqlite_store import SQLiteStore
 
         if not place and run is None:
-            raise TaijiError(
+            raise ConfigError(
                 "No place for the store.",
                 where="serving.store",
                 expected="sqlite:PATH, or the run whose service is meant",
@@ -36,6 +37,6 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
             from taiji.serving.redis_store import RedisStore
 
         return RedisStore(settings.store, **options)
-    raise TaijiError(
+    raise ConfigError(
         "No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind
     )

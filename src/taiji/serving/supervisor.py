@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
 from taiji.serving.child import RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
-from taiji.serving.logs import log
+from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings, loopback
 from taiji.serving.store import Store, StoreUnavailable
@@ -125,7 +125,7 @@ class Supervisor:
 
 
 def serve(
-    run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = print
+    run: str | Path, settings: ServingSettings | None = None, *, started: Callable[[str], object] = logger.info
 ) -> None:
     """Serve a finished run until SIGTERM or Ctrl-C.
 
@@ -135,13 +135,14 @@ def serve(
         started: told one line, with the address, when the processes are being started.
 
     Raises:
-        TaijiError: the extra ``serve`` is not installed, the run is not finished, the store cannot be used, the address is taken, or it is open to others
-            while there are no API keys.
+        ArtifactError: the run is not finished.
+        ConfigError: it would be open to others while there are no API keys.
+        ResourceError: the extra ``serve`` is not installed, the store cannot be used, or the address is taken.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
     require("serve", "fastapi", "uvicorn", "prometheus_client")  # the children's, who could not tell anybody
     if not run.is_dir():
-        raise TaijiError("There is no such run directory.", where=str(run), fix="taiji run makes one")
+        raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
     store = open_store(settings, run)
     introduce(store, run, settings)
@@ -159,7 +160,7 @@ def serve(
 def demand_keys(settings: ServingSettings) -> None:
     """Refuse to listen beyond this machine without API keys."""
     if not len(load_keys(settings.keys)) and not loopback(settings.host):
-        raise TaijiError(
+        raise ConfigError(
             "Without API keys the service only listens on this machine.",
             where=f"serving.host={settings.host}",
             expected="127.0.0.1, ::1 or localhost, or at least one API key",
@@ -175,7 +176,7 @@ def _listen(settings: ServingSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise TaijiError(
+        raise ResourceError(
             "Could not listen.",
             where=f"{settings.host}:{settings.port}",
             found=str(error),

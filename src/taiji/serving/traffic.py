@@ -23,18 +23,17 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "health"]
-KINDS: tuple[Kind, ...] = ("read", "batch", "write", "rank", "health")
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS = 50, 10, 50
-PREPARED = 2000
+PREPARED_REQUESTS = 2000
 
 
 @dataclass
 class LoadReport:
-    """What a load run found. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
+    """Result of a load run. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
 
     kind: str
     seconds: float
@@ -49,7 +48,7 @@ class LoadReport:
 
     @property
     def all_2xx(self) -> bool:
-        """Whether every request was answered with success."""
+        """True if every request was answered with success."""
         return not self.errors and all(200 <= status < 300 for status in self.statuses)
 
 
@@ -85,24 +84,26 @@ def load(
         key: API key. seed: of the choice of users and items.
 
     Raises:
-        TaijiError: the address is not of this machine, nobody answers there, or a kind needs ids that are not given.
+        ConfigError: the address is not of this machine, or there is no such load.
+        InputError: a kind needs ids that are not given.
+        ResourceError: nobody answers there.
     """
     host, port = _address(url)
     if not loopback(host) or not port:
-        raise TaijiError(
+        raise ConfigError(
             "The address does not fit.",
             where=url,
             expected="a service on this machine, as http://127.0.0.1:PORT",
             fix="load is put on this machine only; run the command where the service runs",
         )
     if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
-        raise TaijiError(
+        raise ConfigError(
             "This load cannot be made.",
             where=f"kind {kind}, {seconds:g} seconds, {connections} connections",
             expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection",
         )
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
-        raise TaijiError(
+        raise InputError(
             "There is nothing to ask for.",
             where=f"load --kind {kind}",
             expected="users, and items for writing and ranking",
@@ -174,7 +175,7 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
 
     if kind == "write":
         return write
-    prepared = [one() for _ in range(PREPARED if kind == "read" else 200)]
+    prepared = [one() for _ in range(PREPARED_REQUESTS if kind == "read" else 200)]
     order = rng.integers(0, len(prepared), 1 << 16).tolist()
     place = iter(range(1 << 62))
     return lambda: prepared[order[next(place) & 0xFFFF]]
@@ -208,7 +209,7 @@ class _Run:
                 for _ in range(self._connections)
             ]
         except OSError as error:
-            raise TaijiError(
+            raise ResourceError(
                 "Nobody answers.",
                 where=f"{self._host}:{self._port}",
                 found=str(error),

@@ -1,4 +1,4 @@
-"""What moves through the service, and the two things it asks of the other rooms.
+"""Data that moves through the service, and the two things it asks of the other packages.
 
 Ids are text at this edge, exactly as in the tables; times are microseconds since the epoch (UTC).
 """
@@ -43,7 +43,7 @@ class EventBatch:
 
 @dataclass(frozen=True, slots=True)
 class UserHistory:
-    """What the service knows about a user at ``as_of``: everything in ``events`` lies strictly before it.
+    """Knowledge of the service about a user at ``as_of``: everything in ``events`` lies strictly before it.
 
     Attributes:
         seen: events ever taken in for the user; more than ``len(events)`` once older ones were dropped.

@@ -107,7 +107,7 @@ class Worker:
                 time.sleep(0.2)
 
     def absorb(self) -> bool:
-        """Take a portion of events in; returns whether there were any."""
+        """Take a batch of events in; return whether there were any."""
         return self._store.absorb(self._name, self._settings.absorb, self._clock()) > 0
 
     def step(self) -> bool:

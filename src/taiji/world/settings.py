@@ -25,4 +25,4 @@ class ShopSettings(Settings):
     shown: int = Field(default=10, ge=2)
     """Items a request shows, drawn at random."""
     telling_text: bool = True
-    """Whether an item's title tells its hidden theme; ``false`` is the null twin: the same events, titles shuffled."""
+    """Titles tell an item's hidden theme; ``false`` is the negative twin: the same events, titles shuffled."""

@@ -3,7 +3,7 @@
 Every item has a hidden theme, every user a hidden taste over themes. Users find tail items on their own (history, never
 exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id to
 mean anything, so the taste of a new user can only be read from the *titles* of what was found, where theme words stand
-("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the null twin the theme
+("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the negative twin the theme
 words are dealt to the wrong items: the same events, prices and categories, and a text that knows nothing.
 
 Invented here; no figure of it says anything about real shoppers.
@@ -24,7 +24,7 @@ from taiji.data.schema import Tables
 from taiji.world.settings import ShopSettings
 
 Array = NDArray[Any]
-START = datetime(2024, 1, 1)
+OPENING = datetime(2024, 1, 1)
 HORIZON = timedelta(days=2)
 """Time until a conversion is known."""
 THEMES = (
@@ -37,7 +37,7 @@ THEMES = (
     ("Football", "Stadium", "Goalkeeper", "Champion", "League", "Athletic"),
     ("Bakery", "Espresso", "Chocolate", "Vanilla", "Cinnamon", "Pastry"),
 )
-KINDS = (
+ITEM_KINDS = (
     ("HOME", "LIGHT", "LAMP"),
     ("HOME", "TEXTILE", "CUSHION"),
     ("HOME", "TEXTILE", "BLANKET"),
@@ -101,14 +101,14 @@ class Shop:
 
     def tables(self) -> Tables:
         """The log, as any other source would give it; user u and item i of the shop are users ``u`` and items ``i`` there."""
-        kind = self._rng(6).integers(len(KINDS), size=self.n_items)
+        kind = self._rng(6).integers(len(ITEM_KINDS), size=self.n_items)
         told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
         word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)
         items = pl.DataFrame(
             {
                 "item_id": np.arange(self.n_items),
-                "title": [f"{THEMES[t][w]} {KINDS[k][2].lower()}" for t, w, k in zip(told, word, kind)],
-                **{f"category_l{level + 1}": [KINDS[k][level] for k in kind] for level in range(3)},
+                "title": [f"{THEMES[t][w]} {ITEM_KINDS[k][2].lower()}" for t, w, k in zip(told, word, kind)],
+                **{f"category_l{level + 1}": [ITEM_KINDS[k][level] for k in kind] for level in range(3)},
                 "price": self.prices,
             }
         )
@@ -165,7 +165,7 @@ class Shop:
     def _events(
         self, user: Array, item: Array, day: Array, *, exposed: bool, click: Array, conversion: Array
     ) -> pl.DataFrame:
-        start = int((START - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+        start = int((OPENING - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
         time = pl.Series((start + day * 86_400e6).astype(np.int64)).cast(pl.Datetime("us"))
         clicked = np.asarray(click).astype(np.int8)
         return pl.DataFrame(

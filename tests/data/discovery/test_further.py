@@ -12,7 +12,8 @@ from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
 from taiji.data.discovery.propose import propose
 from taiji.data.discovery.table_files import read_tables
-from taiji.pipeline.initialise import as_json, initialise, print_initialised
+from taiji.pipeline.initial_summary import as_json, initialised_text
+from taiji.pipeline.initialise import initialise
 
 
 def clips(folder) -> None:
@@ -107,7 +108,7 @@ def test_decisions_win(folder):
     assert declared == {"comments": {"kind": "count"}}
 
 
-def test_the_proposal_loads_and_its_mapping_names_every_column(folder, tmp_path, capsys):
+def test_the_proposal_loads_and_its_mapping_names_every_column(folder, tmp_path):
     made = initialise(folder, tmp_path, "clips", {})
     text = made.files[0].read_text()
     assert "    watch_seconds: {kind: duration}" in text
@@ -117,8 +118,7 @@ def test_the_proposal_loads_and_its_mapping_names_every_column(folder, tmp_path,
     dataset = Dataset.from_tables(load_source(folder, made.files[0]))
     assert [task.name for task in dataset.tasks] == ["click", "watch_seconds", "liked", "stars", "survey"]
     assert dataset.events["stars"].max() == 4 and dataset.context == ("scenario", "network")
-    print_initialised(made)
-    shown = capsys.readouterr().out
+    shown = initialised_text(made)
     assert "not used of log.csv: comments" in shown and "could be added to events: labels: {comments" in shown
     assert "labels: {comments: {kind: count}}" in as_json(made)["suggestions"]
     assert yaml.safe_load(text)["events"]["propensity"] == "propensity"

@@ -295,6 +295,8 @@ DECLARATIONS = {
     ),
     "an ordinal without grades": ({"labels": {"stars": {"kind": "ordinal"}}}, ["mapping.yaml", "stars", "levels"]),
     "an unknown kind": ({"labels": {"stars": {"kind": "grade"}}}, ["labels.stars", "kind", "mapping.yaml"]),
+    "a name of its own": ({"labels": {"stars": {"name": "grade"}}}, ["mapping.yaml", "key is its name", "stars"]),
+    "a name that no label has": ({"labels": {"Watched": None}}, ["mapping.yaml", "labels.Watched"]),
     "a circle": ({"labels": {"a": {"given": "b"}, "b": {"given": "a"}}}, ["circle", "mapping.yaml"]),
     "a comparison of no kind": ({"labels": {"c": {"kind": "count", "column": "p > 1"}}}, ["labels.c", "0 or 1"]),
     "grades of no kind": ({"labels": {"c": {"grades": [1, 2]}}}, ["labels.c", "ordinal"]),

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, TaijiError
 from taiji.data import Dataset, DataSettings, load_dataset, load_source
 
 
@@ -20,6 +20,12 @@ def test_an_unknown_source_says_what_is_known(name):
 def test_a_folder_of_no_known_layout(tmp_path):
     with pytest.raises(TaijiError, match=r"(?s)no known layout.*mapping\.yaml"):
         load_source(tmp_path)
+
+
+@pytest.mark.parametrize(("option", "value"), [("users", 0), ("non_clicks", -1), ("domain", "a/b")])
+def test_options_that_cannot_be_are_a_clear_error(option, value):
+    with pytest.raises(ConfigError, match=rf"(?s)completejourney.*{option}.* should"):
+        load_source("completejourney", **{option: value})
 
 
 def test_mapping_may_lie_elsewhere(tmp_path):

@@ -7,8 +7,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from taiji.core.errors import ConfigError
 from taiji.core.file_state import file_state
+from taiji.core.settings import problem_text
 from taiji.data.settings import DataSettings
 from taiji.data.sources.source import FolderSource, Source
 
@@ -52,8 +55,12 @@ def load_source(
     Raises:
         TaijiError: when nothing is found there, or what is found is not right.
     """
-    path = None if mapping is None else Path(mapping)
-    settings = DataSettings(source=str(name_or_path), mapping=path, users=users, non_clicks=non_clicks, domain=domain)
+    options = {"users": users, "non_clicks": non_clicks, "domain": domain}
+    try:
+        settings = DataSettings.model_validate({"source": str(name_or_path), "mapping": mapping, **options})
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
+        raise ConfigError("A source cannot be read so.", where=str(name_or_path), found="; ".join(problems)) from error
     return read_source(settings, seed)
 
 

@@ -203,6 +203,8 @@ class EventsMapping(FileMapping):
     def _named(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        if named := [name for name, label in value.items() if isinstance(label, dict) and "name" in label]:
+            raise ValueError(f"a label's key is its name: take `name` out of {', '.join(map(str, named))}")
         return {
             name: {"name": name, **label} if isinstance(label, dict) else {"name": name} if label is None else label
             for name, label in value.items()

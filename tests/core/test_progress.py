@@ -1,0 +1,38 @@
+"""Progress as plain lines: silent for short jobs and where it was silenced."""
+
+from __future__ import annotations
+
+import pytest
+
+from taiji.core import progress
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A clock that goes on by three seconds whenever it is read."""
+    now = iter(range(0, 10**6, 3))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    yield
+    progress.silence(False)
+
+
+def test_a_long_job_says_how_far_it_is_and_how_long_it_took(slow, capsys):
+    assert list(progress.track(range(8), "Counting", unit="rows")) == list(range(8))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Counting: ") and "/8 rows, " in lines[0] and "s left" in lines[0]
+    assert lines[-1].startswith("Counting: 8 rows in ")
+
+
+def test_a_short_job_says_nothing(capsys):
+    with progress.progress("Counting", 3) as update:
+        update(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_silenced_is_silent_until_it_is_not(slow, capsys):
+    progress.silence(True)
+    assert list(progress.track(range(8), "Counting")) == list(range(8))
+    assert capsys.readouterr().err == ""
+    progress.silence(False)
+    list(progress.track(range(8), "Counting"))
+    assert "Counting" in capsys.readouterr().err
