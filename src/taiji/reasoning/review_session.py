@@ -33,7 +33,7 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """A judgement of a draft that does not wait for one."""
+    """A review of a draft that was judged already, or in another round."""
 
 
 class ReviewSession:
