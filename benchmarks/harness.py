@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from taiji.core import progress
 from taiji.core.artifacts import write_json
 
 
@@ -128,6 +129,7 @@ def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) ->
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes, under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
     arguments = parser.parse_args(argv)
+    progress.silence(False)
     result = measure(arguments.quick)
     show(result.rows)
     for check in result.checks:

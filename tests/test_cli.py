@@ -408,6 +408,7 @@ def test_help_imports_next_to_nothing():
         "taiji.core.errors",
         "taiji.core.file_state",
         "taiji.core.moved",
+        "taiji.core.progress",
         "taiji.pipeline",
         "taiji.pipeline.amounts",
         "taiji.pipeline.names",

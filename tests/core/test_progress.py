@@ -1,4 +1,4 @@
-"""Progress as plain lines: silent for short jobs and where it was silenced."""
+"""Progress as plain lines where a program asks for it, in the log of a library, silent for short jobs and where it was silenced."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ def slow(monkeypatch):
     """A clock that goes on by three seconds whenever it is read."""
     now = iter(range(0, 10**6, 3))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
-    yield
     progress.silence(False)
+    yield
+    progress._Display.shown = None
 
 
 def test_a_long_job_says_how_far_it_is_and_how_long_it_took(slow, capsys):
@@ -21,6 +22,14 @@ def test_a_long_job_says_how_far_it_is_and_how_long_it_took(slow, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Counting: ") and "/8 rows, " in lines[0] and "s left" in lines[0]
     assert lines[-1].startswith("Counting: 8 rows in ")
+
+
+def test_a_library_writes_to_the_log_and_to_nobody_else(slow, capsys, caplog):
+    progress._Display.shown = None
+    with caplog.at_level("INFO", logger="taiji.core.progress"):
+        list(progress.track(range(8), "Counting"))
+    assert caplog.messages[-1].startswith("Counting: 8 rows in ")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_short_job_says_nothing(capsys):

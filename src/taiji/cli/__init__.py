@@ -14,6 +14,7 @@ import typer
 
 from taiji import __version__
 from taiji.cli import console, experiment_commands, run_commands, serve_commands, start_commands
+from taiji.core import progress
 from taiji.pipeline.recipes import STAGE_NAMES
 
 app = typer.Typer(
@@ -56,4 +57,5 @@ def main() -> None:
     )  # nobody asked for it: TRL's trainers would report each start
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' notes to their developers; python -W shows them
+    progress.silence(False)
     console.guarded(lambda: app(prog_name="taiji"))

@@ -12,13 +12,16 @@ from taiji.core.errors import NoSpace, TaijiError
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
-_again = ""
+
+class _WayBack:
+    """The command that goes on with what is under way; empty where none does."""
+
+    command = ""
 
 
 def can_go_on(command: str) -> None:
     """Note the command that goes on with what is under way, for the message after an interruption or a full disk."""
-    global _again
-    _again = command
+    _WayBack.command = command
 
 
 def emit_json(path: Path, value: object) -> bool:
@@ -79,14 +82,16 @@ def _missing_package(error: ImportError) -> None:
 
 def _interrupted() -> None:
     print(
-        f"\nInterrupted; finished stages and chunks are kept. Go on with: {_again}" if _again else "\nInterrupted.",
+        f"\nInterrupted; finished stages and chunks are kept. Go on with: {_WayBack.command}"
+        if _WayBack.command
+        else "\nInterrupted.",
         file=sys.stderr,
     )
     sys.exit(INTERRUPTED)
 
 
 def _go_on() -> str:
-    return f"\n  go on with: {_again}" if _again else ""
+    return f"\n  go on with: {_WayBack.command}" if _WayBack.command else ""
 
 
 def _no_space(error: BaseException) -> bool:

@@ -1,7 +1,8 @@
-"""The one progress display: a live bar with rate and time left on a terminal, plain lines elsewhere."""
+"""The one progress display. As a library it goes to the log; a program may ask for a live bar or plain lines on standard error."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +15,25 @@ SHOW_AFTER = 2.0
 LINE_EVERY = 10.0
 """Seconds between plain lines."""
 
-_silent = False
+log = logging.getLogger(__name__)
+
+
+class _Display:
+    """Where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
+
+    shown: bool | None = None
 
 
 def silence(silent: bool) -> None:
-    """Show nothing from now on in this process, or show progress again."""
-    global _silent
-    _silent = silent
+    """Show nothing from now on in this process, or show progress on standard error; for programs, as the command line is one."""
+    _Display.shown = not silent
+
+
+def _tell(line: str) -> None:
+    if _Display.shown:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        log.info(line)
 
 
 def _plain(description: str, total: int | None, unit: str, done: int, seconds: float) -> str:
@@ -34,11 +47,11 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
 @contextmanager
 def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
     """Show how a long job goes; yields ``update(done)``, to be called with the number of units done so far."""
-    if _silent:
+    if _Display.shown is False:
         yield lambda done: None
         return
     start, state = time.monotonic(), {"done": 0, "line": time.monotonic() - LINE_EVERY + SHOW_AFTER}
-    if sys.stderr.isatty():
+    if _Display.shown and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -65,12 +78,12 @@ def progress(description: str, total: int | None = None, unit: str = "rows") -> 
             now = time.monotonic()
             if now - state["line"] >= LINE_EVERY:
                 state["line"] = now
-                print(_plain(description, total, unit, done, now - start), file=sys.stderr, flush=True)
+                _tell(_plain(description, total, unit, done, now - start))
 
         yield line
     seconds = time.monotonic() - start
     if seconds >= SHOW_AFTER:
-        print(f"{description}: {int(state['done']):,} {unit} in {seconds:,.1f} s", file=sys.stderr, flush=True)
+        _tell(f"{description}: {int(state['done']):,} {unit} in {seconds:,.1f} s")
 
 
 def track(rows: Iterable[T], description: str, total: int | None = None, unit: str = "rows") -> Iterator[T]:
