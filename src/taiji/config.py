@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from importlib.resources import files
@@ -44,6 +45,8 @@ MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to 
 
 
 log = logging.getLogger(__name__)
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""Names that a stage may have."""
 
 
 class SizeSettings(Settings):
@@ -145,7 +148,9 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     values = _renamed(values, str(path), old_keys)
     overrides = list(overrides)
     given = [_renamed(_read_override(override), f"--set {override}", old_keys) for override in overrides]
-    merged = reduce(_merge, [values, *given], _read_preset(preset) if preset else {})
+    # A section begins anew where its model changes, so models are changed before their settings.
+    ordered = sorted(given, key=lambda override: not any(key[-1] == "model" for key in _keys(override)))
+    merged = reduce(_merge, [values, *ordered], _read_preset(preset) if preset else {})
     kind = _class_for(merged)
     try:
         return kind.model_validate(merged)
@@ -193,17 +198,17 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
                 expected="a subclass of taiji.pipeline.stage.Stage with a name",
                 found=repr(stage),
             ) from error
-        if own is None:
-            continue
-        if not str(name).isidentifier() or name in Config.model_fields or name in sections:
+        taken = {*dir(Config), *Config.model_fields, *sections, "preset"}
+        if not NAME.fullmatch(str(name)) or name in taken:
             raise ConfigError(
-                "The settings of a stage have no key of their own.",
+                "A stage cannot have this name: it is its folder's, and its settings' key.",
                 where=f"stages: {reference}",
-                expected="a name that is a Python identifier and no other section's",
+                expected="small letters, digits and underscores, beginning with a letter, and no other section's name",
                 found=str(name),
                 fix="rename the stage",
             )
-        sections[name] = own
+        if own is not None:
+            sections[name] = own
     return fitted(with_sections(Config, tuple(sections.items())), values)
 
 

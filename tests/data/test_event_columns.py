@@ -233,3 +233,11 @@ def test_a_column_has_one_role(case):
     columns, name = ROLES[case]
     with pytest.raises(ConfigError, match=rf"(?s)two roles.*column {name}"):
         validate(replace(small_log(), event_columns=columns))
+
+
+def test_a_prediction_cannot_have_the_name_of_a_column():
+    label = Task(name="liked", given="click", joint="event")
+    with pytest.raises(ConfigError, match="name of a column"):
+        EventColumns(labels=(label,)).check("labels")
+    with pytest.raises(ConfigError, match="two roles"):
+        EventColumns(labels=(Task(name="ids"),)).check("labels")

@@ -136,6 +136,39 @@ def test_codes_and_vectors_have_one_length(shop, rows):
     assert values.tolist() == [[0.5, 1, 2], [0, 0, 0], [0, 0, 0]] and present.tolist() == [1, 0, 0]
 
 
+def test_a_value_is_the_same_category_however_its_column_is_stored(shop, rows):
+    whole = rows.with_columns(size=pl.Series([i % 3 for i in range(200)]))
+    field = fitted(CategoryField("size"), shop, whole)
+    codes = field.codes(shop, whole)
+    for kind in (pl.Float64, pl.Int8, pl.String):
+        assert np.array_equal(field.codes(shop, whole.with_columns(pl.col("size").cast(kind))), codes), kind
+    negative = whole.with_columns(
+        size=pl.when(pl.col("size") == 0).then(-0.0).otherwise(pl.col("size").cast(pl.Float64))
+    )
+    assert np.array_equal(field.codes(shop, negative), codes)
+    flag = rows.with_columns(flag=pl.Series([i % 2 == 0 for i in range(200)]))
+    known = fitted(CategoryField("flag"), shop, flag)
+    assert np.array_equal(known.codes(shop, flag.with_columns(pl.col("flag").cast(pl.Int64))), known.codes(shop, flag))
+
+
+def test_a_category_without_any_value_is_row_0(shop, rows):
+    nothing = rows.with_columns(size=pl.lit(float("nan")))
+    assert not fitted(CategoryField("size"), shop, nothing).codes(shop, nothing).any()
+
+
+@pytest.mark.parametrize(
+    "field", [CategoryField("scren"), NumberField("laod"), NumberField("load", "user")], ids=["name", "number", "side"]
+)
+def test_a_column_that_is_not_there_at_training_is_explained(field, shop, rows):
+    with pytest.raises(ConfigError, match="not there"):
+        field.fit(shop, rows, LATER)
+
+
+def test_a_side_that_is_not_there_is_explained():
+    with pytest.raises(ConfigError, match="no such side"):
+        NumberField("load", "items")
+
+
 FIELDS = [
     IdField("user", 3, 100, 16),
     CategoryField("screen"),

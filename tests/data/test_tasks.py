@@ -60,7 +60,8 @@ def test_a_chain_of_conditions_uses_what_happened_before():
 
 def test_only_binary_conditional_labels_have_a_joint_one():
     assert Task(name="seconds", kind="duration", given="click").heads == ("seconds",)
-    assert Task(name="liked", kind="survey", given="click").heads == ("liked", "click_liked")
+    assert Task(name="liked", given="click").heads == ("liked", "click_liked")
+    assert Task(name="liked", kind="survey", given="click").heads == ("liked",), "those not asked say nothing"
     assert CLICK.heads == ("click",) and CONVERSION.heads == ("conversion", "ctcvr")
     seconds = labels(
         frame(click=[1, 0], seconds=[3.0, 4.0]), (CLICK, Task(name="seconds", kind="duration", given="click"))

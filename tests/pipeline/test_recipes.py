@@ -76,6 +76,48 @@ def test_references_that_name_no_stage_are_explained(module, reference, message)
         stages_of(load_config(overrides=[f"stages=['{reference}']"]))
 
 
+@pytest.mark.parametrize("name", ["../evil", "config.json", ".work", "_x", "model_dump", "preset", "Data", "a-b", ""])
+def test_a_stage_cannot_have_a_name_that_means_something_else(name, tmp_path, monkeypatch):
+    (tmp_path / "odd_stage.py").write_text(
+        f"from taiji.pipeline.stage import Stage\n\n\nclass Odd(Stage):\n    name = {name!r}\n    summary = 'Odd.'\n\n"
+        "    def run(self, context):\n        return {}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "odd_stage", raising=False)
+    with pytest.raises(ConfigError, match="cannot have this name"):
+        load_config(overrides=["stages=['odd_stage:Odd']"])
+
+
+@pytest.mark.parametrize("first", ["import", "attribute"])
+def test_a_module_that_breaks_while_it_is_imported_is_explained(first, tmp_path, monkeypatch):
+    (tmp_path / "broken_part.py").write_text("raise RuntimeError('no luck')" if first == "import" else "x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_part", raising=False)
+    with pytest.raises(ConfigError, match="Could not import"):
+        load_config(overrides=["stages=['broken_part:Part']"])
+    with pytest.raises(ConfigError, match="Could not import"):
+        load_config(overrides=["stages=['.broken_part:Part']"])
+
+
+def test_another_class_under_the_same_name_runs_again(module, tmp_path):
+    from taiji.pipeline.engine import made_by
+
+    class Data:
+        pass
+
+    first = made_by(Data)
+    assert first.startswith(f"{__name__}:") and len(first.split()[-1]) == 16, "a foreign class counts by its file"
+    assert made_by(type(ENHANCE[0])) == "taiji.pipeline.stages.data_stage:Data"
+    run = Run(tmp_path, load_config(overrides=[f"stages=['{STAGE}']"]), ENHANCE)
+    assert run._depends_on(ENHANCE[0])["class"] == made_by(type(ENHANCE[0]))
+
+
+def test_a_model_is_changed_before_its_settings_whatever_the_order():
+    there, back = ["ranking.model=dcn", "ranking.cross_layers=2"], ["ranking.cross_layers=2", "ranking.model=dcn"]
+    assert load_config(overrides=there) == load_config(overrides=back)
+    assert load_config(overrides=back).ranking.cross_layers == 2
+
+
 def test_settings_of_a_foreign_stage_are_a_section_like_ours(module, tmp_path):
     named = f"stages=['{STAGE}']"
     config = load_config(overrides=[named, "price_bands.bands=5"])

@@ -232,7 +232,7 @@ def find_class(reference: str, group: str, where: str) -> Any:
             return found
         if reference in known.names:
             return known[reference].load()
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of somebody else raises while it is imported
         raise ConfigError(
             "Could not import what a setting names.",
             where=where,

@@ -13,8 +13,8 @@ from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
 
 FIXED = ("user_id", "item_id", "timestamp", "exposed", "click", "conversion", "matured_at", "price")
 """Columns of events that have their meaning by name, at the edge."""
-INSIDE = ("event", "user", "item", "time")
-"""Further names that a dataset gives to columns of its own."""
+INSIDE = ("event", "user", "item", "time", "ids", "vector", "neighbour_items")
+"""Further names that datasets and feature tables give to columns of their own."""
 
 
 class EventColumns(Settings):
@@ -80,7 +80,17 @@ class EventColumns(Settings):
                 fix="declare the column once, or rename it",
             )
         first = (CLICK, CONVERSION) if self.conversion else (CLICK,)
-        return check_tasks((*first, *self.labels), where)
+        tasks = check_tasks((*first, *self.labels), where)
+        taken = [head for task in self.labels for head in task.heads if head in FIXED or head in INSIDE]
+        if taken:
+            raise ConfigError(
+                "A prediction would have the name of a column that has its meaning already.",
+                where=f"{where}.labels",
+                expected=f"none of {', '.join((*FIXED, *INSIDE))}",
+                found=", ".join(taken),
+                fix="give the label another `joint`",
+            )
+        return tasks
 
 
 NO_COLUMNS = EventColumns()
@@ -121,11 +131,13 @@ TRUTH = Rule("numbers", pl.Int8, VALUE.is_in([0.0, 1.0]), "0 or 1, or nothing wh
 KINDS = {
     "binary": TRUTH,
     "survey": TRUTH,
-    "count": Rule("numbers", pl.Int64, WHOLE & (VALUE >= 0), "a whole number of at least 0 (a count)"),
+    "count": Rule(
+        "numbers", pl.Int64, WHOLE & (VALUE >= 0) & (VALUE < 2**53), "a whole number of at least 0 (a count)"
+    ),
     "duration": Rule("numbers", pl.Float64, VALUE.is_finite() & (VALUE >= 0), "a number of at least 0 (a duration)"),
     "pairwise": Rule("numbers", pl.Float64, VALUE.is_finite(), "a finite number"),
 }
-PLACE = Rule("numbers", pl.Int32, WHOLE & (VALUE >= 0), "a whole number of at least 0 (a position)")
+PLACE = Rule("numbers", pl.Int32, WHOLE & (VALUE >= 0) & (VALUE < 2**31), "a whole number of at least 0 (a position)")
 CHANCE = Rule("numbers", pl.Float64, (VALUE > 0) & (VALUE <= 1), "a probability in (0, 1]")
 IDS = Rule("ids", None, ANY, "integers or text")
 NAMES = Rule("texts", pl.String, ANY, "text or integers")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,10 @@ Array = NDArray[Any]
 Side = Literal["user", "item", "context", "pair"]
 BINS = 10
 """Quantile bins of a numeric column that is read as a category."""
+SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
+OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
+"""Columns of events that nothing may read of a row to predict that row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,10 @@ class Field(ABC):
     """Attributes that :meth:`fit` sets and that JSON can hold; saved with the model."""
 
     def __init__(self, name: str, side: Side) -> None:
+        if side not in SIDES:
+            raise ConfigError(
+                "A field has no such side.", where=f"field {name}", expected=" | ".join(SIDES), found=str(side)
+            )
         self.name, self.side = name, side
         self.options: dict[str, Any] = {}
 
@@ -200,6 +207,8 @@ class CategoryField(CodeField):
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn the values: of the whole table for users and items, of the training rows otherwise."""
         source = Rows(dataset, rows).source(self.side)
+        if type(self).values is CategoryField.values:
+            _check_columns(self, self.names, source)
         found = self.values(dataset, source)
         self.edges = {name: _edges(found[name]) for name in found.columns if _is_wide(found[name])}
         known = [value for name in found.columns for value in self._keys(found[name].unique()) if value is not None]
@@ -216,6 +225,7 @@ class CategoryField(CodeField):
         """Return a column's rows; each distinct value is hashed once."""
         if values.name in self.edges:
             return self.vocabulary.rows(self._keys(values))
+        values = values.fill_nan(None) if values.dtype.is_float() else values
         distinct = values.unique()
         table = pl.DataFrame({values.name: distinct, "row": self.vocabulary.rows(self._keys(distinct))})
         joined = values.to_frame().join(table, on=values.name, how="left", nulls_equal=True, maintain_order="left")
@@ -223,7 +233,9 @@ class CategoryField(CodeField):
 
     def _keys(self, values: pl.Series) -> list[Any]:
         """Return what the vocabulary hashes, None for a missing value."""
-        found: list[Any] = values.to_list()
+        if values.dtype == pl.Boolean:
+            values = values.cast(pl.Int8)
+        found: list[Any] = [_plain(value) for value in values] if values.dtype.is_float() else values.to_list()
         if values.name in self.edges:
             numbers = values.cast(pl.Float64).fill_nan(None)
             bins = np.searchsorted(self.edges[values.name], numbers.fill_null(0).to_numpy())
@@ -268,6 +280,8 @@ class NumberField(Field):
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn what stands in for a missing number."""
+        if type(self).compute is NumberField.compute:
+            _check_columns(self, (self.column,), Rows(dataset, rows).source(self.side))
         values = np.asarray(self.compute(Rows(dataset, rows)), dtype=np.float64)
         known = values[np.isfinite(values)]
         self.median = float(np.median(known)) if len(known) else 0.0
@@ -292,7 +306,7 @@ class StatisticField(NumberField):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, STATISTICS[name][0])
-        self.options = {"name": name}
+        self.column, self.options = "", {"name": name}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn nothing."""
@@ -355,8 +369,49 @@ class Saved:
         return make_field({"field": self.reference, **self.options}, "a saved model's fields")
 
 
+def _check_columns(field: Field, columns: Sequence[str], source: pl.DataFrame) -> None:
+    missing = [name for name in columns if name not in source.columns]
+    if missing:
+        table = {"user": "the users", "item": "the items"}.get(field.side, "the training rows")
+        raise ConfigError(
+            "A field names a column that is not there.",
+            where=f"field {field.name}, {field.side} side",
+            expected=f"columns of {table}: {', '.join(source.columns)}",
+            found=", ".join(missing),
+            fix="correct `column`, or `side`; a column of events must be declared as context in the mapping",
+        )
+
+
+def check_not_an_outcome(field: Field, dataset: Dataset, where: str) -> None:
+    """Raise ConfigError where a field of the rows reads a label or what the user did."""
+    further = dataset.event_columns
+    outcomes = {*OUTCOMES, further.behaviour, *(task.name for task in further.labels)}
+    read = (
+        {*field.names}
+        if isinstance(field, CategoryField)
+        else {field.column}
+        if isinstance(field, NumberField)
+        else set()
+    )
+    if field.side not in IDS and read & outcomes:
+        raise ConfigError(
+            "A field reads what it should help to predict.",
+            where=f"{where}, field {field.name}",
+            expected="what is known at the request: "
+            + (", ".join(further.known_at_display) or "context columns of the mapping"),
+            found=", ".join(sorted(map(str, read & outcomes))),
+        )
+
+
+def _plain(value: float | None) -> float | int | None:
+    """Return a whole number as an integer, as it may be stored next time, and NaN as missing."""
+    if value is None or np.isnan(value):
+        return None
+    return int(value) if np.isfinite(value) and value == int(value) else value
+
+
 def _is_wide(values: pl.Series) -> bool:
-    return values.dtype.is_numeric() and values.n_unique() > 5 * BINS
+    return values.dtype.is_numeric() and values.cast(pl.Float64).fill_nan(None).drop_nulls().n_unique() > 5 * BINS
 
 
 def _edges(values: pl.Series) -> list[float]:

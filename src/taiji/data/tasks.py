@@ -23,7 +23,7 @@ class Task(Settings):
     """Of the label's column, of the prediction's, and in every metric."""
     kind: Kind = "binary"
     """``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
-    ``pairwise`` (a number of which only the order within a request counts), ``survey`` (0/1 of the few who were asked)."""
+    ``pairwise`` (a number of which only the order within a request counts), ``survey`` (0/1 of the few who were asked; without a joint prediction, for those who were not asked say nothing)."""
     given: str | None = None
     """A binary task that must have happened first: the label speaks about those rows alone (conversion given click)."""
     joint: str | None = None
@@ -32,14 +32,14 @@ class Task(Settings):
     """Number of grades of an ordinal task."""
     delayed: bool = False
     """Whether the label is known at ``matured_at`` only; otherwise it is known with its event."""
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Of the task's loss beside the others."""
 
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the predictions: the task's, and the joint one's where it is conditional and binary."""
         both = self.joint or f"{self.given}_{self.name}"
-        return (self.name, both) if self.given and self.kind in ("binary", "survey") else (self.name,)
+        return (self.name, both) if self.given and self.kind == "binary" else (self.name,)
 
     @property
     def outputs(self) -> int:
@@ -73,7 +73,7 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
                 "An ordinal label needs the number of its grades.", where=f"{where}.{task.name}", fix="add `levels: 5`"
             )
         parent = known.get(task.given) if task.given else None
-        if task.given and (parent is None or parent.kind not in ("binary", "survey")):
+        if task.given and (parent is None or parent.kind != "binary"):
             raise ConfigError(
                 "A label is conditional on something that is not a binary label.",
                 where=f"{where}.{task.name}.given",

@@ -39,12 +39,12 @@ class FlatInputs(nn.Module):
         embed, item = self.embeddings, batch["item"]
         items, user = embed.items(batch), embed.users(batch)
         target = look_up(items, item)
-        penalty = (user.square().sum() + target[:, : embed.width].square().sum()) / len(item)
+        penalty = (user.square().sum() + target[:, : embed.width].square().sum()) / item.shape[0]
         parts = [self.numbers(batch["numbers"]), user, embed.profile(batch).sum(dim=1), target, embed.categories(batch)]
         parts += [look_up(table.weight, batch[name]).sum(dim=1) for name, table in self.codes.items()]  # type: ignore[arg-type]
         for name, project in self.project.items():
             parts.append(project(self.scaling[name](batch[name])) * batch[f"{name}_present"].unsqueeze(1))
-        parts += [averaged(items, batch[name], len(item)) for name in self.sequences]
+        parts += [averaged(items, batch[name], item) for name in self.sequences]
         return torch.cat(parts, dim=1), items, penalty
 
     def prepare(self, arrays: Arrays) -> None:
@@ -55,13 +55,14 @@ class FlatInputs(nn.Module):
             scaling.fit(arrays.vectors[name], arrays.present[name])
 
 
-def averaged(items: torch.Tensor, sequence: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return the mean of each row's sequence, (rows, width); 0 where it is empty.
+def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each row's sequence, (B, width); 0 where it is empty.
 
     Args:
-        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) positions in them. rows: R, or a multiple of it.
+        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) positions in them. item: (B,) the rows' own,
+            with B / R candidates of each of R requests in a row.
     """
     there = (sequence > 0).to(items.dtype)
     total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)
     mean = total / there.sum(dim=1, keepdim=True).clamp_min(1)
-    return mean.unsqueeze(1).expand(-1, rows // len(mean), -1).reshape(rows, -1)
+    return (mean.unsqueeze(1) + mean.new_zeros(item.shape).view(mean.shape[0], -1, 1)).view(item.shape[0], -1)

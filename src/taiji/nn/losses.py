@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from taiji.core.errors import ConfigError
 from taiji.data.tasks import Task
 
 
@@ -35,6 +36,13 @@ class MultitaskLoss:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         columns = output_columns(tasks)
+        if not any(task.weight for task in tasks):
+            raise ConfigError(
+                "There is nothing to learn: every task has the weight 0.",
+                where="ranking.task_weights",
+                expected="a weight above 0",
+                found=", ".join(task.name for task in tasks),
+            )
         self.labels = tuple(task.heads[-1] for task in tasks if task.weight)
         """Names of the labels that are learnt from."""
         self._parts = [
@@ -72,10 +80,10 @@ def task_loss(
         own[0].dtype
     )  # a weight, not a selection: gathering costs more than the spare rows
     label = torch.nan_to_num(label)
-    if task.kind in ("binary", "survey") and len(logits) == 1:
+    if task.kind == "survey" or (task.kind == "binary" and len(logits) == 1):
         summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
         return summed / known.sum().clamp_min(1)
-    if task.kind in ("binary", "survey"):
+    if task.kind == "binary":
         terms = joint_loss([outputs[0] for outputs in logits], label)
     elif task.kind == "count":
         terms = torch.exp(own[0]) - label * own[0]  # Poisson, without the term that has no parameter
@@ -166,7 +174,7 @@ def predictions(
         else:
             value = own[:, 0]
         found[task.name] = value
-        if task.kind in ("binary", "survey"):
+        if task.kind == "binary":
             joint[task.name] = joint[task.given] * value if task.given else value
             if len(task.heads) > 1:
                 found[task.heads[1]] = joint[task.name]

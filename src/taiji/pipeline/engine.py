@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +108,14 @@ class Context:
             )
 
 
+def made_by(kind: type) -> str:
+    """Return a class' import path, and for a class of another package the hash of its module's file, which may change."""
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    ours = kind.__module__.partition(".")[0] == "taiji"
+    return name if ours or file is None else f"{name} {file_hash(file)[:16]}"
+
+
 def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
     """Return the folder of a finished stage: the run's own, or the one of the run that it builds on."""
     own = run / stage
@@ -141,6 +150,7 @@ class Run:
         sections = (*stage.settings, *([stage.name] if stage.Settings else []))
         return {
             "stage": stage.key,
+            "class": made_by(type(stage)),
             "version": taiji.__version__,
             "seed": config.seed,
             "settings": {section: reduce(getitem, section.split("."), values) for section in sections},

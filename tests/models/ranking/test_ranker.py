@@ -148,7 +148,7 @@ def test_pairs_order_within_a_request(lively):
 
 def test_context_is_an_input_of_its_own(lively):
     ranker = fresh("target_attention").fit(lively, exposures_of(lively), seed=0)
-    assert ranker.layout.row.columns == (1,) and "load" in ranker.layout.numbers
+    assert ranker.layout.row.columns == (1,) and "context:load" in ranker.layout.numbers
     users, times = np.zeros(2, np.int64), np.full(2, 2**60)
     requests = Requests(users, times, {"screen": np.array(["tv", "phone"], dtype=object), "load": np.array([0.1, 0.1])})
     slate = Slate(np.tile(np.arange(5), (2, 1)))
@@ -175,6 +175,66 @@ def test_fields_of_the_settings_are_read(lively, board):
     assert ranker.layout.row.columns == (1,) and ranker.layout.numbers[-1] == "load"
     with pytest.raises(ConfigError, match="arguments do not fit"):
         fresh("dcn", fields=({"field": "number", "colum": "load"},)).fit(board, exposures_of(board))
+
+
+@pytest.mark.parametrize("column", ["click", "conversion", "watch_seconds", "opens"])
+def test_a_field_cannot_read_a_label(column, lively):
+    with pytest.raises(ConfigError, match="help to predict"):
+        fresh("dcn", fields=({"field": "number", "column": column},)).fit(lively, exposures_of(lively))
+
+
+def test_the_kind_of_a_context_field_does_not_depend_on_later_values(lively):
+    """Whole numbers are categories, in bins where the training rows have many values, whatever comes later."""
+    early = lively.events.with_columns(size=pl.Series(np.arange(len(lively.events)) % 3))
+    late = early.with_columns(size=pl.when(pl.col("event") > 1000).then(pl.col("event")).otherwise(pl.col("size")))
+    made = [
+        fresh("dcn", min_steps=5).fit(
+            Dataset(lively.items, lively.users, events, "x", "shop", (), EventColumns(context=("size",))),
+            events.filter(pl.col("event") < 900).drop("exposed", "matured_at"),
+        )
+        for events in (early, late)
+    ]
+    assert made[0].fieldset.config() == made[1].fieldset.config() and made[0].layout.row.columns == (1,)
+
+
+def test_columns_of_a_slate_are_inputs_of_their_rows(lively, board):
+    field = {"field": "number", "column": "similarity", "side": "pair"}
+    similar = pl.Series(np.random.default_rng(0).random(len(board.events)))
+    rows = exposures_of(board).with_columns(similarity=similar)
+    ranker = fresh("target_attention", fields=(field,)).fit(board, rows)
+    requests, items = requests_of(board, 3), np.tile(np.arange(4), (3, 1))
+    given = np.random.default_rng(1).random((3, 4))
+    found = ranker.score(ranker.encode(requests), Slate(items, columns={"similarity": given}))["click"]
+    frame = pl.DataFrame(
+        {"user": np.repeat(requests.user, 4), "item": items.ravel(), "time": np.repeat(requests.time, 4)}
+    )
+    expected = ranker.predict(frame.with_columns(similarity=pl.Series(given.ravel())))["click"].to_numpy()
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-6)
+    assert np.abs(found - ranker.score(ranker.encode(requests), Slate(items))["click"]).max() > 1e-6
+
+
+def test_a_survey_of_clickers_learns_from_those_who_were_asked(board):
+    """One in ten clickers is asked and most are pleased; the rows that were not asked say nothing against it."""
+    random = np.random.default_rng(0)
+    click = board.events["click"].to_numpy() == 1
+    asked = click & (random.random(len(click)) < 0.1)
+    pleased = np.where(asked, (random.random(len(click)) < 0.85).astype(float), np.nan)
+    events = board.events.with_columns(pleased=pl.Series(pleased).fill_nan(None).cast(pl.Int8))
+    task = Task(name="pleased", kind="survey", given="click")
+    dataset = Dataset(board.items, board.users, events, "asked", "shop", (), EventColumns(labels=(task,)))
+    predicted = fresh("target_attention").fit(dataset, exposures_of(dataset)).predict(exposures_of(dataset))
+    assert 0.7 < predicted["pleased"].to_numpy()[click].mean() < 0.97
+
+
+def test_tables_that_cannot_be_learnt_from_are_explained(board):
+    rows = exposures_of(board)
+    with pytest.raises(InputError, match="one instant"):
+        fresh("dcn").fit(board, rows.with_columns(time=pl.lit(5)))
+    with pytest.raises(ConfigError, match="weight 0"):
+        fresh("dcn", task_weights={"click": 0, "conversion": 0}).fit(board, rows)
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="task_weights"):
+            fresh("dcn", task_weights={"click": weight})
 
 
 def test_models_are_found_by_name_and_wrong_ones_are_explained(board, tmp_path):

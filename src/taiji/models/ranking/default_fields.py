@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import polars as pl
 
 from taiji.data.dataset import Dataset
-from taiji.data.fields import CategoryField, Field, IdField, NumberField, StatisticField, make_field
+from taiji.data.fields import (
+    CategoryField,
+    Field,
+    IdField,
+    NumberField,
+    StatisticField,
+    check_not_an_outcome,
+    make_field,
+)
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.statistics import NAMES
 from taiji.models.ranking.settings import NeuralRankerSettings
@@ -35,15 +43,20 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
     if "vector" in columns:
         made.append(VectorField("vector"))
     made += [context_field(dataset, column) for column in dataset.context if column in columns]
-    made += [make_field(given, f"ranking.fields[{place}]") for place, given in enumerate(settings.fields)]
+    for place, given in enumerate(settings.fields):
+        made.append(make_field(given, f"ranking.fields[{place}]"))
+        check_not_an_outcome(made[-1], dataset, f"ranking.fields[{place}]")
     return made
 
 
 def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a category for text, truth values and few whole numbers, and a number otherwise."""
-    kind = dataset.events[column].dtype
-    few = kind.is_integer() and dataset.events[column].n_unique() <= FEW
-    return NumberField(column) if kind.is_numeric() and not few else CategoryField(column)
+    """Return a number for fractions, and a category, in bins where it has many values, for anything else.
+
+    The type alone decides, never the log's later values.
+    """
+    kind = dataset.events.schema[column]
+    made = NumberField if kind.is_float() or kind.is_decimal() else CategoryField
+    return made(column, "context", f"context:{column}")
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:

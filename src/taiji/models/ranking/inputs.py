@@ -129,6 +129,7 @@ class Inputs:
                 "item": items.ravel(),
                 "time": np.repeat(requests.time, times),
                 **{name: _series(name, np.repeat(values, times, axis=0)) for name, values in requests.columns.items()},
+                **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
             }
         )
         known = state.statistics.spread(items, chosen) if isinstance(state.statistics, PointInTime) else None
@@ -194,6 +195,11 @@ class Inputs:
         distinct = np.concatenate([[len(self.item_codes) - 1], np.flatnonzero(seen)])
         self._place[distinct] = np.arange(len(distinct))
         return distinct
+
+
+def _flat(values: Array) -> Array:
+    """Return (R, M, …) as (R * M, …)."""
+    return values.reshape(-1, *values.shape[2:])
 
 
 def _series(name: str, values: Array) -> pl.Series:

@@ -33,7 +33,7 @@ class _Graph(nn.Module):
         joint: dict[str, torch.Tensor] = {}
         for task in self.tasks:
             value = found[task.name] = self._predicted(task, outputs[:, output_columns(self.tasks)[task.name]])
-            if task.kind in ("binary", "survey"):
+            if task.kind == "binary":
                 joint[task.name] = joint[task.given] * value if task.given else value
                 if len(task.heads) > 1:
                     found[task.heads[1]] = joint[task.name]

@@ -106,6 +106,13 @@ class Ranker:
         _check(rows, tasks)
         if valid is None:
             rows, valid = later_slice(rows, self.settings.valid_fraction)
+            if rows.is_empty():
+                raise InputError(
+                    "All exposures are of one instant: none are left to train on beside those that validate.",
+                    where="exposures",
+                    expected="exposures at different times, or validation rows of their own",
+                    found=f"{len(valid)} rows at one time",
+                )
         elif until is not None:
             valid = valid.filter(pl.col("time") < until)
         end = int(rows["time"].max()) + 1  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -24,7 +24,7 @@ class NeuralRankerSettings(Settings):
     of a field of your own, with its arguments beside it."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` takes every one that the log has."""
-    task_weights: dict[str, float] = Field(default_factory=dict)
+    task_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Weight of a task's loss beside the others, where it is not 1."""
     device: Device = "auto"
     """Where it trains and predicts: `cpu`, `cuda`, or `auto` (a GPU where there is one)."""
