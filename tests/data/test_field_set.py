@@ -41,7 +41,7 @@ def test_the_layout_says_what_there_is_and_leaves_out_what_says_nothing(shop, ro
     layout = made.layout
     assert layout.numbers == ("spend", "load") and layout.sequences == {"history": (3, True)}
     assert layout.codes == {"ids": (2, 4)} and layout.vectors == {}, "no row has a vector"
-    assert layout.row == Categories((64 + 1 + 2,), (1,)) and layout.user.columns == (2,)
+    assert layout.row == Categories((64 + 1 + 2,), (1,), (64,)) and layout.user.columns == (2,)
     assert made.item_codes(shop).shape == (shop.n_items + 1, 2) and not made.item_codes(shop)[-1].any()
     assert made.user_codes(shop).shape == (shop.n_users, 3)
 

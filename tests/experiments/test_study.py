@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taiji.core.errors import TaijiError
+from taiji.data.event_columns import EventColumns
 from taiji.data.tasks import CLICK, CONVERSION, Task
 from taiji.experiments.study import (
     Arm,
@@ -23,6 +26,8 @@ from taiji.experiments.study import (
 )
 from taiji.metrics.ranker_evaluation import evaluate_rankers
 from taiji.metrics.ranking_metrics import auc
+from taiji.models.ranking.settings import RankerSettings
+from taiji.testing import checkerboard
 
 
 def world(seed=0, users=40):
@@ -213,6 +218,26 @@ def test_wrong_studies_are_explained(tmp_path):
         aggregate(cells[:-1], tmp_path, frame)
     with pytest.raises(TaijiError, match="two users"):
         another_users(table.head(1))
+
+
+def test_the_version_of_a_trainer_covers_settings_labels_and_every_table():
+    dataset, settings = checkerboard(6, 6, 2), RankerSettings()
+    first = built_in(dataset, settings)[1]
+    assert built_in(dataset, settings)[1] == first
+    label = EventColumns(labels=(Task(name="opens", kind="count"),))
+    events = dataset.events.with_columns(opens=pl.lit(1))
+    others = [
+        replace(dataset, items=dataset.items.with_columns(category_l1=pl.lit("else"))),
+        replace(dataset, events=dataset.events.with_columns(time=pl.col("time") + 1)),
+        replace(dataset, events=events, event_columns=label),
+        replace(
+            dataset,
+            events=events,
+            event_columns=EventColumns(labels=(label.labels[0].model_copy(update={"weight": 2.0}),)),
+        ),
+    ]
+    versions = [built_in(other, settings)[1] for other in others] + [built_in(dataset, RankerSettings(epochs=2))[1]]
+    assert len({first, *versions}) == 6
 
 
 def test_the_built_in_ranker_fits_in(tmp_path):

@@ -40,8 +40,14 @@ class Requests:
     columns: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("user", "time"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.int64))
+        object.__setattr__(self, "user", np.asarray(self.user, dtype=np.int64))
+        object.__setattr__(self, "time", np.asarray(self.time, dtype=np.int64))
+        object.__setattr__(self, "columns", {name: np.asarray(values) for name, values in self.columns.items()})
+        taken = [name for name in self.columns if name in ("user", "item", "time", "event")]
+        if taken:
+            raise InputError(
+                "A context column would replace who asks and when.", where="requests", found=", ".join(taken)
+            )
         _same_length("requests", {"user": self.user, "time": self.time, **self.columns})
 
     def __len__(self) -> int:

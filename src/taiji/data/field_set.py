@@ -21,10 +21,11 @@ F = TypeVar("F", bound=Field)
 
 @dataclass(frozen=True)
 class Categories:
-    """Sizes of the category fields of one side: vocabulary rows and columns of each."""
+    """Sizes of the category fields of one side: vocabulary rows, columns and hashed rows of each."""
 
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
+    hashed: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -133,6 +134,15 @@ class FieldSet:
                 found=", ".join(twice),
                 fix="give one of them another `name`",
             )
+        kinds = (IdField, CategoryField, NumberField, SequenceField, CodesField, VectorField)
+        unknown = [f"{field.name} ({type(field).__name__})" for field in fields if not isinstance(field, kinds)]
+        if unknown:
+            raise ConfigError(
+                "A field is of a kind that no model can read.",
+                where="fields",
+                expected="a subclass of " + ", ".join(kind.__name__ for kind in kinds),
+                found=", ".join(unknown),
+            )
         ids = {field.side: field for field in self._of(IdField)}
         if set(ids) != {"user", "item"}:
             raise ConfigError(
@@ -164,7 +174,11 @@ class FieldSet:
 
         def sizes(*sides: Side) -> Categories:
             found = self.categories(*sides)
-            return Categories(tuple(len(f.vocabulary) for f in found), tuple(f.columns for f in found))
+            return Categories(
+                tuple(len(f.vocabulary) for f in found),
+                tuple(f.columns for f in found),
+                tuple(f.vocabulary.hashed for f in found),
+            )
 
         return Layout(
             users=len(self.user_id.vocabulary),
@@ -208,7 +222,9 @@ class FieldSet:
         sequences = {field.name: field.sequences(rows) for field in self.sequences if own}
         vectors = {field.name: field.vectors(rows) for field in self.vectors if own}
         pieces = [
-            field.codes(rows.dataset, rows.frame) for field in self.categories("context", "pair") if field.side in sides
+            _side_by_side(rows.dataset, rows.frame, (field,))
+            for field in self.categories("context", "pair")
+            if field.side in sides
         ]
         return Arrays(
             user=rows.user.astype(np.int32),
@@ -221,7 +237,7 @@ class FieldSet:
             vectors={name: values for name, (values, _) in vectors.items()},
             present={name: there for name, (_, there) in vectors.items()},
             labels=labels,
-            group=_groups(rows.user, rows.time) if grouped else None,
+            group=_requests(rows) if grouped else None,
         )
 
     def config(self) -> list[dict[str, Any]]:
@@ -263,10 +279,13 @@ def _side_by_side(dataset: Dataset, table: pl.DataFrame, fields: Sequence[IdFiel
     return codes
 
 
-def _groups(user: Array, time: Array) -> Array:
-    """Return codes of the requests, a user at a time."""
-    if not len(user):
+def _requests(rows: Rows) -> Array:
+    """Return codes of the lists that were shown together: of the log's list ids where it has them, else a user at a time."""
+    lists = rows.dataset.event_columns.list_id
+    if lists is not None and lists in rows.frame.columns:
+        return rows.frame[lists].rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    if not len(rows):
         return np.zeros(0, np.int64)
-    _, when = np.unique(time, return_inverse=True)
-    _, codes = np.unique(user * (int(when.max()) + 1) + when, return_inverse=True)
+    _, when = np.unique(rows.time, return_inverse=True)
+    _, codes = np.unique(rows.user * (int(when.max()) + 1) + when, return_inverse=True)
     return codes

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -104,7 +105,12 @@ class Field(ABC):
 
     def config(self) -> dict[str, Any]:
         """Return what is not a tensor, for JSON."""
-        return {name: getattr(self, name) for name in self.learnt}
+        return {name: getattr(self, name) for name in self._all_learnt()}
+
+    def _all_learnt(self) -> list[str]:
+        """Return the learnt attributes of the class and of those that it extends, unless it learns nothing."""
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Field)]
+        return sorted({name for kind in kinds for name in kind.learnt}) if self.learnt else []
 
     def tensors(self) -> dict[str, Array]:
         """Return what is kept as arrays."""
@@ -112,7 +118,7 @@ class Field(ABC):
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         """Take back what :meth:`config` and :meth:`tensors` returned."""
-        for name in self.learnt:
+        for name in self._all_learnt():
             setattr(self, name, config[name])
 
 
@@ -193,6 +199,10 @@ class CategoryField(CodeField):
     ) -> None:
         self.names = (column,) if isinstance(column, str) else tuple(column)
         super().__init__(name or self.names[0], side)
+        if hashed < 1:
+            raise ConfigError(
+                "A vocabulary needs a shared row.", where=f"field {self.name}", expected="hashed ≥ 1", found=str(hashed)
+            )
         self.hashed, self.columns = hashed, max(1, len(self.names))
         self.edges: dict[str, list[float]] = {}
         self.options = {"column": list(self.names), "side": side, "name": name, "hashed": hashed}
@@ -217,9 +227,12 @@ class CategoryField(CodeField):
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
         """Return the row of each value, (n, columns) int64, 0 where it is missing."""
         found = self.values(dataset, source)
-        columns = [self._rows(found[name]) for name in found.columns]
-        columns += [np.zeros(len(source), dtype=np.int64)] * (self.columns - len(columns))
-        return np.stack(columns, axis=1)
+        missing = np.zeros(len(source), dtype=np.int64)
+        if type(self).values is CategoryField.values:
+            columns = [self._rows(found[name]) if name in found.columns else missing for name in self.names]
+        else:
+            columns = [self._rows(found[name]) for name in found.columns]
+        return np.stack(columns or [missing], axis=1)
 
     def _rows(self, values: pl.Series) -> Array:
         """Return a column's rows; each distinct value is hashed once."""
@@ -227,9 +240,9 @@ class CategoryField(CodeField):
             return self.vocabulary.rows(self._keys(values))
         values = values.fill_nan(None) if values.dtype.is_float() else values
         distinct = values.unique()
-        table = pl.DataFrame({values.name: distinct, "row": self.vocabulary.rows(self._keys(distinct))})
-        joined = values.to_frame().join(table, on=values.name, how="left", nulls_equal=True, maintain_order="left")
-        return joined["row"].to_numpy()
+        table = pl.DataFrame({"value": distinct, "code": self.vocabulary.rows(self._keys(distinct))})
+        given = values.alias("value").to_frame()
+        return given.join(table, on="value", how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
 
     def _keys(self, values: pl.Series) -> list[Any]:
         """Return what the vocabulary hashes, None for a missing value."""
@@ -288,7 +301,12 @@ class NumberField(Field):
 
     def numbers(self, rows: Rows) -> Array:
         """Return the number of each row, (N,) float32, every one finite."""
-        values = np.asarray(self.compute(rows), dtype=np.float64)
+        try:
+            values = np.asarray(self.compute(rows), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "A number field returned something else than numbers.", where=f"field {self.name}", found=str(error)
+            ) from error
         if values.shape != (len(rows),):
             raise InputError(
                 "A number field returned another shape.",
@@ -358,6 +376,15 @@ class Saved:
     def of(cls, made: Field) -> Saved:
         """Describe a field."""
         kind = type(made)
+        forgotten = [name for name in signature(kind).parameters if name not in made.options]
+        if forgotten:
+            raise ConfigError(
+                "A field does not remember an argument that it was made with: read again, it would be another field.",
+                where=f"{kind.__module__}:{kind.__qualname__}",
+                expected=f"self.options with {', '.join(signature(kind).parameters)}",
+                found=f"self.options without {', '.join(forgotten)}",
+                fix="set self.options in __init__, behind super().__init__",
+            )
         return cls(f"{kind.__module__}:{kind.__qualname__}", made.options, made.config())
 
     def make(self) -> Field:

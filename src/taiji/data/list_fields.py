@@ -8,12 +8,33 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Field, Rows
 from taiji.data.statistics import DAY
 
 Array = NDArray[Any]
+
+
+BATCH_NAMES = ("users", "user", "user_categories", "items", "item", "numbers", "categories")
+"""Names that a batch gives to inputs of its own."""
+
+
+def _checked(name: str) -> str:
+    """Return a name under which a module can be kept and an input handed over.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    if not name.isidentifier() or name in BATCH_NAMES or name.startswith("_") or name in dir(dict):
+        raise ConfigError(
+            "A field of several values cannot have this name.",
+            where=f"field {name!r}",
+            expected=f"letters, digits and underscores, and none of {', '.join(BATCH_NAMES)}, keys, values, …",
+            found=name,
+            fix="give it another `name`",
+        )
+    return name
 
 
 class SequenceField(Field):
@@ -28,7 +49,7 @@ class SequenceField(Field):
     kind = "sequence"
 
     def __init__(self, length: int, column: str | None = None, name: str | None = None) -> None:
-        super().__init__(name or column or "history", "user")
+        super().__init__(_checked(name or column or "history"), "user")
         self.length, self.column = length, column
         self.options = {"length": length, "column": column, "name": name}
 
@@ -57,7 +78,7 @@ class CodesField(Field):
     learnt = ("slots", "values")
 
     def __init__(self, column: str) -> None:
-        super().__init__(column, "user")
+        super().__init__(_checked(column), "user")
         self.slots = self.values = 0
         self.options = {"column": column}
 
@@ -84,7 +105,7 @@ class VectorField(Field):
     learnt = ("width",)
 
     def __init__(self, column: str) -> None:
-        super().__init__(column, "user")
+        super().__init__(_checked(column), "user")
         self.width = 0
         self.options = {"column": column}
 

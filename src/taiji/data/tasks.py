@@ -28,7 +28,7 @@ class Task(Settings):
     """A binary task that must have happened first: the label speaks about those rows alone (conversion given click)."""
     joint: str | None = None
     """Name of the prediction "both happened" (``ctcvr``) of a binary task with ``given``; default ``<given>_<name>``."""
-    levels: int | None = Field(default=None, ge=2)
+    levels: int | None = Field(default=None, ge=2, le=100)
     """Number of grades of an ordinal task."""
     delayed: bool = False
     """Whether the label is known at ``matured_at`` only; otherwise it is known with its event."""
@@ -78,8 +78,12 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
                 "A label is conditional on something that is not a binary label.",
                 where=f"{where}.{task.name}.given",
                 expected="one of "
-                + ", ".join(name for name, other in known.items() if other.kind == "binary" and other is not task),
+                + (
+                    ", ".join(n for n, other in known.items() if other.kind == "binary" and other is not task)
+                    or "(none)"
+                ),
                 found=task.given,
+                fix=f"choose or declare {task.given} as a binary label too",
             )
     while waiting:
         done = {None, *(task.name for task in ordered)}
@@ -113,6 +117,9 @@ def labels(frame: pl.DataFrame, tasks: Sequence[Task]) -> dict[str, NDArray[np.f
         values: NDArray[Any] = np.full(len(frame), np.nan, dtype=np.float32)
         if task.name in frame.columns:
             values = frame[task.name].cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True)
+            if task.kind == "pairwise":  # only the order counts, and ranks are exact where large numbers are not
+                ranks = frame[task.name].fill_nan(None) if frame[task.name].dtype.is_float() else frame[task.name]
+                values = ranks.rank("dense").cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True)
         if task.given is None:
             found[task.name] = joint[task.name] = values
             continue

@@ -216,12 +216,13 @@ def run_cells(
 
 
 def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
-    """Return the ranking model that the settings name as a trainer, with its version."""
+    """Return the ranking model that the settings name as a trainer, with its version: settings, labels and all tables."""
     from taiji.models.ranking.train import train_ranker
 
-    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), value_hash(
-        settings.model_dump(mode="json")
-    )
+    learnt = [settings.model_dump(mode="json"), [task.model_dump(mode="json") for task in dataset.tasks]]
+    log = int(dataset.events.hash_rows().sum())  # no copy: a log may be large
+    version = value_hash([*learnt, frame_hash(dataset.items), frame_hash(dataset.users), log])
+    return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), version
 
 
 def aggregate(

@@ -32,7 +32,16 @@ class CodeTable(nn.Module):
     def __init__(self, categories: Categories, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(sum(categories.rows), width)
+        self.categories = categories
         self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
+
+    def reset(self, *, missing: bool) -> None:
+        """Draw fresh weights; the rows of values that training cannot know, and the missing one's if asked, begin at 0."""
+        nn.init.normal_(self.table.weight, std=STD)
+        starts = np.cumsum([0, *self.categories.rows])[:-1]
+        with torch.no_grad():
+            for start, hashed in zip(starts, self.categories.hashed):
+                self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """(n, C) codes to (n, C, width)."""
@@ -56,16 +65,14 @@ class FieldEmbeddings(nn.Module):
         self.item = nn.Embedding(layout.items, width, sparse=True)
         self.item_categories = CodeTable(layout.item, width)
         self.user_categories = CodeTable(layout.user, width)
-        for weight in (
-            self.user.weight,
-            self.item.weight,
-            self.user_categories.table.weight,
-            self.item_categories.table.weight,
-        ):
-            nn.init.normal_(weight, std=STD)
+        nn.init.normal_(self.user.weight, std=STD)
+        nn.init.normal_(self.item.weight, std=STD)
+        self.user_categories.reset(missing=False)
+        self.item_categories.reset(missing=False)
         self.row_categories = CodeTable(layout.row, width) if layout.row.width else None
         if self.row_categories is not None:
-            nn.init.normal_(self.row_categories.table.weight, std=STD)
+            self.row_categories.reset(missing=True)
+        self.user_columns = layout.user.width
         self.pieces = 1 + layout.item.width
         """Embeddings of an item: of its id and of each of its categories."""
 
@@ -81,12 +88,12 @@ class FieldEmbeddings(nn.Module):
     def profile(self, batch: Batch) -> torch.Tensor:
         """Return each row's user categories, (B, P, width)."""
         distinct = self.user_categories(batch["user_categories"]).flatten(1)
-        return look_up(distinct, batch["user"]).unflatten(1, (-1, self.width))
+        return look_up(distinct, batch["user"]).view(-1, self.user_columns, self.width)
 
     def categories(self, batch: Batch) -> torch.Tensor:
         """Return each row's categories of context and pair, (B, K * width); K is 0 where there are none."""
         if self.row_categories is None:
-            return batch["numbers"].new_zeros(len(batch["item"]), 0)
+            return batch["numbers"][:, :0]
         return self.row_categories(batch["categories"]).flatten(1)  # type: ignore[no-any-return]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import ConfigError
@@ -46,6 +47,10 @@ STAGE_NAMES = {stage.name: stage.summary for stage in ENHANCE}
 """Name and summary of each stage of :data:`ENHANCE`."""
 
 
+RUN_FILES = ("config.json",)
+"""Files of a run directory that are not a stage's."""
+
+
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """Return the stages of a configuration: the recipe's, and behind their needs those that ``stages`` names.
 
@@ -62,6 +67,15 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
         ConfigError: a name twice, a need that no stage has, or stages that need each other.
     """
     placed, waiting = list(recipe), list(more)
+    for stage in waiting:
+        wrong = [name for name in stage.publish if name != Path(name).name or name in (*RUN_FILES, "", ".", "..")]
+        if wrong:
+            raise ConfigError(
+                "A stage cannot publish a file of this name.",
+                where=f"stage {stage.key}",
+                expected=f"names of files, not paths, and not {', '.join(RUN_FILES)}",
+                found=", ".join(map(repr, wrong)),
+            )
     for number, stage in enumerate(waiting):
         if stage.key in {other.key for other in (*placed, *waiting[:number])}:
             raise ConfigError(

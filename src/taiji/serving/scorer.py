@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.data.history import Prices
 from taiji.data.statistics import NAMES, Statistics, statistics_of
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
+from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.settings import ServingSettings
 from taiji.serving.types import RankRequest, RankResult, UserHistory
@@ -135,6 +137,20 @@ def from_run(run: Path, settings: ServingSettings) -> RunScorer:
     """Load the rankers of a finished run."""
     del settings  # the run's own configuration says what its rankers are
     world = World(run)
-    plain = Ranker.load(run / "evaluation_ranker" / "ranker", world.dataset)
-    featured = Ranker.load(run / "ranking" / "taiji", world.dataset)
+    plain = _neural(run / "evaluation_ranker" / "ranker", world.dataset)
+    featured = _neural(run / "ranking" / "taiji", world.dataset)
     return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)
+
+
+def _neural(folder: Path, dataset: Dataset) -> Ranker:
+    """Read a ranker that can be asked about users as they are now."""
+    found = load_ranker(folder, dataset)
+    if not isinstance(found, Ranker):
+        raise ConfigError(
+            "The service scores with neural rankers only.",
+            where=str(folder),
+            expected="a subclass of taiji.models.ranking.ranker.Ranker",
+            found=f"{type(found).__module__}:{type(found).__qualname__}",
+            fix="choose another ranking.model for the run, or serve features alone and rank with them yourself",
+        )
+    return found

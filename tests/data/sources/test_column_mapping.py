@@ -63,3 +63,23 @@ def test_faults_name_the_file_and_key(tmp_path, text, words):
 def test_a_missing_mapping_is_a_clear_error(tmp_path):
     with pytest.raises(TaijiError, match=r"no\.yaml"):
         read_mapping(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("role", ["context", "bias"])
+@pytest.mark.parametrize(
+    "outcome", ["click: action == buy", "conversion: action == buy", "labels: {liked: {column: action == like}}"]
+)
+def test_a_column_that_decides_a_label_cannot_be_context(tmp_path, role, outcome):
+    text = f"""
+items: {{file: i.csv, item_id: i, title: t}}
+events:
+  file: e.csv
+  user_id: u
+  item_id: i
+  timestamp: at
+  {role}: [action]
+  {outcome}
+"""
+    (tmp_path / "mapping.yaml").write_text(text)
+    with pytest.raises(TaijiError, match=f"column action has two roles: it decides .* named under {role}"):
+        read_mapping(tmp_path / "mapping.yaml")

@@ -10,7 +10,7 @@ from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
-from taiji.data.tasks import Task
+from taiji.data.tasks import Task, labels
 from taiji.models.ranking.dcn import DCNRanker, DCNSettings
 from taiji.models.ranking.din import DINRanker, DINSettings
 from taiji.models.ranking.ranker import Ranker, ranker_class
@@ -224,6 +224,28 @@ def test_a_survey_of_clickers_learns_from_those_who_were_asked(board):
     dataset = Dataset(board.items, board.users, events, "asked", "shop", (), EventColumns(labels=(task,)))
     predicted = fresh("target_attention").fit(dataset, exposures_of(dataset)).predict(exposures_of(dataset))
     assert 0.7 < predicted["pleased"].to_numpy()[click].mean() < 0.97
+
+
+def test_validation_rows_without_labels_do_not_stop_the_training(lively, caplog):
+    rows = exposures_of(lively)
+    blind = rows.tail(100).with_columns(opens=pl.lit(None, pl.Int64))
+    settings = {"tasks": ("click", "opens"), "task_weights": {"click": 0.0}}
+    ranker = fresh("target_attention", **settings).fit(lively, rows.head(1000), valid=blind)
+    assert "No label that is learnt" in caplog.text and ranker.history[-1]["rows"] == 10 * 1000, (
+        "ten passes, the most there are"
+    )
+    check_learns_checkerboard(ranker, lively, "opens")
+
+
+def test_the_goal_is_ctcvr_in_any_order_of_labels(lively):
+    for tasks, goal in ((("liked", "click", "conversion"), "ctcvr"), (("click", "liked"), "click")):
+        assert fresh("dcn", tasks=tasks, min_steps=2).fit(lively, exposures_of(lively)).goal == goal
+
+
+def test_large_numbers_order_pairs_as_small_ones_do():
+    frame = pl.DataFrame({"time": [1, 1, 1, 1], "taste": [1_700_000_000.0, 1_700_000_001.0, None, 5.0]})
+    found = labels(frame, (Task(name="taste", kind="pairwise"),))["taste"]
+    np.testing.assert_array_equal(found, np.array([2, 3, np.nan, 1], dtype=np.float32))
 
 
 def test_tables_that_cannot_be_learnt_from_are_explained(board):

@@ -25,6 +25,16 @@ def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path)
     assert predicted.filter(liked)["click"].mean() > predicted.filter(~liked)["click"].mean() + 0.03
 
 
+def test_files_that_differ_or_hold_nothing_are_explained(shop, exposures, tmp_path):
+    exposures.head(50).write_parquet(tmp_path / "a.parquet")
+    exposures.head(50).drop("conversion").write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(TaijiError, match="different columns"):
+        train_streamed(shop, [tmp_path / "a.parquet", tmp_path / "b.parquet"], SMALL)
+    exposures.head(0).write_parquet(tmp_path / "c.parquet")
+    with pytest.raises(TaijiError, match="no exposures"):
+        train_streamed(shop, tmp_path / "c.parquet", SMALL)
+
+
 def test_wrong_files_are_explained(shop, exposures, tmp_path):
     exposures.drop("click").write_parquet(tmp_path / "a.parquet")
     with pytest.raises(TaijiError, match="Columns are missing"):

@@ -223,6 +223,19 @@ class EventsMapping(FileMapping):
             raise ValueError("give either matured_at or matures_after_days, not both")
         return self
 
+    @model_validator(mode="after")
+    def _context_is_no_outcome(self) -> EventsMapping:
+        rules = {"exposed": self.exposed, "click": self.click, "conversion": self.conversion}
+        outcomes = {name: Label.parse(rule).column for name, rule in rules.items() if rule is not None}
+        outcomes |= {name: label.rule.column for name, label in self.labels.items()}
+        for role, columns in (("context", self.context), ("bias", self.bias)):
+            for name, column in outcomes.items():
+                if column is not None and column in columns:
+                    raise ValueError(
+                        f"column {column} has two roles: it decides {name} and is named under {role}; what is known at the request cannot be the outcome"
+                    )
+        return self
+
     @property
     def single(self) -> dict[str, str]:
         """Return role to column of the roles that one column can have; events keep it under the role's name."""

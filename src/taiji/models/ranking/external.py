@@ -255,7 +255,7 @@ def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None
     if source.endswith(".onnx"):
         return OnnxRanker(dataset, source, settings)
     if Path(source).is_dir():
-        from taiji.models.ranking.ranker import Ranker
+        from taiji.models.ranking.train import load_ranker
 
-        return Ranker.load(source, dataset)
+        return load_ranker(source, dataset)
     return CallableRanker(dataset, source, settings)

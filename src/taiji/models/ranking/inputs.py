@@ -108,6 +108,13 @@ class Inputs:
 
     def state(self, requests: Requests) -> RequestState:
         """Return the request side: sequences, features, user and context numbers."""
+        if len(requests) and not (requests.user.min() >= 0 and requests.user.max() < self.dataset.n_users):
+            raise InputError(
+                "A request is of a user whom the dataset does not know.",
+                where="requests",
+                expected=f"dense ids below {self.dataset.n_users}",
+                found=f"{requests.user.min()} to {requests.user.max()}",
+            )
         columns = {name: _series(name, values) for name, values in requests.columns.items()}
         frame = pl.DataFrame(
             {"user": requests.user, "item": np.zeros(len(requests), np.int64), "time": requests.time, **columns}

@@ -20,7 +20,7 @@ from taiji.data.field_set import Arrays, FieldSet, Layout
 from taiji.data.fields import Field, StatisticField
 from taiji.data.splits import later_slice
 from taiji.data.statistics import NAMES
-from taiji.data.tasks import Task, check_tasks
+from taiji.data.tasks import CONVERSION, Task, check_tasks
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
@@ -95,7 +95,8 @@ class Ranker:
             seed: of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
             device: in place of the settings'.
             valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
-            until: use only exposures strictly before this time (microseconds).
+            until: use only exposures strictly before this time (microseconds), with their labels as they stand in ``rows``; see
+                :func:`taiji.data.splits.exposures` for labels that mature later.
 
         Raises:
             InputError: no rows, or no row with either label.
@@ -147,13 +148,14 @@ class Ranker:
             seed, device, valid: as for :meth:`fit`; without ``valid`` every epoch is run and nothing is calibrated.
         """
         first = next(iter(frames()))
+        _check_columns(first, self.learnt_tasks(dataset))
         fieldset = FieldSet(self.fields(dataset, first.columns)).fit(dataset, first, until)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build(dataset, fieldset, self.learnt_tasks(dataset), device)
             self.network.prepare(self.inputs.arrays(first))
 
-            held_out = self.inputs.arrays(valid) if valid is not None else None
+            held_out = self.inputs.arrays(valid) if valid is not None and len(valid) else None
             train(self, lambda epoch: map(self.inputs.arrays, frames()), rows, held_out, seed)
         return self
 
@@ -203,9 +205,8 @@ class Ranker:
 
     @property
     def goal(self) -> str:
-        """The prediction that :meth:`score_pairs` gives: that click and conversion happen, or where there is no conversion, click."""
-        joint = [task.heads[1] for task in self.tasks if len(task.heads) > 1]
-        return joint[0] if joint else self.tasks[0].name
+        """The prediction that :meth:`score_pairs` gives: that click and conversion happen; without a conversion, the first label's."""
+        return next((task.heads[-1] for task in self.tasks if task.name == CONVERSION.name), self.tasks[0].name)
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
         """Return the tasks to learn, with their weights from the settings."""
@@ -321,7 +322,7 @@ class Ranker:
         from safetensors.torch import load_file
 
         config = read_json(Path(folder) / "config.json")
-        if config.get("format") != FORMAT or not set(config["statistics"]) <= set(NAMES):
+        if config.get("format") != FORMAT or not set(config.get("statistics", ())) <= set(NAMES):
             raise ArtifactError(
                 "This folder is no ranker this version can read.",
                 where=str(folder),
@@ -383,7 +384,7 @@ def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
     return found
 
 
-def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
+def _check_columns(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
     needed = ["user", "item", "time", tasks[0].name]
     if set(needed) - set(exposures.columns):
         raise InputError(
@@ -392,6 +393,10 @@ def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
             expected=", ".join(needed),
             found=", ".join(exposures.columns),
         )
+
+
+def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
+    _check_columns(exposures, tasks)
     if exposures[tasks[0].name].n_unique() < 2:
         raise InputError(
             "There is nothing to learn: all exposures have the same label, or there are none.",

@@ -13,7 +13,7 @@ from taiji.data.dataset import Dataset
 from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.settings import NeuralRankerSettings, RankerSettings
 
-NEEDED = ("user", "item", "time", "click")
+NEEDED = ("user", "item", "time")
 
 
 def train_streamed(
@@ -49,7 +49,7 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
     if not paths:
         raise InputError("There are no files to train on.", where="ranker", expected="at least one Parquet file")
     rows, end = 0, 0
-    common: list[str] = []
+    columns: list[str] = []
     for path in paths:
         try:
             names = pl.read_parquet_schema(path)
@@ -68,9 +68,18 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
             raise InputError(
                 "Columns are missing.", where=str(path), expected=", ".join(NEEDED), found=", ".join(names)
             )
-        rows, end = rows + facts[0], max(end, (facts[1] or 0) + 1)
-        common = [name for name in common if name in names] if common else list(names)
-    return rows, end, common
+        if columns and set(columns) != set(names):
+            raise InputError(
+                "Files of exposures have different columns.",
+                where=str(path),
+                expected=f"those of {paths[0]}: {', '.join(columns)}",
+                found=", ".join(names),
+                fix="a label or feature that a file lacks would be lost for all of them: write it as nulls",
+            )
+        rows, end, columns = rows + facts[0], max(end, (facts[1] or 0) + 1), columns or list(names)
+    if not rows:
+        raise InputError("The files hold no exposures.", where=", ".join(map(str, paths)), expected="at least one row")
+    return rows, end, columns
 
 
 def _frames(paths: list[Path], chunk: int, columns: list[str]) -> Iterator[pl.DataFrame]:

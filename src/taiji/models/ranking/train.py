@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from taiji.core.artifacts import read_json
 from taiji.core.component import find_class
-from taiji.core.errors import ArtifactError
+from taiji.core.errors import ArtifactError, ConfigError
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import GROUP, RankerSettings
 
@@ -65,6 +65,14 @@ def train_ranker(
     """
     settings = settings or RankerSettings()
     made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")
+    if not isinstance(settings, made.Settings):
+        raise ConfigError(
+            "The settings are not those of the model that they name.",
+            where="ranking.model",
+            expected=made.Settings.__qualname__,
+            found=f"{type(settings).__qualname__} with model = {dict(settings)['model']}",
+            fix=f"make {made.__qualname__}.Settings(...)",
+        )
     trained: RankingModel = made(settings).fit(dataset, exposures, seed=seed, **more)
     return trained
 
@@ -85,5 +93,13 @@ def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
             found=f"keys {', '.join(config) if isinstance(config, dict) else type(config).__name__}",
             fix="train the ranker again",
         )
-    loaded: RankingModel = find_class(config["class"], GROUP, str(folder)).load(folder, dataset)
+    kind = find_class(config["class"], GROUP, str(folder))
+    if not hasattr(kind, "load"):
+        raise ConfigError(
+            "The class of a saved ranker cannot read it.",
+            where=str(folder),
+            expected="a class method load(folder, dataset)",
+            found=repr(kind),
+        )
+    loaded: RankingModel = kind.load(folder, dataset)
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from taiji.nn.optimisers import RowAdagrad
 if TYPE_CHECKING:
     from taiji.models.ranking.ranker import Ranker
 
+log = logging.getLogger(__name__)
 Chunks = Callable[[int], Iterable[Arrays]]
 """epoch -> its chunks of rows; each chunk fits in memory."""
 Index = NDArray[np.int64]
@@ -36,6 +38,11 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         part: train the weights whose names begin so, everything else stays as it is; empty: train all.
     """
     settings, network = ranker.settings, ranker.network
+    if valid is not None and not any(np.isfinite(valid.labels[name]).any() for name in ranker.loss.labels):
+        log.warning(
+            "No label that is learnt is known on the validation rows: training goes on to its end, uncalibrated."
+        )
+        valid = None
     step = Step(ranker, part)
     torch.manual_seed(seed)
     epochs = settings.passes(rows)
