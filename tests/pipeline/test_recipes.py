@@ -112,6 +112,21 @@ def test_another_class_under_the_same_name_runs_again(module, tmp_path):
     assert run._depends_on(ENHANCE[0])["class"] == made_by(type(ENHANCE[0]))
 
 
+def test_a_class_that_settings_name_counts_by_its_file(tmp_path, monkeypatch):
+    from taiji.core.component import foreign_code
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "my_field_part.py"
+    module.write_text("window = 10")
+    settings = {
+        "ranking": {"model": "dcn", "fields": [{"field": "my_field_part:Field"}, "no.such:Thing", "taiji.data:x"]}
+    }
+    first = foreign_code(settings)
+    assert list(first) == ["my_field_part:Field"] and foreign_code(settings) == first
+    module.write_text("window = 20")
+    assert foreign_code(settings) != first and foreign_code({"ranking": "dcn"}) == {}
+
+
 def test_a_model_is_changed_before_its_settings_whatever_the_order():
     there, back = ["ranking.model=dcn", "ranking.cross_layers=2"], ["ranking.cross_layers=2", "ranking.model=dcn"]
     assert load_config(overrides=there) == load_config(overrides=back)

@@ -6,10 +6,13 @@ is bound to, times are microseconds since the epoch. ``taiji.testing`` checks th
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -253,6 +256,51 @@ def find_class(reference: str, group: str, where: str) -> Any:
         found=reference,
         fix=f"name it as package.module:Name, or install the package that provides it ({group})",
     )
+
+
+def foreign_code(values: Any) -> dict[str, str]:
+    """Return the code of other packages that settings name: reference to the hash of its module's file.
+
+    Args:
+        values: settings as JSON; a text in them is a reference where it is ``package.module:Name`` of a module that can be
+            found, or the name of an entry point in one of taiji's groups. Nothing is imported but parent packages.
+    """
+    texts = set(_texts(values))
+    modules = {text: text.partition(":")[0] for text in texts if REFERENCE.fullmatch(text)}
+    for group in GROUPS:
+        for point in entry_points(group=group):
+            if any(text == point.name or text.startswith(f"{point.name}:") for text in texts):
+                modules[f"{group}:{point.name}"] = point.module
+    found = {}
+    for reference, module in sorted(modules.items()):
+        if module.partition(".")[0] != "taiji" and (file := _file_of(module)) is not None:
+            found[reference] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return found
+
+
+GROUPS = ("taiji.fields", "taiji.rankers", "taiji.stages", "taiji.sources")
+"""Entry-point groups in which other packages name their parts."""
+REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _texts(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _texts(value)
+
+
+def _file_of(module: str) -> Path | None:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    return file if file is not None and file.is_file() else None
 
 
 def pick_device(device: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -99,7 +99,9 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
     return tuple(ordered)
 
 
-def labels(frame: pl.DataFrame, tasks: Sequence[Task]) -> dict[str, NDArray[np.float32]]:
+def labels(
+    frame: pl.DataFrame, tasks: Sequence[Task], known_until: Mapping[str, int] | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Return every head's labels over the rows of ``frame``, (N,) float32 each, NaN where a row cannot be judged.
 
     A conditional label speaks about the rows on which its condition happened. Its joint label (both happened) is 0 where
@@ -109,6 +111,7 @@ def labels(frame: pl.DataFrame, tasks: Sequence[Task]) -> dict[str, NDArray[np.f
     Args:
         frame: ``time`` and the tasks' columns; one that is missing is not known on any row.
         tasks: in the order of :func:`check_tasks`.
+        known_until: task to the time of the last row whose label is known, where ``frame`` is a part of more rows.
     """
     found: dict[str, NDArray[np.float32]] = {}
     joint: dict[str, NDArray[np.float32]] = {}
@@ -127,8 +130,21 @@ def labels(frame: pl.DataFrame, tasks: Sequence[Task]) -> dict[str, NDArray[np.f
         values = np.where(before == 1, values, np.nan).astype(np.float32)
         known = np.isfinite(values)
         last = time[known].max() if known.any() else np.iinfo(np.int64).min
+        last = (known_until or {}).get(task.name, last)
         both = np.where(before == 0, np.where(time <= last, 0.0, np.nan), values).astype(np.float32)
         found[task.name], joint[task.name] = values, both
         if len(task.heads) > 1:
             found[task.heads[1]] = both
+    return found
+
+
+def last_known(frames: Iterable[pl.DataFrame], tasks: Sequence[Task]) -> dict[str, int]:
+    """Return, for each conditional task, the time of the last row whose label is known over all frames; see :func:`labels`."""
+    found: dict[str, int] = {}
+    conditional = [task.name for task in tasks if task.given is not None]
+    for frame in frames if conditional else ():
+        known, time = labels(frame, tasks), frame["time"].to_numpy()
+        for name in conditional:
+            if (there := np.isfinite(known[name])).any():
+                found[name] = max(found.get(name, int(time[there].max())), int(time[there].max()))
     return found

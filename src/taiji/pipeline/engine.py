@@ -44,6 +44,7 @@ from taiji.core.artifacts import (
     write_json,
     writing,
 )
+from taiji.core.component import foreign_code
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
 from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
@@ -148,12 +149,15 @@ class Run:
         config = stage.configured(self.config)
         values, outside, parameters = config.model_dump(mode="json"), stage.outside(config), stage.parameters()
         sections = (*stage.settings, *([stage.name] if stage.Settings else []))
+        settings = {section: reduce(getitem, section.split("."), values) for section in sections}
+        code = foreign_code(settings)
         return {
             "stage": stage.key,
             "class": made_by(type(stage)),
             "version": taiji.__version__,
             "seed": config.seed,
-            "settings": {section: reduce(getitem, section.split("."), values) for section in sections},
+            "settings": settings,
+            **({"foreign code": code} if code else {}),
             **({"parameters": parameters} if parameters else {}),
             "inputs": {need: self.output_hash(need) for need in stage.needs},
             "outside": value_hash(outside) if outside else None,

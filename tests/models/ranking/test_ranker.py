@@ -7,7 +7,7 @@ import torch
 from tests.models.ranking.conftest import with_features
 
 from taiji.core.component import Requests, Slate
-from taiji.core.errors import ConfigError, InputError
+from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
 from taiji.data.tasks import Task, labels
@@ -246,6 +246,46 @@ def test_large_numbers_order_pairs_as_small_ones_do():
     frame = pl.DataFrame({"time": [1, 1, 1, 1], "taste": [1_700_000_000.0, 1_700_000_001.0, None, 5.0]})
     found = labels(frame, (Task(name="taste", kind="pairwise"),))["taste"]
     np.testing.assert_array_equal(found, np.array([2, 3, np.nan, 1], dtype=np.float32))
+
+
+def test_an_input_that_a_network_never_reads_is_said(shop, exposures, caplog):
+    rows = with_features(exposures)
+    fresh("dcn", min_steps=2).fit(shop, rows)
+    assert "never reads" not in caplog.text
+    layout_only = type("Deaf", (DCNRanker,), {"network_class": Deaf})
+    layout_only(DCNSettings(**SMALL)).fit(shop, rows)
+    assert "never reads" in caplog.text and "vector" in caplog.text and "numbers" not in caplog.text.split("never")[1]
+
+
+class Deaf(DCNRanker.network_class):
+    """A network that hears nothing but numbers."""
+
+    def penalised(self, batch):
+        return self.heads(torch.zeros(len(batch["numbers"]), self.heads.in_features)), None
+
+
+def test_a_damaged_ranker_is_one_message(board, tmp_path):
+    fresh("dcn", min_steps=2).fit(board, exposures_of(board)).save(tmp_path / "ranker")
+    config = (tmp_path / "ranker" / "config.json").read_text()
+    for old, new in (
+        ('"dimension": 8', '"dimension": 9'),
+        ('"cross_layers"', '"cross_floors"'),
+        ('"fields"', '"felds"'),
+    ):
+        (tmp_path / "ranker" / "config.json").write_text(config.replace(old, new))
+        with pytest.raises(ArtifactError, match="damaged"):
+            Ranker.load(tmp_path / "ranker", board)
+
+
+def test_pairs_are_of_a_list_where_the_log_has_lists(board):
+    rows = exposures_of(board)
+    taste = EventColumns(labels=(Task(name="taste", kind="pairwise"),), list_id="page")
+    events = board.events.with_columns(taste=pl.col("click").cast(pl.Float64), page=pl.col("event") // 10)
+    dataset = Dataset(board.items, board.users, events, "pages", "shop", (), taste)
+    rows = exposures_of(dataset)
+    assert rows.group_by("user", "time").len()["len"].max() == 1, "every row has a time of its own"
+    ranker = fresh("target_attention", tasks=("click", "taste"), task_weights={"click": 0.0}).fit(dataset, rows)
+    check_learns_checkerboard(ranker, dataset, "taste")
 
 
 def test_tables_that_cannot_be_learnt_from_are_explained(board):

@@ -1,3 +1,4 @@
+import numpy as np
 import polars as pl
 import pytest
 from tests.models.ranking.conftest import with_features
@@ -23,6 +24,17 @@ def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path)
     predicted = whole.predict(valid)
     liked = valid["click"] == 1
     assert predicted.filter(liked)["click"].mean() > predicted.filter(~liked)["click"].mean() + 0.03
+
+
+def test_what_a_row_says_does_not_depend_on_where_a_chunk_ends(shop, exposures):
+    from taiji.data.tasks import DEFAULT_TASKS, labels, last_known
+
+    whole = labels(exposures, DEFAULT_TASKS)
+    chunks = [exposures[start : start + 7] for start in range(0, len(exposures), 7)]
+    until = last_known(chunks, DEFAULT_TASKS)
+    for name, values in whole.items():
+        found = np.concatenate([labels(chunk, DEFAULT_TASKS, until)[name] for chunk in chunks])
+        np.testing.assert_array_equal(found, values)
 
 
 def test_files_that_differ_or_hold_nothing_are_explained(shop, exposures, tmp_path):

@@ -74,6 +74,8 @@ class Inputs:
     ) -> None:
         self.dataset, self.fields, self.tasks, self.device = dataset, fields, tasks, device
         self.statistics = statistics
+        self.known_until: Mapping[str, int] = {}
+        """Task to the time of its last known label, while frames of more rows are read one by one."""
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
         self._place = np.zeros(len(self.item_codes), dtype=np.int64)
@@ -100,7 +102,7 @@ class Inputs:
     def arrays(self, frame: pl.DataFrame) -> Arrays:
         """Return arrays of exposures: user, item, time, and label, context and feature columns where there are any."""
         grouped = any(task.kind == "pairwise" for task in self.tasks)
-        return self.fields.arrays(self._rows(frame), labels(frame, self.tasks), grouped=grouped)
+        return self.fields.arrays(self._rows(frame), labels(frame, self.tasks, self.known_until), grouped=grouped)
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
         """Return the network's input for some rows; see :class:`taiji.models.ranking.network.Network`."""

@@ -20,7 +20,7 @@ from taiji.data.field_set import Arrays, FieldSet, Layout
 from taiji.data.fields import Field, StatisticField
 from taiji.data.splits import later_slice
 from taiji.data.statistics import NAMES
-from taiji.data.tasks import CONVERSION, Task, check_tasks
+from taiji.data.tasks import CONVERSION, Task, check_tasks, last_known
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
@@ -156,7 +156,9 @@ class Ranker:
             self.network.prepare(self.inputs.arrays(first))
 
             held_out = self.inputs.arrays(valid) if valid is not None and len(valid) else None
+            self.inputs.known_until = last_known(frames(), self.tasks)
             train(self, lambda epoch: map(self.inputs.arrays, frames()), rows, held_out, seed)
+            self.inputs.known_until = {}
         return self
 
     def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
@@ -337,7 +339,21 @@ class Ranker:
                 "Could not read the weights.", where=f"{folder}/model.safetensors", found=str(error)
             ) from error
         made = ranker_class(config["class"], where=str(folder))
-        ranker = made(made.Settings.model_validate(config["settings"]))
+        try:
+            return made._restored(config, tensors, dataset, device)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ArtifactError(
+                "A saved ranker is damaged, or was made by another version of its model.",
+                where=str(folder),
+                found=str(error)[:300],
+                fix="train the ranker again",
+            ) from error
+
+    @classmethod
+    def _restored(
+        cls, config: dict[str, Any], tensors: dict[str, torch.Tensor], dataset: Dataset, device: str | None
+    ) -> Ranker:
+        ranker = cls(cls.Settings.model_validate(config["settings"]))
         fieldset = FieldSet.restore(
             config["fields"], {name: value.numpy() for name, value in tensors.items() if name.startswith("field.")}
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from taiji.core.progress import progress
 from taiji.data.field_set import Arrays
+from taiji.nn.field_embeddings import Batch
 from taiji.nn.losses import calibrate
 from taiji.nn.optimisers import RowAdagrad
 
@@ -97,6 +98,23 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         ranker.calibration = calibrate(ranker.logits(valid), valid.labels, ranker.tasks)
 
 
+class _Reading(dict[str, torch.Tensor]):
+    """A batch that notes which of its inputs are looked at."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.unread = {name: None for name in batch if not name.endswith(("_age", "_present"))}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        self.unread.pop(name, None)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an input, or the default."""
+        self.unread.pop(name, None)
+        return super().get(name, default)
+
+
 class Step:
     """One step of training on given rows.
 
@@ -105,7 +123,7 @@ class Step:
     """
 
     def __init__(self, ranker: Ranker, part: str = "") -> None:
-        self.ranker, self.part = ranker, part
+        self.ranker, self.part, self.started = ranker, part, False
         settings, network = ranker.settings, ranker.network
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith(part))
@@ -133,7 +151,16 @@ class Step:
             for name, module in network.named_modules():
                 if f"{name}.".startswith(self.part):
                     module.train()
-        outputs, penalty = network.penalised(ranker.inputs.batch(chunk, index))
+        batch = ranker.inputs.batch(chunk, index)
+        if not self.started:
+            self.started, batch = True, _Reading(batch)
+        outputs, penalty = network.penalised(batch)
+        if isinstance(batch, _Reading) and batch.unread:
+            log.warning(
+                "The network of %s never reads: %s. What differs between rows in nothing else is the same to it.",
+                type(ranker).__qualname__,
+                ", ".join(batch.unread),
+            )
         labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.loss.labels}
         group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
         loss = ranker.loss(outputs, labels, group)
