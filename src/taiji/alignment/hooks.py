@@ -14,6 +14,7 @@ METHODS = {
     "_generate_single_turn": ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
     "_prepare_inputs": ("generation_batch",),
     "_compute_loss": ("model", "inputs"),
+    "get_train_dataloader": (),
     "_get_train_sampler": ("dataset",),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
@@ -47,9 +48,7 @@ def check_hooks(base: type, instance: Any = None) -> None:
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
         known = inspect.signature(method).parameters if method else {}
-        moved += [
-            f"{name}()" if method is None else f"{name}({p})" for p in parameters if method is None or p not in known
-        ]
+        moved += [f"{name}()"] if method is None else [f"{name}({p})" for p in parameters if p not in known]
     for name, texts in MENTIONS.items():
         method = getattr(base, name, None)
         source = "".join(inspect.getsource(inspect.unwrap(method)).split()) if method else ""

@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
@@ -55,6 +55,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     Attributes:
         rule: the weight rule; its weights are copied to TRL's ``reward_weights`` whenever they move.
         step_state: pieces that one of TRL's callbacks leaves for a later one of the same step; empty between steps.
+        _train_sampler: TRL's order of prompts, from the start of a run until its checkpoint is loaded.
     """
 
     args: ParetoGRPOConfig
@@ -277,7 +278,18 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         weights = tokens.token_weights(similarity, entropies, mask, self.args.pepo_alpha, self.args.pepo_temperature)
         return tokens.blended(weights, self.state.global_step / max(self.state.max_steps, 1))
 
-    # ---- checkpoints ----------------------------------------------------------------------------------------------
+    # ---- start of a run, checkpoints ------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Start a run with nothing carried over; Transformers asks for the loader at the head of each, and of each retry."""
+        self.step_state = StepState()
+        loader: DataLoader = super().get_train_dataloader()
+        return loader
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:
+        sampler: Sampler = super()._get_train_sampler(dataset)
+        self._train_sampler = sampler
+        return sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.step_state.check_empty()
@@ -286,15 +298,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         under_way = self._step % ((self.args.steps_per_generation or 1) * self.num_iterations) != 0
         save_state(folder, self.rule, self._step, self._buffered_inputs if under_way else None, self.accelerator)
 
-    def _get_train_sampler(self, dataset: Any = None) -> Sampler:
-        sampler: Sampler = super()._get_train_sampler(dataset)
-        self._train_sampler = sampler
-        return sampler
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Start a training run, from a checkpoint if there is one; TRL calls it at the head of each."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        self.step_state = StepState()
         if checkpoint is None:
             return
         # TRL's sampler draws each epoch's order from one generator, so a resumed run has to draw the past epochs' too.
