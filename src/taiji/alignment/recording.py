@@ -143,14 +143,14 @@ class Recording:
     def replayed(self, forward: Forward) -> Outputs:
         """Return what TRL's loss gets for the forward it asks for."""
         if self._recorded is None:
-            self._recorded = Recorded.joined(forward, [self._run(forward, *piece) for piece in self._pieces(forward)])
+            rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
+            if self.halves is None or not forward.divisible:
+                parts = [self._run(forward, rows, None)]
+            else:
+                halves = [half for half in (0, 1) if bool((self.halves == half).any())]
+                parts = [self._run(forward, rows[self.halves == half], half) for half in halves]
+            self._recorded = Recorded.joined(forward, parts)
         return self._recorded.outputs if self.attached else self._recorded.leaves
-
-    def _pieces(self, forward: Forward) -> list[tuple[Tensor, int | None]]:
-        rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
-        if self.halves is None or not forward.divisible:
-            return [(rows, None)]
-        return [(rows[self.halves == half], half) for half in (0, 1) if bool((self.halves == half).any())]
 
     def _run(self, forward: Forward, rows: Tensor, half: int | None) -> Part:
         if self.evidence is None:

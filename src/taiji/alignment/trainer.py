@@ -106,8 +106,15 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             self.reward_weights = torch.tensor(self.rule.weights, dtype=torch.float32)
 
     def _log_weights(self, applied: np.ndarray, reading: Reading | None) -> None:
-        for name, value in _weight_metrics(self.reward_func_names, applied, reading).items():
-            self._metrics["train"][name].append(value)
+        """Log a step's values; rewards of the same name get their number."""
+        metrics, rewards = self._metrics["train"], self.reward_func_names
+        names = [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
+        for name, weight in zip(names, applied):
+            metrics[f"weight/{name}"].append(float(weight))
+        if reading is not None and reading.indicators is not None:
+            for name, value in zip(names, reading.indicators):
+                metrics[f"indicator/{name}"].append(float(value))
+        metrics["max_delta_log_weight"].append(0.0 if reading is None else reading.delta)
 
     # ---- generation: rewards, advantages --------------------------------------------------------------------------
 
@@ -178,21 +185,15 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         return forward(model, input_ids, attention_mask, logits_to_keep, padded=padded, **options)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
-        if not self.model.training:
-            return self._trl_loss(model, inputs)
-        if self.args.source == "gradients":
-            whole = model.module if isinstance(model, DistributedDataParallel) else model
-            return self._loss_per_reward(whole, inputs)
-        if self.args.token_weighting == "pepo":
+        if self.model.training and self.args.source == "gradients":
+            return self._loss_per_reward(model.module if isinstance(model, DistributedDataParallel) else model, inputs)
+        loss: Tensor
+        if self.model.training and self.args.token_weighting == "pepo":
             recording = Recording(model, evidence=self._evidence(inputs), attached=True)
             weights = self._token_weights(recording, inputs)
-            return self._trl_loss(recording, inputs, inputs["advantages"][:, None] * weights)
-        return self._trl_loss(model, inputs)
-
-    def _trl_loss(self, model: torch.nn.Module | Recording, inputs: Batch, advantages: Tensor | None = None) -> Tensor:
-        """TRL's loss, under other advantages (B,) or (B, T) where they are given."""
-        batch = inputs if advantages is None else {**inputs, "advantages": advantages}
-        loss: Tensor = super()._compute_loss(model, batch)
+            loss = super()._compute_loss(recording, {**inputs, "advantages": inputs["advantages"][:, None] * weights})
+        else:
+            loss = super()._compute_loss(model, inputs)
         return loss
 
     def _loss_per_reward(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
@@ -202,11 +203,12 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         halves = batch.prompt % 2 if step.halves == 2 else None
         recording = Recording(model, halves, self._evidence(inputs) if self.args.token_weighting == "pepo" else None)
         token_weights = None if recording.evidence is None else self._token_weights(recording, inputs)
+        trl_loss = super()._compute_loss
 
         def loss_under(column: Tensor) -> Tensor:
-            return self._trl_loss(
-                recording, inputs, column if token_weights is None else column[:, None] * token_weights
-            )
+            advantages = column if token_weights is None else column[:, None] * token_weights
+            loss: Tensor = trl_loss(recording, {**inputs, "advantages": advantages})
+            return loss
 
         weights = torch.tensor(self.rule.weights, dtype=batch.advantages.dtype, device=batch.advantages.device)
         loss = loss_under((batch.advantages * weights).sum(1))
@@ -272,7 +274,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     def _token_weights(self, recording: Recording, inputs: Batch) -> Tensor:
         """PEPO's weights (B, T); TRL's loss is run for the forward that they are made from."""
         with self._unlogged():
-            self._trl_loss(recording, inputs)
+            super()._compute_loss(recording, inputs)
         similarity, entropies = recording.token_statistics()
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         weights = tokens.token_weights(similarity, entropies, mask, self.args.pepo_alpha, self.args.pepo_temperature)
@@ -312,12 +314,3 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             self._step, self._buffered_inputs = saved.step, saved.rollouts
             self.rule.load(saved.rule)
             self._apply_weights()
-
-
-def _weight_metrics(rewards: list[str], applied: np.ndarray, reading: Reading | None) -> dict[str, float]:
-    """Logged values of a step; rewards of the same name get their number."""
-    names = [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
-    metrics = {f"weight/{name}": float(weight) for name, weight in zip(names, applied)}
-    if reading is not None and reading.indicators is not None:
-        metrics |= {f"indicator/{name}": float(value) for name, value in zip(names, reading.indicators)}
-    return metrics | {"max_delta_log_weight": 0.0 if reading is None else reading.delta}
