@@ -11,6 +11,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 from taiji.alignment.accumulation import AccumulationStep
+from taiji.alignment.hooks import check_hooks
 from taiji.alignment.recording import Forward, Recording
 from taiji.alignment.step_state import RewardColumns, StepState
 from taiji.core.errors import ArtifactError, InputError, ResourceError
@@ -144,6 +145,18 @@ def test_a_reward_hook_that_trl_passes_by_is_named(job):
 
     with pytest.raises(ResourceError, match=r"another order[\s\S]*rewards from _calculate_rewards"):
         job(PassedBy, ParetoGRPOConfig).train()
+
+
+def test_a_loss_that_does_more_with_the_model_than_hand_it_on_is_named():
+    class Unwrapping(GRPOTrainer):
+        def _compute_loss(self, model, inputs):
+            self._metrics[mode]["kl"].append(inputs["advantages"])  # noqa: F821
+            return self._get_per_token_logps_and_entropies(model.module, inputs["prompt_ids"])
+
+    with pytest.raises(
+        ResourceError, match=r"_compute_loss without `self\._get_per_token_logps_and_entropies\(model,`"
+    ):
+        check_hooks(Unwrapping)
 
 
 def test_a_loss_on_a_foreign_batch_says_what_is_missing(job):

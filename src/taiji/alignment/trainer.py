@@ -33,7 +33,7 @@ from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.advantages import linear, split
 from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import check_hooks
-from taiji.alignment.recording import Forward, Outputs, Recording
+from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.step_state import Batch, RewardColumns, StepState
 from taiji.alignment.trainer_config import ParetoGRPOConfig
@@ -212,11 +212,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
 
         weights = torch.tensor(self.rule.weights, dtype=batch.advantages.dtype, device=batch.advantages.device)
         loss = loss_under((batch.advantages * weights).sum(1))
-        derivatives = []
-        for column in [*batch.advantages.unbind(1), *([torch.zeros_like(batch.advantages[:, 0])] * step.common)]:
+
+        def derivative(column: Tensor) -> OutputGradient:
             with self._unlogged():
-                derivatives.append(recording.output_gradient(loss_under(column)))
-        step.add(recording, derivatives[: step.count], derivatives[-1] if step.common else None)
+                return recording.output_gradient(loss_under(column))
+
+        rewards = [derivative(column) for column in batch.advantages.unbind(1)]
+        common = derivative(torch.zeros_like(batch.advantages[:, 0])) if step.common else None
+        step.add(recording, rewards, common)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
         # The gradients are set by hand, so the caller's backward gets a loss that reaches nothing.
