@@ -20,7 +20,7 @@ ACCUMULATED = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 
 
 
 class Watch(TrainerCallback):
-    """What the state holds at TRL's events."""
+    """Contents of the state at each of TRL's events."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, list[str]]] = []
