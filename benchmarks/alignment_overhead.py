@@ -178,7 +178,7 @@ def subset(result: Result, trainer: Any, lm: Any) -> None:
     ids = lm.tokenizer(exact_prompts(lm.tokenizer, [48]), return_tensors="pt")["input_ids"].repeat(6, 1)
     for _ in range(5):
         tail = torch.randint(10, lm.model.config.vocab_size, (6, 8), generator=generator)
-        logs = trainer.policy_forward(
+        logs = trainer._get_per_token_logps_and_entropies(
             model, torch.cat([ids, tail], 1), torch.ones(6, ids.size(1) + 8, dtype=torch.long), 8
         )[0]
         advantage = torch.randn(6, 8, generator=generator)

@@ -159,7 +159,7 @@ def test_equal_rewards_move_neither_weights_nor_parameters(job, weighting):
     trainer.train()
     assert torch.equal(before, parameters(trainer))
     assert history(trainer, "max_delta_log_weight") == [0.0] * 3
-    assert np.allclose(trainer.rule_for(2).weights, [0.7, 0.3], atol=1e-12)
+    assert np.allclose(trainer.rule.weights, [0.7, 0.3], atol=1e-12)
 
 
 @pytest.mark.parametrize("weighting", ["popo", "popo-light", "popo-covariance", "dwa", "uncertainty", "upgrad"])
@@ -173,7 +173,7 @@ def test_nan_rewards_and_any_number_of_rewards(job, weighting):
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, sometimes, never], weighting=weighting)
     trainer.train()
     assert torch.isfinite(parameters(trainer)).all()
-    assert trainer.rule_for(3).weights.sum() == pytest.approx(1)
+    assert trainer.rule.weights.sum() == pytest.approx(1)
     line = trainer.state.log_history[0]
     assert {
         "rewards/vowels/mean",
@@ -202,7 +202,7 @@ def test_resume_is_bit_equal(job, options):
     again = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="again", **common)
     again.train(resume_from_checkpoint=str(Path(straight.args.output_dir) / "checkpoint-3"))
     assert torch.equal(parameters(straight), parameters(again))
-    assert straight.rule_for(2).state() == again.rule_for(2).state()
+    assert straight.rule.state() == again.rule.state()
     assert history(straight, "weight/vowels") == history(again, "weight/vowels")
     assert history(straight, "loss") == history(again, "loss")
 
@@ -271,7 +271,7 @@ def test_preference_is_where_the_weights_are_pulled(job):
         ParetoGRPOTrainer, ParetoGRPOConfig, preference=[3.0, 1.0], weight_step=0.0, weight_floor=0.5, max_steps=6
     )
     trainer.train()
-    assert trainer.rule_for(2).weights == pytest.approx([0.75, 0.25], abs=0.01)
+    assert trainer.rule.weights == pytest.approx([0.75, 0.25], abs=0.01)
 
 
 def test_warmup_holds_the_weights(job):
@@ -285,9 +285,9 @@ def test_warmup_holds_the_weights(job):
 def test_evaluation_leaves_the_weights_alone(job):
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, per_device_eval_batch_size=8)
     trainer.train()
-    before = trainer.rule_for(2).state()
+    before = trainer.rule.state()
     assert "eval_reward" in trainer.evaluate(trainer.train_dataset.select(range(2)))
-    assert trainer.rule_for(2).state() == before
+    assert trainer.rule.state() == before
 
 
 def test_configuration_errors_say_what_to_do(job):
@@ -341,7 +341,7 @@ def distributed_run(rank, world, folder, estimator):
     )
     trainer.rollout_func = fixed_rollouts
     trainer.train()
-    indicators, weights = history(trainer, "indicator/vowels"), trainer.rule_for(2).weights
+    indicators, weights = history(trainer, "indicator/vowels"), trainer.rule.weights
     np.savez(folder / f"{world}-{rank}.npz", parameters(trainer).numpy(), indicators, weights)
 
 

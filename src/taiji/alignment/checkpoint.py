@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,23 @@ from taiji.nn.weighting_rules import Rule
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from taiji.alignment.step_state import Batch
+
 logger = logging.getLogger(__name__)
 STATE = "reward_weights.json"
 """Written last of all, so its presence says that the checkpoint is whole."""
 
 
-def save_state(
-    folder: Path, rule: Rule | None, step: int, rollouts: list[dict[str, Any]] | None, accelerator: Accelerator
-) -> None:
+@dataclass(frozen=True)
+class SavedState:
+    """A checkpoint's content: micro-batches trained on so far, the rule's state, rollouts that are not used up (or None)."""
+
+    step: int
+    rule: dict[str, Any]
+    rollouts: list[Batch] | None
+
+
+def save_state(folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None, accelerator: Accelerator) -> None:
     """Write the rule's state and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
     if rollouts is not None:
         tensors: dict[str, torch.Tensor] = {}
@@ -41,13 +51,11 @@ def save_state(
             save_file(tensors, temporary, metadata={"others": json.dumps(others)})
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        state = None if rule is None else rule.state()
-        name = None if rule is None else type(rule).__name__
         write_json(
             folder / STATE,
             {
-                "rule": name,
-                "state": state,
+                "rule": type(rule).__name__,
+                "state": rule.state(),
                 "step": step,
                 "rollouts": rollouts is not None,
                 "processes": accelerator.num_processes,
@@ -55,26 +63,30 @@ def save_state(
         )
 
 
-def load_state(
-    folder: Path, weighting: str, accelerator: Accelerator
-) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]] | None] | None:
-    """Read what :func:`save_state` wrote: (step, rule state, rollouts); None for a checkpoint of stock TRL."""
-    from taiji.nn.weighting_rules import RULES
-
+def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState | None:
+    """Read what :func:`save_state` wrote for such a rule; None for a checkpoint of stock TRL."""
     if not (folder / STATE).exists():
         logger.warning("%s has no %s: the reward weights start afresh.", folder, STATE)
         return None
     saved = read_json(folder / STATE)
-    if saved["rule"] not in (None, RULES[weighting].__name__):
+    if saved["rule"] != type(rule).__name__:
         raise ArtifactError(
             "The checkpoint was made with another weighting.",
             where=str(folder / STATE),
-            expected=RULES[weighting].__name__,
+            expected=type(rule).__name__,
             found=saved["rule"],
             fix="use the same weighting, or start afresh",
         )
+    if len(saved["state"]["log_weights"]) != rule.count:
+        raise ArtifactError(
+            "The checkpoint was made with another number of rewards.",
+            where=str(folder / STATE),
+            expected=str(rule.count),
+            found=str(len(saved["state"]["log_weights"])),
+            fix="use the same rewards, or start afresh",
+        )
     if not saved["rollouts"]:
-        return saved["step"], saved["state"], None
+        return SavedState(saved["step"], saved["state"], None)
     if saved["processes"] != accelerator.num_processes:
         raise ArtifactError(
             "The checkpoint holds rollouts of another number of processes.",
@@ -85,8 +97,8 @@ def load_state(
     with safe_open(
         folder / f"rollouts-{accelerator.process_index}.safetensors", framework="pt", device=str(accelerator.device)
     ) as file:
-        rollouts: list[dict[str, Any]] = json.loads(file.metadata()["others"])
+        rollouts: list[Batch] = json.loads(file.metadata()["others"])
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             number, name = key.split("/", 1)
             rollouts[int(number)][name] = file.get_tensor(key)
-    return saved["step"], saved["state"], rollouts
+    return SavedState(saved["step"], saved["state"], rollouts)

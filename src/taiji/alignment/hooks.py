@@ -11,7 +11,10 @@ METHODS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("inputs",),
     "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy"),
+    "_generate_single_turn": ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
+    "_prepare_inputs": ("generation_batch",),
     "_compute_loss": ("model", "inputs"),
+    "get_train_dataloader": (),
     "_get_train_sampler": ("dataset",),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
@@ -33,7 +36,7 @@ ATTRIBUTES = (
 )
 MENTIONS = {
     "_generate_and_score_completions": ("self._calculate_rewards(", "self.reward_weights", '"advantages": advantages'),
-    "_compute_loss": ("self._get_per_token_logps_and_entropies(", 'inputs["advantages"]', "self._metrics[mode]"),
+    "_compute_loss": ("self._get_per_token_logps_and_entropies(model,", 'inputs["advantages"]', "self._metrics[mode]"),
 }
 
 
@@ -45,13 +48,11 @@ def check_hooks(base: type, instance: Any = None) -> None:
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
         known = inspect.signature(method).parameters if method else {}
-        moved += [
-            f"{name}()" if method is None else f"{name}({p})" for p in parameters if method is None or p not in known
-        ]
+        moved += [f"{name}()"] if method is None else [f"{name}({p})" for p in parameters if p not in known]
     for name, texts in MENTIONS.items():
         method = getattr(base, name, None)
-        source = inspect.getsource(inspect.unwrap(method)) if method else ""
-        moved += [f"{name} without `{text}`" for text in texts if text not in source]
+        source = "".join(inspect.getsource(inspect.unwrap(method)).split()) if method else ""
+        moved += [f"{name} without `{text}`" for text in texts if "".join(text.split()) not in source]
     moved += [f"self.{name}" for name in ATTRIBUTES if instance is not None and not hasattr(instance, name)]
     if moved:
         raise ResourceError(

@@ -1,70 +1,193 @@
-"""One forward, many losses: what the policy's forward returned, cut from the loss so that both can be reused.
+"""One forward, many losses: the policy's outputs, cut from the loss so that both can be reused.
 
-TRL's ``_compute_loss`` is run on *leaves* that hold the forward's values. That gives d loss / d log-probability for any
-advantage, loss type, clipping and KL without copying a formula, and its product with the Jacobian of the one forward is each
-loss's gradient.
+TRL's ``_compute_loss`` hands the model it is given on to the forward and does nothing else with it. So a :class:`Recording` takes
+the model's place: the first loss runs the forward, all of them get *leaves* that hold its values. That gives d loss / d
+log-probability for any advantage, loss type, clipping and KL without copying a formula, and its product with the Jacobian of
+the one forward is each loss's gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from taiji.alignment.tokens import Evidence, hidden_states
+from taiji.core.errors import ResourceError
+
+Outputs = tuple[Tensor, Tensor | None, Tensor | None]
+"""Log-probabilities (B, T), entropies (B, T) and the auxiliary loss."""
 OutputGradient = tuple[Tensor, Tensor | None, Tensor | None]
 """Derivative of a loss by the log-probabilities (B, T), the entropies (B, T) and the auxiliary loss."""
 
+MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
+"""Options of a forward whose rows cannot be run in parts."""
 
-@dataclass
+
+@dataclass(frozen=True)
+class Forward:
+    """The policy's forward on a micro-batch, as TRL's loss asks for it; runs on any of the rows, at any time.
+
+    Args:
+        function: log-probabilities of completions, as ``_get_per_token_logps_and_entropies``.
+        model: the policy.
+        input_ids: (B, P + T).
+        attention_mask: (B, P + T).
+        logits_to_keep: T.
+        options: further keywords of ``function``.
+    """
+
+    function: Callable[..., Outputs]
+    model: torch.nn.Module
+    input_ids: Tensor
+    attention_mask: Tensor
+    logits_to_keep: int
+    options: dict[str, Any]
+
+    @property
+    def divisible(self) -> bool:
+        """Return whether the rows can be run in parts."""
+        return all(self.options.get(name) is None for name in MEDIA) and not self.options.get("compute_aux_loss")
+
+    def __call__(self, rows: Tensor, *, padded: bool = False) -> Outputs:
+        """Run the rows; ``padded`` runs the model on TRL's padded batch, prompts not shared."""
+        ids, mask = self.input_ids[rows], self.attention_mask[rows]
+        return self.function(self.model, ids, mask, self.logits_to_keep, padded=padded, **self.options)
+
+    def logps_now(self, rows: Tensor) -> Tensor:
+        """Log-probabilities of the rows with the parameters as they are now, without gradient."""
+        size = len(self.input_ids)
+        with torch.no_grad():
+            if self.options.get("pixel_values") is not None:  # whose rows are patches
+                return self(torch.arange(size, device=self.input_ids.device))[0][rows]
+            options = {
+                name: value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value
+                for name, value in self.options.items()
+            }
+            return replace(self, options=options)(rows)[0]
+
+
+@dataclass(frozen=True)
 class Part:
     """The rows of one forward call with their outputs, attached to the graph."""
 
     rows: Tensor
     half: int | None
-    logps: Tensor
-    entropies: Tensor | None
-    auxiliary: Tensor | None
+    outputs: Outputs
     similarity: Tensor | None = None
 
 
-@dataclass
-class Recording:
-    """All forward calls of one micro-batch, and what TRL shall get when it asks for the forward."""
+@dataclass(frozen=True)
+class Recorded:
+    """A forward that has been run: its parts, their outputs joined in row order, and the leaves with the same values."""
 
-    halves: Tensor | None = None
-    evidence: Tensor | None = None
-    parts: list[Part] = field(default_factory=list)
-    leaves: tuple[Tensor, Tensor | None, Tensor | None] | None = None
-    attached: tuple[Tensor, Tensor | None, Tensor | None] | None = None
-    replay: tuple[Tensor, Tensor | None, Tensor | None] | None = None
-    similarity: Tensor | None = None
+    forward: Forward
+    parts: list[Part]
+    outputs: Outputs
+    leaves: Outputs
+    similarity: Tensor | None
 
-    def close(self) -> None:
+    @classmethod
+    def joined(cls, forward: Forward, parts: list[Part]) -> Recorded:
         """Join the parts in row order and make the leaves."""
-        order = torch.argsort(torch.cat([part.rows for part in self.parts]))
+        order = torch.argsort(torch.cat([part.rows for part in parts]))
 
-        def joined(tensors: list[Tensor | None]) -> Tensor | None:
+        def whole(tensors: list[Tensor | None]) -> Tensor | None:
             present = [tensor for tensor in tensors if tensor is not None]
-            return torch.cat(present)[order] if len(present) == len(self.parts) else None
+            return torch.cat(present)[order] if len(present) == len(parts) else None
 
-        logps, entropies = joined([p.logps for p in self.parts]), joined([p.entropies for p in self.parts])
-        assert logps is not None
-        self.similarity = joined([p.similarity for p in self.parts])
-        self.attached = (logps, entropies, self.parts[0].auxiliary)
-        self.leaves = tuple(None if t is None else t.detach().requires_grad_() for t in self.attached)  # type: ignore[assignment]
-        self.replay = self.leaves
+        def leaf(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.detach().requires_grad_()
+
+        logps = torch.cat([part.outputs[0] for part in parts])[order]
+        entropies, auxiliary = whole([part.outputs[1] for part in parts]), parts[0].outputs[2]
+        leaves = (logps.detach().requires_grad_(), leaf(entropies), leaf(auxiliary))
+        return cls(forward, parts, (logps, entropies, auxiliary), leaves, whole([part.similarity for part in parts]))
+
+
+class Recording:
+    """Stand-in for the model in TRL's loss: runs the forward for the first loss and replays it for all others.
+
+    Args:
+        model: the policy.
+        halves: (B,) 0 or 1, the half of the prompts each row belongs to; each half gets a forward of its own, which costs
+            no more arithmetic and lets a backward visit one half only.
+        evidence: prompt tokens that PEPO compares the completions with.
+        attached: replay the forward's outputs themselves instead of leaves, for a loss that runs its own backward.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        halves: Tensor | None = None,
+        evidence: Evidence | None = None,
+        attached: bool = False,
+    ) -> None:
+        self.model, self.halves, self.evidence, self.attached = model, halves, evidence, attached
+        self._recorded: Recorded | None = None
+
+    @property
+    def recorded(self) -> Recorded:
+        """The forward, once a loss has asked for it."""
+        if self._recorded is None:
+            raise ResourceError(
+                "TRL's loss has not asked for the policy's forward.",
+                expected="_compute_loss to call _get_per_token_logps_and_entropies with the model it is given",
+                fix='pip install "trl>=1.16,<1.17"',
+            )
+        return self._recorded
+
+    def replayed(self, forward: Forward) -> Outputs:
+        """Return what TRL's loss gets for the forward it asks for."""
+        if self._recorded is None:
+            rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
+            if self.halves is None or not forward.divisible:
+                parts = [self._run(forward, rows, None)]
+            else:
+                halves = [half for half in (0, 1) if bool((self.halves == half).any())]
+                parts = [self._run(forward, rows[self.halves == half], half) for half in halves]
+            self._recorded = Recorded.joined(forward, parts)
+        return self._recorded.outputs if self.attached else self._recorded.leaves
+
+    def _run(self, forward: Forward, rows: Tensor, half: int | None) -> Part:
+        if self.evidence is None:
+            return Part(rows, half, forward(rows))
+        with hidden_states(forward.model) as layers:
+            outputs = forward(rows, padded=True)
+        return Part(rows, half, outputs, self.evidence.similarity(layers[-1], rows, forward.logits_to_keep))
+
+    def token_statistics(self) -> tuple[Tensor, Tensor]:
+        """Similarity to the evidence (B, T) and entropy (B, T) of each completion token.
+
+        Raises:
+            ResourceError: the forward was run without evidence, or TRL asked for no entropies.
+        """
+        similarity, entropies = self.recorded.similarity, self.recorded.outputs[1]
+        if self.evidence is None or similarity is None or entropies is None:
+            raise ResourceError(
+                "Token weights need the completions' similarity to the evidence, and their entropies.",
+                expected="a recording with evidence, and a loss that asks for entropies",
+            )
+        return similarity, entropies if self.evidence.attached else entropies.detach()
+
+    def in_half(self, half: int) -> Tensor:
+        """Bool (B,): rows that belong to a half of the prompts; without halves all rows are in the first."""
+        if self.halves is None:
+            return torch.full_like(self.recorded.outputs[0][:, 0], half == 0, dtype=torch.bool)
+        return self.halves == half
 
     def output_gradient(self, loss: Tensor) -> OutputGradient:
         """Derivative of a loss computed on the leaves."""
-        assert self.leaves is not None
-        present = [leaf for leaf in self.leaves if leaf is not None]
+        leaves = self.recorded.leaves
+        present = [leaf for leaf in leaves if leaf is not None]
         found = iter(
             torch.autograd.grad(loss, present, allow_unused=True) if loss.requires_grad else [None] * len(present)
         )
-        logps, entropies, auxiliary = (None if leaf is None else next(found) for leaf in self.leaves)
-        return (torch.zeros_like(self.leaves[0]) if logps is None else logps, entropies, auxiliary)
+        logps, entropies, auxiliary = (None if leaf is None else next(found) for leaf in leaves)
+        return (torch.zeros_like(leaves[0]) if logps is None else logps, entropies, auxiliary)
 
     def vector_jacobian_product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
@@ -72,20 +195,20 @@ class Recording:
         """Gradient by the parameters of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
         outputs: list[Tensor] = []
         values: list[Tensor] = []
-        for part in self.parts:
+        for part in self.recorded.parts:
             if part.half is not None and part.half != half:
                 continue
+            logps, entropies, auxiliary = part.outputs
             inside = None
             if halves > 1 and part.half is None:
-                assert self.halves is not None
-                inside = (self.halves[part.rows] == half).to(part.logps.dtype)[:, None]
-            for output, value in ((part.logps, gradient[0]), (part.entropies, gradient[1])):
+                inside = self.in_half(half)[part.rows].to(logps.dtype)[:, None]
+            for output, value in ((logps, gradient[0]), (entropies, gradient[1])):
                 if output is not None and value is not None and output.requires_grad:
                     rows = value[part.rows].to(output.dtype)
                     outputs.append(output)
                     values.append(rows if inside is None else rows * inside)
-            if part.auxiliary is not None and gradient[2] is not None:
-                outputs.append(part.auxiliary)
+            if auxiliary is not None and gradient[2] is not None:
+                outputs.append(auxiliary)
                 values.append(gradient[2] / halves)
         if not outputs:
             return [None] * len(parameters)
@@ -99,6 +222,5 @@ def scaled_sum(gradients: Sequence[OutputGradient], weights: Sequence[float]) ->
         terms = [float(w) * value for w, c in zip(weights, gradients) if (value := c[position]) is not None]
         return torch.stack(terms).sum(0) if terms else None
 
-    first = total(0)
-    assert first is not None
-    return first, total(1), total(2)
+    logps = torch.stack([float(w) * c[0] for w, c in zip(weights, gradients)]).sum(0)
+    return logps, total(1), total(2)

@@ -39,7 +39,7 @@ class Rollouts:
         write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines))
 
     def watched(self, name: str, reward: Reward) -> Reward:
-        """The reward, which now also leaves what it judged here."""
+        """Return the reward, wrapped so that what it scores is kept here as well."""
 
         def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
             values = reward(examples, completions)
@@ -55,7 +55,7 @@ class Rollouts:
         return function
 
     def close_step(self, step: int) -> None:
-        """The batch that was judged last belongs to this step, which is over."""
+        """Add the batch that was scored last to the log, as that of a step that is over."""
         rows = [{"step": step, **row} for row in self._batch]
         self._batch = []
         self.lines += rows

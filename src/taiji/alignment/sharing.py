@@ -21,7 +21,6 @@ from taiji.language.prefix_support import supports_sharing
 if TYPE_CHECKING:
     from trl import GRPOTrainer as Base
 
-    from taiji.alignment.recording import Recording
     from taiji.alignment.trainer_config import ParetoGRPOConfig
 else:
     Base = object
@@ -49,18 +48,14 @@ class SharedPrefixes(Base):
     """Mix in before TRL's ``GRPOTrainer``."""
 
     args: ParetoGRPOConfig
-    _recording: Recording | None = None
-    _fused = False
     model: Any
     _buffered_inputs: Any
 
     def shares(self, model: Any) -> bool:
-        """Return whether this model's shared prompts are computed once; the first yes prepares its LoRA layers."""
+        """Return whether this model's shared prompts are computed once; a yes prepares its LoRA layers, where that is not done yet."""
         if not self.args.share_prefixes or not supports_sharing(model)[0]:
             return False
-        if not self._fused:
-            fuse_adapters(model)
-            self._fused = True
+        fuse_adapters(model)
         return True
 
     def _get_per_token_logps_and_entropies(
@@ -72,13 +67,12 @@ class SharedPrefixes(Base):
         batch_size: int | None = None,
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
+        *,
+        padded: bool = False,
         **media: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        watched = (
-            self._recording is not None and self._recording.evidence is not None
-        )  # PEPO reads the padded hidden states
         if (
-            watched
+            padded
             or compute_aux_loss
             or any(v is not None for v in media.values())
             or not self.shares(model)

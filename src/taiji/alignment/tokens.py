@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,19 @@ def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int)
         centre = torch.einsum("bp,bph->bh", share, unit[:, : evidence.size(1)])
         total = total + torch.einsum("bth,bh->bt", unit[:, -tokens:], centre)
     return total / len(hidden)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Prompt tokens (B, P) that PEPO compares completions with; ``attached`` lets gradients flow through the comparison."""
+
+    mask: Tensor
+    attached: bool
+
+    def similarity(self, layers: Sequence[Tensor], rows: Tensor, tokens: int) -> Tensor:
+        """VS (b, T) of some rows from their hidden states, one (b, L, H) tensor a layer."""
+        hidden = layers if self.attached else [layer.detach() for layer in layers]
+        return evidence_similarity(hidden, self.mask[rows], tokens)
 
 
 def token_weights(

@@ -1,0 +1,122 @@
+"""Data that pass from one of TRL's callbacks to the next.
+
+From the generation to the loss they travel in TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and
+buffers. What TRL has no place for is one object on the trainer (:class:`StepState`), which is empty between two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from taiji.alignment.accumulation import AccumulationStep
+from taiji.core.errors import InputError, ResourceError
+
+Batch = dict[str, Any]
+"""TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
+
+ADVANTAGES, PROMPT, SIGNAL = "reward_advantages", "prompt_group", "reward_signal"
+
+
+@dataclass(frozen=True)
+class RewardColumns:
+    """Advantages of one batch, a column per reward; made at the generation, read by each loss on its rows.
+
+    Args:
+        advantages: (B, K).
+        prompt: (B,) number of each row's prompt in the generation batch of all processes.
+        signal: () bool; whether any advantage of the whole generation batch differs from zero.
+    """
+
+    advantages: Tensor
+    prompt: Tensor
+    signal: Tensor
+
+    def put(self, batch: Batch) -> None:
+        """Add the columns to TRL's batch."""
+        batch |= {ADVANTAGES: self.advantages, PROMPT: self.prompt, SIGNAL: self.signal}
+
+    @classmethod
+    def of(cls, batch: Batch) -> RewardColumns:
+        """Return the columns of TRL's batch.
+
+        Raises:
+            InputError: the batch lacks one of them.
+        """
+        missing = [name for name in (ADVANTAGES, PROMPT, SIGNAL) if name not in batch]
+        if missing:
+            raise InputError(
+                "A batch has no advantages per reward.",
+                expected="a batch that this trainer generated while training",
+                found=f"a batch without {', '.join(missing)}",
+                fix="go through train(); start afresh when the batch comes from another version's checkpoint",
+            )
+        return cls(batch[ADVANTAGES], batch[PROMPT], batch[SIGNAL])
+
+
+class StepState:
+    """Everything that the trainer's callbacks leave for one another outside of TRL's batch.
+
+    ============  =====================================  ========================================
+    piece         put by                                 taken by
+    ============  =====================================  ========================================
+    rewards       ``_calculate_rewards``                 ``_generate_and_score_completions``, which called it
+    accumulation  ``_compute_loss``, first micro-batch   ``_compute_loss``, last micro-batch
+    ============  =====================================  ========================================
+
+    A training run starts with an empty state, and the state is empty whenever a checkpoint is written.
+    """
+
+    def __init__(self) -> None:
+        self._rewards: Tensor | None = None
+        self._accumulation: AccumulationStep | None = None
+
+    @property
+    def contents(self) -> list[str]:
+        """Names of the pieces that wait to be taken."""
+        pieces = {"rewards": self._rewards, "accumulation": self._accumulation}
+        return [name for name, piece in pieces.items() if piece is not None]
+
+    def check_empty(self) -> None:
+        """Raise :class:`ResourceError` unless everything that was put has been taken."""
+        if self.contents:
+            raise _out_of_order("a step ends", "nothing left over", " and ".join(self.contents))
+
+    def put_rewards(self, rewards: Tensor) -> None:
+        """Keep a generation batch's rewards (N, K), of all processes, until the generation ends."""
+        if self._rewards is not None:
+            raise _out_of_order("a batch is scored", "one scoring per generation", "a second one")
+        self._rewards = rewards
+
+    def take_rewards(self) -> Tensor:
+        """Return the rewards of the generation that ends."""
+        rewards, self._rewards = self._rewards, None
+        if rewards is None:
+            raise _out_of_order("a generation ends", "rewards from _calculate_rewards", "none")
+        return rewards
+
+    def accumulation(self, start: Callable[[], AccumulationStep]) -> AccumulationStep:
+        """Return the accumulation step under way, or start one."""
+        if self._accumulation is None:
+            self._accumulation = start()
+        return self._accumulation
+
+    def take_accumulation(self) -> AccumulationStep:
+        """Return the accumulation step that is complete."""
+        step, self._accumulation = self._accumulation, None
+        if step is None:
+            raise _out_of_order("the parameters are updated", "an accumulation step under way", "none")
+        return step
+
+
+def _out_of_order(moment: str, expected: str, found: str) -> ResourceError:
+    return ResourceError(
+        "TRL has called the hooks of ParetoGRPOTrainer in another order than the one they are made for.",
+        where=f"when {moment}",
+        expected=expected,
+        found=found,
+        fix='pip install "trl>=1.16,<1.17", and call train() again after an interruption',
+    )
