@@ -89,6 +89,7 @@ check_scorer(ranker, board)
 check_learns_checkerboard(ranker, board)
 check_component(ranker, board, lambda r: r.predict(exposures_of(board))["click"].to_numpy())
 check_retriever(Trending(board), board)
+check_field(HourOfDay(), board, exposures_of(board))
 assert ranker.layout.row.columns == (1,) and ranker_class("factorization_machine") is FactorizationMachine
 assert isinstance(make_field("hour", "here"), HourOfDay)
 """
@@ -124,6 +125,10 @@ def test_all_of_them_run_in_the_loop_and_in_a_study(installed, tmp_path):
         "ranking": {"model": "factorization_machine", "fields": ["hour"], "min_steps": 20},
     }
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "check.py").write_text(
+        "from shop_parts.json_lines import JsonLines\nfrom taiji.testing import check_source\ncheck_source(JsonLines('lines'))"
+    )
+    run(installed, tmp_path, tmp_path / "check.py")
     run(installed, tmp_path, "-m", "taiji.cli", "run", "shop.yaml")
     folder = tmp_path / "runs" / "shop"
     assert 0 <= read_json(folder / "recall.json")["recall"] <= 1 and read_json(folder / "recall.json")["k"] == 5

@@ -5,7 +5,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
-from taiji.nn.losses import MultitaskLoss, calibrate, pairwise_loss, platt, predictions, thresholds
+from taiji.nn.losses import MultitaskLoss, pairwise_loss, thresholds
+from taiji.nn.predictions import predictions
 
 
 def weighted(weight):
@@ -96,24 +97,3 @@ def test_pairs_are_of_one_request_and_of_different_labels():
         if group[i] == group[j] and label[i] > label[j] and known[i] and known[j]
     ]
     assert abs(float(pairwise_loss(scores, label, known, group)) - np.mean(terms)) < 1e-12
-
-
-def test_calibration_of_counts_and_durations_gets_the_mean_right():
-    random = np.random.default_rng(3)
-    tasks = (Task(name="n", kind="count"), Task(name="s", kind="duration"))
-    outputs = random.normal(size=(500, 2)) + 1
-    labels = {"n": random.poisson(4.0, 500).astype(np.float32), "s": random.exponential(20.0, 500).astype(np.float32)}
-    found = predictions(outputs, tasks, calibrate(outputs, labels, tasks))
-    for name, label in labels.items():
-        assert abs(found[name].mean() / label.mean() - 1) < 1e-5
-
-
-def test_calibration_finds_the_scale_and_shift():
-    random = np.random.default_rng(0)
-    truth = random.normal(size=40_000)
-    labels = (random.random(40_000) < 1 / (1 + np.exp(-truth))).astype(float)
-    labels[::10] = np.nan
-    scale, shift = platt((truth - 0.5) * 2, labels)
-    assert abs(scale - 0.5) < 0.03 and abs(shift - 0.5) < 0.05
-    assert platt(truth, np.zeros(40_000)) == (1.0, 0.0)
-    assert platt(-truth, labels) == (1.0, 0.0)

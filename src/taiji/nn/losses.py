@@ -1,4 +1,4 @@
-"""Losses of ranking tasks, what their outputs mean, and the calibration of probabilities."""
+"""Losses of ranking tasks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import combinations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from taiji.core.errors import ConfigError
@@ -142,88 +140,3 @@ def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor
     better = (group.unsqueeze(1) == group.unsqueeze(0)) & (label.unsqueeze(1) > label.unsqueeze(0))
     pairs = better.to(scores.dtype) * known.unsqueeze(1) * known.unsqueeze(0)
     return (pairs * functional.softplus(scores.unsqueeze(0) - scores.unsqueeze(1))).sum() / pairs.sum().clamp_min(1)
-
-
-def predictions(
-    outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Mapping[str, tuple[float, float]]
-) -> dict[str, NDArray[np.float64]]:
-    """Return what the outputs predict, prediction name to (N,).
-
-    Probabilities for binary tasks, expectations for counts, durations and grades, scores for pairwise tasks; of a
-    conditional task given its condition, and for a binary one also that both happen.
-
-    Args:
-        outputs: (N, O). tasks: as for :class:`MultitaskLoss`.
-        calibration: task name to (scale, shift): of the logit of a probability, of the logarithm of a count; a duration is
-            multiplied by the scale.
-    """
-    found: dict[str, NDArray[np.float64]] = {}
-    joint: dict[str, NDArray[np.float64]] = {}
-    for task in tasks:
-        own = outputs[:, output_columns(tasks)[task.name]]
-        scale, shift = calibration.get(task.name, (1.0, 0.0))
-        if task.kind in ("binary", "survey"):
-            value = 1 / (1 + np.exp(-np.clip(scale * own[:, 0] + shift, -40, 40)))
-        elif task.kind == "count":
-            value = np.exp(np.clip(own[:, 0] + shift, -40, 40))
-        elif task.kind == "duration":
-            value = scale * np.expm1(np.clip(own[:, 0], 0, 40))
-        elif task.kind == "ordinal":
-            over = thresholds(torch.from_numpy(np.ascontiguousarray(own))).numpy()
-            value = (1 / (1 + np.exp(-np.clip(over, -40, 40)))).sum(axis=1)
-        else:
-            value = own[:, 0]
-        found[task.name] = value
-        if task.kind == "binary":
-            joint[task.name] = joint[task.given] * value if task.given else value
-            if len(task.heads) > 1:
-                found[task.heads[1]] = joint[task.name]
-    return found
-
-
-def calibrate(
-    outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
-) -> dict[str, tuple[float, float]]:
-    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, the right mean for counts and durations.
-
-    Args:
-        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :class:`MultitaskLoss`.
-    """
-    found = {task.name: (1.0, 0.0) for task in tasks}
-    raw = predictions(outputs, tasks, {})
-    for task in tasks:
-        label, predicted = labels[task.name], raw[task.name]
-        known = np.isfinite(label)
-        if task.kind in ("binary", "survey"):
-            found[task.name] = platt(outputs[:, output_columns(tasks)[task.name].start], label)
-        elif task.kind in ("count", "duration") and known.sum() >= FEWEST and label[known].mean() > 0:
-            ratio = float(label[known].mean(dtype=np.float64) / max(predicted[known].mean(), 1e-9))
-            found[task.name] = (ratio, 0.0) if task.kind == "duration" else (1.0, float(np.log(ratio)))
-    return found
-
-
-FEWEST = 20
-"""Rows of either label, or rows in all, below which nothing is calibrated."""
-
-
-def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
-    """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
-
-    Too little to learn from (fewer than 20 of either label) gives (1, 0); so does a fit that would reverse the order.
-    """
-    known = np.isfinite(labels)
-    x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)
-    if min(y.sum(), len(y) - y.sum()) < FEWEST:
-        return 1.0, 0.0
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    theta = np.array([1.0, 0.0])
-    prior = np.diag([1.0, 0.0])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
-        gradient = design.T @ (p - y) + prior @ (theta - np.array([1.0, 0.0]))
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + prior
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient)
-        theta -= step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-10:
-            break
-    return (float(theta[0]), float(theta[1])) if theta[0] > 0 else (1.0, 0.0)

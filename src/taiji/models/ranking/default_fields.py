@@ -20,7 +20,7 @@ from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.statistics import NAMES
 from taiji.models.ranking.settings import NeuralRankerSettings
 
-FEW = 50
+FEW_VALUES = 50
 """Distinct whole numbers up to which a column is read as a category."""
 
 
@@ -66,7 +66,7 @@ def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
         if name in ("user", "user_id") or users[name].dtype.is_nested():
             continue
         distinct = users[name].n_unique()
-        wide = users[name].dtype.is_numeric() and distinct > FEW
+        wide = users[name].dtype.is_numeric() and distinct > FEW_VALUES
         if wide or 1 < distinct <= max(1000, len(users) // 10):
             columns.append(name)
     return tuple(columns)

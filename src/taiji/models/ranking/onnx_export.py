@@ -12,9 +12,8 @@ from torch import nn
 
 from taiji.core.artifacts import atomic_file
 from taiji.data.field_set import Layout
-from taiji.data.tasks import Task
 from taiji.models.ranking.ranker import Ranker
-from taiji.nn.losses import output_columns, thresholds
+from taiji.nn.predictions import decode
 
 OPSET = 17
 
@@ -29,25 +28,7 @@ class _Graph(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs = self.network(dict(zip(self.names, inputs)))
-        found: dict[str, torch.Tensor] = {}
-        joint: dict[str, torch.Tensor] = {}
-        for task in self.tasks:
-            value = found[task.name] = self._predicted(task, outputs[:, output_columns(self.tasks)[task.name]])
-            if task.kind == "binary":
-                joint[task.name] = joint[task.given] * value if task.given else value
-                if len(task.heads) > 1:
-                    found[task.heads[1]] = joint[task.name]
-        return tuple(found.values())
-
-    def _predicted(self, task: Task, own: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.calibration[task.name]
-        if task.kind in ("binary", "survey"):
-            return torch.sigmoid(scale * own[:, 0] + shift)
-        if task.kind == "count":
-            return torch.exp(own[:, 0] + shift)
-        if task.kind == "duration":
-            return scale * (torch.exp(own[:, 0].clamp_min(0)) - 1)
-        return torch.sigmoid(thresholds(own)).sum(dim=1) if task.kind == "ordinal" else own[:, 0]
+        return tuple(decode(outputs, self.tasks, self.calibration).values())
 
 
 def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -26,7 +26,8 @@ from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
 from taiji.models.ranking.network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.training_loop import train
-from taiji.nn.losses import MultitaskLoss, predictions
+from taiji.nn.losses import MultitaskLoss
+from taiji.nn.predictions import predictions
 
 Array = NDArray[Any]
 FORMAT = 2
@@ -43,7 +44,7 @@ class Ranker:
 
     Attributes:
         settings, tasks, fieldset, network, inputs: what it was trained with, and its binding to the dataset.
-        calibration: task name to (scale, shift), see :func:`taiji.nn.losses.predictions`.
+        calibration: task name to (scale, shift), see :data:`taiji.nn.predictions.Calibration`.
         history: one entry per validation check: rows seen, validation loss, rows per second.
     """
 

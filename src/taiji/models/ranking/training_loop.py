@@ -15,8 +15,8 @@ from torch import nn
 from taiji.core.progress import progress
 from taiji.data.field_set import Arrays
 from taiji.nn.field_embeddings import Batch
-from taiji.nn.losses import calibrate
 from taiji.nn.optimisers import RowAdagrad
+from taiji.nn.predictions import calibrate
 
 if TYPE_CHECKING:
     from taiji.models.ranking.ranker import Ranker

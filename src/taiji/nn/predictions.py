@@ -1,0 +1,108 @@
+"""Predictions of ranking tasks: what a network's outputs mean, and their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taiji.data.tasks import Task
+from taiji.nn.losses import output_columns, thresholds
+
+Calibration = Mapping[str, tuple[float, float]]
+"""Task name to (scale, shift): of the logit of a probability, of the logarithm of a count; a duration is multiplied by the scale."""
+LARGEST = 40.0
+"""Logits beyond it mean nothing more, and their exponentials would overflow."""
+FEWEST_LABELS = 20
+"""Rows of either label, or rows in all, below which nothing is calibrated."""
+
+
+def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
+    """Return what the outputs predict, prediction name to (N,).
+
+    Probabilities for binary tasks and surveys, expectations for counts, durations and grades, scores for pairwise tasks; of
+    a conditional task given its condition, and for a binary one also that both happen.
+
+    Args:
+        outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
+        tasks: a condition stands before what it conditions.
+        calibration: of each task.
+    """
+    found: dict[str, torch.Tensor] = {}
+    joint: dict[str, torch.Tensor] = {}
+    for task in tasks:
+        value = found[task.name] = _decoded(task, outputs[:, output_columns(tasks)[task.name]], calibration)
+        if task.kind == "binary":
+            joint[task.name] = joint[task.given] * value if task.given else value
+            if len(task.heads) > 1:
+                found[task.heads[1]] = joint[task.name]
+    return found
+
+
+def _decoded(task: Task, own: torch.Tensor, calibration: Calibration) -> torch.Tensor:
+    scale, shift = calibration.get(task.name, (1.0, 0.0))
+    if task.kind in ("binary", "survey"):
+        return _probability(scale * own[:, 0] + shift)
+    if task.kind == "count":
+        return torch.exp((own[:, 0] + shift).clamp(-LARGEST, LARGEST))
+    if task.kind == "duration":
+        return scale * (torch.exp(own[:, 0].clamp(0, LARGEST)) - 1)
+    return _probability(thresholds(own)).sum(dim=1) if task.kind == "ordinal" else own[:, 0]
+
+
+def _probability(logits: torch.Tensor) -> torch.Tensor:
+    return 1 / (1 + torch.exp(-logits.clamp(-LARGEST, LARGEST)))
+
+
+def predictions(
+    outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Calibration
+) -> dict[str, NDArray[np.float64]]:
+    """Return :func:`decode` of arrays, (N, O) float64 to (N,) float64 each."""
+    decoded = decode(torch.from_numpy(np.ascontiguousarray(outputs)), tasks, calibration)
+    return {name: values.numpy() for name, values in decoded.items()}
+
+
+def calibrate(
+    outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
+) -> dict[str, tuple[float, float]]:
+    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, the right mean for counts and durations.
+
+    Args:
+        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :func:`decode`.
+    """
+    found = {task.name: (1.0, 0.0) for task in tasks}
+    raw = predictions(outputs, tasks, {})
+    for task in tasks:
+        label, predicted = labels[task.name], raw[task.name]
+        known = np.isfinite(label)
+        if task.kind in ("binary", "survey"):
+            found[task.name] = platt(outputs[:, output_columns(tasks)[task.name].start], label)
+        elif task.kind in ("count", "duration") and known.sum() >= FEWEST_LABELS and label[known].mean() > 0:
+            ratio = float(label[known].mean(dtype=np.float64) / max(predicted[known].mean(), 1e-9))
+            found[task.name] = (ratio, 0.0) if task.kind == "duration" else (1.0, float(np.log(ratio)))
+    return found
+
+
+def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
+    """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
+
+    Too little to learn from (fewer than 20 of either label) gives (1, 0); so does a fit that would reverse the order.
+    """
+    known = np.isfinite(labels)
+    x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)
+    if min(y.sum(), len(y) - y.sum()) < FEWEST_LABELS:
+        return 1.0, 0.0
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    theta = np.array([1.0, 0.0])
+    prior = np.diag([1.0, 0.0])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(design @ theta, -30, 30)))
+        gradient = design.T @ (p - y) + prior @ (theta - np.array([1.0, 0.0]))
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + prior
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient)
+        theta -= step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < 1e-10:
+            break
+    return (float(theta[0]), float(theta[1])) if theta[0] > 0 else (1.0, 0.0)

@@ -1,0 +1,82 @@
+"""Checks of fields and sources."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.dataset import Dataset
+from taiji.data.fields import CodeField, Field, NumberField, Rows, Saved
+from taiji.data.list_fields import CodesField, SequenceField, VectorField
+from taiji.data.settings import DataSettings
+from taiji.data.sources import Source
+from taiji.data.splits import later_slice
+
+
+def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
+    """Check what a field promises.
+
+    The same answer each time and to each row alone, finite numbers and codes within the vocabulary, nothing read of what
+    lies at or after a row's time, and the same field again after saving.
+
+    Args:
+        field: not yet fitted. dataset: with the columns that it reads. rows: exposures at different times.
+    """
+    field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
+    found = _answer(field, dataset, rows)
+    _same(_answer(field, dataset, rows), found, "the second time")
+    if isinstance(field, CodeField):
+        assert found[0].min() >= 0 and found[0].max() < len(field.vocabulary), "codes outside the vocabulary"
+    assert all(np.isfinite(values.astype(np.float64)).all() for values in found), "values that are not finite"
+    if not isinstance(field, CodeField) or field.side not in ("user", "item"):
+        alone = [_answer(field, dataset, rows[place : place + 1]) for place in range(min(5, len(rows)))]
+        for place, answer in enumerate(alone):
+            _same(answer, [values[place : place + 1] for values in found], f"row {place} alone")
+        earlier, later = later_slice(rows, 0.5)
+        now = int(later["time"].min())  # type: ignore[arg-type]
+        past = replace(dataset, events=dataset.events.filter(pl.col("time") < now))
+        first = rows.filter(pl.col("time") <= now)
+        _same(_answer(field, past, first), _answer(field, dataset, first), "the future gone")
+        assert len(earlier), "rows at one time cannot show that the future is not read"
+    saved = Saved(**json.loads(json.dumps(vars(Saved.of(field)))))
+    again = saved.make()
+    again.restore(saved.config, field.tensors())
+    _same(_answer(again, dataset, rows), found, "saved and read again")
+
+
+def check_source(source: Source, settings: DataSettings | None = None) -> None:
+    """Check that a source gives valid tables, the same each time, and a state that JSON can hold and that does not drift.
+
+    Args:
+        source: of a log that is there. settings: users and non-clicks asked for.
+    """
+    settings = settings or DataSettings()
+    first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))
+    for name in ("items", "users", "events"):
+        assert getattr(first, name).equals(getattr(again, name)), f"another table of {name} the second time"
+    assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), "the state changes by itself"
+
+
+def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray[np.generic]]:
+    """Return a field's arrays for rows."""
+    rows = Rows(dataset, frame)
+    if isinstance(field, CodeField):
+        return [field.codes(dataset, rows.source(field.side))]
+    if isinstance(field, NumberField):
+        return [field.numbers(rows)]
+    if isinstance(field, SequenceField):
+        return [values for values in field.sequences(rows) if values is not None]
+    if isinstance(field, CodesField):
+        return [field.codes(rows)]
+    assert isinstance(field, VectorField), f"{type(field).__name__} is of no kind that a model can read"
+    return list(field.vectors(rows))
+
+
+def _same(found: list[NDArray[np.generic]], expected: list[NDArray[np.generic]], what: str) -> None:
+    assert len(found) == len(expected), f"{what}: {len(found)} arrays, expected {len(expected)}"
+    for got, wanted in zip(found, expected):
+        np.testing.assert_array_equal(got, wanted, f"another answer: {what}")
