@@ -11,7 +11,7 @@ Each check takes a component and raises :class:`AssertionError` with what was ex
 
 from taiji.testing.components import check_component, check_deterministic
 from taiji.testing.datasets import checkerboard, exposures_of, requests_of
-from taiji.testing.fields import check_field, check_source
+from taiji.testing.field_checks import check_field, check_source
 from taiji.testing.lists import check_fuser, check_generator, check_list_evaluator, check_policy, check_reranker
 from taiji.testing.retrieval import check_coder, check_retriever
 from taiji.testing.scoring import check_learns_checkerboard, check_scorer
