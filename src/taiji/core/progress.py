@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class _Display:
-    """Where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
+    """Choice of where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
 
     shown: bool | None = None
 
