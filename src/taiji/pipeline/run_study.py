@@ -206,7 +206,9 @@ def split_at(path: Path) -> Split:
 def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
     """The run's feature rows with the next item in place of the answer."""
     rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
-    lines = load_embedder(config.embedder.name).encode(item_lines(dataset, config.reasoning.prompts.title_characters))
+    lines = load_embedder(config.embedder.name, config.embedder.device).encode(
+        item_lines(dataset, config.reasoning.prompts.title_characters)
+    )
     new = config.examples.target == "next_new_item"
     vectors = future_mean(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, new=new)
     return fit_table(dataset, rows, vectors, split.interval("test")[0], config.features, ORACLE_ARM, config.seed)[1]

@@ -148,7 +148,7 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
             found=f"version {lm.version}, {lm.dtype}",
             fix=f"set language.dtype in {run / 'config.json'} to what the features were made with",
         )
-    embedder = load_embedder(world.config["embedder"]["name"])
+    embedder = load_embedder(world.config["embedder"]["name"], world.config["embedder"]["device"])
     completions = pl.read_parquet(run / "features" / "completions.parquet")
     answers = [parse(text) for text in completions["completion"]]
     vectors = embedder.encode([answer.said for answer in answers])

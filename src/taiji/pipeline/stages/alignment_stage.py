@@ -75,7 +75,7 @@ class Alignment(Stage):
         prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
         prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
         built = RewardTable.load(context.input("reward_table") / "table")
-        answers = Answers(load_embedder(config.embedder.name))
+        answers = Answers(load_embedder(config.embedder.name, config.embedder.device))
         rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
         align(
             lm,

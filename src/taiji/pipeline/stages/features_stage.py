@@ -86,7 +86,7 @@ class Features(Stage):
         completions = complete(context, rows, self.writer)
         write_parquet(context.folder / "completions.parquet", completions)
 
-        embedder = load_embedder(config.embedder.name)
+        embedder = load_embedder(config.embedder.name, config.embedder.device)
         parsed = [parse(text) for text in completions["completion"]]
         said = embed(context, [answer.said for answer in parsed], "answers")
         lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")

@@ -50,7 +50,7 @@ class RewardTable(Stage):
             load_split(context),
             examples,
             reward_ranker(context, dataset),
-            load_embedder(config.embedder.name),
+            load_embedder(config.embedder.name, config.embedder.device),
             config.alignment.reward_table,
             config.seed,
             title_characters=config.reasoning.prompts.title_characters,
