@@ -88,7 +88,7 @@ def test_slates_score_as_rows_do_with_all_features(model, shop, exposures):
     found = ranker.score(ranker.encode(requests), Slate(items))
     one_by_one = asked[np.repeat(np.arange(9), 6)].with_columns(item=pl.Series(items.ravel()))
     for head, values in found.items():
-        np.testing.assert_allclose(values.ravel(), ranker.predict(one_by_one)[head].to_numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(values.ravel(), ranker.predict(one_by_one)[head].to_numpy(), rtol=0, atol=5e-6)
 
 
 KINDS = (
@@ -209,7 +209,7 @@ def test_columns_of_a_slate_are_inputs_of_their_rows(lively, board):
         {"user": np.repeat(requests.user, 4), "item": items.ravel(), "time": np.repeat(requests.time, 4)}
     )
     expected = ranker.predict(frame.with_columns(similarity=pl.Series(given.ravel())))["click"].to_numpy()
-    np.testing.assert_allclose(found.ravel(), expected, atol=1e-6)
+    np.testing.assert_allclose(found.ravel(), expected, atol=5e-6)
     assert np.abs(found - ranker.score(ranker.encode(requests), Slate(items))["click"]).max() > 1e-6
 
 
