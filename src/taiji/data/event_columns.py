@@ -27,7 +27,7 @@ class EventColumns(Settings):
     labels: tuple[Task, ...] = ()
     """Labels beside click and conversion, each in the column that bears its name; null where a label is not known."""
     behaviour: str | None = None
-    """What the user did, as text (view, cart, buy, …)."""
+    """Action of the user, as text (view, cart, buy, …)."""
     context: tuple[str, ...] = ()
     """Circumstances of the request (scenario, network, device, …)."""
     bias: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class EventColumns(Settings):
     propensity: str | None = None
     """Probability with which the logging policy showed the item there, in (0, 1]."""
     conversion: bool = True
-    """Whether the log knows conversions; :meth:`taiji.data.dataset.Dataset.from_tables` sets it."""
+    """True if the log knows conversions; :meth:`taiji.data.dataset.Dataset.from_tables` sets it."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class Rows:
         return {"user": self.dataset.users, "item": self.dataset.items}.get(side, self.frame)
 
 
-class Field(ABC):
+class Field:
     """Base of all fields.
 
     Args:
@@ -87,7 +87,6 @@ class Field(ABC):
         side: what it is about.
     """
 
-    kind: ClassVar[str]
     learnt: ClassVar[tuple[str, ...]] = ()
     """Attributes that :meth:`fit` sets and that JSON can hold; saved with the model."""
 
@@ -122,7 +121,7 @@ class Field(ABC):
             setattr(self, name, config[name])
 
 
-class CodeField(Field):
+class CodeField(Field, ABC):
     """A field of rows in a vocabulary: what an embedding is looked up with.
 
     The vocabulary's row 0 means absent, then come hashed rows, then one row per known value.
@@ -160,8 +159,6 @@ class IdField(CodeField):
         hashed: shared rows.
     """
 
-    kind = "id"
-
     def __init__(self, side: Side, min_count: int = 2, max_rows: int = 1_000_000, hashed: int = 1024) -> None:
         super().__init__(IDS[side], side)
         self.common = {"min_count": min_count, "max_rows": max_rows, "hashed": hashed}
@@ -191,7 +188,6 @@ class CategoryField(CodeField):
         hashed: rows that values unseen in training share.
     """
 
-    kind = "category"
     learnt = ("edges",)
 
     def __init__(
@@ -267,7 +263,6 @@ class NumberField(Field):
         name: default: the column's.
     """
 
-    kind = "number"
     learnt: ClassVar[tuple[str, ...]] = ("median",)
 
     def __init__(self, column: str, side: Side = "context", name: str | None = None) -> None:

@@ -46,8 +46,6 @@ class SequenceField(Field):
         name: default: the column's, or ``history``.
     """
 
-    kind = "sequence"
-
     def __init__(self, length: int, column: str | None = None, name: str | None = None) -> None:
         super().__init__(_checked(name or column or "history"), "user")
         self.length, self.column = length, column
@@ -74,7 +72,6 @@ class CodesField(Field):
         column: of the rows.
     """
 
-    kind = "codes"
     learnt = ("slots", "values")
 
     def __init__(self, column: str) -> None:
@@ -101,7 +98,6 @@ class VectorField(Field):
         column: of the rows.
     """
 
-    kind = "vector"
     learnt = ("width",)
 
     def __init__(self, column: str) -> None:

@@ -31,7 +31,7 @@ class Task(Settings):
     levels: int | None = Field(default=None, ge=2, le=100)
     """Number of grades of an ordinal task."""
     delayed: bool = False
-    """Whether the label is known at ``matured_at`` only; otherwise it is known with its event."""
+    """True if the label is known at ``matured_at`` only; otherwise it is known with its event."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Of the task's loss beside the others."""
 

@@ -81,11 +81,11 @@ class RankerSettings(NeuralRankerSettings):
     attention_heads: PositiveInt = 2
     """Heads of the target attention."""
     tower: Literal["shared", "mmoe"] = "shared"
-    """How the tasks share their layers: one bottom, or a gated mixture of experts."""
+    """Way in which the tasks share their layers: one bottom, or a gated mixture of experts."""
     experts: PositiveInt = 3
     """Experts of the ``mmoe`` tower."""
     text: Literal["none", "projection", "experts", "select_align"] = "projection"
-    """What happens to the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
+    """Use of the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
     text_width: PositiveInt = 16
     """Width of what the text module hands to the ranker."""
     chunks: PositiveInt = 1

@@ -112,10 +112,6 @@ class TargetAttentionNetwork(Network[RankerSettings]):
     def prepare(self, arrays: Arrays) -> None:
         """Set the scales of numbers and text vectors."""
         self.numbers.fit(arrays.numbers)
-        self.scale_text(arrays)
-
-    def scale_text(self, arrays: Arrays) -> None:
-        """Set the scales of text vectors alone."""
         for name, scaling in self.scaling.items():
             assert isinstance(scaling, VectorScaling)
             scaling.fit(arrays.vectors[name], arrays.present[name])
