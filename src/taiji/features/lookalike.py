@@ -47,7 +47,7 @@ def nearest_users(
     pool_users, pool_start = np.asarray(pool_users, dtype=np.int64), np.asarray(pool_start, dtype=np.int64)
     pool_end = _replaced_at(pool_users, pool_start)
     if len(pool_users) > exact_below:
-        return _indexed(users, as_ofs, vectors, (pool_users, pool_start, pool_end, pool_vectors), probes)
+        return _indexed(users, as_ofs, vectors, (pool_users, pool_start, pool_end, pool_vectors), exact_below, probes)
     queries, directed = _unit(vectors)
     keys, known = _unit(pool_vectors) if pool is not None else (queries, directed)
     usable = known & (pool_end > pool_start)
@@ -85,6 +85,7 @@ def _indexed(
     as_ofs: np.ndarray,
     vectors: np.ndarray,
     pool: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    exact_below: int,
     probes: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what :func:`nearest_users` returns, by an index; in float32, for a million rows must fit into memory."""
@@ -97,7 +98,7 @@ def _indexed(
     usable = np.flatnonzero(known & (end > start))
     order = usable[np.lexsort((pool_users[usable], start[usable]))]
     rows = pool_users[order], start[order], end[order], keys[order]
-    index = VectorIndex(keys.shape[1], probes=probes)
+    index = VectorIndex(keys.shape[1], exact_below=exact_below, probes=probes)
     found, value = search_snapshots(users, as_ofs, queries, rows, index=index)
     found[~directed] = -1
     there = found >= 0
