@@ -27,6 +27,7 @@ OWN = {
     "completejourney": "taiji.data.sources.completejourney:CompleteJourney",
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
+    "sequences": "taiji.data.sources.sequences:Sequences",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 
