@@ -152,5 +152,3 @@ def test_ranking_stops_when_its_time_is_up():
 def test_wrong_settings():
     with pytest.raises(ConfigError, match="needs a retriever"):
         Cascade({}, merged())
-    with pytest.raises(ValueError, match="hands on more"):
-        Budget(coarse=300, candidates=200)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from taiji.core.settings import Settings
 
@@ -24,9 +24,3 @@ class Budget(Settings):
     """Time after which candidates that are not ranked yet are left out; `null` ranks all."""
     ranking_block: PositiveInt = 100
     """Candidates ranked between two looks at the clock."""
-
-    @model_validator(mode="after")
-    def _shrinks(self) -> Budget:
-        if self.coarse > self.candidates:
-            raise ValueError(f"coarse ({self.coarse}) hands on more than candidates ({self.candidates}) give it")
-        return self
