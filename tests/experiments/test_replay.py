@@ -30,7 +30,13 @@ def test_each_ranker_earns_what_its_first_items_earned():
     assert rows["good", "conversions"]["value"] == 1
     assert rows["good", "revenue"]["value"] == pytest.approx((0.1 * 10 + 0.1 * 20) / 2)
     assert rows["good", "advertiser value"]["value"] == pytest.approx((10 + 20) / 2)
-    assert rows["good", "clicks"]["difference"] == {"against": "none", "value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["good", "clicks"]["difference"] == {
+        "against": "none",
+        "value": 1.0,
+        "low": None,
+        "high": None,
+        "reason": "too few users to tell (2, needed 10)",
+    }
     assert rows["good", "clicks"]["n"] == 2  # the third user's request has one item: no choice
 
 

@@ -63,7 +63,7 @@ def test_pairing_removes_what_the_arms_share():
 
 def test_an_arm_against_itself_differs_by_exactly_nothing():
     statistic = AUC().statistic(sample(1))
-    assert compare(statistic, statistic) == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30}
+    assert compare(statistic, statistic) == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30, "method": "identity"}
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95], ids=["80%", "95%"])
@@ -104,6 +104,7 @@ def test_too_little_data_gives_no_interval_instead_of_a_false_one():
         "low": None,
         "high": None,
         "n": 1,
+        "reason": "too few users to tell (1, needed 10)",
     }
     assert estimate(Ratio.of_values(np.full(3, np.nan)))["value"] is None
     only_positives = PooledAUC(np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.2]), 2)

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.errors import InputError
 from taiji.metrics.bootstrap import Ratio, compare, estimate
 
 Array = NDArray[Any]
@@ -56,7 +57,11 @@ def replay(
         resamples, level, seed: of the bootstrap over users.
 
     Returns:
-        Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}``.
+        Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
+        :class:`taiji.metrics.bootstrap.Entry`; none where no request leaves a choice.
+
+    Raises:
+        InputError: a ranker's prediction or a known price is not a finite number.
     """
     request = exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
     size = np.bincount(request)
@@ -77,9 +82,14 @@ def replay(
         part["price"].fill_null(0.0).to_numpy().astype(float),
         fee,
     )
+    for arm, frame in predictions.items():
+        if not np.isfinite(frame[by].to_numpy()[eligible]).all():
+            raise InputError("A prediction is not a finite number.", where=arm, fix="look at the ranker that made it")
     chosen = {arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()}
     rows = []
     for name in OUTCOMES:
+        if not np.isfinite(earned[name]).all():
+            raise InputError("An outcome is not a finite number.", where=name, fix="correct the log's prices")
         statistics = {
             arm: Ratio(np.bincount(user, weights=share * earned[name], minlength=n_users), requests)
             for arm, share in chosen.items()
@@ -91,13 +101,15 @@ def replay(
                 **estimate(statistic, resamples=resamples, level=level, seed=seed),
             }
             if against in statistics and arm != against:
-                gap = compare(statistic, statistics[against], resamples=resamples, level=level, seed=seed)
-                row["difference"] = {
-                    "against": against,
-                    "value": gap["value"],
-                    "low": gap["low"],
-                    "high": gap["high"],
-                }
+                gap = compare(
+                    statistic,
+                    statistics[against],
+                    resamples=resamples,
+                    level=level,
+                    seed=seed,
+                    identical=np.array_equal(chosen[arm], chosen[against]),
+                )
+                row["difference"] = {"against": against, **{name: gap[name] for name in gap if name != "n"}}  # type: ignore[literal-required]
             rows.append(row)
     return rows
 
