@@ -117,7 +117,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         if not row["metric"].endswith(("auc", "log_loss")):
             continue
-        low, high = row["difference"]["low"], row["difference"]["high"]
+        difference, low, high = row["difference"], row["difference"]["low"], row["difference"]["high"]
         better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
         worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
         verdict = (
@@ -125,6 +125,8 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if better
             else "loss: the ranker pays for noise"
             if worse
+            else f"not shown: {difference.get('reason') or 'too few users to tell'}"
+            if low is None
             else "no gain"
         )
         found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})

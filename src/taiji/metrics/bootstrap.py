@@ -77,19 +77,20 @@ class Ratio:
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
-        proportion: whether each unit lies in [0, 1], so that an all-0 or all-1 sample can have an honest interval.
+        proportion: whether each unit lies in [0, 1], so that equal ones can have an honest interval.
+        units_text: plural noun phrase for the units, where they are not users.
     """
 
     numerator: Array
     denominator: Array
     proportion: bool = False
-    units_text = "users"
+    units_text: str = "users"
 
     @classmethod
-    def of_values(cls, values: Array, *, proportion: bool = False) -> Ratio:
-        """Mean over users of per-user values (U,), NaN left out."""
+    def of_values(cls, values: Array, *, proportion: bool = False, units_text: str = "users") -> Ratio:
+        """Mean over users (or other units) of their values (U,), NaN left out."""
         known = np.isfinite(values)
-        return cls(np.where(known, values, 0.0), known.astype(np.float64), proportion)
+        return cls(np.where(known, values, 0.0), known.astype(np.float64), proportion, units_text)
 
     @classmethod
     def of_rows(cls, users: Array, values: Array, n_users: int, *, proportion: bool = False) -> Ratio:
@@ -314,7 +315,7 @@ def difference_of(
     if scarce.units < FEWEST:
         return {**found, "reason": _few(scarce)}
     if differing < FEWEST:
-        return {**found, "reason": too_few("users in whom the two differ", differing)}
+        return {**found, "reason": too_few(f"{scarce.units_text} in which the two differ", differing)}
     return _resampled(found, draws, min(scarce.units, differing), level)
 
 
