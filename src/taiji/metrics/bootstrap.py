@@ -164,8 +164,8 @@ def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> in
     (users, one), (_, other) = first, second
     if len(one) != len(other):
         return len(np.unique(users))
-    same_order = np.array_equal(*(np.unique(scores, return_inverse=True)[1] for scores in (one, other)))
-    return 0 if same_order else len(np.unique(users[~np.isclose(one, other, rtol=SAME, atol=1e-12)]))
+    ranks, others = (np.unique(scores, return_inverse=True)[1] for scores in (one, other))
+    return 0 if np.array_equal(ranks, others) else len(np.unique(users[~np.isclose(one, other, rtol=SAME, atol=1e-12)]))
 
 
 class PooledAUC:
