@@ -229,11 +229,15 @@ def test_unknown_items_strangers_and_foreign_versions(run: Path) -> None:
             RankRequest(UserHistory(row.user, LATER), ("S1", "S2"), body(row)),
         ]
     )
-    assert results[0].unknown == [1] and not results[0].without_features
+    known = scorer.score([RankRequest(UserHistory("u1", LATER), ("S1", "S2"), None)])[0].without_features
+    assert results[0].without_features == [pytest.approx(known[0]), None, pytest.approx(known[1])]
     assert all(0 < score < 1 for score in results[1].without_features)
     assert results[2].with_features is None and results[3].with_features is not None
     assert results[2].without_features == pytest.approx(results[3].without_features)
-    assert scorer.score([RankRequest(UserHistory("u1", LATER), ("nothing",), None)])[0].unknown == [0]
+    (nothing,) = scorer.score([RankRequest(UserHistory("u1", LATER), ("nothing",), body(row))])
+    assert nothing.without_features == [None] and nothing.with_features is None
+    (partly,) = scorer.score([RankRequest(UserHistory(row.user, LATER), ("nothing", "S1"), body(row))])
+    assert partly.with_features == [None, pytest.approx(results[3].with_features[0])]
     assert world.known(UserHistory("u1", LATER, forgotten=True)) is None
 
 
