@@ -20,7 +20,6 @@ from taiji.core.errors import ArtifactError
 from taiji.data.dataset import Dataset
 from taiji.serving.types import ContextValue, UserHistory
 
-
 LAST_WHOLE = 2**62
 """Whole numbers of a request's context lie below this."""
 
