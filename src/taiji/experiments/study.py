@@ -357,7 +357,7 @@ def _figures(
     points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed, level)
 
     every = [list(column) for column in zip(*statistics, strict=True)]
-    contents = [tuple(tables[arm, s].scores.tobytes() for s in seeds) for arm in arms]
+    contents = [tuple(tables[arm, s].content for s in seeds) for arm in arms]
     gaps = differences(arms, points, draws, every, contents, against, competitors, level)
     return {
         arm: {

@@ -24,6 +24,8 @@ CELLS = 4_000_000
 """Weights held at once, so that memory does not grow with the number of resamples."""
 FEWEST = 10
 """Users below whom resampling says too little: from fewer there is no interval, unless an exact one exists."""
+EXACT = 100_000
+"""Users up to whom hits get the exact interval; beyond, it takes long and resampling says the same."""
 SAME = 1e-9
 """Relative difference below which two values are equal but for rounding."""
 _NORMAL = NormalDist()
@@ -355,7 +357,7 @@ def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
     if n and (values == values[0]).all():
         unseen = _unseen(n, level)
         return float(values[0] * (1 - unseen)), float(values[0] + (1 - values[0]) * unseen)
-    if single and np.isin(values, (0.0, 1.0)).all():
+    if single and n <= EXACT and np.isin(values, (0.0, 1.0)).all():
         return binomial_interval(int(values.sum()), n, level)
     return None
 

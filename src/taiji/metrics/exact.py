@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 from taiji.core.errors import InputError
 
-STEPS = 200
+STEPS = 1000
 """Steps towards a quantile, and terms of a continued fraction, at most."""
 TINY = 1e-300
 

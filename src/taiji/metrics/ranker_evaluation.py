@@ -162,7 +162,7 @@ def _entries(
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 
-    contents = [rows.scores.tobytes() for rows in tables.values()]
+    contents = [rows.content for rows in tables.values()]
     every = [[statistic] for statistic in statistics]
     gaps = differences(arms, points, draws, every, contents, against, competitors, level)
     return {

@@ -6,6 +6,7 @@ the expected NDCG; McSherry & Najork, *ECIR* 2008), so the order of the input ne
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -39,6 +40,11 @@ class Rows:
     scores: Array
     requests: Array
     n_users: int
+
+    @property
+    def content(self) -> str:
+        """Hash of the predictions: rankers of equal content on the same rows are one and the same."""
+        return hashlib.sha256(self.scores.tobytes()).hexdigest()
 
     @classmethod
     def of(
