@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import InputError
-from taiji.metrics.bootstrap import Ratio, compare, estimate
+from taiji.metrics.bootstrap import Entry, Ratio, compare, estimate
 
 Array = NDArray[Any]
 OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
@@ -58,7 +58,7 @@ def replay(
 
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
-        :class:`taiji.metrics.bootstrap.Entry`; none where no request leaves a choice.
+        :class:`taiji.metrics.bootstrap.Entry`; where no request leaves a choice, no value and the reason.
 
     Raises:
         InputError: a ranker's prediction or a known price is not a finite number.
@@ -71,17 +71,20 @@ def replay(
         np.unique(request[eligible], return_inverse=True)[1],
     )
     if not len(part):
-        return []
+        why = f"too few requests to tell, none offers more than {k} items to choose from"
+        nothing: Entry = {"value": None, "low": None, "high": None, "n": 0, "reason": why}
+        return [{"features": arm, "metric": name, **nothing} for name in OUTCOMES for arm in predictions]
     user = np.unique(part["user"].to_numpy(), return_inverse=True)[1]
     n_users, owner = int(user.max()) + 1, np.zeros(int(request.max()) + 1, dtype=np.int64)
     owner[request] = user
     requests = np.bincount(owner, minlength=n_users).astype(np.float64)
-    earned = outcomes(
-        part["click"].to_numpy().astype(float),
-        part["conversion"].fill_null(0).to_numpy().astype(float),
-        part["price"].fill_null(0.0).to_numpy().astype(float),
-        fee,
-    )
+    with np.errstate(invalid="ignore"):  # told below
+        earned = outcomes(
+            part["click"].to_numpy().astype(float),
+            part["conversion"].fill_null(0).to_numpy().astype(float),
+            part["price"].fill_null(0.0).to_numpy().astype(float),
+            fee,
+        )
     for arm, frame in predictions.items():
         if not np.isfinite(frame[by].to_numpy()[eligible]).all():
             raise InputError("A prediction is not a finite number.", where=arm, fix="look at the ranker that made it")

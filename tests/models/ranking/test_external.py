@@ -104,6 +104,22 @@ def test_http_silence_is_explained(server, shop):
         nobody.score_pairs(USERS, ITEMS, AS_OFS)
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("0.5", "orders nothing"), ("n % 2", "labels rather than"), ("n / 7", None)],
+    ids=["equal", "labels", "scores"],
+)
+def test_answers_that_say_little_are_doubted_once(shop, tmp_path, monkeypatch, caplog, answer, said):
+    name = f"my_{'constant' if answer == '0.5' else 'labels' if '%' in answer else 'scores'}"
+    (tmp_path / f"{name}.py").write_text(f"def score(users, *_):\n    return [{answer} for n in range(len(users))]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ranker = CallableRanker(shop, f"{name}:score")
+    with caplog.at_level("WARNING", logger="taiji"):
+        for pairs in (3, 200, 200):
+            ranker.score_pairs(np.zeros(pairs, int), np.zeros(pairs, int), np.zeros(pairs, int))
+    assert [said in record.getMessage() for record in caplog.records] == ([True] if said else [])
+
+
 def test_callable_by_name(shop, tmp_path, monkeypatch):
     (tmp_path / "my_own_ranker.py").write_text(
         "def score(users, items, moments):\n    return [len(u) + m.year for u, m in zip(users, moments)]\ndef bad(*_):\n    raise KeyError('x')\n"

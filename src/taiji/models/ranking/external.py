@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -24,6 +25,9 @@ from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
+MANY = 100
+"""Pairs from which on scores are expected to differ."""
+log = logging.getLogger(__name__)
 
 
 class PairScorer(Protocol):
@@ -49,6 +53,7 @@ class ExternalRanker(ABC):
 
     def __init__(self, dataset: Dataset, settings: ExternalSettings | None = None) -> None:
         self.settings = settings or ExternalSettings()
+        self._doubted = False
         self.users, self.items = dataset.users["user_id"], dataset.items["item_id"]
 
     @abstractmethod
@@ -71,7 +76,22 @@ class ExternalRanker(ABC):
                 )
                 out[part] = self._checked(answer, len(instants))
                 update(start + len(instants))
+        self._doubt(out)
         return out
+
+    def _doubt(self, scores: np.ndarray) -> None:
+        """Warn once of answers that are formally right and say little."""
+        if self._doubted or len(scores) < MANY:
+            return
+        found = np.unique(scores)
+        if len(found) == 1:
+            what = f"all {len(scores)} pairs have the score {found[0]:.4g}, which orders nothing"
+        elif len(found) == 2 and set(found) <= {-1.0, 0.0, 1.0}:
+            what = f"all {len(scores)} scores are {found[0]:.0f} or {found[1]:.0f}: labels rather than probabilities?"
+        else:
+            return
+        self._doubted = True
+        log.warning("%s: %s", self.source, what)
 
     def _checked(self, answer: Any, number: int) -> np.ndarray:
         try:
