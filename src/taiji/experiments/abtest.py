@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
-from taiji.metrics.bootstrap import FEWEST, too_few
 from taiji.metrics.exact import student_cdf, student_quantile
+from taiji.metrics.intervals import FEWEST, too_few
 
 Array = NDArray[Any]
 _NORMAL = NormalDist()

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
-from taiji.metrics.bootstrap import FEWEST, Entry, resample_weights, too_few
+from taiji.metrics.bootstrap import resample_weights
+from taiji.metrics.intervals import FEWEST, Entry, too_few
 
 Array = NDArray[Any]
 UNLIKELY = 4.0

@@ -16,7 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import InputError
-from taiji.metrics.bootstrap import Entry, Ratio, compare, estimate
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import Entry, compare, estimate
 
 Array = NDArray[Any]
 OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
@@ -58,7 +59,7 @@ def replay(
 
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
-        :class:`taiji.metrics.bootstrap.Entry`; where no request leaves a choice, no value and the reason.
+        :class:`taiji.metrics.intervals.Entry`; where no request leaves a choice, no value and the reason.
 
     Raises:
         InputError: a ranker's prediction or a known price is not a finite number.

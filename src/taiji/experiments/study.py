@@ -24,8 +24,9 @@ from taiji.core.artifacts import read_json, value_hash, write_json, write_parque
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
-from taiji.metrics.bootstrap import differences, interval_of, resample_weights
+from taiji.metrics.bootstrap import resample_weights
 from taiji.metrics.exact import student_quantile
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows, predicted_tasks
 from taiji.metrics.ranking_metrics import Metric, Rows
 

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
 from taiji.data.tasks import DEFAULT_TASKS, Kind, Task, labels
-from taiji.metrics.bootstrap import differences, distribution, interval_of
+from taiji.metrics.bootstrap import distribution
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranking_metrics import Metric, Rows
 from taiji.metrics.task_metrics import METRICS
 
@@ -111,7 +112,7 @@ def evaluate_rankers(
         Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name, as
         ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
         and those after a competitor have ``competitors``, a list of such. ``method`` and ``reason`` are added where they say
-        something, see :class:`taiji.metrics.bootstrap.Entry`.
+        something, see :class:`taiji.metrics.intervals.Entry`.
 
     Raises:
         InputError: an arm's frame has another number of rows, or lacks a column.

@@ -17,7 +17,8 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
-from taiji.metrics.bootstrap import Ratio, estimate
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import estimate
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from taiji.core.errors import InputError
 from taiji.features.history_mean import history_mean
 from taiji.metrics.baselines import baselines, item_levels
-from taiji.metrics.bootstrap import Ratio, differences, distribution, interval_of
+from taiji.metrics.bootstrap import Ratio, distribution
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranking_metrics import hits
 from taiji.reasoning.answers import DEPTH, field, parse
 from taiji.reporting.catalogue import Catalogue
