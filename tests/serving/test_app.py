@@ -16,13 +16,14 @@ from tests.serving.doubles import EchoWriter, LengthScorer
 
 from taiji.core.errors import ArtifactError
 from taiji.serving.app import build_app
+from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.gate import Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, Release
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, Release, UserHistory
 
 SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
 KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
@@ -264,6 +265,13 @@ def test_a_ranker_that_could_not_be_loaded_is_tried_again(store: Store, monkeypa
     monkeypatch.setattr("taiji.serving.scorers.time.monotonic", lambda: 1e12)
     scorers.refresh()
     assert (scorers.state, scorers.reason) == ("ready", "")
+
+
+def test_a_release_retired_while_it_was_asked_is_not_ready_and_no_bug(store: Store) -> None:
+    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers.refresh()
+    with pytest.raises(Overloaded):
+        scorers.score([("gone", RankRequest(UserHistory("u1", 5), ("a",), None))])
 
 
 def test_the_thread_that_follows_releases_outlives_every_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

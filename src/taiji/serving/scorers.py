@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from taiji.core.errors import TaijiError
+from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
 from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import FeaturesOnly, RankRequest, RankResult, Scorer
@@ -78,8 +79,6 @@ class Scorers:
         """Load a release's ranker; one that cannot be loaded leaves the features to be served."""
         try:
             self._loaded[name] = self._load(run)
-            self._again.pop(name, None)
-            self._reasons.pop(name, None)
             log("ranker loaded", release=name)
         except FeaturesOnly as error:
             self._loaded[name] = None
@@ -89,6 +88,9 @@ class Scorers:
             self._again[name] = time.monotonic() + RETRY_S
             self._loaded[name] = None
             log("ranker not loaded", release=name, error=self._reasons[name])
+            return
+        self._again.pop(name, None)
+        self._reasons.pop(name, None)
 
     def _follow(self) -> None:
         while True:
@@ -108,7 +110,8 @@ class Scorers:
         results: dict[int, RankResult] = {}
         for release in sorted({name for name, _ in asked}):
             places = [place for place, (name, _) in enumerate(asked) if name == release]
-            scorer = self._loaded[release]
-            assert scorer is not None  # the route asked ready() first
+            scorer = self._loaded.get(release)
+            if scorer is None:  # retired since the route asked ready()
+                raise Overloaded
             results.update(zip(places, scorer.score([asked[place][1] for place in places]), strict=True))
         return [results[place] for place in range(len(asked))]
