@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from tests.serving.doubles import EchoWriter, echo_ids
+from tests.serving.rig import plant
 
 from taiji.serving import worker as module
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, UserHistory
-from taiji.serving.worker import HUNG, Worker
+from taiji.serving.worker import BROKEN, HUNG, Worker
 
 SECTIONS = {
     "trigger": {"window_s": 0.0, "staleness_s": 0.0},
@@ -214,3 +215,46 @@ def test_a_new_life_gives_back_what_the_old_one_held(store: Store) -> None:
     until(lambda: seen(store, "u1") == 1)
     worker.stop()
     thread.join(5)
+
+
+def test_an_unreadable_event_does_not_stop_the_absorbing(store: Store) -> None:
+    worker = make(store, EchoWriter())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    plant(store, b'["k","u1","i",5,1,null,null,"a newer version\'s field"]')
+    send(store, "u1")
+    until(lambda: seen(store, "u1") == 1)
+    worker.stop()
+    thread.join(5)
+    assert [letter.release for letter in store.dead_letters()] == [""] and dead == []
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), SystemExit(1)], ids=lambda error: type(error).__name__)
+def test_an_absorbing_thread_that_fails_ends_the_process(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def broken(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(store, "absorb", broken)
+    worker = make(store, EchoWriter())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: dead == [BROKEN])
+    worker.stop()
+    thread.join(5)
+
+
+def test_a_hanging_llm_ends_the_process_even_if_the_store_is_broken_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("no such thing")
+
+    send(store, "u1")
+    worker = make(store, EchoWriter(seconds=0.5), timeout_s=0.05)
+    worker.absorb()
+    monkeypatch.setattr(store, "fail", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    worker.step()
+    assert dead == [HUNG]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,7 +24,9 @@ from taiji.core.artifacts import read_json, value_hash, write_json, write_parque
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
-from taiji.metrics.bootstrap import differences, entry, resample_weights
+from taiji.metrics.bootstrap import resample_weights
+from taiji.metrics.exact import student_quantile
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows, predicted_tasks
 from taiji.metrics.ranking_metrics import Metric, Rows
 
@@ -115,7 +118,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         if not row["metric"].endswith(("auc", "log_loss")):
             continue
-        low, high = row["difference"]["low"], row["difference"]["high"]
+        difference, low, high = row["difference"], row["difference"]["low"], row["difference"]["high"]
         better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
         worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
         verdict = (
@@ -123,6 +126,8 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if better
             else "loss: the ranker pays for noise"
             if worse
+            else f"not shown: {difference.get('reason') or 'too few users to tell'}"
+            if low is None
             else "no gain"
         )
         found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})
@@ -307,17 +312,19 @@ def evaluate_seeds(
     return rows
 
 
-def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array, Array]:
+def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 0.95) -> tuple[Array, Array]:
     """Mean over seeds, and its distribution when users and seeds are both resampled.
 
     Args:
         values: (S, A) figures on the real users.
         draws: (R, S, A) figures on resampled users.
         seed: of the resampled seeds.
+        level: of the intervals that are made of the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, which is undone by
-        stretching each draw's departure from the mean over all seeds. With one seed only users are resampled.
+        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, and says it as if it were known:
+        each draw's departure from the mean over all seeds is stretched by √(S / (S − 1)) and by the quotient of Student's t
+        with S − 1 degrees of freedom and the normal quantile. With one seed only users are resampled.
     """
     resamples, n_seeds, _ = draws.shape
     centre = draws.mean(axis=1)
@@ -325,7 +332,8 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array,
         return values.mean(axis=0), centre
     picks = np.random.default_rng([seed, n_seeds, 17]).integers(n_seeds, size=(resamples, n_seeds))
     picked = draws[np.arange(resamples)[:, None], picks].mean(axis=1)
-    return values.mean(axis=0), centre + np.sqrt(n_seeds / (n_seeds - 1)) * (picked - centre)
+    few = student_quantile(level, n_seeds - 1) / NormalDist().inv_cdf((1 + level) / 2)
+    return values.mean(axis=0), centre + few * np.sqrt(n_seeds / (n_seeds - 1)) * (picked - centre)
 
 
 def _figures(
@@ -340,19 +348,21 @@ def _figures(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     statistics = [[metric.statistic(tables[arm, s]) for arm in arms] for s in seeds]
-    n_users, n = statistics[0][0].n_users, statistics[0][0].n
+    n_users = statistics[0][0].n_users
     unit = np.ones((1, n_users))
     values = np.array([[statistic(unit)[0] for statistic in line] for line in statistics])
     blocks = [
         np.stack([np.stack([s(weights) for s in line], axis=-1) for line in statistics], axis=1)
         for weights in resample_weights(n_users, resamples, seed)
     ]
-    points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
+    points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed, level)
 
-    gaps = differences(arms, points, draws, [n] * len(arms), against, competitors, level)
+    every = [list(column) for column in zip(*statistics, strict=True)]
+    contents = [tuple(tables[arm, s].content for s in seeds) for arm in arms]
+    gaps = differences(arms, points, draws, every, contents, against, competitors, level)
     return {
         arm: {
-            **entry(points[column], draws[:, column], n, level=level),
+            **interval_of(every[column], points[column], draws[:, column], level),
             "seeds": len(seeds),
             "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
             **gaps[column],

@@ -130,6 +130,7 @@ def evaluated(
     arms: Sequence[Arm],
     population: pl.DataFrame,
     seeds: int,
+    competitors: Sequence[str] = (COMPETITOR,),
 ) -> dict[str, Any]:
     """Train and evaluate arms on the test exposures of the users of a table.
 
@@ -141,6 +142,7 @@ def evaluated(
         arms: what is compared.
         population: a feature table; the users in it count.
         seeds: trainings per arm.
+        competitors: arms that those named after them are compared with as well.
 
     Returns:
         ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
@@ -160,7 +162,7 @@ def evaluated(
         sparsest_third(dataset, test["user"], start),
         tasks=dataset.tasks,
         groups=groups_of(dataset, test, start),
-        competitors=(COMPETITOR,),
+        competitors=competitors,
         resamples=config.evaluation.resamples,
         level=config.evaluation.level,
         seed=config.seed,
@@ -254,7 +256,8 @@ def _cell(row: dict[str, Any] | None) -> str:
         return "–"
     digits = 4 if abs(row["value"]) >= SMALL else 5
     lines = [number_text(row["value"], digits)]
-    for gap in [*([row["difference"]] if "difference" in row else []), *row.get("competitors", [])]:
+    beside = [gap for gap in row.get("competitors", []) if gap["against"] == COMPETITOR]
+    for gap in [*([row["difference"]] if "difference" in row else []), *beside]:
         if gap["value"] is not None and gap["low"] is not None:
             lines.append(
                 f"{number_text(gap['value'], digits, signed=True)} [{number_text(gap['low'], digits, signed=True)}, {number_text(gap['high'], digits, signed=True)}]"

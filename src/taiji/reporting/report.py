@@ -343,6 +343,8 @@ def _cell(figure: MetricValue | None, digits: int) -> dict[str, str]:
         outcome = verdict(figure.difference, goal_of(figure.metric))
         mark, tone = MARKS.get(outcome, ""), outcome if outcome in ("better", "worse") else ""
         tip = f"against {figure.difference.against}: {metric_text(figure.difference, signed=True)}, {outcome}"
+    if figure.low is None and figure.reason:
+        tip = f"no interval: {figure.reason}" + (f"; {tip}" if tip else "")
     return {"value": value, "interval": interval, "mark": mark, "tone": tone, "tip": tip}
 
 

@@ -71,6 +71,10 @@ class Difference(_Open):
     value: float | None
     low: float | None
     high: float | None
+    method: str | None = None
+    """``identity`` where both are one and the same, so that the width of zero is exact; ``exact binomial``; else resampled."""
+    reason: str | None = None
+    """Reason for which there is no interval."""
 
 
 class MetricValue(_Open):
@@ -81,6 +85,8 @@ class MetricValue(_Open):
     low: float | None
     high: float | None
     n: int
+    method: str | None = None
+    reason: str | None = None
     difference: Difference | None = None
     competitors: list[Difference] = Field(default=[], validation_alias=AliasChoices("competitors", "rivals"))
 
@@ -174,8 +180,12 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
-    """Return what a paired difference allows one to say: ``better``, ``worse``, or that its interval includes zero."""
+    """Return what a paired difference allows one to say: ``better``, ``worse``, that its interval includes zero, or why nothing."""
+    if difference.method == "identity":
+        return "one and the same"
     if difference.low is None or difference.high is None:
+        return difference.reason or "too few users to tell"
+    if difference.low == difference.high:  # runs of earlier versions: resamples of users with equal values
         return "too few users to tell"
     if difference.low <= 0 <= difference.high:
         return "interval includes zero"
