@@ -63,6 +63,13 @@ def test_composition_by_hand():
     assert ranking.scorer.encoded == 1 and set(found.seconds) == {"retrieve", "merge", "rank", "rerank"}
 
 
+def test_fusion_may_weigh_the_merge():
+    ranking = Ranking(ByNumber(), LinearFusion({"click": 1e-6, "merged": 1.0}))
+    found = Cascade({"a": Fixed(5, 6, 7)}, merged("a"), ranking).recommend(REQUESTS, 3)
+    assert found.slate.items.tolist() == [[5, 6, 7]] * 3
+    np.testing.assert_allclose(found.slate.scores[0], 1 / np.array([61, 62, 63]), atol=1e-5)
+
+
 def test_without_a_ranker_the_merge_decides():
     found = Cascade({"a": Fixed(5, 6, 7)}, merged("a")).recommend(REQUESTS, 2)
     assert found.slate.items.tolist() == [[5, 6]] * 3

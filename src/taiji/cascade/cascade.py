@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ from taiji.core.errors import ConfigError
 from taiji.models.retrieval.top_items import top_items
 
 Array = NDArray[Any]
+MERGED = "merged"
+"""Name under which fusion may weigh the score of the merge beside the ranker's predictions."""
 
 
 class Merge(Protocol):
@@ -100,11 +102,12 @@ class Cascade:
                 for slate, columns in rank_columns(asked.slates):
                     notes.scores(slate, columns)
             merged = self.merge(_without(asked.slates, exclude, notes), self.budget.candidates)
+            assert merged.scores is not None
+            merged = replace(merged, columns={**merged.columns, MERGED: merged.scores})
             if notes is not None:
                 for slate in asked.slates.values():
                     notes.left_out(slate, merged, "not among the merged candidates")
-                assert merged.scores is not None
-                notes.scores(merged, {"merged": merged.scores})
+                notes.scores(merged, {MERGED: merged.columns[MERGED]})
         current, unranked = merged, 0
         for step, ranking, keep in (
             ("coarse", self.coarse, self.budget.coarse),
@@ -134,11 +137,12 @@ class Cascade:
         self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
     ) -> tuple[Slate, int]:
         """Return the ``keep`` best of a slate by a ranking's score, and how many candidates were not ranked in time."""
-        predictions, ranked = self._predictions(requests, slate, ranking)
+        predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = int(slate.mask[:, ranked:].sum())
         slate = slate.take(np.broadcast_to(np.arange(ranked), (len(slate.items), ranked)))
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)
+        predictions = {MERGED: slate.columns[MERGED], **predictions}
         predictions = {task: np.where(slate.mask, values, np.nan) for task, values in predictions.items()}
         scores = np.where(slate.mask, ranking.fuser.fuse(predictions, requests), -np.inf)
         if notes is not None:
