@@ -26,6 +26,7 @@ from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
+from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -178,10 +179,15 @@ def _trainer(
         from taiji.alignment.trainer_config import ParetoGRPOConfig
 
     class Rendered(ParetoGRPOTrainer):
-        """Prompts hold their special tokens already; a tokenizer that adds its own would double them."""
+        """Prompts are rendered already; they become ids, and completions text, as everywhere else here."""
 
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[Any, None, dict[str, Any]]:
-            return self.processing_class(text=prompts, add_special_tokens=False)["input_ids"], None, {}
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [ids_of(self.processing_class, prompt) for prompt in prompts], None, {}
+
+        def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+            prompt_ids, completion_ids, mask, _, *rest = super()._generate(prompts)
+            texts = [text_of(self.processing_class, ids) for ids in completion_ids]
+            return prompt_ids, completion_ids, mask, texts, *rest
 
     disable_progress_bars()
     logging.disable_progress_bar()

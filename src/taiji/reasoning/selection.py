@@ -23,7 +23,7 @@ from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_completion
 from taiji.reasoning.guards import find_mentions
-from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 
 if TYPE_CHECKING:
@@ -89,15 +89,16 @@ def answer_perplexities(
     from taiji.language.score import perplexity, score_completions
 
     completions = [format_completion(r, a) for r, a in zip(rationales, answers, strict=True)]
-    tails = [continuation(p, c) for p, c in zip(prompts, completions, strict=True)]
+    begun = [opened(prompt) for prompt in prompts]  # as the model is asked
+    tails = [continuation(p, c) for p, c in zip(begun, completions, strict=True)]
     # Equal texts (a rationale that names nothing and its redacted self) are scored once.
-    pairs = list(dict.fromkeys(zip(prompts, tails)))
+    pairs = list(dict.fromkeys(zip(begun, tails)))
     place = {pair: number for number, pair in enumerate(pairs)}
     scores = score_completions(lm, [p for p, _ in pairs], [t for _, t in pairs], batch_size, description)
     rows = []
-    for prompt, completion, tail, rationale, answer in zip(prompts, completions, tails, rationales, answers):
+    for prompt, completion, tail, rationale, answer in zip(begun, completions, tails, rationales, answers):
         scored = scores[place[prompt, tail]]
-        shift = len(completion) - len(tail)  # the template opened `<think>` itself
+        shift = len(completion) - len(tail)  # the prompt has the `<think>`
         start, end = (position - shift for position in answer_span(rationale, answer))
         spans = [(start + a, start + b) for a, b in field_spans(answer, DEEPEST)]
         title, categories = scored.span(*spans[0]), [scored.span(a, b) for a, b in spans[1:] if b > a]

@@ -102,17 +102,18 @@ def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
 
 
 def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any]) -> Log:
-    from taiji.language.causal_lm import load_language_model
+    from taiji.language.causal_lm import load_tokenizer
+    from taiji.language.token_ids import ids_of
     from taiji.reasoning.prompts import item_line, student_prompts
     from taiji.reasoning.settings import PromptSettings
     from taiji.reasoning.teachers import teacher_requests
 
     dataset = open_dataset(folder / "data" / "dataset")
-    tokenizer = load_language_model(config.language.model, config.language.dtype, "cpu").tokenizer
+    tokenizer = load_tokenizer(config.language)
 
     def tokens(texts: Sequence[str]) -> float:
         return (
-            float(np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]))
+            float(np.mean([len(ids_of(tokenizer, text)) for text in texts]))
             if len(texts)
             else 0.0
         )
