@@ -83,7 +83,20 @@ def _literal(value: TemplateValue) -> str:
 
 def _clock(today: date) -> str:
     """A macro in the clock's place; in English, whatever the machine's language."""
-    months = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+    months = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ]
     days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
     month, day = months[today.month - 1], days[today.weekday()]
     parts = {

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
+LEFT_OUT = {
+    "cut": "cut at the length limit",
+    "filtered": "stopped by a content filter",
+    "refused": "refused by the teacher",
+    "tools": "a call of a tool in place of a rationale",
+    "empty": "empty rationale",
+}
+"""How a rationale ended that no rule keeps → the reason."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
@@ -224,7 +232,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
 
     Returns:
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
-        (texts; why it was not kept).
+        (texts; why it was not kept). What the teacher did not say to its end is rejected whatever the rule.
     """
     rules = {
         "none": lambda row: [],
@@ -233,7 +241,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     }
     verdicts = []
     for row in scored.iter_rows(named=True):
-        reasons = rules[settings.rule](row)
+        reasons = _unusable(row) or rules[settings.rule](row)
         # Too good to be true is the one finding that a reader may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
@@ -246,6 +254,12 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
     )
+
+
+def _unusable(row: dict[str, Any]) -> list[str]:
+    """Return why there is no rationale to judge: its text was not said to the end. No rule keeps such a one."""
+    said = LEFT_OUT.get(row.get("ended") or "whole")
+    return [said] if said else []
 
 
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:

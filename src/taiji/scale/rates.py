@@ -112,11 +112,7 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
     tokenizer = load_tokenizer(config.language)
 
     def tokens(texts: Sequence[str]) -> float:
-        return (
-            float(np.mean([len(ids_of(tokenizer, text)) for text in texts]))
-            if len(texts)
-            else 0.0
-        )
+        return float(np.mean([len(ids_of(tokenizer, text)) for text in texts])) if len(texts) else 0.0
 
     examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(COUNTED_PROMPTS)
     prompts: PromptSettings = planned.reasoning.prompts
