@@ -76,10 +76,10 @@ def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Return the text of generated ids without special tokens; the tags of the answer's format stay."""
-    hidden = set(tokenizer.all_special_ids) - set(_tag_ids(tokenizer))
-    if len(hidden) == len(set(tokenizer.all_special_ids)):
+    special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if not any(text in TAGS for text in special.values()):
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
-    return str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
+    return str(tokenizer.decode([i for i in ids if special.get(i, TAGS[0]) in TAGS], skip_special_tokens=False))
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -114,7 +114,3 @@ def _behind(
 
 def _shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def _tag_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return [tokenizer.convert_tokens_to_ids(tag) for tag in TAGS if tag in tokenizer.all_special_tokens]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,4 +52,5 @@ class Rationales(Stage):
         here = context.config.reasoning.teacher.kind == "endpoint"
         written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
         write_parquet(context.folder / "rationales.parquet", written)
-        return {"prompts": len(examples), "rationales": len(written)}
+        endings = Counter(written["ended"])
+        return {"prompts": len(examples), "rationales": len(written), "ended": dict(sorted(endings.items()))}
