@@ -74,6 +74,7 @@ def test_results(undisturbed):
         assert set(line["rewards"]) == set(line["weights"]) == set(line["indicator"]) == {"vowels", "length"}
         assert sum(line["weights"].values()) == pytest.approx(1, abs=1e-6)
         assert {"delta_log_w", "loss", "rewards_std"} <= line.keys()
+        assert 0 <= line["cut"] <= 1
     model = AutoModelForCausalLM.from_pretrained(undisturbed / "model")
     before = start()
     assert any(not torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.model.state_dict().values()))

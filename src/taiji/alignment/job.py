@@ -51,7 +51,7 @@ def align(
 
     Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
     bounded sample of every step's completions with their rewards) and ``folder/metrics.jsonl``, one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
-    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``. On a CPU the same call gives the same bytes, also
+    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length limit). On a CPU the same call gives the same bytes, also
     when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
     ``scratch/timings.jsonl`` has the seconds of each step.
 
@@ -266,6 +266,7 @@ def _log(
                 "kl": logs.get("kl"),
                 "entropy": logs.get("entropy"),
                 "completion_length": logs.get("completions/mean_length"),
+                "cut": logs.get("completions/clipped_ratio"),
             }
             lines.append(line)
             rollouts.close_step(state.global_step)
