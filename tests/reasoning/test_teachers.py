@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import end_often
 
+from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import Written
 from taiji.reasoning.settings import PromptSettings, TeacherSettings
-from taiji.reasoning.teachers import LocalTeacher, tidy
+from taiji.reasoning.teachers import LocalTeacher, check_endings, rationale_frame, tidy
 
 
 def ending(lm: LanguageModel) -> LanguageModel:
@@ -88,3 +89,22 @@ def test_a_rationale_that_the_limit_cut_ends_with_a_sentence_or_is_none(
 ):
     teacher = LocalTeacher(lm, TeacherSettings(cut=setting), prompts)
     assert teacher._rationale("", Written(text, cut)) == (rationale, ended)
+
+
+def test_what_is_left_out_is_counted_and_said(caplog):
+    frame = rationale_frame(
+        ["a", "b"],
+        [["x.", "", ""], ["y.", "", "z."]],
+        "t",
+        [["whole", "cut", "cut"], ["shortened", "refused", "whole"]],
+    )
+    assert check_endings(frame) == {"cut": 2, "refused": 1, "shortened": 1, "whole": 2}
+    assert "Of 6 rationales these are left out: 2 cut, 1 refused" in caplog.text
+    caplog.clear()
+    assert check_endings(rationale_frame(["a"], [["x."]], "t")) == {"whole": 1} and not caplog.text
+
+
+def test_a_teacher_without_a_whole_text_is_an_error():
+    with pytest.raises(TaijiError, match="to its end") as error:
+        check_endings(rationale_frame(["a"], [["", ""]], "t", [["cut", "cut"]]))
+    assert "2 cut" in str(error.value) and "max_new_tokens" in str(error.value)

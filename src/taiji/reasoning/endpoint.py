@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +71,7 @@ class EndpointTeacher:
     ) -> None:
         self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
         self.tokenizer, self.folder = tokenizer, Path(folder)
+        self._warned = False
         self.name = f"endpoint:{endpoint.model}"
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
@@ -87,7 +87,6 @@ class EndpointTeacher:
         ]
         replies = self.ask(prompts, k, seed)
         endings = [[self.ending(reply) for reply in row] for row in replies]
-        self._tell(endings)
         texts = [
             [tidy(self._rationale(reply)) if ending == "whole" else "" for reply, ending in zip(row, ends)]
             for row, ends in zip(replies, endings)
@@ -124,6 +123,7 @@ class EndpointTeacher:
                         for request, (messages, sample) in zip(requests, wanted)
                     ]
             replies = [journal.replies[request.key] for request in requests]
+        self._tell(replies)
         return [replies[start : start + k] for start in range(0, len(replies), k)]
 
     def _again(
@@ -135,22 +135,14 @@ class EndpointTeacher:
         most = request.most_tokens * (2 if ending == "cut" else 1)
         return self._request(messages, sample, seed, most, round_ + 1)
 
-    def _tell(self, endings: list[list[Ending]]) -> None:
-        """Log how many replies are left out, and how many were not counted by the server."""
-        left_out = Counter(ending for row in endings for ending in row if ending != "whole")
-        if left_out:
-            said = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
+    def _tell(self, replies: Sequence[Reply]) -> None:
+        """Warn, once, of a server that does not count: what is paid is then known from above only."""
+        if self._warned or all(reply.counted for reply in replies):
+            return
+        self._warned = True
+        if self.endpoint.price_in or self.endpoint.price_out:
             logger.warning(
-                "Of %d replies of the teacher's endpoint these are left out: %s. A longer reasoning.endpoint.max_tokens helps cut ones, ask_again all.",
-                sum(map(len, endings)),
-                said,
-            )
-        account = self.account()
-        if account.uncounted and (self.endpoint.price_in or self.endpoint.price_out):
-            logger.warning(
-                "The endpoint did not say what %d of %d replies took; the most that it can be is counted.",
-                account.uncounted,
-                account.replies,
+                "The teacher's endpoint does not say how many tokens its replies took; the most that it can be is counted."
             )
 
     @property

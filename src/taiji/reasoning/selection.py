@@ -25,6 +25,7 @@ from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_co
 from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
+from taiji.reasoning.teachers import TAUGHT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -258,8 +259,8 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
 
 def _unusable(row: dict[str, Any]) -> list[str]:
     """Return why there is no rationale to judge: its text was not said to the end. No rule keeps such a one."""
-    said = LEFT_OUT.get(row.get("ended") or "whole")
-    return [said] if said else []
+    ended = row.get("ended") or "whole"  # teachers of other packages may not say
+    return [] if ended in TAUGHT else [LEFT_OUT.get(ended, ended)]
 
 
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:

@@ -36,8 +36,8 @@ class TeacherSettings(Settings):
     """Longest rationale, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.6, ge=0.0)
     """Of the sampling; small models wander off above it."""
-    cut: Literal["shorten", "drop"] = "shorten"
-    """A local model's rationale that the length limit cut: keep its whole sentences, or leave it out. One without a whole sentence is left out."""
+    cut: Literal["drop", "shorten"] = "drop"
+    """A local model's rationale that `max_new_tokens` cut: leave it out, or keep its whole sentences (half a chain of thought has them, too; without one it is left out)."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Against the loops of small models; local models only."""
     batch_size: int = Field(default=24, ge=1)

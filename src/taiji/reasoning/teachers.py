@@ -7,13 +7,16 @@ gap compares the teacher's rationales with those that the student writes without
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import render
 from taiji.language.settings import GenerationSettings
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from taiji.language.generate import Written
 
 SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String, "ended": pl.String}
+TAUGHT = ("whole", "shortened")
+"""Endings of rationales that may be taught; every other one is left out."""
+MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
+logger = logging.getLogger(__name__)
 _SENTENCE_END = re.compile(r"[.!?][\"')]*$")
 _STOP = ("</think>", "<answer>", "\n\n")
 
@@ -143,6 +150,32 @@ def rationale_frame(
         for sample, (text, ended) in enumerate(zip(row, ends, strict=True))
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
+    """Count how rationales ended, and say which are left out.
+
+    Args:
+        rationales: of :meth:`Teacher.write`.
+
+    Raises:
+        InputError: none is left.
+    """
+    counts = dict(sorted(Counter(rationales["ended"]).items()))
+    left_out = {ending: count for ending, count in counts.items() if ending not in TAUGHT}
+    if not left_out:
+        return counts
+    said = ", ".join(f"{count} {ending}" for ending, count in left_out.items())
+    if sum(left_out.values()) == len(rationales):
+        raise InputError(
+            "The teacher wrote no rationale to its end.",
+            where="rationales",
+            expected="texts that end before the length limit",
+            found=said,
+            fix=MORE_ROOM,
+        )
+    logger.warning("Of %d rationales these are left out: %s. To have fewer: %s.", len(rationales), said, MORE_ROOM)
+    return counts
 
 
 def tidy(text: str) -> str:
