@@ -43,6 +43,21 @@ def test_a_date_is_one_for_all_days(template, monkeypatch):
     assert "04 Mar 2026" in render(tokenizer, MESSAGES)
 
 
+def test_a_date_that_a_template_keeps_is_set_too():
+    kept = '{% if not date_string is defined %}{% set date_string = "26 Jul 2024" %}{% endif %}{{ date_string }}|'
+    tokenizer = tokenizer_of(kept + CHAT_TEMPLATE)
+    bind_template(tokenizer, {}, None)
+    assert render(tokenizer, MESSAGES).startswith("26 Jul 2024|")
+    bind_template(tokenizer, {}, date(2026, 3, 4))
+    assert render(tokenizer, MESSAGES).startswith("04 Mar 2026|")
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, None], ids=["another template", "none"])
+def test_a_date_that_nothing_prints_is_an_error(template):
+    with pytest.raises(ConfigError, match="prints no date"):
+        bind_template(tokenizer_of(template), {}, date(2026, 3, 4))
+
+
 @pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%B %d, %Y", "%A, %-d %B %y", "%a %e %j", "%F"])
 def test_the_forms_of_dates(form):
     tokenizer = tokenizer_of(f"{{{{ strftime_now('{form}') }}}}|{CHAT_TEMPLATE}")
@@ -59,7 +74,7 @@ def test_the_forms_of_dates(form):
 )
 def test_what_a_template_says_besides_is_the_same(template, lead):
     plain, bound = tokenizer_of(lead + template), tokenizer_of(lead + template + "{# unused #}")
-    bind_template(bound, {"unused": 1}, datetime.now().date())
+    bind_template(bound, {"unused": 1}, datetime.now().date() if "strftime_now" in template else None)
     assert bound.chat_template != plain.chat_template
     assert render(bound, MESSAGES) == render(plain, MESSAGES)
 

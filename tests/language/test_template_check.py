@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
+from importlib.resources import files
+
 import pytest
 from tests.language.families import BOS, TEMPLATES, TOKENIZERS, byte_level, ending
 
+from taiji.language.chat import render
 from taiji.language.chat_template import bind_template
-from taiji.language.template_check import look_at_prompt
+from taiji.language.template_check import SAMPLE, look_at_prompt
 from taiji.language.tiny import CHAT_TEMPLATE
+from taiji.reasoning.prompts import opened
 
 
 def look(template, tokenizer=None, **arguments):
@@ -61,3 +66,22 @@ def test_a_doubly_opened_think_is_a_warning(end):
 
 def test_tags_that_servers_hide_are_told():
     assert "<think>, </think>" in " ".join(look(CHAT_TEMPLATE, TOKENIZERS["tags are special tokens"]()).remarks)
+
+
+@pytest.mark.integration
+def test_the_templates_of_known_models():
+    """Those that TRL ships: Llama, Gemma, Qwen, DeepSeek, GLM, gpt-oss, Cohere, Phi and others."""
+    known = [file for file in files("trl").joinpath("chat_templates").iterdir() if file.name.endswith(".jinja")]
+    assert len(known) > 30
+    today, tokenizer = date.today(), byte_level()
+    for file in known:
+        if "training" in file.name:
+            continue
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+        bind_template(tokenizer, {}, None)
+        prompt = render(tokenizer, SAMPLE)
+        begun = opened(prompt)
+        assert all(message["content"] in prompt for message in SAMPLE), file.name
+        assert prompt.count(BOS) <= 1 and not look_at_prompt(tokenizer).warnings, file.name
+        assert begun.rstrip().endswith("<think>") and begun.count("<think>") == 1, file.name
+        assert not any(f"{today:{form}}" in prompt for form in ("%Y-%m-%d", "%d %b %Y", "%B %d, %Y")), file.name

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 CLOCK = "strftime_now"
 """The function by which templates ask for today's date."""
+FIXED = "date_string"
+"""The variable in which Llama's templates keep the date; some have a fixed one in it and ask for none."""
 DEFAULT_DATE = date(2024, 7, 26)
 """Date of templates that print one, where none is set: the one that Llama 3's own template falls back to."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", CLOCK)
 """Variables of a template that are no settings."""
 
@@ -38,20 +44,28 @@ def bind_template(
         today: date that the template prints; None: the one that was written into it before, else :data:`DEFAULT_DATE`.
 
     Raises:
-        ConfigError: the template reads no such argument, or there is none.
+        ConfigError: the template reads no such argument, prints no date that could be set, or there is none.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}
     for name in arguments:
         _check(name, templates)
+    if today is not None and not any(prints_date(text) for text in templates.values()):
+        raise ConfigError(
+            "The model's chat template prints no date.",
+            where="language.template_date",
+            expected=f"a template that reads {CLOCK} or {FIXED}",
+            found="a template that does not" if templates else "a model without a chat template",
+            fix="set language.template_date to null",
+        )
     bound = {key: _bound(text, arguments, today) for key, text in templates.items()}
     if bound:
         tokenizer.chat_template = bound if isinstance(given, dict) else bound["default"]  # type: ignore[assignment]
 
 
 def prints_date(template: str) -> bool:
-    """Return whether a template asks for today's date."""
-    return CLOCK in template
+    """Return whether a template prints a date: today's, or one that it keeps."""
+    return CLOCK in template or FIXED in template
 
 
 def _check(name: str, templates: Mapping[str, str]) -> None:
@@ -70,8 +84,11 @@ def _bound(template: str, arguments: Mapping[str, TemplateValue], today: date | 
     own = template[earlier.end() :] if earlier else template
     lines = {line.split()[2].split("(")[0]: line for line in earlier.group(1).splitlines()} if earlier else {}
     lines |= {name: f"{{% set {name} = {_literal(value)} %}}" for name, value in arguments.items()}
-    if prints_date(own) and (today is not None or CLOCK not in lines):
+    if CLOCK in own and (today is not None or CLOCK not in lines):
         lines[CLOCK] = _clock(today or DEFAULT_DATE)
+    elif FIXED in own and today is not None and FIXED not in arguments:
+        said = f"{today.day:02d} {MONTHS[today.month - 1][:3]} {today.year}"
+        lines[FIXED] = f"{{% set {FIXED} = {_literal(said)} %}}"
     # These templates are read with Jinja's trim_blocks: the line break after a block or comment is not printed.
     header = "".join(f"{lines[name]}\n" for name in sorted(lines))
     return f"{{# set by taiji: #}}\n{header}{{# end #}}\n{own}" if lines else own
@@ -83,22 +100,8 @@ def _literal(value: TemplateValue) -> str:
 
 def _clock(today: date) -> str:
     """A macro in the clock's place; in English, whatever the machine's language."""
-    months = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ]
-    days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-    month, day = months[today.month - 1], days[today.weekday()]
+    days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    month, day = MONTHS[today.month - 1], days[today.weekday()]
     parts = {
         "%-d": str(today.day),
         "%e": f"{today.day:2d}",

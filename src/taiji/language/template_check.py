@@ -81,7 +81,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
         return ["no chat template: the messages are joined by blank lines"]
     remarks = []
     if prints_date(str(templates)):
-        remarks.append("the template prints a date: always the one of language.template_date")
+        remarks.append("the template prints a date: always the same, language.template_date")
     if prompt.find(SAMPLE[0]["content"] + "\n\n" + SAMPLE[1]["content"]) >= 0:
         remarks.append("the template has no system role: its text is put before the user's")
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in TAGS]
