@@ -113,7 +113,7 @@ def test_an_argument_that_nothing_reads_is_an_error(template):
 
 def test_a_saved_model_says_the_same_to_whoever_serves_it(tmp_path):
     tokenizer = tokenizer_of(LLAMA + "{{ enable_thinking }}")
-    model, _ = tiny_causal_lm(tokenizer)
+    model, _ = tiny_causal_lm(tokenizer, hidden=8, layers=1, heads=2)
     LanguageModel(model, tokenizer, "tiny").save(tmp_path / "start")
     settings = LanguageSettings(
         model=str(tmp_path / "start"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.language.families import BOS, EOS, TEMPLATES, TOKENIZERS
+from transformers import AutoTokenizer
 
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.chat import continuation, render
@@ -104,3 +105,17 @@ def test_the_tags_of_the_answer_are_shown_and_special_tokens_are_not(name):
     tokenizer = TOKENIZERS[name]()
     ids = [*ids_of(tokenizer, COMPLETIONS[0]), tokenizer.convert_tokens_to_ids(EOS)]
     assert text_of(tokenizer, ids).strip() == COMPLETIONS[0]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_saved_tokenizer_reads_the_same(name, tmp_path):
+    tokenizer = TOKENIZERS[name]()
+    tokenizer.chat_template = TEMPLATES["BOS and date"]
+    bind_template(tokenizer, {}, None)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    begun = opened(render(tokenizer, MESSAGES))
+    assert opened(render(again, MESSAGES)) == begun
+    for completion in COMPLETIONS:
+        one, two = (continued(which, begun, continuation(begun, completion)) for which in (tokenizer, again))
+        assert one.ids == two.ids and one.first == two.first
