@@ -10,10 +10,13 @@ import sys
 
 import pytest
 from tests.data.discovery import exports
+from tests.language.families import ending
 
 from taiji import __version__, cli
 from taiji.core.artifacts import write_json
 from taiji.core.errors import NoSpace
+from taiji.language.causal_lm import LanguageModel
+from taiji.language.tiny import tiny_causal_lm
 from taiji.pipeline.recipes import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
@@ -254,6 +257,20 @@ def test_doctor_finds_the_defaults(taiji):
     assert "SmolLM2" in out
 
 
+def test_doctor_shows_how_the_prompts_of_a_configuration_end(taiji, tmp_path):
+    model, tokenizer = tiny_causal_lm(hidden=8, layers=1, heads=2)
+    tokenizer.chat_template = "{{ '<|im_start|>' }}{{ strftime_now('%Y') }}" + ending("{{ end }}")
+    LanguageModel(model, tokenizer, "tiny").save(tmp_path / "model")
+    (tmp_path / "my.yaml").write_text(f"language: {{model: {tmp_path / 'model'}, template_date: 2026-03-04}}")
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml")
+    assert code == 0 and "begin with '<|im_start|>2026" in out and "assistant\\n<think>'" in out
+    twice = 'language.chat_template_kwargs={end: "<think>\\n<think>"}'
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", twice, "--quiet")
+    assert code == 0 and out.startswith("WARNING") and "opened twice" in out
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", "language.chat_template_kwargs.thnk=true", "--quiet")
+    assert code == 1 and "reads no such argument" in out
+
+
 def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
     folder = shop(
         log_csv="who,what,at,bought\n"
@@ -349,7 +366,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkey
 def test_results_for_scripts_take_standard_output(taiji):
     code, out, _ = taiji("doctor", "--json", "-")
     assert code == 0
-    assert {"what", "found", "fix", "blocking"} == set(json.loads(out)[0])
+    assert {"what", "found", "fix", "blocking", "warning"} == set(json.loads(out)[0])
     assert taiji("doctor", "--quiet")[1] == ""
 
 

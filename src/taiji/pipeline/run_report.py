@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -87,10 +88,11 @@ def _split(context: Context) -> dict[str, Any]:
 
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
-    written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
+    written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
     masked = context.config.reasoning.selection.rule == "guarded"  # what the threshold is on
     return {
-        "written": written,
+        "written": len(written),
+        "ended": dict(sorted(Counter(written).items())),
         "judged": len(verdicts),
         "kept": int(verdicts["kept"].sum()),
         "threshold": read_json(context.input("selection") / "calibration.json")["threshold"],

@@ -82,6 +82,7 @@ def model_card(
         malformed=_share(1 - aligned["format"].value)
         if "format" in aligned and aligned["format"].value is not None
         else None,
+        cut=facts.get("answers", {}).get("cut", {}).get("aligned", 0),
         not_grounded=_share(aligned["grounding_low"].value)
         if "grounding_low" in aligned and aligned["grounding_low"].value is not None
         else None,

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
 from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, split_key, title_of
+from taiji.reasoning.selection import LEFT_OUT
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
@@ -46,6 +47,8 @@ class RationaleSummary(_Open):
     judged: int | None = None
     threshold: float | None
     reasons: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    """How the teacher's texts ended → count, those of the calibration prompts included."""
     perplexities: list[float] = []
     """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
     masked: bool = False
@@ -62,6 +65,13 @@ class RationaleSummary(_Open):
         kept, judged, others = self.choice
         text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
+
+    def ended_text(self) -> str:
+        """Tell how many of the teacher's texts are not whole; empty where all are."""
+        left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
+        shortened = self.ended.get("shortened", 0)
+        parts = [f"{thousands(shortened)} reached the length limit and keep their whole sentences"] if shortened else []
+        return "; ".join(parts + ([f"left out and never taught: {', '.join(left_out)}"] if left_out else []))
 
 
 class Difference(_Open):

@@ -105,4 +105,9 @@ class Features(Stage):
             write_parquet(context.folder / f"{name}.parquet", table)
             metrics[name] = quantizer.metrics(vectors)
         write_json(context.folder / "quantizers.json", metrics)
-        return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}
+        return {
+            "users": len(users),
+            "rows": len(rows),
+            "well formed": sum(answer.well_formed for answer in parsed),
+            "cut": int(completions["cut"].sum()),
+        }
