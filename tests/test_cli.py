@@ -405,6 +405,7 @@ def test_help_imports_next_to_nothing():
     assert {name for name in ours if not name.startswith("taiji.cli")} <= {
         "taiji.cli.console",
         "taiji.core",
+        "taiji.core.advice",
         "taiji.core.errors",
         "taiji.core.file_state",
         "taiji.core.moved",

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from taiji.cli import console
+from taiji.core.advice import runs_option
 from taiji.core.errors import TaijiError
 from taiji.pipeline.names import run_name
 
@@ -38,11 +39,13 @@ def open_run(
     quiet: bool,
     engine: str = "local",
     address: str | None = None,
+    verify: bool = False,
 ) -> Run:
     from taiji.config import load_config
     from taiji.core import progress
+    from taiji.core.manifests import MANIFEST, Verifier
     from taiji.language.causal_lm import check_language_model
-    from taiji.pipeline.engine import MANIFEST, Run
+    from taiji.pipeline.engine import Run
     from taiji.pipeline.recipes import stages_of
 
     progress.silence(quiet)
@@ -66,7 +69,12 @@ def open_run(
         )
     check_language_model(settings.language.model)  # now, not after the first hour
     return Run(
-        folder, settings, stages, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+        folder,
+        settings,
+        stages,
+        say=(lambda text: None) if quiet else say,
+        mapper=_mapper(engine, address, settings),
+        verifier=Verifier(verify),
     )
 
 
@@ -85,10 +93,6 @@ def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
     from taiji.pipeline.partitions import LocalMapper
 
     return LocalMapper()
-
-
-def runs_option(runs: Path) -> str:
-    return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def say(text: str) -> None:

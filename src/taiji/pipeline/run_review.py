@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.errors import TaijiError
+from taiji.core.manifests import Verifier
 from taiji.data import Dataset
 from taiji.pipeline.run_models import base_model
 from taiji.reasoning.prompts import student_messages
@@ -97,9 +99,8 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError(
-            "The run has no judged rationales yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
-        )
+        raise TaijiError("The run has no judged rationales yet.", where=str(missing[0]), fix=resume_command(run))
+    Verifier().demand_whole(run, ("data", "examples", "selection"))
     verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
     if only:
         verdicts = verdicts.filter(pl.col("verdict") == only)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.errors import ArtifactError, ConfigError
+from taiji.core.manifests import Verifier
 from taiji.core.number_format import number_text
 from taiji.data import Dataset, Split, exposures
 from taiji.experiments.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
@@ -78,9 +80,8 @@ def study(
     needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise ArtifactError(
-            "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
-        )
+        raise ArtifactError("The run has no features yet.", where=str(missing[0]), fix=resume_command(run))
+    Verifier().demand_whole(run, ("data", "examples", "features"))
     own = next((arm for arm, rule in RULE_OF_ARM.items() if rule == config.alignment.weighting), OWN)
     known = (COMPETITOR, ORACLE_ARM, *WRITERS, *RULE_OF_ARM, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import Verifier
 from taiji.data.dataset import Dataset
 from taiji.serving.types import UserHistory
 
@@ -112,8 +114,9 @@ def read_features(run: Path) -> pl.DataFrame:
         raise ArtifactError(
             "The run has no features to serve.",
             where=str(path),
-            fix=f"taiji run --name {run.name} --resume finishes it",
+            fix=f"{resume_command(run)} finishes it",
         )
+    Verifier().demand_whole(run, ("data", "features"))
     table = pl.read_parquet(path)
     if table.select("model_version", "quantizer_version").n_unique() != 1:
         raise ArtifactError(
