@@ -263,6 +263,7 @@ def _features(folder: Path, dataset: Dataset, bounds: list[int], rng: np.random.
         table = rows.select(
             "user",
             "as_of",
+            available_at="as_of",
             ids=pl.Series(rng.integers(0, 64, (2 * n, 8))).cast(pl.List(pl.UInt16)),
             neighbour=pl.Series((user + 1) % n).cast(pl.UInt32),
             similarity=pl.lit(0.8, pl.Float32),

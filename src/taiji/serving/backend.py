@@ -30,7 +30,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
 
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
-    newest = read_features(run).sort("user", "as_of").unique("user", keep="last", maintain_order=True)
+    newest = read_features(run).sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
     for batch in newest.iter_slices(PORTION):
         yield [
             FeatureRow(
@@ -41,7 +41,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
                 neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
                 model_version=row["model_version"],
                 quantizer_version=row["quantizer_version"],
-                generated_at=row["as_of"],
+                generated_at=row["available_at"],
                 events_seen=0,
                 vector=None if row["vector"] is None else tuple(row["vector"]),
             )

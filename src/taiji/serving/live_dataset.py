@@ -124,4 +124,6 @@ def read_features(run: Path) -> pl.DataFrame:
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
         )
+    if "available_at" not in table.columns:  # of a run that noted one time only
+        table = table.with_columns(available_at="as_of")
     return table
