@@ -12,7 +12,7 @@ from typing import Any
 
 from taiji.core.advice import remake
 from taiji.core.artifacts import file_hash, folder_hashes, read_json, value_hash, write_json
-from taiji.core.errors import ArtifactError
+from taiji.core.errors import ArtifactError, ResourceError
 
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"
@@ -32,6 +32,17 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     manifest = sealed({**values, "files": files, "output": output})
     write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _demand_rights(path: Path, error: BaseException | None) -> None:
+    """Raise what a user without the right to read a file should know: the file may well be whole."""
+    if isinstance(error, PermissionError):
+        raise ResourceError(
+            "Could not read an artefact of the run.",
+            where=str(path),
+            found=error.strerror,
+            fix="change its owner or its rights (ls -l), or call taiji as the user who made the run",
+        ) from error
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +70,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if known and (CHECKSUM not in manifest or is_sealed(manifest)):
             return dict(manifest)
     except ArtifactError as error:
+        _demand_rights(path, error.__cause__)
         found = error.found or found
     raise ArtifactError(
         "A manifest is not what the stage wrote.",
@@ -77,7 +89,7 @@ def stage_files(folder: Path, pattern: str) -> list[Path]:
 
 
 class Verifier:
-    """Compares stages with their manifests; a file that was hashed is not read again while its size and time stay.
+    """Compares stages with their manifests; a file that was hashed is not read again while its size and times stay.
 
     Args:
         thorough: hash every file, whatever its size.
@@ -85,7 +97,7 @@ class Verifier:
 
     def __init__(self, thorough: bool = False) -> None:
         self.thorough = thorough
-        self._sound: set[tuple[str, int, int]] = set()
+        self._sound: set[tuple[str, int, int, int]] = set()
 
     def damage(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the first file that is not what the manifest says, or None.
@@ -100,13 +112,14 @@ class Verifier:
                 state = path.stat()
                 if state.st_size != size:
                     return f"{name} is damaged ({state.st_size:,} bytes, {size:,} expected)"
-                seen = (str(path), state.st_size, state.st_mtime_ns)
+                seen = (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
                 believed = size > HASHED_UP_TO and state.st_mtime_ns == record["mtime_ns"] and not self.thorough
                 if believed or seen in self._sound:
                     continue
                 if file_hash(path) != record["sha256"]:
                     return f"{name} is damaged (other content than was written)"
             except OSError as error:
+                _demand_rights(path, error)
                 return f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
             self._sound.add(seen)
         return None

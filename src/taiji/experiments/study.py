@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.artifacts import file_hash, read_json, value_hash, write_json, write_parquet
+from taiji.core.artifacts import file_hash, make_folder, read_json, value_hash, write_json, write_parquet
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.core.manifests import is_sealed, sealed
 from taiji.core.progress import track
@@ -189,7 +189,7 @@ def run_cells(
     """
     if len({arm.name for arm in arms}) != len(arms):
         raise ConfigError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
-    folder, data = Path(folder), [frame_hash(train), frame_hash(test), trainer_version]
+    folder, data = make_folder(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
     for arm, seed in track(grid, "Study", unit="cells"):

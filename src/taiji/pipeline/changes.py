@@ -38,8 +38,10 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:
     """Return every setting that differs, as `key: before → now`."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = [*now, *(name for name in before if name not in now)]
-        parts = (_changed(before.get(name), now.get(name), f"{key}.{name}" if key else name) for name in names)
-        return [line for part in parts for line in part]
+        at = {name: f"{key}.{name}" if key else name for name in (*now, *before)}
+        new = [f"{at[name]}: new, {now[name]}" for name in now if name not in before]
+        gone = [f"{at[name]}: gone" for name in before if name not in now]
+        both = (_changed(before[name], now[name], at[name]) for name in now if name in before)
+        return [*(line for lines in both for line in lines), *new, *gone]
     before, now = (list(value) if isinstance(value, tuple) else value for value in (before, now))
     return [] if before == now else [f"{key}: {before} → {now}"]

@@ -372,11 +372,12 @@ class Run:
                 },
             )
         final, old = self.folder / stage.key, work / "old"
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(out, final)
-        shutil.rmtree(work)
+        with writing(final):
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(final, old)
+            os.replace(out, final)
+            shutil.rmtree(work)
         return spent
 
     def _whole(self, out: Path) -> bool:
