@@ -13,6 +13,7 @@ import polars as pl
 from taiji.core.advice import resume_command
 from taiji.core.errors import TaijiError
 from taiji.core.manifests import Verifier
+from taiji.core.number_format import counted
 from taiji.data import Dataset
 from taiji.pipeline.run_models import base_model
 from taiji.reasoning.prompts import student_messages
@@ -73,7 +74,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
     with ReviewServer(session, port) as server:
         say(
-            f"{session.progress()['waiting']} rationales wait for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
+            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
         )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)

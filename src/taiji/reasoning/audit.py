@@ -330,7 +330,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
     elif "not shown" in verdicts:
         verdict = "not shown"
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
-        says = f"Whether the controls order as they must is not shown with {sample} examples: the interval of {weak} includes zero."
+        says = f"The order that the controls must have is not shown with {sample} examples: the interval of {weak} includes zero."
     else:
         verdict = "holds"
         says = f"The controls order as they must: {expected}."
