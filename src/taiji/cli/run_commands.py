@@ -52,7 +52,7 @@ def run(
 
     called, resume = name_of(config, preset, name), resume or bool(force)
     if resume and not os.path.exists(runs / called / "config.json"):
-        if not (config or preset) and list((runs / called).glob(f"*/{MANIFEST}")):
+        if not (config or preset or data or overrides) and list((runs / called).glob(f"*/{MANIFEST}")):
             raise TaijiError(
                 "The run has finished stages, but not the configuration that it keeps.",
                 where=str(runs / called / "config.json"),
