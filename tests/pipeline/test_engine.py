@@ -263,6 +263,9 @@ def test_files_that_are_gone_are_not_needed_by_a_finished_stage(tmp_path, calls)
     assert calls == [] and "log.csv" in said[0] and "what was stored is used" in said[0]
     with pytest.raises(InputError, match="no such file"):
         Run(tmp_path / "a", Config(size={"test_prompts": 7}), stages, quiet).execute()
+    damage(tmp_path / "a" / "data" / "manifest.json", "truncated")
+    with pytest.raises(InputError, match="no such file"):  # and no advice to do what was just done
+        Run(tmp_path / "a", Config(), stages, quiet).execute()
 
 
 def test_a_run_of_an_earlier_version_is_compared_as_a_whole(tmp_path, calls):

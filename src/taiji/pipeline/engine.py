@@ -194,10 +194,10 @@ class Run:
         try:
             outside = stage.outside(config)
         except (InputError, ConfigError) as error:  # a source that is not where it was
-            folder = self.folder / stage.key
-            if not (folder / MANIFEST).exists():
-                raise
-            manifest = read_manifest(folder)
+            try:
+                manifest = read_manifest(self.folder / stage.key)
+            except ArtifactError:  # nothing whole that was made from it
+                raise error from None
             if manifest.get("settings") != json.loads(json.dumps(settings)):
                 raise
             self._gone[stage.key] = str(error.where or error.message)
