@@ -333,7 +333,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
         told = all(controls[f"{step['higher']} - {step['lower']}"]["low"] is not None for step in steps)
         why = f"the interval of {weak} includes zero" if told else f"too few examples bear an interval of {weak}"
-        says = f"Whether the controls order as they must is not shown with {sample} examples: {why}."
+        says = f"The order that the controls must have is not shown with {sample} examples: {why}."
     else:
         verdict = "holds"
         says = f"The controls order as they must: {expected}."

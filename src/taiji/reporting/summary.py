@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
-from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, split_key, title_of
+from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, key_title, split_key, title_of
 from taiji.reasoning.selection import LEFT_OUT
 
 WIDE = 104
@@ -18,6 +18,7 @@ WIDE = 104
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
 """Kinds of answers as version 0.2 wrote them."""
 COLOURS = {"better": "green", "worse": "red"}
+CTCVR_MEANS = "CTCVR: click and conversion rate that the evaluation ranker, which took no part in training, predicts for the nearest item"
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
 """Metrics in which the last model is held against the best baseline."""
 
@@ -314,13 +315,15 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         answers,
         names,
     )
+    if any(figure.metric == "ctcvr" for figure in run.llm):
+        console.print(f"[dim]{CTCVR_MEANS}[/dim]", highlight=False)
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
         arms = [
             (arm, {f.metric: f for f in figures if f.features == arm})
             for arm in dict.fromkeys(f.features for f in figures)
         ]
-        table(f"Rankers, {group}", "features", of_rankers, arms, {})
+        table(f"Rankers, {group}", "features", of_rankers, arms, {key: key_title(key) for key in of_rankers})
     for line in findings(run):
         console.print(f"  {line}", highlight=False)
     seconds = ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items())

@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from taiji.config import STORED, Config, load_config
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import MANIFEST, Verifier, read_manifest
 from taiji.data import PERIODS, open_dataset
 from taiji.pipeline.amounts import Log
-from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.recipes import stages_of
 from taiji.scale.workload import workload
 
@@ -70,9 +71,10 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
             where=str(folder),
             expected="every stage done",
             found="missing: " + (", ".join(missing) or STORED),
-            fix=f"taiji run --name {folder.name} --resume",
+            fix=resume_command(folder),
         )
-    manifests = {name: read_json(folder / name / MANIFEST) for name in names}
+    Verifier().demand(folder, names)
+    manifests = {name: read_manifest(folder / name) for name in names}
     gigabytes = {name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in names}
     log = _log(folder, config, planned or config, manifests)
     return Measured(

@@ -124,7 +124,7 @@ class RunWriter:
             neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
             model_version=row["model_version"],
             quantizer_version=row["quantizer_version"],
-            generated_at=user.as_of,
+            generated_at=row["available_at"],
             events_seen=user.seen,
             vector=None if row["vector"] is None else tuple(row["vector"]),
         )

@@ -79,7 +79,7 @@ class Features(Stage):
 
         config, dataset, split = context.config, stored(context), load_split(context)
         times = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
-        users = choose_users(dataset, split, times, config.size.feature_users, config.seed)
+        users = choose_users(dataset, split, times, config.size.feature_users, config.seed, config.features.delay_s)
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
             example=pl.format("{}@{}", "user", "as_of")
         )
