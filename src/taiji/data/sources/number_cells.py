@@ -81,19 +81,16 @@ def broken(values: pl.Series, read: pl.Series) -> pl.Series:
     return there.is_not_null() & read.is_null()
 
 
-def number_forms(texts: pl.Series) -> tuple[NumberForm, ...]:
-    """Return how the numbers of a column are written; several forms where its cells read differently in each, none where few are numbers.
-
-    Args:
-        texts: the column's different cells.
-    """
-    cells = stripped(texts).drop_nulls()
-    if not len(cells):
+def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
+    """Return how the numbers of a column of texts are written: several forms where its cells read differently in each, none where too few are numbers."""
+    counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows")
+    cells, rows = counts[values.name], counts["rows"]
+    if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):
         return ()
     read = {form: as_numbers(cells, form) for form in FORMS}
-    known = {form: len(cells) - numbers.null_count() for form, numbers in read.items()}
+    known = {form: int(rows.filter(numbers.is_not_null()).sum()) for form, numbers in read.items()}
     best = max(known.values())
-    if best < MOST * len(cells):
+    if best < MOST * int(rows.sum()):
         return ()
     chosen: list[NumberForm] = []
     for form in FORMS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import re
+from functools import cache
 from typing import Literal
 
 import polars as pl
@@ -14,15 +15,35 @@ Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
 """What lies between may be the time of an event."""
-PLAUSIBLE_FROM = datetime(1990, 1, 1)
+WRITTEN_YEARS = (1970, 2101)
+"""What lies between may be a date that is written out."""
 EXCEL_DAY = 86_400_000_000
 EXCEL_START = -2_209_161_600_000_000
 """Day 0 of a spreadsheet, 1899-12-30, in microseconds since 1970."""
 FARTHEST = 253_402_300_800_000_000
 """Microseconds of the year 10000: no time is later."""
 
+COMPARED = 2000
+"""Different cells of a column that are tried."""
+SHAPES = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%b": "[A-Za-z]{3}",
+    "%B": "[A-Za-z]+",
+    "%a": "[A-Za-z]{3}",
+    "%H": r"\d{1,2}",
+    "%I": r"\d{1,2}",
+    "%M": r"\d{1,2}",
+    "%S": r"\d{1,2}",
+    "%.f": r"(?:\.\d+)?",
+    "%p": "[AaPp][Mm]",
+}
+QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
+"""Forms of ISO 8601 by length that are read at once."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
-AFTER_CLOCK = rf"(?P<clock>\d:\d{{2}}(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
+AFTER_CLOCK = rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
 ISO = (
     r"^(?P<day>[+-]?\d{4}-\d{1,2}-\d{1,2})(?:[ T_]+(?P<hour>\d{1,2}):(?P<minute>\d{2})"
     r"(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?)?$"
@@ -71,6 +92,8 @@ CLOCKS = (
     ", %H:%M:%S",
     ", %I:%M %p",
     ", %I:%M:%S %p",
+    " %I:%M%p",
+    " %I:%M:%S%p",
 )
 """Ways to write the time behind it."""
 WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d %H%M%S", "%Y%m%dT%H%M%S", "%a %b %d %H:%M:%S %Y")
@@ -110,40 +133,31 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
     return joined.select((pl.col("day") + " " + pl.col("clock")).alias(days.name)).to_series()
 
 
-def time_forms(texts: pl.Series) -> tuple[str, ...]:
-    """Return every way in which a column's texts can be dates: an empty text for ISO 8601; several where the values do not tell.
-
-    Args:
-        texts: the column's different cells.
-    """
-    cells = stripped(texts).drop_nulls()
-    if not len(cells):
+def time_forms(values: pl.Series) -> tuple[str, ...]:
+    """Return every way in which nearly all of a column's texts can be dates: an empty text for ISO 8601; several where the values do not tell."""
+    counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows").head(COMPARED)
+    cells, rows = counts[values.name].str.replace_all(r"[\s\u00a0\u202f]+", " "), counts["rows"]
+    least = MOST * int(rows.sum())
+    if not least or not bool(cells.str.contains(r"\d").any()):
         return ()
-    cells = cells.head(2000)
-    least = MOST * len(cells)
-    if _dates(as_times(cells)) >= least:
+    if _dates(as_times(cells), rows, WRITTEN_YEARS) >= least:
         return ("",)
-    first = cells.filter(cells.str.contains(r"\d")).head(20)
-    found: dict[str, int] = {}
+    bare, first = _without_zone(cells, None)[0], cells.head(20).to_list()
+    found: dict[str, tuple[int, pl.Series]] = {}
     for day in DAYS:
         for clock in CLOCKS:
-            if (count := _count(first, cells, day + clock, least)) and not any(
-                as_times(cells, form=day + clock).equals(as_times(cells, form=other)) for other in found
-            ):
-                found[day + clock] = count
+            if _taken(found, bare, rows, day + clock, first, least):
                 break
     for form in WHOLE:
-        if count := _count(first, cells, form, least):
-            found.setdefault(form, count)
-    most = max(found.values(), default=0)
-    return tuple(form for form, count in found.items() if count == most)
+        _taken(found, bare, rows, form, first, least)
+    most = max((count for count, _ in found.values()), default=0)
+    return tuple(form for form, (count, _) in found.items() if count == most)
 
 
 def units_of(numbers: pl.Series) -> tuple[Unit, ...]:
     """Return the units in which nearly all of these numbers are times of events."""
-    if not len(numbers):
-        return ()
-    return tuple(unit for unit in ("s", "ms", "us", "ns") if _dates(_epoch(numbers, unit)) >= MOST * len(numbers))  # type: ignore[misc]
+    units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
+    return tuple(unit for unit in units if len(numbers) and _dates(_epoch(numbers, unit)) >= MOST * len(numbers))
 
 
 def serial_days(numbers: pl.Series) -> bool:
@@ -151,21 +165,35 @@ def serial_days(numbers: pl.Series) -> bool:
     return len(numbers) > 0 and _dates(_epoch(numbers, "excel")) >= MOST * len(numbers)
 
 
-def implausible(times: pl.Series, now: datetime) -> tuple[pl.Series, pl.Series]:
-    """Return where times lie before 1990, and where they lie after tomorrow."""
-    return (times < PLAUSIBLE_FROM).fill_null(False), (times > now + timedelta(days=1)).fill_null(False)
+def _taken(
+    found: dict[str, tuple[int, pl.Series]], cells: pl.Series, rows: pl.Series, form: str, first: list[str], least: float
+) -> bool:
+    """Tell whether a form fits, and keep it unless another one says the same."""
+    shape = _shape(form)
+    if not any(shape.match(cell) for cell in first):
+        return False
+    times = _formatted(cells, form)
+    count = _dates(times, rows, WRITTEN_YEARS)
+    if count < least:
+        return False
+    if not any(times.equals(other) for _, other in found.values()):
+        found[form] = (count, times)
+    return True
 
 
-def _count(first: pl.Series, cells: pl.Series, form: str, least: float) -> int:
-    if not len(first) or not _dates(as_times(first, form=form)):
-        return 0
-    count = _dates(as_times(cells, form=form))
-    return count if count >= least else 0
+@cache
+def _shape(form: str) -> re.Pattern[str]:
+    """Return a pattern that any date of this form begins with; comparing it is far quicker than reading the date."""
+    text = re.escape(form).replace(r"\ ", " ")
+    for code, shape in SHAPES.items():
+        text = text.replace(re.escape(code), shape)
+    return re.compile(text)
 
 
-def _dates(times: pl.Series) -> int:
-    """Count the times that are plausible for an event."""
-    return int(times.dt.year().is_between(YEARS[0], YEARS[1] - 1).sum())
+def _dates(times: pl.Series, rows: pl.Series | None = None, years: tuple[int, int] = YEARS) -> int:
+    """Count the times (each in so many rows) that are plausible for an event."""
+    plausible = times.dt.year().is_between(years[0], years[1] - 1).fill_null(False)
+    return int(plausible.sum()) if rows is None else int(rows.filter(plausible).sum())
 
 
 def _temporal(values: pl.Series) -> pl.Series:
@@ -230,6 +258,12 @@ def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Ser
 
 
 def _iso(texts: pl.Series) -> pl.Series:
+    """Read ISO 8601: all cells at once where they are of one usual form, otherwise part by part."""
+    first = texts.head(1000).drop_nulls().head(1).to_list()
+    if form := QUICK.get(len(first[0]) if first else 0):
+        times = _formatted(texts, form)
+        if times.null_count() == texts.null_count():
+            return times
     parts = texts.str.extract_groups(ISO).struct.unnest()
     numbers = [pl.col(name).cast(pl.Int64, strict=False).fill_null(0) for name in ("hour", "minute", "second")]
     day = pl.col("day").str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
