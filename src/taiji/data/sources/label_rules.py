@@ -94,6 +94,22 @@ def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
     return reduce(lambda left, right: left & right if rule.word == "and" else left | right, parts)
 
 
+def column_text(column: str) -> str:
+    """Return a column's name as a rule writes it: in backticks where the bare name would be read otherwise."""
+    try:
+        plain = parse_rule(column) == Label(column, None, None) and parse_rule(f"{column} == 1").columns == (column,)
+    except ValueError:
+        plain = False
+    return column if plain else f"`{column}`"
+
+
+def value_text(value: str) -> str:
+    """Return a text as a rule writes it: in quotes unless it is one plain word."""
+    if value.replace("_", "").isalnum() and not value.isdigit() and value.lower() not in KEYWORDS:
+        return value
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
 @dataclass(frozen=True)
 class _Token:
     kind: str

@@ -40,6 +40,7 @@ SHAPES = {
     "%.f": r"(?:\.\d+)?",
     "%p": "[AaPp][Mm]",
 }
+CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
 """Forms of ISO 8601 by length that are read at once."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
@@ -96,7 +97,7 @@ CLOCKS = (
     " %I:%M:%S%p",
 )
 """Ways to write the time behind it."""
-WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d %H%M%S", "%Y%m%dT%H%M%S", "%a %b %d %H:%M:%S %Y")
+WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d %H%M%S", "%Y%m%dT%H%M%S", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I:%M %p", "%a %b %d %H:%M:%S %Y")
 """Ways that are not a day followed by a clock."""
 
 
@@ -131,6 +132,28 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
     day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
     joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
     return joined.select((pl.col("day") + " " + pl.col("clock")).alias(days.name)).to_series()
+
+
+def is_clock(values: pl.Series, hours: bool = False) -> bool:
+    """Tell whether nearly all cells of a column are times of day.
+
+    Args:
+        values: texts, times or whole numbers.
+        hours: numbers of at most 23 count as hours.
+    """
+    if values.dtype == pl.Time:
+        return True
+    if values.dtype.is_float() or values.dtype.is_temporal() or values.dtype.is_nested():
+        return False
+    cells = stripped(values).drop_nulls()
+    if not len(cells):
+        return False
+    if bool(cells.str.contains(r"^\d{1,6}$").all()):
+        top = int(cells.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+        if top < 24 and not hours:
+            return False
+        cells = _clock(cells)
+    return float(cells.str.contains(CLOCK).mean() or 0.0) >= MOST  # type: ignore[arg-type]
 
 
 def time_forms(values: pl.Series) -> tuple[str, ...]:
