@@ -14,7 +14,7 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
-from taiji.data import DataSettings, Dataset, ExampleSettings, Split, make_examples, time_split
+from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
