@@ -27,6 +27,8 @@ PROMPTS = 3
 ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
+COLUMNS = ("_id", ".timestamp", ".title")
+"""Ends of the mapping's keys that a column answers."""
 CLICK_RATES = 0.001, 0.8
 """Between these a log's share of clicks is nothing to remark on."""
 
@@ -151,7 +153,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
         options.append(
-            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}"
+            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.endswith(COLUMNS) else 'CHOICE'}"
         )
     return ConfigError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",

@@ -37,6 +37,7 @@ from taiji.data.sources.source import Source
 if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
 
+
 def load(
     mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
 ) -> Tables:
