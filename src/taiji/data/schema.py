@@ -210,6 +210,7 @@ class _Check:
                 self._expect(
                     frame, column, frame.schema[column].is_numeric() or frame.schema[column] == pl.Null, "numbers"
                 )
+                self._finite(frame, column)
                 changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
         if self.table == "events":
             changes += [*self._event_types(frame), *self._further(frame, further)]
@@ -231,6 +232,8 @@ class _Check:
             kind = frame.schema[column]
             self._expect(frame, column, rule.accepts(kind), rule.expected, "convert the column, or declare another")
             stored = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+            if rule.kinds == "values" and kind.is_float():
+                self._finite(frame, column)
             if rule.kinds == "numbers":
                 asked = frame.select(stored.cast(pl.Float64).alias("value"))
                 wrong = positions(asked.select(~rule.valid & pl.col("value").is_not_null()).to_series())
@@ -317,6 +320,17 @@ class _Check:
                 fix="fill the values or drop the rows",
             )
 
+    def _finite(self, frame: pl.DataFrame, column: str) -> None:
+        rows = positions(frame[column].cast(pl.Float64).is_infinite())
+        if len(rows):
+            raise InputError(
+                "A number is infinite.",
+                where=self.where(column, rows),
+                expected="finite numbers, or nothing where there is none",
+                found=f"{len(rows):,} infinite values",
+                fix="leave these values empty, or drop the rows",
+            )
+
     def unique(self, frame: pl.DataFrame, column: str) -> None:
         rows = positions(~frame[column].is_first_distinct())
         if len(rows):
@@ -363,7 +377,7 @@ class _Check:
                 where=self.where("conversion", rows),
                 expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)",
                 found=f"{len(rows):,} such rows",
-                fix="count a conversion as a click too",
+                fix="count a conversion as a click too, in a mapping for instance by `click: clicked or purchased`",
             )
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):
