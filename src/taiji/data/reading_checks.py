@@ -89,13 +89,7 @@ def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
     for match in report.ids:
         noun = match.column
         if match.rows_known < match.rows:
-            near = (
-                f" {match.near:,} of them differ only in spelling: "
-                + ", ".join(f"{given!r} and {known!r}" for given, known in match.near_examples)
-                + "."
-                if match.near
-                else ""
-            )
+            near = f" {match.near:,} of them differ only in spelling: {match.near_text}." if match.near else ""
             yield Finding(
                 check="ids not matched",
                 found=(

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
-
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
@@ -22,6 +20,7 @@ from taiji.data.discovery.labels import labels
 from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
+from taiji.data.identity import joined
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
@@ -362,11 +361,15 @@ class _Maker:
                 reasons.append(f"{column.rows - column.present:,} of {column.rows:,} rows have no {column.name}")
                 worst = max(worst, 1 - column.present / column.rows)
             if table is not None and key is not None and table is not log:
-                values = log.frame[column.name].drop_nulls()
-                known = table.texts(str(key.value))
-                orphans = int((~values.to_frame().select(_text(values)).to_series().is_in(known.implode())).sum())
+                match = joined(table.ids(str(key.value)), log.frame[column.name], column.name, table.path.name).match
+                orphans = match.rows - match.rows_known
                 if orphans:
-                    reasons.append(f"{orphans:,} rows name a {column.name} that {table.path.name} does not have")
+                    near = (
+                        f" ({match.near:,} different ones differ only in spelling: {match.near_text})"
+                        if match.near
+                        else ""
+                    )
+                    reasons.append(f"{orphans:,} rows name a {column.name} that {table.path.name} does not have{near}")
                     worst = max(worst, orphans / column.rows)
         title = self.p.guesses.get("items.title")
         table = self.roles.items or log
@@ -377,6 +380,13 @@ class _Maker:
         ):
             reasons.append(f"{empty:,} rows of {table.path.name} have no {title.value}")
             worst = max(worst, empty / table.columns[str(title.value)].rows)
+        for each in (log, *(other for other in (self.roles.items, self.roles.users) if other not in (None, log))):
+            if each is not None and each.broken:
+                first = each.broken[0]
+                reasons.append(
+                    f"{len(each.broken):,} lines of {each.path.name} are no rows (line {first.line}: {first.found}: {first.text!r})"
+                )
+                worst = max(worst, len(each.broken) / (len(each.frame) + len(each.broken)))
         if self._decided("unusable"):
             return
         if reasons and worst <= FEW_ROWS:
@@ -395,12 +405,6 @@ class _Maker:
 
     def _decided(self, key: str) -> bool:
         return key in self.p.guesses
-
-
-def _text(values: pl.Series) -> pl.Expr:
-    column = pl.col(values.name)
-    column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
-    return column.cast(pl.String).str.strip_chars()
 
 
 def _named(guess: Guess) -> set[str]:

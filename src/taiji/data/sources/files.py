@@ -132,6 +132,7 @@ def _read_part(
             )
     except (OSError, EOFError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
+    frame = without_categories(frame)
     for name, wanted in (own or {}).items():
         if wanted is not None:
             frame = frame.with_columns(converted(frame[name], wanted, path, decimal))
@@ -143,6 +144,12 @@ def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.Da
     scan = pl.scan_parquet(path, hive_partitioning=False)
     require_columns(path, scan.collect_schema().names(), columns)
     return (scan.select(list(columns)) if columns is not None else scan).collect()
+
+
+def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with categories (of pandas, of dictionaries) as the text that they stand for."""
+    coded = [name for name, kind in frame.schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
+    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
