@@ -57,9 +57,9 @@ def links(table: Table, other: Table) -> list[Link]:
                 loose = bool(made.changes) or not key.key or key.kind not in (column.kind, "text")
                 if loose and key.distinct < TELLING:
                     continue
-                if hits and hits >= (FEWEST_LOOSE if loose else FEWEST) * len(values):
-                    used = min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known))
-                    found.append(Link(column.name, key.name, hits / len(values), used))
+                if hits and hits >= (FEWEST_LOOSE if loose else FEWEST) * made.match.event_ids:
+                    used = min(1.0, hits * max(1.0, column.distinct / COMPARED) / len(known))
+                    found.append(Link(column.name, key.name, hits / made.match.event_ids, used))
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
 
 

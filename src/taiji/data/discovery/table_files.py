@@ -18,7 +18,7 @@ from taiji.core.errors import InputError, ResourceError, TaijiError
 from taiji.data.discovery.columns import NUMBER, Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.identity import plain
-from taiji.data.sources.delimited import Broken, names_of, plain_names, read_delimited, text_lines
+from taiji.data.sources.delimited import Broken, field_counts, names_of, plain_names, read_delimited, text_lines
 from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
 from taiji.data.sources.files import (
     CSV,
@@ -57,6 +57,7 @@ class Table:
         separator: of a CSV; None for other kinds.
         header: names given to the columns of a CSV that has no header line.
         broken: lines among the first that are no rows.
+        partition: columns that the names of its folders tell.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Table:
     separator: str | None = None
     header: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
+    partition: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -245,7 +247,8 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         notes.append(f"{path.name} was left out: it holds no rows.")
         return None
     broken = tuple(line for table in read for line in table.broken)
-    return Table(path, frame, read[0].separator, read[0].header, broken)
+    partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
+    return Table(path, frame, read[0].separator, read[0].header, broken, partition)
 
 
 def _prose(path: Path) -> bool:
@@ -313,7 +316,7 @@ def _separator(path: Path) -> tuple[str, list[str]]:
     widths: dict[str, tuple[float, int]] = {}
     for separator in SEPARATORS:
         # The last line may be cut inside quotes.
-        counts = [len(row) for row in csv.reader((lines[:-1] or lines)[:20], delimiter=separator)]
+        counts = field_counts((lines[:-1] or lines)[:20], separator)
         width = counts[0] if counts else 1
         even = sum(count == width for count in counts) / max(1, len(counts))
         widths[separator] = (
