@@ -292,10 +292,25 @@ class _Check:
             "dates with times",
             fix="convert it, or give its unit (s, ms, us, ns) in the mapping",
         )
+        self._in_calendar(frame, column)
         expression = pl.col(column)
         if isinstance(kind, pl.Datetime) and kind.time_zone:
             expression = expression.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return expression.cast(TIME)
+
+    def _in_calendar(self, frame: pl.DataFrame, column: str) -> None:
+        """Check that times lie in the years 1 to 9999: others come of a wrong unit."""
+        years = frame[column].cast(pl.Datetime("us")).dt.year()
+        rows = positions((years < 1) | (years > 9999))
+        if len(rows):
+            micros = frame[column].cast(pl.Datetime("us")).dt.epoch("us").gather(rows[:SHOWN]).to_list()
+            raise InputError(
+                "A time lies outside the calendar.",
+                where=self.where(column, rows),
+                expected="times in the years 1 to 9999, all in one unit",
+                found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
+                fix="these rows are in another unit than the column's (s, ms, us, ns): bring them to one, or correct the unit in the mapping",
+            )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:
         if not holds:
