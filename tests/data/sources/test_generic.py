@@ -331,3 +331,50 @@ def test_as_many_category_levels_as_the_file_has(load):
     assert deep.items["category_l5"].to_list() == ["e", None]
     none = {"items": {"file": "items.csv", "item_id": "id", "title": "name"}}
     assert Dataset.from_tables(load(plan=none)).levels == ()
+
+
+def test_a_missing_rating_converts_nothing(load):
+    frame = pl.DataFrame(
+        {"u": ["x", "y", "x"], "i": ["1", "2", "2"], "t": [0, 1, 2], "stars": [5.0, float("nan"), None]}
+    )
+    events = {"file": "log.parquet", "timestamp": {"column": "t", "unit": "s"}}
+    assert load(events=events, files={"log.parquet": frame}).events["conversion"].to_list() == [1, None, None]
+    log = "u,i,t,stars\nx,1,2020-01-01,5\ny,2,2020-01-01,NaN\nx,2,2020-01-01,\n"
+    assert load(log).events["conversion"].to_list() == [1, None, None]
+
+
+def test_a_conversion_can_be_counted_as_a_click_too(load):
+    log = "u,i,t,click,bought\nx,1,2020-01-01,1,0\ny,2,2020-01-01,0,1\nx,2,2020-01-01,0,0\n"
+    rules = {"click": "click == 1 or bought == 1", "conversion": "bought"}
+    made = load(log, events=rules).events
+    assert made["click"].to_list() == [1, 1, 0] and made["conversion"].to_list() == [0, 1, 0]
+    with pytest.raises(TaijiError, match="click: clicked or purchased"):
+        load(log, events={**rules, "click": "click"})
+
+
+def test_a_day_and_a_clock_are_one_time(load):
+    log = "u,i,day,clock,stars\nx,1,22.07.2023,04:36:20,5\n"
+    when = {"column": "day", "clock": "clock", "format": "%d.%m.%Y %H:%M:%S"}
+    assert load(log, events={"timestamp": when}).events["timestamp"].to_list() == [datetime(2023, 7, 22, 4, 36, 20)]
+
+
+def test_broken_cells_are_left_out_and_told_with_their_rows(load):
+    log = (
+        "u,i,t,stars,paid,click\n"
+        "x,1,2020-01-01,5,1.5,yes\n"
+        "y,2,NULL,2,2,no\n"
+        "x,2,2020-01-03,five,-3,yes\n"
+        "x,2,9999,4,inf,no\n"
+        "y,1,2020-01-04,1,n/a,maybe\n" + "y,1,2020-01-05,1,3,no\n" * 20
+    )
+    events = {"price": "paid", "click": "click"}
+    with pytest.raises(TaijiError, match="unusable: drop"):
+        load(log, events=events)
+    made = load(log, events=events, plan={"unusable": "drop"})
+    assert len(made.events) == 22
+    assert made.events["price"].to_list()[:3] == [1.5, None, 3.0]
+    assert made.events["conversion"].to_list()[:3] == [1, None, 0]
+    told = {(column.column, column.part): column for column in made.reading.files[1].columns}
+    assert told["t", "timestamp"].first == (4,) and told["t", "timestamp"].examples == ("9999",)
+    assert told["paid", "price"].first == (3, 4) and told["paid", "price"].values == 24
+    assert told["stars", "conversion"].first == (3,) and told["click", "click"].examples == ("maybe",)
