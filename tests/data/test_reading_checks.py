@@ -67,6 +67,7 @@ def test_a_sound_log_gives_no_finding():
             "1 of 9",
         ),
         ({"repeated": 60}, "repeated events", "60 of 1,000"),
+        ({"private": ("email",)}, "contact data", "email"),
         ({"profile": ("age",)}, "profile without time", "(age)"),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "log",
