@@ -65,10 +65,13 @@ def links(table: Table, other: Table) -> list[Link]:
 
 def depends(table: Table, key: str, column: Column) -> bool:
     """Return whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
-    pairs = table.frame.select(
-        pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")
-    ).drop_nulls()
-    if pairs.is_empty() or column.distinct < 2:
+    listed = isinstance(table.frame.schema[column.name], pl.List)
+    if (column.kind == "other" or column.distinct < 2) and not listed:
+        return False
+    value = pl.col(column.name)
+    text = value.list.eval(pl.element().cast(pl.String)).list.join("\n") if listed else value.cast(pl.String)
+    pairs = table.frame.select(pl.col(key).alias("key"), text.alias("value")).drop_nulls()
+    if pairs.is_empty():
         return False
     different = (
         pairs.group_by("key")
