@@ -18,7 +18,15 @@ from taiji.core.errors import InputError, ResourceError, TaijiError
 from taiji.data.discovery.columns import NUMBER, Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.identity import plain
-from taiji.data.sources.delimited import Broken, field_counts, names_of, plain_names, read_delimited, text_lines
+from taiji.data.sources.delimited import (
+    Broken,
+    field_counts,
+    names_of,
+    plain_names,
+    read_delimited,
+    sequences_of,
+    text_lines,
+)
 from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
 from taiji.data.sources.files import (
     CSV,
@@ -59,6 +67,7 @@ class Table:
         header: names given to the columns of a CSV that has no header line.
         broken: lines among the first that are no rows.
         partition: columns that the names of its folders tell.
+        sequences: columns of an atomic file that hold several values, separated by spaces.
     """
 
     path: Path
@@ -67,6 +76,7 @@ class Table:
     header: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     partition: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -264,7 +274,7 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         return None
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
-    return Table(path, frame, read[0].separator, read[0].header, broken, partition)
+    return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
 
 
 def _prose(path: Path) -> bool:
@@ -296,7 +306,14 @@ def _read(part: Part, rows: int) -> Table:
             distinct_columns(path, plain_names(first))
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
         found = read_delimited(path, separator, list(header) or None, rows=rows)
-        return Table(path, with_partition(found.frame, part), separator, header, found.broken)
+        return Table(
+            path,
+            with_partition(found.frame, part),
+            separator,
+            header,
+            found.broken,
+            sequences=sequences_of(path, separator),
+        )
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(
