@@ -223,3 +223,15 @@ def test_atomic_files_of_recbole(tmp_path):
     shown = dataset.items.select("item_id", "title", "category_l1", "category_l2").row(7)
     assert shown == ("7", "Green thing 7", "Tea", "Hot")
     assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS
+
+
+def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tmp_path):
+    folder = export("german")
+    text = (folder / "artikel.csv").read_text()
+    (folder / "artikel.csv").write_text(re.sub(r"^(\d+);", r"Art. \1;", text, flags=re.M))
+    log = (folder / "verlauf.csv").read_text()
+    (folder / "verlauf.csv").write_text(re.sub(r";(0\d{4});", r";ART-\1;", log))
+    doubts = initialise(folder, tmp_path, "shop", {}).doubts
+    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv plays no part"))
+    assert "of 80 different values of verlauf.csv's ArtikelNr its Artikelnummer knows 0" in said
+    assert "80 differ only in spelling ('ART-00000' and 'Art. 00000'" in said

@@ -17,6 +17,7 @@ from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
+from taiji.data.discovery.relations import unlinked
 from taiji.data.discovery.table_files import Table, read_tables
 from taiji.data.reading_checks import PROFILE
 from taiji.data.sources import read_source, recognised
@@ -110,6 +111,9 @@ def initialise(
     while proposal.questions and ask:
         answers = {**answers, **{question.key: ask(question) for question in proposal.questions}}
         proposal = propose(tables, answers, name)
+    roles = proposal.roles
+    spare = [table for table in tables if table not in (roles.events, roles.items, roles.users)]
+    left_out = [*left_out, *(said for table in spare if (said := unlinked(roles.events, table)))]
     if proposal.questions:
         raise _undecided(folder, proposal, answers)
     write_text(mapping, mapping_text(proposal, folder))
