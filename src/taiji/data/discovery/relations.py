@@ -79,9 +79,10 @@ def unlinked(log: Table, table: Table) -> str:
                 if found > best and found >= FEWEST_NEAR * match.event_ids:
                     near = f"; {match.near:,} differ only in spelling ({match.near_text})" if match.near else ""
                     best = found
+                    ask = "Write the ids alike in both files if they mean the same." if match.near else "Is it needed?"
                     said = (
                         f"{table.path.name} plays no part: of {match.event_ids:,} different values of {log.path.name}'s {column.name} "
-                        f"its {key.name} knows {match.event_ids_known:,}{near}. Write the ids alike in both files if they mean the same."
+                        f"its {key.name} knows {match.event_ids_known:,}{near}. {ask}"
                     )
     return said
 
