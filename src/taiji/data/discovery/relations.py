@@ -18,6 +18,8 @@ FEWEST = 0.5
 """Share of a column's ids that a key has to know to be referred to."""
 FEWEST_LOOSE = 0.75
 """The same where ids are written otherwise, or the key repeats some of its own."""
+FEWEST_NEAR = 0.2
+"""Share of a log's ids that a table has to know, in this or another spelling, to be spoken of."""
 TELLING = 5
 """Different ids that such a key has at least: of fewer, a few small numbers are found in any column."""
 
@@ -61,6 +63,28 @@ def links(table: Table, other: Table) -> list[Link]:
                     used = min(1.0, hits * max(1.0, column.distinct / COMPARED) / len(known))
                     found.append(Link(column.name, key.name, hits / made.match.event_ids, used))
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
+
+
+def unlinked(log: Table, table: Table) -> str:
+    """Return a sentence about a table that plays no part although its ids look like those of the log; empty where they do not."""
+    best, said = 0, ""
+    for key in (column for column in table.columns.values() if column.nearly_key):
+        for column in log.columns.values():
+            if column.identifier and column.kind in ("integer", "text") and key.distinct >= TELLING:
+                match = joined(
+                    table.ids(key.name), log.ids(column.name).head(COMPARED), column.name, table.path.name
+                ).match
+                alike = bool(column.means & key.means & {"item", "user"}) or column.name == key.name
+                found = match.near + (match.event_ids_known if alike else 0)
+                if found > best and found >= FEWEST_NEAR * match.event_ids:
+                    near = f"; {match.near:,} differ only in spelling ({match.near_text})" if match.near else ""
+                    best = found
+                    ask = "Write the ids alike in both files if they mean the same." if match.near else "Is it needed?"
+                    said = (
+                        f"{table.path.name} plays no part: of {match.event_ids:,} different values of {log.path.name}'s {column.name} "
+                        f"its {key.name} knows {match.event_ids_known:,}{near}. {ask}"
+                    )
+    return said
 
 
 def depends(table: Table, key: str, column: Column) -> bool:

@@ -18,7 +18,15 @@ from taiji.core.errors import InputError, ResourceError, TaijiError
 from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.identity import plain
-from taiji.data.sources.delimited import Broken, field_counts, names_of, plain_names, read_delimited, text_lines
+from taiji.data.sources.delimited import (
+    Broken,
+    field_counts,
+    names_of,
+    plain_names,
+    read_delimited,
+    sequences_of,
+    text_lines,
+)
 from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
 from taiji.data.sources.files import (
     CSV,
@@ -45,6 +53,10 @@ TEXTS = (".txt", ".dat", ".data")
 """Kinds of files that may also hold prose."""
 PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
 """Names of files that people write beside data."""
+VERSION_ROWS = 20_000
+"""Rows that are compared to tell parts of a table from versions of it."""
+COUNTERS = ("", "column_1", "index", "row", "Unnamed: 0")
+"""Names of a column that counts the rows of its own file."""
 QUIET = (".yaml", ".yml", ".md")
 """Kinds of files about which nothing is said."""
 
@@ -60,6 +72,7 @@ class Table:
         header: names given to the columns of a CSV that has no header line.
         broken: lines among the first that are no rows.
         partition: columns that the names of its folders tell.
+        sequences: columns of an atomic file that hold several values, separated by spaces.
     """
 
     path: Path
@@ -68,6 +81,7 @@ class Table:
     header: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     partition: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -182,12 +196,28 @@ def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
         pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 gives one star
         together = [part.path for part in parts_of(group[0].parent / pattern)]
         same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
-        if same and _signature(group[0]):
+        if same and _signature(group[0]) and not _versions(group[-2:]):
             notes.append(f"{pattern} is read as one table of {len(group):,} files with the same columns.")
             found.append(group[0].parent / pattern)
         else:
             found += group
     return sorted(found)
+
+
+def _versions(files: list[Path]) -> bool:
+    """Return whether two files are versions of one table: a column has each value once in both, and mostly the same ones."""
+    one, other = (_read(Part(path), VERSION_ROWS).frame for path in files)
+    for name in one.columns:
+        a, b = one[name].drop_nulls(), other[name].drop_nulls()
+        keys = all(len(values) >= 5 and not values.dtype.is_nested() and values.is_unique().all() for values in (a, b))
+        if (
+            keys
+            and name not in COUNTERS
+            and a.dtype == b.dtype
+            and a.is_in(b.implode()).sum() >= 0.5 * min(len(a), len(b))
+        ):
+            return True
+    return False
 
 
 def _signature(path: Path) -> tuple[str, ...]:
@@ -260,7 +290,7 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         return None
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
-    return Table(path, frame, read[0].separator, read[0].header, broken, partition)
+    return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
 
 
 def _prose(path: Path) -> bool:
@@ -292,7 +322,14 @@ def _read(part: Part, rows: int) -> Table:
             distinct_columns(path, plain_names(first))
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
         found = read_delimited(path, separator, list(header) or None, rows=rows)
-        return Table(path, with_partition(found.frame, part), separator, header, found.broken)
+        return Table(
+            path,
+            with_partition(found.frame, part),
+            separator,
+            header,
+            found.broken,
+            sequences=sequences_of(path, separator),
+        )
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(
