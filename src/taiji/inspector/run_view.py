@@ -16,6 +16,8 @@ from taiji.core.artifacts import read_json, read_parquet
 from taiji.core.errors import ArtifactError
 from taiji.core.manifests import MANIFEST, Verifier, read_manifest, stage_files
 from taiji.data import Dataset, Split
+from taiji.data.dataset import read_reading
+from taiji.data.reading_report import ReadingReport
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.recipes import stages_of
@@ -137,6 +139,13 @@ class RunFiles:
         """The tables, with histories."""
         return self._once(
             "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.whole("data") else None
+        )
+
+    @property
+    def reading(self) -> ReadingReport | None:
+        """The account of how the log was read, where the run keeps one."""
+        return self._once(
+            "reading", lambda: read_reading(self.folder / "data" / "dataset") if self.done("data") else None
         )
 
     @property
