@@ -27,6 +27,7 @@ OWN = {
     "completejourney": "taiji.data.sources.completejourney:CompleteJourney",
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
+    "world": "taiji.world.source:WorldSource",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 
