@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,4 +45,9 @@ def demand_until(days: Array, swing: float) -> Array:
 def when(felt: Array, swing: float) -> Array:
     """Return the inverse of :func:`demand_until` (to 1e-7 of a day)."""
     whole = np.floor(felt)
-    return np.asarray(whole + np.interp(felt - whole, demand_until(_GRID, swing), _GRID))
+    return np.asarray(whole + np.interp(felt - whole, _felt(swing), _GRID))
+
+
+@cache
+def _felt(swing: float) -> Array:
+    return demand_until(_GRID, swing)

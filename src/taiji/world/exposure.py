@@ -24,6 +24,9 @@ class Exposure:
         time: (B,) days since the world's opening.
         slot: of the clock; all rows lie in it.
         items: (B, L) what is shown, padded with −1.
+        candidates: (B, C) what the request offered; None for lists that nobody asked for.
+        available: (items,) bool; None likewise.
+        pool: (B,) number of items that could have been among the candidates; None likewise.
         context: circumstances of the request by name, (B,) each.
         display: circumstances of the display and choices of the policy by name, (B, L) each.
         user_vector: (B, K) tastes; None where no mechanism has any.
@@ -40,6 +43,9 @@ class Exposure:
     time: Array
     slot: int
     items: Array
+    candidates: Array | None = None
+    available: Array | None = None
+    pool: Array | None = None
     context: dict[str, Array] = field(default_factory=dict)
     display: dict[str, Array] = field(default_factory=dict)
     user_vector: Array | None = None

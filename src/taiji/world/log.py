@@ -43,16 +43,19 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
     name = policy if isinstance(policy, str) else world.scenario.policy if policy is None else type(policy).__name__
     chosen = make_policy(world.scenario.policy if policy is None else policy, world)
     columns = event_columns(world)
+    found = [part.history(days) for part in world.mechanisms.values()]
     parts = [_rows(world, exposure, days, columns) for exposure in run(world, chosen, days)]
     offsets = np.cumsum([0, *(part.pop("lists") for part in parts)])
     for offset, part in zip(offsets, parts):
         part["list_id"] = part["list_id"] + offset
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     parts.clear()
+    frames = [_events(world, joined, columns), *(frame for frame in found if frame is not None)]
+    events = pl.concat(frames, how="diagonal_relaxed") if len(frames) > 1 else frames[0]
     return Tables(
         items_table(world, days),
         users_table(world),
-        _events(world, joined, columns),
+        events.sort("timestamp", "list_id", "position", maintain_order=True),
         world.scenario.name,
         world.scenario.domain,
         (
@@ -155,10 +158,10 @@ def _events(world: World, rows: dict[str, Array], columns: EventColumns) -> pl.D
         )
     content = world.find(Content)
     if content is not None:
-        changes.append(pl.Series("price", content.price[rows["item_id"]]))
+        changes.append(pl.Series("price", content.price[frame["item_id"].to_numpy()]))
     whole = {"binary": pl.Int8, "survey": pl.Int8, "count": pl.Int32, "ordinal": pl.Int32}
     for task in columns.labels:
         value = pl.col(task.name).fill_nan(None)
         changes.append(value.cast(whole[task.kind]) if task.kind in whole else value)
-    return frame.with_columns(changes).sort("timestamp", "list_id", "position", maintain_order=True)
+    return frame.with_columns(changes)
 

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
+import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError
@@ -31,6 +32,7 @@ from taiji.data.schema import Tables
 from taiji.data.tasks import Task
 from taiji.world.draws import Draws
 from taiji.world.exposure import Exposure
+from taiji.world.observation import Choice
 
 Array = NDArray[Any]
 M = TypeVar("M", bound="Mechanism")
@@ -45,6 +47,7 @@ class Ground:
         days: horizon of the scenario.
         slot_days: length of a slot.
         slate: places of a list.
+        requests: expected of everybody in a day.
         seed: of the world.
         domain: of the scenario; chooses words.
         traits: of users by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day), ``segment`` (number), (users,) each.
@@ -57,6 +60,7 @@ class Ground:
     days: float
     slot_days: float
     slate: int
+    requests: float
     seed: int
     domain: str
     traits: Mapping[str, Array]
@@ -136,8 +140,8 @@ class Mechanism(ABC):
     def assume(self, exposure: Exposure) -> None:
         """Add the circumstances that hold now, for lists that nobody asked for: the truth of a hypothetical request."""
 
-    def serve(self, exposure: Exposure, ranking: Array, length: int) -> None:
-        """Change what is shown: ``exposure.items`` (B, length), the first of a ranking (B, 2 · length), padded with −1."""
+    def serve(self, exposure: Exposure, choice: Choice) -> None:
+        """Change what is shown: ``exposure.items`` (B, slate), which are the first of the choice's (B, M) rankings."""
 
     def place(self, exposure: Exposure) -> None:
         """Add vectors."""
@@ -161,6 +165,10 @@ class Mechanism(ABC):
     def user_columns(self) -> Mapping[str, Any]:
         """Return further columns of the users' table."""
         return {}
+
+    def history(self, days: float) -> pl.DataFrame | None:
+        """Return events that no exposure led to, before a day; they join every log."""
+        return None
 
     def own_log(self) -> Tables | None:
         """Return the log that the mechanism makes by itself when no policy is named; None for none."""

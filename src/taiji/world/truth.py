@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import perm
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taiji.world.world import World
 
 Array = NDArray[Any]
+NOTHING: Mapping[str, Array] = {}
 EXACT = 6000
 """Lists per request up to which the best one is found by trying all."""
 
@@ -51,16 +52,19 @@ class Truth:
             found[rows] = exposure.affinity(behaviour)[:, 0]
         return found
 
-    def expect(self, users: Array, slates: Array, time: Array | int | None = None) -> dict[str, Array]:
+    def expect(
+        self, users: Array, slates: Array, time: Array | int | None = None, display: Mapping[str, Array] = NOTHING
+    ) -> dict[str, Array]:
         """Return every expectation, (B, L) each: ``view``, ``click``, and those of the world's mechanisms.
 
         Args:
             users: (B,) ids. slates: (B, L) lists, padded with −1, or (B,) single items. time: as for :meth:`affinity`.
+            display: further choices of a policy (``style``), (B, L) each.
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
         found: dict[str, Array] = {}
-        for rows, exposure in self._exposures(np.asarray(users), slates, time):
+        for rows, exposure in self._exposures(np.asarray(users), slates, time, display):
             for name, values in self.world.expect(exposure).expected.items():
                 found.setdefault(name, np.zeros(slates.shape))[rows] = values
         return found
@@ -138,8 +142,8 @@ class Truth:
         }
 
     def _exposures(
-        self, users: Array, slates: Array, time: Array | int | None
-    ) -> Iterator[tuple[Array | slice, Exposure]]:
+        self, users: Array, slates: Array, time: Array | int | None, display: Mapping[str, Array] = NOTHING
+    ) -> Iterator[tuple[Array, Exposure]]:
         """Yield rows and exposures by slot."""
         world = self.world
         days = np.full(len(users), world.slot * world.slot_days) if time is None else to_days(np.asarray(time))
@@ -148,6 +152,7 @@ class Truth:
         for slot in np.unique(slots):
             rows = np.flatnonzero(slots == slot)
             exposure = Exposure(users[rows], np.zeros(len(rows), np.int64), days[rows], int(slot), slates[rows])
+            exposure.display = {name: np.asarray(values)[rows] for name, values in display.items()}
             for mechanism in world.mechanisms.values():
                 mechanism.assume(exposure)
             yield rows, exposure
@@ -156,7 +161,7 @@ class Truth:
         requests = observation.requests
         context = {name: values[rows] for name, values in requests.columns.items()}
         days = to_days(requests.time)[rows]
-        exposure = Exposure(requests.user[rows], observation.number[rows], days, self.world.slot, lists, context)
+        exposure = Exposure(requests.user[rows], observation.number[rows], days, self.world.slot, lists, context=context)
         for mechanism in self.world.mechanisms.values():
             mechanism.assume(exposure)
         return exposure

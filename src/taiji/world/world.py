@@ -69,8 +69,8 @@ class World:
         classes = {name: find_mechanism(name) for name in s.mechanisms}
         for name in _ordered(classes):
             ground = Ground(
-                s.users, s.items, s.days, self.slot_days, s.slate, seed, s.domain, self.traits, s.segments,
-                dict(self.mechanisms),
+                s.users, s.items, s.days, self.slot_days, s.slate, s.users * s.visits * s.requests, seed, s.domain,
+                self.traits, s.segments, dict(self.mechanisms),
             )  # fmt: skip
             self.mechanisms[name] = classes[name](s.mechanisms[name], ground, Draws(seed, name))
 
@@ -164,7 +164,7 @@ class World:
         exposure.display["propensity"] = _cut(choice.chances, s.slate)
         exposure.context.update({f"chosen_{name}": values for name, values in choice.row.items()})
         for mechanism in self.mechanisms.values():
-            mechanism.serve(exposure, choice.items, s.slate)
+            mechanism.serve(exposure, choice)
         self.respond(exposure)
         for mechanism in self.mechanisms.values():
             mechanism.settle(exposure)
@@ -234,6 +234,7 @@ class World:
         for mechanism in self.mechanisms.values():
             mechanism.observe(exposure)
         candidates, pool = self._candidates(exposure)
+        exposure.candidates, exposure.available, exposure.pool = candidates, self._available, pool
         context = {k: v for k, v in exposure.context.items() if not k.startswith("_")}
         requests = Requests(users, to_micros(exposure.time), context)
         self._asking = exposure
