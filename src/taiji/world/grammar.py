@@ -52,7 +52,7 @@ STYLES = {
 
 def words_of(topics: Array, variants: Array) -> list[str]:
     """Return texts of topic words: topics (N, W) and which of their words (N, W)."""
-    flat = np.array([[word for word in words] for words in TOPICS], dtype=object)
+    flat = np.array([list(words) for words in TOPICS], dtype=object)
     picked = flat[topics % len(TOPICS), variants % flat.shape[1]]
     return [" ".join(dict.fromkeys(row)) for row in picked.tolist()]
 

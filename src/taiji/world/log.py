@@ -27,12 +27,14 @@ HORIZON = DAY
 BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
 """What a user did at most with something shown."""
 
+
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
     """Yield every step from the opening to the end of the days; requests behind it, in the last slot, are served and not of it."""
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
     while world.slot * world.slot_days < days - 1e-9:
         yield world.step(policy.choose(world.observation, spare * world.scenario.slate))
+
 
 def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -> Tables:
     """Return the log of a world; see :meth:`taiji.world.world.World.log`."""
@@ -65,6 +67,7 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
         columns,
     )
 
+
 def event_columns(world: World) -> EventColumns:
     """Return the roles of the further columns that the world's log has."""
     parts = world.mechanisms.values()
@@ -77,6 +80,7 @@ def event_columns(world: World) -> EventColumns:
         position="position",
         propensity="propensity",
     )
+
 
 def items_table(world: World, days: float) -> pl.DataFrame:
     """Return the items that were there before the end: titles, categories, prices and what mechanisms add."""
@@ -94,6 +98,7 @@ def items_table(world: World, days: float) -> pl.DataFrame:
     frame = pl.DataFrame(columns)
     return frame if content is None else frame.filter(pl.Series(content.born < days))
 
+
 def users_table(world: World) -> pl.DataFrame:
     """Return the users with the segment that each belongs to and what mechanisms add."""
     columns: dict[str, Any] = {"user_id": np.arange(world.scenario.users)}
@@ -101,6 +106,7 @@ def users_table(world: World) -> pl.DataFrame:
     for part in world.mechanisms.values():
         columns |= part.user_columns()
     return pl.DataFrame(columns)
+
 
 def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) -> dict[str, Any]:
     """Return the places of a step as flat columns of small types."""
@@ -137,8 +143,6 @@ def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) 
         rows[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
     return rows
 
-def _small(task: Task) -> type[Any]:
-    return np.float32
 
 def _events(world: World, rows: dict[str, Array], columns: EventColumns) -> pl.DataFrame:
     """Return flat columns as events in the order of time."""
@@ -164,4 +168,3 @@ def _events(world: World, rows: dict[str, Array], columns: EventColumns) -> pl.D
         value = pl.col(task.name).fill_nan(None)
         changes.append(value.cast(whole[task.kind]) if task.kind in whole else value)
     return frame.with_columns(changes)
-

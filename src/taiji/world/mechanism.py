@@ -18,16 +18,15 @@ A step calls the mechanisms phase by phase, in each phase in an order in which e
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError
-from taiji.core.settings import Settings
+from taiji.core.settings import Settings as Base
 from taiji.data.schema import Tables
 from taiji.data.tasks import Task
 from taiji.world.draws import Draws
@@ -86,10 +85,10 @@ class Ground:
 
     def find(self, kind: type[M]) -> M | None:
         """Return the mechanism of a class; None where the scenario does not have it."""
-        return cast("M | None", next((part for part in self.before.values() if isinstance(part, kind)), None))
+        return next((part for part in self.before.values() if isinstance(part, kind)), None)
 
 
-class Mechanism(ABC):
+class Mechanism:
     """Part of a world's behaviour.
 
     Args:
@@ -98,7 +97,7 @@ class Mechanism(ABC):
         draws: its random numbers.
     """
 
-    Settings: ClassVar[type[Settings]]
+    Settings: ClassVar[type[Base]]
     after: ClassVar[tuple[str, ...]] = ()
     """Mechanisms that come first where the scenario has them."""
     twins: ClassVar[Mapping[str, Mapping[str, object]]] = {}
@@ -109,10 +108,12 @@ class Mechanism(ABC):
     """Labels that it adds to the log, each from the outcome of its name."""
     context: ClassVar[tuple[str, ...]] = ()
     """Circumstances of a request that it adds to the log, from the exposure's ``context``."""
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Values of circumstances that are text."""
     bias: ClassVar[tuple[str, ...]] = ()
     """Circumstances of the display that it adds to the log, from the exposure's ``display``."""
 
-    def __init__(self, settings: Settings, ground: Ground, draws: Draws) -> None:
+    def __init__(self, settings: Base, ground: Ground, draws: Draws) -> None:
         self.ground, self.draws = ground, draws
 
     def begin(self) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
@@ -152,7 +152,7 @@ def _settings_of(name: str, given: Any) -> Settings:
     if isinstance(given, Settings):
         given = given.model_dump(exclude_unset=True)
     try:
-        return cast(Settings, kind.model_validate({} if given is None else given))
+        return kind.model_validate({} if given is None else given)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
         raise ValueError(f"{name}: {'; '.join(problems)}") from error

@@ -84,10 +84,14 @@ class Truth:
 
     def rewards(self, observation: Observation, items: Array) -> Array:
         """Return (B, C) expected rewards of items, each shown alone in the first place in the circumstances of the requests."""
+        flat = {name: values.reshape(-1, 1) for name, values in self.alone(observation, items).items()}
+        return self.world.reward(flat).reshape(items.shape)
+
+    def alone(self, observation: Observation, items: Array) -> dict[str, Array]:
+        """Return every expectation (B, C) of items, each shown alone in the first place in the circumstances of the requests."""
         b, c = items.shape
-        rows = np.repeat(np.arange(b), c)
-        exposure = self._of(observation, rows, items.reshape(-1, 1))
-        return self.world.reward(self.world.expect(exposure).expected).reshape(b, c)
+        exposure = self._of(observation, np.repeat(np.arange(b), c), items.reshape(-1, 1))
+        return {name: values.reshape(b, c) for name, values in self.world.expect(exposure).expected.items()}
 
     def list_values(self, observation: Observation, lists: Array) -> Array:
         """Return (B, K) expected rewards of lists (B, K, L) in the circumstances of the requests."""
@@ -135,9 +139,7 @@ class Truth:
             for name, values in user_outcomes(world, policy, days).items():
                 found.setdefault(name, []).append(float(values.mean()))
         return {
-            name: Value(
-                float(np.mean(v)), float(np.std(v, ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan"), runs
-            )
+            name: Value(float(np.mean(v)), float(np.std(v, ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan"), runs)
             for name, v in found.items()
         }
 
@@ -161,7 +163,9 @@ class Truth:
         requests = observation.requests
         context = {name: values[rows] for name, values in requests.columns.items()}
         days = to_days(requests.time)[rows]
-        exposure = Exposure(requests.user[rows], observation.number[rows], days, self.world.slot, lists, context=context)
+        exposure = Exposure(
+            requests.user[rows], observation.number[rows], days, self.world.slot, lists, context=context
+        )
         for mechanism in self.world.mechanisms.values():
             mechanism.assume(exposure)
         return exposure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Comments(Mechanism):
 
     Settings = CommentsSettings
     after = ("content", "taste", "live", "surfaces", "funnel")
-    twins = {"": {"match": 0.0, "popularity": 0.0}, "match": {"match": 0.0}}
+    twins: ClassVar = {"": {"match": 0.0, "popularity": 0.0}, "match": {"match": 0.0}}
     truths = ("comment_seconds", "comment_click")
     labels = (
         Task(name="comment_seconds", kind="duration"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class Content(Mechanism):
     """Items: state arrays are constant, but for ``born``, which the mechanism ``creators`` moves."""
 
     Settings = ContentSettings
-    twins = {"": {"text_signal": 0.0}, "text": {"text_signal": 0.0}, "quality": {"quality": 0.0}}
+    twins: ClassVar = {"": {"text_signal": 0.0}, "text": {"text_signal": 0.0}, "quality": {"quality": 0.0}}
 
     def __init__(self, settings: ContentSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)

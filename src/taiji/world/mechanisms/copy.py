@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Copy(Mechanism):
 
     Settings = CopySettings
     after = ("content",)
-    twins = {"": {"taste": 0.0, "common": 0.0}, "taste": {"taste": 0.0}}
+    twins: ClassVar = {"": {"taste": 0.0, "common": 0.0}, "taste": {"taste": 0.0}}
     truths = ("style_utility",)
     bias = ("style_name", "copy", "style_propensity")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Creators(Mechanism):
 
     Settings = CreatorsSettings
     after = ("content", "live", "funnel")
-    twins = {"": {"reach": 0.0}}
+    twins: ClassVar = {"": {"reach": 0.0}}
 
     def __init__(self, settings: CreatorsSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Funnel(Mechanism):
 
     Settings = FunnelSettings
     after = ("content", "taste", "live", "surfaces")
-    twins = {
+    twins: ClassVar = {
         "": {"position": 0.0, "substitutes": 0.0, "diversity": 0.0},
         "position": {"position": 0.0},
         "competition": {"substitutes": 0.0, "diversity": 0.0},

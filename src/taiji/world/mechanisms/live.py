@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Live(Mechanism):
 
     Settings = LiveSettings
     after = ("content", "taste")
-    twins = {"": {"turn": 0.0, "drift": 0.0}}
+    twins: ClassVar = {"": {"turn": 0.0, "drift": 0.0}}
     bias = ("room_text",)
 
     def __init__(self, settings: LiveSettings, ground: Ground, draws: Draws) -> None:

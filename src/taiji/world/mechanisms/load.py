@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,14 @@ class Load(Mechanism):
 
     Settings = LoadSettings
     after = ("network", "surfaces")
-    twins = {"": {"stale": False}}
+    twins: ClassVar = {"": {"stale": False}}
     context = ("load", "served_from")
 
     def __init__(self, settings: LoadSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
         self.settings = settings
         mean = ground.requests * ground.slot_days
-        self.capacity = max(int(round(settings.capacity * mean)), 1)
+        self.capacity = max(round(settings.capacity * mean), 1)
         self.begin()
 
     def begin(self) -> None:
@@ -96,8 +96,8 @@ class Load(Mechanism):
         kept = np.take_along_axis(kept, order, axis=1)
         chances = np.take_along_axis(self.chances[exposure.user], order, axis=1)
         plain = np.full(kept.shape, NO_ITEM, dtype=np.int64)
-        first = exposure.candidates[:, : plain.shape[1]]
-        plain[:, : first.shape[1]] = first
+        count = min(plain.shape[1], exposure.candidates.shape[1])
+        plain[:, :count] = exposure.candidates[:, :count]
         nothing = (kept == NO_ITEM).all(axis=1, keepdims=True)
         return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
 

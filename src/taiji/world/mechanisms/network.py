@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +61,11 @@ class Network(Mechanism):
 
     Settings = NetworkSettings
     after = ("content", "funnel", "watch", "satisfaction")
-    twins = {"": {"cut": 0.0, "leave": 0.0}}
+    twins: ClassVar = {"": {"cut": 0.0, "leave": 0.0}}
     truths = ("stall",)
     labels = (Task(name="stall"),)
     context = ("network",)
+    choices: ClassVar = {"network": STATES}
     bias = ("bitrate",)
 
     def __init__(self, settings: NetworkSettings, ground: Ground, draws: Draws) -> None:

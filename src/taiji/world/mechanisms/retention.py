@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Retention(Mechanism):
 
     Settings = RetentionSettings
     after = ("funnel", "watch", "satisfaction", "comments", "network", "load", "creators")
-    twins = {"": {"stay": 0.0, "back": 0.0, "confounded": 0.0}, "confounding": {"confounded": 0.0}}
+    twins: ClassVar = {"": {"stay": 0.0, "back": 0.0, "confounded": 0.0}, "confounding": {"confounded": 0.0}}
 
     def __init__(self, settings: RetentionSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Satisfaction(Mechanism):
 
     Settings = SatisfactionSettings
     after = ("funnel", "watch", "taste", "content")
-    twins = {"": {"bait": 0.0, "lure": 0.0, "hold": 0.0, "selection": 0.0}, "selection": {"selection": 0.0}}
+    twins: ClassVar = {"": {"bait": 0.0, "lure": 0.0, "hold": 0.0, "selection": 0.0}, "selection": {"selection": 0.0}}
     truths = ("satisfied",)
     labels = (Task(name="satisfied", kind="survey"),)
 

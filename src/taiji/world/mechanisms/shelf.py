@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings as Base
+from taiji.core.settings import problem_text
 from taiji.data.schema import Tables
 from taiji.world.draws import Draws
 from taiji.world.exposure import Exposure
@@ -43,13 +45,20 @@ class Shelf(Mechanism):
     """Responses of :class:`taiji.world.shop.Shop`; constant."""
 
     Settings = ShelfSettings
-    twins = {"": {"telling_text": False}, "text": {"telling_text": False}}
+    twins: ClassVar = {"": {"telling_text": False}, "text": {"telling_text": False}}
     truths = ("buy",)
 
     def __init__(self, settings: ShelfSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
         sizes = {"users": ground.users, "tail": ground.items - settings.promoted, "days": int(ground.days)}
-        self.shop = Shop(ShopSettings.model_validate({**settings.model_dump(), **sizes}), ground.seed)
+        try:
+            self.shop = Shop(ShopSettings.model_validate({**settings.model_dump(), **sizes}), ground.seed)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
+            raise ConfigError(
+                "The scenario's sizes are none of a shop.", where="users, items (promoted and tail) and days",
+                found="; ".join(problems),
+            ) from error  # fmt: skip
 
     def available(self, slot: int) -> Array:
         """Return the promoted items."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,9 @@ class Surfaces(Mechanism):
 
     Settings = SurfacesSettings
     after = ("content", "taste", "live")
-    twins = {"": {"own": 0.0, "bias": 0.0, "noise": 0.0}, "taste": {"own": 0.0}}
+    twins: ClassVar = {"": {"own": 0.0, "bias": 0.0, "noise": 0.0}, "taste": {"own": 0.0}}
     context = ("scenario",)
+    choices: ClassVar = {"scenario": NAMES}
 
     def __init__(self, settings: SurfacesSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)

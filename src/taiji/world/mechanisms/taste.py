@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Taste(Mechanism):
 
     Settings = TasteSettings
     after = ("content",)
-    twins = {
+    twins: ClassVar = {
         "": {"strength": 0.0},
         "drift": {"drift": 0.0, "pull": 0.0},
         "short": {"short": 0.0},
@@ -57,9 +57,7 @@ class Taste(Mechanism):
         liked = 1.0 * (topic == first[:, None]) + 0.5 * (topic == second[:, None])
         self.long = unit(liked + settings.breadth * draws.normal("liking", user[:, None], topic))
         self._start = self.long
-        self.offsets = {
-            name: unit(draws.normal(f"taste for {name}", user[:, None], topic)) for name in ("cart", "buy")
-        }
+        self.offsets = {name: unit(draws.normal(f"taste for {name}", user[:, None], topic)) for name in ("cart", "buy")}
         self._short, self._slot = self._start, 0
 
     def short_at(self, slot: int) -> Array:

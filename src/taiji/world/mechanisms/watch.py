@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Watch(Mechanism):
 
     Settings = WatchSettings
     after = ("funnel", "taste", "live", "surfaces")
-    twins = {
+    twins: ClassVar = {
         "": {"duration": 0.0, "segment": 0.0, "category": 0.0},
         "duration": {"duration": 0.0},
         "segment": {"segment": 0.0},
