@@ -22,9 +22,10 @@ from taiji.world.policies import ContentPolicy
 from taiji.world.scenario import Scenario
 from taiji.world.world import World
 
-Base: Any
 try:
-    from gymnasium import Env as Base
+    import gymnasium
+
+    Base: Any = gymnasium.Env
 except ImportError:
     Base = object
 
@@ -61,7 +62,7 @@ class WorldEnv(Base):
         changes: of the scenario's keys.
     """
 
-    metadata: ClassVar = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, world: World | Scenario | str | Path = "short-video", seed: int = 0, **changes: Any) -> None:
         with needs("world"):
