@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from taiji.world.scenario import load_scenario
 from taiji.world.world import World
 
-SIZES: dict[str, dict[str, Any]] = {"shop": {"users": 200, "items": 230}}
+SIZES: dict[str, dict[str, Any]] = {"shop": {"users": 200, "items": 230, "days": 10}}
 
 
 def small(name: str, seed: int = 0, **changes: Any) -> World:

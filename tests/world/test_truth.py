@@ -13,8 +13,6 @@ from taiji.world.observation import Choice
 from taiji.world.scenario import scenarios
 
 DRAWS, LISTS = 10_000, 10
-HAPPENS = {"satisfied": "pleased"}
-"""Expectation to the outcome that it is of, where the names differ."""
 NEVER_HAPPENS = {"unbiased_interest", "style_utility"}
 
 
@@ -33,12 +31,14 @@ def test_the_truth_is_the_mean_of_simulated_responses(name):
     for key, values in expected.items():
         if key in NEVER_HAPPENS:
             continue
-        outcome = drawn.outcome[HAPPENS.get(key, key)].reshape(LISTS, DRAWS, 3)
+        outcome = drawn.outcome[key].reshape(LISTS, DRAWS, 3)
         error = outcome.std(axis=1) / np.sqrt(DRAWS)
-        far = abs(outcome.mean(axis=1) - values) / np.maximum(error, 1e-3 / np.sqrt(DRAWS))
-        assert far.max() < 4.5 and np.sqrt(np.mean(far**2)) < 1.4, f"{key}: {far.max():.1f} standard errors"
+        far = abs(outcome.mean(axis=1) - values) / np.maximum(error, np.sqrt(np.maximum(values, 1 / DRAWS) / DRAWS) / 2)
+        assert far.max() < 4 and np.sqrt(np.mean(far**2)) < 1.4, f"{key}: {far.max():.1f} standard errors"
         checked.add(key)
-    assert {"view", "click"} | {key for kind in world.mechanisms.values() for key in kind.truths} - NEVER_HAPPENS <= checked
+    assert {"view", "click"} | {
+        key for kind in world.mechanisms.values() for key in kind.truths
+    } - NEVER_HAPPENS <= checked
 
 
 def test_tastes_and_topics_are_those_of_the_time():
@@ -85,8 +85,8 @@ def test_growing_and_exchanging_comes_near_to_the_best_list(monkeypatch):
 
 
 def test_the_value_of_a_policy_has_an_error_and_an_upper_bound():
-    truth = small("retention", users=150).truth
-    random, oracle = truth.policy_value("random", 2, runs=4), truth.policy_value("oracle", 2, runs=4)
+    truth = small("retention", users=80).truth
+    random, oracle = truth.policy_value("random", 1, runs=4), truth.policy_value("oracle", 1, runs=4)
     assert oracle["pleased"].mean > random["pleased"].mean + 4 * random["pleased"].error
     assert random["reward"].runs == 4 and 0 < random["reward"].error < random["requests"].mean
-    assert 0 < random["active_days"].mean <= 2
+    assert 0 < random["active_days"].mean <= 1

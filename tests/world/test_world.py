@@ -84,9 +84,9 @@ def test_a_twin_shares_every_other_draw(name, twin):
     "twin, unchanged, changed",
     [
         ("funnel.position", {"unbiased_interest"}, {"view", "click"}),
-        ("watch.duration", {"view", "click", "satisfied", "unbiased_interest"}, {"watch"}),
-        ("satisfaction.selection", {"view", "click", "watch", "satisfied"}, set()),
-        ("taste", {"view"}, {"click", "unbiased_interest", "satisfied"}),
+        ("watch.duration", {"view", "click", "pleased", "unbiased_interest"}, {"watch"}),
+        ("satisfaction.selection", {"view", "click", "watch", "pleased"}, set()),
+        ("taste", {"view"}, {"click", "unbiased_interest", "pleased"}),
     ],
     ids=["position", "duration", "selection", "taste"],
 )

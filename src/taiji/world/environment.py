@@ -32,7 +32,7 @@ except ImportError:
 Array = NDArray[Any]
 USERS = 20
 """Users of an environment that is made from a scenario's name."""
-FUSED = ("click", "cart", "buy", "watch", "satisfied", "comment_seconds")
+FUSED = ("click", "cart", "buy", "watch", "pleased", "comment_seconds")
 """Predictions that an agent may fuse, where the world has them."""
 BOUND = 10.0
 """Observations lie within ± this."""

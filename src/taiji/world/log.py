@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.errors import InputError
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import Tables
 from taiji.world import grammar
@@ -47,6 +48,11 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
     columns = event_columns(world)
     found = [part.history(days) for part in world.mechanisms.values()]
     parts = [_rows(world, exposure, days, columns) for exposure in run(world, chosen, days)]
+    if not any(len(part["time"]) for part in parts):
+        raise InputError(
+            "Nobody asked for anything in the time of the log.", where=f"world {world.scenario.name}",
+            found=f"{world.scenario.users} users, {days} days", fix="simulate more days or users",
+        )  # fmt: skip
     offsets = np.cumsum([0, *(part.pop("lists") for part in parts)])
     for offset, part in zip(offsets, parts):
         part["list_id"] = part["list_id"] + offset

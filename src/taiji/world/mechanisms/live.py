@@ -26,9 +26,9 @@ class LiveSettings(Base):
     """Share of the items that are rooms."""
     hours: float = Field(default=6.0, gt=0, le=24)
     """Hours that a room is on the air each day, from a time of day of its own."""
-    turn: float = Field(default=1.5, ge=0)
+    turn: float = Field(default=3.0, ge=0)
     """Share of the way to the topic of the day that a room's topic goes in a day."""
-    drift: float = Field(default=1.5, ge=0)
+    drift: float = Field(default=0.8, ge=0)
     """Spread of the topic's random walk in a day."""
 
 

@@ -45,7 +45,7 @@ class Satisfaction(Mechanism):
     Settings = SatisfactionSettings
     after = ("funnel", "watch", "taste", "content")
     twins: ClassVar = {"": {"bait": 0.0, "lure": 0.0, "hold": 0.0, "selection": 0.0}, "selection": {"selection": 0.0}}
-    truths = ("satisfied",)
+    truths = ("pleased",)
     labels = (Task(name="satisfied", kind="survey"),)
 
     def __init__(self, settings: SatisfactionSettings, ground: Ground, draws: Draws) -> None:
@@ -66,7 +66,7 @@ class Satisfaction(Mechanism):
 
     def expect(self, exposure: Exposure) -> None:
         """Expect satisfied views."""
-        exposure.expected["satisfied"] = exposure.expected["view"] * self.chance(exposure)
+        exposure.expected["pleased"] = exposure.expected["view"] * self.chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
         """Draw who is satisfied (``pleased``, which nobody sees), and the answers of those who give one (``satisfied``)."""
