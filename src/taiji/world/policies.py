@@ -47,10 +47,13 @@ class RankingPolicy(ABC):
         uniform = self._draws.uniform("explore", user, number, np.arange(items.shape[1])[None, :])
         scores = scores / self.temperature
         best = _best(scores - np.log(-np.log(uniform)), length)
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        top = scores.max(axis=1, keepdims=True)
+        weights = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
         picked = np.take_along_axis(weights, best, axis=1)
         left = weights.sum(axis=1, keepdims=True) - np.cumsum(picked, axis=1) + picked
-        return Choice(np.take_along_axis(items, best, axis=1), np.clip(picked / np.maximum(left, 1e-300), 1e-12, 1.0))
+        chosen = np.take_along_axis(items, best, axis=1)
+        chances = np.clip(picked / np.maximum(left, 1e-300), 1e-12, 1.0)
+        return Choice(chosen, np.where(chosen == NO_ITEM, np.nan, chances))
 
 
 class RandomPolicy(RankingPolicy):
