@@ -20,7 +20,7 @@ def list_worlds(json_path: JsonPath = None) -> None:
     """List the scenarios that are shipped, with their mechanisms and what twins they have."""
     from taiji.world.scenario import find_mechanism, load_scenario, scenarios
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name in scenarios():
         scenario = load_scenario(name)
         parts = {part: [p for p in find_mechanism(part).twins if p] for part in scenario.mechanisms}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ class World:
         Raises:
             ConfigError: the world does not have that mechanism, or it has no such part.
         """
-        name, _, part = mechanism.partition(".")
+        name, part = (mechanism, "") if mechanism in self.mechanisms else mechanism.rpartition(".")[::2]
         if name not in self.mechanisms or part not in self.mechanisms[name].twins:
             known = [f"{n}.{p}".rstrip(".") for n, m in self.mechanisms.items() for p in m.twins]
             raise ConfigError(
@@ -127,12 +128,8 @@ class World:
             )  # fmt: skip
         changed = self.scenario.mechanisms[name].model_copy(update=dict(self.mechanisms[name].twins[part]))
         mechanisms = {**self.scenario.mechanisms, name: type(changed).model_validate(changed.model_dump())}
-        return World(
-            self.scenario.model_copy(
-                update={"mechanisms": mechanisms, "name": f"{self.scenario.name}-without-{mechanism.replace('.', '-')}"}
-            ),
-            self.seed,
-        )
+        name = re.sub(r"\W", "-", f"{self.scenario.name}-without-{mechanism}")
+        return World(self.scenario.model_copy(update={"mechanisms": mechanisms, "name": name}), self.seed)
 
     def log(self, policy: SlatePolicy | str | None = None, days: int | None = None) -> Tables:
         """Let a policy serve from the opening on, and return the log, as any other source would give it.

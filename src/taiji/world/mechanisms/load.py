@@ -95,8 +95,8 @@ class Load(Mechanism):
         order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")
         kept = np.take_along_axis(kept, order, axis=1)
         chances = np.take_along_axis(self.chances[exposure.user], order, axis=1)
-        plain = np.full(kept.shape, NO_ITEM, dtype=np.int64)
-        count = min(plain.shape[1], exposure.candidates.shape[1])
+        plain: Array = np.full(kept.shape, NO_ITEM, dtype=np.int64)
+        count = min(self.ground.slate, exposure.candidates.shape[1])
         plain[:, :count] = exposure.candidates[:, :count]
         nothing = (kept == NO_ITEM).all(axis=1, keepdims=True)
         return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
