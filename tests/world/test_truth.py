@@ -33,7 +33,7 @@ def test_the_truth_is_the_mean_of_simulated_responses(name):
             continue
         outcome = drawn.outcome[key].reshape(LISTS, DRAWS, 3)
         error = outcome.std(axis=1) / np.sqrt(DRAWS)
-        far = abs(outcome.mean(axis=1) - values) / np.maximum(error, np.sqrt(np.maximum(values, 1 / DRAWS) / DRAWS) / 2)
+        far = abs(outcome.mean(axis=1) - values) / np.maximum(error, np.sqrt(np.clip(values, 1 / DRAWS, 0.05) / DRAWS))
         assert far.max() < 4 and np.sqrt(np.mean(far**2)) < 1.4, f"{key}: {far.max():.1f} standard errors"
         checked.add(key)
     assert {"view", "click"} | {

@@ -88,7 +88,7 @@ def _check_truth(world: World, exposure: Exposure, draws: int, errors: float) ->
         happened = np.asarray(drawn[name], dtype=np.float64)
         if np.isnan(happened).any():
             continue  # an answer of few
-        error = np.maximum(happened.std(axis=0), np.sqrt(np.maximum(expected[name][0], 1 / draws)) / 2) / np.sqrt(draws)
+        error = np.maximum(happened.std(axis=0), np.sqrt(np.clip(expected[name][0], 1 / draws, 0.05))) / np.sqrt(draws)
         away = np.abs(happened.mean(axis=0) - expected[name][0]) / error
         assert away.max() < errors, (
             f"the truth of {name} is {expected[name][0][away.argmax()]:.4g}, what happens is "
