@@ -28,7 +28,7 @@ class WeatherSettings(Base):
     remembers: bool = False
 
 
-class Weather(Mechanism):
+class Weather(Mechanism[WeatherSettings]):
     """Rain on some days, in which people click more; and a label that tells who got wet."""
 
     Settings = WeatherSettings
@@ -39,7 +39,7 @@ class Weather(Mechanism):
 
     def __init__(self, settings, ground, draws):
         super().__init__(settings, ground, draws)
-        self.settings, self.asked = settings, np.zeros(ground.users)
+        self.asked = np.zeros(ground.users)
         self.log_days = Counter()
 
     def observe(self, exposure: Exposure) -> None:

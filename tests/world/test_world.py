@@ -145,10 +145,20 @@ def test_what_cannot_be_shown_is_an_error():
     ):
         with pytest.raises(InputError, match=said):
             world.step(Choice(wrong))
+    with pytest.raises(InputError, match="items and propensities alone"):
+        world.step(Choice(items, display={"style": np.zeros(items.shape, dtype=int)}))
     with pytest.raises(ConfigError, match=r"funnel\.position"):
         world.twin("funnel.positions")
     with pytest.raises(ConfigError, match="click, "):
         World(world.scenario, reward={"clicks": 1.0}).truth.value(np.arange(2), np.zeros((2, 1), dtype=int))
+
+
+def test_expecting_twice_is_expecting_once():
+    world = small("everything")
+    exposure = world.truth.simulate(np.arange(20), np.tile(np.flatnonzero(world.available(0))[:4], (20, 1)))
+    first = {name: values.copy() for name, values in exposure.expected.items()}
+    for name, values in world.expect(exposure).expected.items():
+        np.testing.assert_array_equal(values, first[name], name)
 
 
 def test_candidates_are_an_even_sample_of_what_is_available():

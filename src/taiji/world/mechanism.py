@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import polars as pl
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ from taiji.world.exposure import Exposure
 from taiji.world.observation import Choice
 
 Array = NDArray[Any]
-M = TypeVar("M", bound="Mechanism")
+M = TypeVar("M", bound="Mechanism[Any]")
+S = TypeVar("S", bound=Base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class Ground:
     domain: str
     traits: Mapping[str, Array]
     segments: int
-    before: Mapping[str, Mechanism]
+    before: Mapping[str, Mechanism[Any]]
 
     def need(self, kind: type[M], by: str) -> M:
         """Return the mechanism of a class.
@@ -88,7 +89,7 @@ class Ground:
         return next((part for part in self.before.values() if isinstance(part, kind)), None)
 
 
-class Mechanism:
+class Mechanism(Generic[S]):
     """Part of a world's behaviour.
 
     Args:
@@ -110,11 +111,13 @@ class Mechanism:
     """Circumstances of a request that it adds to the log, from the exposure's ``context``."""
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of circumstances that are text."""
+    decisions: ClassVar[tuple[str, ...]] = ()
+    """What a policy may decide for it, in a choice's ``display`` or ``row``."""
     bias: ClassVar[tuple[str, ...]] = ()
     """Circumstances of the display that it adds to the log, from the exposure's ``display``."""
 
-    def __init__(self, settings: Base, ground: Ground, draws: Draws) -> None:
-        self.ground, self.draws = ground, draws
+    def __init__(self, settings: S, ground: Ground, draws: Draws) -> None:
+        self.settings, self.ground, self.draws = settings, ground, draws
 
     def begin(self) -> None:
         """Set the state to that of the world's opening."""

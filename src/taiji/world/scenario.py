@@ -117,7 +117,7 @@ def load_scenario(name: str | Path, **changes: Any) -> Scenario:
         raise ConfigError("A scenario is not right.", where=str(path), found="; ".join(problems)) from error
 
 
-def find_mechanism(name: str) -> type[Mechanism]:
+def find_mechanism(name: str) -> type[Mechanism[Any]]:
     """Return the class of a mechanism.
 
     Raises:

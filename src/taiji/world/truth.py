@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM
+from taiji.core.errors import ConfigError
 from taiji.world.clock import to_days
 from taiji.world.exposure import Exposure
+from taiji.world.mechanisms.load import Load
 from taiji.world.observation import Observation, SlatePolicy
 
 if TYPE_CHECKING:
@@ -124,6 +126,21 @@ class Truth:
         """Return (B,) by how much lists fall short of the best ones of the candidates (at least 0 where those are exact)."""
         best = self.list_values(observation, self.best_slate(observation, np.shape(slates)[1], budget)[:, None])
         return np.asarray((best - self.list_values(observation, np.asarray(slates)[:, None]))[:, 0])
+
+    def cache_regret(self, observation: Observation, slates: Array) -> Array:
+        """Return (B,) what each request is expected to lose if it is served from the cache and not with ``slates`` (B, L); NaN where nothing is cached.
+
+        Raises:
+            ConfigError: the world has no cache.
+        """
+        load = self.world.find(Load)
+        if load is None:
+            raise ConfigError(
+                "This world has no cache.", where=f"world {self.world.scenario.name}", expected="the mechanism load"
+            )
+        user = observation.requests.user
+        values = self.list_values(observation, np.stack([np.asarray(slates), load.cached(user)], axis=1))
+        return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
 
     def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
         """Return what a policy is worth per user over the days, by Monte Carlo over worlds of other seeds.

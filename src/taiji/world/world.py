@@ -66,7 +66,7 @@ class World:
             "joined": when(felt * s.days, s.diurnal),
             "segment": self._draws.integers("segment", s.segments, user),
         }
-        self.mechanisms: dict[str, Mechanism] = {}
+        self.mechanisms: dict[str, Mechanism[Any]] = {}
         classes = {name: find_mechanism(name) for name in s.mechanisms}
         for name in _ordered(classes):
             ground = Ground(
@@ -172,6 +172,8 @@ class World:
 
     def expect(self, exposure: Exposure) -> Exposure:
         """Fill in the terms and expectations of lists; the world does not change."""
+        for made in (exposure.terms, exposure.expected, exposure.behaviour_vectors):
+            made.clear()
         for mechanism in self.mechanisms.values():
             mechanism.place(exposure)
         for mechanism in self.mechanisms.values():
@@ -262,19 +264,25 @@ class World:
         return found, size
 
     def _check(self, choice: Choice) -> None:
-        items, b = choice.items, len(self._asking.user)
+        s, items, b = self.scenario, choice.items, len(self._asking.user)
         there = items != NO_ITEM
         if items.ndim != 2 or len(items) != b:
             raise InputError(
                 "A choice does not answer the requests.", expected=f"{b} lists", found=f"items of shape {items.shape}"
             )
-        wrong = there & ((items < 0) | (items >= self.scenario.items))
+        wrong = there & ((items < 0) | (items >= s.items))
         wrong |= there & ~self._available[np.where(wrong, 0, np.maximum(items, 0))]
         if wrong.any():
             row, place = np.argwhere(wrong)[0]
             raise InputError(
                 "A choice shows an item that is not available.", where=f"list {row}, place {place}",
                 expected="items with observation.available", found=f"item {items[row, place]}",
+            )  # fmt: skip
+        known = {name for mechanism in self.mechanisms.values() for name in mechanism.decisions}
+        if unknown := sorted({*choice.display, *choice.row} - known):
+            raise InputError(
+                "A choice decides something that nothing in this world reads.", where=f"world {s.name}",
+                expected=", ".join(sorted(known)) or "items and propensities alone", found=", ".join(unknown),
             )  # fmt: skip
         order = np.sort(items, axis=1)
         twice = ((order[:, 1:] == order[:, :-1]) & (order[:, 1:] != NO_ITEM)).any(axis=1)
@@ -320,7 +328,7 @@ def _cut(values: Array, length: int) -> Array:
     return np.pad(values, ((0, 0), (0, length - values.shape[1])), constant_values=fill)
 
 
-def _ordered(classes: dict[str, type[Mechanism]]) -> list[str]:
+def _ordered(classes: dict[str, type[Mechanism[Any]]]) -> list[str]:
     """Return names with everyone behind those in its ``after``; equal ones by name, so that a file's order does not matter."""
     waiting, done = sorted(classes), []
     while waiting:

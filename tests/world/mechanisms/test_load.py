@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.world.small import small
 
+from taiji.core.errors import ConfigError
 from taiji.world.log import run
 from taiji.world.mechanisms.load import Load
 from taiji.world.observation import Choice
@@ -59,3 +61,21 @@ def test_in_the_twin_the_cache_costs_nothing():
     stale, fresh = (place.log("oracle", days=1).events["click"].mean() for place in (world, twin))
     assert fresh > 1.3 * stale
     assert (twin.log("oracle", days=1).events["served_from"] == "cache").mean() > 0.5
+
+
+def test_the_regret_of_the_cache_is_what_its_lists_are_worth_less():
+    world = small("peak-load", users=200)
+    policy = make_policy("oracle", world)
+    for _ in range(25):
+        world.step(policy.choose(world.observation, 12))
+    observation = world.observation
+    while not world.find(Load).has_cache(observation.requests.user).any():
+        world.step(policy.choose(observation, 12))
+        observation = world.observation
+    regret = world.truth.cache_regret(observation, policy.choose(observation, 6).items)
+    there = world.find(Load).has_cache(observation.requests.user)
+    assert (np.isnan(regret) == ~there).all() and np.nanmean(regret) > 0
+    same = world.truth.cache_regret(observation, world.find(Load).cached(observation.requests.user))
+    assert (same[there] == 0).all()
+    with pytest.raises(ConfigError, match="no cache"):
+        small("mall").truth.cache_regret(observation, observation.candidates.items[:, :2])

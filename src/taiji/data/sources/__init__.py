@@ -44,7 +44,7 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``package.module:Name`` (or an entry
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
             point) of another package's source; or a path: a folder whose layout is known, a folder with a
             ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
         mapping: a YAML file that says which column is what (``docs/data.md``).

@@ -43,7 +43,7 @@ class CommentsSettings(Base):
     """Probability that somebody in the panel clicks a comment."""
 
 
-class Comments(Mechanism):
+class Comments(Mechanism[CommentsSettings]):
     """Topics and popularity of comments (items, count), constant; opening, stay and clicks of readers."""
 
     Settings = CommentsSettings
@@ -58,7 +58,6 @@ class Comments(Mechanism):
 
     def __init__(self, settings: CommentsSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         content = ground.need(Content, "comments")
         ground.need(Taste, "comments")
         item, comment = np.arange(ground.items)[:, None], np.arange(settings.count)[None, :]

@@ -49,7 +49,7 @@ class ContentSettings(Base):
     """Days that an item lives, on average; null: for ever."""
 
 
-class Content(Mechanism):
+class Content(Mechanism[ContentSettings]):
     """Items: state arrays are constant, but for ``born``, which the mechanism ``creators`` moves."""
 
     Settings = ContentSettings
@@ -57,7 +57,6 @@ class Content(Mechanism):
 
     def __init__(self, settings: ContentSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         n, item = ground.items, np.arange(ground.items)
         self.creator = draws.integers("creator", settings.creators, item)
         own = draws.integers("creator topic", settings.topics, np.arange(settings.creators))

@@ -30,18 +30,18 @@ class CopySettings(Base):
     """Spread of what a style has for everybody."""
 
 
-class Copy(Mechanism):
+class Copy(Mechanism[CopySettings]):
     """Utility of styles to users (users, styles), constant."""
 
     Settings = CopySettings
     after = ("content",)
     twins: ClassVar = {"": {"taste": 0.0, "common": 0.0}, "taste": {"taste": 0.0}}
     truths = ("style_utility",)
+    decisions = ("style",)
     bias = ("style_name", "copy", "style_propensity")
 
     def __init__(self, settings: CopySettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.content = ground.need(Content, "copy")
         user, style = np.arange(ground.users)[:, None], np.arange(len(STYLES))[None, :]
         common = settings.common * draws.normal("common", np.arange(len(STYLES)))

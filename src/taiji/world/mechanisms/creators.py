@@ -32,7 +32,7 @@ class CreatorsSettings(Base):
     """Weight of the days before in the recent exposure."""
 
 
-class Creators(Mechanism):
+class Creators(Mechanism[CreatorsSettings]):
     """Exposure of creators (creators,) today and recently, whom they reached, and births of items."""
 
     Settings = CreatorsSettings
@@ -41,7 +41,6 @@ class Creators(Mechanism):
 
     def __init__(self, settings: CreatorsSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.content = ground.need(Content, "creators")
         n = self.content.settings.creators
         order = np.argsort(self.content.creator, kind="stable")

@@ -52,7 +52,7 @@ def crowding(vectors: Array, shown: Array) -> Array:
     return np.where(shown, dot(present, total - present) / others, 0.0)
 
 
-class Funnel(Mechanism):
+class Funnel(Mechanism[FunnelSettings]):
     """Views by place, clicks by interest and list, carts and purchases by tastes of their own; it has no state."""
 
     Settings = FunnelSettings
@@ -68,7 +68,6 @@ class Funnel(Mechanism):
 
     def __init__(self, settings: FunnelSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         content = ground.find(Content)
         price = np.ones(ground.items) if content is None else content.price / content.settings.price
         self.dearness = np.log(np.maximum(price, 0.01))

@@ -32,7 +32,7 @@ class LiveSettings(Base):
     """Spread of the topic's random walk in a day."""
 
 
-class Live(Mechanism):
+class Live(Mechanism[LiveSettings]):
     """Topics of rooms (items, topics) by slot; they move by themselves, whoever watches."""
 
     Settings = LiveSettings
@@ -42,7 +42,6 @@ class Live(Mechanism):
 
     def __init__(self, settings: LiveSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.content = ground.need(Content, "live")
         item = np.arange(ground.items)
         self.room = draws.uniform("room", item) < settings.share

@@ -27,17 +27,17 @@ class LoadSettings(Base):
     """Show what is cached to those who are served from the cache; false shows them a list computed for free."""
 
 
-class Load(Mechanism):
+class Load(Mechanism[LoadSettings]):
     """Lists computed in the running slot, and the cached ranking of each user (users, slate)."""
 
     Settings = LoadSettings
     after = ("network", "surfaces")
     twins: ClassVar = {"": {"stale": False}}
     context = ("load", "served_from")
+    decisions = ("fresh",)
 
     def __init__(self, settings: LoadSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         mean = ground.requests * ground.slot_days
         self.capacity = max(round(settings.capacity * mean), 1)
         self.begin()

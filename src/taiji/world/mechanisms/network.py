@@ -56,7 +56,7 @@ def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: flo
     return np.maximum(waiting, running_out)
 
 
-class Network(Mechanism):
+class Network(Mechanism[NetworkSettings]):
     """State of each user's network (users,), moved at every request."""
 
     Settings = NetworkSettings
@@ -66,11 +66,11 @@ class Network(Mechanism):
     labels = (Task(name="stall"),)
     context = ("network",)
     choices: ClassVar = {"network": STATES}
+    decisions = ("prefetched",)
     bias = ("bitrate",)
 
     def __init__(self, settings: NetworkSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.content = ground.need(Content, "network")
         self.bitrate = np.array(LADDER)[draws.integers("bitrate", 3, np.arange(ground.items))]
         self.begin()

@@ -35,7 +35,7 @@ class RetentionSettings(Base):
     """Loss of the same logarithm for a spread of keenness: those who click more return sooner, and not because of it."""
 
 
-class Retention(Mechanism):
+class Retention(Mechanism[RetentionSettings]):
     """Mood of each user (users,), moved by every list."""
 
     Settings = RetentionSettings
@@ -44,7 +44,6 @@ class Retention(Mechanism):
 
     def __init__(self, settings: RetentionSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         keenness = ground.traits["keenness"]
         self.eager = keenness / max(float(keenness.std()), 1e-12)
         self.begin()

@@ -39,7 +39,7 @@ class SatisfactionSettings(Base):
     """Selection bias: the satisfied answer by this share more often, the others by it less."""
 
 
-class Satisfaction(Mechanism):
+class Satisfaction(Mechanism[SatisfactionSettings]):
     """Bait of items (state, constant) and the satisfaction of views."""
 
     Settings = SatisfactionSettings
@@ -50,7 +50,6 @@ class Satisfaction(Mechanism):
 
     def __init__(self, settings: SatisfactionSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.bait = draws.normal("bait", np.arange(ground.items))
 
     def shape(self, exposure: Exposure) -> None:

@@ -41,7 +41,7 @@ class ShelfSettings(Base):
     """Titles tell an item's hidden theme."""
 
 
-class Shelf(Mechanism):
+class Shelf(Mechanism[ShelfSettings]):
     """Responses of :class:`taiji.world.shop.Shop`; constant."""
 
     Settings = ShelfSettings

@@ -33,7 +33,7 @@ class SurfacesSettings(Base):
     """Spread of what no topic explains, for each user and item, on the interest scale; twice that in live rooms."""
 
 
-class Surfaces(Mechanism):
+class Surfaces(Mechanism[SurfacesSettings]):
     """Surface of each item and request, and tastes of each surface (users, topics); constant."""
 
     Settings = SurfacesSettings
@@ -44,7 +44,6 @@ class Surfaces(Mechanism):
 
     def __init__(self, settings: SurfacesSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         topics = ground.need(Taste, "surfaces").long.shape[1]
         item, user = np.arange(ground.items), np.arange(ground.users)
         weights = np.asarray(settings.shares)

@@ -35,7 +35,7 @@ class TasteSettings(Base):
     """Share by which the tastes for putting into the cart and for buying differ from the taste for looking."""
 
 
-class Taste(Mechanism):
+class Taste(Mechanism[TasteSettings]):
     """Users' tastes, unit vectors over topics (users, topics); they drift by themselves, whatever is shown."""
 
     Settings = TasteSettings
@@ -49,7 +49,6 @@ class Taste(Mechanism):
 
     def __init__(self, settings: TasteSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         topics = ground.need(Content, "taste").settings.topics
         user, topic = np.arange(ground.users), np.arange(topics)
         first = draws.integers("favourite", topics, user)

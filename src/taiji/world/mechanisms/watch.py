@@ -36,7 +36,7 @@ class WatchSettings(Base):
     """Spread of what nobody can predict, on the log scale."""
 
 
-class Watch(Mechanism):
+class Watch(Mechanism[WatchSettings]):
     """Watch time of what was viewed; what plays again counts again, so that it has no upper end. It has no state."""
 
     Settings = WatchSettings
@@ -54,7 +54,6 @@ class Watch(Mechanism):
 
     def __init__(self, settings: WatchSettings, ground: Ground, draws: Draws) -> None:
         super().__init__(settings, ground, draws)
-        self.settings = settings
         self.content = ground.need(Content, "watch")
         self.segment_bias = settings.segment * draws.normal("segment", np.arange(ground.segments))
         kinds = int(self.content.kind.max()) + 1
