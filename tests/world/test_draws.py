@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.world.small import surprise
 
-from taiji.world.draws import Draws
+from taiji.world.draws import Draws, folded
 
 N = 100_000
 
@@ -20,6 +20,21 @@ def test_a_draw_depends_on_its_keys_alone():
     for other in (Draws(4, "taste"), Draws(3, "watch")):
         assert not np.isin(other.uniform("click", user[:, None], 7, np.arange(4)[None, :]), whole).any()
     assert not np.isin(draws.uniform("view", user[:, None], 7, np.arange(4)[None, :]), whole).any()
+
+
+def test_a_folded_key_is_the_keys_it_was_folded_from():
+    draws, user = Draws(3, "taste"), np.arange(50)
+    np.testing.assert_array_equal(
+        draws.uniform("click", folded(user[:, None], np.arange(4)[None, :])),
+        draws.uniform("click", user[:, None], np.arange(4)[None, :]),
+    )
+
+
+def test_draws_of_two_purposes_by_one_key_are_unrelated():
+    one, other = (Draws(0, "a").uniform(purpose, np.arange(N)) for purpose in ("x", "y"))
+    pairs = np.histogram2d(one, other, 10, ((0, 1), (0, 1)))[0]
+    assert surprise(pairs, np.full((10, 10), N / 100)) < 4
+    assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(N)
 
 
 def test_order_of_keys_counts():

@@ -19,7 +19,15 @@ Keys = Array | int
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11, _S32 = (np.uint64(n) for n in (30, 27, 31, 11, 32))
-_LOW = np.uint64(0xFFFFFFFF)
+_LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
+
+
+def folded(*keys: Keys) -> Array:
+    """Return one key (uint64) for each broadcast combination of keys; a draw by it is the draw by those keys, and cheaper."""
+    state: Any = _STEP
+    for key in keys:
+        state = _mixed(state + (np.atleast_1d(np.asarray(key, dtype=np.int64)).astype(np.uint64) + _ONE) * _STEP)
+    return np.asarray(state)
 
 
 class Draws:
@@ -35,16 +43,14 @@ class Draws:
         self._starts: dict[str, Any] = {}
 
     def bits(self, purpose: str, *keys: Keys) -> Array:
-        """Return 64 random bits for each broadcast combination of keys."""
+        """Return 64 random bits for each broadcast combination of keys, or for each of one folded key."""
         state = self._starts.get(purpose)
         if state is None:
             digest = hashlib.blake2b(f"{self.seed}/{self.owner}/{purpose}".encode(), digest_size=8).digest()
             state = self._starts[purpose] = np.frombuffer(digest, dtype="<u8").astype(np.uint64)[0]
-        with np.errstate(over="ignore"):
-            for key in keys:
-                numbers = np.atleast_1d(np.asarray(key, dtype=np.int64)).astype(np.uint64)
-                state = _mixed(state + (numbers + np.uint64(1)) * _STEP)
-        return np.asarray(state)
+        first = keys[0]
+        known = len(keys) == 1 and isinstance(first, np.ndarray) and first.dtype == np.uint64
+        return np.asarray(_mixed(_mixed(state + (first if known else folded(*keys)))))
 
     def uniform(self, purpose: str, *keys: Keys) -> Array:
         """Return numbers in the open interval (0, 1)."""

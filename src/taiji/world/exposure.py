@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM
+from taiji.world.draws import folded
 from taiji.world.laws import dot, sigmoid
 
 Array = NDArray[Any]
@@ -55,6 +56,7 @@ class Exposure:
     row_terms: dict[str, Array] = field(default_factory=dict)
     expected: dict[str, Array] = field(default_factory=dict)
     outcome: dict[str, Array] = field(default_factory=dict)
+    _folded: dict[str, Array] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,9 +74,25 @@ class Exposure:
         return np.maximum(self.items, 0)
 
     @property
-    def keys(self) -> tuple[Array, Array, Array]:
-        """Keys of a draw for each place: user, number, place."""
-        return self.user[:, None], self.number[:, None], np.arange(self.items.shape[1])[None, :]
+    def keys(self) -> tuple[Array]:
+        """Key of a draw for each place: user, number and place, folded."""
+        found = self._folded.get("place")
+        if found is None or found.shape != self.shape:
+            found = folded(self.user[:, None], self.number[:, None], np.arange(self.items.shape[1])[None, :])
+            self._folded["place"] = found
+        return (found,)
+
+    @property
+    def row_keys(self) -> tuple[Array]:
+        """Key of a draw for each request: user and number, folded."""
+        if "row" not in self._folded:
+            self._folded["row"] = folded(self.user, self.number)
+        return (self._folded["row"],)
+
+    def renumber(self, number: Array) -> None:
+        """Give the requests other numbers, and with them other draws."""
+        self.number = number
+        self._folded.clear()
 
     def add(self, name: str, values: Array | float) -> None:
         """Add to a term of each place."""

@@ -77,7 +77,7 @@ class Truth:
         All times must lie in one slot of the clock.
         """
         ((_, exposure),) = self._exposures(np.asarray(users), np.asarray(slates), time)
-        exposure.number = first + np.arange(len(exposure.user))
+        exposure.renumber(first + np.arange(len(exposure.user)))
         return self.world.respond(exposure)
 
     def value(self, users: Array, slates: Array, time: Array | int | None = None) -> Array:

@@ -304,7 +304,7 @@ class World:
     def _leave(self, exposure: Exposure) -> None:
         """Set when each user asks next: in the same session, or after a time away."""
         s, user = self.scenario, exposure.user
-        keys = (user, exposure.number)
+        keys = exposure.row_keys
         zero = np.zeros(len(user))
         leave = sigmoid(logit(1 / s.requests) + exposure.row_terms.get("leave", zero)) if s.requests > 1 else 1.0 + zero
         self.round[user] += 1

@@ -70,7 +70,7 @@ class Load(Mechanism[LoadSettings]):
         """Compute lists for those whom the policy chose, as far as the capacity goes, and serve the others from the cache."""
         b, user = len(exposure.user), exposure.user
         wanted = exposure.context.pop("chosen_fresh", np.ones(b)) > 0
-        order = np.argsort(np.where(wanted, self.draws.uniform("turn", user, exposure.number), 2.0), kind="stable")
+        order = np.argsort(np.where(wanted, self.draws.uniform("turn", *exposure.row_keys), 2.0), kind="stable")
         fresh = np.zeros(b, dtype=bool)
         fresh[order[: max(min(self.capacity - self.computed, int(wanted.sum())), 0)]] = True
         self.computed += int(fresh.sum())

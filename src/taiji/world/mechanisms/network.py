@@ -82,7 +82,7 @@ class Network(Mechanism[NetworkSettings]):
 
     def observe(self, exposure: Exposure) -> None:
         """Move the states of those who ask."""
-        s, keys = self.settings, (exposure.user, exposure.number)
+        s, keys = self.settings, exposure.row_keys
         drawn = self.draws.choice("state", np.broadcast_to(s.shares, (len(exposure.user), 3)), *keys)
         changes = self.draws.uniform("changes", *keys) < s.change
         self.state[exposure.user] = np.where(changes, drawn, self.state[exposure.user])

@@ -70,7 +70,7 @@ class Surfaces(Mechanism[SurfacesSettings]):
     def observe(self, exposure: Exposure) -> None:
         """Draw the surface on which each request is made."""
         weights = np.broadcast_to(np.asarray(self.settings.shares), (len(exposure.user), 3))
-        drawn = self.draws.choice("request", weights, exposure.user, exposure.number)
+        drawn = self.draws.choice("request", weights, *exposure.row_keys)
         exposure.context["scenario"] = np.array(NAMES)[drawn]
 
     def assume(self, exposure: Exposure) -> None:
