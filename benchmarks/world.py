@@ -41,7 +41,7 @@ def measure(quick: bool) -> Result:
     speed(result, lists=2_000 if quick else 10_000, repeats=2 if quick else 5)
     log(result, **({"users": 300, "days": 4} if quick else {"users": 2800, "days": 20}))
     truth(result, draws=2_000 if quick else 20_000)
-    twins(result, seeds=2 if quick else 8, users=200 if quick else 600, days=3 if quick else 5)
+    twins(result, seeds=2 if quick else 6, users=200 if quick else 400, days=3 if quick else 4)
     return result
 
 

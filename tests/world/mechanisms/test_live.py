@@ -40,7 +40,7 @@ def test_descriptions_tell_the_topic_of_the_moment():
         main = live.topics_at(slot).argmax(axis=1)
         return np.mean([topic_of[text.split()[0]] == topic for text, topic in zip(texts, main)])
 
-    assert agreement(0, 0) > 0.6 and agreement(200, 200) > 0.5
+    assert agreement(0, 0) > 0.6 and agreement(200, 200) > 0.4
     assert agreement(0, 200) < 0.2
 
 

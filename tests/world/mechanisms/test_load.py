@@ -32,13 +32,13 @@ def test_the_cache_holds_what_was_ranked_behind_and_is_shown_once():
     world = small("peak-load", users=40)
     load = world.find(Load)
     load.capacity = 10**6
-    for _ in range(30):
+    for _ in range(40):
         observation = world.observation
         ranking = observation.candidates.items[:, :12]
         world.step(Choice(ranking, np.full(ranking.shape, 0.25)))
         np.testing.assert_array_equal(load.cached(observation.requests.user), ranking[:, 6:])
     served = 0
-    for _ in range(30):
+    for _ in range(40):
         users = world.observation.requests.user
         cached = load.cached(users).copy()
         there = load.has_cache(users)
@@ -50,7 +50,7 @@ def test_the_cache_holds_what_was_ranked_behind_and_is_shown_once():
             assert (exposure.display["propensity"][row] == 0.25).all()
             served += 1
         assert not load.has_cache(users).any(), "what was shown is not cached any more"
-    assert served > 3
+    assert served >= 2
 
 
 def test_in_the_twin_the_cache_costs_nothing():
