@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taiji.world.observation import Choice, Observation, SlatePolicy
     from taiji.world.policies import RankingPolicy, make_policy
     from taiji.world.scenario import Scenario, load_scenario, scenarios
+    from taiji.world.scorer_policy import ScorerPolicy
     from taiji.world.truth import Truth
     from taiji.world.world import World
 
@@ -29,6 +30,7 @@ _HOMES = {
     "Scenario": "scenario",
     "load_scenario": "scenario",
     "scenarios": "scenario",
+    "ScorerPolicy": "scorer_policy",
     "Truth": "truth",
     "World": "world",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "Observation",
     "RankingPolicy",
     "Scenario",
+    "ScorerPolicy",
     "SlatePolicy",
     "Truth",
     "World",

@@ -129,7 +129,7 @@ class WorldEnv(Base):
             return Choice(chosen.items, display={"style": np.repeat(action[:, None], chosen.items.shape[1], axis=1)})
         scores = action if s.task == "slate" else np.einsum("bk,bck->bc", action, self._predictions(observation))
         scores = np.where(items == NO_ITEM, -np.inf, scores)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : s.slate]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : 2 * s.slate]  # what is not shown may be cached
         return Choice(np.take_along_axis(items, best, axis=1))
 
     def _fused(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,7 +126,7 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
     from taiji.world.mechanism import Mechanism
 
     module = f"taiji.world.mechanisms.{name}"
-    if name.isidentifier() and find_spec(module) is not None:
+    if name in _own():
         found = getattr(import_module(module), "".join(part.title() for part in name.split("_")))
     else:
         found = find_class(name, GROUP, f"mechanisms.{name}")
@@ -143,8 +142,11 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
 
 def known_mechanisms() -> tuple[str, ...]:
     """Return the names of all mechanisms, those of other packages too."""
-    own = (path.stem for path in (Path(__file__).parent / "mechanisms").glob("*.py") if path.stem != "__init__")
-    return tuple(sorted({*own, *entry_points(group=GROUP).names}))
+    return tuple(sorted({*_own(), *entry_points(group=GROUP).names}))
+
+
+def _own() -> set[str]:
+    return {path.stem for path in (Path(__file__).parent / "mechanisms").glob("[!_]*.py")}
 
 
 def _settings_of(name: str, given: Any) -> Settings:
