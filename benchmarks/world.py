@@ -26,11 +26,13 @@ from taiji.world import World, scenarios
 from taiji.world.outcomes import user_outcomes
 
 RESPONSES, SECONDS, GIGABYTES = 200_000, 30.0, 2.0
+T = {2: 12.706, 6: 2.571}
+"""Student's t of an interval that holds 95 %, by the number of seeds."""
 LOG = """
 import json, resource, time
 from taiji.world import World
 start, wall = time.process_time(), time.perf_counter()
-events = World("short-video", users={users}, days={days}).log().events
+events = World("{name}", users={users}, days={days}).log().events
 print(json.dumps({{"rows": len(events), "seconds": time.process_time() - start, "wall": time.perf_counter() - wall,
     "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}}))
 """
@@ -64,14 +66,16 @@ def speed(result: Result, lists: int, repeats: int) -> None:
 
 
 def log(result: Result, users: int, days: int) -> None:
-    """A log in a process of its own, scaled to a million impressions."""
-    code = LOG.format(users=users, days=days)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    for name, value in found.items():
-        result.rows.append({"part": "log", "what": f"short-video, {users} users, {days} days: {name}", "value": value})
-    result.at_most("CPU seconds of a log of a million impressions", found["seconds"] * 1e6 / found["rows"], SECONDS)
-    result.at_most("GB of the process", found["gigabytes"], GIGABYTES)
+    """Logs in processes of their own, scaled to a million impressions."""
+    for name in ("short-video", "everything"):
+        code = LOG.format(name=name, users=users, days=days)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout)
+        for what, value in found.items():
+            result.rows.append({"part": "log", "what": f"{name}, {users} users, {days} days: {what}", "value": value})
+        seconds = found["seconds"] * 1e6 / found["rows"]
+        result.at_most(f"{name}: CPU seconds of a log of a million impressions", seconds, SECONDS)
+        result.at_most(f"{name}: GB of the process", found["gigabytes"], GIGABYTES)
 
 
 def truth(result: Result, draws: int) -> None:
@@ -121,8 +125,8 @@ def twins(result: Result, seeds: int, users: int, days: int) -> None:
                 "part": "twins",
                 "what": f"{place}: clicks of {name} over random",
                 "value": mean,
-                "low": mean - 2.4 * error,
-                "high": mean + 2.4 * error,
+                "low": mean - T[seeds] * error,
+                "high": mean + T[seeds] * error,
                 "n": seeds,
             }
         )

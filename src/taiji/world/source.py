@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class WorldSource(Source):
     """``world:SCENARIO``: a scenario's name or file, then whatever of its keys is to be different: ``world:short-video,users=500,days=7``.
 
-    A mechanism after a minus makes no difference: ``world:shop,-content.text``.
+    A mechanism after a minus makes no difference: ``world:short-video,-content.text``. ``data.users`` is the number of users of the
+    world; every exposure is one that happened, so ``data.non_clicks`` samples nothing.
     """
 
     takes = "SCENARIO"

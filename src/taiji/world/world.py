@@ -49,7 +49,8 @@ class World:
         if not isinstance(scenario, Scenario):
             scenario = load_scenario(scenario, **changes)
         elif changes:
-            scenario = Scenario.model_validate({**scenario.model_dump(), **changes})
+            given = {name: value for name, value in changes.items() if value is not None}
+            scenario = Scenario.model_validate({**scenario.model_dump(), **given})
         self.scenario = scenario
         self._build(seed)
         self.reset()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.world.small import coin_surprise, small
 
+from taiji.core.errors import ConfigError
 from taiji.world.exposure import Exposure
 from taiji.world.laws import logit, sigmoid
 from taiji.world.mechanisms.retention import Retention
@@ -39,6 +40,15 @@ def test_moods_and_what_they_say_are_those_of_the_formula():
     again = lists(pleased)
     retention.settle(again)
     np.testing.assert_allclose(retention.mood[:3], (1 - s.fading**2) * good)
+
+
+def test_an_outcome_that_does_not_exist_is_an_error():
+    world = small("retention")
+    settings = world.scenario.model_dump()["mechanisms"]
+    settings["retention"]["outcome"] = "happy"
+    other = type(world)(world.scenario, mechanisms=settings)
+    with pytest.raises(ConfigError, match="pleased"):
+        other.step(Choice(other.observation.candidates.items))
 
 
 def test_a_better_policy_keeps_users_unless_it_makes_no_difference():

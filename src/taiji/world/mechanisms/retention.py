@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings as Base
 from taiji.world.draws import Draws
 from taiji.world.exposure import Exposure
@@ -56,7 +57,12 @@ class Retention(Mechanism[RetentionSettings]):
         """Move the moods, and let them say who leaves and for how long."""
         s, user = self.settings, exposure.user
         viewed = np.maximum(exposure.outcome["view"].sum(axis=1), 1)
-        share = exposure.outcome.get(s.outcome, exposure.outcome["click"]).sum(axis=1) / viewed
+        if s.outcome not in exposure.outcome:
+            raise ConfigError(
+                "Users' moods depend on an outcome that this world does not have.", where="mechanisms.retention.outcome",
+                expected=", ".join(exposure.outcome), found=s.outcome,
+            )  # fmt: skip
+        share = np.nansum(exposure.outcome[s.outcome], axis=1) / viewed
         good = np.clip((share - s.centre) / s.scale, -2.0, 2.0)
         self.mood[user] = s.fading * self.mood[user] + (1 - s.fading) * good
         exposure.add_row("leave", -s.stay * self.mood[user])
