@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.world.small import small
 
+from taiji.core.errors import InputError
 from taiji.world.clock import START, to_micros
 from taiji.world.observation import Choice
 from taiji.world.scenario import scenarios
@@ -90,3 +91,12 @@ def test_the_value_of_a_policy_has_an_error_and_an_upper_bound():
     assert oracle["pleased"].mean > random["pleased"].mean + 4 * random["pleased"].error
     assert random["reward"].runs == 4 and 0 < random["reward"].error < random["requests"].mean
     assert 0 < random["active_days"].mean <= 1
+
+
+def test_questions_about_what_is_not_there_are_errors():
+    truth = small("push").truth
+    for users, items in (([-1], [0]), ([120], [0]), ([0], [400]), ([0], [-2]), ([0.5], [0])):
+        with pytest.raises(InputError, match="does not have"):
+            truth.expect(np.array(users), np.array(items))
+    with pytest.raises(InputError, match="2 slots"):
+        truth.simulate(np.arange(2), np.zeros((2, 1), dtype=int), to_micros(np.array([0.0, 3.0])))

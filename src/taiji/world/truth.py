@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM
-from taiji.core.errors import ConfigError
+from taiji.core.errors import ConfigError, InputError
 from taiji.world.clock import to_days
 from taiji.world.exposure import Exposure
 from taiji.world.mechanisms.load import Load
@@ -76,7 +76,13 @@ class Truth:
 
         All times must lie in one slot of the clock.
         """
-        ((_, exposure),) = self._exposures(np.asarray(users), np.asarray(slates), time)
+        found = [exposure for _, exposure in self._exposures(np.asarray(users), np.asarray(slates), time)]
+        if len(found) != 1:
+            raise InputError(
+                "Responses are simulated in one slot of the clock at a time.", where="time",
+                expected=f"times within {self.world.scenario.slot_hours:g} hours of the clock", found=f"{len(found)} slots",
+            )  # fmt: skip
+        exposure = found[0]
         exposure.renumber(first + np.arange(len(exposure.user)))
         return self.world.respond(exposure)
 
@@ -164,7 +170,13 @@ class Truth:
         self, users: Array, slates: Array, time: Array | int | None, display: Mapping[str, Array] = NOTHING
     ) -> Iterator[tuple[Array, Exposure]]:
         """Yield rows and exposures by slot."""
-        world = self.world
+        world, s = self.world, self.world.scenario
+        for what, ids, low, count in (("users", users, 0, s.users), ("items", slates, NO_ITEM, s.items)):
+            if ids.size and not (ids.dtype.kind in "iu" and low <= ids.min() and ids.max() < count):
+                raise InputError(
+                    "The truth is asked about what this world does not have.", where=what,
+                    expected=f"whole numbers from {low} to {count - 1}", found=f"{ids.dtype}, {ids.min()} to {ids.max()}",
+                )  # fmt: skip
         days = np.full(len(users), world.slot * world.slot_days) if time is None else to_days(np.asarray(time))
         days = np.broadcast_to(days, users.shape)
         slots = np.floor(days / world.slot_days + 1e-9).astype(np.int64)
