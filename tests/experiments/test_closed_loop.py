@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from tests.world.small import small
@@ -50,6 +52,11 @@ def test_equal_policies_have_no_effect_and_few_significant_tests():
     assert same["plan"]["users_an_arm"] is None
     again = closed_loop(small("push", users=300), "content", "content", SHORT)
     assert again == same
+
+
+def test_what_was_found_is_json_also_where_nothing_happened():
+    found = closed_loop(small("shop", users=30), "random", "popular", SHORT.model_copy(update={"days": 1}))
+    assert json.loads(json.dumps(found, allow_nan=False))["scenario"] == "shop"
 
 
 def test_before_the_test_both_arms_are_served_alike():

@@ -9,6 +9,7 @@ their own arm only.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,7 @@ from taiji.core.component import NO_ITEM, Slate
 from taiji.core.errors import ConfigError
 from taiji.core.progress import track
 from taiji.core.settings import Settings
-from taiji.experiments.abtest import aa_tests, compare_arms, cuped, minimum_effect, power_of, sample_size
+from taiji.experiments.abtest import Comparison, aa_tests, compare_arms, cuped, minimum_effect, power_of, sample_size
 from taiji.world.draws import Draws
 from taiji.world.log import run
 from taiji.world.mechanisms.content import Content
@@ -186,9 +187,15 @@ def closed_loop(
         }
         truth = uploads["treatment"] - uploads["control"]
         found["creators"] = {
-            "metric": "uploads", **asdict(arms["split"]), "truth": float(truth.mean()), "same_policy": asdict(arms["same"])
+            "metric": "uploads", **_row(arms["split"]), "truth": float(truth.mean()), "same_policy": _row(arms["same"])
         }  # fmt: skip
     return found
+
+
+def _row(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values; a change relative to nothing is null."""
+    row = asdict(comparison)
+    return {**row, "relative": None if math.isnan(comparison.relative) else comparison.relative}
 
 
 def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> list[str]:
@@ -222,12 +229,12 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
         gain = days["treatment"][:, start:].sum(axis=1) - days["control"][:, start:].sum(axis=1)
         truth = {"truth": float(gain.mean()), "truth_error": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
         adjusted = cuped(values, before)
-        ab[name] = asdict(compare_arms(values[treated], values[~treated], level=level, planned=planned)) | truth
+        ab[name] = _row(compare_arms(values[treated], values[~treated], level=level, planned=planned)) | truth
         ab[f"{name} (CUPED)"] = (
-            asdict(compare_arms(adjusted[treated], adjusted[~treated], level=level, planned=planned)) | truth
+            _row(compare_arms(adjusted[treated], adjusted[~treated], level=level, planned=planned)) | truth
         )
         if min((new & treated).sum(), (new & ~treated).sum()) >= 2:
-            newcomers[name] = asdict(compare_arms(values[new & treated], values[new & ~treated], level=level))
+            newcomers[name] = _row(compare_arms(values[new & treated], values[new & ~treated], level=level))
             newcomers[name] |= {"truth": float(gain[new].mean())}
         base = days["control"][:, start:].sum(axis=1)
         aa[name] = aa_tests(base, runs=settings.splits, level=level)
@@ -243,7 +250,7 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
             {
                 "day": day + 1, "difference": one.difference, "low": one.low, "high": one.high,
                 "truth": float(gains[:, day].mean()),
-                "cumulative": {**asdict(so_far), "truth": float(gains[:, : day + 1].sum(axis=1).mean())},
+                "cumulative": {**_row(so_far), "truth": float(gains[:, : day + 1].sum(axis=1).mean())},
             }
         )  # fmt: skip
     return {
