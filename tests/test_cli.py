@@ -469,3 +469,33 @@ def test_help_imports_next_to_nothing():
         "taiji.pipeline.stages",
         *(f"taiji.pipeline.stages.{name}_stage" for name in STAGE_NAMES),
     }
+
+
+def test_worlds_are_listed_and_two_policies_compete_in_one(taiji):
+    code, said, _ = taiji("world", "list")
+    assert code == 0 and "short-video: " in said and "funnel (position" in said
+    code, said, _ = taiji("world", "list", "--json", "-")
+    assert code == 0 and {row["scenario"] for row in json.loads(said)} >= {"shop", "everything"}
+    sizes = ("--users", 40, "--days", 1, "--before", 1, "--quiet")
+    arms = ("--policy", "random", "--policy", "popular")
+    code, said, _ = taiji("world", "run", "push", *arms, *sizes, "--without", "copy", "--json", "-")
+    found = json.loads(said)
+    assert code == 0 and found["treatment"] == "popular" and found["scenario"] == "push-without-copy"
+    code, said, _ = taiji("world", "run", "push", *arms, *sizes)
+    assert code == 0 and "popular (" in said and "until then" in said
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("tv", "--policy", "random", "--policy", "random"), "short-video"),
+        (("push", "--policy", "random"), "--policy CONTROL"),
+        (("push", "--policy", "random", "--policy", "best"), "No policy has that name"),
+        (("push", "--policy", "random", "--policy", "random", "--without", "watch"), "no such twin"),
+        (("push", "--policy", "random", "--policy", "random", "--co-diverted"), "mechanism creators"),
+    ],
+    ids=["scenario", "one policy", "policy", "twin", "creators"],
+)
+def test_mistakes_about_worlds_are_one_message(taiji, arguments, words):
+    code, _, said = taiji("world", "run", *arguments, "--users", 20, "--days", 1, "--quiet")
+    assert code == 2 and words in said and "Traceback" not in said

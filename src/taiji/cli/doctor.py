@@ -40,6 +40,7 @@ PURPOSE = {
     "onnx": "rankers as ONNX files",
     "peers": "published methods to compare with",
     "demo": "the demo's data set",
+    "world": "simulated worlds as Gymnasium environments",
 }
 
 

@@ -28,6 +28,7 @@ OWN = {
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
     "sequences": "taiji.data.sources.sequences:Sequences",
+    "world": "taiji.world.source:WorldSource",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 
@@ -44,7 +45,7 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``package.module:Name`` (or an entry
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
             point) of another package's source; or a path: a folder whose layout is known, a folder with a
             ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
         mapping: a YAML file that says which column is what (``docs/data.md``).
