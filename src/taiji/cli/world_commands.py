@@ -136,6 +136,8 @@ def _grid(title: str, columns: tuple[str, ...]) -> Table:
 
 
 def _interval(row: dict[str, Any], low: str, high: str) -> str:
+    if row[low] is None or row[high] is None:
+        return str(row.get("reason") or "too little to tell")
     return f"{_number(row[low])} – {_number(row[high])}"
 
 
