@@ -78,6 +78,7 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
         ParetoGRPOTrainer,
         ParetoGRPOConfig,
         aggregation="trl",
+        reward_weights=[0.5, 0.5],
         weight_step=0.0,
         weight_floor=0.0,
         gram_estimator=estimator,
@@ -96,9 +97,7 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
     close = AccumulationStep.close
 
     def watched(step, *arguments):
-        first, second = (
-            torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in step.sums.parts
-        )
+        first, second = step.columns() @ step.sums.flat.double()
         share = step.rows / step.rows.sum()
         explicit.append((second @ first.sum(0) / share.prod()).numpy())
         return close(step, *arguments)
