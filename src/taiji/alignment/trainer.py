@@ -95,7 +95,9 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
                     "Reentrant gradient checkpointing allows one backward pass only.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )
-        self.reward_scale = RewardScale.of(args.reward_weights, len(self.reward_weights), adaptive=args.source != "none")
+        self.reward_scale = RewardScale.of(
+            args.reward_weights, len(self.reward_weights), adaptive=args.source != "none"
+        )
         self.rule: Rule = make_rule(args.weighting, self.reward_scale.count, args.rule_options(self.reward_scale))
         self._apply_weights()
 

@@ -76,7 +76,9 @@ class ParetoGRPOConfig(GRPOConfig):
     popo_mu: float = field(default=1.0, metadata={"help": "mu of the paper's update."})
     directional_step: float = field(
         default=1e-3,
-        metadata={"help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32 and in bfloat16."},
+        metadata={
+            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32 and in bfloat16."
+        },
     )
     token_weighting: str = field(
         default="none", metadata={"help": "'pepo' multiplies each token's advantage by its PEPO weight."}

@@ -278,10 +278,6 @@ class PopoCovariance(Popo):
         return functions.indicator(covariance, self.options.preference), square
 
 
-NEAR_ZERO = 0.1
-"""A mean below this share of its deviation makes POPO-light's weight a matter of the reward's origin."""
-
-
 class PopoLight(Rule):
     """POPO-light: the coefficient of variation of the rewards, over the batch or averaged over groups (``statistics``)."""
 
@@ -304,17 +300,16 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once of a reward whose mean is close to zero compared with its deviation."""
-        mean, deviation = functions.moments(rewards)
-        for number, m, d in zip(numbers.tolist(), mean, deviation):
-            if number not in self._told and np.isfinite(d) and abs(m) < NEAR_ZERO * d:
+        """Warn once of a reward with values on both sides of zero: its mean says where the origin is, not how good the rollouts are."""
+        for number, values in zip(numbers.tolist(), rewards.T):
+            seen = values[np.isfinite(values)]
+            if number not in self._told and seen.min() < 0 < seen.max():
                 self._told.add(number)
                 logger.warning(
-                    "The mean of reward %d (%.3g) is close to zero compared with its deviation (%.3g): popo-light divides by the mean, "
-                    "so this reward takes nearly all of the weight. Shift it so that zero is its worst value, or use another weighting.",
+                    "Reward %d has values on both sides of zero: popo-light divides by its mean (%.3g), so a centred reward takes nearly "
+                    "all of the weight. Shift it so that zero is its worst value, or use another weighting.",
                     number,
-                    m,
-                    d,
+                    seen.mean(),
                 )
 
 
