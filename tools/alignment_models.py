@@ -8,7 +8,7 @@ writes the page to standard output and progress to standard error.
 from __future__ import annotations
 
 import copy
-import inspect
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from typing import Any
 TINY: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "embedding_size", "word_embed_proj_dim", "attention_hidden_size"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_kv_heads"), 2),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 256),
@@ -34,6 +33,24 @@ TINY: dict[str, Any] = {
     "eos_token_id": 2,
     "is_decoder": True,
 }  # fmt: skip
+SPECIAL: dict[str, dict[str, Any]] = {
+    "BambaForCausalLM": {"mamba_n_heads": 4},
+    "Dots3NoteForCausalLM": {"num_key_value_heads": 4},
+    "GPTNeoForCausalLM": {"attention_types": [[["global"], 2]]},
+    "Gemma4ForCausalLM": {"vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
+    "GraniteMoeHybridForCausalLM": {"mamba_n_heads": 4},
+    "LongcatFlashForCausalLM": {
+        "ffn_hidden_size": 48,
+        "expert_ffn_hidden_size": 16,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+    },
+    "Mamba2ForCausalLM": {"num_heads": 4, "head_dim": 16},
+    "ZambaForCausalLM": {"num_hidden_layers": 3},
+    "ZayaForCausalLM": {"num_experts_per_tok": 1},
+}
+"""Settings that a class asks for on top of TINY."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
 LARGEST = 20_000_000
 """Parameters of a model that is still tried; larger ones have sizes that TINY does not name."""
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.02}
@@ -67,13 +84,23 @@ def kinds() -> list[tuple[str, str]]:
 
 
 def build(name: str, model_type: str) -> Any:
-    """A tiny model of the class in evaluation mode, its weights drawn from one seed."""
+    """A tiny model of the class in evaluation mode, its weights drawn from one seed; settings that are None stay so where that works."""
+    errors: list[Exception] = []
+    for fill, layers in itertools.product((False, True), (2, 4)):
+        try:
+            return _built(name, model_type, fill, layers)
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _built(name: str, model_type: str, fill: bool, layers: int) -> Any:
     import torch
     import transformers
 
     cls = getattr(transformers, name)
     config_class = cls.config_class or transformers.CONFIG_MAPPING[model_type]
-    config = config_class(**_tiny(config_class().to_dict(), inspect.signature(config_class.__init__).parameters))
+    config = config_class(**_tiny(config_class().to_dict(), fill, layers) | SPECIAL.get(name, {}))
     with torch.device("meta"):
         size = sum(p.numel() for p in cls(copy.deepcopy(config)).parameters())
     if size > LARGEST:
@@ -83,16 +110,18 @@ def build(name: str, model_type: str) -> Any:
         return cls(config).eval()
 
 
-def _tiny(values: dict[str, Any], known: Any) -> dict[str, Any]:
+def _tiny(values: dict[str, Any], fill: bool, layers: int) -> dict[str, Any]:
     """Small sizes for the settings that a configuration has; lists of one entry per layer are cut."""
     small: dict[str, Any] = {}
     for key, value in values.items():
-        if key in TINY and value is not None:
+        if key in LAYERS:
+            small[key] = layers
+        elif key in TINY and (value is not None or (fill and key in ("head_dim", "num_key_value_heads"))):
             small[key] = TINY[key]
         elif key in ("layer_types", "mlp_layer_types") and isinstance(value, list):
-            small[key] = value[:2]
+            small[key] = value[:layers]
         elif isinstance(value, dict) and "model_type" in value:
-            small[key] = {"model_type": value["model_type"], **_tiny(value, None)}
+            small[key] = {"model_type": value["model_type"], **_tiny(value, fill, layers)}
     return small
 
 

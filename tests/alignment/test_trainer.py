@@ -165,16 +165,23 @@ def test_changing_two_names_does_not_change_the_first_step(job):
 
 
 def test_a_weight_of_zero_is_logged_and_a_negative_one_a_penalty(job):
-    options = {"max_steps": 3, "optim": "sgd", "learning_rate": 0.5}
-    alone = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, spaces], **options)
-    watched = job(
-        ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, length, spaces], reward_weights=[1.0, 0.0, 1.0], **options
-    )
-    penalty = job(
-        ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, mirrored], reward_weights=[1.0, -1.0], **options
-    )
-    for trainer in (alone, watched, penalty):
+    found = []
+    for rewards, weights in (
+        ([vowels, spaces], None),
+        ([vowels, length, spaces], [1.0, 0.0, 1.0]),
+        ([vowels, mirrored], [1.0, -1.0]),
+    ):
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            rewards=rewards,
+            reward_weights=weights,
+            optim="sgd",
+            learning_rate=0.5,
+        )
         trainer.train()
+        found.append(trainer)
+    alone, watched, penalty = found
     assert torch.equal(parameters(alone), parameters(watched)) and torch.equal(parameters(alone), parameters(penalty))
     assert history(watched, "weight/length") == [0.0] * 3 and len(history(watched, "rewards/length/mean")) == 3
     assert history(penalty, "weight/mirrored") == [-w for w in history(alone, "weight/spaces")]
