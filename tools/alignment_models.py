@@ -35,11 +35,13 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {
     "BambaForCausalLM": {"mamba_n_heads": 4},
+    "DeepseekV2ForCausalLM": {"num_experts_per_tok": 2, "num_key_value_heads": 4},
     "Dots3NoteForCausalLM": {"num_key_value_heads": 4},
     "GPTNeoForCausalLM": {"attention_types": [[["global"], 2]]},
     "Gemma4ForCausalLM": {"vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
     "GraniteMoeHybridForCausalLM": {"mamba_n_heads": 4},
     "LongcatFlashForCausalLM": {
+        "num_key_value_heads": 4,
         "ffn_hidden_size": 48,
         "expert_ffn_hidden_size": 16,
         "n_routed_experts": 4,
@@ -86,42 +88,61 @@ def kinds() -> list[tuple[str, str]]:
 def build(name: str, model_type: str) -> Any:
     """A tiny model of the class in evaluation mode, its weights drawn from one seed; settings that are None stay so where that works."""
     errors: list[Exception] = []
-    for fill, layers in itertools.product((False, True), (2, 4)):
+    for heads, fill, layers in itertools.product((True, False), (False, True), (2, 4)):
         try:
-            return _built(name, model_type, fill, layers)
+            return _built(name, model_type, _Attempt(layers, fill, heads))
         except Exception as error:
             errors.append(error)
     raise errors[0]
 
 
-def _built(name: str, model_type: str, fill: bool, layers: int) -> Any:
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to make a configuration tiny: its number of layers, whether to fill settings that are None, whether to set the
+    size of heads and to share keys and values among them."""
+
+    layers: int
+    fill: bool
+    heads: bool
+
+
+def _built(name: str, model_type: str, how: _Attempt) -> Any:
     import torch
     import transformers
 
     cls = getattr(transformers, name)
     config_class = cls.config_class or transformers.CONFIG_MAPPING[model_type]
-    config = config_class(**_tiny(config_class().to_dict(), fill, layers) | SPECIAL.get(name, {}))
+    config = config_class(**_tiny(config_class().to_dict(), how) | SPECIAL.get(name, {}))
     with torch.device("meta"):
         size = sum(p.numel() for p in cls(copy.deepcopy(config)).parameters())
     if size > LARGEST:
         raise ValueError(f"{size:,} parameters with a tiny configuration")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return cls(config).eval()
+        model = cls(config).eval()
+        with torch.no_grad():
+            model(
+                input_ids=torch.randint(3, 97, (2, 24))
+            )  # a configuration that the class itself cannot run says nothing of us
+        return model
 
 
-def _tiny(values: dict[str, Any], fill: bool, layers: int) -> dict[str, Any]:
+def _tiny(values: dict[str, Any], how: _Attempt) -> dict[str, Any]:
     """Small sizes for the settings that a configuration has; lists of one entry per layer are cut."""
     small: dict[str, Any] = {}
     for key, value in values.items():
         if key in LAYERS:
-            small[key] = layers
-        elif key in TINY and (value is not None or (fill and key in ("head_dim", "num_key_value_heads"))):
+            small[key] = how.layers
+        elif key == "head_dim" and not how.heads:
+            continue
+        elif key == "num_key_value_heads" and not how.heads:
+            small[key] = TINY["num_attention_heads"]
+        elif key in TINY and (value is not None or (how.fill and key in ("head_dim", "num_key_value_heads"))):
             small[key] = TINY[key]
         elif key in ("layer_types", "mlp_layer_types") and isinstance(value, list):
-            small[key] = value[:layers]
+            small[key] = value[: how.layers]
         elif isinstance(value, dict) and "model_type" in value:
-            small[key] = {"model_type": value["model_type"], **_tiny(value, fill, layers)}
+            small[key] = {"model_type": value["model_type"], **_tiny(value, how)}
     return small
 
 

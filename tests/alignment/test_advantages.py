@@ -96,6 +96,13 @@ def test_rewards_that_trade_off_cancel_where_the_weights_are_equal():
     assert slopes[1] == pytest.approx(2 * slopes[0], rel=1e-3), "in proportion to the difference, not its sign"
 
 
+def test_leave_one_out_baselines_are_a_constant_factor():
+    rewards = torch.tensor(np.random.default_rng(0).normal(size=(12, 2)))
+    grouped = rewards.view(-1, 4, 2)
+    alone = (grouped - (grouped.sum(1, keepdim=True) - grouped) / 3).view(-1, 2)
+    assert torch.allclose(4 / 3 * common(rewards, 4, scale="none"), alone, atol=1e-12)
+
+
 def test_small_rewards_count():
     tiny = torch.tensor([[0.5], [0.5005], [0.5], [0.5005]])
     assert linear(tiny, 4).abs().min() > 0.5 and common(tiny, 4).abs().min() > 0.5

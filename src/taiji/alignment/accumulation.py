@@ -60,7 +60,7 @@ class AccumulationStep:
         self.halves = 1 if self.estimator == "same-batch" else 2
         extra = int(self.common or self.given)
         directions = 2 if self.estimator == "directional" else self.count + extra
-        self.sums = GradientSums(self.parameters, directions, self.halves)
+        self.sums = GradientSums(self.parameters, directions, self.halves, self.halves + self.count)
         device = self.parameters[0].device
         self.rows = torch.zeros(self.halves, dtype=torch.float64, device=device)
         self.applies = torch.zeros(self.count, dtype=torch.float64, device=device)

@@ -50,12 +50,15 @@ class GradientSums:
         like: the trainable parameters.
         count: number of gradients (directions) to sum.
         halves: 1, or 2 for the cross-batch estimate.
+        counts: numbers that travel with them in :meth:`reduce`.
     """
 
-    def __init__(self, like: Sequence[Tensor], count: int, halves: int) -> None:
+    def __init__(self, like: Sequence[Tensor], count: int, halves: int, counts: int = 0) -> None:
         dtype = torch.float64 if any(p.dtype == torch.float64 for p in like) else torch.float32
         sizes = [p.numel() for p in like]
-        self.flat = torch.zeros(halves, count, sum(sizes), dtype=dtype, device=like[0].device)
+        entries = halves * count * sum(sizes)
+        self._storage = torch.zeros(entries + counts, dtype=dtype, device=like[0].device)
+        self.flat = self._storage[:entries].view(halves, count, sum(sizes))
         self.parts = [
             [[view.view_as(p) for view, p in zip(row.split(sizes), like)] for row in half] for half in self.flat
         ]
@@ -75,9 +78,10 @@ class GradientSums:
 
     def reduce(self, reduction: Callable[[Tensor], Tensor], counts: Tensor) -> Tensor:
         """Combine over processes in one collective, together with ``counts`` (n,); call once, at the end of the step."""
-        whole = reduction(torch.cat([self.flat.reshape(-1), counts.to(self.flat.dtype)]))
-        self.flat.copy_(whole[: self.flat.numel()].view_as(self.flat))
-        return whole[self.flat.numel() :]
+        tail = self._storage[self.flat.numel() :]
+        tail.copy_(counts)
+        self._storage.copy_(reduction(self._storage))
+        return tail
 
     def totals(self) -> Tensor:
         """(count, P) gradients of the whole step."""

@@ -85,7 +85,9 @@ def _unsupported(model: Any) -> str:
         return f"{kind} has no rotary positions"
     if rope.get("rope_type", "default") in ("dynamic", "longrope"):
         return f"the rotary positions of {kind} depend on the length of the batch"
-    if not getattr(bare, "_supports_attention_backend", False) or config._attn_implementation not in ("sdpa", NAME):
+    if not getattr(bare, "_supports_attention_backend", False):
+        return f"{kind} has attention code of its own, which does not go through transformers' interface"
+    if config._attn_implementation not in ("sdpa", NAME):
         return f"{kind} runs its attention by {config._attn_implementation} (load it with attn_implementation='sdpa')"
     if getattr(config, "attention_dropout", 0.0) and bare.training:
         return f"{kind} drops attention weights while training"
