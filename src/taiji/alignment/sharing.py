@@ -116,7 +116,7 @@ class SharedPrefixes(Base):
         sampling, reason = sampling_of(config)
         ends = config.eos_token_id
         ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
-        if not reason and ends != {i for i in self.eos_token_ids if i >= 0}:
+        if not reason and ends != set(self.eos_token_ids):
             sampling, reason = None, f"eos_token_id={sorted(ends)}"
         if reason and reason != self._told:
             self._told = reason
