@@ -19,7 +19,7 @@ from taiji.alignment.checkpoint import STATE
 from taiji.alignment.rewards import Reward, for_trl
 from taiji.alignment.rollouts import LOG as ROLLOUTS
 from taiji.alignment.rollouts import Rollouts
-from taiji.alignment.settings import AlignmentSettings
+from taiji.alignment.settings import STEERED, AlignmentSettings
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
@@ -197,7 +197,9 @@ def _trainer(
         weighting=settings.weighting,
         popo_mode=settings.mode,
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
-        preference=list(settings.preference) if settings.preference else None,
+        # A study runs other rules with the same settings, preference included.
+        preference=list(settings.preference) if settings.preference and settings.weighting in STEERED else None,
+        light_statistics=settings.light_statistics,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
         weight_warmup=settings.weight_warmup,
         token_weighting=settings.token_weighting,
