@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test check pages dist try-dist install tools clean
+.PHONY: demo test test-slow check pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ demo: install
 # One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared.
 test: install tools check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
+
+# What `make test` leaves out: thousands of random shops (minutes).
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
 check: install
 	$(BIN)/ruff format --check .
