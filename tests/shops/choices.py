@@ -30,7 +30,7 @@ AXES: dict[str, tuple[float, tuple[str, ...]]] = {
     "label": (0.5, tuple(LABELS)),
     "actions": (0.7, tuple(ACTIONS)),
     "user ids": (0.3, tuple(IDS)),
-    "item ids": (0.3, tuple(IDS)),
+    "item ids": (0.3, ("other letter", *(form for form in IDS if form != "other letter"))),
     "price": (0.4, ("items", "log", "none")),
     "levels": (0.4, ("1", "0", "2", "3", "path", "path >", "list")),
     "further": (0.4, ("none", "seconds", "quantity", "liked", "all")),

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from taiji.pipeline.initialise import Initialised
 from tests.shops.defects import counted
 from tests.shops.tables import FACETS, ExpectedRow, Shop
+
+from taiji.pipeline.initialise import Initialised
 
 Row = tuple[Any, ...]
 NUMBER = re.compile(r"^-?\d+(\.0+)?$")
@@ -48,6 +49,11 @@ def differences(shop: Shop, made: Initialised) -> list[Difference]:
 def _names(sentences: Iterable[str], patterns: Iterable[str]) -> bool:
     asked = "|".join(pattern for pattern in patterns if pattern)
     return any(re.search(rf"(?<!\w)({asked})(?!\w)", sentence) for sentence in sentences) if asked else False
+
+
+def _nameless(shop: Shop) -> bool:
+    """Tell whether the columns have no names: what values alone do not tell is listed as not used, and more cannot be done."""
+    return shop.choices["names"] == "nameless" or shop.choices["header"] == "none"
 
 
 def _column_names(shop: Shop, role: str) -> list[str]:
@@ -117,7 +123,7 @@ def _rows(shop: Shop, made: Initialised, told: list[str]) -> list[Difference]:
             roles = {"click": ("click", "action"), "conversion": ("conversion", "action")}.get(facet, (facet,))
             words = [re.escape(name) for role in roles for name in _column_names(shop, role)]
             detail = f"{len(missing)} of {len(got)} differ; e.g. {missing[:2]} became {extra[:2]}"
-            announced = facet in ("click", "conversion", "price") and _names(told, words)
+            announced = facet in ("click", "conversion", "price") and (_names(told, words) or _nameless(shop))
             announced = announced or (shop.choices["signal"] == "behaviours" and _unused_file(shop, made, told))
             found.append(Difference(facet, detail, announced))
     return found
@@ -215,7 +221,7 @@ def _items(shop: Shop, made: Initialised, told: list[str]) -> list[Difference]:
         if title not in [text and text.strip() for text in item.titles]:
             wrong.setdefault("titles", []).append(f"{item.titles} became {row['title']!r}")
         given = tuple(row[level] for level in levels)
-        if item.levels and given[: len(item.levels)] != item.levels[: len(given)] or (item.levels and not given):
+        if (item.levels and given[: len(item.levels)] != item.levels[: len(given)]) or (item.levels and not given):
             wrong.setdefault("levels", []).append(f"{item.levels} became {given}")
         if _plain(row["price"]) not in item.prices:
             wrong.setdefault("item price", []).append(f"{item.prices} became {row['price']}")

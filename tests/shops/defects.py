@@ -252,7 +252,7 @@ def beside(name: str, content: bytes) -> Defect:
     return plant
 
 
-README = "# Our shop\n\nThis folder has the log, see above; questions to us: data team, floor 3\n".encode()
+README = b"# Our shop\n\nThis folder has the log, see above; questions to us: data team, floor 3\n"
 DEFECTS: dict[str, Defect] = {
     "price NaN": bad_price("NaN", float("nan")),
     "price n/a": bad_price("n/a", None),

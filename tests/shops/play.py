@@ -6,21 +6,21 @@ import itertools
 import tempfile
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-
-from taiji.core.errors import TaijiError
-from taiji.data.discovery.parts import Question
-from taiji.pipeline.initialise import Initialised, initialise
 from tests.shops.choices import PLAIN, draw, fitted, unusual
 from tests.shops.comparing import Difference, differences
 from tests.shops.defects import DEFECTS
 from tests.shops.tables import Shop, build
 from tests.shops.truth import make_truth
-from tests.shops.value_forms import ACTIONS, LABELS, OPEN_ACTIONS
+from tests.shops.value_forms import LABELS, OPEN_ACTIONS
 from tests.shops.writers import Written, with_tricky_titles, write
+
+from taiji.core.errors import TaijiError
+from taiji.data.discovery.parts import Question
+from taiji.pipeline.initialise import Initialised, initialise
 
 RIGHT, ASKED, TOLD = "right", "right after a question", "difference that is said"
 QUESTION, ERROR, REFUSED = "question without a right choice", "defect named in an error", "form refused by name"

@@ -167,9 +167,7 @@ def _expected(shop: Shop, event: Event) -> ExpectedRow:
     click, conversion = 1, None
     if signal in ("click", "counts"):
         click = event.click
-    elif signal == "click, purchase":
-        click, conversion = event.click, event.conversion
-    elif signal == "action":
+    elif signal == "click, purchase" or signal == "action":
         click, conversion = event.click, event.conversion
     elif signal == "rating":
         conversion = event.rating  # compared by order: which ratings convert is the reader's rule

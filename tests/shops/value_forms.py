@@ -124,6 +124,7 @@ def _digits(number: int) -> str:
 
 IDS: dict[str, IdForm] = {
     "letter": IdForm(lambda n: f"k{n}"),
+    "other letter": IdForm(lambda n: f"p{n}"),
     "number": IdForm(lambda n: str(1000 + n), typed=int),
     "small number": IdForm(lambda n: str(n), typed=int),
     "padded": IdForm(lambda n: f"{n:06d}"),

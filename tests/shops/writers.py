@@ -16,7 +16,6 @@ from xml.sax.saxutils import escape
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from tests.shops.tables import Shop, Table
 from tests.shops.time_forms import moment
 
