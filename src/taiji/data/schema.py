@@ -14,6 +14,7 @@ import polars as pl
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.event_columns import FIXED, NO_COLUMNS, EventColumns, rules
+from taiji.data.reading_report import ReadingReport
 from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
@@ -49,6 +50,7 @@ class Tables:
         notes: what a reader of the report must know about how the tables came about.
         event_columns: roles of the further columns of ``events``; columns without a role are left out.
         levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
+        reading: account of what the source's files held, where its reader keeps one.
     """
 
     items: pl.DataFrame
@@ -59,6 +61,7 @@ class Tables:
     notes: tuple[str, ...] = ()
     event_columns: EventColumns = NO_COLUMNS
     levels: tuple[str, ...] | None = None
+    reading: ReadingReport | None = None
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
@@ -103,6 +106,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
         tuple(tables.notes),
         tables.event_columns,
         levels,
+        tables.reading,
     )
 
 

@@ -14,11 +14,11 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
-from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
+from taiji.data import DataSettings, Dataset, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
-from taiji.data.sources import recognised
+from taiji.data.sources import read_source, recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import domains, student_prompt
@@ -85,7 +85,7 @@ def initialise(
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
     if not answers and recognised(folder) is not None:
-        dataset = Dataset.from_tables(load_source(folder))
+        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder))))
         sizes, doubts = _sizes(dataset)
         write_text(
             config,
@@ -93,7 +93,9 @@ def initialise(
                 folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"
             ),
         )
-        return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, [*doubts, *_rate(dataset)], [config])
+        return Initialised(
+            [], None, dataset, _prompts(dataset, sizes), sizes, [*_found(dataset), *doubts, *_rate(dataset)], [config]
+        )
     tables, left_out = read_tables(folder)
     proposal = propose(tables, answers, name)
     while proposal.questions and ask:
@@ -103,7 +105,7 @@ def initialise(
         raise _undecided(folder, proposal, answers)
     write_text(mapping, mapping_text(proposal, folder))
     try:
-        dataset = Dataset.from_tables(load_source(folder, mapping))
+        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder), mapping=mapping)))
     except TaijiError as error:
         written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
         raise InputError(
@@ -127,7 +129,7 @@ def initialise(
         dataset,
         _prompts(dataset, sizes),
         sizes,
-        [*left_out, *proposal.doubts, *doubts, *_rate(dataset)],
+        [*left_out, *proposal.doubts, *_found(dataset), *doubts, *_rate(dataset)],
         [mapping, config],
     )
 
@@ -193,6 +195,11 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
         else []
     )
     return sizes, said
+
+
+def _found(dataset: Dataset) -> list[str]:
+    """Return what the reading report asks about."""
+    return [finding.text for finding in dataset.reading.findings] if dataset.reading else []
 
 
 def _rate(dataset: Dataset) -> list[str]:

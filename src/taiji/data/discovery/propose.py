@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
-
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
+from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
 from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
+from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
@@ -130,7 +130,7 @@ class _Maker:
         )
         if time:
             self.taken.add(time)
-            self._time(log.columns[time])
+            self._time(log, log.columns[time].understood)
         found = labels(log, self.taken)
         for key, value in (("click", found.click), ("conversion", found.conversion)):
             if f"events.{key}" not in self.answers and value is not None:
@@ -138,7 +138,9 @@ class _Maker:
         self.taken |= set(found.columns)
         self.rules = found.columns
         self.p.doubts += found.doubts
-        if not {"events.conversion"} & (self.p.guesses.keys() | self.answers.keys()):
+        self.p.questions += [question for question in found.questions if question.key not in self.answers]
+        open_keys = {question.key for question in self.p.questions}
+        if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | open_keys:
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
@@ -146,31 +148,14 @@ class _Maker:
             why = "the log holds no exposure without a click, and a ranker cannot learn from successes alone: popular items are sampled beside each click"
             self.p.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
 
-    def _time(self, column: Column) -> None:
-        form = self.answers.pop("events.timestamp.format", "")
-        if column.kind == "integer" and column.units and not form:
-            unit = self.answers.pop("events.timestamp.unit", column.units[0])
-            self.p.guesses["events.timestamp.unit"] = Guess(
-                unit, 0.95, (f"read in {unit} since 1970 its values fall into 1995 to 2035",)
-            )
-        elif form or len(column.formats) == 1:
-            if form or column.formats[0]:
-                self.p.guesses["events.timestamp.format"] = Guess(
-                    form or column.formats[0],
-                    0.95,
-                    ("you said so" if form else "every value reads so, and no other way",),
-                )
-        elif len(column.formats) > 1:
-            how = tuple(Guess(form, 0.5, (f"{column.examples[0]} read so",)) for form in column.formats)
-            self.p.questions.append(
-                Question(
-                    "events.timestamp.format",
-                    f"how the dates in {column.name} are written (their values read both ways)",
-                    how,
-                )
-            )
-        elif unit := self.answers.pop("events.timestamp.unit", ""):
-            self.p.guesses["events.timestamp.unit"] = Guess(unit, 1.0, ("you said so",))
+    def _time(self, log: Table, column: Column) -> None:
+        found = event_time(log, column, self.answers, self.taken)
+        self.p.guesses |= found.guesses
+        self.p.doubts += found.doubts
+        if found.question:
+            self.p.questions.append(found.question)
+        if clock := found.guesses.get("events.timestamp.clock"):
+            self.taken.add(str(clock.value))
 
     def items(self) -> None:
         table, log = self.roles.items or self.roles.events, self.roles.events
@@ -291,6 +276,7 @@ class _Maker:
             if ".".join(key.split(".")[:2]) not in self.answers:
                 self.p.guesses[key] = guess
         self.p.suggestions = found.suggestions
+        self.p.doubts += found.doubts
 
     def finish(self, name: str, tables: list[Table]) -> None:
         roles = self.roles
@@ -316,7 +302,7 @@ class _Maker:
             )
         self._unusable()
         self.taken |= set(roles.events.columns) & {
-            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in _named(guess)
+            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in columns_in(guess)
         }
         for table in tables:
             if table.empty:
@@ -351,67 +337,28 @@ class _Maker:
                     )
 
     def _unusable(self) -> None:
-        """Rows without an id, and ids that their own table does not have."""
-        log, reasons, worst = self.roles.events, [], 0.0
-        for part, table in (("item_id", self.roles.items), ("user_id", self.roles.users)):
-            guess, key = self.p.guesses.get(f"events.{part}"), self.p.guesses.get(f"{part[:4]}s.{part}")
-            if guess is None:
-                continue
-            column = log.columns[str(guess.value)]
-            if column.present < column.rows:
-                reasons.append(f"{column.rows - column.present:,} of {column.rows:,} rows have no {column.name}")
-                worst = max(worst, 1 - column.present / column.rows)
-            if table is not None and key is not None and table is not log:
-                values = log.frame[column.name].drop_nulls()
-                known = table.texts(str(key.value))
-                orphans = int((~values.to_frame().select(_text(values)).to_series().is_in(known.implode())).sum())
-                if orphans:
-                    reasons.append(f"{orphans:,} rows name a {column.name} that {table.path.name} does not have")
-                    worst = max(worst, orphans / column.rows)
-        title = self.p.guesses.get("items.title")
-        table = self.roles.items or log
-        if (
-            title is not None
-            and table is not log
-            and (empty := table.columns[str(title.value)].rows - table.columns[str(title.value)].present)
-        ):
-            reasons.append(f"{empty:,} rows of {table.path.name} have no {title.value}")
-            worst = max(worst, empty / table.columns[str(title.value)].rows)
+        """Rows and cells that cannot be used, and numbers that can be read in several ways."""
+        self.p.questions += open_numbers(self.p.guesses, self.roles)
         if self._decided("unusable"):
             return
-        if reasons and worst <= FEW_ROWS:
-            self.p.guesses["unusable"] = Guess("drop", 0.7, tuple(reasons))
+        found = unusable(self.p.guesses, self.roles)
+        if found.reasons and found.worst <= FEW_ROWS:
+            self.p.guesses["unusable"] = Guess("drop", 0.7, found.reasons)
             self.p.doubts.append(
-                "Some rows cannot be used and will be dropped (unusable: drop): " + "; ".join(reasons) + "."
+                "Some rows or cells cannot be used and will be left out (unusable: drop): " + "; ".join(found.reasons) + "."
             )
-        elif reasons:
+        elif found.reasons:
             choices = (
                 Guess("drop", 0.5, ("leave such rows out, counted in the report",)),
                 Guess("error", 0.5, ("stop, naming the rows, so that they can be mended",)),
             )
+            said = "; ".join(found.reasons)
             self.p.questions.append(
-                Question("unusable", "what to do with many rows that cannot be used: " + "; ".join(reasons), choices)
+                Question("unusable", f"what to do with many rows that cannot be used: {said}", choices)
             )
 
     def _decided(self, key: str) -> bool:
         return key in self.p.guesses
-
-
-def _text(values: pl.Series) -> pl.Expr:
-    column = pl.col(values.name)
-    column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
-    return column.cast(pl.String).str.strip_chars()
-
-
-def _named(guess: Guess) -> set[str]:
-    """Return the texts in a guess's value, some of which may be columns."""
-    value = guess.value
-    if isinstance(value, dict):
-        inner = [entry.get("column") for entry in value.values() if isinstance(entry, dict)]
-        texts: list[Any] = [*value, *inner]
-    else:
-        texts = list(value) if isinstance(value, tuple) else [value]
-    return {text for text in (*texts, guess.column) if isinstance(text, str)}
 
 
 def _tells(column: Column) -> bool:
@@ -436,8 +383,8 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
                 values[section]["separator"] = table.separator
             if table.header:
                 values[section]["header"] = list(table.header)
-            if table.decimal == ",":
-                values[section]["decimal"] = ","
+            if forms := number_forms_of(proposal.guesses, section, table):
+                values[section]["numbers"] = forms
     for key, guess in proposal.guesses.items():
         section, _, part = key.partition(".")
         value = list(guess.value) if isinstance(guess.value, tuple) else guess.value
@@ -447,6 +394,8 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section]["timestamp"][part.partition(".")[2]] = value
         elif part == "timestamp":
             values[section]["timestamp"] = {"column": value}
+        elif part == "numbers":
+            values[section]["numbers"] = {**values[section].get("numbers", {}), **value}
         elif part.startswith("labels."):
             values[section].setdefault("labels", {})[part.partition(".")[2]] = value
         elif section in values:

@@ -12,8 +12,9 @@ from shlex import quote
 import polars as pl
 
 from taiji.core.errors import InputError
-from taiji.data.discovery.columns import NUMBER, Column, facts
+from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
+from taiji.data.sources.label_rules import NUMBER
 from taiji.data.sources.files import CSV, JSON_LINES, distinct_columns, json_lines, kind_of, unreadable
 
 SAMPLE = 300_000
@@ -56,11 +57,6 @@ class Table:
     def means(self) -> frozenset[str]:
         """Table that the file's name suggests: ``events``, ``items``, ``users``."""
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
-
-    @cached_property
-    def decimal(self) -> str:
-        """Decimal sign of its numbers."""
-        return "," if any(column.comma for column in self.columns.values()) else "."
 
     def texts(self, column: str) -> pl.Series:
         """A column's different values as text, for comparing ids across files of different types."""

@@ -61,14 +61,19 @@ def load_source(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
         raise ConfigError("A source cannot be read so.", where=str(name_or_path), found="; ".join(problems)) from error
-    return read_source(settings, seed)
+    from taiji.data.reading_checks import warn
+
+    tables = read_source(settings, seed)
+    warn(tables.reading)
+    return tables
 
 
 def read_source(settings: DataSettings, seed: int = 0) -> Tables:
-    """Read the source that the settings name into checked tables; see :func:`load_source`."""
+    """Read the source that the settings name into checked tables with their reading report; see :func:`load_source`."""
+    from taiji.data.reading_survey import surveyed
     from taiji.data.schema import validate
 
-    tables = validate(find_source(settings).load(settings, seed))
+    tables = surveyed(validate(find_source(settings).load(settings, seed)))
     return tables if settings.domain is None else replace(tables, domain=settings.domain)
 
 

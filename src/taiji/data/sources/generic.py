@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,35 +9,28 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
-from taiji.data.schema import SHOWN, Tables, positions, row_list, validate
+from taiji.data.reading_report import Reading
+from taiji.data.schema import Tables, positions, row_list, validate
+from taiji.data.sources.cells import Cells, blank_as_null
 from taiji.data.sources.column_mapping import (
     EventsMapping,
     FileMapping,
     ItemsMapping,
-    Label,
     LabelMapping,
     LevelsMapping,
     TimeMapping,
+    Unusable,
     UsersMapping,
     read_mapping,
 )
-from taiji.data.sources.files import converted, read_table
+from taiji.data.sources.files import read_table
+from taiji.data.sources.label_rules import Label, parse_rule
+from taiji.data.sources.number_cells import as_numbers, broken
 from taiji.data.sources.ratings import ids_of, with_non_clicks
 from taiji.data.sources.source import Source
 
 if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
-
-SIGNS: dict[str, Callable[[Any, Any], Any]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
-
 
 def load(
     mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
@@ -60,7 +51,9 @@ def load(
     """
     plan = read_mapping(mapping)
     folder = mapping.parent if folder is None else folder
-    items, events = _items(folder, plan.items), _events(folder, plan.events)
+    reading = Reading()
+    items = _items(folder, plan.items, plan.unusable, reading)
+    events = _events(folder, plan.events, plan.unusable, reading)
     profiles = ids_of(events) if plan.users is None else _users(folder, plan.users)
     items, events = _same_ids(items, events, "item_id")
     profiles, events = _same_ids(profiles, events, "user_id")
@@ -73,7 +66,9 @@ def load(
     if plan.unusable == "drop":
         items, profiles, events, notes = _usable(items, profiles, events)
     tables = validate(
-        Tables(items, profiles, events, plan.name, plan.domain, notes, plan.events.event_columns),
+        Tables(
+            items, profiles, events, plan.name, plan.domain, notes, plan.events.event_columns, reading=reading.report()
+        ),
         {name: str(folder / file) for name, file in files.items()},
     )
     return with_non_clicks(
@@ -131,7 +126,7 @@ def _usable(
     for name, frame, columns in (
         ("items", items, ("item_id", "title")),
         ("users", users, ("user_id",)),
-        ("events", events, ("user_id", "item_id", "timestamp", "click")),
+        ("events", events, ("user_id", "item_id", "timestamp", "exposed", "click")),
     ):
         kept = frame.drop_nulls([column for column in columns if column in frame.columns])
         if len(kept) < len(frame):
@@ -158,7 +153,7 @@ def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl
     return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header, decimal=plan.decimal)
 
 
-def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
+def _items(folder: Path, plan: ItemsMapping, unusable: Unusable, reading: Reading) -> pl.DataFrame:
     levels = plan.category_levels
     columns: dict[str, str | None] = {
         plan.item_id: None,
@@ -169,17 +164,19 @@ def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
     if plan.categories:
         columns[plan.categories.column] = None
     if plan.price:
-        columns[plan.price] = "number"
+        columns[plan.price] = None
     read = _read(folder, plan, columns)
+    reading.file("items", plan.file, len(read))
+    cells = Cells("items", read, folder / plan.file, plan, unusable, reading)
     made = [
         read[plan.item_id].alias("item_id"),
         read[plan.title].alias("title"),
-        *(_blank_as_null(read[name]).alias(level) for level, name in levels.items()),
+        *(blank_as_null(read[name]).alias(level) for level, name in levels.items()),
     ]
     if plan.categories:
         made += _levels(read[plan.categories.column], plan.categories)
     if plan.price:
-        made.append(read[plan.price].alias("price"))
+        made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
     return _first_rows(items, "item_id") if plan.one_per_id else items
 
@@ -189,15 +186,11 @@ def _first_rows(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     return frame.filter(pl.col(column).is_not_null()).unique(column, keep="first", maintain_order=True)
 
 
-def _blank_as_null(values: pl.Series) -> pl.Series:
-    return values.str.strip_chars().replace({"": None})
-
-
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
     """Return the levels that one column holds: a list, or text with separators."""
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
     return [
-        _blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
+        blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
         for place in range(plan.depth)
     ]
 
@@ -208,46 +201,46 @@ def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
     return _first_rows(users, "user_id") if plan.one_per_id else users
 
 
-def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
+def _events(folder: Path, plan: EventsMapping, unusable: Unusable, reading: Reading) -> pl.DataFrame:
     path = folder / plan.file
     times = {"timestamp": _time_plan(plan.timestamp)}
     if plan.matured_at is not None:
         times["matured_at"] = _time_plan(plan.matured_at)
-    labels = {
-        name: Label.parse(rule)
+    rules = {
+        name: parse_rule(rule)
         for name in ("exposed", "click", "conversion")
         if (rule := getattr(plan, name)) is not None
     }
-    columns: dict[str, str | None] = dict.fromkeys(
-        [
-            plan.user_id,
-            plan.item_id,
-            *(time.column for time in times.values()),
-            *(rule.column for rule in labels.values() if rule.column),
-            *(label.rule.column for label in plan.labels.values() if label.rule.column),
-            *plan.single.values(),
-            *plan.context,
-            *plan.bias,
-        ]
-    )
-    if plan.price:
-        columns[plan.price] = "number"
+    named = [
+        plan.user_id,
+        plan.item_id,
+        *(column for time in times.values() for column in time.columns),
+        *(column for rule in rules.values() for column in rule.columns),
+        *(column for label in plan.labels.values() for column in label.rule.columns),
+        *plan.single.values(),
+        *plan.context,
+        *plan.bias,
+        *([plan.price] if plan.price else []),
+    ]
+    columns: dict[str, str | None] = dict.fromkeys(named)
     read = _read(folder, plan, columns)
-    made: list[Any] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
-    made += [_time(read[time.column], time, path).alias(name) for name, time in times.items()]
-    made += [_label(read, rule, path, plan.decimal).alias(name) for name, rule in labels.items()]
+    reading.file("events", plan.file, len(read))
+    cells = Cells("events", read, path, plan, unusable, reading)
+    made: list[pl.Series] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
+    made += [cells.time(time, name).alias(name) for name, time in times.items()]
+    made += [cells.label(rule, name).alias(name) for name, rule in rules.items()]
     if plan.price:
-        made.append(read[plan.price].alias("price"))
-    made += [_further_label(read, label, path, plan.decimal).alias(name) for name, label in plan.labels.items()]
-    made += [_single(read[column], role, path, plan.decimal).alias(role) for role, column in plan.single.items()]
-    made += [_values(read[name], plan.decimal) for name in (*plan.context, *plan.bias)]
+        made.append(cells.number(plan.price, "price", least=0).alias("price"))
+    made += [_further_label(cells, label).alias(name) for name, label in plan.labels.items()]
+    made += [_single(cells, column, role).alias(role) for role, column in plan.single.items()]
+    made += [_values(cells, name) for name in (*plan.context, *plan.bias)]
     events = pl.DataFrame(made)
     if plan.in_order:
         _check_order(events, plan, path)
     if plan.matures_after_days is not None:
         mature = pl.col("timestamp") + pl.duration(microseconds=round(plan.matures_after_days * 86_400_000_000))
         events = events.with_columns(mature.alias("matured_at"))
-        delayed = [*(["conversion"] if "conversion" in labels else []), *_delayed(plan)]
+        delayed = [*(["conversion"] if "conversion" in rules else []), *_delayed(plan)]
         events = events.with_columns(
             pl.when(mature <= pl.col("timestamp").max()).then(name).alias(name) for name in delayed
         )
@@ -258,114 +251,41 @@ def _time_plan(plan: TimeMapping | str) -> TimeMapping:
     return TimeMapping(column=plan) if isinstance(plan, str) else plan
 
 
-def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
-    """A column as times; what does not fit is an error with its rows."""
-    if plan.unit != "text":
-        numbers = converted(values, "integer", path)
-        return (
-            (numbers // 1000).cast(pl.Datetime("us"))
-            if plan.unit == "ns"
-            else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit))
-            .to_series()
-            .cast(pl.Datetime("us"))
-        )
-    if plan.format and values.dtype.is_integer():
-        values = values.cast(pl.String)  # 20241231
-    if values.dtype != pl.String:
-        return values  # date-times as such; the schema's check tells what else it is
-    texts = _blank_as_null(values)
-    try:
-        times = texts.str.to_datetime(plan.format, strict=False, time_unit="us")
-    except pl.exceptions.PolarsError:  # no format could be guessed from the first values
-        times = pl.Series(values.name, [None] * len(values), pl.Datetime("us"))
-    wrong = positions(times.is_null() & texts.is_not_null())
-    if len(wrong):
-        raise InputError(
-            "A time is not what it should be.",
-            where=f"{path}, column {values.name}, {row_list(wrong)}",
-            expected=f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}",
-            found=", ".join(repr(text) for text in texts.gather(wrong[:SHOWN]).to_list()),
-            fix="give the column's unit (s, ms, us, ns) or format in the mapping, or correct these rows",
-        )
-    return times
-
-
-def _label(read: pl.DataFrame, rule: Label, path: Path, decimal: str = ".") -> pl.Series:
-    """A label of 0/1 (null where its column is) by the rule."""
-    if rule.column is None:
-        return pl.repeat(int(float(rule.value or 0)), len(read), dtype=pl.Int8, eager=True)
-    values = read[rule.column]
-    if rule.sign is None:
-        if values.dtype == pl.String:
-            lowered = values.str.strip_chars().str.to_lowercase()
-            values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
-        return values if values.dtype == pl.Boolean else converted(values, "integer", path)
-    left = (
-        _blank_as_null(values.cast(pl.String))
-        if isinstance(rule.value, str)
-        else converted(values, "number", path, decimal)
-    )
-    return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
-
-
 def _delayed(plan: EventsMapping) -> list[str]:
     return [name for name, label in plan.labels.items() if label.delayed]
 
 
-def _further_label(read: pl.DataFrame, label: LabelMapping, path: Path, decimal: str) -> pl.Series:
+def _further_label(cells: Cells, label: LabelMapping) -> pl.Series:
     """Return a declared label's values as numbers; the schema checks them against the label's kind."""
     rule = label.rule
-    if rule.column is None or rule.sign is not None:
-        return _label(read, rule, path, decimal)
-    values = read[rule.column]
+    if label.kind in ("binary", "survey") or not isinstance(rule, Label) or rule.column is None:
+        return cells.label(rule, label.name)
     if label.grades:
-        return _grades(values, label.grades, path, decimal)
-    if values.dtype == pl.String and label.kind in ("binary", "survey"):
-        lowered = values.str.strip_chars().str.to_lowercase()
-        values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
-    return converted(values, "number", path, decimal)
+        return cells.grades(rule.column, label.name, label.grades)
+    return cells.number(rule.column, label.name, least=0 if label.kind in ("count", "duration") else None)
 
 
-def _grades(values: pl.Series, grades: tuple[float | str, ...], path: Path, decimal: str) -> pl.Series:
-    """Return each value's place among the grades."""
-    texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
-    if any(isinstance(grade, str) for grade in grades):
-        named: list[Any] = list(texts)
-        given = _blank_as_null(values.cast(pl.String))
-    else:
-        named = list(grades)
-        given = converted(values, "number", path, decimal)
-    found = given.replace_strict(named, list(range(len(named))), default=None, return_dtype=pl.Int64)
-    wrong = positions(found.is_null() & given.is_not_null())
-    if len(wrong):
-        raise InputError(
-            "A grade is not among those of the mapping.",
-            where=f"{path}, column {values.name}, {row_list(wrong)}",
-            expected=f"one of {', '.join(texts)}",
-            found=", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list()),
-            fix="add it to the label's grades at its place, or correct these rows",
-        )
-    return found
-
-
-def _single(values: pl.Series, role: str, path: Path, decimal: str) -> pl.Series:
+def _single(cells: Cells, column: str, role: str) -> pl.Series:
     if role in ("position", "propensity"):
-        return converted(values, "number", path, decimal)
-    return _blank_as_null(values) if values.dtype == pl.String else values
+        return cells.number(column, role)
+    values = cells.frame[column]
+    return blank_as_null(values) if values.dtype == pl.String else values
 
 
-def _values(values: pl.Series, decimal: str) -> pl.Series:
+def _values(cells: Cells, column: str) -> pl.Series:
     """Return a column with the type of its values: a CSV's text becomes numbers where every value is one (``007`` is none)."""
+    values = cells.frame[column]
+    if values.dtype.is_float():
+        return cells.number(column, column)
     if values.dtype != pl.String:
         return values
-    texts = _blank_as_null(values)
-    plain = texts.str.replace(",", ".", literal=True) if decimal == "," else texts
-    padded = plain.str.contains(r"^[+-]?0\d").any()
-    for kind in (pl.Int64, pl.Float64):
-        numbers = plain.cast(kind, strict=False)
-        if not padded and numbers.null_count() == texts.null_count() < len(texts):
-            return numbers
-    return texts
+    texts = blank_as_null(values)
+    padded = texts.str.contains(r"^[+-]?0\d").any()
+    numbers = as_numbers(texts, cells.form(column))
+    if padded or bool(broken(texts, numbers).any()) or numbers.null_count() == len(numbers):
+        return texts
+    whole = texts.cast(pl.Int64, strict=False)
+    return whole if whole.null_count() == numbers.null_count() else numbers
 
 
 def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:
