@@ -33,8 +33,12 @@ class Difference:
 
 
 def said(made: Initialised) -> list[str]:
-    """Return what the reader tells a person to look at."""
-    return [*made.doubts, *made.dataset.notes]
+    """Return what the reader tells a person: its doubts, the notes, and its account of what was not used as written."""
+    reading = made.dataset.reading
+    files = reading.files if reading else ()
+    left = [entry.text for file in files for entry in file.left_out]
+    cells = [column.text for file in files for column in file.columns if column.understood < column.values]
+    return [*made.doubts, *made.dataset.notes, *left, *cells, *(note for file in files for note in file.notes)]
 
 
 def differences(shop: Shop, made: Initialised) -> list[Difference]:

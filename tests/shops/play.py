@@ -155,7 +155,7 @@ class Person:
         """Return the right choice."""
         self.asked.append(question.key)
         if self.asked.count(question.key) > 3:
-            raise RuntimeError(f"{question.key} is asked again and again")
+            raise RuntimeError(f"{question.key} is asked again and again: {question}")
         values = [str(choice.value) for choice in question.choices]
         wanted = self._wanted(question.key)
         if question.key.endswith("timestamp.format"):
