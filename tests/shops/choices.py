@@ -13,20 +13,20 @@ AXES: dict[str, tuple[float, tuple[str, ...]]] = {
     "file": (
         0.4,
         (
-            "csv", "tsv", "semicolon", "pipe", "colons", "tabs in txt", "parquet", "parquet categorical", "jsonl",
-            "jsonl.gz", "csv.gz", "csv.zip", "xlsx",
+            "csv", "tsv", "semicolon", "pipe", "colons", "tabs in txt", "parquet", "parquet categorical", "parquet narrow",
+            "jsonl", "jsonl.gz", "json", "csv.gz", "csv.zip", "xlsx",
         ),
     ),
-    "quoting": (0.15, ("minimal", "all", "tricky", "stray quote")),
-    "encoding": (0.2, ("utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16")),
+    "quoting": (0.15, ("minimal", "all", "tricky", "stray quote", "backslash")),
+    "encoding": (0.2, ("utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "gb18030")),
     "ends": (0.15, ("\\n", "\\r\\n", "\\r", "none at the end", "blank at the end")),
-    "header": (0.15, ("yes", "none", "trailing separator", "index column", "sep line")),
+    "header": (0.15, ("yes", "none", "trailing separator", "index column", "sep line", "title line", "comment")),
     "names": (0.5, tuple(NAMES)),
     "words": (0.3, ("plain", "latin", "windows", "chinese")),
     "numbers": (0.4, tuple(NUMBERS)),
     "seconds": (0.3, ("plain", "comma", "thousands")),
     "time": (0.6, tuple(TIMES)),
-    "signal": (0.7, ("click", "click, purchase", "action", "rating", "none", "counts")),
+    "signal": (0.7, ("click", "click, purchase", "action", "rating", "none", "counts", "purchase")),
     "label": (0.5, tuple(LABELS)),
     "actions": (0.7, tuple(ACTIONS)),
     "user ids": (0.3, tuple(IDS)),
@@ -41,7 +41,6 @@ AXES: dict[str, tuple[float, tuple[str, ...]]] = {
 """Axis to the share of shops that are not plain there, and its forms."""
 PLAIN = {axis: forms[0] for axis, (_, forms) in AXES.items()}
 TEXT_FILES = ("csv", "tsv", "semicolon", "pipe", "colons", "tabs in txt", "csv.gz", "csv.zip")
-TYPED_FILES = ("parquet", "parquet categorical", "jsonl", "jsonl.gz", "xlsx")
 
 
 def draw(seed: int) -> dict[str, str]:
@@ -72,13 +71,15 @@ def fitted(chosen: dict[str, str]) -> dict[str, str]:
         made["encoding"] = "utf-8-sig" if made["file"] == "jsonl" and made["encoding"] == "utf-8-sig" else "utf-8"
     if made["file"] == "colons" and made["quoting"] != "minimal":
         made["quoting"] = "minimal"
-    if made["levels"] == "list" and made["file"] not in ("parquet", "jsonl", "jsonl.gz"):
+    if made["levels"] == "list" and made["file"] not in ("parquet", "parquet narrow", "jsonl", "jsonl.gz", "json"):
         made["levels"] = "path"
     wide = made["words"] == "chinese" or made["names"] == "chinese" or "unicode" in (made["user ids"], made["item ids"])
     wide = wide or made["time"] == "chinese" or made["label"] == "否/是" or made["actions"] == "chinese"
     wide = wide or made["numbers"] == "thousands thin space"
     if made["encoding"] in ("latin-1", "cp1252") and wide:
         made["encoding"] = "utf-8"
+    if made["encoding"] == "gb18030" and not wide:
+        made |= {"words": "chinese"} if made["quoting"] == "minimal" else {"encoding": "utf-8"}
     if made["encoding"] == "latin-1" and (made["words"] == "windows" or made["numbers"].startswith("euro")):
         made["encoding"] = "cp1252"
     if made["signal"] == "action":

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from tests.shops.tables import Column, ExpectedItem, ExpectedRow, Shop, Table
+from tests.shops.time_forms import moment
 
 FEW = 3
 Defect = Callable[[Shop], bool]
@@ -104,10 +105,11 @@ def bad_time(text: str | None, literal: int | None = None) -> Defect:
         if column is None:
             return False
         rows = _rows(shop, shop.log)[:1]
-        if literal is not None and not shop.choices["time"].startswith("epoch"):
+        form = shop.choices["time"]
+        if literal is not None and (form != "iso" if literal else not form.startswith("epoch")):
             return False
         for row in rows:
-            column.put(row, text, literal)
+            column.put(row, text, literal if literal == 0 else moment(literal) if literal else None)
             expected = _event(shop, row)
             expected.droppable = True
             user, item, _ = expected.cores[0]
@@ -211,7 +213,7 @@ def broken_line(kind: str) -> Defect:
     """A line with too few or too many cells, or cut in its middle: left out, and said."""
 
     def plant(shop: Shop) -> bool:
-        text = shop.choices["file"] not in ("parquet", "xlsx")
+        text = not shop.choices["file"].startswith("parquet") and shop.choices["file"] not in ("xlsx", "json")
         if not text or (kind != "cut" and shop.choices["file"].startswith("jsonl")):
             return False
         row = len(shop.log.rows) - 1 if kind == "cut" else shop.rng.randrange(5, len(shop.log.rows) - 2)
@@ -233,7 +235,7 @@ def broken_line(kind: str) -> Defect:
 
 def damaged(shop: Shop) -> bool:
     """Cut a compressed or binary file in its middle: an error that names it."""
-    if shop.choices["file"] not in ("parquet", "jsonl.gz", "csv.gz", "csv.zip", "xlsx"):
+    if shop.choices["file"] not in ("parquet", "parquet narrow", "jsonl.gz", "csv.gz", "csv.zip", "xlsx"):
         return False
     shop.after = ("half", 0)
     shop.place = ("",)
@@ -257,6 +259,7 @@ DEFECTS: dict[str, Defect] = {
     "price NaN": bad_price("NaN", float("nan")),
     "price n/a": bad_price("n/a", None),
     "price NULL": bad_price("NULL", None),
+    "price \\N": bad_price("\\N", None),
     "price inf": bad_price("inf", float("inf")),
     "price negative": bad_price("-3.5", -3.5, keep=True),
     "price blank": bad_price(None, None),
@@ -270,6 +273,7 @@ DEFECTS: dict[str, Defect] = {
     "time words": bad_time("not a date"),
     "time 0": bad_time("0", 0),
     "time 0000": bad_time("0000-00-00 00:00:00"),
+    "time 9999": bad_time("9999-12-31 00:00:00", 253_402_214_400_000_000),
     "time impossible": bad_time("2023-02-30 12:00:00"),
     "user blank": no_id("user", None),
     "user NULL": no_id("user", "NULL"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.shops.time_forms import TIMES, TimeForm
 from tests.shops.truth import Event, Truth
-from tests.shops.value_forms import ACTIONS, IDS, LABELS, NAMES, NUMBERS, IdForm
+from tests.shops.value_forms import ACTIONS, IDS, LABELS, NAMES, NUMBERS, IdForm, kept
 
 FACETS = ("click", "conversion", "price", "seconds", "quantity", "liked")
 """What is compared of a row beside user, item and time."""
@@ -151,7 +151,7 @@ def build(choices: Mapping[str, str], truth: Truth, seed: int) -> Shop:
         there = choices["layout"] not in ("joined", "log") or number in met
         title = shop.id_form("item").log(number) if choices["layout"] == "log" else item.title
         levels = item.levels[:count] if choices["layout"] != "log" else ()
-        price = item.price if choices["price"] == "items" and shop.items is not None else None
+        price = kept(choices["numbers"], item.price) if choices["price"] == "items" and shop.items is not None else None
         if choices["price"] == "items" and joined:
             price = None  # stands in the log's rows, and is compared there
         shop.catalogue.append(ExpectedItem((title,) if there else (None,), levels, (price,)))
@@ -163,22 +163,27 @@ def _depth(choices: Mapping[str, str]) -> int:
 
 
 def _expected(shop: Shop, event: Event) -> ExpectedRow:
-    signal, layout = shop.choices["signal"], shop.choices["layout"]
+    signal = shop.choices["signal"]
     click, conversion = 1, None
     if signal in ("click", "counts"):
         click = event.click
     elif signal == "click, purchase" or signal == "action":
         click, conversion = event.click, event.conversion
+    elif signal == "purchase":  # the only label: it may serve as the click
+        return _row(shop, event, {"click": (1, event.conversion), "conversion": (None, event.conversion)})
     elif signal == "rating":
         conversion = event.rating  # compared by order: which ratings convert is the reader's rule
-    priced = shop.choices["price"] == "log" or (layout == "joined" and shop.choices["price"] == "items")
-    further = shop.choices["further"]
+    return _row(shop, event, {"click": (click,), "conversion": (conversion,)})
+
+
+def _row(shop: Shop, event: Event, labels: dict[str, tuple[Any, ...]]) -> ExpectedRow:
+    layout, price, further = (shop.choices[axis] for axis in ("layout", "price", "further"))
+    priced = price == "log" or (layout == "joined" and price == "items")
     return ExpectedRow(
         [(event.user, event.item, shop.time.kept(event.time))],
         {
-            "click": (click,),
-            "conversion": (conversion,),
-            "price": (event.price if priced else None,),
+            **labels,
+            "price": (kept(shop.choices["numbers"], event.price) if priced else None,),
             "seconds": (event.seconds if further in ("seconds", "all") else None,),
             "quantity": (event.quantity if further in ("quantity", "all") else None,),
             "liked": (event.liked if further in ("liked", "all") else None,),
@@ -261,6 +266,8 @@ def _signal(shop: Shop, events: list[Event]) -> list[Column]:
             _label(shop, "click", [event.click for event in events], label),
             _label(shop, "conversion", [event.conversion for event in events], plain),
         ]
+    if signal == "purchase":
+        return [_label(shop, "conversion", [event.conversion for event in events], "0/1")]
     if signal == "counts":
         values = [event.click * event.quantity for event in events]
         return [_column(shop, "click", [str(value) for value in values], values)]

@@ -31,8 +31,16 @@ NUMBERS: dict[str, Callable[[float], str]] = {
     "code": lambda v: f"EUR {v:.2f}",
     "exponent": lambda v: f"{v:.6e}",
     "plus": lambda v: f"+{v:.2f}",
+    "whole": lambda v: f"{v:.0f}",
+    "whole thousands": lambda v: f"{v:,.0f}",
+    "whole thousands dots": lambda v: f"{v:,.0f}".replace(",", "."),
     "bare point": lambda v: f"{v:.2f}".lstrip("0"),
 }
+
+
+def kept(form: str, value: float) -> float:
+    """Return what is left of a number in a form."""
+    return float(f"{value:.0f}") if form.startswith("whole") else value
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tests.shops.time_forms import moment
 
 SEPARATOR = {"tsv": "\t", "semicolon": ";", "pipe": "|", "colons": "::", "tabs in txt": "\t"}
 SUFFIX = {
+    "parquet narrow": ".parquet",
     "semicolon": ".csv", "pipe": ".csv", "colons": ".dat", "tabs in txt": ".txt", "parquet categorical": ".parquet",
 }  # fmt: skip
 RECBOLE = {"user": "token", "item": "token", "time": "float", "click": "float", "conversion": "float", "rating": "float",
@@ -107,11 +108,13 @@ def _content(shop: Shop, table: Table, name: str, after: tuple[str, int] | None)
         head = [f"{column.name}:{RECBOLE.get(column.role, 'token')}" for column in table.columns]
         return _text(shop, table, "\t", after, head).encode()
     if kind.startswith("parquet"):
-        data = _parquet(table, categorical=kind.endswith("categorical"))
+        data = _parquet(table, kind)
     elif kind == "xlsx":
         data = _workbook(table)
     elif kind.startswith("jsonl"):
         data = _json_lines(table, after).encode(shop.choices["encoding"])
+    elif kind == "json":
+        data = json.dumps(_objects(table), ensure_ascii=False, default=str, indent=1).encode()
     else:
         text = _text(shop, table, SEPARATOR.get(kind, ","), after)
         data = text.encode(shop.choices["encoding"])
@@ -151,6 +154,10 @@ def _text(
         lines[-1] = whole[: whole.index(separator) + len(separator) + 1]
     if header == "sep line":
         lines.insert(0, f"sep={separator}")
+    if header == "title line":
+        lines[:0] = ["Export of all orders", ""]
+    if header == "comment":
+        lines[:0] = ["# exported 2023-09-12", "# by the shop"]
     text = end.join(lines)
     if ends == "blank at the end":
         return text + end * 3
@@ -158,7 +165,7 @@ def _text(
 
 
 def _tricky(titles: list[str | None], quoting: str, separator: str) -> list[str | None]:
-    if quoting == "tricky":
+    if quoting in ("tricky", "backslash"):
         return [title and tricky_title(title, separator) for title in titles]
     if quoting == "stray quote":
         return [title and stray_title(title) for title in titles]
@@ -178,10 +185,16 @@ def stray_title(title: str) -> str:
 def _line(row: list[str], separator: str, quoting: str) -> str:
     if len(separator) > 1 or quoting == "stray quote":
         return separator.join(row)
+    if quoting == "backslash":
+        return separator.join(f'"{_escaped(cell)}"' for cell in row)
     out = io.StringIO()
     style = csv.QUOTE_ALL if quoting == "all" else csv.QUOTE_MINIMAL
     csv.writer(out, delimiter=separator, lineterminator="", quoting=style).writerow(row)
     return out.getvalue()
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _values(column: Any) -> list[Any]:
@@ -189,23 +202,44 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _parquet(table: Table, *, categorical: bool) -> bytes:
+def _parquet(table: Table, kind: str) -> bytes:
     arrays = {}
     for column in table.columns:
         array = pa.array(_values(column))
-        if categorical and pa.types.is_string(array.type) and column.role not in ("number",):
+        if kind == "parquet categorical" and pa.types.is_string(array.type) and column.role != "number":
             array = array.dictionary_encode()
+        elif kind == "parquet narrow":
+            array = _narrow(array)
         arrays[column.name] = array
     out = io.BytesIO()
     pq.write_table(pa.table(arrays), out)
     return out.getvalue()
 
 
+def _narrow(array: pa.Array) -> pa.Array:
+    """Store numbers as a database does that counts bytes: small integers, decimals of two places, seconds."""
+    if pa.types.is_int64(array.type):
+        small = next((kind for kind in (pa.int8(), pa.int16(), pa.int32()) if _fits(array, kind)), pa.int64())
+        return array.cast(small)
+    if pa.types.is_float64(array.type) and _fits(array, pa.decimal128(18, 2)):
+        return array.cast(pa.decimal128(18, 2))
+    return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
+
+
+def _fits(array: pa.Array, kind: pa.DataType) -> bool:
+    try:
+        return bool(array.cast(kind).cast(array.type).equals(array))
+    except pa.ArrowInvalid:
+        return False
+
+
+def _objects(table: Table) -> list[dict[str, Any]]:
+    rows = zip(*(_values(column) for column in table.columns))
+    return [{column.name: value for column, value in zip(table.columns, row)} for row in rows]
+
+
 def _json_lines(table: Table, after: tuple[str, int] | None) -> str:
-    lines = []
-    for row in zip(*(_values(column) for column in table.columns)):
-        about = {column.name: value for column, value in zip(table.columns, row)}
-        lines.append(json.dumps(about, ensure_ascii=False, default=str))
+    lines = [json.dumps(about, ensure_ascii=False, default=str) for about in _objects(table)]
     if after is not None and after[0] == "cut":
         lines[-1] = lines[-1][: len(lines[-1]) // 2]
     return "\n".join(lines) + ("" if after else "\n")
@@ -254,10 +288,10 @@ def _sheet_cell(value: Any, at: str) -> str:
 def with_tricky_titles(shop: Shop) -> Shop:
     """Return the shop with the titles that are right where the writer made them tricky."""
     quoting = shop.choices["quoting"]
-    if quoting not in ("tricky", "stray quote") or shop.choices["layout"] == "log":
+    if quoting not in ("tricky", "stray quote", "backslash") or shop.choices["layout"] == "log":
         return shop
     separator = SEPARATOR.get(shop.choices["file"], ",")
-    change = (lambda title: tricky_title(title, separator)) if quoting == "tricky" else stray_title
+    change = (lambda title: tricky_title(title, separator)) if quoting != "stray quote" else stray_title
     catalogue = [
         replace(item, titles=tuple(title and change(title) for title in item.titles)) for item in shop.catalogue
     ]
