@@ -254,6 +254,11 @@ class Reading:
         """Tell how the events' ids fit those of a table."""
         self._ids.append(match)
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Return the tables whose files were told."""
+        return tuple(self._files)
+
     def report(self) -> ReadingReport:
         """Return the report so far."""
         return ReadingReport(files=tuple(self._files.values()), ids=tuple(self._ids))

@@ -14,7 +14,7 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
-from taiji.data import DataSettings, Dataset, ExampleSettings, Split, make_examples, time_split
+from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
@@ -27,6 +27,8 @@ PROMPTS = 3
 ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
+COLUMNS = ("_id", ".timestamp", ".title")
+"""Ends of the mapping's keys that a column answers."""
 CLICK_RATES = 0.001, 0.8
 """Between these a log's share of clicks is nothing to remark on."""
 
@@ -151,7 +153,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
         options.append(
-            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}"
+            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.endswith(COLUMNS) else 'CHOICE'}"
         )
     return ConfigError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",

@@ -122,10 +122,16 @@ def facts(values: pl.Series) -> Column:
     Args:
         values: of a file, as it was read (a CSV's as text).
     """
-    basic: _Basic = {"name": values.name, "rows": len(values), "means": meanings(values.name)}
+    basic: _Basic = {
+        "name": values.name,
+        "rows": len(values),
+        "means": meanings(values.name),
+        "present": 0,
+        "distinct": 0,
+    }
     if values.dtype.is_nested():
         kind = "list" if isinstance(values.dtype, pl.List) else "other"
-        return Column(kind=kind, present=len(values) - values.null_count(), distinct=0, **basic)
+        return replace(Column(kind=kind, **basic), present=len(values) - values.null_count())
     if values.dtype == pl.Categorical or isinstance(values.dtype, pl.Enum):
         values = values.cast(pl.String)
     if values.dtype == pl.String:
@@ -206,7 +212,8 @@ def _text(texts: pl.Series, basic: _Basic) -> Column:
         numbers = as_numbers(texts, forms[0])
         exact = said.cast(pl.Int64, strict=False) if forms == (PLAIN,) else numbers
         exact = exact if exact.null_count() == numbers.null_count() else numbers
-        return _whole_or_mostly(plain, _number(exact.drop_nulls(), basic, forms), texts, numbers)
+        found = replace(_number(exact.drop_nulls(), basic, forms), examples=plain.examples)
+        return _whole_or_mostly(plain, found, texts, numbers)
     if formats := time_forms(texts):
         times = as_times(texts, form=formats[0] or None)
         kept = texts.filter(times.is_not_null())

@@ -105,9 +105,19 @@ def _of_name(found: Further, column: Column, role: str) -> None:
     elif role == "survey" and column.kind == "flag":
         _learn(found, column, "survey", 0.7, f"by name, 0/1 in {column.present:,} of {column.rows:,} rows")
     elif role == "reaction" and column.kind == "flag" and column.distinct == 1 and column.present < column.rows:
-        _ask(found, column, f"holds only {column.examples[0]} and {column.rows - column.present:,} empty cells", "is not null")
+        _ask(
+            found,
+            column,
+            f"holds only {column.examples[0]} and {column.rows - column.present:,} empty cells",
+            "is not null",
+        )
     elif role == "reaction" and column.kind == "flag":
         _learn(found, column, "binary", 0.75, "by name, its values are 0 and 1")
+    elif role == "quantity" and column.negative:
+        name = column_text(column.name)
+        found.doubts.append(
+            f"{column.name} is negative in {column.negative:,} of {column.rows:,} rows (goods that came back?); they count like the others. Leave them out of the file, or let them be shown without a click: click: {name} > 0."
+        )
     elif role in ("reaction", "quantity") and column.kind == "integer" and (low or 0) >= 0:
         line = _label(column, "count")
         found.suggestions.append((f"labels: {_flow(line)}", f"{column.name} counts from {low:g} to {high:g}"))
@@ -127,8 +137,10 @@ def _of_name(found: Further, column: Column, role: str) -> None:
 
 def _ask(found: Further, column: Column, said: str, test: str) -> None:
     """Say that a column is a label by its name, and what could be written, where its values leave open what they mean."""
-    name = column_text(column.name)
-    line = _flow(_label(column, "binary", column=f"{name} {test}"))
+    entry = _label(column, "binary")
+    for declared in entry.values():
+        declared["column"] = f"{column_text(column.name)} {test}"
+    line = _flow(entry)
     found.suggestions.append((f"labels: {line}", f"if that is what {column.name} means"))
     found.doubts.append(
         f"{column.name} must be a label by its name; it {said}, which does not say what means yes: it is not used until a label says it."

@@ -72,8 +72,20 @@ def _of_truth(column: Column, truth: Truth, meaning: str, rule: str) -> Meant:
         said = f"it holds only {', '.join(column.values)} and {truth.empty:,} empty cells"
         return _open(column, meaning, choices, said, tuple(doubts))
     if rule.startswith("not "):
-        return Meant((column.name,), rule, min(sure, 0.8), f"{column.name} denies it by name; its values are {values}", doubts=tuple(doubts))
-    return Meant((column.name,), rule, sure, f"{column.name} is a label by name and its values are {values}", doubts=tuple(doubts))
+        return Meant(
+            (column.name,),
+            rule,
+            min(sure, 0.8),
+            f"{column.name} denies it by name; its values are {values}",
+            doubts=tuple(doubts),
+        )
+    return Meant(
+        (column.name,),
+        rule,
+        sure,
+        f"{column.name} is a label by name and its values are {values}",
+        doubts=tuple(doubts),
+    )
 
 
 def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> Meant | None:
@@ -83,7 +95,10 @@ def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> M
     if values == {-1.0, 1.0}:
         rule, reason, sure = f"{name} == {-1 if against else 1}", "its values are -1 and 1", 0.75
     elif low == 0 and facts.zeros and label_named(column.name) == meaning and meaning != "label":
-        rule, reason = f"{name} {'==' if against else '>'} 0", f"it counts from {low:g} to {high:g}, 0 where nothing happened"
+        rule, reason = (
+            f"{name} {'==' if against else '>'} 0",
+            f"it counts from {low:g} to {high:g}, 0 where nothing happened",
+        )
         sure = 0.8 if facts.kind == "integer" else 0.6
     elif label_named(column.name) != meaning:
         return None
@@ -110,8 +125,12 @@ def _of_texts(column: Column, meaning: str, against: bool) -> Meant | None:
         return Meant((column.name,), f"{name} == {value_text(yes[0])}", 0.8, reason)
     if label_named(column.name) != meaning:
         return None
-    choices = tuple(Guess(f"{name} == {value_text(value)}", 0.4, (f"{value!r} means yes",)) for value in column.values[:8])
-    return _open(column, meaning, choices, f"its values do not say which of them means yes ({', '.join(column.values)})")
+    choices = tuple(
+        Guess(f"{name} == {value_text(value)}", 0.4, (f"{value!r} means yes",)) for value in column.values[:8]
+    )
+    return _open(
+        column, meaning, choices, f"its values do not say which of them means yes ({', '.join(column.values)})"
+    )
 
 
 def _open(column: Column, meaning: str, choices: tuple[Guess, ...], said: str, doubts: tuple[str, ...] = ()) -> Meant:
@@ -120,5 +139,7 @@ def _open(column: Column, meaning: str, choices: tuple[Guess, ...], said: str, d
         if meaning == "conversion"
         else Guess(1, 0.2, (f"every row is; {column.name} is left out",))
     )
-    question = Question(KEYS[meaning], f"{SAID[meaning]}: {column.name} must tell it by its name, and {said}", (*choices, last))
+    question = Question(
+        KEYS[meaning], f"{SAID[meaning]}: {column.name} must tell it by its name, and {said}", (*choices, last)
+    )
     return Meant((column.name,), None, 0.0, "", question, doubts)

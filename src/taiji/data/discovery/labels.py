@@ -76,7 +76,9 @@ def labels(table: Table, taken: set[str]) -> Labels:
     codes = [
         column
         for column in columns
-        if label_named(column.name) == "action" and column.kind in ("text", "integer", "flag") and 2 <= column.distinct <= FEW
+        if label_named(column.name) == "action"
+        and column.kind in ("text", "integer", "flag")
+        and 2 <= column.distinct <= FEW
     ]
     if codes:
         return _of_codes(codes[0])
@@ -105,7 +107,9 @@ def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
         if column not in strict and column.understood.kind == "flag" and meaning in column.means
     ]
     readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
-    readings.sort(key=lambda found: found.rule is None)  # a column that is understood before one that must be asked about
+    readings.sort(
+        key=lambda found: found.rule is None
+    )  # a column that is understood before one that must be asked about
     return readings[0] if readings else None
 
 
@@ -119,7 +123,9 @@ def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labe
     questions = tuple(found.question for found in (click, bought) if found is not None and found.question)
     columns = tuple(name for found in (click, bought) if found is not None for name in found.columns)
     doubts = [doubt for found in (click, bought) if found is not None for doubt in found.doubts]
-    reasons = {key: (found.reason,) for key, found in (("click", click), ("conversion", bought)) if found and found.rule}
+    reasons: dict[str, tuple[str, ...]] = {
+        key: (found.reason,) for key, found in (("click", click), ("conversion", bought)) if found and found.rule
+    }
     sure = {key: found.confidence for key, found in (("click", click), ("conversion", bought)) if found and found.rule}
     conversion = bought.rule if bought else None
     if click is None:

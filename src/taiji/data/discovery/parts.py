@@ -138,7 +138,11 @@ def title_score(column: Column) -> Score:
 def price_score(column: Column) -> Score:
     """Score a column as a price."""
     column = column.understood
-    if column.kind not in ("number", "integer") or "price" not in column.means or column.negative > (1 - MOST) * column.present:
+    if (
+        column.kind not in ("number", "integer")
+        or "price" not in column.means
+        or column.negative > (1 - MOST) * column.present
+    ):
         return 0.0, ()
     reasons = ["its name says price", "its values are numbers of at least 0"]
     if column.negative:

@@ -132,19 +132,19 @@ class _Maker:
             self.taken.add(time)
             self._time(log, log.columns[time].understood)
         found = labels(log, self.taken)
+        asked = {question.key for question in found.questions}
         for key, value in (("click", found.click), ("conversion", found.conversion)):
-            if f"events.{key}" not in self.answers and value is not None:
+            if f"events.{key}" not in self.answers.keys() | asked and value is not None:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
         self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
-        open_keys = {question.key for question in self.p.questions}
-        if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | open_keys:
+        if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
-        if found.all_clicks and "events.click" not in self.answers:
+        if self.answers["events.click"] in ("1", "true") if "events.click" in self.answers else found.all_clicks:
             why = "the log holds no exposure without a click, and a ranker cannot learn from successes alone: popular items are sampled beside each click"
             self.p.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
 
@@ -207,18 +207,9 @@ class _Maker:
             if given := self._answer(f"items.{name}", table):
                 self.p.guesses[f"items.{name}"] = given
                 self.item_columns.add(str(given.value))
-        where = "events" if joined else "items"
-        prices = {
-            column.name: price_score(column)
-            for column in (log.columns.values() if joined else rest)
-            if column.name not in self.taken
-        }
-        best = max(prices, key=lambda name: (prices[name][0], name), default=None)
-        if given := self._answer(f"{where}.price", table):
-            self.p.guesses[f"{where}.price"] = given
-        elif best is not None and prices[best][0] >= 0.5:
-            self.p.guesses[f"{where}.price"] = Guess(best, prices[best][0], prices[best][1])
-            (self.taken if joined else self.item_columns).add(best)
+        self._price("events", log, [column for column in log.columns.values() if column.name not in self.taken])
+        if not joined:
+            self._price("items", table, rest)
         repeated = table.columns[key].distinct < table.columns[key].rows if key else False
         if repeated:
             self.p.guesses["items.one_per_id"] = Guess(
@@ -230,6 +221,15 @@ class _Maker:
                     else f"{key} is not quite unique: the first row of an id counts",
                 ),
             )
+
+    def _price(self, section: str, table: Table, columns: list[Column]) -> None:
+        prices = {column.name: price_score(column) for column in columns}
+        best = max(prices, key=lambda name: (prices[name][0], name), default=None)
+        if given := self._answer(f"{section}.price", table):
+            self.p.guesses[f"{section}.price"] = given
+        elif best is not None and prices[best][0] >= 0.5:
+            self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
+            (self.taken if section == "events" else self.item_columns).add(best)
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events
@@ -345,7 +345,9 @@ class _Maker:
         if found.reasons and found.worst <= FEW_ROWS:
             self.p.guesses["unusable"] = Guess("drop", 0.7, found.reasons)
             self.p.doubts.append(
-                "Some rows or cells cannot be used and will be left out (unusable: drop): " + "; ".join(found.reasons) + "."
+                "Some rows or cells cannot be used and will be left out (unusable: drop): "
+                + "; ".join(found.reasons)
+                + "."
             )
         elif found.reasons:
             choices = (
@@ -395,7 +397,7 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
         elif part == "timestamp":
             values[section]["timestamp"] = {"column": value}
         elif part == "numbers":
-            values[section]["numbers"] = {**values[section].get("numbers", {}), **value}
+            values[section].setdefault("numbers", {}).update(value)
         elif part.startswith("labels."):
             values[section].setdefault("labels", {})[part.partition(".")[2]] = value
         elif section in values:

@@ -14,8 +14,8 @@ import polars as pl
 from taiji.core.errors import InputError
 from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
-from taiji.data.sources.label_rules import NUMBER
 from taiji.data.sources.files import CSV, JSON_LINES, distinct_columns, json_lines, kind_of, unreadable
+from taiji.data.sources.label_rules import NUMBER
 
 SAMPLE = 300_000
 """Rows of a file that are looked at."""

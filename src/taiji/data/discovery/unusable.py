@@ -165,7 +165,8 @@ def _count(
     rows = positions(missing)
     if len(rows):
         shown = ", ".join(
-            f"row {int(row) + 1}: {', '.join(repr(log.frame[name][int(row)]) for name in columns)}" for row in rows[:SHOWN]
+            f"row {int(row) + 1}: {', '.join(repr(log.frame[name][int(row)]) for name in columns)}"
+            for row in rows[:SHOWN]
         )
         reasons.append(f"{len(rows):,} of {len(missing):,} rows have {what} ({shown})")
         shares.append(len(rows) / len(missing))

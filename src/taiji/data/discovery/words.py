@@ -39,12 +39,14 @@ LABELS = {
     "action": MEANINGS["action"],
 }
 """Words of a column's name that say that it tells what happened."""
-DECORATIONS = frozenset(
+DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
-    "type typ kind name code art 类型 event user item the 次数 标记 数".split()
+    "type typ kind name code art 类型 event user item the 次数 标记 数"
 )
+DECORATIONS = frozenset(DECORATING.split())
 """Words beside them that change nothing about that."""
-NEGATIONS = frozenset("not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非".split())
+DENYING = "not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非"
+NEGATIONS = frozenset(DENYING.split())
 PREFIXES = ("not", "non", "no", "un", "nicht", "未", "没有", "没", "不", "無", "非")
 COUNTED = ("no", "of"), ("nr", "of")
 """Beginnings of names in which ``no`` is short for number."""

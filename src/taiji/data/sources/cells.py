@@ -81,15 +81,19 @@ class Cells:
         fix = ""
         if values.dtype == pl.String and bool(broken(values, numbers).any()):
             others = [form for form in number_forms(values) if form != self.form(column)]
-            fix = f"the column's numbers are written as {others[0]}: say so by numbers: {{{column}: \"{others[0]}\"}}" if others else ""
+            fix = (
+                f'the column\'s numbers are written as {others[0]}: say so by numbers: {{{column}: "{others[0]}"}}'
+                if others
+                else ""
+            )
         return self._checked(values, numbers, part, wanted, fix).alias(column)
 
     def time(self, plan: TimeMapping, part: str) -> pl.Series:
         """Return one column (or a day's and a clock's) as times."""
         values = self.frame[plan.column]
-        if plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal() and values.dtype != pl.String:
-            if not (plan.format and values.dtype.is_numeric()):
-                return values  # the schema's check tells that these are no times
+        plain = plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal()
+        if plain and values.dtype != pl.String and not (plan.format and values.dtype.is_numeric()):
+            return values  # the schema's check tells that these are no times
         texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
         form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
         times = as_times(texts, plan.unit, form)
@@ -143,10 +147,18 @@ class Cells:
         if test.sign is None:
             return self._truth(column, part)
         if test.sign in ("is null", "is not null"):
-            there = stripped(values) if values.dtype == pl.String else values.fill_nan(None) if values.dtype.is_float() else values
+            there = (
+                stripped(values)
+                if values.dtype == pl.String
+                else values.fill_nan(None)
+                if values.dtype.is_float()
+                else values
+            )
             return there.is_null() if test.sign == "is null" else there.is_not_null()
         if values.dtype == pl.Boolean:
-            return self._compared(values.cast(pl.Float64), test, tuple(self._answer(column, value) for value in test.values))
+            return self._compared(
+                values.cast(pl.Float64), test, tuple(self._answer(column, value) for value in test.values)
+            )
         if any(isinstance(value, str) for value in test.values) and not values.dtype.is_numeric():
             return self._named(values, test, part)
         wanted = tuple(_number(value) for value in test.values)
@@ -186,7 +198,11 @@ class Cells:
         wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
         for value in wanted:
             if not bool((texts == value).any()):
-                near = [text for text in texts.unique(maintain_order=True).drop_nulls().head(1000) if _folded(text) == _folded(value)]
+                near = [
+                    text
+                    for text in texts.unique(maintain_order=True).drop_nulls().head(1000)
+                    if _folded(text) == _folded(value)
+                ]
                 if near:
                     raise InputError(
                         "A rule compares with a text that no row holds.",

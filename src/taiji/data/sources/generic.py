@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +11,10 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
+from taiji.data.identity import alike, joined, plain
 from taiji.data.reading_report import Reading
-from taiji.data.schema import Tables, positions, row_list, validate
+from taiji.data.reading_survey import surveyed
+from taiji.data.schema import IDS, SHOWN, Tables, positions, row_list, validate
 from taiji.data.sources.cells import Cells, blank_as_null
 from taiji.data.sources.column_mapping import (
     EventsMapping,
@@ -19,10 +23,11 @@ from taiji.data.sources.column_mapping import (
     LabelMapping,
     LevelsMapping,
     TimeMapping,
-    Unusable,
     UsersMapping,
     read_mapping,
 )
+from taiji.data.sources.delimited import Broken
+from taiji.data.sources.file_parts import parts_of
 from taiji.data.sources.files import read_table
 from taiji.data.sources.label_rules import Label, parse_rule
 from taiji.data.sources.number_cells import as_numbers, broken
@@ -31,6 +36,7 @@ from taiji.data.sources.source import Source
 
 if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
+
 
 def load(
     mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
@@ -51,29 +57,73 @@ def load(
     """
     plan = read_mapping(mapping)
     folder = mapping.parent if folder is None else folder
-    reading = Reading()
-    items = _items(folder, plan.items, plan.unusable, reading)
-    events = _events(folder, plan.events, plan.unusable, reading)
-    profiles = ids_of(events) if plan.users is None else _users(folder, plan.users)
-    items, events = _same_ids(items, events, "item_id")
-    profiles, events = _same_ids(profiles, events, "user_id")
+    reader = _Reader(folder, Reading(), drop=plan.unusable == "drop", log=plan.events.file)
+    items, events = _items(reader, plan.items), _events(reader, plan.events)
+    profiles = ids_of(events) if plan.users is None else _users(reader, plan.users)
     files = {
         "items": plan.items.file,
         "events": plan.events.file,
         "users": plan.users.file if plan.users else plan.events.file,
     }
+    items, events = _joined(reader, items, events, "items", files)
+    if plan.users is None:
+        profiles, events = _own_ids(reader, events)
+    else:
+        profiles, events = _joined(reader, profiles, events, "users", files)
     notes: tuple[str, ...] = ()
-    if plan.unusable == "drop":
-        items, profiles, events, notes = _usable(items, profiles, events)
+    if reader.drop:
+        items, profiles, events, notes = _usable(reader, items, profiles, events)
     tables = validate(
         Tables(
-            items, profiles, events, plan.name, plan.domain, notes, plan.events.event_columns, reading=reading.report()
+            items,
+            profiles,
+            events,
+            plan.name,
+            plan.domain,
+            notes,
+            plan.events.event_columns,
+            reading=reader.reading.report(),
         ),
         {name: str(folder / file) for name, file in files.items()},
     )
     return with_non_clicks(
-        tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users
+        surveyed(tables),
+        per_row=plan.events.non_clicks if non_clicks is None else non_clicks,
+        seed=seed,
+        keep_users=users,
     )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Where the files lie, what is told of them, and whether rows that cannot be used are left out."""
+
+    folder: Path
+    reading: Reading
+    drop: bool
+    log: str
+
+    def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
+        """Return the cells of a file that was read."""
+        return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
+
+    def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
+        """Return columns of a file, and tell its rows and broken lines."""
+        wrong: list[Broken] | None = [] if self.drop else None
+        frame = read_table(
+            self.folder / plan.file,
+            columns,
+            separator=plan.separator,
+            header=plan.header,
+            decimal=plan.decimal,
+            broken=wrong,
+        )
+        self.reading.file(table, plan.file, len(frame) + len(wrong or ()))
+        lines = wrong or ()
+        self.reading.left_out(
+            table, BROKEN, (line.line for line in lines), unit="line", examples=(line.text for line in lines)
+        )
+        return frame
 
 
 MAPPING = "mapping.yaml"
@@ -109,51 +159,129 @@ class Files(Source):
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        return file_state([mapping, *(folder / file for file in sorted(named))])
+        return file_state([mapping, *(part.path for file in sorted(named) for part in parts_of(folder / file))])
 
 
-def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    if (left.schema[column] == pl.String) == (right.schema[column] == pl.String):
-        return left, right
-    return left.with_columns(pl.col(column).cast(pl.String)), right.with_columns(pl.col(column).cast(pl.String))
+def _joined(
+    reader: _Reader, table: pl.DataFrame, events: pl.DataFrame, name: str, files: Mapping[str, str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Bring the ids of a table and of the events to one form, and tell how they fit.
+
+    Raises:
+        InputError: events name ids that differ from the table's only in spelling, and rows are not to be left out.
+    """
+    column = IDS[name]
+    made = joined(table[column], events[column], column, name)
+    match = made.match
+    reader.reading.ids(match)
+    for change in made.changes:
+        reader.reading.note("events", change)
+    if match.near and not reader.drop:
+        given = [given for given, _ in match.near_examples]
+        rows = positions(made.events.cast(pl.String).is_in(given))
+        raise InputError(
+            "Events write ids otherwise than their table.",
+            where=f"{reader.folder / files['events']}, column {column}, {row_list(rows)}",
+            expected=f"ids as {files[name]} writes them: {', '.join(repr(known) for _, known in match.near_examples)}",
+            found=f"{', '.join(map(repr, given))}: {match.near:,} different ids like these, in a log where they may mean others",
+            fix="write them alike in both files, or leave such events out and have them counted: `unusable: drop` in the mapping",
+        )
+    return table.with_columns(made.table.alias(column)), events.with_columns(made.events.alias(column))
+
+
+def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the users that a log names, and the log with their ids in one form."""
+    events = events.with_columns(plain(events["user_id"]).alias("user_id"))
+    if pairs := alike(events["user_id"]):
+        shown = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:SHOWN])
+        reader.reading.note(
+            "events", f"{len(pairs):,} pairs of user ids differ only in spelling and were kept apart: {shown}."
+        )
+    return ids_of(events), events
 
 
 def _usable(
-    items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
+    reader: _Reader, items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """The rows that can be used, and notes that count the others."""
-    notes = []
-    for name, frame, columns in (
-        ("items", items, ("item_id", "title")),
-        ("users", users, ("user_id",)),
-        ("events", events, ("user_id", "item_id", "timestamp", "exposed", "click")),
+    """Return the rows that can be used, and notes that count the others."""
+    notes: list[str] = []
+
+    def kept(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, said: str) -> pl.DataFrame:
+        if usable.all():
+            return frame
+        places = positions(~usable)
+        if name != "users" or "users" in reader.reading.tables:
+            reader.reading.left_out(name, reason, (place + 1 for place in places.head(SHOWN)), rows=len(places))
+        notes.append(f"{len(places):,} of {len(frame):,} {said} and were dropped.")
+        return frame.filter(usable)
+
+    frames = {"items": items, "users": users, "events": events}
+    for name, columns in (
+        ("items", ("item_id", "title")),
+        ("users", ("user_id",)),
+        ("events", ("user_id", "item_id", "timestamp", "exposed", "click")),
     ):
-        kept = frame.drop_nulls([column for column in columns if column in frame.columns])
-        if len(kept) < len(frame):
-            notes.append(
-                f"{len(frame) - len(kept):,} of {len(frame):,} rows of {name} lack one of {', '.join(columns)} and were dropped."
-            )
-        items, users, events = (
-            (kept if name == "items" else items),
-            (kept if name == "users" else users),
-            (kept if name == "events" else events),
-        )
-    for column, table in (("item_id", items), ("user_id", users)):
-        if events.schema[column] == pl.String or events.schema[column].is_integer():
-            known = events[column].is_in(table[column].cast(events.schema[column]).implode())
-            if not known.all():
-                notes.append(
-                    f"{int((~known).sum()):,} of {len(events):,} events name an unknown {column} and were dropped."
+        for column in columns:
+            frame = frames[name]
+            if column in frame.columns:
+                lacks = f"lack a {column}"
+                frames[name] = kept(
+                    name, frame, frame[column].is_not_null(), f"rows without a {column}", f"rows of {name} {lacks}"
                 )
-                events = events.filter(known)
-    return items, users, events, tuple(notes)
+    for name, column in IDS.items():
+        events, known = frames["events"], frames[name][column]
+        if events.schema[column] == pl.String or events.schema[column].is_integer():
+            usable = events[column].is_in(known.cast(events.schema[column]).implode())
+            reason = f"rows name a {column} that the {name} do not have"
+            frames["events"] = kept("events", events, usable, reason, f"events name an unknown {column}")
+    return frames["items"], frames["users"], frames["events"], tuple(notes)
 
 
-def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl.DataFrame:
-    return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header, decimal=plan.decimal)
+BROKEN = "lines that are no rows"
 
 
-def _items(folder: Path, plan: ItemsMapping, unusable: Unusable, reading: Reading) -> pl.DataFrame:
+def _unique(
+    reader: _Reader, frame: pl.DataFrame, column: str, plan: ItemsMapping | UsersMapping, name: str, key: str
+) -> pl.DataFrame:
+    """Return one row of each id: of rows that say the same one is kept, of rows that differ the first (with a title), if the mapping says so.
+
+    Raises:
+        InputError: rows of one id differ, and the mapping does not say that the first one counts.
+    """
+    rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index("_row")
+    filled = rows.filter(pl.col(column).is_not_null())
+    lacks = [pl.col("title").is_null()] if "title" in frame.columns else []
+    first = filled.sort(*lacks, "_row").unique(column, keep="first", maintain_order=True)["_row"]
+    different = filled.unique(frame.columns, keep="first", maintain_order=True)
+    differ = different.filter(~pl.col("_row").is_in(first.implode()))
+    again = filled.filter(~pl.col("_row").is_in(different["_row"].implode()))
+    ids = differ[column].unique(maintain_order=True)
+    if len(ids) and not plan.one_per_id:
+        raise InputError(
+            f"Duplicate {name}: rows with the same id differ.",
+            where=f"{reader.folder / plan.file}, column {key}, {row_list(differ['_row'])}",
+            expected="every id once",
+            found=f"{len(ids):,} ids again: {', '.join(repr(value) for value in ids.head(SHOWN).to_list())}",
+            fix=f"keep one row of each, or let the first one count: `one_per_id: true` under {name} in the mapping",
+        )
+    shown = ids.head(SHOWN).to_list()
+    if plan.file == reader.log:  # the log itself repeats its ids
+        reader.reading.file(name, plan.file, len(first))
+        if len(ids):
+            said = f"{len(ids):,} different {column}s have rows that say different things about them ({', '.join(map(str, shown))}); the first row of each counts."
+            reader.reading.note(name, said)
+        return rows.filter(pl.col("_row").is_in(first.implode())).drop("_row")
+    for reason, places, examples in (
+        ("rows that repeat another one", again["_row"], []),
+        ("rows whose id an earlier row has, with other values: the first one counts", differ["_row"], shown),
+    ):
+        reader.reading.left_out(
+            name, reason, (row + 1 for row in places.head(SHOWN)), rows=len(places), examples=examples
+        )
+    return rows.filter(pl.col("_row").is_in(first.implode()) | pl.col(column).is_null()).drop("_row")
+
+
+def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
     levels = plan.category_levels
     columns: dict[str, str | None] = {
         plan.item_id: None,
@@ -165,9 +293,8 @@ def _items(folder: Path, plan: ItemsMapping, unusable: Unusable, reading: Readin
         columns[plan.categories.column] = None
     if plan.price:
         columns[plan.price] = None
-    read = _read(folder, plan, columns)
-    reading.file("items", plan.file, len(read))
-    cells = Cells("items", read, folder / plan.file, plan, unusable, reading)
+    read = reader.read(plan, "items", columns)
+    cells = reader.cells("items", read, plan)
     made = [
         read[plan.item_id].alias("item_id"),
         read[plan.title].alias("title"),
@@ -178,12 +305,7 @@ def _items(folder: Path, plan: ItemsMapping, unusable: Unusable, reading: Readin
     if plan.price:
         made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
-    return _first_rows(items, "item_id") if plan.one_per_id else items
-
-
-def _first_rows(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The first row of each id, those without one left out: what a joined table says about its items or users."""
-    return frame.filter(pl.col(column).is_not_null()).unique(column, keep="first", maintain_order=True)
+    return _unique(reader, items, "item_id", plan, "items", plan.item_id)
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
@@ -195,14 +317,14 @@ def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
     ]
 
 
-def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
-    read = _read(folder, plan, {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
+def _users(reader: _Reader, plan: UsersMapping) -> pl.DataFrame:
+    read = reader.read(plan, "users", {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
     users = pl.DataFrame([read[plan.user_id].alias("user_id"), *(read[name] for name in plan.profile)])
-    return _first_rows(users, "user_id") if plan.one_per_id else users
+    return _unique(reader, users, "user_id", plan, "users", plan.user_id)
 
 
-def _events(folder: Path, plan: EventsMapping, unusable: Unusable, reading: Reading) -> pl.DataFrame:
-    path = folder / plan.file
+def _events(reader: _Reader, plan: EventsMapping) -> pl.DataFrame:
+    path = reader.folder / plan.file
     times = {"timestamp": _time_plan(plan.timestamp)}
     if plan.matured_at is not None:
         times["matured_at"] = _time_plan(plan.matured_at)
@@ -222,10 +344,8 @@ def _events(folder: Path, plan: EventsMapping, unusable: Unusable, reading: Read
         *plan.bias,
         *([plan.price] if plan.price else []),
     ]
-    columns: dict[str, str | None] = dict.fromkeys(named)
-    read = _read(folder, plan, columns)
-    reading.file("events", plan.file, len(read))
-    cells = Cells("events", read, path, plan, unusable, reading)
+    read = reader.read(plan, "events", dict.fromkeys(named))
+    cells = reader.cells("events", read, plan)
     made: list[pl.Series] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
     made += [cells.time(time, name).alias(name) for name, time in times.items()]
     made += [cells.label(rule, name).alias(name) for name, rule in rules.items()]

@@ -226,7 +226,8 @@ class _Parser:
         """Return words up to a sign, a keyword or a bracket as they are written; a comma ends them inside a list."""
         first = self.place
         while (token := self._next()) is not None and (
-            (token.kind == "word" and not token.says(*KEYWORDS)) or (not inside and token.says(",") and self.place > first)
+            (token.kind == "word" and not token.says(*KEYWORDS))
+            or (not inside and token.says(",") and self.place > first)
         ):
             if token.text in ("&", "&&", "|", "||") and expected == "a column":
                 raise ValueError(f"write {'and' if '&' in token.text else 'or'} for {token.text} in {self.source!r}")

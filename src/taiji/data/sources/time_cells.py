@@ -44,7 +44,9 @@ CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
 """Forms of ISO 8601 by length that are read at once."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
-AFTER_CLOCK = rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
+AFTER_CLOCK = (
+    rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
+)
 ISO = (
     r"^(?P<day>[+-]?\d{4}-\d{1,2}-\d{1,2})(?:[ T_]+(?P<hour>\d{1,2}):(?P<minute>\d{2})"
     r"(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?)?$"
@@ -97,7 +99,15 @@ CLOCKS = (
     " %I:%M:%S%p",
 )
 """Ways to write the time behind it."""
-WHOLE = ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d %H%M%S", "%Y%m%dT%H%M%S", "%Y-%m-%d %I:%M:%S %p", "%Y-%m-%d %I:%M %p", "%a %b %d %H:%M:%S %Y")
+WHOLE = (
+    "%Y%m%d%H%M%S",
+    "%Y%m%d%H%M",
+    "%Y%m%d %H%M%S",
+    "%Y%m%dT%H%M%S",
+    "%Y-%m-%d %I:%M:%S %p",
+    "%Y-%m-%d %I:%M %p",
+    "%a %b %d %H:%M:%S %Y",
+)
 """Ways that are not a day followed by a clock."""
 
 
@@ -119,7 +129,9 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
     texts, offset = _without_zone(texts, form)
     times = _iso(texts) if not form else _formatted(texts, form)
     shifted = pl.DataFrame({"time": times, "offset": offset})
-    return shifted.select((pl.col("time") - pl.col("offset").fill_null(0).cast(pl.Duration("us"))).alias(values.name)).to_series()
+    return shifted.select(
+        (pl.col("time") - pl.col("offset").fill_null(0).cast(pl.Duration("us"))).alias(values.name)
+    ).to_series()
 
 
 def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
@@ -189,7 +201,12 @@ def serial_days(numbers: pl.Series) -> bool:
 
 
 def _taken(
-    found: dict[str, tuple[int, pl.Series]], cells: pl.Series, rows: pl.Series, form: str, first: list[str], least: float
+    found: dict[str, tuple[int, pl.Series]],
+    cells: pl.Series,
+    rows: pl.Series,
+    form: str,
+    first: list[str],
+    least: float,
 ) -> bool:
     """Tell whether a form fits, and keep it unless another one says the same."""
     shape = _shape(form)
@@ -317,4 +334,6 @@ def _clock(values: pl.Series) -> pl.Series:
         return texts
     top = int(texts.cast(pl.Int64, strict=False).max() or 0)  # type: ignore[arg-type]
     padded = texts + ":00" if top < 24 else texts.str.zfill(4) if top < 2400 else texts.str.zfill(6)
-    return padded.str.replace(r"^(\d{2})(\d{2})(\d{2})$", "${1}:${2}:${3}").str.replace(r"^(\d{2})(\d{2})$", "${1}:${2}")
+    return padded.str.replace(r"^(\d{2})(\d{2})(\d{2})$", "${1}:${2}:${3}").str.replace(
+        r"^(\d{2})(\d{2})$", "${1}:${2}"
+    )

@@ -8,14 +8,15 @@ import polars as pl
 
 from taiji.data.sources.number_cells import MISSING, MOST
 
-YES = frozenset(
+YES_WORDS = (
     "1 1.0 true yes wahr ja vrai oui verdadero sí si verdadeiro sim vero sì waar da да истина prawda tak pravda ano áno igen kyllä evet doğru "
-    "ναι igaz sant sann jah jā taip 是 对 真 有 はい 真 有り 예 네 참 نعم כן हाँ ใช่ có ya on wahr ✓ ✔ ☑ ✅".split()
+    "ναι igaz sant sann jah jā taip 是 对 真 有 はい 真 有り 예 네 참 نعم כן हाँ ใช่ có ya on wahr ✓ ✔ ☑ ✅"
 )
-NO = frozenset(
+NO_WORDS = (
     "0 0.0 false no falsch nein faux non falso não nao onwaar nee net нет ложь fałsz nie nepravda ne nem ei hayır yanlış "
-    "όχι hamis falsk nej nei nē ni 否 错 假 无 不是 いいえ 偽 無し 아니오 아니요 거짓 لا לא नहीं ไม่ không tidak off ✗ ✘ ☐ ❌".split()
-) | {"not"}
+    "όχι hamis falsk nej nei nē ni 否 错 假 无 不是 いいえ 偽 無し 아니오 아니요 거짓 لا לא नहीं ไม่ không tidak off ✗ ✘ ☐ ❌ not"
+)
+YES, NO = frozenset(YES_WORDS.split()), frozenset(NO_WORDS.split())
 LETTERS = (
     ("y", "n"),
     ("j", "n"),
@@ -35,7 +36,7 @@ LETTERS = (
     ("+", "-"),
 )
 """One letter each for yes and no; a column's letters come from one pair."""
-MARKS = frozenset("x ✓ ✔ ☑ ✅ * • ●".split())
+MARKS = frozenset("x✓✔☑✅*•●")
 """Marks beside which an empty cell means no."""
 UNKNOWN = frozenset(MISSING) | {"unknown", "unbekannt", "inconnu", "未知"}
 
@@ -88,12 +89,14 @@ def understood(truth: Truth) -> bool:
 
 
 def _read(values: pl.Series, meaning: dict[str, bool] | dict[float, bool]) -> pl.Series:
-    return values.replace_strict(
-        list(meaning), list(meaning.values()), default=None, return_dtype=pl.Boolean
-    ).alias(values.name)
+    return values.replace_strict(list(meaning), list(meaning.values()), default=None, return_dtype=pl.Boolean).alias(
+        values.name
+    )
 
 
 def _truth(values: pl.Series, empty: pl.Series) -> Truth:
     there = len(values) - int(empty.sum())
     read = len(values) - values.null_count()
-    return Truth(values, read / there if there else 0.0, int(empty.sum()), "", frozenset(values.drop_nulls().unique().to_list()))
+    return Truth(
+        values, read / there if there else 0.0, int(empty.sum()), "", frozenset(values.drop_nulls().unique().to_list())
+    )
