@@ -15,17 +15,21 @@ class Thresholds:
 
     Attributes:
         one_id: share of all events that one id may have, and how many times the mean of all ids.
+        known: share of the events whose id the table has; fewer, or near matches, are a finding of their own.
         one_instant: share of all events that one time may have.
         repeated: share of the events that may repeat another one in every column.
         least_rows: events below which shares say nothing.
     """
 
     one_id: tuple[float, float] = (0.05, 5.0)
+    known: float = 0.95
     one_instant: float = 0.5
     repeated: float = 0.05
     least_rows: int = 20
 
 
+PROFILE = "profile without time"
+"""Name of a check whose finding `taiji init` words itself."""
 logger = logging.getLogger(__name__)
 Check = Callable[[ReadingReport, Thresholds], Iterator[Finding]]
 STANDARD = Thresholds()
@@ -88,14 +92,8 @@ def _labels(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
 def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
     for match in report.ids:
         noun = match.column
-        if match.rows_known < match.rows:
-            near = (
-                f" {match.near:,} of them differ only in spelling: "
-                + ", ".join(f"{given!r} and {known!r}" for given, known in match.near_examples)
-                + "."
-                if match.near
-                else ""
-            )
+        if match.near or match.rows_known < thresholds.known * match.rows:
+            near = f" {match.near:,} of them differ only in spelling: {match.near_text}." if match.near else ""
             yield Finding(
                 check="ids not matched",
                 found=(
@@ -158,7 +156,7 @@ def _repeated(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
 def _profile(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
     if report.profile:
         yield Finding(
-            check="profile without time",
+            check=PROFILE,
             found=f"Profile columns ({', '.join(report.profile)}) have no time: they tell what was known when the table was written, for all of the log.",
             ask="Leave out of users.profile what only became known later, or was computed from the log itself.",
         )

@@ -127,6 +127,12 @@ class IdReading(Record):
     """Unknown ids of events that differ from an id of the table only in spelling."""
     near_examples: tuple[tuple[str, str], ...] = ()
     """(as events write it, as the table writes it)."""
+
+    @property
+    def near_text(self) -> str:
+        """Return the first few near matches in words."""
+        return ", ".join(f"{given!r} and {known!r}" for given, known in self.near_examples)
+
     busiest: str = ""
     """Id with the most events."""
     busiest_rows: int = 0

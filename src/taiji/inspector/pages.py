@@ -19,7 +19,7 @@ from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
-from taiji.reporting.report import FILTERS, clock, curves, page_values
+from taiji.reporting.report import FILTERS, clock, curves, page_values, reading_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -127,6 +127,7 @@ class Inspector:
             states=run.stages,
             total=clock(run.seconds),
             shown=shown,
+            reading=reading_view(run.reading),
             cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
         )
 

@@ -15,6 +15,8 @@ from taiji.config import Config, load_config
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
 from taiji.data import Dataset, Split
+from taiji.data.dataset import read_reading
+from taiji.data.reading_report import ReadingReport
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import ARMS, MODELS
@@ -114,6 +116,13 @@ class RunFiles:
         """The tables, with histories."""
         return self._once(
             "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None
+        )
+
+    @property
+    def reading(self) -> ReadingReport | None:
+        """The account of how the log was read, where the run keeps one."""
+        return self._once(
+            "reading", lambda: read_reading(self.folder / "data" / "dataset") if self.done("data") else None
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -18,6 +18,7 @@ from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examp
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
 from taiji.data.discovery.table_files import Table, read_tables
+from taiji.data.reading_checks import PROFILE
 from taiji.data.sources import read_source, recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
@@ -69,6 +70,7 @@ def initialise(
     ask: Callable[[Question], str] | None = None,
     *,
     force: bool = False,
+    ignore: Sequence[str] = (),
 ) -> Initialised:
     """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
 
@@ -79,6 +81,7 @@ def initialise(
         answers: keys of the mapping that the user decided.
         ask: puts a question to a person and returns one of its choices; None asks nothing.
         force: write over files of an earlier call.
+        ignore: patterns of names in the folder that are not looked at.
 
     Raises:
         TaijiError: a name that no run can have, nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
@@ -86,7 +89,7 @@ def initialise(
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
-    if not answers and recognised(folder) is not None:
+    if not answers and not ignore and recognised(folder) is not None:
         dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder))))
         sizes, doubts = _sizes(dataset)
         write_text(
@@ -96,9 +99,15 @@ def initialise(
             ),
         )
         return Initialised(
-            [], None, dataset, _prompts(dataset, sizes), sizes, [*_found(dataset), *doubts, *_rate(dataset)], [config]
+            [],
+            None,
+            dataset,
+            _prompts(dataset, sizes),
+            sizes,
+            [*_found(dataset, False), *doubts, *_rate(dataset)],
+            [config],
         )
-    tables, left_out = read_tables(folder)
+    tables, left_out = read_tables(folder, ignore)
     proposal = propose(tables, answers, name)
     while proposal.questions and ask:
         answers = {**answers, **{question.key: ask(question) for question in proposal.questions}}
@@ -131,7 +140,7 @@ def initialise(
         dataset,
         _prompts(dataset, sizes),
         sizes,
-        [*left_out, *proposal.doubts, *_found(dataset), *doubts, *_rate(dataset)],
+        [*left_out, *proposal.doubts, *_found(dataset, True), *doubts, *_rate(dataset)],
         [mapping, config],
     )
 
@@ -199,9 +208,10 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     return sizes, said
 
 
-def _found(dataset: Dataset) -> list[str]:
-    """Return what the reading report asks about."""
-    return [finding.text for finding in dataset.reading.findings] if dataset.reading else []
+def _found(dataset: Dataset, proposed: bool) -> list[str]:
+    """Return what the reading report asks about, beyond what the proposal says of the profile."""
+    findings = dataset.reading.findings if dataset.reading else ()
+    return [finding.text for finding in findings if not proposed or finding.check != PROFILE]
 
 
 def _rate(dataset: Dataset) -> list[str]:

@@ -69,6 +69,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
         rationales=_shown(context, dataset, verdicts),
         audit=audit,
         prompt=_prompt(context, dataset),
+        reading=dataset.reading,
         configuration=settings,
         cards={"model card": MODEL_CARD, "data card": DATA_CARD},
     )

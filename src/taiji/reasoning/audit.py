@@ -112,7 +112,8 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
     """Share of rationales, of those that name their item and of others, that the paper's rule (perplexity below its own quantile) keeps."""
-    below = verdicts["ppl"] < float(np.quantile(verdicts["ppl"].to_numpy(), quantile))
+    known = verdicts["ppl"].is_finite()
+    below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
     return {
         "kept of naming": _share(below.filter(named)) if named.any() else None,

@@ -190,9 +190,10 @@ def score_rationales(
         }
     )
     given, masked_log, none_log = (pl.col(f"ppl_values{part}").log() for part in ("", "_masked", "_none"))
+    share = (masked_log - given) / (none_log - given)
     return pl.concat([rationales, full, added], how="horizontal").with_columns(
         lift=none_log - masked_log,
-        leak_share=pl.when(none_log - given > 1e-6).then((masked_log - given) / (none_log - given)),
+        leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(share),  # NaN passes any `>` of polars
     )
 
 

@@ -13,6 +13,8 @@ from markupsafe import Markup
 import taiji
 from taiji.core.artifacts import write_text
 from taiji.core.number_format import general_text, number_text, thousands
+from taiji.data.reading_report import ReadingReport
+from taiji.data.reading_tables import reading_tables
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
@@ -70,6 +72,7 @@ def write_report(
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
+    reading: ReadingReport | None = None,
 ) -> None:
     """Write the report atomically.
 
@@ -81,6 +84,7 @@ def write_report(
         prompt: one prompt as it was asked.
         configuration: every setting of the run.
         cards: name → file beside the report.
+        reading: account of what the source held and what was used of it.
 
     Raises:
         ArtifactError: the metrics lack a key or have another form.
@@ -88,7 +92,13 @@ def write_report(
     write_text(
         path,
         render_report(
-            metrics, rationales=rationales, audit=audit, prompt=prompt, configuration=configuration, cards=cards
+            metrics,
+            rationales=rationales,
+            audit=audit,
+            prompt=prompt,
+            configuration=configuration,
+            cards=cards,
+            reading=reading,
         ),
     )
 
@@ -101,6 +111,7 @@ def render_report(
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
+    reading: ReadingReport | None = None,
 ) -> str:
     """The page as text; the arguments are those of :func:`write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -118,10 +129,18 @@ def render_report(
         paper=PAPER,
         prompt=prompt,
         cards=cards or {},
+        reading=reading_view(reading),
         configuration=None
         if configuration is None
         else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
     )
+
+
+def reading_view(reading: ReadingReport | None) -> dict[str, Any] | None:
+    """Return what the templates show of a reading report."""
+    if reading is None:
+        return None
+    return {"findings": [finding.text for finding in reading.findings], "tables": reading_tables(reading)}
 
 
 def page_values(run: RunMetrics) -> dict[str, Any]:

@@ -181,7 +181,10 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
 
 def _key_score(column: Column, meaning: str) -> Score:
     score, reasons = id_score(column, meaning)
-    return (score + 0.3, (*reasons, "every row has its own value")) if column.key else (score - 0.3, reasons)
+    if column.key:
+        return score + 0.3, (*reasons, "every row has its own value")
+    again = column.present - column.distinct
+    return (score + 0.1, (*reasons, f"{again:,} rows repeat an id")) if column.nearly_key else (score - 0.3, reasons)
 
 
 def _apart(roles: Roles) -> float:

@@ -86,6 +86,11 @@ class Column:
         )
 
     @property
+    def nearly_key(self) -> bool:
+        """True if it can be the key of a table in which some ids occur again, or are missing."""
+        return self.identifier and self.present >= 0.9 * self.rows and self.unique >= 0.75 and self.rows > 1
+
+    @property
     def identifier(self) -> bool:
         """True if its values can be ids."""
         return self.kind in ("integer", "text") and self.distinct > 1 and self.spaces < 0.5

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
@@ -19,6 +21,7 @@ from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
 from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
+from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
@@ -123,6 +126,8 @@ class _Maker:
             if column := self._take(f"events.{key}", guess):
                 self.taken.add(column)
         scores = {column.name: time_score(column) for column in log.columns.values() if column.name not in self.taken}
+        finer = {name: score for name, score in scores.items() if name not in log.partition}
+        scores = finer if any(score for score, _ in finer.values()) else scores
         time = self._take(
             "events.timestamp",
             self._answer("events.timestamp", log)
@@ -240,7 +245,9 @@ class _Maker:
                 self._answer("users.user_id", table)
                 or pick("users.user_id", table, self.roles.user_keys, f"the key of {table.path.name}"),
             )
-            profile = [column.name for column in table.columns.values() if column.name != key and _tells(column)]
+            found = profile(
+                table, [column for column in table.columns.values() if column.name != key], self._item_ids()
+            )
             reasons: tuple[str, ...] = (f"columns of {table.path.name} with few different values, or numbers",)
             repeated = bool(key) and table.columns[str(key)].distinct < table.columns[str(key)].rows
         else:
@@ -248,21 +255,39 @@ class _Maker:
                 return
             key = str(user.value)
             free = [column for column in log.columns.values() if column.name not in self.taken | self.item_columns]
-            profile = [column.name for column in free if _tells(column) and depends(log, key, column)]
+            found = profile(log, [column for column in free if depends(log, key, column)], self._item_ids())
             reasons, repeated = (f"columns of {log.path.name} that never change within a user",), True
-            if not profile:
+            if not found.told:
                 return
             self.p.guesses["users.user_id"] = Guess(
                 key, user.confidence, (f"{log.path.name} tells about its users, too",)
             )
-        if profile:
-            self.p.guesses["users.profile"] = Guess(tuple(profile), 0.6, reasons)
-            self.user_columns = {*profile, str(key)}
+        if not found.told and table is not None and "users.file" not in self.answers:
+            self.roles.users = None
+            for name in [name for name in self.p.guesses if name.startswith("users.")]:
+                self.p.guesses.pop(name)
+            self.p.questions = [question for question in self.p.questions if not question.key.startswith("users.")]
             self.p.doubts.append(
-                f"Prompts will tell the language model about each user's {', '.join(profile)}. Leave out of users.profile what it must not know (names, contact data)."
+                f"{table.path.name} tells nothing about users that a prompt may say, and plays no part."
             )
+            repeated = False
+        if found.told:
+            self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
+            self.user_columns = {*found.told, str(key)}
+            self.p.doubts.append(
+                f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
+                "These columns have no time: they tell, for all of the log, what was known when the table was written."
+            )
+        if found.doubt:
+            self.p.doubts.append(found.doubt)
         if repeated:
             self.p.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of an id counts",))
+
+    def _item_ids(self) -> list[pl.Series]:
+        """Ids and titles of the items, as the files have them."""
+        table, log = self.roles.items or self.roles.events, self.roles.events
+        named = [(table, "items.item_id"), (table, "items.title"), (log, "events.item_id")]
+        return [file.ids(str(self.p.guesses[key].value)) for file, key in named if key in self.p.guesses]
 
     def further(self) -> None:
         """Propose the log's further labels and what its other columns tell about request and display."""
@@ -361,14 +386,6 @@ class _Maker:
 
     def _decided(self, key: str) -> bool:
         return key in self.p.guesses
-
-
-def _tells(column: Column) -> bool:
-    """Return whether a prompt may tell it about a user: not a key, not free text, not empty."""
-    few = 2 <= column.distinct <= max(50, 0.02 * column.present)
-    return (column.kind in ("text", "flag") and few and column.characters <= 40) or (
-        column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2
-    )
 
 
 def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:

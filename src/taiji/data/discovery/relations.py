@@ -8,9 +8,18 @@ import polars as pl
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.table_files import Table
+from taiji.data.identity import joined
 
 COMPARED = 20_000
 """Different ids of a column that are looked up in another file's key."""
+
+
+FEWEST = 0.5
+"""Share of a column's ids that a key has to know to be referred to."""
+FEWEST_LOOSE = 0.75
+"""The same where ids are written otherwise, or the key repeats some of its own."""
+TELLING = 5
+"""Different ids that such a key has at least: of fewer, a few small numbers are found in any column."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +47,19 @@ class Link:
 def links(table: Table, other: Table) -> list[Link]:
     """Every way in which a file refers to a key of another, the strongest first."""
     found = []
-    for key in (column for column in other.columns.values() if column.key):
-        known = other.texts(key.name)
+    for key in (column for column in other.columns.values() if column.key or column.nearly_key):
+        known = other.ids(key.name)
         for column in table.columns.values():
-            if column.identifier and key.kind in (column.kind, "text"):
-                values = table.texts(column.name).head(COMPARED)
-                hits = int(values.is_in(known.implode()).sum())
-                if hits >= 0.5 * len(values):
-                    found.append(
-                        Link(
-                            column.name,
-                            key.name,
-                            hits / len(values),
-                            min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known)),
-                        )
-                    )
+            if column.identifier and column.kind in ("integer", "text"):
+                values = table.ids(column.name).head(COMPARED)
+                made = joined(known, values, column.name, other.path.name)
+                hits = made.match.event_ids_known
+                loose = bool(made.changes) or not key.key or key.kind not in (column.kind, "text")
+                if loose and key.distinct < TELLING:
+                    continue
+                if hits and hits >= (FEWEST_LOOSE if loose else FEWEST) * made.match.event_ids:
+                    used = min(1.0, hits * max(1.0, column.distinct / COMPARED) / len(known))
+                    found.append(Link(column.name, key.name, hits / made.match.event_ids, used))
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
 
 

@@ -13,6 +13,7 @@ from taiji.data.discovery.assign import Roles
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.trial import tried_cells
+from taiji.data.identity import joined
 from taiji.data.schema import positions
 from taiji.data.sources.column_mapping import TimeMapping
 from taiji.data.sources.label_rules import parse_rule
@@ -51,14 +52,17 @@ def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
             reasons.append(f"{column.rows - column.present:,} of {column.rows:,} rows have no {column.name}")
             shares.append(1 - column.present / column.rows)
         if table is not None and key is not None and table is not log:
-            values = log.frame[column.name].drop_nulls()
-            known = table.texts(str(key.value))
-            orphans = int((~values.to_frame().select(_text(values)).to_series().is_in(known.implode())).sum())
-            if orphans:
-                reasons.append(f"{orphans:,} rows name a {column.name} that {table.path.name} does not have")
+            match = joined(table.ids(str(key.value)), log.frame[column.name], column.name, table.path.name).match
+            if orphans := match.rows - match.rows_known:
+                near = (
+                    f" ({match.near:,} different ones differ only in spelling: {match.near_text})" if match.near else ""
+                )
+                reasons.append(f"{orphans:,} rows have a {column.name} that {table.path.name} does not have{near}")
                 shares.append(orphans / column.rows)
     _titles(guesses, roles, reasons, shares)
     _of_log(guesses, log, reasons, shares)
+    for table in (log, *(other for other in (roles.items, roles.users) if other is not None and other is not log)):
+        _lines(table, reasons, shares)
     for section, table in (("items", roles.items), ("events", log)):
         if table is not None:
             reasons += _cells(guesses, section, table)
@@ -136,6 +140,15 @@ def _titles(guesses: Mapping[str, Guess], roles: Roles, reasons: list[str], shar
         shares.append(empty / column.rows)
 
 
+def _lines(table: Table, reasons: list[str], shares: list[float]) -> None:
+    if table.broken:
+        first = table.broken[0]
+        reasons.append(
+            f"{len(table.broken):,} lines of {table.path.name} are no rows (line {first.line}: {first.found}: {first.text!r})"
+        )
+        shares.append(len(table.broken) / (len(table.frame) + len(table.broken)))
+
+
 def _of_log(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares: list[float]) -> None:
     """Count rows whose time or click label is not understood, by the code that will read the file."""
     cells = tried_cells(log)
@@ -183,9 +196,3 @@ def _cells(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str
         if column.negative and price is not None and price.value == name:
             found.append(f"{table.path.name}: {column.negative:,} values of {name} are negative, and no price is")
     return found
-
-
-def _text(values: pl.Series) -> pl.Expr:
-    column = pl.col(values.name)
-    column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
-    return column.cast(pl.String).str.strip_chars()

@@ -230,6 +230,13 @@ def _records(
             yield row
 
 
+def field_counts(lines: Sequence[str], separator: str) -> list[int]:
+    """Return the number of fields in each record among the first lines of a file."""
+    if any('\\"' in line for line in lines):
+        return [len(row) for row in csv.reader(lines, delimiter=separator, escapechar="\\")]
+    return [len(row) for row in csv.reader(lines, delimiter=separator)]
+
+
 OPEN = "a quote that is not closed"
 
 

@@ -39,7 +39,7 @@ def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
     """Return the files that a path stands for: itself, those of a folder, or those that a pattern in its name fits.
 
     Args:
-        path: a file, a folder or a pattern (``log-*.csv``).
+        path: a file, a folder or a pattern (``log-*.csv``, ``date=*``).
         suffixes: kinds of files that count in a folder; None takes all.
 
     Raises:
@@ -48,7 +48,12 @@ def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
     from taiji.data.sources.files import kind_of
 
     if is_pattern(path.name):
-        return [Part(file) for file in sorted(path.parent.glob(path.name)) if file.is_file() and not hidden(file)]
+        matches = [match for match in sorted(path.parent.glob(path.name)) if not hidden(match)]
+        return [
+            Part(part.path, {**_partition([match.name]), **part.values}) if match.is_dir() else part
+            for match in matches
+            for part in parts_of(match, suffixes)
+        ]
     if not path.is_dir():
         return [Part(path)]
     for log in ("_delta_log", ".hoodie", "metadata"):

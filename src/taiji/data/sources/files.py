@@ -132,6 +132,7 @@ def _read_part(
             )
     except (OSError, EOFError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
+    frame = without_categories(frame)
     for name, wanted in (own or {}).items():
         if wanted is not None:
             frame = frame.with_columns(converted(frame[name], wanted, path, decimal))
@@ -143,6 +144,12 @@ def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.Da
     scan = pl.scan_parquet(path, hive_partitioning=False)
     require_columns(path, scan.collect_schema().names(), columns)
     return (scan.select(list(columns)) if columns is not None else scan).collect()
+
+
+def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with categories (of pandas, of dictionaries) as the text that they stand for."""
+    coded = [name for name, kind in frame.schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
+    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -317,6 +324,9 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
     """
     existing(path)
     try:
+        if _starts_array(path):
+            yield from _array(path)
+            return
         for number, line in enumerate(text_lines(path), start=1):
             if not (text := line.strip().removeprefix("\ufeff")):
                 continue
@@ -336,10 +346,38 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
                     expected="one JSON object a line",
                     found=f"{text[:60]!r} ({wrong})",
                     fix="correct the line, or leave such lines out and have them counted: `unusable: drop` in the mapping "
-                    "(taiji init: --set unusable=drop); an array over several lines must be rewritten, one object a line",
+                    "(taiji init: --set unusable=drop)",
                 )
     except (OSError, EOFError, UnicodeError) as error:
         raise unreadable(path, error) from error
+
+
+def _starts_array(path: Path) -> bool:
+    """Return whether a file is one array over several lines, not a line for each object."""
+    first = next((text for line in text_lines(path) if (text := line.strip().removeprefix("\ufeff"))), "")
+    return first.startswith("[") and not (first.endswith("]") and len(first) > 2 and first[1:].lstrip()[:1] != "{")
+
+
+def _array(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        values = json.loads("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_whole)
+    except ValueError as error:
+        raise InputError(
+            "A file is no JSON.",
+            where=str(path),
+            expected="one JSON object a line, or one array of objects",
+            found=str(error),
+            fix="correct the file, or write one object a line",
+        ) from error
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise InputError(
+                "An element is no JSON object.",
+                where=f"{path}, element {number}",
+                expected="an array of objects",
+                found=f"{str(value)[:60]!r}",
+            )
+        yield value
 
 
 def _whole(text: str) -> float | int:

@@ -120,9 +120,8 @@ class _Reader:
         )
         self.reading.file(table, plan.file, len(frame) + len(wrong or ()))
         lines = wrong or ()
-        self.reading.left_out(
-            table, BROKEN, (line.line for line in lines), unit="line", examples=(line.text for line in lines)
-        )
+        shown = () if table == "users" else (line.text for line in lines)  # lines about people stay out of reports
+        self.reading.left_out(table, BROKEN, (line.line for line in lines), unit="line", examples=shown)
         return frame
 
 
@@ -232,7 +231,7 @@ def _usable(
         events, known = frames["events"], frames[name][column]
         if events.schema[column] == pl.String or events.schema[column].is_integer():
             usable = events[column].is_in(known.cast(events.schema[column]).implode())
-            reason = f"rows name a {column} that the {name} do not have"
+            reason = f"rows whose {column} the {name} do not have"
             frames["events"] = kept("events", events, usable, reason, f"events name an unknown {column}")
     return frames["items"], frames["users"], frames["events"], tuple(notes)
 
