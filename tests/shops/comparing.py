@@ -234,7 +234,11 @@ def _items(shop: Shop, made: Initialised, told: list[str]) -> list[Difference]:
         words = [re.escape(name) for role in roles[place] for name in _column_names(shop, role)]
         words += ["NO TEXT ABOUT ITEMS"] if place == "titles" else []
         found.append(
-            Difference(place, f"{len(examples)} of {len(shop.catalogue)}: {examples[:2]}", _names(told, words))
+            Difference(
+                place,
+                f"{len(examples)} of {len(shop.catalogue)}: {examples[:2]}",
+                _names(told, words) or _nameless(shop),
+            )
         )
     return found
 

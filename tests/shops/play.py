@@ -134,7 +134,8 @@ def _error(shop: Shop, written: Written, error: TaijiError, seed: int) -> str:
     """Return the kind of an error: about the planted defect and its place, about a form, or about nothing one can find."""
     text = str(error)
     files = {Path(name).name for name in written.all} | set(shop.beside)
-    placed = any(name in text for name in files) or Path(written.log).name in text
+    several = f"{shop.log.name}_*" if shop.choices["layout"] == "parts beside" else Path(written.log).name
+    placed = any(name in text for name in files) or several in text
     if not placed or shop.choices["defect"] == "none":
         return REFUSED if placed else UNPLACED
     sound = play(seed, {**shop.choices, "defect": "none"})

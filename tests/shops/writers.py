@@ -183,8 +183,10 @@ def stray_title(title: str) -> str:
 
 
 def _line(row: list[str], separator: str, quoting: str) -> str:
-    if len(separator) > 1 or quoting == "stray quote":
+    if len(separator) > 1:
         return separator.join(row)
+    if quoting == "stray quote":
+        return separator.join(f'"{cell}"' if separator in cell else cell for cell in row)
     if quoting == "backslash":
         return separator.join(f'"{_escaped(cell)}"' for cell in row)
     out = io.StringIO()
