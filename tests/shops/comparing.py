@@ -232,7 +232,6 @@ def _items(shop: Shop, made: Initialised, told: list[str]) -> list[Difference]:
     roles = {"titles": ("title",), "levels": ("level1", "level2", "level3", "levels"), "item price": ("price",)}
     for place, examples in wrong.items():
         words = [re.escape(name) for role in roles[place] for name in _column_names(shop, role)]
-        words += ["NO TEXT ABOUT ITEMS"] if place == "titles" else []
         found.append(
             Difference(
                 place,
