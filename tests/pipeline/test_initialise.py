@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
@@ -147,3 +148,50 @@ def test_a_domain_without_templates_is_a_doubt_and_shows_no_prompts(export, tmp_
 def test_the_next_command_can_be_pasted(export, tmp_path):
     made = initialise(export("chinese"), tmp_path / "my runs", "a shop", {})
     assert shlex.split(made.command) == ["taiji", "run", str(tmp_path / "my runs" / "a shop.yaml")]
+
+
+def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export, tmp_path):
+    folder = export("german")
+    items = (folder / "artikel.csv").read_text().splitlines()
+    (folder / "artikel.csv").write_text("\n".join([*items, *items[-9:]]) + "\n")
+    log = (folder / "verlauf.csv").read_text()
+    (folder / "verlauf.csv").write_text(re.sub(r";0+(\d+);", r";\1;", log))
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.n_items == exports.ITEMS
+    assert made.dataset.items["title"][7] == "mint Ding 7"
+    shown = initialised_text(made)
+    assert "9 rows that repeat another one" in shown and "'0' for '00000'" in shown
+    assert "READING" in shown and "Ids" in shown
+    assert as_json(made)["reading"]["files"][0]["file"] == "artikel.csv"
+
+
+def test_a_file_can_be_left_out(export, tmp_path):
+    folder = export("german")
+    (folder / "alt.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TaijiError, match=r"--ignore alt\.csv"):
+        initialise(folder, tmp_path, "shop", {})
+    made = initialise(folder, tmp_path, "shop", {}, ignore=["alt*"])
+    assert any("alt.csv" in doubt for doubt in made.doubts)
+
+
+def test_what_gives_answers_away_is_told_to_nobody(export, tmp_path):
+    folder = export("german")
+    lines = (folder / "kunden.csv").read_text().splitlines()
+    rows = [f"{line};{k % 80:05d};k{k}@mail.example" for k, line in enumerate(lines[1:])]
+    (folder / "kunden.csv").write_text("\n".join([lines[0] + ";naechster_artikel;kontakt", *rows]) + "\n")
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.users.columns == ["user", "user_id", "Geschlecht"]
+    assert any("naechster_artikel" in doubt and "kontakt" in doubt for doubt in made.doubts)
+    assert any("have no time" in doubt for doubt in made.doubts)
+    assert not any("mail.example" in prompt for prompt in made.prompts)
+
+
+def test_targets_beside_the_log_play_no_part(export, tmp_path):
+    folder = export("german")
+    (folder / "kunden.csv").unlink()
+    (folder / "test_buy.csv").write_text(
+        "KundenNr;ArtikelNr\n" + "".join(f"{1000 + k};{k:05d}\n" for k in range(exports.USERS))
+    )
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.users.columns == ["user", "user_id"]
+    assert "test_buy.csv: 60 rows -> plays no part" in initialised_text(made)

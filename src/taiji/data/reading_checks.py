@@ -154,6 +154,12 @@ def _repeated(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
 
 
 def _profile(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    if report.private:
+        yield Finding(
+            check="contact data",
+            found=f"Prompts will tell columns that look like contact data: {', '.join(report.private)}.",
+            ask="Take them out of users.profile.",
+        )
     if report.profile:
         yield Finding(
             check=PROFILE,

@@ -173,6 +173,8 @@ class ReadingReport(Record):
     amounts: tuple[AmountReading, ...] = ()
     profile: tuple[str, ...] = ()
     """User columns that prompts may tell."""
+    private: tuple[str, ...] = ()
+    """Those of them that look like contact data."""
     repeated: int = 0
     """Events that repeat another one in every column."""
     findings: tuple[Finding, ...] = ()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from taiji.data.personal import private
 from taiji.data.reading_checks import findings
 from taiji.data.reading_report import AmountReading, IdReading, LabelReading, ReadingReport, TimeReading
 from taiji.data.schema import IDS, Tables
@@ -34,6 +35,9 @@ def surveyed(tables: Tables, now: datetime | None = None) -> Tables:
             "ids": tuple(_ids(tables, name, column, ids.get(column)) for name, column in IDS.items()),
             "amounts": tuple(_amounts(tables)),
             "profile": tuple(name for name in tables.users.columns if name != "user_id"),
+            "private": tuple(
+                name for name in tables.users.columns if name != "user_id" and private(name, tables.users[name])
+            ),
             "repeated": len(tables.events) - tables.events.n_unique(),
         }
     )

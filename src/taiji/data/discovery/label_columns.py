@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from taiji.data.discovery.columns import FEW, Column
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.words import LABELS, action, label_named, negated
+from taiji.data.discovery.words import LABELS, action, label_named, negated, parts
 from taiji.data.sources.label_rules import column_text, value_text
 from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
@@ -94,6 +94,10 @@ def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> M
     low, high = facts.low or 0.0, facts.high or 0.0
     if values == {-1.0, 1.0}:
         rule, reason, sure = f"{name} == {-1 if against else 1}", "its values are -1 and 1", 0.75
+    elif low == 0 and facts.zeros and parts(column.name) == ["order"]:  # a count of orders, or a place in a list
+        return _open(
+            column, meaning, (Guess(f"{name} > 0", 0.4, ("it counts orders",)),), f"it counts from 0 to {high:g}"
+        )
     elif low == 0 and facts.zeros and label_named(column.name) == meaning and meaning != "label":
         rule, reason = (
             f"{name} {'==' if against else '>'} 0",

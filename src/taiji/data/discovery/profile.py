@@ -11,13 +11,10 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import says
 from taiji.data.identity import joined
+from taiji.data.personal import private
 
-CONTACT = "email mail e_mail phone telephone telefon tel mobile mobil handy fax address adresse anschrift street strasse straße zip zipcode postcode postal plz iban bic card creditcard ssn passport ip ipaddress geburtsdatum birthdate birthday dob firstname lastname surname vorname nachname fullname username login password passwort 邮箱 电话 手机 地址 身份证 姓名 住所 電話 メール"
-"""Names of columns that tell who or where a person is."""
 OUTCOME = "next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
 """Names of columns that are made from what users did, for all of the log."""
-CONTACT_FORMS = (r"^[^@\s]+@[^@\s]+\.[^@\s]+$", r"^\+?[0-9][0-9 ()/.\-]{6,}[0-9]$", r"^\d{1,3}(\.\d{1,3}){3}$")
-"""E-mail addresses, telephone numbers, network addresses."""
 LIKE_IDS = 0.9
 """Share of a column's values that are ids of items, from which on it names items."""
 OWN_TEXT = 0.5
@@ -67,18 +64,6 @@ def tells(column: Column) -> bool:
         and column.characters <= 40
         and (column.unique < OWN_TEXT or column.present < 10)
     ) or (column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2)
-
-
-def private(name: str, values: pl.Series) -> str:
-    """Return why a column is contact data; empty where it is none."""
-    if says(name, CONTACT):
-        return "contact data, by its name"
-    if values.dtype == pl.String:
-        texts = values.drop_nulls().head(200).str.strip_chars()
-        for form in CONTACT_FORMS:
-            if len(texts) and float(texts.str.contains(form).mean()) >= 0.8:  # type: ignore[arg-type]
-                return "contact data, by its values"
-    return ""
 
 
 def _gives_away(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> str:

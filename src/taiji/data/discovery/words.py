@@ -34,7 +34,7 @@ ACTIONS: dict[str, str] = {
 }
 LABELS = {
     "click": MEANINGS["click"],
-    "conversion": MEANINGS["conversion"],
+    "conversion": MEANINGS["conversion"] + " orders purchases conversions bookings booked",
     "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
     "action": MEANINGS["action"],
 }

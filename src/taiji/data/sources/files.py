@@ -66,7 +66,10 @@ def read_table(
         )
     frames = []
     for part in parts:
-        lacking = [name for name in columns or () if name not in columns_of(part, separator, header)]
+        here = columns_of(part, separator, header)
+        lacking = [name for name in columns or () if name not in here]
+        if columns and len(lacking) == len(columns):
+            require_columns(part.path, here, columns)
         wanted = {name: kind for name, kind in (columns or {}).items() if name not in lacking}
         frames.append(_read_part(part, wanted if columns is not None else None, separator, header, decimal, broken))
     everywhere = {name for frame in frames for name in frame.columns}
@@ -107,7 +110,7 @@ def _read_part(
     path = part.path
     existing(path)
     kind = kind_of(path)
-    own = None if columns is None else {name: what for name, what in columns.items() if name not in part.values}
+    own = {name: what for name, what in (columns or {}).items() if name not in part.values} or None
     try:
         if kind in PARQUET:
             frame = _read_parquet(path, own)

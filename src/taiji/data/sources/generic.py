@@ -75,8 +75,8 @@ def load(
         items, profiles, events, notes = _usable(reader, items, profiles, events)
     tables = validate(
         Tables(
-            items,
-            profiles,
+            items.drop(ROW, strict=False),
+            profiles.drop(ROW, strict=False),
             events,
             plan.name,
             plan.domain,
@@ -125,6 +125,8 @@ class _Reader:
         return frame
 
 
+BROKEN, ROW = "lines that are no rows", "_row"
+"""Reason of a line left out; column with a row's place in its file while a table is read."""
 MAPPING = "mapping.yaml"
 """The mapping's name in a folder that brings its own."""
 
@@ -208,13 +210,14 @@ def _usable(
     def kept(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, said: str) -> pl.DataFrame:
         if usable.all():
             return frame
-        places = positions(~usable)
+        places = frame.filter(~usable)[ROW]
         if name != "users" or "users" in reader.reading.tables:
             reader.reading.left_out(name, reason, (place + 1 for place in places.head(SHOWN)), rows=len(places))
         notes.append(f"{len(places):,} of {len(frame):,} {said} and were dropped.")
         return frame.filter(usable)
 
-    frames = {"items": items, "users": users, "events": events}
+    given = {"items": items, "users": users, "events": events}
+    frames = {name: f if ROW in f.columns else f.with_row_index(ROW) for name, f in given.items()}
     for name, columns in (
         ("items", ("item_id", "title")),
         ("users", ("user_id",)),
@@ -223,20 +226,16 @@ def _usable(
         for column in columns:
             frame = frames[name]
             if column in frame.columns:
-                lacks = f"lack a {column}"
-                frames[name] = kept(
-                    name, frame, frame[column].is_not_null(), f"rows without a {column}", f"rows of {name} {lacks}"
-                )
+                usable = frame[column].is_not_null()
+                without = f"rows without a {column}"
+                frames[name] = kept(name, frame, usable, without, f"rows of {name} lack a {column}")
     for name, column in IDS.items():
         events, known = frames["events"], frames[name][column]
         if events.schema[column] == pl.String or events.schema[column].is_integer():
             usable = events[column].is_in(known.cast(events.schema[column]).implode())
             reason = f"rows whose {column} the {name} do not have"
             frames["events"] = kept("events", events, usable, reason, f"events name an unknown {column}")
-    return frames["items"], frames["users"], frames["events"], tuple(notes)
-
-
-BROKEN = "lines that are no rows"
+    return frames["items"], frames["users"], frames["events"].drop(ROW), tuple(notes)
 
 
 def _unique(
@@ -247,37 +246,34 @@ def _unique(
     Raises:
         InputError: rows of one id differ, and the mapping does not say that the first one counts.
     """
-    rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index("_row")
+    rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index(ROW)
     filled = rows.filter(pl.col(column).is_not_null())
     lacks = [pl.col("title").is_null()] if "title" in frame.columns else []
-    first = filled.sort(*lacks, "_row").unique(column, keep="first", maintain_order=True)["_row"]
+    first = filled.sort(*lacks, ROW).unique(column, keep="first", maintain_order=True)[ROW]
     different = filled.unique(frame.columns, keep="first", maintain_order=True)
-    differ = different.filter(~pl.col("_row").is_in(first.implode()))
-    again = filled.filter(~pl.col("_row").is_in(different["_row"].implode()))
+    differ = different.filter(~pl.col(ROW).is_in(first.implode()))
+    again = filled.filter(~pl.col(ROW).is_in(different[ROW].implode()))
     ids = differ[column].unique(maintain_order=True)
     if len(ids) and not plan.one_per_id:
         raise InputError(
             f"Duplicate {name}: rows with the same id differ.",
-            where=f"{reader.folder / plan.file}, column {key}, {row_list(differ['_row'])}",
+            where=f"{reader.folder / plan.file}, column {key}, {row_list(differ[ROW])}",
             expected="every id once",
             found=f"{len(ids):,} ids again: {', '.join(repr(value) for value in ids.head(SHOWN).to_list())}",
             fix=f"keep one row of each, or let the first one count: `one_per_id: true` under {name} in the mapping",
         )
-    shown = ids.head(SHOWN).to_list()
     if plan.file == reader.log:  # the log itself repeats its ids
         reader.reading.file(name, plan.file, len(first))
         if len(ids):
-            said = f"{len(ids):,} different {column}s have rows that say different things about them ({', '.join(map(str, shown))}); the first row of each counts."
+            said = f"{len(ids):,} different {column}s have rows that say different things about them ({', '.join(map(str, ids.head(SHOWN).to_list()))}); the first row of each counts."
             reader.reading.note(name, said)
-        return rows.filter(pl.col("_row").is_in(first.implode())).drop("_row")
-    for reason, places, examples in (
-        ("rows that repeat another one", again["_row"], []),
-        ("rows whose id an earlier row has, with other values: the first one counts", differ["_row"], shown),
+        return rows.filter(pl.col(ROW).is_in(first.implode()))
+    for reason, places in (
+        ("rows that repeat another one", again[ROW]),
+        ("rows whose id an earlier row has, with other values: the first one counts", differ[ROW]),
     ):
-        reader.reading.left_out(
-            name, reason, (row + 1 for row in places.head(SHOWN)), rows=len(places), examples=examples
-        )
-    return rows.filter(pl.col("_row").is_in(first.implode()) | pl.col(column).is_null()).drop("_row")
+        reader.reading.left_out(name, reason, (row + 1 for row in places.head(SHOWN)), rows=len(places))
+    return rows.filter(pl.col(ROW).is_in(first.implode()) | pl.col(column).is_null())
 
 
 def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
