@@ -249,8 +249,8 @@ def _log(shop: Shop, order: list[int]) -> Table:
 def _times(shop: Shop, events: list[Event]) -> list[Column]:
     form = shop.time
     texts = [form.write(event.time) for event in events]
-    if "\0" in texts[0]:
-        days, clocks = zip(*(text.split("\0") for text in texts))
+    if "\t" in texts[0]:
+        days, clocks = zip(*(text.split("\t") for text in texts))
         return [_column(shop, "date", list(days)), _column(shop, "clock", list(clocks))]
     typed = None if form.typed is None else [form.typed(event.time) for event in events]
     return [_column(shop, "time", list(texts), typed)]

@@ -21,11 +21,12 @@ class TimeForm:
     """One way of writing.
 
     Attributes:
-        write: a time (microseconds, UTC) as text; ``"date\\0time"`` where it takes two columns.
+        write: a time (microseconds, UTC) as text; ``"date\\ttime"`` where it takes two columns.
         step: microseconds below which the writing tells nothing.
         rounded: the writing is a rounded number, so a reader may be off by less than half a step.
         typed: the value in a typed file; None writes the text there too.
         open_order: day and month cannot be told apart.
+        keep: what is left of a time, where the step does not tell.
     """
 
     write: Callable[[int], str]
@@ -33,10 +34,11 @@ class TimeForm:
     rounded: bool = False
     typed: Callable[[int], Any] | None = None
     open_order: bool = False
+    keep: Callable[[int], int] | None = None
 
     def kept(self, time: int) -> int:
         """Return what is left of a time."""
-        return time // self.step * self.step
+        return time // self.step * self.step if self.keep is None else self.keep(time)
 
     def read(self, time: int) -> int:
         """Return a time that was read, without the rounding of its writing."""
@@ -72,10 +74,8 @@ def _summer(time: int) -> str:
     )
 
 
-def _mixed(time: int) -> str:
-    """As Python prints a datetime: the fraction is left out where it is zero."""
-    kept = time // 10**6 * 10**6 if time % 3 == 0 else time
-    return str(moment(kept))
+def _some_whole(time: int) -> int:
+    return time // SECOND * SECOND if time % 3 == 0 else time
 
 
 MS = 1000
@@ -94,7 +94,7 @@ TIMES: dict[str, TimeForm] = {
         lambda t: str(moment(t).isoformat(" ", "milliseconds")), MS, typed=lambda t: moment(t // MS * MS)
     ),
     "iso ms Z": TimeForm(lambda t: moment(t).isoformat("T", "milliseconds") + "Z", MS),
-    "iso ms mixed": TimeForm(_mixed, 1),
+    "iso ms mixed": TimeForm(lambda t: str(moment(_some_whole(t))), 1, keep=_some_whole),
     "iso ns": TimeForm(lambda t: moment(t).isoformat("T", "microseconds") + "000", 1),
     "iso comma": TimeForm(lambda t: moment(t).isoformat(" ", "milliseconds").replace(".", ","), MS),
     "iso +02:00": TimeForm(lambda t: _pattern("%Y-%m-%dT%H:%M:%S", timezone(timedelta(hours=2)))(t) + "+02:00"),
@@ -135,7 +135,7 @@ TIMES: dict[str, TimeForm] = {
         typed=lambda t: (moment(t // SECOND * SECOND) - datetime(1899, 12, 30)) / timedelta(days=1),
     ),
     "serial day": TimeForm(lambda t: str((moment(t) - datetime(1899, 12, 30)).days), DAY),
-    "date, time": TimeForm(_pattern("%Y-%m-%d\0%H:%M:%S")),
-    "date, minute": TimeForm(_pattern("%d.%m.%Y\0%H:%M"), MINUTE),
-    "date, am": TimeForm(_plain("%m/%d/%Y\0{I}:%M:%S %p")),
+    "date, time": TimeForm(_pattern("%Y-%m-%d\t%H:%M:%S")),
+    "date, minute": TimeForm(_pattern("%d.%m.%Y\t%H:%M"), MINUTE),
+    "date, am": TimeForm(_plain("%m/%d/%Y\t{I}:%M:%S %p")),
 }
