@@ -7,7 +7,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from taiji.data.identity import alike, joined, plain
+from taiji.data.identity import alike, joined, plain, shortened
 
 BIG = 9_007_199_254_740_993
 """The first whole number that a float cannot hold."""
@@ -17,6 +17,7 @@ BIG = 9_007_199_254_740_993
     ("given", "wanted"),
     [
         (pl.Series([" a ", "", None, "a"]), ["a", None, None, "a"]),
+        (pl.Series(["NULL", "\\N", "nan", "Null Bar"]), [None, None, None, "Null Bar"]),
         (pl.Series([1.0, float("nan"), None, 3.0]), [1, None, None, 3]),
         (pl.Series([BIG, None]), [BIG, None]),
         (pl.Series([2**63 + 5, 1], dtype=pl.UInt64), [str(2**63 + 5), "1"]),
@@ -26,7 +27,18 @@ BIG = 9_007_199_254_740_993
         (pl.Series([Decimal("12.00"), Decimal("7.00")]), [12, 7]),
         (pl.Series([1.5, 2.0]), [1.5, 2.0]),
     ],
-    ids=["spaces", "floats", "beyond floats", "beyond int64", "unsigned", "categories", "bytes", "decimals", "no ids"],
+    ids=[
+        "spaces",
+        "missing",
+        "floats",
+        "beyond floats",
+        "beyond int64",
+        "unsigned",
+        "categories",
+        "bytes",
+        "decimals",
+        "no ids",
+    ],
 )
 def test_ids_are_integers_or_text_without_spaces(given, wanted):
     assert plain(given).to_list() == wanted
@@ -83,3 +95,9 @@ def test_near_matches_are_counted_and_not_joined():
 def test_ids_of_one_column_that_differ_in_spelling_alone():
     assert alike(pl.Series(["ann", "Ann", "bob", "007", "7", None])) == [("007", "7"), ("Ann", "ann")]
     assert alike(pl.Series([1, 2])) == []
+
+
+def test_ids_that_a_spreadsheet_cut_short_are_told():
+    said = shortened(pl.Series("user_id", ["1.23457E+12", "9.9e+11", "7", None]))
+    assert "2 different ids of column user_id" in said and "'1.23457E+12'" in said
+    assert shortened(pl.Series("user_id", ["12e4x", "E+1"])) == "" and shortened(pl.Series("n", [1])) == ""

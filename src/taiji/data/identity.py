@@ -15,12 +15,14 @@ from taiji.data.reading_report import IdReading
 
 EXACT = 2**53
 """Whole numbers below this are exact as floats."""
+MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "None", "<NA>", "undefined")
+"""Texts that programs write for a missing value; nobody has such an id."""
 SHOWN = 3
 """Near matches named."""
 
 
 def plain(ids: pl.Series) -> pl.Series:
-    """Return ids as integers or as text without spaces around it (empty text is missing); what is neither stays as it is."""
+    """Return ids as integers or as text without spaces around it (:data:`MISSING` ones as null); what is neither stays as it is."""
     kind = ids.dtype
     if kind == pl.Categorical or isinstance(kind, pl.Enum):
         ids = ids.cast(pl.String)
@@ -38,7 +40,7 @@ def plain(ids: pl.Series) -> pl.Series:
         ids = _integers(ids.cast(pl.String))
     if ids.dtype == pl.String:
         ids = ids.str.strip_chars()
-        ids = ids.set(ids == "", None)
+        ids = ids.set(ids.is_in(MISSING), None)
     return ids
 
 
@@ -107,6 +109,17 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
     return Joined(table, events, match, tuple(changes))
 
 
+def shortened(ids: pl.Series) -> str:
+    """Return a sentence about ids that a spreadsheet wrote as ``1.23457E+12``; empty where there are none."""
+    if ids.dtype != pl.String:
+        return ""
+    found = ids.filter(ids.str.contains(r"^[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}$").fill_null(False)).unique().sort()
+    if found.is_empty():
+        return ""
+    shown = ", ".join(map(repr, found.head(SHOWN).to_list()))
+    return f"{len(found):,} different ids of column {ids.name} are written like {shown}: a spreadsheet left out their last digits, and different ids have become one."
+
+
 def _text(ids: pl.Series) -> pl.Series:
     return ids if ids.dtype == pl.String else ids.cast(pl.String)
 
@@ -123,7 +136,7 @@ def _unpadded(texts: pl.Series) -> pl.Series:
 
 def _folded(texts: pl.Series) -> pl.Series:
     """Return one text for ids that differ only in case, width, padding, spaces, dashes or dots."""
-    return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s_\-./]+", "")
+    return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./]+", "")
 
 
 def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.DataFrame, list[str]]:

@@ -15,7 +15,7 @@ CONTACT_FORMS = (
     r"^\d{1,3}(\.\d{1,3}){3}$",
 )
 """E-mail addresses, telephone numbers (two forms), network addresses."""
-DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
+DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]|$)"
 """Dates, which look like telephone numbers."""
 
 

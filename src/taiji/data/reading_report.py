@@ -255,8 +255,9 @@ class Reading:
         self._change(table, columns=(*self._files[table].columns, told))
 
     def note(self, table: str, text: str) -> None:
-        """Tell a change that was made to what the file says."""
-        self._change(table, notes=(*self._files[table].notes, text))
+        """Tell a change that was made to what the file says; an empty text tells nothing."""
+        if text:
+            self._change(table, notes=(*self._files[table].notes, text))
 
     def ids(self, match: IdReading) -> None:
         """Tell how the events' ids fit those of a table."""

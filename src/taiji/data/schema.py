@@ -332,7 +332,7 @@ class _Check:
                 where=self.where(column, rows),
                 expected="a value in every row",
                 found=f"{len(rows):,} nulls",
-                fix="fill the values or drop the rows",
+                fix="fill the values or drop the rows (in a mapping `unusable: drop` leaves them out and counts them)",
             )
 
     def _finite(self, frame: pl.DataFrame, column: str) -> None:

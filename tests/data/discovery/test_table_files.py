@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
+from taiji.data.discovery import table_files
 from taiji.data.discovery.table_files import read_tables
 
 ROWS = [["user", "item", "time"], ["u1", "i 1", "100"], ["u2", 'i "2"', "200"]]
@@ -220,3 +221,11 @@ def test_a_workbook_with_one_table(tmp_path):
         file.writestr("xl/worksheets/sheet1.xml", SHEET)
     ((table,), _) = read_tables(tmp_path)
     assert table.frame.rows() == [(7, "Tea")]
+
+
+def test_ids_beyond_the_first_rows_are_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "SAMPLE", 3)
+    csv(tmp_path / "items.csv", ("sku", "name"), *((f"a{k}", f"Thing {k}") for k in range(9)))
+    ((table,), _) = read_tables(tmp_path)
+    assert len(table.frame) == 3
+    assert table.ids("sku").to_list() == [f"a{k}" for k in range(9)]

@@ -90,3 +90,7 @@ def test_an_atomic_file_has_plain_names_and_lists(tmp_path):
 def test_the_first_lines_alone(tmp_path):
     found = read(tmp_path, "a,b\n1,2\n3,4\n5\n", rows=2)
     assert found.frame.rows() == [("1", "2"), ("3", "4")] and not found.broken
+
+
+def test_lines_may_end_as_on_old_machines(tmp_path):
+    assert read(tmp_path, "a,b\r1,2\r3,4\r").frame.rows() == [("1", "2"), ("3", "4")]

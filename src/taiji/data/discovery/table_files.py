@@ -31,6 +31,7 @@ from taiji.data.sources.files import (
     json_lines,
     kind_of,
     read_sheet,
+    read_table,
     tell_broken,
     unreadable,
     without_categories,
@@ -92,8 +93,20 @@ class Table:
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
 
     def ids(self, column: str) -> pl.Series:
-        """Return a column's different values in the normal form of ids."""
-        return plain(self.frame[column]).drop_nulls().unique(maintain_order=True)
+        """Return a column's different values in the normal form of ids, those beyond the first rows too."""
+        if column not in self._ids:
+            values = self.frame[column]
+            if len(self.frame) >= SAMPLE:
+                header = list(self.header) or None
+                values = read_table(self.path, {column: None}, separator=self.separator, header=header, broken=[])[
+                    column
+                ]
+            self._ids[column] = plain(values).drop_nulls().unique(maintain_order=True)
+        return self._ids[column]
+
+    @cached_property
+    def _ids(self) -> dict[str, pl.Series]:
+        return {}
 
 
 def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], list[str]]:
@@ -127,6 +140,7 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
     ignored = [path for path in entries if any(fnmatch(path.name, pattern) for pattern in ignore)]
     notes = [f"{path.name} was left out, as you said (--ignore)." for path in ignored]
     entries = [path for path in entries if path not in ignored]
+    notes += [f"{path.name} was not looked at: a link to nothing." for path in entries if not path.exists()]
     files = [path for path in entries if path.is_file()]
     known = [path for path in files if kind_of(path) in SUFFIXES]
     notes += [

@@ -159,6 +159,9 @@ def _scanned(
 
 def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped: int) -> bool:
     """Return whether each line of the file is one row with as many fields as there are columns."""
+    if not rows:
+        given = text_lines(source) if isinstance(source, Path) else source.decode().splitlines()
+        return not any(line.strip() for line in islice(given, skipped, None))
     lines = pl.scan_csv(
         source, separator="\x01", quote_char=None, has_header=False, schema={"line": pl.String}, skip_rows=skipped
     )
@@ -174,8 +177,6 @@ def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped:
             .collect(engine="streaming")
             .row(0)
         )
-    except pl.exceptions.NoDataError:
-        return rows == 0
     except pl.exceptions.PolarsError:
         return False
     return count == rows and bool(fields) and not quotes

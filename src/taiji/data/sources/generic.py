@@ -11,7 +11,7 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
-from taiji.data.identity import alike, joined, plain
+from taiji.data.identity import alike, joined, plain, shortened
 from taiji.data.reading_report import Reading
 from taiji.data.reading_survey import surveyed
 from taiji.data.schema import IDS, SHOWN, Tables, positions, row_list, validate
@@ -126,7 +126,6 @@ class _Reader:
 
 
 BROKEN, ROW = "lines that are no rows", "_row"
-"""Reason of a line left out; column with a row's place in its file while a table is read."""
 MAPPING = "mapping.yaml"
 """The mapping's name in a folder that brings its own."""
 
@@ -175,7 +174,7 @@ def _joined(
     made = joined(table[column], events[column], column, name)
     match = made.match
     reader.reading.ids(match)
-    for change in made.changes:
+    for change in (*made.changes, shortened(made.events)):
         reader.reading.note("events", change)
     if match.near and not reader.drop:
         given = [given for given, _ in match.near_examples]
@@ -193,6 +192,7 @@ def _joined(
 def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the users that a log names, and the log with their ids in one form."""
     events = events.with_columns(plain(events["user_id"]).alias("user_id"))
+    reader.reading.note("events", shortened(events["user_id"]))
     if pairs := alike(events["user_id"]):
         shown = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:SHOWN])
         reader.reading.note(
