@@ -69,7 +69,11 @@ def test_rules(columns, click, conversion, doubtful):
         (
             {"behavior_type": [1, 2, 3, 4]},
             {
-                "events.click": [1, *(f"behavior_type == {code}" for code in (1, 2, 3, 4))],
+                "events.click": [
+                    1,
+                    *(f"behavior_type == {code}" for code in (1, 2, 3, 4)),
+                    *(f"behavior_type >= {code}" for code in (2, 3)),
+                ],
                 "events.conversion": [*(f"behavior_type == {code}" for code in (1, 2, 3, 4)), "null"],
             },
         ),

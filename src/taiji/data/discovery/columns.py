@@ -15,6 +15,8 @@ from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
 FEW = 24
 """Up to this many different values are listed."""
+LONG = r"^[+-]?\d{17,}$"
+"""Whole numbers that a float does not hold."""
 SHOWN = 5
 """Broken cells whose places are kept."""
 
@@ -78,12 +80,7 @@ class Column:
     @property
     def key(self) -> bool:
         """True if it can be the key of a table: nearly every row has a value of its own."""
-        return (
-            self.kind in ("integer", "text")
-            and self.present >= 0.98 * self.rows
-            and self.unique >= 0.97
-            and self.rows > 1
-        )
+        return self._can_be_id and self.present >= 0.98 * self.rows and self.unique >= 0.97 and self.rows > 1
 
     @property
     def nearly_key(self) -> bool:
@@ -93,7 +90,14 @@ class Column:
     @property
     def identifier(self) -> bool:
         """True if its values can be ids."""
-        return self.kind in ("integer", "text") and self.distinct > 1 and self.spaces < 0.5
+        return self._can_be_id and self.distinct > 1 and (self.spaces < 0.5 or ("id" in self.means and self.key))
+
+    @property
+    def _can_be_id(self) -> bool:
+        """True for whole numbers and texts, and for other numbers whose name says that they are ids."""
+        return self.kind in ("integer", "text") or (
+            self.kind == "number" and "id" in self.means and not self.means & {"price", "quantity", "time", "rating"}
+        )
 
     def describe(self) -> str:
         """Kind, counts and a few values, for people."""
@@ -216,7 +220,10 @@ def _text(texts: pl.Series, basic: _Basic) -> Column:
     if forms:
         numbers = as_numbers(texts, forms[0])
         exact = said.cast(pl.Int64, strict=False) if forms == (PLAIN,) else numbers
-        exact = exact if exact.null_count() == numbers.null_count() else numbers
+        if exact.null_count() != numbers.null_count():
+            if bool(said.str.contains(LONG).any()):  # a float would take several such ids for one
+                return plain
+            exact = numbers
         found = replace(_number(exact.drop_nulls(), basic, forms), examples=plain.examples)
         return _whole_or_mostly(plain, found, texts, numbers)
     if formats := time_forms(texts):

@@ -236,14 +236,17 @@ def _of_codes(column: Column) -> Labels:
     """Questions about a column that must tell what happened, in values that say nothing."""
     name = column_text(column.name)
     every = Guess(1, 0.3, ("every row is a click",))
-    kinds = [
-        Guess(f"{name} == {value}" if column.kind == "integer" else _among(name, [value]), 0.3, ("these rows are",))
-        for value in column.values
+    whole = column.kind == "integer"
+    values = sorted(column.values, key=int) if whole else list(column.values)
+    kinds = [Guess(f"{name} == {value}" if whole else _among(name, [value]), 0.3, ("these are",)) for value in values]
+    more = [
+        Guess(f"{name} >= {value}" if whole else _unless(name, [value]), 0.3, ("these are",))
+        for value in (values[1:-1] if whole else values if len(values) > 2 else ())
     ]
     none = Guess("null", 0.3, ("the log knows no conversions",))
     said = f"{column.name} must tell it by its name, and its values ({', '.join(column.values)}) do not say how"
     questions = (
-        Question("events.click", f"which rows are clicks: {said}", (every, *kinds)),
+        Question("events.click", f"which rows are clicks: {said}", (every, *kinds, *more)),
         Question("events.conversion", f"which rows are conversions (purchases): {said}", (*kinds, none)),
     )
     return Labels(1, None, {}, {}, (), (column.name,), False, questions)

@@ -9,7 +9,7 @@ from typing import Any
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.relations import nests
 from taiji.data.discovery.table_files import Table
-from taiji.data.sources.number_cells import MOST, PLAIN
+from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12
@@ -141,7 +141,7 @@ def price_score(column: Column) -> Score:
     if (
         column.kind not in ("number", "integer")
         or "price" not in column.means
-        or column.negative > (1 - MOST) * column.present
+        or column.negative > (1 - MOST_NUMBERS) * column.present
     ):
         return 0.0, ()
     reasons = ["its name says price", "its values are numbers of at least 0"]
@@ -151,6 +151,11 @@ def price_score(column: Column) -> Score:
         reasons.append(f"written as {column.form}")
     sure = 0.5 if len(column.forms) > 1 else 0.85 if column.kind == "number" else 0.7
     return min(sure, 0.75) if column.broken else sure, tuple(reasons)
+
+
+def says_price(column: Column) -> bool:
+    """Tell whether a column that is not used as a price should be one by its name, and not by another meaning too."""
+    return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:

@@ -20,7 +20,16 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
-from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
+from taiji.data.discovery.parts import (
+    Guess,
+    Question,
+    categories,
+    pick,
+    price_score,
+    says_price,
+    time_score,
+    title_score,
+)
 from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
@@ -235,6 +244,11 @@ class _Maker:
         elif best is not None and prices[best][0] >= 0.5:
             self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
             (self.taken if section == "events" else self.item_columns).add(best)
+        elif best is not None:
+            for column in (column for column in columns if says_price(column)):
+                self.p.doubts.append(
+                    f"{table.path.name}: {column.name} is a price by its name, but too few of its values are ({column.describe()}): it is not used."
+                )
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events

@@ -15,7 +15,15 @@ from taiji.data.reading_report import Reading
 from taiji.data.schema import SHOWN, positions, row_list
 from taiji.data.sources.column_mapping import FileMapping, TimeMapping, Unusable
 from taiji.data.sources.label_rules import Label, Rule, evaluate
-from taiji.data.sources.number_cells import BY_DECIMAL, NumberForm, as_numbers, broken, number_forms, stripped
+from taiji.data.sources.number_cells import (
+    BY_DECIMAL,
+    NumberForm,
+    as_numbers,
+    broken,
+    number_forms,
+    said_missing,
+    stripped,
+)
 from taiji.data.sources.time_cells import as_times, time_forms, with_clock
 from taiji.data.sources.truth_cells import NO, YES, read_truth, understood
 
@@ -237,6 +245,14 @@ class Cells:
             fix="correct the rule in the mapping",
         )
 
+    def _tell_missing(self, values: pl.Series) -> None:
+        """Tell once which words of a column were read as no value."""
+        if any(column == values.name for column, _ in self._told):
+            return
+        if words := said_missing(values):
+            count, shown = sum(words.values()), ", ".join(map(repr, list(words)[:SHOWN]))
+            self.reading.note(self.table, f"{count:,} cells of {values.name} say {shown} and were read as missing.")
+
     def _checked(
         self,
         values: pl.Series,
@@ -263,6 +279,7 @@ class Cells:
                 + ("" if len(rows) == there else "; or leave such cells out by `unusable: drop`"),
             )
         if (values.name, part) not in self._told:
+            self._tell_missing(values)
             self._told.add((values.name, part))
             places = [int(row) + 1 for row in rows[:SHOWN]]
             self.reading.column(

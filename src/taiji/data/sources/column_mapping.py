@@ -117,7 +117,7 @@ class LabelMapping(Task):
     """A label beside click and conversion; its key is its name."""
 
     column: str | None = None
-    """Where its values are; the label's name by default. A binary label or a survey may be a comparison (``action == like``)."""
+    """Where its values are; the label's name by default. A binary label or a survey may be a rule (``action == like or shared``)."""
     grades: tuple[float | str, ...] = ()
     """Of an ordinal label: the file's values in ascending order, the lowest first; they become 0, 1, 2, …"""
 
@@ -134,7 +134,7 @@ class LabelMapping(Task):
             raise ValueError("grades are the different values of an ordinal label, as many as its levels")
         plain = isinstance(self.rule, Label) and self.rule.sign is None
         if self.kind not in ("binary", "survey") and not plain:
-            raise ValueError("a comparison gives 0 or 1: only a binary label or a survey can be one")
+            raise ValueError("a rule gives 0 or 1: only a binary label or a survey can be one")
         return self
 
     @property

@@ -26,6 +26,8 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "-
 """Cells, in lower case, that say that there is no value."""
 MOST = 0.95
 """Share of a column's cells that must be understood for the others to count as broken cells."""
+MOST_NUMBERS = 0.8
+"""The same of a column of numbers, which a few words make no text."""
 
 CURRENCY = (
     r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
@@ -73,6 +75,16 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
     ).to_series()
 
 
+def said_missing(values: pl.Series) -> dict[str, int]:
+    """Return the texts that stand for a missing value (``n/a``, ``NULL``) and how often each does; empty cells are not counted."""
+    if values.dtype != pl.String:
+        return {}
+    texts = values.str.strip_chars()
+    there = texts.filter(texts.is_not_null() & (texts != "") & stripped(values).is_null())
+    counts = there.value_counts(name="cells").sort("cells", values.name, descending=[True, False])
+    return dict(counts.iter_rows())
+
+
 def broken(values: pl.Series, read: pl.Series) -> pl.Series:
     """Return where a cell holds something (not nothing, not a sign for nothing) and nothing was read from it."""
     if values.dtype.is_float():
@@ -90,7 +102,7 @@ def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
     read = {form: as_numbers(cells, form) for form in FORMS}
     known = {form: int(rows.filter(numbers.is_not_null()).sum()) for form, numbers in read.items()}
     best = max(known.values())
-    if best < MOST * int(rows.sum()):
+    if best < MOST_NUMBERS * int(rows.sum()):
         return ()
     chosen: list[NumberForm] = []
     for form in FORMS:
