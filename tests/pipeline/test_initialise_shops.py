@@ -9,9 +9,9 @@ import dataclasses
 
 import polars as pl
 import pytest
-from tests.shops.choices import AXES, PLAIN, draw, unusual
+from tests.shops.choices import AXES, PLAIN, alone, draw, unusual
 from tests.shops.comparing import differences
-from tests.shops.play import BAD, RIGHT, Person, make_shop, play
+from tests.shops.play import ASKED, BAD, ERROR, REFUSED, RIGHT, TOLD, Person, make_shop, play
 from tests.shops.writers import write
 
 from taiji.pipeline.initialise import initialise
@@ -37,6 +37,26 @@ def test_no_shop_is_misread_in_silence(first):
 @pytest.mark.parametrize("first", range(QUICK, SLOW, BATCH))
 def test_no_shop_of_thousands_is_misread_in_silence(first):
     check(first)
+
+
+NOT_READ = {
+    "layout=behaviours, signal=behaviours": TOLD,
+    "file=csv.zip": REFUSED,
+    "file=xlsx": REFUSED,
+    "header=none": TOLD,
+    "names=nameless": TOLD,
+    "time=compact month": REFUSED,
+    "file=csv.gz, defect=file cut": ERROR,
+}
+"""Forms that alone keep a shop from being read right, and what comes of it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choices", alone(), ids=unusual)
+def test_each_form_alone_is_read_right(choices):
+    outcome = play(0, choices)
+    known = NOT_READ.get(unusual(choices))
+    assert outcome.kind == known if known else outcome.kind in (RIGHT, ASKED), outcome
 
 
 @pytest.fixture

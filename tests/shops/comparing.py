@@ -191,7 +191,8 @@ def _matched(rows: list[ExpectedRow], got: list[Row], facet: str | None) -> tupl
 
 def _by_rating(shop: Shop, got: list[dict[str, Any]], told: list[str]) -> list[Difference]:
     """Check that the ratings that convert are those above some bar, and that a missing one is unknown."""
-    ratings = {row.cores[0]: row.cells["conversion"][0] for row in shop.rows if row.cores}
+    counts = Counter(row.cores[0] for row in shop.rows if row.cores)  # a day may have one pair several times
+    ratings = {row.cores[0]: row.cells["conversion"][0] for row in shop.rows if row.cores and counts[row.cores[0]] == 1}
     converted: dict[Any, set[int]] = {0: set(), 1: set(), None: set()}
     for row in got:
         if row["core"] in ratings:
@@ -200,9 +201,8 @@ def _by_rating(shop: Shop, got: list[dict[str, Any]], told: list[str]) -> list[D
     right = converted[None] == unknown and None not in converted[0] | converted[1] and converted[0] and converted[1]
     if right and max(converted[0]) < min(converted[1]):
         return []
-    return [
-        Difference("conversion", f"by rating: {converted}", _names(told, map(re.escape, _column_names(shop, "rating"))))
-    ]
+    known = _nameless(shop) or _names(told, map(re.escape, _column_names(shop, "rating")))
+    return [Difference("conversion", f"by rating: {converted}", known)]
 
 
 def _items(shop: Shop, made: Initialised, told: list[str]) -> list[Difference]:

@@ -34,6 +34,7 @@ PURPOSE = {
     "serve": "the near-online service",
     "scale": "partitions on a Ray cluster",
     "gpu": "vLLM",
+    "excel": "logs in spreadsheets",
     "onnx": "rankers as ONNX files",
     "peers": "published methods to compare with",
     "demo": "the demo's data set",

@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     },
     "scale": {"ray": "ray"},
     "gpu": {"vllm": "vllm"},
+    "excel": {"fastexcel": "fastexcel"},
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"},
     "peers": {
         "torchjd": "torchjd",

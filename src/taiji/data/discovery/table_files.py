@@ -245,7 +245,9 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         try:
             read.append(_read(part, SAMPLE - rows))
         except ResourceError as error:
-            notes.append(f"{path.name} was not looked at: {error.message} {error.fix or ''}")
+            notes.append(
+                f"{path.name} was not looked at: spreadsheets need the extra excel. {error.fix}, or save the sheet as CSV."
+            )
             return None
         rows += len(read[-1].frame)
         if rows >= SAMPLE:

@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from taiji.core.errors import InputError, ResourceError
+from taiji.core.errors import InputError
+from taiji.core.optional import needs
 from taiji.data.schema import SHOWN, positions, row_list
 from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines
 from taiji.data.sources.file_parts import Part, is_pattern, parts_of, stacked, with_partition
@@ -295,15 +296,10 @@ def read_sheet(path: Path) -> pl.DataFrame:
         ResourceError: the package that reads it is missing.
         InputError: several sheets hold rows.
     """
+    with needs("excel", where=str(path)):
+        import fastexcel  # noqa: F401
     try:
         sheets = pl.read_excel(path, sheet_id=0, engine="calamine", raise_if_empty=False)
-    except ModuleNotFoundError as error:
-        raise ResourceError(
-            "Spreadsheets are read by a package that is not installed.",
-            where=str(path),
-            expected="the package fastexcel",
-            fix="pip install 'taiji[excel]', or save the sheet as CSV",
-        ) from error
     except Exception as error:  # the reader's own error classes
         raise unreadable(path, error) from error
     filled = {name: frame for name, frame in sheets.items() if len(frame)}
