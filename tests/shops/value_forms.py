@@ -152,7 +152,7 @@ IDS: dict[str, IdForm] = {
     "negative": IdForm(lambda n: str(-n - 1), typed=int),
     "dashes": IdForm(lambda n: f"B00-{n:03d}-X"),
     "decimal point": IdForm(lambda n: f"{n // 10}.{n % 10}0"),
-    "words": IdForm(lambda n: ("true", "1", "inf", "yes", "x", "e", "-")[n] if n < 7 else f"w{n}"),
+    "words": IdForm(lambda n: ("true", "1", "inf", "yes", "x", "e", "k-")[n] if n < 7 else f"w{n}"),
 }
 
 NAMES: dict[str, dict[str, str]] = {
