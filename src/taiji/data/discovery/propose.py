@@ -358,7 +358,23 @@ class _Maker:
             )
             if rest := [column for column in table.columns if column not in used]:
                 self.p.unused[table.path.name] = rest
+        self._other_logs(tables)
         self.p.values = _mapping(self.p, name)
+
+    def _other_logs(self, tables: list[Table]) -> None:
+        """Say which files have the log's columns and are not read, such as one file for each behaviour."""
+        parts = ("events.user_id", "events.item_id", "events.timestamp")
+        columns = {str(self.p.guesses[part].value) for part in parts if part in self.p.guesses}
+        others = [
+            table.path.name
+            for table in tables
+            if table not in (self.roles.events, self.roles.items, self.roles.users) and columns <= table.columns.keys()
+        ]
+        if others and len(columns) == len(parts):
+            self.p.doubts.append(
+                f"{', '.join(others)}: the same columns as in {self.roles.events.path.name} ({', '.join(sorted(columns))}), and no part is played. "
+                "If these rows belong to the log, write them all into one file, with a column that tells what happened in each (shown, click, purchase)."
+            )
 
     def _further(self) -> None:
         """Answers to what was not asked: any key of the mapping takes its value as YAML; ``null`` leaves a part out."""

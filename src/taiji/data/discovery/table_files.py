@@ -18,7 +18,16 @@ from taiji.core.errors import InputError, ResourceError, TaijiError
 from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.identity import plain
-from taiji.data.sources.delimited import Broken, field_counts, names_of, plain_names, read_delimited, text_lines
+from taiji.data.sources.delimited import (
+    HEAD,
+    Broken,
+    field_counts,
+    lines_above,
+    names_of,
+    plain_names,
+    read_delimited,
+    text_lines,
+)
 from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
 from taiji.data.sources.files import (
     CSV,
@@ -60,6 +69,7 @@ class Table:
         header: names given to the columns of a CSV that has no header line.
         broken: lines among the first that are no rows.
         partition: columns that the names of its folders tell.
+        above: lines above the header that are no part of the table.
     """
 
     path: Path
@@ -68,6 +78,7 @@ class Table:
     header: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     partition: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -258,6 +269,8 @@ def _table(path: Path, notes: list[str]) -> Table | None:
     if frame.is_empty() or not frame.columns:
         notes.append(f"{path.name} was left out: it holds no rows.")
         return None
+    if read[0].above:
+        notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
     return Table(path, frame, read[0].separator, read[0].header, broken, partition)
@@ -292,7 +305,9 @@ def _read(part: Part, rows: int) -> Table:
             distinct_columns(path, plain_names(first))
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
         found = read_delimited(path, separator, list(header) or None, rows=rows)
-        return Table(path, with_partition(found.frame, part), separator, header, found.broken)
+        lines = list(islice(text_lines(path), HEAD))
+        above = tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip())
+        return Table(path, with_partition(found.frame, part), separator, header, found.broken, above=above)
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(
@@ -322,13 +337,14 @@ def _or_ignored(path: Path, error: TaijiError) -> TaijiError:
 
 def _separator(path: Path) -> tuple[str, list[str]]:
     """Return the separator that cuts the first lines into the most columns, evenly but for a few; and the first line's cells."""
-    lines = [line for line in islice(text_lines(path), 60) if line.strip()]
+    lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []
     widths: dict[str, tuple[float, int]] = {}
+    above = {separator: lines_above(lines, separator) for separator in SEPARATORS}
     for separator in SEPARATORS:
         # The last line may be cut inside quotes.
-        counts = field_counts((lines[:-1] or lines)[:20], separator)
+        counts = field_counts((lines[:-1] or lines)[above[separator] :][:20], separator)
         width = counts[0] if counts else 1
         even = sum(count == width for count in counts) / max(1, len(counts))
         widths[separator] = (
@@ -343,7 +359,7 @@ def _separator(path: Path) -> tuple[str, list[str]]:
         return ",", next(csv.reader(lines[:1])) if any(kind_of(path) == kind for kind in (".csv", ".tsv")) else [
             lines[0]
         ]
-    return best, next(csv.reader(lines[:1], delimiter=best))
+    return best, next(csv.reader(lines[above[best] :], delimiter=best))
 
 
 def _no_header(cells: list[str]) -> bool:

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,10 @@ CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
 """A column's name in an atomic file of RecBole: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
+HEAD = 60
+"""Lines among which the header is looked for."""
+SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
+"""A spreadsheet's line above the header that tells the separator."""
 LONGEST = 200
 """Lines that one record may have, with line breaks inside its quotes."""
 
@@ -134,11 +138,26 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
-    """Return the cells of the first line that is not blank, and the number of lines up to it."""
+    """Return the cells of the header, and the number of lines up to it."""
+    above = lines_above(list(islice(text_lines(path), HEAD)), separator)
     for number, line in enumerate(text_lines(path), start=1):
-        if line.strip():
+        if number > above and line.strip():
             return next(csv.reader([line.rstrip("\r\n")], delimiter=separator)), number
     return [], 0
+
+
+def lines_above(lines: Sequence[str], separator: str) -> int:
+    """Return how many of a file's first lines stand above its table: a title, comments, ``sep=;``, and blank lines among them."""
+    widths = [len(next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])) for line in lines]
+    usual, _ = max(Counter(width for width in widths if width > 1).items(), key=lambda entry: entry[1], default=(0, 0))
+    for place, (line, width) in enumerate(zip(lines, widths)):
+        if SEPARATED.match(line):
+            continue
+        if width == usual:
+            return place
+        if width > 1 and not line.startswith("#"):
+            return 0
+    return 0
 
 
 def _scanned(
