@@ -290,6 +290,16 @@ def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
     assert (code, out.splitlines()) == (0, [f"taiji run {tmp_path / 'shop.yaml'}"])
 
 
+def test_init_leaves_out_what_it_is_told_to(taiji, shop, tmp_path):
+    rows = "".join(f"u{i % 9},{'AB'[i % 2]},{1_700_000_000 + i * 977},{int(i % 3 > 0)}\n" for i in range(120))
+    folder = shop(log_csv="user_id,item_id,at,bought\n" + rows, old_csv="a,a\n1,2\n")
+    code, _, error = taiji("init", folder, "--to", tmp_path)
+    assert code == 2 and "--ignore old.csv" in error
+    code, out, error = taiji("init", folder, "--to", tmp_path, "--ignore", "old*")
+    assert code == 0, error
+    assert "old.csv was left out" in out and "READING" in out
+
+
 def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
     from taiji.data.discovery.parts import Guess, Question
 

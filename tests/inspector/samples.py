@@ -6,6 +6,7 @@ Some texts are hostile: they must come out as text.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.reporting.samples import sample_metrics
 from taiji.config import Config
 from taiji.core.artifacts import write_json, write_parquet, write_text
 from taiji.data import Dataset, Tables
+from taiji.data.reading_report import Finding, LabelReading, ReadingReport
 from taiji.features.feature_table import SCHEMA
 from taiji.pipeline.recipes import STAGE_NAMES
 
@@ -42,7 +44,10 @@ def write_run(
     dataset = _dataset([called(user) for user in range(users)], per_user, items, rng)
     config = Config().model_dump(mode="json")
     write_json(folder / "config.json", config)
-    dataset.save(folder / "data" / "dataset")
+    finding = Finding(check="rows left out", found="log.csv: 2 rows <without> a user_id; left out, of 9 rows.")
+    labels = (LabelReading(name="click", rows=9, known=9, mean=0.5),)
+    read = ReadingReport(labels=labels, findings=(finding,))
+    replace(dataset, reading=read).save(folder / "data" / "dataset")
     start, end = int(dataset.events["time"][0]), int(dataset.events["time"][-1]) + 1  # type: ignore[call-overload]
     bounds = [start + (end - start) * part // 4 for part in range(5)]
     write_json(folder / "examples" / "split.json", {"bounds": bounds})

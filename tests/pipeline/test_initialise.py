@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 
+import polars as pl
 import pytest
 import yaml
 from tests.data.discovery import exports
@@ -195,3 +196,30 @@ def test_targets_beside_the_log_play_no_part(export, tmp_path):
     made = initialise(folder, tmp_path, "shop", {})
     assert made.dataset.users.columns == ["user", "user_id"]
     assert "test_buy.csv: 60 rows -> plays no part" in initialised_text(made)
+
+
+@pytest.mark.parametrize(
+    "first", [98_765_432_109_876_543_210, 9_007_199_254_740_993], ids=["20 digits", "beyond floats"]
+)
+def test_large_ids_are_ids_and_keep_their_digits(tmp_path, first):
+    who, what, at, _ = exports.log()
+    rows = zip(who.tolist(), what.tolist(), at.tolist())
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\n" + "".join(f"{u},{first + i},{t}\n" for u, i, t in rows))
+    items = "".join(f"{first + i},Green thing {i}\n" for i in range(exports.ITEMS))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items)
+    dataset = initialise(tmp_path, tmp_path, "large", {}).dataset
+    assert dataset.items.select("item_id", "title").row(7) == (str(first + 7), "Green thing 7")
+    assert sorted(dataset.events.filter(pl.col("click") == 1)["item"].to_list()) == sorted(what.tolist())
+
+
+def test_atomic_files_of_recbole(tmp_path):
+    who, what, at, rng = exports.log()
+    log = zip(who.tolist(), what.tolist(), rng.integers(1, 6, exports.EVENTS).tolist(), at.tolist())
+    head = "user_id:token\titem_id:token\trating:float\ttimestamp:token\n"
+    (tmp_path / "ml.inter").write_text(head + "".join("\t".join(map(str, row)) + "\n" for row in log))
+    items = "".join(f"{i}\tGreen thing {i}\t{'Tea Hot' if i % 2 else 'Bread'}\n" for i in range(exports.ITEMS))
+    (tmp_path / "ml.item").write_text("item_id:token\tmovie_title:token_seq\tclass:token_seq\n" + items)
+    dataset = initialise(tmp_path, tmp_path, "ml", {}).dataset
+    shown = dataset.items.select("item_id", "title", "category_l1", "category_l2").row(7)
+    assert shown == ("7", "Green thing 7", "Tea", "Hot")
+    assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS

@@ -9,6 +9,7 @@ import pytest
 from tests.reporting.samples import RATIONALES, sample_audit, sample_metrics
 
 from taiji.core.errors import TaijiError
+from taiji.data.reading_report import Finding, Reading
 from taiji.reporting.report import PAPER, render_report, write_report
 
 VOID = {"meta", "br", "img", "input", "line", "path", "circle", "rect", "link"}
@@ -193,3 +194,19 @@ def test_unknown_values_are_dashes_not_errors():
 def test_wrong_metrics_are_refused():
     with pytest.raises(TaijiError, match=r"metrics\.json"):
         render_report({"llm": []})
+
+
+def test_it_shows_how_the_log_was_read_and_what_deserves_a_look():
+    reading = Reading()
+    reading.file("events", "log<b>.csv", 100)
+    reading.left_out("events", "rows without a user_id", [3, 9])
+    report = reading.report()
+    page = render_report(
+        sample_metrics(), reading=report.model_copy(update={"findings": (Finding(check="x", found="Found <3>."),)})
+    )
+    assert "How the log was read" in page and "Found &lt;3&gt;." in page
+    assert "log&lt;b&gt;.csv" in page and "2 rows without a user_id" in page
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.problems
+    assert "How the log was read" not in render_report(sample_metrics())

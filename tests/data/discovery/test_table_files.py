@@ -169,7 +169,7 @@ def test_atomic_files_tell_what_they_are(tmp_path):
         ("shop.user", "users"),
     ]
     assert list(tables[0].columns) == ["user_id", "item_id", "timestamp"]
-    assert tables[1].frame["tags"].to_list() == [["hot", "new"]]
+    assert tables[1].frame["tags"].to_list() == ["hot new"] and tables[1].sequences == ("tags",)
 
 
 def test_json_is_lines_or_one_array_with_a_mark_or_without(tmp_path):

@@ -167,6 +167,9 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
                     {"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name
                 )
             }
+        if column.name in table.sequences and column.kind == "text" and "category" in column.means:
+            reason = "several values in each row, by its header"
+            return {"categories": Guess({"column": column.name, "separator": " "}, 0.8, (reason,), column=column.name)}
         if column.kind == "text" and "category" in column.means:
             values = table.frame[column.name].drop_nulls().head(2000)
             for separator in SEPARATED:

@@ -26,6 +26,7 @@ from taiji.data.sources.delimited import (
     names_of,
     plain_names,
     read_delimited,
+    sequences_of,
     text_lines,
 )
 from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
@@ -69,6 +70,7 @@ class Table:
         header: names given to the columns of a CSV that has no header line.
         broken: lines among the first that are no rows.
         partition: columns that the names of its folders tell.
+        sequences: columns of an atomic file that hold several values, separated by spaces.
         above: lines above the header that are no part of the table.
     """
 
@@ -78,6 +80,7 @@ class Table:
     header: tuple[str, ...] = ()
     broken: tuple[Broken, ...] = ()
     partition: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
     above: tuple[str, ...] = ()
 
     @cached_property
@@ -273,7 +276,7 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
-    return Table(path, frame, read[0].separator, read[0].header, broken, partition)
+    return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
 
 
 def _prose(path: Path) -> bool:
@@ -306,8 +309,15 @@ def _read(part: Part, rows: int) -> Table:
         header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
         found = read_delimited(path, separator, list(header) or None, rows=rows)
         lines = list(islice(text_lines(path), HEAD))
-        above = tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip())
-        return Table(path, with_partition(found.frame, part), separator, header, found.broken, above=above)
+        return Table(
+            path,
+            with_partition(found.frame, part),
+            separator,
+            header,
+            found.broken,
+            sequences=sequences_of(path, separator),
+            above=tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip()),
+        )
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(

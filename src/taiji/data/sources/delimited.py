@@ -108,10 +108,7 @@ def read_delimited(
         if rows is not None:  # the last record may be cut here, not in the file
             broken = tuple(line for line in broken if line.found != OPEN or line.line <= rows + skipped - LONGEST)
     frame = frame.select(wanted)
-    lists = [
-        name for name, shown in zip(names, given) if shown.strip().endswith("_seq") and name != shown and name in wanted
-    ]
-    return Lines(frame.with_columns(pl.col(name).cast(pl.String).str.split(" ") for name in lists), broken)
+    return Lines(frame, broken)
 
 
 def names_of(path: Path, separator: str) -> list[str]:
@@ -124,6 +121,14 @@ def plain_names(names: Iterable[str]) -> list[str]:
     names = list(names)
     found = [TYPED.match(name.strip()) for name in names]
     return [match[1] for match in found if match] if found and all(found) else names
+
+
+def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
+    """Return the columns of an atomic file that hold several values, separated by spaces."""
+    given = _first_line(path, separator)[0]
+    return tuple(
+        name for name, shown in zip(plain_names(given), given) if name != shown and shown.strip().endswith("_seq")
+    )
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
