@@ -223,3 +223,32 @@ def test_atomic_files_of_recbole(tmp_path):
     shown = dataset.items.select("item_id", "title", "category_l1", "category_l2").row(7)
     assert shown == ("7", "Green thing 7", "Tea", "Hot")
     assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS
+
+
+def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tmp_path):
+    folder = export("german")
+    text = (folder / "artikel.csv").read_text()
+    (folder / "artikel.csv").write_text(re.sub(r"^(\d+);", r"Art.\1;", text, flags=re.M))
+    log = (folder / "verlauf.csv").read_text()
+    (folder / "verlauf.csv").write_text(re.sub(r";(0\d{4});", r";ART-\1;", log))
+    doubts = initialise(folder, tmp_path, "shop", {}).doubts
+    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv plays no part"))
+    assert "of 80 different values of verlauf.csv's ArtikelNr its Artikelnummer knows 0" in said
+    assert "80 differ only in spelling ('ART-00000' and 'Art.00000'" in said
+
+
+def test_what_was_left_out_of_the_folder_is_said_where_it_is_missed(export, tmp_path):
+    folder = export("german")
+    (folder / "log").mkdir()
+    (folder / "verlauf.csv").rename(folder / "log" / "a.csv")
+    (folder / "log" / "b.csv").write_text("x;y\n1;2\n")
+    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was not looked at"):
+        initialise(folder, tmp_path, "shop", {})
+
+
+def test_a_second_log_is_spoken_of(export, tmp_path):
+    folder = export("german")
+    head, *rows = (folder / "verlauf.csv").read_text().splitlines()
+    (folder / "neuere.csv").write_text("\n".join([head, *rows[-200:]]) + "\n")
+    doubts = initialise(folder, tmp_path, "shop", {"events.file": "verlauf.csv"}).doubts
+    assert any(doubt.startswith("neuere.csv has the columns of verlauf.csv") for doubt in doubts)

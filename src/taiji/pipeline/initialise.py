@@ -17,6 +17,7 @@ from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
+from taiji.data.discovery.relations import unlinked
 from taiji.data.discovery.table_files import Table, read_tables
 from taiji.data.reading_checks import PROFILE
 from taiji.data.sources import read_source, recognised
@@ -108,10 +109,21 @@ def initialise(
             [config],
         )
     tables, left_out = read_tables(folder, ignore)
-    proposal = propose(tables, answers, name)
+    try:
+        proposal = propose(tables, answers, name)
+    except InputError as error:
+        raise _with_notes(error, left_out) from error
     while proposal.questions and ask:
         answers = {**answers, **{question.key: ask(question) for question in proposal.questions}}
         proposal = propose(tables, answers, name)
+    roles = proposal.roles
+    spare = [table for table in tables if table not in (roles.events, roles.items, roles.users)]
+    same = [table.path.name for table in spare if table.columns.keys() == roles.events.columns.keys()]
+    left_out += [
+        f"{other} has the columns of {roles.events.path.name} and plays no part: join them if both are the log."
+        for other in same
+    ]
+    left_out = [*left_out, *(said for table in spare if (said := unlinked(roles.events, table)))]
     if proposal.questions:
         raise _undecided(folder, proposal, answers)
     write_text(mapping, mapping_text(proposal, folder))
@@ -153,6 +165,12 @@ def _free(paths: list[Path], force: bool) -> None:
             where=", ".join(there),
             fix="add --force to write over them, or choose another --name or --to",
         )
+
+
+def _with_notes(error: InputError, notes: list[str]) -> InputError:
+    """Return the error with what was left out of the folder, which may be what it misses."""
+    found = "; ".join([*([error.found] if error.found else []), *notes])
+    return InputError(error.message, where=error.where, expected=error.expected, found=found, fix=error.fix)
 
 
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> ConfigError:

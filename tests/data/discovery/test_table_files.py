@@ -229,3 +229,10 @@ def test_ids_beyond_the_first_rows_are_known(tmp_path, monkeypatch):
     ((table,), _) = read_tables(tmp_path)
     assert len(table.frame) == 3
     assert table.ids("sku").to_list() == [f"a{k}" for k in range(9)]
+
+
+def test_versions_of_one_table_are_not_its_parts(tmp_path):
+    for year in (2023, 2024):
+        csv(tmp_path / f"items_{year}.csv", ("sku", "name"), *((f"a{k}", f"Thing {k} of {year}") for k in range(9)))
+    tables, _ = read_tables(tmp_path)
+    assert [table.path.name for table in tables] == ["items_2023.csv", "items_2024.csv"]

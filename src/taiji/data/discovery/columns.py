@@ -90,7 +90,8 @@ class Column:
     @property
     def identifier(self) -> bool:
         """True if its values can be ids."""
-        return self._can_be_id and self.distinct > 1 and (self.spaces < 0.5 or ("id" in self.means and self.key))
+        spaced = self.spaces >= 0.5 and not ("id" in self.means and "title" not in self.means)
+        return self._can_be_id and self.distinct > 1 and not spaced
 
     @property
     def _can_be_id(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from taiji.core.yaml_files import yaml_line
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import Guess
 from taiji.data.discovery.relations import depends
@@ -79,7 +80,7 @@ def _of_rule(found: Further, column: Column) -> None:
     elif "rating" in column.means and (grades := _grades(column)):
         line = _label(column, "ordinal", grades=grades)
         found.suggestions.append(
-            (f"labels: {_flow(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
+            (f"labels: {yaml_line(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
         )
 
 
@@ -120,7 +121,7 @@ def _of_name(found: Further, column: Column, role: str) -> None:
         )
     elif role in ("reaction", "quantity") and column.kind == "integer" and (low or 0) >= 0:
         line = _label(column, "count")
-        found.suggestions.append((f"labels: {_flow(line)}", f"{column.name} counts from {low:g} to {high:g}"))
+        found.suggestions.append((f"labels: {yaml_line(line)}", f"{column.name} counts from {low:g} to {high:g}"))
     elif role in ("rating", "survey") and (grades := _grades(column)):
         _learn(found, column, "ordinal", 0.7, f"by name, {len(grades)} different values", grades=grades)
     elif role == "reaction" and column.kind in ("text", "integer", "number") and column.values:
@@ -140,7 +141,7 @@ def _ask(found: Further, column: Column, said: str, test: str) -> None:
     entry = _label(column, "binary")
     for declared in entry.values():
         declared["column"] = f"{column_text(column.name)} {test}"
-    line = _flow(entry)
+    line = yaml_line(entry)
     found.suggestions.append((f"labels: {line}", f"if that is what {column.name} means"))
     found.doubts.append(
         f"{column.name} must be a label by its name; it {said}, which does not say what means yes: it is not used until a label says it."
@@ -159,13 +160,6 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
         name = f"{kind}_{name}".strip("_")
     read = {} if name == column.name else {"column": column_text(column.name)}
     return {name: {"kind": kind, **read, **more}}
-
-
-def _flow(entry: dict[str, dict[str, Any]]) -> str:
-    """Return an entry as YAML on one line."""
-    import yaml
-
-    return yaml.safe_dump(entry, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).strip()
 
 
 def _grades(column: Column) -> list[Any]:

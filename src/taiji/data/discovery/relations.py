@@ -18,6 +18,8 @@ FEWEST = 0.5
 """Share of a column's ids that a key has to know to be referred to."""
 FEWEST_LOOSE = 0.75
 """The same where ids are written otherwise, or the key repeats some of its own."""
+FEWEST_NEAR = 0.2
+"""Share of a log's ids that a table has to know, in this or another spelling, to be spoken of."""
 TELLING = 5
 """Different ids that such a key has at least: of fewer, a few small numbers are found in any column."""
 
@@ -63,12 +65,37 @@ def links(table: Table, other: Table) -> list[Link]:
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
 
 
+def unlinked(log: Table, table: Table) -> str:
+    """Return a sentence about a table that plays no part although its ids look like those of the log; empty where they do not."""
+    best, said = 0, ""
+    for key in (column for column in table.columns.values() if column.nearly_key):
+        for column in log.columns.values():
+            if column.identifier and column.kind in ("integer", "text") and key.distinct >= TELLING:
+                match = joined(
+                    table.ids(key.name), log.ids(column.name).head(COMPARED), column.name, table.path.name
+                ).match
+                alike = bool(column.means & key.means & {"item", "user"}) or column.name == key.name
+                found = match.near + (match.event_ids_known if alike else 0)
+                if found > best and found >= FEWEST_NEAR * match.event_ids:
+                    near = f"; {match.near:,} differ only in spelling ({match.near_text})" if match.near else ""
+                    best = found
+                    ask = "Write the ids alike in both files if they mean the same." if match.near else "Is it needed?"
+                    said = (
+                        f"{table.path.name} plays no part: of {match.event_ids:,} different values of {log.path.name}'s {column.name} "
+                        f"its {key.name} knows {match.event_ids_known:,}{near}. {ask}"
+                    )
+    return said
+
+
 def depends(table: Table, key: str, column: Column) -> bool:
     """Return whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
-    pairs = table.frame.select(
-        pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")
-    ).drop_nulls()
-    if pairs.is_empty() or column.distinct < 2:
+    listed = isinstance(table.frame.schema[column.name], pl.List)
+    if (column.kind == "other" or column.distinct < 2) and not listed:
+        return False
+    value = pl.col(column.name)
+    text = value.list.eval(pl.element().cast(pl.String)).list.join("\n") if listed else value.cast(pl.String)
+    pairs = table.frame.select(pl.col(key).alias("key"), text.alias("value")).drop_nulls()
+    if pairs.is_empty():
         return False
     different = (
         pairs.group_by("key")

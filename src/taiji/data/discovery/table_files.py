@@ -55,6 +55,10 @@ TEXTS = (".txt", ".dat", ".data")
 """Kinds of files that may also hold prose."""
 PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
 """Names of files that people write beside data."""
+VERSION_ROWS = 20_000
+"""Rows that are compared to tell parts of a table from versions of it."""
+COUNTERS = ("", "column_1", "index", "row", "Unnamed: 0")
+"""Names of a column that counts the rows of its own file."""
 QUIET = (".yaml", ".yml", ".md")
 """Kinds of files about which nothing is said."""
 
@@ -196,12 +200,28 @@ def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
         pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 gives one star
         together = [part.path for part in parts_of(group[0].parent / pattern)]
         same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
-        if same and _signature(group[0]):
+        if same and _signature(group[0]) and not _versions(group[-2:]):
             notes.append(f"{pattern} is read as one table of {len(group):,} files with the same columns.")
             found.append(group[0].parent / pattern)
         else:
             found += group
     return sorted(found)
+
+
+def _versions(files: list[Path]) -> bool:
+    """Return whether two files are versions of one table: a column has each value once in both, and mostly the same ones."""
+    one, other = (_read(Part(path), VERSION_ROWS).frame for path in files)
+    for name in one.columns:
+        a, b = one[name].drop_nulls(), other[name].drop_nulls()
+        keys = all(len(values) >= 5 and not values.dtype.is_nested() and values.is_unique().all() for values in (a, b))
+        if (
+            keys
+            and name not in COUNTERS
+            and a.dtype == b.dtype
+            and a.is_in(b.implode()).sum() >= 0.5 * min(len(a), len(b))
+        ):
+            return True
+    return False
 
 
 def _signature(path: Path) -> tuple[str, ...]:

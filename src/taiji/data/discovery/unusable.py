@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.core.errors import TaijiError
+from taiji.core.yaml_files import yaml_line
 from taiji.data.discovery.assign import Roles
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
@@ -98,10 +99,7 @@ def open_numbers(guesses: Mapping[str, Guess], roles: Roles) -> list[Question]:
         doubtful = [name for name in _numbers(guesses, section, table) if len(table.columns[name].understood.forms) > 1]
         if doubtful:
             forms = dict.fromkeys(form for name in doubtful for form in table.columns[name].understood.forms)
-            choices = tuple(
-                Guess("{" + ", ".join(f"{name}: '{form}'" for name in doubtful) + "}", 0.5, (f"as in {form}",))
-                for form in forms
-            )
+            choices = tuple(Guess(yaml_line(dict.fromkeys(doubtful, form)), 0.5, (f"as in {form}",)) for form in forms)
             shown = "; ".join(f"{name}: {', '.join(table.columns[name].examples[:3])}" for name in doubtful)
             questions.append(
                 Question(f"{section}.numbers", f"how numbers are written in {table.path.name} ({shown})", choices)

@@ -271,7 +271,9 @@ def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str
     wrong = OPEN
     for escape in (None, "\\") if '\\"' in text else (None,):
         try:
-            row = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, escapechar=escape))
+            row = next(
+                csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, escapechar=escape), []
+            )
         except csv.Error as error:
             wrong = OPEN if "unexpected end" in str(error) else "quotes that do not fit"
             continue
