@@ -52,7 +52,11 @@ def differences(shop: Shop, made: Initialised) -> list[Difference]:
 
 def _names(sentences: Iterable[str], patterns: Iterable[str]) -> bool:
     asked = "|".join(pattern for pattern in patterns if pattern)
-    return any(re.search(rf"(?<!\w)({asked})(?!\w)", sentence) for sentence in sentences) if asked else False
+    return (
+        any(re.search(rf"(?<![a-zA-Z0-9_])({asked})(?![a-zA-Z0-9_])", sentence) for sentence in sentences)
+        if asked
+        else False
+    )
 
 
 def _nameless(shop: Shop) -> bool:

@@ -48,7 +48,8 @@ def bad_price(text: str | None, value: float | None, *, keep: bool = False) -> D
                 else:
                     shop.catalogue[table.rows[row]].prices = right
             _named(shop, column, rows)
-            shop.told = shop.told if text else ()
+            unknown = text is None if column.typed is None else value is None or value != value
+            shop.told = () if unknown else shop.told  # an empty cell needs no word
             return True
         return False
 
@@ -183,7 +184,7 @@ def no_title(shop: Shop) -> bool:
         if event.item == number:
             expected.droppable = True
     shop.place = (column.name.strip(),)
-    shop.told = (re.escape(column.name.strip()),)
+    shop.told = (re.escape(column.name.strip()), "without a title")
     return True
 
 
@@ -234,6 +235,25 @@ def broken_line(kind: str) -> Defect:
         return True
 
     return plant
+
+
+def header_again(shop: Shop) -> bool:
+    """Repeat the header in the middle of the log, as files do that were put one behind the other: no row, and that is said."""
+    kind, header = shop.choices["file"], shop.choices["header"]
+    if (
+        kind.startswith(("parquet", "json"))
+        or kind == "xlsx"
+        or header not in ("yes", "sep line", "title line", "comment")
+    ):
+        return False
+    place = len(shop.log.rows) // 2
+    shop.log = shop.log.take([*range(place), 0, *range(place, len(shop.log.rows))], shop.log.name)
+    for column in shop.log.columns:
+        column.typed = None
+        column.texts[place] = column.name
+    shop.told = (counted(1), f"(line|row) ({place + 1}|{place + 2})")
+    shop.place = tuple(str(place + more) for more in (1, 2, 3, 4, 5))
+    return True
 
 
 def damaged(shop: Shop) -> bool:
@@ -288,6 +308,7 @@ DEFECTS: dict[str, Defect] = {
     "quantity negative": negative_quantity,
     "line short": broken_line("short"),
     "line long": broken_line("long"),
+    "header again": header_again,
     "last line cut": broken_line("cut"),
     "file cut": damaged,
     "empty file beside": beside("notes.csv", b""),

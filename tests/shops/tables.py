@@ -169,8 +169,8 @@ def _expected(shop: Shop, event: Event) -> ExpectedRow:
         click = event.click
     elif signal == "click, purchase" or signal == "action":
         click, conversion = event.click, event.conversion
-    elif signal == "purchase":  # the only label: it may serve as the click
-        return _row(shop, event, {"click": (1, event.conversion), "conversion": (None, event.conversion)})
+    elif signal == "purchase":
+        click = event.conversion  # the only label serves as the click
     elif signal == "rating":
         conversion = event.rating  # compared by order: which ratings convert is the reader's rule
     return _row(shop, event, {"click": (click,), "conversion": (conversion,)})

@@ -125,11 +125,13 @@ class _Maker:
 
     def events(self) -> None:
         log = self.roles.events
+        said = {key: self._answer(f"events.{key}", log) for key in ("user_id", "item_id")}
+        self.taken |= {str(guess.value) for guess in said.values() if guess}
         for key, scores in (("user_id", self.roles.user_scores), ("item_id", self.roles.item_scores)):
-            guess = self._answer(f"events.{key}", log) or pick(
+            guess = said[key] or pick(
                 f"events.{key}",
                 log,
-                scores,
+                {name: score for name, score in scores.items() if name not in self.taken},  # one column is one id
                 f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
             )
             if column := self._take(f"events.{key}", guess):
@@ -383,7 +385,8 @@ class _Maker:
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known or (section == "items" and LEVEL.match(part)):
-                value = parse_yaml(self.answers.pop(key), f"--set {key}")
+                given = self.answers.pop(key)
+                value = given if given.startswith("`") else parse_yaml(given, f"--set {key}")  # a rule's quoted column
                 for name in [name for name in self.p.guesses if name == key or name.startswith(f"{key}.")]:
                     self.p.guesses.pop(name)
                 if value is not None:

@@ -117,9 +117,9 @@ def names_of(path: Path, separator: str) -> list[str]:
 
 
 def plain_names(names: Iterable[str]) -> list[str]:
-    """Return column names without the types that an atomic file's header gives them."""
-    names = list(names)
-    found = [TYPED.match(name.strip()) for name in names]
+    """Return column names without the spaces around them and the types that an atomic file's header gives them."""
+    names = [name.strip() for name in names]
+    found = [TYPED.match(name) for name in names]
     return [match[1] for match in found if match] if found and all(found) else names
 
 
@@ -127,7 +127,9 @@ def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
     """Return the columns of an atomic file that hold several values, separated by spaces."""
     given = _first_line(path, separator)[0]
     return tuple(
-        name for name, shown in zip(plain_names(given), given) if name != shown and shown.strip().endswith("_seq")
+        name
+        for name, shown in zip(plain_names(given), given)
+        if name != shown.strip() and shown.strip().endswith("_seq")
     )
 
 
