@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from taiji.data.reading_report import Reading, ReadingReport
+from taiji.data.reading_report import LeftOut, Reading, ReadingReport
 
 
 def test_what_is_told_is_in_the_report_and_survives_json():
@@ -19,6 +19,8 @@ def test_what_is_told_is_in_the_report_and_survives_json():
     assert (file.rows, file.used) == (100, 91)
     assert file.left_out[0].text == "2 rows without a user_id (rows 3, 9): 'x'"
     assert file.left_out[1].text == "7 lines that are no rows (lines 1, 2, 3, 4, 5 and 2 more)"
+    one = [LeftOut(reason=reason, rows=1).text for reason in ("lines that are no rows", "rows that repeat another one")]
+    assert one == ["1 line that is no row", "1 row that repeats another one"]
     assert file.columns[0].text == (
         "2 of 90 values of column preis (price) were not understood (rows 4, 5): 'n/a', '?'"
     )

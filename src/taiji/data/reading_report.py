@@ -38,7 +38,11 @@ class LeftOut(Record):
     @property
     def text(self) -> str:
         """Count, reason, places and examples in one clause."""
-        return f"{self.rows:,} {self.reason}{_places(self.first, self.unit, self.rows)}{_such_as(self.examples)}"
+        reason = self.reason
+        if self.rows == 1:
+            reason = reason.replace("lines that are no rows", "line that is no row").replace("rows ", "row ", 1)
+            reason = reason.replace("row that repeat ", "row that repeats ")
+        return f"{self.rows:,} {reason}{_places(self.first, self.unit, self.rows)}{_such_as(self.examples)}"
 
 
 class ColumnReading(Record):
