@@ -276,3 +276,12 @@ def test_a_question_about_a_label_is_settled_by_a_rule(tmp_path):
     assert not settled.questions and settled.values["events"]["click"] == "click == 2"
     every = propose(read_tables(tmp_path)[0], {"events.click": "1"})
     assert every.values["events"]["click"] == 1 and every.values["events"]["non_clicks"] == 4
+
+
+def test_ids_with_a_point_or_spaces_are_ids_where_the_name_says_so(tmp_path):
+    for form in ("{0}.{1}0", "Anna {0} {1}"):
+        ids = [form.format(k // 10, k % 10) for k in range(40)]
+        items = "item_id;title\n" + "".join(f"{ids[k]};Oat thing {k}\n" for k in range(40))
+        made = shop(tmp_path, lambda k, ids=ids: {**row(k), "item_id": ids[k * 7 % 40]}, items)
+        assert not made.questions
+        assert made.values["items"]["title"] == "title" and made.values["events"]["item_id"] == "item_id"

@@ -466,3 +466,12 @@ def test_a_unit_that_leads_out_of_the_calendar_is_named_with_its_rows(load):
     log = "u,i,t,stars\nx,1,1600000000,5\ny,2,1600000000000,2\n"
     with pytest.raises(TaijiError, match="row 2"):
         load(log=log, events={"timestamp": {"column": "t", "unit": "s"}})
+
+
+def test_non_clicks_of_a_log_without_conversions_are_no_failed_conversions(load):
+    items = "id,name,l1\n" + "".join(f"{k},Item {k},a\n" for k in range(20))
+    log = "u,i,t,stars\n" + "".join(f"u{k % 9},{k * 7 % 20},{k},5\n" for k in range(200))
+    events = {"timestamp": {"column": "t", "unit": "s"}, "conversion": None, "non_clicks": 2}
+    made = load(log, items, events=events)
+    assert (made.events["click"] == 0).any() and made.events["conversion"].null_count() == len(made.events)
+    assert [task.name for task in Dataset.from_tables(made).tasks] == ["click"]

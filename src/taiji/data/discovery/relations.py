@@ -52,7 +52,7 @@ def links(table: Table, other: Table) -> list[Link]:
     for key in (column for column in other.columns.values() if column.key or column.nearly_key):
         known = other.ids(key.name)
         for column in table.columns.values():
-            if column.identifier and column.kind in ("integer", "text"):
+            if column.identifier:
                 values = table.ids(column.name).head(COMPARED)
                 made = joined(known, values, column.name, other.path.name)
                 hits = made.match.event_ids_known
@@ -70,7 +70,7 @@ def unlinked(log: Table, table: Table) -> str:
     best, said = 0, ""
     for key in (column for column in table.columns.values() if column.nearly_key):
         for column in log.columns.values():
-            if column.identifier and column.kind in ("integer", "text") and key.distinct >= TELLING:
+            if column.identifier and key.distinct >= TELLING:
                 match = joined(
                     table.ids(key.name), log.ids(column.name).head(COMPARED), column.name, table.path.name
                 ).match
