@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
@@ -56,10 +57,14 @@ def main() -> None:
                 print("fewest forms:", shrunk(outcome), sep="\n")
         return
     seeds = range(given.first, given.first + given.shops)
-    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
-        outcomes = pool.map(play, seeds, chunksize=10)
+    outcomes, fewest = [], []
+    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool, open(given.write or os.devnull, "w") as file:
+        for outcome in pool.imap_unordered(play, seeds):
+            outcomes.append(outcome)
+            file.write(json.dumps(vars(outcome), ensure_ascii=False) + "\n")
+            file.flush()
         bad = [outcome for outcome in outcomes if outcome.kind in BAD]
-        fewest = pool.map(shrunk, bad, chunksize=2) if given.shrink else bad
+        fewest = pool.map(shrunk, bad, chunksize=1) if given.shrink else bad
     print(table(outcomes))
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in fewest:
@@ -68,8 +73,6 @@ def main() -> None:
         print(
             f"\n{len(found)} x {kind}: {forms}\n  seeds {[outcome.seed for outcome in found[:5]]}\n  {found[0].detail}"
         )
-    if given.write:
-        given.write.write_text("".join(json.dumps(vars(outcome), ensure_ascii=False) + "\n" for outcome in outcomes))
 
 
 if __name__ == "__main__":
