@@ -14,6 +14,8 @@ from taiji.data.discovery.words import says
 from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms, with_clock
 
 HOUR = "hour hours stunde heure hora 小时 時"
+LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
+"""Names of columns whose values last and do not begin."""
 SHOWN = 5
 
 
@@ -86,7 +88,7 @@ def _tells_clock(log: Table, column: Column) -> bool:
     hours = says(column.name, HOUR)
     if hours or "time" in column.means:
         return is_clock(values, hours=hours)
-    if says(column.name, NAMES["duration"]) or not is_clock(values):
+    if says(column.name, LASTS) or not is_clock(values):
         return False
     cells = values.cast(pl.String)
     return bool(cells.str.contains(r"(?i)[ap]\.?m\.?$|^(1[3-9]|2[0-3]):").any())
