@@ -26,7 +26,8 @@ from benchmarks.harness import Result, in_turn, median_ratio, run
 from taiji.data.dataset import Dataset
 from taiji.data.field_set import FieldSet
 from taiji.data.splits import exposures, later_slice, time_split
-from taiji.metrics.bootstrap import PooledAUC, compare, estimate
+from taiji.metrics.bootstrap import PooledAUC
+from taiji.metrics.intervals import compare, estimate
 from taiji.models.ranking.inputs import Inputs
 from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.settings import RankerSettings

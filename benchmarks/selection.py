@@ -36,7 +36,8 @@ from taiji.language.embed import load_embedder
 from taiji.language.generate import generate
 from taiji.language.settings import GenerationSettings
 from taiji.language.tiny import tiny_causal_lm, tiny_tokenizer
-from taiji.metrics.bootstrap import Ratio, compare, estimate
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import compare, estimate
 from taiji.reasoning.answers import THINK, parse
 from taiji.reasoning.prompts import item_lines
 from taiji.reasoning.rule_writer import RuleWriter

@@ -127,7 +127,7 @@ def test_a_ranker_is_trained_judged_and_studied(tmp_path):
         pytest.param("scale", "from taiji.scale.ray_mapper import connect; connect()", id="cluster"),
         pytest.param(
             "onnx",
-            "import polars as pl; from types import SimpleNamespace; from taiji.models.ranking.external import OnnxRanker;"
+            "import polars as pl; from types import SimpleNamespace; from taiji.models.ranking.onnx_ranker import OnnxRanker;"
             "ids = pl.DataFrame({'user_id': [1], 'item_id': [1]});"
             "OnnxRanker(SimpleNamespace(users=ids, items=ids), 'x.onnx')",
             id="onnx",

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from taiji import __version__
 from taiji.alignment.settings import AlignmentSettings
+from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import find_class
 from taiji.core.composition import chosen_sections, fitted, section_of, with_sections
 from taiji.core.errors import ArtifactError, ConfigError, TaijiError
@@ -112,6 +113,7 @@ class Config(Settings):
     ranking: ChosenRanker = RankerSettings()
     own_ranker: OwnRankerSettings = OwnRankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    recommend: RecommendSettings = RecommendSettings()
     abtest: ABTestSettings = ABTestSettings()
     serving: ServingSettings = ServingSettings()
     scale: ScaleSettings = ScaleSettings()

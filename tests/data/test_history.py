@@ -119,7 +119,9 @@ def test_before_batch_is_vectorised():
     Watched.looks.clear()
     items, times = watched.before_batch(users, as_ofs, limit)
     rounds = int(np.diff(history.offsets).max()).bit_length()
-    assert 0 < len(Watched.looks) <= rounds + -(-len(users) // BLOCK), "one gather a halving and a block of answers"
+    assert 0 < len(Watched.looks) <= (rounds + 1) * -(-len(users) // BLOCK), (
+        "one gather per block and halving, and the answers"
+    )
     assert sum(Watched.looks) <= len(users) * (rounds + limit) < len(users) * size / 20
     all_users, all_items, all_times = (events[name].to_numpy() for name in ("user", "item", "time"))
     for place in range(asked):

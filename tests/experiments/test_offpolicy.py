@@ -85,6 +85,59 @@ def test_bad_propensities_are_explained():
     with pytest.raises(TaijiError, match="length"):
         Logged(np.ones(2), np.ones(3), np.ones(2))
     assert value_interval(np.ones(5))["low"] is None
+    with pytest.raises(TaijiError, match="reward"):
+        Logged(np.array([1.0, np.nan]), np.ones(2), np.ones(2))
+    for wrong in (-0.1, 1.5, np.nan):
+        with pytest.raises(TaijiError, match="target probability"):
+            Logged(np.ones(2), np.ones(2), np.array([1.0, wrong]))
+
+
+def test_a_log_without_overlap_has_no_value():
+    log = Logged(np.random.default_rng(0).random(50), np.full(50, 0.5), np.zeros(50))
+    for terms in (ips_terms(log), snips_terms(log)):
+        found = value_interval(terms, log)
+        assert (found["value"], found["low"], found["high"]) == (None, None, None)
+        assert found["reason"].startswith("no overlap")
+
+
+def test_a_log_worth_one_row_has_no_interval():
+    targets = np.full(2000, 1e-9)
+    targets[0] = 1.0
+    log = Logged(np.random.default_rng(0).random(2000), np.full(2000, 1 / 2000), targets)
+    assert log.effective_rows == pytest.approx(1, abs=0.01)
+    for terms in (ips_terms(log), snips_terms(log)):
+        found = value_interval(terms, log)
+        assert found["low"] is None and "worth 1.0 rows" in found["reason"]
+
+
+def test_actions_that_the_log_never_takes_are_noticed():
+    """Half of what the target policy does is never logged: the weights average one half."""
+    rng = np.random.default_rng(1)
+    log = Logged(rng.random(400), np.full(400, 0.5), np.full(400, 0.25))
+    found = value_interval(ips_terms(log), log)
+    assert found["low"] is None and "weights average 0.50" in found["reason"]
+    _, whole = draw(400, 2)
+    assert whole.no_overlap == ""
+
+
+@pytest.mark.parametrize(
+    ("rewards", "reason"),
+    [
+        (np.zeros(400), "no spread"),
+        (np.eye(1, 400)[0], "1 of 400 differ"),
+        (np.arange(5.0), "too few rows to tell (5, needed 10)"),
+    ],
+    ids=["no reward", "one reward", "five rows"],
+)
+def test_few_or_equal_rows_give_no_interval(rewards, reason):
+    found = value_interval(rewards)
+    assert (found["low"], found["high"]) == (None, None) and reason in found["reason"]
+
+
+def test_a_reward_model_of_two_rows_is_finite_and_of_one_is_refused():
+    assert np.isfinite(cross_fitted_rates(np.array([0, 1]), np.array([0.0, 1.0]), 2)).all()
+    with pytest.raises(TaijiError, match="other rows"):
+        cross_fitted_rates(np.array([0]), np.array([1.0]), 2)
 
 
 def test_each_real_policy_is_estimated_from_the_log_of_the_other(public_data):

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from taiji.core.errors import TaijiError
 from taiji.experiments.replay import chance_in_first, replay
 
 FRAME = pl.DataFrame(
@@ -30,7 +31,13 @@ def test_each_ranker_earns_what_its_first_items_earned():
     assert rows["good", "conversions"]["value"] == 1
     assert rows["good", "revenue"]["value"] == pytest.approx((0.1 * 10 + 0.1 * 20) / 2)
     assert rows["good", "advertiser value"]["value"] == pytest.approx((10 + 20) / 2)
-    assert rows["good", "clicks"]["difference"] == {"against": "none", "value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["good", "clicks"]["difference"] == {
+        "against": "none",
+        "value": 1.0,
+        "low": None,
+        "high": None,
+        "reason": "too few users to tell (2, needed 10)",
+    }
     assert rows["good", "clicks"]["n"] == 2  # the third user's request has one item: no choice
 
 
@@ -45,4 +52,21 @@ def test_ties_share_the_places():
 
 
 def test_a_log_without_choice_gives_nothing():
-    assert replay(FRAME.tail(1), {"none": pl.DataFrame({"ctcvr": [0.1]})}, k=1) == []
+    rows = replay(FRAME.tail(1), {"none": pl.DataFrame({"ctcvr": [0.1]})}, k=1)
+    assert [row["metric"] for row in rows] == ["clicks", "conversions", "revenue", "advertiser value"]
+    assert {(row["value"], row["low"], row["n"]) for row in rows} == {(None, None, 0)}
+    assert all("none offers more than 1 items" in row["reason"] for row in rows)
+
+
+def test_predictions_and_prices_that_are_no_numbers_are_explained():
+    good = pl.DataFrame({"ctcvr": [0.9, 0.1, 0.2, 0.1, 0.9, 0.2, 0.5]})
+    with pytest.raises(TaijiError, match="prediction"):
+        replay(FRAME, {"none": good.with_columns(ctcvr=pl.lit(float("nan")))}, k=1)
+    with pytest.raises(TaijiError, match="outcome"):
+        replay(FRAME.with_columns(price=pl.lit(float("inf"))), {"none": good}, k=1)
+
+
+def test_rankers_that_choose_alike_differ_by_identity():
+    good = pl.DataFrame({"ctcvr": [0.9, 0.1, 0.2, 0.1, 0.9, 0.2, 0.5]})
+    found = [row["difference"] for row in replay(FRAME, {"none": good, "same": good}, k=1) if "difference" in row]
+    assert found and all((gap["low"], gap["high"], gap["method"]) == (0.0, 0.0, "identity") for gap in found)

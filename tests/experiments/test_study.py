@@ -275,6 +275,32 @@ def test_a_control_that_gains_is_called_out(metric, low, high, gain, word):
     assert word in found["verdict"]
 
 
+def test_a_control_of_too_few_users_is_not_said_to_gain_nothing():
+    difference = {
+        "against": "none",
+        "value": 0.1,
+        "low": None,
+        "high": None,
+        "reason": "too few users to tell (4, needed 10)",
+    }
+    row = {"features": "negative control: shuffled", "group": "all", "metric": "click auc", "difference": difference}
+    (found,) = control_findings([row])
+    assert found["gain"] is False and found["verdict"] == "not shown: too few users to tell (4, needed 10)"
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_intervals_over_few_seeds_cover(n_seeds):
+    """Seeds differ much more than users here: with 2 of them plain resampling covers 61 %."""
+    rng, covered, trials = np.random.default_rng(1), 0, 600
+    for trial in range(trials):
+        values = rng.normal(size=(n_seeds, 1))
+        draws = values + 0.01 * rng.normal(size=(400, n_seeds, 1))
+        _, spread = over_users_and_seeds(values, draws, trial)
+        low, high = np.quantile(spread[:, 0], [0.025, 0.975])
+        covered += low <= 0 <= high
+    assert covered / trials > 0.9
+
+
 def test_further_labels_are_kept_and_evaluated_where_every_ranker_predicts_them(tmp_path):
     frame, table = world()
     tasks = (CLICK, CONVERSION, Task(name="watch_seconds", kind="duration"), Task(name="liked", kind="survey"))

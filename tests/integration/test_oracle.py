@@ -12,12 +12,17 @@ def test_the_truth_is_judged_beside_the_floor_and_the_run_can_go_on_from_there(s
     done = taiji("oracle", small_config, *options)
     assert done.returncode == 0, done.stderr
     found = read_json(tmp_path / "small" / "oracle" / "oracle.json")
-    assert found["arms"] == ["none", "history_mean", "truth", "truth, next 10", "negative control: shuffled"]
+    assert found["arms"] == ["none", "history_mean", "negative control: shuffled", "truth", "truth, next 10"]
     assert {line["arm"] for line in found["controls"]} == {"negative control: shuffled"} and len(found["cells"]) == 10
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
     assert rows["all", "truth", "click auc"]["difference"]["against"] == "none"
     assert rows["all", "truth", "click auc"]["competitors"][0]["against"] == "history_mean"
-    assert "A model that always names the next item would be worth" in done.stdout and "no forecast" in done.stdout
+    assert [gap["against"] for gap in rows["all", "truth", "click auc"]["competitors"]][
+        1
+    ] == "negative control: shuffled"
+    assert [line["features"] for line in found["bounds"]] == ["truth", "truth, next 10"]
+    assert all(line["says"] in done.stdout for line in found["bounds"])
+    assert any(line["bound"] for line in found["bounds"]) == ("no forecast" in done.stdout)
     assert sorted(path.name for path in (tmp_path / "small").iterdir() if path.is_dir() and path.name[0] != ".") == [
         "data",
         "examples",

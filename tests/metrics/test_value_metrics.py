@@ -8,7 +8,7 @@ import pytest
 
 from taiji.core.errors import InputError
 from taiji.data.tasks import CLICK, CONVERSION, Task
-from taiji.metrics.bootstrap import estimate
+from taiji.metrics.intervals import estimate
 from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks
 from taiji.metrics.ranking_metrics import Calibration, Rows
 from taiji.metrics.task_metrics import METRICS, SHOWN_METRICS, head_title, split_key

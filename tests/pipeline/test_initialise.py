@@ -131,6 +131,34 @@ def test_a_log_of_hardly_anything_but_clicks_or_exposures_is_remarked_on(tmp_pat
         assert not any("EXPOSURES ARE CLICKS" in doubt for doubt in made.doubts)
 
 
+def test_what_the_user_decided_is_neither_announced_otherwise_nor_called_unused(tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    lines = [f"u{n % 23},i{n * 7 % 40},{1_690_000_000 + n * 5000},{'like' if n % 3 else 'skip'}" for n in range(600)]
+    (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,did", *lines]))
+    users = [f"u{n},{'mf'[n % 2]},{('Rome', 'Oslo', 'Bonn')[n % 3]}" for n in range(23)]
+    (folder / "users.csv").write_text("\n".join(["user_id,gender,city", *users]))
+    decided = {"events.click": "did == like", "users.profile": "null"}
+    shown = initialised_text(initialise(folder, tmp_path, "shop", decided))
+    assert "did == like" in shown and "did" not in "".join(line for line in shown.splitlines() if "not used" in line)
+    assert "Prompts will tell" not in shown
+    assert "gender, city" in initialised_text(
+        initialise(folder, tmp_path, "shop", {"events.click": "did == like"}, force=True)
+    )
+
+
+def test_the_next_command_goes_on_with_a_run_of_that_name(export, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = initialise(export("german"), tmp_path, "shop", {})
+    assert made.command == f"taiji run {tmp_path / 'shop.yaml'}"
+    (tmp_path / "runs" / "shop").mkdir(parents=True)
+    (tmp_path / "runs" / "shop" / "config.json").write_text("{}")
+    assert made.command.endswith("shop.yaml"), "no stage is finished: nothing to go on with"
+    (tmp_path / "runs" / "shop" / "data").mkdir()
+    (tmp_path / "runs" / "shop" / "data" / "manifest.json").write_text("{}")
+    assert made.command.endswith("shop.yaml --resume")
+
+
 @pytest.mark.parametrize("name", ["a b/../c", "/tmp/x", "..", "", "a\nb"])
 def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(export, tmp_path, name):
     folder = export("chinese")

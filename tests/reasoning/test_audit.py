@@ -66,7 +66,13 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         seed=0,
     )
     json.dumps(report, allow_nan=False)
-    assert report["controls"]["own"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert report["controls"]["own"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "reason": "undefined, too few examples to tell (0, needed 10)",
+    }
     assert report["order"]["verdict"] == "not shown"
     assert report["order"]["says"] == "There was no rationale to run the controls on."
     assert report["leaking"]["no help"] == 1.0
@@ -144,7 +150,8 @@ def test_nothing_to_audit(lm, dataset, examples, prompts, verdicts):
 
 def test_one_example_has_no_interval_and_shows_nothing():
     alone = _interval(np.array([1.5, np.nan]), resamples=20, seed=0)
-    assert alone == {"value": 1.5, "low": None, "high": None, "n": 1}
+    reason = "too few examples to tell (1, needed 10)"
+    assert alone == {"value": 1.5, "low": None, "high": None, "n": 1, "reason": reason}
     controls = dict.fromkeys(CONTROLS, alone)
     controls |= {f"{other} - {one}": alone for one, other in pairwise(CONTROLS)}
     assert _order(controls)["verdict"] == "not shown"

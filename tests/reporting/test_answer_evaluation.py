@@ -30,11 +30,12 @@ def judge(users, items, as_ofs):
     return (items + 1) / 100
 
 
-def answers(dataset):
-    perfect = [format_completion("Because.", item_line(dataset, t)) for t in ROWS["target"]]
+def answers(dataset, rows=ROWS):
+    perfect = [format_completion("Because.", item_line(dataset, t)) for t in rows["target"]]
+    sft = {2: "<think>x</think><answer></answer>", 4: "<think>hm"}
     return {
-        "base": ["no idea"] * 5,
-        "sft": [perfect[0], perfect[1], "<think>x</think><answer></answer>", perfect[3], "<think>hm"],
+        "base": ["no idea"] * len(rows),
+        "sft": [sft.get(place % 5, text) for place, text in enumerate(perfect)],
         "aligned": perfect,
     }
 
@@ -85,12 +86,10 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     dataset = build(LOG, n_items=200)
     rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
     found = table(rows)
-    assert found["aligned", "format"]["difference"] == {
-        "against": "base",
-        "value": 1.0,
-        "low": 1.0,
-        "high": 1.0,
-    }
+    gap = found["aligned", "format"]["difference"]
+    assert (gap["against"], gap["value"], gap["high"], gap["method"]) == ("base", 1.0, 1.0, "exact binomial")
+    assert gap["low"] == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 5))), "five users are no certainty"
+    assert found["sft", "format"]["difference"]["reason"] == "too few users to tell (5, needed 10)"
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),
@@ -101,8 +100,9 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
 
 
 def test_models_are_compared_with_every_baseline_on_the_same_users():
-    dataset = build(LOG, n_items=200)
-    rows = evaluate_answers(dataset, ROWS, answers(dataset), WordEmbedder(), judge, resamples=200)
+    dataset = build([(u, i, d) for u in range(30) for d, i in enumerate([0, 2, 4, u % 4])], n_items=200)
+    asked = examples([(u, 9, 1 + 2 * (u % 3)) for u in range(30)])
+    rows = evaluate_answers(dataset, asked, answers(dataset, asked), WordEmbedder(), judge, resamples=200)
     found, five = table(rows), {"popularity", "own favourite", "own category", "co-occurrence", "mean history"}
     for model in ("base", "sft", "aligned"):
         assert {gap["against"] for gap in found[model, "category_l1"]["competitors"]} == five
@@ -112,7 +112,7 @@ def test_models_are_compared_with_every_baseline_on_the_same_users():
             for gap in found[model, metric]["competitors"]:
                 own, baseline = found[model, metric], found[gap["against"], metric]
                 assert gap["value"] == pytest.approx(own["value"] - baseline["value"])
-                assert gap["low"] <= gap["value"] <= gap["high"]
+                assert "few" in gap["reason"] if gap["low"] is None else gap["low"] <= gap["value"] <= gap["high"]
     assert not any("competitors" in row for row in rows if row["kind"] != "model")
     narrow = next(gap for gap in found["aligned", "ctcvr"]["competitors"] if gap["against"] == "own favourite")
     apart = (found["aligned", "ctcvr"]["low"] - found["own favourite", "ctcvr"]["high"], narrow["low"])

@@ -82,8 +82,26 @@ def test_counts_named_after_a_period_stand_with_it():
     metrics = sample_metrics()
     metrics["split"]["rows"] = {"households": 9, "test exposures": 1234, "test prompts": 56}
     page = render_report(metrics)
-    assert "1,234 exposures, 56 prompts; judges everything" in page
-    assert page.count('class="tile"') == 4
+    assert "1,234 exposures, 56 prompts; evaluates everything" in page
+    assert page.count('class="tile"') == 5
+
+
+def test_tiles_come_in_the_order_of_the_loop():
+    metrics = sample_metrics()
+    metrics["split"]["rows"] = {
+        f"{role} prompts": number for number, role in enumerate(("alignment", "calibration", "rationale", "test"))
+    }
+    metrics["alignment"]["steps"] = metrics["alignment"]["steps"][:1]
+    page = render_report(metrics)
+    tiles = re.findall(r'class="tile"><b>([^<]+)</b><span>([^<]+)</span>', page)
+    assert [name for _, name in tiles[:4]] == [
+        "rationale prompts",
+        "calibration prompts",
+        "alignment prompts",
+        "test prompts",
+    ]
+    assert ("1", "step of popo-light") in tiles and "1 steps" not in page
+    assert "click with a conversion" in page, "CTCVR is explained"
 
 
 def test_the_audit_says_plainly_where_the_controls_fail():

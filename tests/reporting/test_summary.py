@@ -71,6 +71,13 @@ def test_verdicts_are_honest():
     assert verdict(Difference(against="x", value=0.1, low=None, high=None)) == "too few users to tell"
 
 
+def test_a_reason_or_an_identity_stands_in_place_of_a_verdict():
+    few = Difference(against="x", value=0.1, low=None, high=None, reason="too few users to tell (4, needed 10)")
+    assert verdict(few) == "too few users to tell (4, needed 10)"
+    assert verdict(Difference(against="x", value=0.0, low=0.0, high=0.0, method="identity")) == "one and the same"
+    assert verdict(gap(0.3, 0.3)) == verdict(gap(0.0, 0.0)) == "too few users to tell", "of an earlier version"
+
+
 def test_numbers_carry_the_digits_their_interval_deserves():
     assert metric_text(gap(0.00002, 0.0026), signed=True).endswith("[+0.00002, +0.00260]")
     assert metric_text(MetricValue(metric="auc", value=None, low=None, high=None, n=0)) == "–"

@@ -74,10 +74,11 @@ class LengthScorer:
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         results = []
         for request in requests:
-            unknown = [place for place, item in enumerate(request.items) if item.startswith("ghost")]
-            plain = [1 / (1 + len(item) + len(request.history.events)) for item in request.items]
-            with_features = [score + request.features["ids"][0] * 1e-9 for score in plain] if request.features else None
-            results.append(RankResult(unknown=unknown) if unknown else RankResult(plain, with_features))
+            events, extra = len(request.history.events), request.features["ids"][0] * 1e-9 if request.features else None
+            plain = [None if item.startswith("ghost") else 1 / (1 + len(item) + events) for item in request.items]
+            other = None if extra is None else [None if score is None else score + extra for score in plain]
+            wrong = {name: "no such column" for name in request.context if name.startswith("ghost")}
+            results.append(RankResult(wrong_context=wrong) if wrong else RankResult(plain, other))
         return results
 
 

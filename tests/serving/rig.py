@@ -16,7 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_store import SQLiteStore
+from taiji.serving.store import Store
 
 
 def free_port() -> int:
@@ -24,6 +27,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def plant(store: Store, packed: bytes, user: str = "u1", time: str = "5") -> None:
+    """Put bytes into the queue as another version of the service might."""
+    if isinstance(store, SQLiteStore):
+        with store._change() as db:
+            db.execute("INSERT INTO queue (user, event, at) VALUES (?, ?, ?)", (user, packed, 1_700_000_000_000_000))
+    else:
+        assert isinstance(store, RedisStore)
+        store._redis.xadd(store._key("queue"), {"u": user, "t": time, "e": packed})
 
 
 class SmallDisk:

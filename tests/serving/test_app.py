@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -13,14 +14,16 @@ import pytest
 from starlette.testclient import TestClient
 from tests.serving.doubles import EchoWriter, LengthScorer
 
+from taiji.core.errors import ArtifactError
 from taiji.serving.app import build_app
+from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.gate import Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, Release, UserHistory
 
 SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
 KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
@@ -192,8 +195,29 @@ def test_ranking(client: TestClient, store: Store) -> None:
     assert answer["scores"][1]["without_features"] == 0.5 and answer["scores"][1]["with_features"] == 0.5 + 1e-9
     stranger = client.post("/v1/rank", json={"user": "stranger", "items": ["abc"]}).json()
     assert stranger["feature_version"] is None and stranger["scores"][0]["with_features"] is None
-    refused = client.post("/v1/rank", json={"user": "u1", "items": ["a", "ghost"]})
-    assert refused.status_code == 422 and refused.json()["places"] == ["/items/1"]
+    mixed = client.post("/v1/rank", json={"user": "u1", "items": ["ghost", "a"]})
+    assert mixed.status_code == 200
+    assert mixed.json()["scores"] == [
+        {"item": "ghost", "without_features": None, "with_features": None},
+        answer["scores"][1],
+    ]
+    (nothing,) = client.post("/v1/rank", json={"user": "stranger", "items": ["ghost"]}).json()["scores"]
+    assert nothing == {"item": "ghost", "without_features": None, "with_features": None}
+
+
+def test_the_context_of_a_request_is_passed_on_and_one_that_does_not_fit_is_refused(client: TestClient) -> None:
+    asked = {
+        "user": "u1",
+        "items": ["abc"],
+        "context": {"place": "home", "hour": 5, "load": 0.5, "new": True, "none": None},
+    }
+    assert client.post("/v1/rank", json=asked).status_code == 200
+    refused = client.post("/v1/rank", json={**asked, "context": {"place": "home", "ghost": 1}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "context")
+    assert refused.json()["places"] == ["/context/ghost"] and "no such column" in refused.json()["message"]
+    for wrong in ({"": 1}, {"x": [1]}, {"x": {"y": 1}}, {"x": "y" * 257}, [], "home"):
+        answer = client.post("/v1/rank", json={**asked, "context": wrong})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), wrong
 
 
 def test_a_service_without_a_ranker_still_serves_features(store: Store) -> None:
@@ -207,7 +231,87 @@ def test_a_service_without_a_ranker_still_serves_features(store: Store) -> None:
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/v1/features/u1").status_code == 200
         assert client.post("/v1/rank", json={"user": "u1", "items": ["a"]}).json()["code"] == "not_ready"
-        assert client.get("/readyz").json() == {"status": "ok", "ranker": "failed"}
+        answer = client.get("/readyz")
+        assert answer.status_code == 503 and answer.json()["code"] == "not_ready"
+        assert answer.json()["message"].startswith(
+            "The ranker of the active release cannot be loaded: FileNotFoundError at"
+        )
+
+
+def test_a_run_without_a_ranker_for_requests_is_ready_for_features(store: Store) -> None:
+    def other(run: Path) -> LengthScorer:
+        raise FeaturesOnly("The service scores with neural rankers only.")
+
+    scorers = Scorers(store, other)
+    scorers.refresh()
+    app = build_app(store, scorers, ServingSettings(), Keyring(), SteadyClock())
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/readyz").json() == {"status": "ok", "ranker": "none"}
+
+
+def test_a_ranker_that_could_not_be_loaded_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Exception | None] = [ArtifactError("There is no ranker."), None]
+
+    def load(run: Path) -> LengthScorer:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return LengthScorer()
+
+    scorers = Scorers(store, load)
+    scorers.refresh()
+    assert (scorers.state, scorers.reason) == ("failed", "There is no ranker.")
+    scorers.refresh()
+    assert scorers.state == "failed", "not at every poll"
+    monkeypatch.setattr("taiji.serving.scorers.time.monotonic", lambda: 1e12)
+    scorers.refresh()
+    assert (scorers.state, scorers.reason) == ("ready", "")
+
+
+def test_a_release_retired_while_it_was_asked_is_not_ready_and_no_bug(store: Store) -> None:
+    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers.refresh()
+    with pytest.raises(Overloaded):
+        scorers.score([("gone", RankRequest(UserHistory("u1", 5), ("a",), None))])
+
+
+def test_the_thread_that_follows_releases_outlives_every_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorers, calls = Scorers(store, lambda run: LengthScorer()), []
+    monkeypatch.setattr("taiji.serving.scorers.RELEASE_POLL_S", 0.01)
+    real = scorers.refresh
+
+    def refresh() -> None:
+        calls.append(scorers.trouble)
+        if len(calls) < 3:
+            raise TypeError("a field of a newer version")
+        real()
+
+    monkeypatch.setattr(scorers, "refresh", refresh)
+    scorers.start()
+    deadline = time.monotonic() + 10
+    while not scorers.ready("r1") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    scorers.stop()
+    assert scorers.ready("r1") and calls[1].startswith("TypeError at test_app.py") and scorers.trouble == ""
+
+
+def test_releases_that_cannot_be_followed_make_the_service_not_ready(store: Store) -> None:
+    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers.refresh()
+    scorers.trouble, scorers.start = "TypeError at types.py:1", lambda: None  # type: ignore[method-assign]
+    app = build_app(store, scorers, ServingSettings(), Keyring(), SteadyClock())
+    with TestClient(app, base_url="http://localhost") as client:
+        assert "cannot be followed: TypeError at types.py:1" in client.get("/readyz").json()["message"]
+
+
+def test_events_that_nobody_takes_in_make_the_service_not_ready(store: Store) -> None:
+    for client in open_client(store, stall_s=0.05):
+        assert client.get("/readyz").status_code == 200
+        post_events(client, EVENT)
+        time.sleep(0.1)
+        answer = client.get("/readyz")
+        assert answer.status_code == 503 and "No worker takes events in" in answer.json()["message"]
+        store.absorb("w", 10, 10)
+        assert client.get("/readyz").status_code == 200
 
 
 def test_erasing_a_user(client: TestClient, store: Store) -> None:

@@ -14,7 +14,7 @@ from tests.tiny import configuration, write_shop
 
 from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, TaijiError
 from taiji.language.tiny import tiny_tokenizer
 from taiji.pipeline.engine import Context
 from taiji.pipeline.recipes import ENHANCE
@@ -22,6 +22,7 @@ from taiji.reasoning.prompts import student_prompt
 from taiji.reasoning.settings import PromptSettings
 from taiji.serving import backend
 from taiji.serving.live_dataset import World
+from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
@@ -229,11 +230,15 @@ def test_unknown_items_strangers_and_foreign_versions(run: Path) -> None:
             RankRequest(UserHistory(row.user, LATER), ("S1", "S2"), body(row)),
         ]
     )
-    assert results[0].unknown == [1] and not results[0].without_features
+    known = scorer.score([RankRequest(UserHistory("u1", LATER), ("S1", "S2"), None)])[0].without_features
+    assert results[0].without_features == [pytest.approx(known[0]), None, pytest.approx(known[1])]
     assert all(0 < score < 1 for score in results[1].without_features)
     assert results[2].with_features is None and results[3].with_features is not None
     assert results[2].without_features == pytest.approx(results[3].without_features)
-    assert scorer.score([RankRequest(UserHistory("u1", LATER), ("nothing",), None)])[0].unknown == [0]
+    (nothing,) = scorer.score([RankRequest(UserHistory("u1", LATER), ("nothing",), body(row))])
+    assert nothing.without_features == [None] and nothing.with_features is None
+    (partly,) = scorer.score([RankRequest(UserHistory(row.user, LATER), ("nothing", "S1"), body(row))])
+    assert partly.with_features == [None, pytest.approx(results[3].with_features[0])]
     assert world.known(UserHistory("u1", LATER, forgotten=True)) is None
 
 
@@ -245,3 +250,47 @@ def test_the_pipelines_layout_is_the_one_read_here(run: Path) -> None:
     assert {"seed", "reasoning", "generation", "features", "embedder", "language"} <= set(
         read_json(run / "config.json")
     )
+
+
+DAMAGE = {
+    "cut table": lambda run: cut(run / "features" / "taiji.parquet", 1500),
+    "empty file": lambda run: cut(run / "features" / "taiji.parquet", 0),
+    "no table at all": lambda run: (run / "features" / "taiji.parquet").write_text("user,as_of\n1,2\n"),
+    "no rows": lambda run: (
+        pl.read_parquet(run / "features" / "taiji.parquet").clear().write_parquet(run / "features" / "taiji.parquet")
+    ),
+    "other columns": lambda run: pl.DataFrame({"a": [1]}).write_parquet(run / "features" / "taiji.parquet"),
+}
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.mark.parametrize("kind", DAMAGE, ids=list(DAMAGE))
+def test_a_damaged_feature_table_is_one_message(run: Path, tmp_path: Path, kind: str) -> None:
+    other = shutil.copytree(run, tmp_path / "small")
+    DAMAGE[kind](other)
+    with pytest.raises(ArtifactError, match=r"feature table (cannot be read|has nothing)") as found:
+        backend.release(other)
+    assert "taiji.parquet" in str(found.value) and "taiji run" in str(found.value)
+
+
+GONE = {
+    "evaluation ranker not made": lambda run: shutil.rmtree(run / "evaluation_ranker"),
+    "ranker not made": lambda run: shutil.rmtree(run / "ranking"),
+    "weights cut": lambda run: cut(run / "evaluation_ranker" / "ranker" / "model.safetensors", 100),
+    "quantiser gone": lambda run: shutil.rmtree(run / "features" / "taiji-quantizer"),
+    "data cut": lambda run: cut(next((run / "data" / "dataset").glob("items*.parquet")), 50),
+}
+
+
+@pytest.mark.parametrize("kind", GONE, ids=list(GONE))
+def test_a_run_without_its_ranker_is_not_ready_and_says_why(run: Path, store: Store, tmp_path: Path, kind: str) -> None:
+    other = shutil.copytree(run, tmp_path / "small")
+    release = replace(backend.release(other), run=str(other))
+    GONE[kind](other)
+    store.add_release(release, 1)
+    scorers = Scorers(store, lambda folder: backend.scorer(folder, ServingSettings()))
+    scorers.refresh()
+    assert scorers.state == "failed" and len(scorers.reason) > 10 and not scorers.ready(release.name)

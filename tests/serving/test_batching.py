@@ -76,3 +76,32 @@ def test_too_many_waiting_are_refused_and_who_gives_up_harms_nobody() -> None:
         assert await waiting == 2
 
     asyncio.run(main())
+
+
+def test_one_bad_request_costs_nobody_else_an_answer() -> None:
+    def work(numbers: Sequence[int]) -> list[float]:
+        return [1 / number for number in numbers]
+
+    async def ask() -> list[float | BaseException]:
+        batcher: Batcher[int, float] = Batcher(work, 10, 100, apart=True)
+        first = asyncio.create_task(batcher(1))
+        found = await asyncio.gather(first, *(batcher(n) for n in (2, 0, 4)), return_exceptions=True)
+        batcher.close()
+        return found
+
+    found = asyncio.run(ask())
+    assert found[:2] == [1.0, 0.5] and isinstance(found[2], ZeroDivisionError) and found[3] == 0.25
+
+
+def test_a_wrong_number_of_results_and_a_closed_thread_leave_nobody_waiting() -> None:
+    async def ask() -> list[float | BaseException]:
+        batcher: Batcher[int, float] = Batcher(lambda numbers: [1.0], 10, 100)
+        tasks = [asyncio.create_task(batcher(n)) for n in range(3)]
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        batcher.close()
+        late = await asyncio.wait_for(asyncio.gather(batcher(1), return_exceptions=True), 5)
+        return [*found, *late]
+
+    found = asyncio.run(ask())
+    assert found[0] == 1.0 and all(isinstance(answer, RuntimeError) for answer in found[1:3])
+    assert isinstance(found[3], Overloaded)

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.serving.doubles import EchoWriter
-from tests.serving.rig import RedisServer
+from tests.serving.rig import RedisServer, plant
 
 from taiji.core.errors import TaijiError
+from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_store import SQLiteStore
 from taiji.serving.store import Store, to_previous
 from taiji.serving.stores import open_store
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, Unreadable
 
 Make = Callable[..., Store]
 NOW = 1_700_000_000_000_000
@@ -465,3 +467,120 @@ def test_a_redis_that_would_lose_events_is_refused(redis_server: RedisServer) ->
             open_store(ServingSettings(store=redis_server.url))
     finally:
         client.config_set("maxmemory-policy", "noeviction")
+
+
+# What this version cannot read
+
+UNREADABLE = {
+    "newer field": b'["k","u1","i",5,1,null,null,"new"]',
+    "older form": b'["k","u1","i"]',
+    "object": b'{"user":"u1"}',
+    "text in place of a time": b'["k","u1","i","5"]',
+    "time beyond any store": b'["k","u1","i",1e400]',
+    "large time": b'["k","u1","i",99999999999999999999999999]',
+    "click of a third kind": b'["k","u1","i",5,2]',
+    "price that is no number": b'["k","u1","i",5,1,null,NaN]',
+    "another user": b'["k","u2","i",5]',
+    "no JSON": b"\x00\xff\xfe",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE, ids=list(UNREADABLE))
+def test_an_event_that_cannot_be_read_is_put_aside_and_the_work_goes_on(store: Store, kind: str) -> None:
+    store.append([batch("a", ("u1", "i1"))], NOW)
+    plant(store, UNREADABLE[kind])
+    store.append([batch("b", ("u1", "i2"))], NOW)
+    assert store.absorb("w", 100, NOW) == 3 and store.absorb("w", 100, NOW) == 0
+    assert [event.item for event in store.histories(["u1"], NOW)[0].events] == ["i1", "i2"]
+    (letter,) = store.dead_letters()
+    assert (letter.release, letter.user, letter.attempts) == ("", "u1", 0)
+    assert letter.reason.startswith("event not read: ") and "u1" not in letter.reason
+    assert store.gauges(NOW).unreadable == 1 and store.gauges(NOW).queued == 0 and store.dead_letters("r1") == []
+    assert store.retry(NOW) == 1 and store.dead_letters() == []  # after an upgrade it may be readable
+    assert store.absorb("w", 100, NOW) == 1 and len(store.dead_letters()) == 1
+    store.erase("u1", NOW)
+    assert store.dead_letters() == []
+
+
+def test_an_entry_of_another_form_does_not_block_the_queue(make_store: Make) -> None:
+    store = make_store(**QUICK)
+    if not isinstance(store, RedisStore):
+        pytest.skip("rows of a table have one form")
+    store._redis.xadd(store._key("queue"), {"something": "else"})
+    store._redis.xadd(store._key("queue"), {"u": b"\xff", "t": "x", "e": b"[]"})
+    plant(store, Event("k", "u1", "i", 5).pack(), time="not a number")
+    store._redis.xadd(store._key("queue"), {"e": Event("k", "u1", "i", 5).pack(), "t": "5", "u": "u1"})
+    assert store.absorb("w", 100, NOW) == 4
+    assert len(store.histories(["u1"], NOW)[0].events) == 1 and len(store.dead_letters()) == 3
+
+
+def test_history_of_a_newer_version_is_left_out_and_kept(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    take_in(store, batch("a", ("u1", "i1")))
+    if isinstance(store, SQLiteStore):
+        with store._change() as db:
+            db.execute("INSERT INTO history VALUES ('u1', 9, 'new', ?)", (UNREADABLE["newer field"],))
+    else:
+        store._redis.zadd(store._key("h", "u1"), {UNREADABLE["newer field"]: 9})  # type: ignore[attr-defined]
+    assert [event.item for event in store.histories(["u1"], NOW)[0].events] == ["i1"]
+    assert [c.history.user for c in store.claim("r1", "w", 10, NOW + 5 * SECOND, SECOND)] == ["u1"]
+    assert "events of a history left out" in capsys.readouterr().err
+
+
+def test_releases_of_a_newer_version_are_read_without_what_is_new_or_left_out(store: Store) -> None:
+    newer = json.dumps({**json.loads(R2.pack()), "shards": 4})
+    if isinstance(store, SQLiteStore):
+        with store._change() as db:
+            db.executemany("INSERT INTO releases VALUES (?, ?)", [("r2", newer), ("r3", "{}"), ("r4", "no JSON")])
+    else:
+        store._redis.hset(store._key("releases"), mapping={"r2": newer, "r3": "{}", "r4": "no JSON"})  # type: ignore[attr-defined]
+    assert store.releases().live == {"r1": R1, "r2": R2}
+
+
+def test_the_queue_tells_how_long_its_oldest_event_has_waited(store: Store) -> None:
+    assert store.queue_age(NOW) == 0
+    store.append([batch("a", ("u1", "i1"))], NOW)
+    assert 0 <= store.queue_age(NOW + 3 * SECOND) <= 3
+    if isinstance(store, SQLiteStore):
+        assert store.queue_age(NOW + 3 * SECOND) == 3
+    store.absorb("w", 100, NOW)
+    assert store.queue_age(NOW) == 0
+
+
+def test_a_damaged_file_is_unavailable_and_no_riddle(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    store = open_store(ServingSettings(store=f"sqlite:{path}"))
+    store.close()
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 20_000)
+    with pytest.raises(TaijiError, match="Could not open the store"):
+        open_store(ServingSettings(store=f"sqlite:{path}"))
+
+
+@given(
+    st.builds(
+        Event,
+        st.text(max_size=5),
+        st.text(max_size=5),
+        st.text(max_size=5),
+        st.integers(-(2**61), 2**61),
+        st.integers(0, 1),
+        st.none() | st.integers(0, 1),
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+def test_every_event_that_is_packed_is_read_as_it_was(event: Event) -> None:
+    assert Event.unpack(event.pack()) == event
+
+
+@given(
+    st.binary(max_size=40)
+    | st.text(max_size=40)
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+)
+@settings(max_examples=50, deadline=None)
+def test_bytes_of_any_kind_are_an_event_or_unreadable(packed: bytes | str) -> None:
+    try:
+        event = Event.unpack(packed)
+    except Unreadable:
+        return
+    assert Event.unpack(event.pack()) == event

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from taiji import __version__
-from taiji.cli import console, experiment_commands, run_commands, serve_commands, start_commands
+from taiji.cli import console, experiment_commands, recommend_commands, run_commands, serve_commands, start_commands
 from taiji.core import progress
 from taiji.pipeline.recipes import STAGE_NAMES
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    run_commands.run, start_commands.init, start_commands.config, start_commands.doctor,
+    run_commands.run, recommend_commands.recommend, start_commands.init, start_commands.config, start_commands.doctor,
     experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
     serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
 ):  # fmt: skip

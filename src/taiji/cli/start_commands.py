@@ -114,18 +114,29 @@ def config(
 
 
 def doctor(
+    path: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
     json_path: JsonPath = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing or wrong.")] = False,
 ) -> None:
-    """Say what is installed, which models are at hand, and the command that mends what is missing."""
+    """Say what is installed, which models are at hand, and the command that mends what is missing.
+
+    With a configuration: also how the prompts of its language model begin and end.
+    """
     from dataclasses import asdict
 
     from taiji.cli.doctor import examine
 
-    findings = examine()
+    language = None
+    if path or preset or overrides:
+        from taiji.config import load_config
+
+        language = load_config(path, preset=preset, overrides=overrides or []).language
+    findings = examine(language)
     if not (json_path and console.emit_json(json_path, [asdict(finding) for finding in findings])):
         for finding in findings:
-            if finding.blocking or not quiet:
+            if finding.blocking or finding.warning or not quiet:
                 print(finding)
     if any(finding.blocking for finding in findings):
         raise typer.Exit(1)

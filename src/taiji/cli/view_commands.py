@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from taiji.cli import console
+from taiji.core.advice import runs_option
 from taiji.core.errors import TaijiError
 from taiji.pipeline.names import run_name
 
@@ -38,25 +39,30 @@ def open_run(
     quiet: bool,
     engine: str = "local",
     address: str | None = None,
+    verify: bool = False,
+    recommend: bool = False,
 ) -> Run:
+    """Return the run that a command's options name, of the recipe that enhances a ranker, or of the one that recommends."""
     from taiji.config import load_config
     from taiji.core import progress
+    from taiji.core.manifests import MANIFEST, Verifier
     from taiji.language.causal_lm import check_language_model
-    from taiji.pipeline.engine import MANIFEST, Run
+    from taiji.pipeline.engine import Run
     from taiji.pipeline.recipes import stages_of
+    from taiji.pipeline.recommend_recipe import recommend_stages
 
     progress.silence(quiet)
     name = name_of(config, preset, name)
     folder = runs / name
     stored = folder / "config.json"
-    console.can_go_on(f"taiji run --name {quote(name)}{runs_option(runs)} --resume")
+    console.can_go_on(f"taiji {'recommend' if recommend else 'run'} --name {quote(name)}{runs_option(runs)} --resume")
     there = os.path.exists(stored)  # a folder that may not be read says so when the run is to be written there
     if resume and there and config is None and preset is None:
         config = stored  # "go on with what I started" needs no repetition of how it was started
     settings = load_config(
         config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
     )
-    stages = stages_of(settings)
+    stages = recommend_stages(settings) if recommend else stages_of(settings)
     # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
     if not resume and there and any((folder / stage.key / MANIFEST).exists() for stage in stages):
         raise TaijiError(
@@ -64,9 +70,15 @@ def open_run(
             where=str(folder),
             fix="add --resume to go on with it (finished stages are kept), or choose another --name",
         )
-    check_language_model(settings.language.model)  # now, not after the first hour
+    if not recommend:
+        check_language_model(settings.language.model)  # now, not after the first hour
     return Run(
-        folder, settings, stages, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+        folder,
+        settings,
+        stages,
+        say=(lambda text: None) if quiet else say,
+        mapper=_mapper(engine, address, settings),
+        verifier=Verifier(verify),
     )
 
 
@@ -85,10 +97,6 @@ def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
     from taiji.pipeline.partitions import LocalMapper
 
     return LocalMapper()
-
-
-def runs_option(runs: Path) -> str:
-    return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def say(text: str) -> None:

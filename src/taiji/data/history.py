@@ -31,21 +31,28 @@ class TimeIndex:
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
         """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``.
 
-        All questions halve their own slice together, so a step is one gather whatever the slices hold, and no index beside
+        All questions search their own slice together, so a step is one gather whatever the slices hold, and no index beside
         the times is needed: they may lie on disk.
         """
         rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
         starts = self.offsets[rows]
-        low, left = starts.copy(), self.offsets[rows + 1] - starts
-        while left.any():
-            half = left >> 1
-            # A finished question (nothing left) looks at a neighbour's time and learns nothing from it.
-            earlier = (self.times.take(low + half, mode="clip") < as_ofs) & (left > 0)
-            low += np.where(earlier, half + 1, 0)
-            left = np.where(earlier, left - half - 1, half)
+        if rows.size and rows.min() == rows.max():
+            start, end = self.offsets[rows[0]], self.offsets[rows[0] + 1]
+            return starts, start + np.searchsorted(self.times[start:end], as_ofs, side="left")
+        low, ends = starts.copy(), self.offsets[rows + 1]
+        for begin in range(0, len(rows), BLOCK):
+            block = slice(begin, begin + BLOCK)
+            self._advance(low[block], ends[block], as_ofs[block])
         return starts, low
+
+    def _advance(self, low: Ints, ends: Ints, as_ofs: Ints) -> None:
+        """Move each position ``low (B,)``, at most to its end, behind the last entry that is strictly before the time."""
+        for bit in reversed(range(int((ends - low).max(initial=0)).bit_length())):
+            place = low + ((1 << bit) - 1)
+            earlier = (place < ends) & (self.times.take(place, mode="clip") < as_ofs)
+            low += earlier * (1 << bit)
 
 
 def even_ranges(offsets: Ints, size: int) -> list[tuple[int, int]]:

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.data.dataset import Dataset
 from taiji.data.history import Prices
-from taiji.data.past_counts import Clock, PastCount, PastMean
+from taiji.data.past_counts import PastCount, PastMean
 
 Array = NDArray[Any]
 DAY = 86_400_000_000
+WEEK, MONTH = 7 * DAY, 28 * DAY
 NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic when it never happened."""
 PRIOR = 10
@@ -47,10 +48,9 @@ class Statistics:
         counted = (*levels[:2], levels[-1]) if len(levels) > 2 else (*levels, *[None] * (3 - len(levels)))
         self.levels = [_codes(items, level) for level in counted]
         self.sizes = [int(level.max(initial=0)) + 1 for level in self.levels]
-        self.clock = Clock(np.concatenate([time, matured[known]]))
 
         def count(keys: Array, mask: Array, times: Array = time) -> PastCount:
-            return PastCount(self.clock, keys[mask], times[mask])
+            return PastCount(keys[mask], times[mask])
 
         everything, pair = np.zeros_like(user), user * self.n_items + item
         self.user_clicks, self.item_clicks, self.pair_clicks = (count(keys, click) for keys in (user, item, pair))
@@ -72,8 +72,8 @@ class Statistics:
         has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)
         kinds = self.levels[2]
         base = np.bincount(kinds, filled, self.sizes[2]), np.bincount(kinds, has, self.sizes[2])
-        self.item_price = PastMean(self.clock, item[priced], time[priced], logged, (filled, has))
-        self.l3_price = PastMean(self.clock, kinds[item[priced]], time[priced], logged, base)
+        self.item_price = PastMean(item[priced], time[priced], logged, (filled, has))
+        self.l3_price = PastMean(kinds[item[priced]], time[priced], logged, base)
 
     def at(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> PointInTime:
         """Return the query for rows of users (N,), items (N,) and times (N,)."""
@@ -122,26 +122,10 @@ class PointInTime(Mapping[str, Array]):
             return np.repeat(values[rows], times)
 
         made = PointInTime(self.of, repeated(self.user), items.ravel(), repeated(self.time))
-        made.now, made.week, made.month = repeated(self.now), repeated(self.week), repeated(self.month)
         made.click_prior, made.buy_prior = repeated(self.click_prior), repeated(self.buy_prior)
         clicks, last = self.user_clicks
         made.user_clicks = repeated(clicks), repeated(last)
         return made
-
-    @cached_property
-    def now(self) -> Array:
-        """Ranks of the times."""
-        return self.of.clock.rank(self.time)
-
-    @cached_property
-    def week(self) -> Array:
-        """Ranks of the times seven days before."""
-        return self.of.clock.rank(self.time - 7 * DAY)
-
-    @cached_property
-    def month(self) -> Array:
-        """Ranks of the times 28 days before."""
-        return self.of.clock.rank(self.time - 28 * DAY)
 
     @cached_property
     def everything(self) -> Array:
@@ -151,19 +135,19 @@ class PointInTime(Mapping[str, Array]):
     @cached_property
     def click_prior(self) -> Array:
         """Click rate of everything shown so far."""
-        clicks, shown = (c.before(self.everything, self.now)[0] for c in (self.of.all_shown_clicks, self.of.all_shown))
+        clicks, shown = (c.before(self.everything, self.time)[0] for c in (self.of.all_shown_clicks, self.of.all_shown))
         return (clicks + 1) / (shown + 2)  # type: ignore[no-any-return]
 
     @cached_property
     def buy_prior(self) -> Array:
         """Conversion rate of all clicks whose label was known so far."""
-        bought, known = (c.before(self.everything, self.now)[0] for c in (self.of.all_bought, self.of.all_known))
+        bought, known = (c.before(self.everything, self.time)[0] for c in (self.of.all_bought, self.of.all_known))
         return (bought + 1) / (known + 2)  # type: ignore[no-any-return]
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
         """Count and last time of the user's clicks."""
-        return self.of.user_clicks.before(self.user, self.now)
+        return self.of.user_clicks.before(self.user, self.time)
 
     @cached_property
     def pairs(self) -> Array:
@@ -173,19 +157,19 @@ class PointInTime(Mapping[str, Array]):
     @cached_property
     def pair_clicks(self) -> tuple[Array, Array]:
         """Count and last time of the user's clicks on the item."""
-        return self.of.pair_clicks.before(self.pairs, self.now)
+        return self.of.pair_clicks.before(self.pairs, self.time)
 
     @cached_property
     def month_clicks(self) -> Array:
         """Clicks on the item in the last 28 days."""
-        return self.of.item_clicks.between(self.item, self.month, self.now)
+        return self.of.item_clicks.between(self.item, self.time - MONTH, self.time)
 
     @cached_property
     def level_clicks(self) -> list[tuple[Array, Array]]:
         """Count and last time of the user's clicks in the item's category, per level."""
         of = self.of
         return [
-            counter.before(self.user * size + level[self.item], self.now)
+            counter.before(self.user * size + level[self.item], self.time)
             for counter, size, level in zip(of.user_level, of.sizes, of.levels)
         ]
 
@@ -197,7 +181,7 @@ class PointInTime(Mapping[str, Array]):
     @cached_property
     def price_of_kind(self) -> Array:
         """Mean so far of the logarithmic prices in the item's deepest category."""
-        return self.of.l3_price.before(self.of.levels[2][self.item], self.now)
+        return self.of.l3_price.before(self.of.levels[2][self.item], self.time)
 
     def since(self, last: Array) -> Array:
         """Return log1p of the days since ``last``, which is 0 where it never happened."""
@@ -205,12 +189,12 @@ class PointInTime(Mapping[str, Array]):
 
     def rate(self, hits: PastCount, tries: PastCount, keys: Array, prior: Array) -> Array:
         """Return the log-odds of a smoothed share."""
-        share = (hits.before(keys, self.now)[0] + PRIOR * prior) / (tries.before(keys, self.now)[0] + PRIOR)
+        share = (hits.before(keys, self.time)[0] + PRIOR * prior) / (tries.before(keys, self.time)[0] + PRIOR)
         return np.log(share / (1 - share))  # type: ignore[no-any-return]
 
     def l3_share(self) -> Array:
         """Return the item's share of the last 28 days' clicks in its deepest category."""
-        kind = self.of.l3_clicks.between(self.of.levels[2][self.item], self.month, self.now)
+        kind = self.of.l3_clicks.between(self.of.levels[2][self.item], self.time - MONTH, self.time)
         return self.month_clicks / (kind + 1)  # type: ignore[no-any-return]
 
 
@@ -218,11 +202,11 @@ Side = Literal["user", "item", "pair"]
 STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "user_clicks": ("user", lambda at: np.log1p(at.user_clicks[0])),
     "user_days_since": ("user", lambda at: at.since(at.user_clicks[1])),
-    "item_clicks": ("item", lambda at: np.log1p(at.of.item_clicks.before(at.item, at.now)[0])),
+    "item_clicks": ("item", lambda at: np.log1p(at.of.item_clicks.before(at.item, at.time)[0])),
     "item_clicks_28d": ("item", lambda at: np.log1p(at.month_clicks)),
-    "item_clicks_7d": ("item", lambda at: np.log1p(at.of.item_clicks.between(at.item, at.week, at.now))),
+    "item_clicks_7d": ("item", lambda at: np.log1p(at.of.item_clicks.between(at.item, at.time - WEEK, at.time))),
     "item_share_of_l3_28d": ("item", PointInTime.l3_share),
-    "item_shown_28d": ("item", lambda at: np.log1p(at.of.item_shown.between(at.item, at.month, at.now))),
+    "item_shown_28d": ("item", lambda at: np.log1p(at.of.item_shown.between(at.item, at.time - MONTH, at.time))),
     "item_click_rate": (
         "item",
         lambda at: at.rate(at.of.item_shown_clicks, at.of.item_shown, at.item, at.click_prior),
@@ -235,7 +219,7 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "user_conversion_rate": ("user", lambda at: at.rate(at.of.user_bought, at.of.user_known, at.user, at.buy_prior)),
     "pair_clicks": ("pair", lambda at: np.log1p(at.pair_clicks[0])),
     "pair_days_since": ("pair", lambda at: at.since(at.pair_clicks[1])),
-    "pair_shown": ("pair", lambda at: np.log1p(at.of.pair_shown.before(at.pairs, at.now)[0])),
+    "pair_shown": ("pair", lambda at: np.log1p(at.of.pair_shown.before(at.pairs, at.time)[0])),
     "user_l3_clicks": ("pair", lambda at: np.log1p(at.level_clicks[2][0])),
     "user_l3_days_since": ("pair", lambda at: at.since(at.level_clicks[2][1])),
     "user_l3_share": ("pair", lambda at: at.level_clicks[2][0] / (at.user_clicks[0] + 1)),
@@ -246,7 +230,7 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "price": ("item", lambda at: np.nan_to_num(np.where(np.isfinite(at.price), at.price, at.price_of_kind))),
     "price_missing": ("item", lambda at: ~np.isfinite(at.price)),
     "price_in_l3": ("item", lambda at: np.nan_to_num(at.price - at.price_of_kind)),
-    "price_change": ("item", lambda at: np.nan_to_num(at.price - at.of.item_price.before(at.item, at.now))),
+    "price_change": ("item", lambda at: np.nan_to_num(at.price - at.of.item_price.before(at.item, at.time))),
 }
 """Name to side and definition. Counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
 of the last price seen anywhere before the time (else the listed one, else the mean of the category): an exposure's own

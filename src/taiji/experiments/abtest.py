@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
+from taiji.metrics.exact import student_cdf, student_quantile
+from taiji.metrics.intervals import FEWEST, too_few
 
 Array = NDArray[Any]
 _NORMAL = NormalDist()
@@ -24,26 +26,32 @@ class Comparison:
     """Difference of two arms' means, treatment minus control.
 
     Attributes:
-        difference, low, high: of the mean a user, with its interval.
+        difference, low, high: of the mean a user, with its interval; None where there is none.
         always_low, always_high: interval that stays valid however often one looks; None if no plan was given.
-        relative: difference over the control's mean; NaN where that is 0.
-        p: two-sided, for one look at the end.
+        relative: difference over the control's mean; None where that is 0.
+        p: two-sided, for one look at the end; None where it cannot be told.
         n: users in both arms.
+        reason: why there is no interval, empty where there is one.
     """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     always_low: float | None
     always_high: float | None
-    relative: float
-    p: float
+    relative: float | None
+    p: float | None
     n: int
+    reason: str = ""
 
     @property
     def significant(self) -> bool:
-        """True if the fixed interval excludes zero."""
-        return not self.low <= 0 <= self.high
+        """True if the fixed interval excludes zero; without an interval nothing is significant."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    def covers(self, truth: float) -> bool | None:
+        """Return whether the fixed interval covers a value; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= truth <= self.high
 
 
 def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: float = 0.8) -> int:
@@ -51,10 +59,10 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
 
     n = 2 (z_{1−α/2} + z_power)² σ² / δ². For a rate p, σ = √(p (1 − p)).
     """
-    if effect == 0 or deviation <= 0:
+    if not (effect and deviation > 0 and math.isfinite(effect) and math.isfinite(deviation)):
         raise InputError(
             "A sample size needs an effect to find and a spread to find it in.",
-            expected="effect other than 0, deviation above 0",
+            expected="effect other than 0, deviation above 0, both finite",
             found=f"{effect}, {deviation}",
         )
     z = _NORMAL.inv_cdf((1 + level) / 2) + _NORMAL.inv_cdf(power)
@@ -63,13 +71,40 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
 
 def power_of(n: int, deviation: float, effect: float, *, level: float = 0.95) -> float:
     """Probability that ``n`` users an arm show a true ``effect`` (two-sided)."""
+    _demand_plan(n, deviation)
     shift, z = abs(effect) / (deviation * math.sqrt(2 / n)), _NORMAL.inv_cdf((1 + level) / 2)
     return _NORMAL.cdf(shift - z) + _NORMAL.cdf(-shift - z)
 
 
 def minimum_effect(n: int, deviation: float, *, level: float = 0.95, power: float = 0.8) -> float:
     """Smallest true effect that ``n`` users an arm show with probability ``power``."""
+    _demand_plan(n, deviation)
     return (_NORMAL.inv_cdf((1 + level) / 2) + _NORMAL.inv_cdf(power)) * deviation * math.sqrt(2 / n)
+
+
+def _demand_plan(n: int, deviation: float) -> None:
+    if n < 1 or not (deviation > 0 and math.isfinite(deviation)):
+        raise InputError(
+            "A plan needs users and a spread between them.",
+            expected="one or more users an arm, deviation above 0",
+            found=f"{n}, {deviation}",
+        )
+
+
+def _finite(what: str, values: ArrayLike) -> Array:
+    """Return values (N,) as floats.
+
+    Raises:
+        InputError: one of them is not a finite number; left out or not, it would decide a comparison.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise InputError(
+            "A user's value is not a finite number.",
+            where=f"{what}, user {int(np.flatnonzero(~np.isfinite(found))[0])}",
+            fix="give users without an outcome the value 0, or leave them out of both arms by a rule from before the test",
+        )
+    return found
 
 
 def cuped(values: ArrayLike, before: ArrayLike) -> Array:
@@ -78,10 +113,14 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
     Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Give both arms together, so that θ and the
     mean are the same for both and the difference stays unbiased.
     """
-    y, x = np.asarray(values, dtype=np.float64), np.asarray(before, dtype=np.float64)
+    y, x = _finite("values", values), _finite("covariate", before)
+    if len(y) != len(x):
+        raise InputError("Values and covariate differ in length.", found=f"{len(y)} and {len(x)}")
+    if not len(x) or np.ptp(x) <= 1e-12 * np.abs(x).max():
+        return y  # a covariate that is equal for all but for rounding explains nothing
     centred = x - x.mean()
     spread = float(centred @ centred)
-    return y if spread == 0 else np.asarray(y - (centred @ (y - y.mean())) / spread * centred)
+    return np.asarray(y - (centred @ (y - y.mean())) / spread * centred)
 
 
 def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
@@ -89,7 +128,7 @@ def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
 
     R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Give one arm at a time.
     """
-    a, b = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    a, b = _finite("numerators", numerators), _finite("denominators", denominators)
     if b.sum() == 0:
         raise InputError(
             "A ratio metric has nothing in its denominator.",
@@ -102,7 +141,7 @@ def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
 def compare_arms(
     treated: ArrayLike, control: ArrayLike, *, level: float = 0.95, planned: int | None = None
 ) -> Comparison:
-    """Difference of means with unequal variances.
+    """Difference of means with unequal variances, by Welch's t (*Biometrika* 34, 1947).
 
     Args:
         treated: (N,) values of users in the treatment.
@@ -110,16 +149,35 @@ def compare_arms(
         level: of the intervals.
         planned: users in both arms at which the always-valid interval should be tightest; None leaves it out.
 
+    Returns:
+        the comparison; from fewer than ten users in an arm, or where no value differs within the arms, it has a reason in
+        place of an interval.
+
     Raises:
-        InputError: an arm with fewer than two users.
+        InputError: an arm with fewer than two users, or a value that is not finite.
     """
-    a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    a, b = _finite("treatment", treated), _finite("control", control)
     if min(len(a), len(b)) < 2:
-        raise InputError("An arm has too few users.", expected="two or more in each", found=f"{len(a)} and {len(b)}")
-    difference, variance = float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-    error, n = math.sqrt(variance), len(a) + len(b)
-    half = _NORMAL.inv_cdf((1 + level) / 2) * error
-    p = 2 * _NORMAL.cdf(-abs(difference) / error) if error > 0 else float(difference == 0)
+        raise InputError(
+            "An arm has too few users.",
+            expected="two or more in each",
+            found=f"{len(a)} and {len(b)}",
+            fix="assign more users; before that there is nothing to compare",
+        )
+    difference, n = float(a.mean() - b.mean()), len(a) + len(b)
+    relative = difference / float(b.mean()) if b.mean() else None
+    parts = [float(arm.var(ddof=1)) / len(arm) for arm in (a, b)]
+    error, scale = math.sqrt(sum(parts)), max(float(np.abs(arm).max()) for arm in (a, b))
+    reason = ""
+    if error <= 1e-12 * scale:
+        reason = "no spread to tell from, all users of an arm have the same value"
+    elif min(len(a), len(b)) < FEWEST:
+        reason = too_few("users in an arm", min(len(a), len(b)))
+    if reason:
+        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # whoever is in which arm
+        return Comparison(difference, None, None, None, None, relative, p, n, reason)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (a, b)))
+    half = student_quantile(level, freedom) * error
     wide = None if planned is None else always_valid_half_width(n, error, planned, level=level)
     return Comparison(
         difference,
@@ -127,8 +185,8 @@ def compare_arms(
         difference + half,
         None if wide is None else difference - wide,
         None if wide is None else difference + wide,
-        difference / float(b.mean()) if b.mean() else math.nan,
-        p,
+        relative,
+        2 * student_cdf(-abs(difference) / error, freedom),
         n,
     )
 
@@ -142,13 +200,22 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     tightest near ``planned``.
 
     Args:
-        n: users so far in both arms.
+        n: users so far in both arms; before the second one nothing is known, and the width is infinite.
         error: standard error of the difference now, so that σ = error √n.
         planned: users at the planned end.
         level: 1 − α.
     """
+    if planned < 1 or not 0 < level < 1:
+        raise InputError(
+            "A sequential interval needs a planned end and a level.",
+            expected="one or more users, a level between 0 and 1",
+            found=f"{planned}, {level}",
+        )
+    if n < 2:
+        return math.inf
     alpha = 1 - level
-    tilt = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / planned
+    # Any ρ² > 0 is valid; the formula's is negative below a level of 0.13, where no width is tightest.
+    tilt = max(-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1, 0.1) / planned
     return error * math.sqrt(2 * (n * tilt + 1) / (n * tilt) * math.log(math.sqrt(n * tilt + 1) / alpha))
 
 
@@ -170,8 +237,17 @@ def aa_tests(
         runs: splits.
         level: of each test; about 1 − level of them should be significant.
         seed: of the splits.
+
+    Raises:
+        InputError: too few users or runs, or all values equal, so that no split could be significant.
     """
-    y = np.asarray(values, dtype=np.float64)
+    y = _finite("values", values)
+    if runs < 1 or len(y) < 2 * FEWEST or np.ptp(y) == 0:
+        raise InputError(
+            "An A/A test cannot be told from this.",
+            expected=f"{2 * FEWEST} or more users with different values, one or more runs",
+            found=f"{len(y)} users, {len(np.unique(y))} different values, {runs} runs",
+        )
     if before is not None:
         y = cuped(y, before)
     generator, found = np.random.default_rng([seed, len(y)]), 0

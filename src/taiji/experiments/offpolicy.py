@@ -7,6 +7,9 @@ inverse propensity (Horvitz & Thompson 1952), Σ w r / N; self-normalised (Swami
 Each is a mean of one term a row, so that one interval serves all. Clicks are rare and weights are skewed, and there a
 percentile bootstrap covers 88–91 % where it says 95 %; the studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
 keeps its word, at the price of a long upper arm (measured in ``benchmarks/abtest.py``).
+
+Where the logging policy hardly ever does what the target policy would, the log says nothing about it: the estimate then
+carries the reason in place of an interval, and without any overlap no value either (:meth:`Logged.no_overlap`).
 """
 
 from __future__ import annotations
@@ -18,9 +21,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
-from taiji.metrics.bootstrap import Entry, resample_weights
+from taiji.metrics.bootstrap import resample_weights
+from taiji.metrics.intervals import FEWEST, Entry, too_few
 
 Array = NDArray[Any]
+UNLIKELY = 4.0
+"""Standard errors by which a mean weight may miss 1."""
+FEWEST_APART = 5
+"""Rows that must depart from the most frequent value: resamples of fewer hold none of them too often."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class Logged:
         targets: (N,) π(a|x) >= 0, the target policy's probability of that same action.
 
     Raises:
-        InputError: different lengths, or a propensity that is not in (0, 1].
+        InputError: different lengths, a propensity that is not in (0, 1], a target that is not in [0, 1], or a reward that
+            is not a finite number.
     """
 
     rewards: Array
@@ -56,6 +65,18 @@ class Logged:
                 fix="log the probability with which each action was chosen; off-policy estimates are impossible without it",
             )
 
+        for what, values, right in (
+            ("reward", self.rewards, np.isfinite(self.rewards)),
+            ("target probability", self.targets, (self.targets >= 0) & (self.targets <= 1)),
+        ):
+            if not right.all():
+                raise InputError(
+                    f"A {what} cannot be used.",
+                    where=f"row {int(np.flatnonzero(~right)[0])}",
+                    expected="a finite number" if what == "reward" else "a number from 0 to 1",
+                    found=str(values[~right][0]),
+                )
+
     @property
     def weights(self) -> Array:
         """(N,) importance weights."""
@@ -67,6 +88,24 @@ class Logged:
         w = self.weights
         return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
+    @property
+    def no_overlap(self) -> str:
+        """Reason for which the log says too little about the target policy; empty where it says enough.
+
+        Importance weights average 1 where the logging policy takes every action that the target policy takes, and less where
+        some are missing (Li et al., *AISTATS* 2015): an estimate then speaks about a part of the policy only.
+        """
+        w, rows = self.weights, self.effective_rows
+        if not w.any():
+            return "no overlap, the target policy never takes an action of the log"
+        if rows < FEWEST:
+            return (
+                f"too little overlap to tell (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
+            )
+        if abs(w.mean() - 1) > UNLIKELY * w.std() / np.sqrt(len(w)) + 1e-9:
+            return f"no full overlap, importance weights average {w.mean():.2f} where 1 is expected: actions of the target policy are missing, or propensities are wrong"
+        return ""
+
 
 def ips_terms(log: Logged) -> Array:
     """(N,) terms whose mean is the inverse-propensity estimate."""
@@ -74,8 +113,10 @@ def ips_terms(log: Logged) -> Array:
 
 
 def snips_terms(log: Logged) -> Array:
-    """(N,) terms whose mean is the self-normalised estimate, linearised around it for the interval."""
+    """(N,) terms whose mean is the self-normalised estimate, linearised around it for the interval; NaN without overlap."""
     w = log.weights
+    if not w.any():
+        return np.full(len(w), np.nan)
     value = (w * log.rewards).sum() / w.sum()
     return np.asarray(value + w * (log.rewards - value) / w.mean())
 
@@ -91,11 +132,35 @@ def dr_terms(log: Logged, predicted: ArrayLike, baseline: ArrayLike) -> Array:
     return np.asarray(np.asarray(baseline) + log.weights * (log.rewards - np.asarray(predicted)))
 
 
-def value_interval(terms: Array, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
-    """Mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out."""
-    n, mean, spread = len(terms), float(terms.mean()), float(terms.std())
-    if n < 2 or spread == 0:
-        return {"value": mean, "low": None, "high": None, "n": n}
+def value_interval(
+    terms: Array, log: Logged | None = None, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> Entry:
+    """Mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out.
+
+    Args:
+        terms: of an estimator.
+        log: they come from; where its overlap with the target policy is too small the entry has ``reason`` in place of an
+            interval, and no value without any.
+        resamples, level, seed: of the bootstrap over rows.
+    """
+    n, reason = len(terms), log.no_overlap if log is not None else ""
+    if log is not None and not log.effective_rows:
+        return {"value": None, "low": None, "high": None, "n": n, "reason": reason}
+    if not n or not np.isfinite(terms).all():
+        raise InputError(
+            "An estimate's terms are not finite numbers.", found=f"{n} terms", fix="look at the reward model"
+        )
+    mean, spread = float(terms.mean()), float(terms.std())
+    found: Entry = {"value": mean, "low": None, "high": None, "n": n}
+    informative = n - int(np.unique(terms, return_counts=True)[1].max())  # rows apart from the most frequent value
+    if not reason and spread <= 1e-12 * float(np.abs(terms).max()):
+        reason = "no spread to tell from, every row gives the same value"
+    if not reason and n < FEWEST:
+        reason = too_few("rows", n)
+    if not reason and informative < FEWEST_APART:
+        reason = f"too few rows to tell ({informative} of {n} differ from the others)"
+    if reason:
+        return {**found, "reason": reason}
     centred, pivots = terms - mean, []
     for weights in resample_weights(n, resamples, seed):
         shifts = weights @ centred / n
@@ -104,7 +169,7 @@ def value_interval(terms: Array, *, resamples: int = 1000, level: float = 0.95, 
         pivots.append(shifts[usable] / np.sqrt(variances[usable] / n))
     low, high = np.quantile(np.concatenate(pivots), [(1 - level) / 2, (1 + level) / 2])
     error = spread / np.sqrt(n)
-    return {"value": mean, "low": float(mean - high * error), "high": float(mean - low * error), "n": n}
+    return {**found, "low": float(mean - high * error), "high": float(mean - low * error)}
 
 
 def cross_fitted_rates(
@@ -116,14 +181,20 @@ def cross_fitted_rates(
         actions: (N,) action numbers below ``n_actions``.
         rewards: (N,).
         n_actions: A.
-        folds: a row's model is fitted on the other folds, so that a row never predicts itself.
+        folds: of equal size; a row's model is fitted on the other folds, so that a row never predicts itself.
         strength: rows of the overall mean that every action starts with.
         seed: of the folds.
 
     Returns:
         (N, A) predicted reward of every action in the row's place.
     """
-    fold = np.random.default_rng([seed, len(actions)]).integers(folds, size=len(actions))
+    if len(actions) < 2 or folds < 2:
+        raise InputError(
+            "A reward model of other rows needs other rows.",
+            expected="two or more rows and folds",
+            found=f"{len(actions)} rows, {folds} folds",
+        )
+    fold = np.random.default_rng([seed, len(actions)]).permutation(len(actions)) % folds
     rates = np.zeros((folds, n_actions))
     for k in range(folds):
         others = fold != k

@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.metrics.bootstrap import Ratio, compare, estimate
+from taiji.core.errors import InputError
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import Entry, compare, estimate
 
 Array = NDArray[Any]
 OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
@@ -56,7 +58,11 @@ def replay(
         resamples, level, seed: of the bootstrap over users.
 
     Returns:
-        Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}``.
+        Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
+        :class:`taiji.metrics.intervals.Entry`; where no request leaves a choice, no value and the reason.
+
+    Raises:
+        InputError: a ranker's prediction or a known price is not a finite number.
     """
     request = exposures.select(pl.struct("user", "time").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
     size = np.bincount(request)
@@ -66,20 +72,28 @@ def replay(
         np.unique(request[eligible], return_inverse=True)[1],
     )
     if not len(part):
-        return []
+        why = f"too few requests to tell, none offers more than {k} items to choose from"
+        nothing: Entry = {"value": None, "low": None, "high": None, "n": 0, "reason": why}
+        return [{"features": arm, "metric": name, **nothing} for name in OUTCOMES for arm in predictions]
     user = np.unique(part["user"].to_numpy(), return_inverse=True)[1]
     n_users, owner = int(user.max()) + 1, np.zeros(int(request.max()) + 1, dtype=np.int64)
     owner[request] = user
     requests = np.bincount(owner, minlength=n_users).astype(np.float64)
-    earned = outcomes(
-        part["click"].to_numpy().astype(float),
-        part["conversion"].fill_null(0).to_numpy().astype(float),
-        part["price"].fill_null(0.0).to_numpy().astype(float),
-        fee,
-    )
+    with np.errstate(invalid="ignore"):  # told below
+        earned = outcomes(
+            part["click"].to_numpy().astype(float),
+            part["conversion"].fill_null(0).to_numpy().astype(float),
+            part["price"].fill_null(0.0).to_numpy().astype(float),
+            fee,
+        )
+    for arm, frame in predictions.items():
+        if not np.isfinite(frame[by].to_numpy()[eligible]).all():
+            raise InputError("A prediction is not a finite number.", where=arm, fix="look at the ranker that made it")
     chosen = {arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()}
     rows = []
     for name in OUTCOMES:
+        if not np.isfinite(earned[name]).all():
+            raise InputError("An outcome is not a finite number.", where=name, fix="correct the log's prices")
         statistics = {
             arm: Ratio(np.bincount(user, weights=share * earned[name], minlength=n_users), requests)
             for arm, share in chosen.items()
@@ -91,13 +105,15 @@ def replay(
                 **estimate(statistic, resamples=resamples, level=level, seed=seed),
             }
             if against in statistics and arm != against:
-                gap = compare(statistic, statistics[against], resamples=resamples, level=level, seed=seed)
-                row["difference"] = {
-                    "against": against,
-                    "value": gap["value"],
-                    "low": gap["low"],
-                    "high": gap["high"],
-                }
+                gap = compare(
+                    statistic,
+                    statistics[against],
+                    resamples=resamples,
+                    level=level,
+                    seed=seed,
+                    identical=np.array_equal(chosen[arm], chosen[against]),
+                )
+                row["difference"] = {"against": against, **{name: gap[name] for name in gap if name != "n"}}  # type: ignore[literal-required]
             rows.append(row)
     return rows
 

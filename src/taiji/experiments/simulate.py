@@ -86,8 +86,12 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
             "metric": "clicks a user",
             "effect": effect,
             "relative effect": effect / float(first.mean()),
-            "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power) if effect else None,
-            "power_here": power_of(half, spread, effect, level=settings.level) if effect else 1 - settings.level,
+            "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power)
+            if effect and spread
+            else None,
+            "power_here": power_of(half, spread, effect, level=settings.level)
+            if effect and spread
+            else 1 - settings.level,
         },
         "users": len(loop.users),
         "notes": list(loop.dataset.notes),
@@ -184,19 +188,19 @@ class _Loop:
             for metric, comparison in found.items()
         }
 
-    def aa_tests(self) -> dict[str, float]:
-        """Share of significant tests in which both arms are the control, each with fresh assignment and answers."""
-        counts: dict[str, int] = {}
+    def aa_tests(self) -> dict[str, float | None]:
+        """Share of significant tests in which both arms are the control, each with fresh assignment and answers; None without an interval."""
+        counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
             treated = generator.permutation(len(self.users)) < len(self.users) // 2
             same = self.draw(CONTROL, generator)
             for metric, comparison in self._compare(same, same, treated).items():
-                counts[metric] = counts.get(metric, 0) + comparison.significant
-        return {metric: count / self.settings.repeats for metric, count in counts.items()}
+                counts.setdefault(metric, []).extend([] if comparison.reason else [comparison.significant])
+        return {metric: sum(found) / len(found) if found else None for metric, found in counts.items()}
 
-    def repeats(self) -> dict[str, dict[str, float]]:
-        """Over repeated A/B tests: how often the interval covers the true gain, how often the test is significant."""
+    def repeats(self) -> dict[str, dict[str, float | None]]:
+        """Over repeated A/B tests: how often the interval covers the true gain, how often the test is significant; None without one."""
         truths: dict[str, float] = {}
         covered: dict[str, list[bool]] = {}
         significant: dict[str, list[bool]] = {}
@@ -208,12 +212,14 @@ class _Loop:
             ).items():
                 if metric not in truths:
                     truths[metric] = self.truth(metric.removesuffix(" (CUPED)"))
-                covered.setdefault(metric, []).append(found.low <= truths[metric] <= found.high)
-                significant.setdefault(metric, []).append(found.significant)
+                covers = found.covers(truths[metric])
+                if covers is not None:
+                    covered.setdefault(metric, []).append(covers)
+                    significant.setdefault(metric, []).append(found.significant)
         return {
             metric: {
-                "coverage": float(np.mean(covered[metric])),
-                "power": float(np.mean(significant[metric])),
+                "coverage": float(np.mean(covered[metric])) if metric in covered else None,
+                "power": float(np.mean(significant[metric])) if metric in covered else None,
             }
             for metric in truths
         }
@@ -247,6 +253,7 @@ class _Loop:
                         "estimator": name,
                         **value_interval(
                             terms,
+                            log,
                             resamples=self.settings.resamples,
                             level=self.settings.level,
                             seed=self.seed,
@@ -355,8 +362,8 @@ def print_abtest(found: Mapping[str, Any]) -> None:
     for metric, row in found["ab"].items():
         cells = [
             _number(row["difference"]),
-            f"{_number(row['low'])} – {_number(row['high'])}",
-            f"{_number(row['always_low'])} – {_number(row['always_high'])}",
+            row["reason"] or f"{_number(row['low'])} – {_number(row['high'])}",
+            "–" if row["always_low"] is None else f"{_number(row['always_low'])} – {_number(row['always_high'])}",
             _number(row["truth"]),
         ]
         shares = [
@@ -364,7 +371,7 @@ def print_abtest(found: Mapping[str, Any]) -> None:
             found["repeats"][metric]["coverage"],
             found["repeats"][metric]["power"],
         ]
-        grid.add_row(metric, *cells, *(f"{share:.1%}" for share in shares))
+        grid.add_row(metric, *cells, *("–" if share is None else f"{share:.1%}" for share in shares))
     console.print(grid)
     plan = found["plan"]
     console.print(

@@ -13,17 +13,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.artifacts import read_json, value_hash, write_json, write_parquet
+from taiji.core.artifacts import file_hash, make_folder, read_json, value_hash, write_json, write_parquet
 from taiji.core.errors import ArtifactError, ConfigError, InputError
+from taiji.core.manifests import is_sealed, sealed
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
-from taiji.metrics.bootstrap import differences, entry, resample_weights
+from taiji.metrics.bootstrap import resample_weights
+from taiji.metrics.exact import student_quantile
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranker_evaluation import evaluated_heads, head_rows, predicted_tasks
 from taiji.metrics.ranking_metrics import Metric, Rows
 
@@ -115,7 +119,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         if not row["metric"].endswith(("auc", "log_loss")):
             continue
-        low, high = row["difference"]["low"], row["difference"]["high"]
+        difference, low, high = row["difference"], row["difference"]["low"], row["difference"]["high"]
         better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
         worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
         verdict = (
@@ -123,6 +127,8 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if better
             else "loss: the ranker pays for noise"
             if worse
+            else f"not shown: {difference.get('reason') or 'too few users to tell'}"
+            if low is None
             else "no gain"
         )
         found.append({"arm": row["features"], "metric": row["metric"], "gain": better, "verdict": verdict})
@@ -172,7 +178,7 @@ def run_cells(
     """Train and predict every (arm, seed) that is not there yet.
 
     A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study goes on with
-    the first cell that is missing, and a cell whose arm, data or trainer changed is made anew.
+    the first cell that is missing, and a cell whose arm, data or trainer changed, or whose files are damaged, is made anew.
 
     Args:
         train, test: exposures of the ranker and the test period.
@@ -188,31 +194,40 @@ def run_cells(
     """
     if len({arm.name for arm in arms}) != len(arms):
         raise ConfigError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
-    folder, data = Path(folder), [frame_hash(train), frame_hash(test), trainer_version]
+    folder, data = make_folder(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
     for arm, seed in track(grid, "Study", unit="cells"):
         key, stem = value_hash([versions[arm.name], seed, *data]), f"{value_hash(arm.name)[:10]}-{seed}"
         path = folder / f"{stem}.json"
-        if not (path.exists() and read_json(path)["key"] == key):
+        if not _whole(path, key):
             start = time.monotonic()
             predicted = trainer(arm.joined(train), seed).predict(arm.joined(test))
             heads = [head for head in evaluated_heads(tasks) if head in predicted.columns]
             predicted = predicted.select(pl.col(*heads).cast(pl.Float32))
             write_parquet(folder / f"{stem}.parquet", predicted)
-            write_json(
-                path,
-                {
-                    "arm": arm.name,
-                    "seed": seed,
-                    "key": key,
-                    "rows": len(predicted),
-                    "seconds": round(time.monotonic() - start, 3),
-                    "predictions": f"{stem}.parquet",
-                },
-            )
+            cell = {
+                "arm": arm.name,
+                "seed": seed,
+                "key": key,
+                "rows": len(predicted),
+                "seconds": round(time.monotonic() - start, 3),
+                "predictions": f"{stem}.parquet",
+                "sha256": file_hash(folder / f"{stem}.parquet"),
+            }
+            write_json(path, sealed(cell))
         cells.append(read_json(path))
     return cells
+
+
+def _whole(path: Path, key: str) -> bool:
+    """Return True if a cell of that key is there, and both its files are what was written."""
+    try:
+        cell = read_json(path)
+        fits = is_sealed(cell) and cell["key"] == key
+        return bool(fits and file_hash(path.with_suffix(".parquet")) == cell["sha256"])
+    except (ArtifactError, OSError, AttributeError):  # missing, or no cell at all
+        return False
 
 
 def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
@@ -307,17 +322,19 @@ def evaluate_seeds(
     return rows
 
 
-def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array, Array]:
+def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 0.95) -> tuple[Array, Array]:
     """Mean over seeds, and its distribution when users and seeds are both resampled.
 
     Args:
         values: (S, A) figures on the real users.
         draws: (R, S, A) figures on resampled users.
         seed: of the resampled seeds.
+        level: of the intervals that are made of the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, which is undone by
-        stretching each draw's departure from the mean over all seeds. With one seed only users are resampled.
+        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, and says it as if it were known:
+        each draw's departure from the mean over all seeds is stretched by √(S / (S − 1)) and by the quotient of Student's t
+        with S − 1 degrees of freedom and the normal quantile. With one seed only users are resampled.
     """
     resamples, n_seeds, _ = draws.shape
     centre = draws.mean(axis=1)
@@ -325,7 +342,8 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int) -> tuple[Array,
         return values.mean(axis=0), centre
     picks = np.random.default_rng([seed, n_seeds, 17]).integers(n_seeds, size=(resamples, n_seeds))
     picked = draws[np.arange(resamples)[:, None], picks].mean(axis=1)
-    return values.mean(axis=0), centre + np.sqrt(n_seeds / (n_seeds - 1)) * (picked - centre)
+    few = student_quantile(level, n_seeds - 1) / NormalDist().inv_cdf((1 + level) / 2)
+    return values.mean(axis=0), centre + few * np.sqrt(n_seeds / (n_seeds - 1)) * (picked - centre)
 
 
 def _figures(
@@ -340,19 +358,21 @@ def _figures(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     statistics = [[metric.statistic(tables[arm, s]) for arm in arms] for s in seeds]
-    n_users, n = statistics[0][0].n_users, statistics[0][0].n
+    n_users = statistics[0][0].n_users
     unit = np.ones((1, n_users))
     values = np.array([[statistic(unit)[0] for statistic in line] for line in statistics])
     blocks = [
         np.stack([np.stack([s(weights) for s in line], axis=-1) for line in statistics], axis=1)
         for weights in resample_weights(n_users, resamples, seed)
     ]
-    points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed)
+    points, draws = over_users_and_seeds(values, np.concatenate(blocks), seed, level)
 
-    gaps = differences(arms, points, draws, [n] * len(arms), against, competitors, level)
+    every = [list(column) for column in zip(*statistics, strict=True)]
+    contents = [tuple(tables[arm, s].content for s in seeds) for arm in arms]
+    gaps = differences(arms, points, draws, every, contents, against, competitors, level)
     return {
         arm: {
-            **entry(points[column], draws[:, column], n, level=level),
+            **interval_of(every[column], points[column], draws[:, column], level),
             "seeds": len(seeds),
             "per_seed": [None if np.isnan(value) else float(value) for value in values[:, column]],
             **gaps[column],

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+EXACT_BELOW = 50_000
+"""Rows of a pool up to which the search is exact."""
+PROBES = 0.02
+"""Share of the index looked at above; see ``benchmarks/lookalike.py`` for the recall."""
 FOREVER = np.iinfo(np.int64).max
 DECIMALS = 9
 """Cosines are compared to this many decimals: answers repeat word for word, and which of two equal ones wins must not
@@ -17,8 +21,10 @@ def nearest_users(
     pool: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     *,
     block: int = 1024,
+    exact_below: int = EXACT_BELOW,
+    probes: float = PROBES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact nearest other user by cosine.
+    """Nearest other user by cosine: exact among up to ``exact_below`` rows, by an index of inverted lists above.
 
     Of each other user, only its newest row with ``as_of`` at or before the serving row's counts: never the future, never
     oneself, and no opinion that the pool itself has replaced. Ties go to the smaller user id. A zero vector has no direction:
@@ -29,16 +35,21 @@ def nearest_users(
         vectors: (N, d) their embeddings.
         pool: (users, as_ofs, vectors) to search among; by default the serving rows themselves.
         block: serving rows compared at a time; memory is about ``block * rows of the pool * 20`` bytes.
+        exact_below: rows of the pool that are all looked at; above, see :mod:`taiji.features.lookalike_search`: some nearest
+            rows may be missed, and what is found still depends on nothing after the serving row's time.
+        probes: share of the index that is looked at; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
 
     Returns:
         (N,) int64 dense ids of the neighbours, -1 where there is none, and (N,) float32 cosines (0 where none).
     """
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
-    queries, directed = _unit(vectors)
     pool_users, pool_start, pool_vectors = (users, as_ofs, vectors) if pool is None else pool
     pool_users, pool_start = np.asarray(pool_users, dtype=np.int64), np.asarray(pool_start, dtype=np.int64)
-    keys, known = _unit(pool_vectors)
     pool_end = _replaced_at(pool_users, pool_start)
+    if len(pool_users) > exact_below:
+        return _indexed(users, as_ofs, vectors, (pool_users, pool_start, pool_end, pool_vectors), exact_below, probes)
+    queries, directed = _unit(vectors)
+    keys, known = _unit(pool_vectors) if pool is not None else (queries, directed)
     usable = known & (pool_end > pool_start)
     order = np.flatnonzero(usable)[np.lexsort((pool_start[usable], pool_users[usable]))]
     pool_users, pool_start, pool_end, keys = pool_users[order], pool_start[order], pool_end[order], keys[order]
@@ -69,8 +80,34 @@ def nearest_users(
     return neighbours, cosines
 
 
-def _unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vectors = np.asarray(vectors, dtype=np.float64)
+def _indexed(
+    users: np.ndarray,
+    as_ofs: np.ndarray,
+    vectors: np.ndarray,
+    pool: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    exact_below: int,
+    probes: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what :func:`nearest_users` returns, by an index; in float32, for a million rows must fit into memory."""
+    from taiji.features.lookalike_search import search_snapshots
+    from taiji.models.retrieval.vector_index import VectorIndex
+
+    pool_users, start, end, pool_vectors = pool
+    queries, directed = _unit(vectors, np.float32)
+    keys, known = (queries, directed) if pool_vectors is vectors else _unit(pool_vectors, np.float32)
+    usable = np.flatnonzero(known & (end > start))
+    order = usable[np.lexsort((pool_users[usable], start[usable]))]
+    rows = pool_users[order], start[order], end[order], keys[order]
+    index = VectorIndex(keys.shape[1], exact_below=exact_below, probes=probes)
+    found, value = search_snapshots(users, as_ofs, queries, rows, index=index)
+    found[~directed] = -1
+    there = found >= 0
+    neighbours = np.where(there, rows[0][np.maximum(found, 0)], -1)
+    return neighbours, np.where(there, value, 0.0).astype(np.float32)
+
+
+def _unit(vectors: np.ndarray, kind: type[np.floating] = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    vectors = np.asarray(vectors, dtype=kind)
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norm > 0, norm, 1), norm[:, 0] > 0
 

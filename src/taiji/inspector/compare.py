@@ -113,8 +113,10 @@ def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None
 
 
 def _apart(one: MetricValue, two: MetricValue | None) -> bool:
-    """Return whether the two intervals have no point in common."""
+    """Return whether the two intervals have no point in common; one without width says nothing unless it is an identity."""
     if two is None or None in (one.low, one.high, two.low, two.high):
+        return False
+    if any(figure.low == figure.high and figure.method != "identity" for figure in (one, two)):
         return False
     return bool(one.high < two.low or two.high < one.low)  # type: ignore[operator]
 

@@ -1,15 +1,16 @@
-"""Percentile intervals by resampling users, alone and in pairs.
+"""Statistics as functions of user weights, and their values on resampled users.
 
 Rows of one user are not independent, so the user is the unit that is resampled (cluster bootstrap; Field & Welsh,
 *JRSS B* 69, 2007). A resample is a vector of user weights (how often each was drawn), and a statistic maps a block of
 such vectors to its values: nothing is copied, and two arms that see the same weights are compared in pairs.
+:mod:`taiji.metrics.intervals` makes intervals of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,8 @@ from taiji.core.errors import InputError
 Array = NDArray[Any]
 CELLS = 4_000_000
 """Weights held at once, so that memory does not grow with the number of resamples."""
-
-
-class Entry(TypedDict):
-    """A metric as it appears in ``metrics.json``: point value, interval and number of users behind it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    method: NotRequired[str]
+SAME = 1e-9
+"""Relative difference below which two values are equal but for rounding."""
 
 
 class Statistic(Protocol):
@@ -42,6 +35,17 @@ class Statistic(Protocol):
     def n(self) -> int:
         """Users who contribute something."""
 
+    @property
+    def units(self) -> int:
+        """Users on whom the scarcest part of the value rests; at most ``n``."""
+
+    @property
+    def units_text(self) -> str:
+        """Plural noun phrase for these users."""
+
+    def differing(self, other: Statistic) -> int:
+        """Number of users who contribute something else to ``other``; 0 if they are the same function."""
+
     def __call__(self, weights: Array) -> Array:
         """Values (R,) under the weights (R, n_users); NaN where undefined."""
 
@@ -53,18 +57,20 @@ class Ratio:
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
-        proportion: whether each unit lies in [0, 1], so that an all-0 or all-1 sample can have an honest interval.
+        proportion: whether each unit lies in [0, 1], so that equal ones can have an honest interval.
+        units_text: plural noun phrase for the units, where they are not users.
     """
 
     numerator: Array
     denominator: Array
     proportion: bool = False
+    units_text: str = "users"
 
     @classmethod
-    def of_values(cls, values: Array, *, proportion: bool = False) -> Ratio:
-        """Mean over users of per-user values (U,), NaN left out."""
+    def of_values(cls, values: Array, *, proportion: bool = False, units_text: str = "users") -> Ratio:
+        """Mean over users (or other units) of their values (U,), NaN left out."""
         known = np.isfinite(values)
-        return cls(np.where(known, values, 0.0), known.astype(np.float64), proportion)
+        return cls(np.where(known, values, 0.0), known.astype(np.float64), proportion, units_text)
 
     @classmethod
     def of_rows(cls, users: Array, values: Array, n_users: int, *, proportion: bool = False) -> Ratio:
@@ -81,10 +87,65 @@ class Ratio:
     def n(self) -> int:
         return int(np.count_nonzero(self.denominator))
 
+    @property
+    def units(self) -> int:
+        return self.n
+
+    @property
+    def values(self) -> Array:
+        """Each contributing user's own value, (n,)."""
+        there = self.denominator != 0
+        return np.asarray(self.numerator[there] / self.denominator[there])
+
+    def differing(self, other: Statistic) -> int:
+        if not isinstance(other, Ratio):
+            return min(self.n, other.n)
+        pairs = ((self.numerator, other.numerator), (self.denominator, other.denominator))
+        return int(np.count_nonzero(np.logical_or(*(~np.isclose(a, b, rtol=SAME, atol=1e-12) for a, b in pairs))))
+
     def __call__(self, weights: Array) -> Array:
         bottom = weights @ self.denominator
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(bottom != 0, (weights @ self.numerator) / bottom, np.nan)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Value that no sample can change, such as the AUC ½ of predictions that are all equal.
+
+    Args:
+        value: the same on every resample.
+        n_users: length of a weight vector.
+        n: users who contribute something.
+    """
+
+    value: float
+    n_users: int
+    n: int
+    units_text = "users"
+
+    @property
+    def units(self) -> int:
+        return self.n
+
+    def differing(self, other: Statistic) -> int:
+        return 0 if self == other else min(self.n, other.n)
+
+    def __call__(self, weights: Array) -> Array:
+        return np.full(len(weights), self.value)
+
+
+def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> int:
+    """Return the number of users with a row scored otherwise; 0 where both order all rows alike.
+
+    Args:
+        first, second: user codes (N,) and scores (N,) of the same rows.
+    """
+    (users, one), (_, other) = first, second
+    if len(one) != len(other):
+        return len(np.unique(users))
+    ranks, others = (np.unique(scores, return_inverse=True)[1] for scores in (one, other))
+    return 0 if np.array_equal(ranks, others) else len(np.unique(users[~np.isclose(one, other, rtol=SAME, atol=1e-12)]))
 
 
 class PooledAUC:
@@ -99,7 +160,10 @@ class PooledAUC:
         scores: (N,) any finite floats.
     """
 
+    units_text = "users with the rarer label"
+
     def __init__(self, users: Array, labels: Array, scores: Array, n_users: int) -> None:
+        self.scored = users, scores
         order = np.argsort(scores, kind="stable")
         ranked, positive = scores[order], labels[order] > 0
         self._users, self._n_users = users[order].astype(np.intp), n_users
@@ -116,6 +180,13 @@ class PooledAUC:
     @property
     def n(self) -> int:
         return len(np.unique(self._users))
+
+    @property
+    def units(self) -> int:
+        return min(len(np.unique(self._users[rows])) for rows in (self._positive, self._negative))
+
+    def differing(self, other: Statistic) -> int:
+        return scores_differ(self.scored, other.scored) if isinstance(other, PooledAUC) else min(self.n, other.n)
 
     def __call__(self, weights: Array) -> Array:
         values = np.full(len(weights), np.nan)
@@ -161,76 +232,3 @@ def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed
         np.stack([s(weights) for s in statistics], axis=1) for weights in resample_weights(n_users, resamples, seed)
     ]
     return points, np.concatenate(blocks)
-
-
-def entry(point: float, draws: Array, n: int, *, level: float = 0.95) -> Entry:
-    """Percentile interval of ``draws`` (R,) around a point value; below two users there is none."""
-    if not np.isfinite(point):
-        return {"value": None, "low": None, "high": None, "n": n}
-    draws = draws[np.isfinite(draws)]
-    if n < 2 or len(draws) == 0:
-        return {"value": float(point), "low": None, "high": None, "n": n}
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return {"value": float(point), "low": float(low), "high": float(high), "n": n}
-
-
-def estimate(statistic: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
-    """Value and interval of one statistic."""
-    points, draws = distribution([statistic], resamples=resamples, seed=seed)
-    return honest(statistic, entry(points[0], draws[:, 0], statistic.n, level=level), level)
-
-
-def compare(first: Statistic, second: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
-    """Value and interval of ``first - second`` on the same users under the same resamples."""
-    points, draws = distribution([first, second], resamples=resamples, seed=seed)
-    return entry(points[0] - points[1], draws[:, 0] - draws[:, 1], min(first.n, second.n), level=level)
-
-
-def differences(
-    arms: Sequence[str],
-    points: Array,
-    draws: Array,
-    ns: Sequence[int],
-    against: str,
-    competitors: Sequence[str],
-    level: float,
-) -> list[dict[str, Any]]:
-    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to those competitors named before it.
-
-    Args:
-        arms: (A,) names.
-        points, draws: (A,) values and (R, A) of them on the same resamples.
-        ns: (A,) what each rests on.
-        against: an arm; where it is not among them there is no ``difference``.
-        competitors: arms that cost less and must be beaten as well.
-        level: of the intervals.
-    """
-
-    def gap(arm: int, other: int) -> dict[str, Any]:
-        found = entry(
-            points[arm] - points[other], draws[:, arm] - draws[:, other], min(ns[arm], ns[other]), level=level
-        )
-        return {"against": arms[other], "value": found["value"], "low": found["low"], "high": found["high"]}
-
-    rows: list[dict[str, Any]] = []
-    for place, arm in enumerate(arms):
-        earlier = [other for other in range(place) if arms[other] in competitors and arms[other] != against]
-        row: dict[str, Any] = (
-            {"difference": gap(place, arms.index(against))} if against in arms and arm != against else {}
-        )
-        rows.append(row | ({"competitors": [gap(place, other) for other in earlier]} if earlier else {}))
-    return rows
-
-
-def honest(statistic: Statistic, found: Entry, level: float) -> Entry:
-    """Give a proportion that is exactly 0 or 1 in every user the exact binomial interval.
-
-    Resampling identical values yields an interval of width nothing, which would call 0 hits among 20 users a certainty.
-    The bound is Clopper and Pearson's, 1 − (α/2)^(1/n), with users as the trials.
-    """
-    value, n = found["value"], found["n"]
-    if not (isinstance(statistic, Ratio) and statistic.proportion and value in (0.0, 1.0) and n):
-        return found
-    width = 1 - ((1 - level) / 2) ** (1 / n)
-    low, high = (0.0, width) if value == 0.0 else (1 - width, 1.0)
-    return {"value": value, "low": low, "high": high, "n": n, "method": "exact binomial"}

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taiji.metrics.bootstrap import Statistic, scores_differ
+
 Array = NDArray[Any]
 
 
@@ -84,7 +86,10 @@ class PooledConcordance:
         labels, scores: (N,) finite numbers.
     """
 
+    units_text = "users with the rarer labels"
+
     def __init__(self, users: Array, labels: Array, scores: Array, n_users: int) -> None:
+        self.scored = users, scores
         self._ranks = np.unique(labels, return_inverse=True)[1]
         self._users, self._n_users = users.astype(np.intp), n_users
         self._bits = list(_bits(np.zeros(len(users), dtype=np.int64), self._ranks, scores))
@@ -98,6 +103,23 @@ class PooledConcordance:
     def n(self) -> int:
         """Users with a row."""
         return len(np.unique(self._users))
+
+    @property
+    def units(self) -> int:
+        """Users above or below the cut of the labels that has most of both, the fewer of the two."""
+        cuts = np.arange(int(self._ranks.max(initial=0)))  # a row is above a cut, or at or below it
+        highest, lowest = np.full(self._n_users, -1), np.full(self._n_users, len(cuts) + 1)
+        np.maximum.at(highest, self._users, self._ranks)
+        np.minimum.at(lowest, self._users, self._ranks)
+        above = self._n_users - np.searchsorted(np.sort(highest), cuts, side="right")
+        below = np.searchsorted(np.sort(lowest), cuts, side="right")
+        return int(np.minimum(above, below).max(initial=0))
+
+    def differing(self, other: Statistic) -> int:
+        """Return the number of users with a row scored otherwise; 0 where both order all rows alike."""
+        return (
+            scores_differ(self.scored, other.scored) if isinstance(other, PooledConcordance) else min(self.n, other.n)
+        )
 
     def __call__(self, weights: Array) -> Array:
         """Return the values (R,) under the weights (R, n_users); NaN without two different labels."""

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
 from taiji.data.tasks import DEFAULT_TASKS, Kind, Task, labels
-from taiji.metrics.bootstrap import differences, distribution, entry, honest
+from taiji.metrics.bootstrap import distribution
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranking_metrics import Metric, Rows
 from taiji.metrics.task_metrics import METRICS
 
@@ -110,7 +111,8 @@ def evaluate_rankers(
     Returns:
         Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name, as
         ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
-        and those after a competitor have ``competitors``, a list of such.
+        and those after a competitor have ``competitors``, a list of such. ``method`` and ``reason`` are added where they say
+        something, see :class:`taiji.metrics.intervals.Entry`.
 
     Raises:
         InputError: an arm's frame has another number of rows, or lacks a column.
@@ -161,13 +163,12 @@ def _entries(
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 
-    gaps = differences(arms, points, draws, [s.n for s in statistics], against, competitors, level)
+    contents = [rows.content for rows in tables.values()]
+    every = [[statistic] for statistic in statistics]
+    gaps = differences(arms, points, draws, every, contents, against, competitors, level)
     return {
-        arm: {
-            **honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level),
-            **gaps[column],
-        }
-        for column, (arm, statistic) in enumerate(zip(arms, statistics))
+        arm: {**interval_of(own, points[column], draws[:, column], level), **gaps[column]}
+        for column, (arm, own) in enumerate(zip(arms, every))
     }
 
 

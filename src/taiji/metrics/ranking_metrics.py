@@ -6,6 +6,7 @@ the expected NDCG; McSherry & Najork, *ECIR* 2008), so the order of the input ne
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
 from taiji.data.tasks import Kind
-from taiji.metrics.bootstrap import PooledAUC, Ratio, Statistic
+from taiji.metrics.bootstrap import Fixed, PooledAUC, Ratio, Statistic
 
 Array = NDArray[Any]
 SMALLEST = 1e-7
@@ -39,6 +40,11 @@ class Rows:
     scores: Array
     requests: Array
     n_users: int
+
+    @property
+    def content(self) -> str:
+        """Hash of the predictions: rankers of equal content on the same rows are one and the same."""
+        return hashlib.sha256(self.scores.tobytes()).hexdigest()
 
     @classmethod
     def of(
@@ -129,7 +135,9 @@ class MeanOverUsers(FromStatistic):
     """Metric that is the mean of its values per user."""
 
     proportion: ClassVar[bool] = False
-    """The values lie in [0, 1], so that all 0 or all 1 can have an honest interval."""
+    """The values lie in [0, 1], so that equal ones can have an honest interval."""
+    of_ties: ClassVar[float | None] = None
+    """Value that predictions which are all equal have by definition."""
 
     @abstractmethod
     def calc_per_user(self, rows: Rows) -> Array:
@@ -137,7 +145,10 @@ class MeanOverUsers(FromStatistic):
 
     def statistic(self, rows: Rows) -> Statistic:
         """Return the mean over users under user weights."""
-        return Ratio.of_values(self.calc_per_user(rows), proportion=self.proportion)
+        found = Ratio.of_values(self.calc_per_user(rows), proportion=self.proportion)
+        if self.of_ties is not None and tied(rows) and found.n:
+            return Fixed(self.of_ties, found.n_users, found.n)
+        return found
 
 
 class MeanOverRows(FromStatistic):
@@ -165,6 +176,8 @@ class AUC(FromStatistic):
     goal: str = "high"
 
     def statistic(self, rows: Rows) -> Statistic:
+        if tied(rows) and np.ptp(rows.labels) > 0:
+            return Fixed(0.5, rows.n_users, len(np.unique(rows.users)))
         return PooledAUC(rows.users, rows.labels, rows.scores, rows.n_users)
 
     def calc_per_user(self, rows: Rows) -> Array:
@@ -178,6 +191,8 @@ class UserAUC(MeanOverUsers):
     name: str = "user_auc"
     title: str = "AUC within users"
     goal: str = "high"
+    proportion: ClassVar[bool] = True
+    of_ties: ClassVar[float | None] = 0.5
 
     def calc_per_user(self, rows: Rows) -> Array:
         return grouped_auc(rows.users, rows.labels, rows.scores, rows.n_users)
@@ -307,6 +322,11 @@ def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
         k: length of the list.
     """
     return np.clip((k - np.asarray(above, dtype=np.float64)) / np.maximum(np.asarray(tied), 1), 0.0, 1.0)
+
+
+def tied(rows: Rows) -> bool:
+    """Return whether all predictions are equal, so that they order nothing."""
+    return len(rows.scores) > 0 and bool((rows.scores == rows.scores[0]).all())
 
 
 def mean_of_requests(rows: Rows, values: Array) -> Array:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.metrics.bootstrap import Ratio, Statistic
+from taiji.metrics.bootstrap import Fixed, Ratio, Statistic
 from taiji.metrics.concordance import PooledConcordance, grouped_concordance
-from taiji.metrics.ranking_metrics import FromStatistic, MeanOverRows, MeanOverUsers, Rows, mean_by, mean_of_requests
+from taiji.metrics.ranking_metrics import (
+    FromStatistic,
+    MeanOverRows,
+    MeanOverUsers,
+    Rows,
+    mean_by,
+    mean_of_requests,
+    tied,
+)
 
 Array = NDArray[Any]
 
@@ -25,6 +33,8 @@ class XAUC(FromStatistic):
 
     def statistic(self, rows: Rows) -> Statistic:
         """Return the pooled concordance under user weights."""
+        if tied(rows) and np.ptp(rows.labels) > 0:
+            return Fixed(0.5, rows.n_users, len(np.unique(rows.users)))
         return PooledConcordance(rows.users, rows.labels, rows.scores, rows.n_users)
 
     def calc_per_user(self, rows: Rows) -> Array:
@@ -39,6 +49,8 @@ class UserXAUC(MeanOverUsers):
     name: str = "user_xauc"
     title: str = "XAUC within users"
     goal: str = "high"
+    proportion: ClassVar[bool] = True
+    of_ties: ClassVar[float | None] = 0.5
 
     def calc_per_user(self, rows: Rows) -> Array:
         """Return the concordance within each user."""
@@ -52,6 +64,8 @@ class RequestXAUC(MeanOverUsers):
     name: str = "request_xauc"
     title: str = "XAUC within requests"
     goal: str = "high"
+    proportion: ClassVar[bool] = True
+    of_ties: ClassVar[float | None] = 0.5
 
     def calc_per_user(self, rows: Rows) -> Array:
         """Return the mean over each user's requests."""
@@ -94,6 +108,7 @@ class _Root:
     """Square root of another statistic."""
 
     square: Ratio
+    units_text = "users"
 
     @property
     def n_users(self) -> int:
@@ -102,6 +117,13 @@ class _Root:
     @property
     def n(self) -> int:
         return self.square.n
+
+    @property
+    def units(self) -> int:
+        return self.square.units
+
+    def differing(self, other: Statistic) -> int:
+        return self.square.differing(other.square) if isinstance(other, _Root) else min(self.n, other.n)
 
     def __call__(self, weights: Array) -> Array:
         return np.sqrt(self.square(weights))

@@ -14,6 +14,7 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
+from taiji.core.manifests import MANIFEST
 from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
@@ -59,8 +60,10 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """Return the command to run next."""
-        return f"taiji run {quote(str(self.files[-1]))}"
+        """Return the command to run next; where a run of that name has finished stages, the one that goes on with it."""
+        config = self.files[-1]
+        goes_on = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
+        return f"taiji run {quote(str(config))}{' --resume' if goes_on else ''}"
 
 
 def initialise(

@@ -1,11 +1,13 @@
 """`taiji oracle`: what a language model could add to the ranker at most, known before one is run.
 
 The item that a user takes next stands where an answer would: features of a model that is always right, beside the baseline
-that needs no model. What the truth does not gain, no answer made at those times can.
+that needs no model and the truth of somebody else. What the truth gains bounds what an answer can, if the ranker can use
+such features at all: a truth that gains no more than noise of the same form says nothing about answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,11 @@ from taiji.experiments.study import NEGATIVE_CONTROL, Arm, shuffled
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
+from taiji.metrics.task_metrics import MAIN_METRICS, head_title, split_key, title_of
 from taiji.pipeline.refreshes import refresh_times
 from taiji.pipeline.run_study import COMPETITOR, ORACLE_ARM, evaluated, print_study, split_at
 from taiji.reasoning.prompts import item_lines
+from taiji.reporting.summary import Difference, goal_of, verdict
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
 """The mean of the next items, known to the user or not: what a whole taste would be worth rather than one item."""
+WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
+"""Truth to what a model would name that is always right."""
+SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
+"""The truth of other rows: features of the same form that say nothing."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
         seeds: trainings per arm.
 
     Returns:
-        what :func:`taiji.pipeline.run_study.evaluated` returns; also in ``oracle/oracle.json``.
+        what :func:`taiji.pipeline.run_study.evaluated` returns, and ``bounds`` (see :func:`bounds`); also in ``oracle/oracle.json``.
     """
     folder, dataset, split = (
         run / "oracle",
@@ -60,26 +68,83 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
         for name, vectors in contents.items()
     }
     columns = config.features.columns
-    arms = [Arm("none"), *(Arm(name, table, columns) for name, table in tables.items())]
-    arms.append(Arm(f"{NEGATIVE_CONTROL}shuffled", shuffled(tables[ORACLE_ARM], config.seed), columns))
-    found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds)
+    noise = Arm(SHUFFLED_ARM, shuffled(tables[ORACLE_ARM], config.seed), columns)
+    made = {name: Arm(name, table, columns) for name, table in tables.items()}
+    arms = [Arm("none"), made[COMPETITOR], noise, made[ORACLE_ARM], made[WIDE_ORACLE_ARM]]
+    competitors = (COMPETITOR, SHUFFLED_ARM)
+    found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds, competitors)
+    found["bounds"] = bounds(found["rows"])
     write_json(folder / "oracle.json", found)
     return found
 
 
+def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each truth says about the most that a model can add.
+
+    A bound follows where the truth is shown, in pairs and over all rows, to beat both no features and the shuffled truth.
+
+    Args:
+        rows: of :func:`taiji.experiments.study.evaluate_seeds`; the truths have ``competitors`` with the shuffled truth.
+
+    Returns:
+        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to none, or None), and ``says``.
+    """
+    whole = {(row["features"], row["metric"]): row for row in rows if row["group"] == "all"}
+    metric = next((name for _, name in whole if split_key(name)[1] in MAIN_METRICS), "")
+    goal = goal_of(metric)
+    found: list[dict[str, Any]] = []
+    for name, what in WHAT.items():
+        row = whole.get((name, metric))
+        if row is None or "difference" not in row:
+            continue
+        gaps = [row["difference"], *(g for g in row.get("competitors", []) if g["against"] == SHUFFLED_ARM)]
+        outcomes = [verdict(Difference(**gap), goal) for gap in gaps]
+        line: dict[str, Any] = {"features": name, "metric": metric, "bound": None}
+        if len(gaps) == 2 and all(outcome == "better" for outcome in outcomes):
+            line |= {
+                "bound": gaps[0],
+                "says": f"A model that always names {what} would be worth {_gap(gaps[0])} {_title(metric)} to this ranker.",
+            }
+        else:
+            values = {
+                arm: whole[arm, metric]["value"] for arm in ("none", SHUFFLED_ARM, name) if (arm, metric) in whole
+            }
+            shown = ", ".join(f"{arm} {number_text(value, 4)}" for arm, value in values.items() if value is not None)
+            told = "; ".join(f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes))
+            line["says"] = (
+                f"No bound follows from {what}: the truth is not shown to beat both no features and the shuffled truth "
+                f"({_title(metric)}: {shown}; {told}). {_why(outcomes)}"
+            )
+        found.append(line)
+    return found
+
+
+def _why(outcomes: Sequence[str]) -> str:
+    if all(outcome in ("better", "worse", "interval includes zero", "one and the same") for outcome in outcomes):
+        return "This ranker cannot use such features here; other settings or more data may change that."
+    return "There are too few users to tell whether this ranker can use such features."
+
+
+def _title(metric: str) -> str:
+    head, name = split_key(metric)
+    return f"{head_title(head)} {title_of(name)}"
+
+
+def _gap(gap: Mapping[str, Any]) -> str:
+    if gap["value"] is None:
+        return "undefined"
+    text = number_text(gap["value"], 4, signed=True)
+    if gap["low"] is None:
+        return text
+    return f"{text} [{number_text(gap['low'], 4, signed=True)}, {number_text(gap['high'], 4, signed=True)}]"
+
+
 def print_oracle(found: dict[str, Any]) -> None:
-    """Print the table and, in a sentence each, what knowing the truth is worth."""
+    """Print the table and, in a sentence each, what knowing the truth is worth or why that is not known."""
     print_study(found, groups=("all", "sparse", "cold items"))
-    gaps = {
-        row["features"]: row.get("difference")
-        for row in found["rows"]
-        if (row["group"], row["metric"]) == ("all", "click auc")
-    }
-    for name, what in ((ORACLE_ARM, "the next item"), (WIDE_ORACLE_ARM, f"the next {BREADTH} items")):
-        gap = gaps.get(name)
-        if gap and gap["low"] is not None:
-            worth = f"{number_text(gap['value'], 4, signed=True)} [{number_text(gap['low'], 4, signed=True)}, {number_text(gap['high'], 4, signed=True)}]"
-            print(f"A model that always names {what} would be worth {worth} click AUC to this ranker.")
-    print(
-        "No real model is always right, and the next item is known here on purpose: these are upper bounds and no forecast."
-    )
+    for line in found["bounds"]:
+        print(line["says"])
+    if any(line["bound"] for line in found["bounds"]):
+        print(
+            "No real model is always right, and the next item is known here on purpose: these are upper bounds and no forecast."
+        )

@@ -17,7 +17,8 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
-from taiji.metrics.bootstrap import Ratio, estimate
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import estimate
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales
@@ -331,7 +332,9 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
     elif "not shown" in verdicts:
         verdict = "not shown"
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
-        says = f"Whether the controls order as they must is not shown with {sample} examples: the interval of {weak} includes zero."
+        told = all(controls[f"{step['higher']} - {step['lower']}"]["low"] is not None for step in steps)
+        why = f"the interval of {weak} includes zero" if told else f"too few examples bear an interval of {weak}"
+        says = f"The order that the controls must have is not shown with {sample} examples: {why}."
     else:
         verdict = "holds"
         says = f"The controls order as they must: {expected}."
@@ -350,5 +353,6 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the mean over examples with its interval; nulls where there is nothing to compute one from."""
-    return dict(estimate(Ratio.of_values(np.asarray(values, dtype=np.float64)), resamples=resamples, seed=seed))
+    """Return the mean over examples with its interval; nulls and ``reason`` where there are too few to compute one from."""
+    mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
+    return dict(estimate(mean, resamples=resamples, seed=seed))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from taiji.core.errors import InputError
 from taiji.features.history_mean import history_mean
 from taiji.metrics.baselines import baselines, item_levels
-from taiji.metrics.bootstrap import Ratio, differences, distribution, entry, honest
+from taiji.metrics.bootstrap import Ratio, distribution
+from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranking_metrics import hits
 from taiji.reasoning.answers import DEPTH, field, parse
 from taiji.reporting.catalogue import Catalogue
@@ -103,7 +104,8 @@ def evaluate_answers(
     )
     if evaluation_score is not None:
         tables.append(("true item", "oracle", {"ctcvr": evaluation.ctcvr(evaluation.targets)}))
-    return _rows(tables, examples["user"].to_numpy(), resamples, level, seed)
+    contents = {model: tuple(texts) for model, texts in completions.items()}
+    return _rows(tables, contents, examples["user"].to_numpy(), resamples, level, seed)
 
 
 class _Evaluation:
@@ -165,6 +167,12 @@ class _Evaluation:
         scores, there = np.zeros(len(items)), items >= 0
         if self._score is not None and there.any():
             scores[there] = self._score(self.users[there], items[there], self.as_ofs[there])
+        if not np.isfinite(scores).all():
+            raise InputError(
+                "The evaluation ranker's score is not a finite number.",
+                found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores",
+                fix="look at the ranker that made it",
+            )
         return scores
 
     def _scored(self, items: Array) -> dict[str, Array]:
@@ -187,7 +195,12 @@ def fold(level: str | None) -> str | None:
 
 
 def _rows(
-    tables: list[tuple[str, str, dict[str, Array]]], users: Array, resamples: int, level: float, seed: int
+    tables: list[tuple[str, str, dict[str, Array]]],
+    contents: Mapping[str, tuple[str, ...]],
+    users: Array,
+    resamples: int,
+    level: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
     unique, codes = np.unique(users, return_inverse=True)
     rows: list[dict[str, Any]] = []
@@ -205,12 +218,17 @@ def _rows(
         ]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
         first = next((name for name, kind, _ in having if kind == "model"), "")
-        names, ns = [name for name, _, _ in having], [statistic.n for statistic in statistics]
+        names, every = [name for name, _, _ in having], [[statistic] for statistic in statistics]
         competitors = [name for name, kind, _ in having if kind == "baseline"]
-        gaps = differences(names, points, draws, ns, first, competitors, level)
-        for column, ((name, kind, _), statistic) in enumerate(zip(having, statistics)):
-            figure = honest(statistic, entry(points[column], draws[:, column], statistic.n, level=level), level)
-            row = {"model": name, "kind": kind, "metric": metric, **figure}
+        same = [contents.get(name, name) for name in names]
+        gaps = differences(names, points, draws, every, same, first, competitors, level)
+        for column, ((name, kind, _), own) in enumerate(zip(having, every)):
+            row = {
+                "model": name,
+                "kind": kind,
+                "metric": metric,
+                **interval_of(own, points[column], draws[:, column], level),
+            }
             rows.append(row | gaps[column] if kind == "model" else row)
     order = [name for name, _, _ in tables]
     return sorted(rows, key=lambda row: order.index(row["model"]))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import taiji
 from taiji.core.artifacts import write_text
-from taiji.core.number_format import general_text, number_text, thousands
+from taiji.core.number_format import counted, general_text, number_text, thousands
 from taiji.data.reading_report import ReadingReport
 from taiji.data.reading_tables import reading_tables
 from taiji.metrics.task_metrics import head_title, split_key, title_of
@@ -38,13 +38,15 @@ ANSWER_METRICS = {
     **{f"category_l{level}": f"Category L{level}" for level in range(1, 10)},
     "hit@50": "Title hit@50",
     "hit@100": "Title hit@100",
-    "ctcvr": "CTCVR (evaluation ranker)",
+    "ctcvr": "Click and conversion rate, predicted (CTCVR)",
     "format": "Well-formed",
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
 }
 PANELS = ("category_l", "hit@", "ctcvr")
 """Beginnings of the answer metrics that are drawn."""
+PROMPT_ROWS = tuple(f"{role} prompts" for role in ("rationale", "calibration", "alignment", "test"))
+"""Counts of prompts, in the order in which the loop uses them."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -55,6 +57,7 @@ PAPER = (
 )
 """Offline figures of arXiv 2606.03866, as claimed there: without intervals, on private data, with a 7B model."""
 FILTERS = {
+    "counted": counted,
     "thousands": thousands,
     "fixed": number_text,
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
@@ -150,7 +153,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "version": taiji.__version__,
         "findings": _findings(run),
         "periods": _periods(run),
-        "totals": {name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
+        "totals": _totals(run),
         "histogram": charts.histogram(
             run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
         ),
@@ -163,6 +166,14 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "stages": _stages(run),
         "level": f"{general_text(100 * run.level)} %",
     }
+
+
+def _totals(run: RunMetrics) -> dict[str, int]:
+    """Return the counts that have a tile: prompts in the order in which the loop uses them, then what other stages count."""
+    rows = run.split.rows
+    prompts = [name for name in PROMPT_ROWS if name in rows]
+    others = [name for name in rows if name not in PROMPT_ROWS and name.split(" ")[0] not in run.split.dates]
+    return {name: rows[name] for name in (*prompts, *others)}
 
 
 def _findings(run: RunMetrics) -> list[dict[str, str]]:
@@ -192,7 +203,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
         "reward": "trains the reward ranker",
         "llm": "trains the language model",
         "ranker": "trains the rankers that are compared",
-        "test": "judges everything",
+        "test": "evaluates everything",
     }
     return [
         {
@@ -362,6 +373,8 @@ def _cell(figure: MetricValue | None, digits: int) -> dict[str, str]:
         outcome = verdict(figure.difference, goal_of(figure.metric))
         mark, tone = MARKS.get(outcome, ""), outcome if outcome in ("better", "worse") else ""
         tip = f"against {figure.difference.against}: {metric_text(figure.difference, signed=True)}, {outcome}"
+    if figure.low is None and figure.reason:
+        tip = f"no interval: {figure.reason}" + (f"; {tip}" if tip else "")
     return {"value": value, "interval": interval, "mark": mark, "tone": tone, "tip": tip}
 
 

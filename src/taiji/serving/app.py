@@ -44,19 +44,32 @@ class Service:
         self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
-        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200)
+        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200, apart=True)
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
         rows = iter(self.store.read([user for users in asked for user in users]))
         return [[next(rows) for _ in users] for users in asked]
 
+    def not_ready(self) -> str:
+        """Return the reason for which the service is not ready; empty when it is."""
+        if self.scorers.trouble:
+            return f"The releases cannot be followed: {self.scorers.trouble}."
+        if self.scorers.active is None:
+            return "No release is active yet."
+        if self.scorers.state == "failed":
+            return f"The ranker of the active release cannot be loaded: {self.scorers.reason}"
+        stall = self.settings.limits.stall_s
+        if self.settings.workers and self.store.queue_age(self.clock()) > stall:
+            return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
+        return ""
+
     def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
         """Put the rows' ages into the metrics."""
         now = self.clock()
         for row in rows:
             if row is not None:
-                start = row.head.index(b'"generated_at":') + 15
+                start = row.head.index(b'"as_of":') + 8
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def scrub_soon(self) -> None:
@@ -70,7 +83,7 @@ class Service:
             self._scrub.clear()
             try:
                 await asyncio.to_thread(self.store.scrub)
-            except StoreUnavailable as error:
+            except Exception as error:  # whatever it is, erased data must leave the files at last
                 log("scrub postponed", error=where(error))
                 self._scrub.set()
             await asyncio.sleep(SCRUB_EVERY_S)
@@ -202,13 +215,13 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="Store reached, a release active",
+        summary="Store reached, a release active with its ranker, events being taken in",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
         await asyncio.to_thread(service.store.check)
-        if service.scorers.active is None:
-            raise Rejected(503, "not_ready", "No release is active yet.", retry_s=1)
+        if reason := await asyncio.to_thread(service.not_ready):
+            raise Rejected(503, "not_ready", reason, retry_s=1)
         return _json(s.State(status="ok", ranker=service.scorers.state))
 
     @app.get(
@@ -267,15 +280,14 @@ def _routes(app: FastAPI, service: Service) -> None:
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Rejected(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
-        result = await service.ranks(
-            (release, RankRequest(history, tuple(asked.items), json.loads(row.body()) if row else None))
-        )
-        if result.unknown:
+        features = json.loads(row.body()) if row else None
+        result = await service.ranks((release, RankRequest(history, tuple(asked.items), features, asked.context)))
+        if result.wrong_context:
             raise Rejected(
                 422,
-                "unknown_item",
-                "Some items are not in the catalogue.",
-                places=[f"/items/{place}" for place in result.unknown[:20]],
+                "context",
+                f"The context does not fit the log: {'; '.join(sorted(set(result.wrong_context.values())))}.",
+                places=[f"/context/{name}" for name in list(result.wrong_context)[:20]],
             )
         better: list[float | None] = (
             [None] * len(asked.items) if result.with_features is None else [*result.with_features]

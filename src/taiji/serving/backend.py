@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from taiji.core.manifests import Verifier
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
@@ -14,9 +15,10 @@ PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Named after the run and the versions in its feature table."""
+    """Named after the run and the versions in its feature table; a run whose artefacts are damaged is not served."""
     from taiji.serving.live_dataset import read_features
 
+    Verifier().demand_whole(run, ("alignment", "evaluation_ranker", "ranking"))
     model, quantizer = read_features(run).select("model_version", "quantizer_version").row(0)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run.name)
     return Release(f"{name}-{model[:8]}-{quantizer[:8]}", str(run), model, quantizer)
@@ -28,7 +30,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
 
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
-    newest = read_features(run).sort("user", "as_of").unique("user", keep="last", maintain_order=True)
+    newest = read_features(run).sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
     for batch in newest.iter_slices(PORTION):
         yield [
             FeatureRow(
@@ -39,7 +41,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
                 neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
                 model_version=row["model_version"],
                 quantizer_version=row["quantizer_version"],
-                generated_at=row["as_of"],
+                generated_at=row["available_at"],
                 events_seen=0,
                 vector=None if row["vector"] is None else tuple(row["vector"]),
             )

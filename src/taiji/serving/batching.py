@@ -24,13 +24,16 @@ class Batcher(Generic[A, B]):
     """Runs ``work(arguments) -> results`` (one a argument, in order) in a thread of its own.
 
     Args:
-        work: the blocking function; what it raises is raised to every caller of that batch.
+        work: the blocking function; what it raises is raised to every caller of that batch, unless ``apart``.
         size: arguments in one call, at most.
         waiting: arguments that may wait; beyond, :class:`Overloaded`.
+        apart: True asks again with each argument alone after a failure, so that a bad one costs nobody else an answer.
     """
 
-    def __init__(self, work: Callable[[Sequence[A]], Sequence[B]], size: int, waiting: int) -> None:
-        self._work, self._size, self._waiting = work, size, waiting
+    def __init__(
+        self, work: Callable[[Sequence[A]], Sequence[B]], size: int, waiting: int, *, apart: bool = False
+    ) -> None:
+        self._work, self._size, self._waiting, self._apart = work, size, waiting, apart
         self._pending: deque[tuple[A, asyncio.Future[B]]] = deque()
         self._thread = ThreadPoolExecutor(1)
         self._running = False
@@ -49,23 +52,42 @@ class Batcher(Generic[A, B]):
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._running = True
         batch = [self._pending.popleft() for _ in range(min(self._size, len(self._pending)))]
-        job = loop.run_in_executor(self._thread, self._work, [argument for argument, _ in batch])
+        try:
+            job = loop.run_in_executor(self._thread, self._answers, [argument for argument, _ in batch])
+        except BaseException as error:  # the thread was closed: nobody may wait for it for ever
+            self._running = False
+            for _, future in batch:
+                future.set_exception(Overloaded() if isinstance(error, RuntimeError) else error)
+            return
         job.add_done_callback(lambda done: self._finish(loop, batch, done))
+
+    def _answers(self, arguments: list[A]) -> list[B | Exception]:
+        """Return the result or the error of each argument."""
+        try:
+            found = list(self._work(arguments))
+            if len(found) != len(arguments):
+                raise RuntimeError(f"{len(found)} results of {len(arguments)} arguments")
+            return [*found]
+        except Exception as error:
+            if self._apart and len(arguments) > 1:
+                return [answer for argument in arguments for answer in self._answers([argument])]
+            return [error] * len(arguments)
 
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[tuple[A, asyncio.Future[B]]],
-        done: asyncio.Future[Sequence[B]],
+        done: asyncio.Future[list[B | Exception]],
     ) -> None:
-        error = done.exception()
-        for place, (_, future) in enumerate(batch):
+        failed = Overloaded() if done.cancelled() else done.exception()
+        answers: Sequence[B | BaseException] = [failed] * len(batch) if failed else done.result()
+        for (_, future), answer in zip(batch, answers):
             if future.done():  # the caller gave up
                 continue
-            if error is not None:
-                future.set_exception(error)
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
             else:
-                future.set_result(done.result()[place])
+                future.set_result(answer)
         self._running = False
         if self._pending:
             self._start(loop)

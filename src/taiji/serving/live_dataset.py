@@ -7,7 +7,7 @@ ids, so that prompts and rankers read it like any other and there is one way to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import Verifier
 from taiji.data.dataset import Dataset
-from taiji.serving.types import UserHistory
+from taiji.serving.types import ContextValue, UserHistory
+
+LAST_WHOLE = 2**62
+"""Whole numbers of a request's context lie below this."""
 
 
 class World:
@@ -43,6 +48,31 @@ class World:
     def item_names(self) -> list[str]:
         """Text id of each item."""
         return list(self.items)
+
+    @cached_property
+    def context(self) -> dict[str, pl.DataType]:
+        """Columns that a request may bring: those of the log's context, with their types."""
+        schema = self.dataset.events.schema
+        return {name: schema[name] for name in self.dataset.context if name in schema}
+
+    def wrong_context(self, context: Mapping[str, ContextValue]) -> dict[str, str]:
+        """Return the columns of a request's context that do not fit the log, each with the reason."""
+        found = {}
+        for name, value in context.items():
+            if name not in self.context:
+                found[name] = f"known are {', '.join(self.context) or 'no columns'}"
+            elif value is not None and not _fits(value, self.context[name]):
+                found[name] = f"{name} is of type {self.context[name]}"
+        return found
+
+    def context_frame(self, contexts: Sequence[Mapping[str, ContextValue]]) -> pl.DataFrame:
+        """Return every context column of requests, a row each, in the log's types; null where a request does not say."""
+        return pl.DataFrame(
+            {
+                name: pl.Series([context.get(name) for context in contexts], strict=False).cast(kind)
+                for name, kind in self.context.items()
+            }
+        )
 
     def known(self, history: UserHistory) -> int | None:
         """The user's dense id in the run, None for a new user and for one who was erased."""
@@ -87,6 +117,18 @@ class World:
         return self.dataset.with_users(users, _events(user[order], item[order], time[order]))
 
 
+def _fits(value: str | int | float | bool, kind: pl.DataType) -> bool:
+    """Return whether a value of a request can stand in a column of the log as it is."""
+    if isinstance(value, bool) or kind == pl.Boolean:
+        return isinstance(value, bool) and kind == pl.Boolean
+    if isinstance(value, str):
+        return kind in (pl.String, pl.Categorical, pl.Enum)
+    if kind.is_integer():
+        whole = abs(value) < LAST_WHOLE and float(value).is_integer()
+        return whole and pl.Series([int(value)]).cast(kind, strict=False).null_count() == 0
+    return kind.is_numeric()
+
+
 def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFrame:
     """Interactions as rows of a data set's events: history only, never an exposure."""
     frame = pl.DataFrame(
@@ -105,20 +147,40 @@ def read_features(run: Path) -> pl.DataFrame:
     """The run's feature table.
 
     Raises:
-        ArtifactError: the stage is not finished, or made rows of several versions.
+        ArtifactError: the stage is not finished, its table cannot be read, or it holds rows of several versions, or none.
     """
     path = run / "features" / "taiji.parquet"
     if not path.exists():
         raise ArtifactError(
             "The run has no features to serve.",
             where=str(path),
-            fix=f"taiji run --name {run.name} --resume finishes it",
+            fix=f"{resume_command(run)} finishes it",
         )
-    table = pl.read_parquet(path)
+    Verifier().demand_whole(run, ("data", "features"))
+    try:
+        table = pl.read_parquet(path)
+        missing = {"user", "as_of", "ids", "model_version", "quantizer_version"} - set(table.columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(
+            "The run's feature table cannot be read.",
+            where=str(path),
+            expected="a Parquet file as the stage features writes it",
+            found=str(error).splitlines()[0][:200],
+            fix=f"taiji run --name {run.name} --force features makes it again",
+        ) from error
+    if missing or table.is_empty():
+        raise ArtifactError(
+            "The run's feature table has nothing to serve.",
+            where=str(path),
+            found=f"{len(table)} rows" + (f", without the columns {', '.join(sorted(missing))}" if missing else ""),
+            fix=f"taiji run --name {run.name} --force features makes it again",
+        )
     if table.select("model_version", "quantizer_version").n_unique() != 1:
         raise ArtifactError(
             "The feature table is not of one version.",
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
         )
+    if "available_at" not in table.columns:  # of a run that noted one time only
+        table = table.with_columns(available_at="as_of")
     return table

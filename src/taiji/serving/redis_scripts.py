@@ -4,6 +4,7 @@ Keys, after the prefix ``P``:
 
 ======================  =============  =============================================================
 ``queue``               stream         events not yet absorbed (consumer group ``workers``)
+``unreadable``          stream         events put aside because they could not be read, each with ``why``
 ``idem:KEY``            string         digest of a batch taken in, with a time to live
 ``u:USER``              hash           ``seen``
 ``h:USER``              sorted set     events by time
@@ -69,16 +70,22 @@ return 'accepted'
 """
 
 ABSORB = """
--- ARGV: P, now, window, trigger events, history limit, then stream ids. The entry is read here, not from the worker's
--- memory: an erased one is gone, and one that another worker absorbed is not pending any more.
+-- ARGV: P, now, window, trigger events, history limit, then stream id and '' or the reason for which it cannot be read, in
+-- turn. The entry is read here, not from the worker's memory: an erased one is gone, and one that another worker absorbed is
+-- not pending any more.
 local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local fresh, done = {}, 0
-for i = 6, #ARGV do
+for i = 6, #ARGV, 2 do
   local entry = redis.call('XRANGE', P..'queue', ARGV[i], ARGV[i])[1]
   if redis.call('XACK', P..'queue', 'workers', ARGV[i]) == 1 and entry then
     redis.call('XDEL', P..'queue', ARGV[i])
-    local user = entry[2][2]
-    fresh[user] = (fresh[user] or 0) + redis.call('ZADD', P..'h:'..user, entry[2][4], entry[2][6])
+    local found = {}
+    for k = 1, #entry[2], 2 do found[entry[2][k]] = entry[2][k + 1] end
+    if ARGV[i + 1] ~= '' then
+      redis.call('XADD', P..'unreadable', '*', 'u', found['u'] or '', 't', found['t'] or '', 'e', found['e'] or '', 'why', ARGV[i + 1])
+    else
+      fresh[found['u']] = (fresh[found['u']] or 0) + redis.call('ZADD', P..'h:'..found['u'], found['t'], found['e'])
+    end
     done = done + 1
   end
 end
@@ -210,6 +217,11 @@ return 1
 RETRY = """
 -- ARGV: P, now
 local count = 0
+for _, entry in ipairs(redis.call('XRANGE', P..'unreadable', '-', '+')) do
+  redis.call('XADD', P..'queue', '*', unpack(entry[2], 1, 6))
+  redis.call('XDEL', P..'unreadable', entry[1])
+  count = count + 1
+end
 for _, release in ipairs(redis.call('HKEYS', P..'releases')) do
   for _, user in ipairs(redis.call('HKEYS', P..'dead:'..release)) do
     if not redis.call('ZSCORE', P..'lease:'..release, user) then

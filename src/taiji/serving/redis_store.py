@@ -30,9 +30,12 @@ from taiji.serving.store import (
     StoreUnavailable,
     as_of,
     digest_of,
+    event_of,
     next_due,
+    readable,
+    readable_releases,
 )
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
 CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
@@ -107,6 +110,14 @@ class RedisStore:
         with _translated():
             self._redis.ping()
 
+    def queue_age(self, now: int) -> float:
+        del now  # the stream's ids carry the server's time
+        with _translated():
+            pipe = self._redis.pipeline()
+            pipe.xrange(self._key("queue"), count=1)
+            pipe.time()
+            return _age(*pipe.execute())
+
     def clock_floor(self) -> int:
         with _translated():
             return int(self._redis.get(self._key("clock")) or 0)
@@ -126,17 +137,18 @@ class RedisStore:
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
         with _translated():
-            ids = self._pending(consumer, limit)
-            if not ids:
+            entries = self._pending(consumer, limit)
+            if not entries:
                 return 0
+            pieces = [piece for number, fields in entries for piece in (number, _unread(fields))]
             return int(
                 self._run(
-                    "ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *ids
+                    "ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *pieces
                 )
             )
 
-    def _pending(self, consumer: str, limit: int) -> list[bytes]:
-        """Ids for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
+    def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """Entries for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
         queue = self._key("queue")
         for start in ("0", ">"):
             try:
@@ -148,8 +160,12 @@ class RedisStore:
                 continue
             entries = _entries(found)
             if entries:
-                return [entry[0] for entry in entries]
-        return list(self._redis.xautoclaim(queue, CONSUMER_GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
+                return [(entry[0], entry[1] or {}) for entry in entries]
+        ids = list(self._redis.xautoclaim(queue, CONSUMER_GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
+        pipe = self._redis.pipeline(transaction=False)
+        for number in ids:
+            pipe.xrange(queue, number, number)
+        return [(number, found[0][1] if found else {}) for number, found in zip(ids, pipe.execute() if ids else [])]
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
         token = secrets.token_hex(8)
@@ -207,9 +223,9 @@ class RedisStore:
 
     def releases(self) -> Releases:
         with _translated():
-            live = {
-                name.decode(): Release.unpack(body) for name, body in self._redis.hgetall(self._key("releases")).items()
-            }
+            live = readable_releases(
+                (name.decode(), body) for name, body in self._redis.hgetall(self._key("releases")).items()
+            )
             active, previous = (
                 name and name.decode() for name in self._redis.hmget(self._key("meta"), "active", "previous")
             )
@@ -268,6 +284,9 @@ class RedisStore:
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
         found = []
         with _translated():
+            for number, fields in [] if release else self._redis.xrange(self._key("unreadable")):
+                at = int(number.split(b"-")[0]) * 1000
+                found.append(DeadLetter("", fields[b"u"].decode(errors="replace"), fields[b"why"].decode(), 0, at))
             names = [release] if release else sorted(name.decode() for name in self._redis.hkeys(self._key("releases")))
             for name in names:
                 for user, body in sorted(self._redis.hgetall(self._key("dead", name)).items()):
@@ -283,12 +302,13 @@ class RedisStore:
 
     def erase(self, user: str, now: int) -> int:
         with _translated():
-            start = "-"
-            while entries := self._redis.xrange(self._key("queue"), start, count=1000):
-                mine = [number for number, fields in entries if fields[b"u"] == user.encode()]
-                if mine:
-                    self._redis.xdel(self._key("queue"), *mine)
-                start = b"(" + entries[-1][0]
+            for stream in ("queue", "unreadable"):
+                start: Any = "-"
+                while entries := self._redis.xrange(self._key(stream), start, count=1000):
+                    mine = [number for number, fields in entries if fields.get(b"u") == user.encode()]
+                    if mine:
+                        self._redis.xdel(self._key(stream), *mine)
+                    start = b"(" + entries[-1][0]
             return int(self._run("ERASE", user, digest_of(user, self._secret), now + self._window()))
 
     def scrub(self) -> None:
@@ -337,22 +357,42 @@ class RedisStore:
             pipe.xlen(self._key("queue"))
             pipe.xrange(self._key("queue"), count=1)
             pipe.time()
+            pipe.xlen(self._key("unreadable"))
             for name in names:
                 pipe.zcount(self._key("due", name), "-inf", now)
                 pipe.zrange(self._key("due", name), 0, 0, withscores=True)
                 pipe.zcard(self._key("lease", name))
                 pipe.hlen(self._key("dead", name))
-            queued, first, (seconds, micros), *rest = pipe.execute()
-        age = seconds + micros / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3 if first else 0.0
+            queued, first, clock, unreadable, *rest = pipe.execute()
         oldest = min([float(entry[0][1]) for entry in rest[1::4] if entry], default=float(now))
         return Gauges(
             int(queued),
-            max(0.0, age),
+            _age(first, clock),
             sum(rest[0::4]),
             max(0.0, (now - oldest) / 1e6),
             sum(rest[2::4]),
             sum(rest[3::4]),
+            int(unreadable),
         )
+
+
+def _age(first: Any, clock: tuple[int, int]) -> float:
+    """Seconds since the first entry of a stream was written, by the server's clock."""
+    return max(0.0, clock[0] + clock[1] / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3) if first else 0.0
+
+
+def _unread(fields: dict[bytes, bytes]) -> str:
+    """Return the reason for which a queued entry cannot be absorbed; empty for one that can, or that was erased."""
+    if not fields:
+        return ""
+    try:
+        user = fields[b"u"].decode()
+        event, reason = event_of(user, fields[b"e"])
+    except (KeyError, UnicodeDecodeError):
+        return "event not read: the entry has another form"
+    if event is not None and fields.get(b"t") != str(event.time).encode():
+        return "event not read: its time is not that of its entry"
+    return reason
 
 
 def _entries(found: Any) -> list[Any]:
@@ -368,7 +408,7 @@ def _entries(found: Any) -> list[Any]:
 
 
 def _history(user: str, packed: Sequence[bytes], seen: Any, erased: bool, now: int) -> UserHistory:
-    events = tuple(Event.unpack(event) for event in packed)
+    events = readable(packed)
     return UserHistory(user, as_of(now, events[-1].time if events else None), events, int(seen), erased)
 
 

@@ -9,10 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 ID = r"^[^\x00-\x1f\x7f]+$"
 RFC3339 = r"^(19[7-9][0-9]|2[0-9]{3})-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
-MAX_EVENTS, MAX_USERS, MAX_ITEMS = 1000, 1000, 1000
+MAX_EVENTS, MAX_USERS, MAX_ITEMS, MAX_CONTEXT = 1000, 1000, 1000, 100
 
 Flag = Annotated[int, Field(ge=0, le=1)]
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
+ContextValue = (
+    Annotated[str, Field(max_length=256)]
+    | bool
+    | Annotated[int, Field(gt=-(2**63), lt=2**63)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | None
+)
 
 
 class Body(BaseModel):
@@ -89,17 +97,21 @@ class FeaturesOut(BaseModel):
 
 
 class RankIn(Body):
-    """Candidates for a user."""
+    """Candidates for a user, and the request's context: columns that the mapping declares as context, one value each."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
+    context: Annotated[dict[ColumnName, ContextValue], Field(max_length=MAX_CONTEXT)] = {}
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate; ``with_features`` is null where there is no row to use."""
+    """P(click and conversion) of one candidate, null for one that is not in the catalogue.
+
+    ``with_features`` is null, too, where there is no row to use.
+    """
 
     item: str
-    without_features: float
+    without_features: float | None
     with_features: float | None
 
 

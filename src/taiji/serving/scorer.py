@@ -7,13 +7,13 @@ side (popularity, rates) is the run's, as fresh as its data. Refreshing that is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.data.history import Prices
 from taiji.data.statistics import NAMES, Statistics, statistics_of
@@ -22,7 +22,7 @@ from taiji.models.ranking import Ranker
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.settings import ServingSettings
-from taiji.serving.types import RankRequest, RankResult, UserHistory
+from taiji.serving.types import FeaturesOnly, RankRequest, RankResult, UserHistory
 
 USER_SIDE = tuple(
     name
@@ -45,15 +45,23 @@ class RunScorer:
         self._world, self._plain, self._featured, self._quantizer_version = world, plain, featured, quantizer_version
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """CTCVR per candidate; a request with unknown items is not scored."""
-        unknown = [
-            [place for place, item in enumerate(request.items) if item not in self._world.items] for request in requests
+        """CTCVR per candidate; None for an unknown one, and nothing for a request whose context does not fit."""
+        known = self._world.items
+        wrong = [self._world.wrong_context(request.context) for request in requests]
+        asked = [
+            None if bad else replace(request, items=tuple(item for item in request.items if item in known))
+            for request, bad in zip(requests, wrong)
         ]
-        chosen = [request for request, missing in zip(requests, unknown) if not missing]
-        scored = iter(self._score(chosen) if chosen else ())
-        return [RankResult(unknown=missing) if missing else next(scored) for missing in unknown]
+        scored = iter(self._score([request for request in asked if request and request.items]))
+        results = []
+        for request, kept, bad in zip(requests, asked, wrong):
+            found = next(scored) if kept and kept.items else RankResult([], None, bad)
+            results.append(found if bad else _among(found, [item in known for item in request.items]))
+        return results
 
     def _score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        if not requests:
+            return []
         live = self._world.of([request.history for request in requests])
         sizes = [len(request.items) for request in requests]
         frame = pl.DataFrame(
@@ -63,6 +71,9 @@ class RunScorer:
                 "time": np.repeat([request.history.as_of for request in requests], sizes),
             }
         )
+        context = self._world.context_frame([request.context for request in requests])
+        if context.width:
+            frame = pl.concat([frame, context[np.repeat(np.arange(len(requests)), sizes)]], how="horizontal")
         usable = [
             request.features
             if request.features and request.features["quantizer_version"] == self._quantizer_version
@@ -74,9 +85,8 @@ class RunScorer:
         featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
         results, start = [], 0
         for size, features in zip(sizes, usable):
-            results.append(
-                RankResult(plain[start : start + size], featured[start : start + size] if features else None)
-            )
+            end = start + size
+            results.append(RankResult([*plain[start:end]], [*featured[start:end]] if features else None))
             start += size
         return results
 
@@ -129,6 +139,17 @@ class LiveStatistics:
         return {name: own[name] if name in USER_SIDE else run[name] for name in NAMES}
 
 
+def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
+    """Return a result with None at the places of candidates that were not scored."""
+
+    def spread(scores: list[float | None]) -> list[float | None]:
+        rest = iter(scores)
+        return [next(rest) if there else None for there in known]
+
+    other = found.with_features
+    return RankResult(spread(found.without_features), None if other is None else spread(other))
+
+
 def _scores(ranker: Ranker, frame: pl.DataFrame) -> list[float]:
     return ranker.predict(frame)[ranker.goal].to_list()
 
@@ -146,7 +167,7 @@ def _neural(folder: Path, dataset: Dataset) -> Ranker:
     """Read a ranker that can be asked about users as they are now."""
     found = load_ranker(folder, dataset)
     if not isinstance(found, Ranker):
-        raise ConfigError(
+        raise FeaturesOnly(
             "The service scores with neural rankers only.",
             where=str(folder),
             expected="a subclass of taiji.models.ranking.ranker.Ranker",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from taiji.core.errors import TaijiError
+from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import RankRequest, RankResult, Scorer
+from taiji.serving.types import FeaturesOnly, RankRequest, RankResult, Scorer
 
 RELEASE_POLL_S = 1.0
+RETRY_S = 60.0
+"""Pause before a ranker that could not be loaded is tried again: its stage may have been finished meanwhile."""
 
 
 class Scorers:
@@ -24,6 +29,10 @@ class Scorers:
     def __init__(self, store: Store, load: Callable[[Path], Scorer]) -> None:
         self._store, self._load = store, load
         self._loaded: dict[str, Scorer | None] = {}
+        self._reasons: dict[str, str] = {}
+        self._again: dict[str, float] = {}
+        self.trouble = ""
+        """Reason for which the releases could not be followed at the last poll."""
         self._stop = threading.Event()
         self.active: str | None = None
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -38,10 +47,17 @@ class Scorers:
 
     @property
     def state(self) -> str:
-        """``ready``, ``loading`` or ``failed``, of the active release's ranker."""
+        """``ready``, ``loading``, ``failed``, or ``none`` where the run's ranker is not asked online; of the active release."""
         if self.active not in self._loaded:
             return "loading"
-        return "ready" if self._loaded[self.active] is not None else "failed"
+        if self._loaded[self.active] is not None:
+            return "ready"
+        return "failed" if self.active in self._reasons else "none"
+
+    @property
+    def reason(self) -> str:
+        """Reason for which the active release's ranker could not be loaded; empty where it was."""
+        return self._reasons.get(self.active or "", "")
 
     def ready(self, release: str | None) -> bool:
         """Return whether a release's ranker can be asked."""
@@ -52,22 +68,40 @@ class Scorers:
         found = self._store.releases()
         self.active = found.active
         for name in sorted(found.live, key=lambda name: name != found.active):
-            if name not in self._loaded:
-                try:
-                    self._loaded[name] = self._load(Path(found.live[name].run))
-                    log("ranker loaded", release=name)
-                except Exception as error:  # a release without a usable ranker still serves features
-                    self._loaded[name] = None
-                    log("ranker not loaded", release=name, error=where(error))
+            if name not in self._loaded or (name in self._again and time.monotonic() >= self._again[name]):
+                self._open(name, Path(found.live[name].run))
         for name in set(self._loaded) - set(found.live):
             del self._loaded[name]
+            self._again.pop(name, None)
+            self._reasons.pop(name, None)
+
+    def _open(self, name: str, run: Path) -> None:
+        """Load a release's ranker; one that cannot be loaded leaves the features to be served."""
+        try:
+            self._loaded[name] = self._load(run)
+            log("ranker loaded", release=name)
+        except FeaturesOnly as error:
+            self._loaded[name] = None
+            log("ranker not asked online", release=name, why=error.message)
+        except Exception as error:
+            self._reasons[name] = error.message if isinstance(error, TaijiError) else where(error)
+            self._again[name] = time.monotonic() + RETRY_S
+            self._loaded[name] = None
+            log("ranker not loaded", release=name, error=self._reasons[name])
+            return
+        self._again.pop(name, None)
+        self._reasons.pop(name, None)
 
     def _follow(self) -> None:
         while True:
             try:
                 self.refresh()
+                self.trouble = ""
             except StoreUnavailable as error:
                 log("store unavailable", error=where(error))
+            except Exception as error:  # a thread that ended here would leave the releases of this minute for good
+                self.trouble = where(error)
+                log("releases not followed", error=self.trouble)
             if self._stop.wait(RELEASE_POLL_S):
                 return
 
@@ -76,7 +110,8 @@ class Scorers:
         results: dict[int, RankResult] = {}
         for release in sorted({name for name, _ in asked}):
             places = [place for place, (name, _) in enumerate(asked) if name == release]
-            scorer = self._loaded[release]
-            assert scorer is not None  # the route asked ready() first
+            scorer = self._loaded.get(release)
+            if scorer is None:  # retired since the route asked ready()
+                raise Overloaded
             results.update(zip(places, scorer.score([asked[place][1] for place in places]), strict=True))
         return [results[place] for place in range(len(asked))]

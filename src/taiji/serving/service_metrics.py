@@ -68,5 +68,6 @@ class _StoreCollector:
             ("taiji_due_age_seconds", "How long the first of them is due", gauges.due_age),
             ("taiji_leased_users", "Users at the LLM", gauges.leased),
             ("taiji_dead_letters", "Users given up", gauges.dead),
+            ("taiji_unreadable_events", "Events put aside because they could not be read", gauges.unreadable),
         ):
             yield GaugeMetricFamily(name, text, value=value)

@@ -61,6 +61,8 @@ class LimitSettings(Settings):
     """Queued events from which on new ones are refused with 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
     """Open connections a process accepts."""
+    stall_s: float = Field(default=120.0, gt=0)
+    """Wait of the oldest queued event from which on the service is not ready: no worker takes events in."""
     future_s: float = Field(default=3600.0, ge=0)
     """Largest lead of an event's time over our clock."""
 

@@ -29,9 +29,12 @@ from taiji.serving.store import (
     as_of,
     backoff_us,
     digest_of,
+    event_of,
     next_due,
+    readable,
+    readable_releases,
 )
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
 TABLES_SQL = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -39,6 +42,7 @@ CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, digest TEXT, at IN
 CREATE INDEX IF NOT EXISTS idempotency_at ON idempotency (at);
 CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT, event BLOB, at INTEGER);
 CREATE INDEX IF NOT EXISTS queue_user ON queue (user);
+CREATE TABLE IF NOT EXISTS unreadable (id INTEGER PRIMARY KEY, user TEXT, event BLOB, at INTEGER, reason TEXT);
 CREATE TABLE IF NOT EXISTS users (user TEXT PRIMARY KEY, seen INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (user TEXT, time INTEGER, id TEXT, event BLOB, PRIMARY KEY (user, time, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (release TEXT, user TEXT, version INTEGER, seen INTEGER, neighbour TEXT, head BLOB, tail BLOB,
@@ -112,6 +116,11 @@ class SQLiteStore:
         with self._look() as db:
             db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
 
+    def queue_age(self, now: int) -> float:
+        with self._look() as db:
+            oldest = db.execute("SELECT at FROM queue ORDER BY id LIMIT 1").fetchone()
+        return max(0, now - oldest[0]) / 1e6 if oldest else 0.0
+
     def clock_floor(self) -> int:
         with self._look() as db:
             found = db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
@@ -149,12 +158,15 @@ class SQLiteStore:
             if not db.execute("SELECT 1 FROM queue LIMIT 1").fetchone():
                 return 0
         with self._change() as db:
-            taken = db.execute("SELECT id, user, event FROM queue ORDER BY id LIMIT ?", (limit,)).fetchall()
+            taken = db.execute("SELECT id, user, event, at FROM queue ORDER BY id LIMIT ?", (limit,)).fetchall()
             if not taken:
                 return 0
-            events = [Event.unpack(event) for _, _, event in taken]
             fresh: Counter[str] = Counter()
-            for event, (_, _, packed) in zip(events, taken):
+            for number, user, packed, at in taken:
+                event, reason = event_of(user, packed)
+                if event is None:
+                    db.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?, ?)", (number, user, packed, at, reason))
+                    continue
                 fresh[event.user] += db.execute(
                     "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", (event.user, event.time, event.id, packed)
                 ).rowcount
@@ -210,9 +222,8 @@ class SQLiteStore:
             return [Claim(self._history(db, user, now), token, attempts) for user, attempts in chosen]
 
     def _history(self, db: sqlite3.Connection, user: str, now: int) -> UserHistory:
-        events = tuple(
-            Event.unpack(packed)
-            for (packed,) in db.execute("SELECT event FROM history WHERE user = ? ORDER BY time, id", (user,))
+        events = readable(
+            packed for (packed,) in db.execute("SELECT event FROM history WHERE user = ? ORDER BY time, id", (user,))
         )
         seen = db.execute("SELECT seen FROM users WHERE user = ?", (user,)).fetchone()
         forgotten = db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(user, self._secret),)).fetchone()
@@ -297,7 +308,7 @@ class SQLiteStore:
 
     def releases(self) -> Releases:
         with self._look() as db:
-            live = {name: Release.unpack(body) for name, body in db.execute("SELECT name, body FROM releases")}
+            live = readable_releases(db.execute("SELECT name, body FROM releases").fetchall())
             meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('active', 'previous')"))
         return Releases(live, meta.get("active"), meta.get("previous"))
 
@@ -363,23 +374,32 @@ class SQLiteStore:
                 "SELECT release, user, reason, attempts FROM work WHERE reason IS NOT NULL AND release = coalesce(?, release) ORDER BY release, user",
                 (release,),
             ).fetchall()
-        return [
+            unread = db.execute("SELECT user, reason, at FROM unreadable ORDER BY id").fetchall() if not release else []
+        letters = [DeadLetter("", user, reason, 0, at) for user, reason, at in unread]
+        return letters + [
             DeadLetter(name, user, json.loads(reason)["reason"], attempts, json.loads(reason)["at"])
             for name, user, reason, attempts in found
         ]
 
     def retry(self, now: int) -> int:
         with self._change() as db:
-            return db.execute(
-                "UPDATE work SET due = coalesce(due, ?), attempts = 0, reason = NULL WHERE reason IS NOT NULL AND lease IS NULL",
-                (now,),
+            again = db.execute(
+                "INSERT INTO queue (user, event, at) SELECT user, event, ? FROM unreadable", (now,)
             ).rowcount
+            db.execute("DELETE FROM unreadable")
+            return (
+                again
+                + db.execute(
+                    "UPDATE work SET due = coalesce(due, ?), attempts = 0, reason = NULL WHERE reason IS NOT NULL AND lease IS NULL",
+                    (now,),
+                ).rowcount
+            )
 
     def erase(self, user: str, now: int) -> int:
         due = now + int(self._settings.trigger.window_s * 1e6)
         with self._change() as db:
             db.execute("INSERT OR IGNORE INTO erased VALUES (?)", (digest_of(user, self._secret),))
-            for table in ("queue", "history", "users", "features", "work"):
+            for table in ("queue", "unreadable", "history", "users", "features", "work"):
                 db.execute(f"DELETE FROM {table} WHERE user = ?", (user,))
             citing = db.execute("SELECT release, user FROM features WHERE neighbour = ?", (user,)).fetchall()
             db.execute(
@@ -427,8 +447,15 @@ class SQLiteStore:
             ).fetchone()
             leased = _one(db, "SELECT count(*) FROM work WHERE lease IS NOT NULL")
             dead = _one(db, "SELECT count(*) FROM work WHERE reason IS NOT NULL")
+            unreadable = _one(db, "SELECT count(*) FROM unreadable")
         return Gauges(
-            queued, max(0, now - (oldest or now)) / 1e6, due, max(0, now - (first or now)) / 1e6, leased, dead
+            queued,
+            max(0, now - (oldest or now)) / 1e6,
+            due,
+            max(0, now - (first or now)) / 1e6,
+            leased,
+            dead,
+            unreadable,
         )
 
 
@@ -440,5 +467,9 @@ def _one(db: sqlite3.Connection, query: str, *values: object) -> int:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.InternalError) as error:
         raise StoreUnavailable(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise
+        raise StoreUnavailable(str(error)) from error  # a damaged file, which has no class of its own

@@ -5,7 +5,8 @@ enters the history and makes its user due; a row is stored in the one that ends 
 point therefore leaves either the state before or the state after, and a step that is repeated has no second effect.
 
 An event's way: :meth:`Store.append` → queue → :meth:`Store.absorb` → history, user due → :meth:`Store.claim` → lease →
-:meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, at last a dead letter).
+:meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, at last a dead letter). An event in the queue that this
+version cannot read is put aside as a dead letter of its own, and the work goes on.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from taiji.serving.logs import log
 from taiji.serving.settings import ServingSettings
-from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRow, UserHistory
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, Unreadable, UserHistory
 
 Appended = Literal["accepted", "duplicate", "conflict", "full"]
 MAX_BACKOFF_S = 300.0
@@ -39,7 +41,7 @@ class Releases:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A user whose features could not be written, and why."""
+    """A user whose features could not be written, or an event that could not be read (no release, no attempts), and why."""
 
     release: str
     user: str
@@ -58,6 +60,7 @@ class Gauges:
     due_age: float
     leased: int
     dead: int
+    unreadable: int
 
 
 class Store(Protocol):
@@ -68,6 +71,10 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Raise unless the store answers."""
+        ...
+
+    def queue_age(self, now: int) -> float:
+        """Seconds for which the oldest event in the queue has waited; 0 where there is none."""
         ...
 
     def clock_floor(self) -> int:
@@ -83,7 +90,10 @@ class Store(Protocol):
         ...
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
-        """Move up to ``limit`` events from the queue into histories and make their users due; returns how many."""
+        """Move up to ``limit`` events from the queue into histories and make their users due; returns how many left the queue.
+
+        Events that cannot be read leave it for the dead letters.
+        """
         ...
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
@@ -165,6 +175,39 @@ class Store(Protocol):
     def gauges(self, now: int) -> Gauges:
         """The state of queue and work list."""
         ...
+
+
+def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
+    """Return a queued event of a user, or None and the reason for which it cannot be read."""
+    try:
+        event = Event.unpack(packed)
+    except Unreadable as error:
+        return None, f"event not read: {error}"
+    return (event, "") if event.user == user else (None, "event not read: it is of another user than its row")
+
+
+def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
+    """Return the events of a history; those that a newer version wrote stay in the store and are left out here, which is logged."""
+    found, lost = [], 0
+    for piece in packed:
+        try:
+            found.append(Event.unpack(piece))
+        except Unreadable:
+            lost += 1
+    if lost:
+        log("events of a history left out", error="written by another version", events=lost)
+    return tuple(found)
+
+
+def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Release]:
+    """Return the live releases by name; one that cannot be read is left out, which is logged."""
+    found = {}
+    for name, body in packed:
+        try:
+            found[name] = Release.unpack(body)
+        except Unreadable as error:
+            log("release left out", release=name, error=str(error))
+    return found
 
 
 def digest_of(user: str, secret: bytes) -> str:

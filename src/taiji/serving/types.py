@@ -6,9 +6,21 @@ Ids are text at this edge, exactly as in the tables; times are microseconds sinc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+from taiji.core.errors import ConfigError
+
+LAST_TIME = 2**62
+"""Times of events lie below this, which every store can hold."""
+ContextValue = str | int | float | bool | None
+"""Value of one column of a request's context."""
+
+
+class Unreadable(ValueError):
+    """Bytes in the store that this version cannot read, for instance because a newer one wrote them; the text quotes nothing."""
 
 
 class Event(NamedTuple):
@@ -28,8 +40,32 @@ class Event(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes | str) -> Event:
-        """Inverse of :meth:`pack`."""
-        return cls(*json.loads(packed))
+        """Inverse of :meth:`pack`.
+
+        Raises:
+            Unreadable: something else, with the reason.
+        """
+        try:
+            values = json.loads(packed)
+        except ValueError:
+            raise Unreadable("not JSON in UTF-8") from None
+        if not isinstance(values, list) or not NEEDED_FIELDS <= len(values) <= len(cls._fields):
+            found = f"{len(values)} fields" if isinstance(values, list) else "no list"
+            raise Unreadable(f"{found} where {NEEDED_FIELDS} to {len(cls._fields)} are known")
+        event = cls(*values)
+        if wrong := [name for name, right in zip(cls._fields, event._right()) if not right]:
+            raise Unreadable(f"field {', '.join(wrong)} has another form")
+        return event
+
+    def _right(self) -> tuple[bool, ...]:
+        flags = [type(value) is int and value in (0, 1) for value in (self.click, self.conversion)]
+        price = self.price is None or (type(self.price) in (int, float) and math.isfinite(self.price))
+        texts = (isinstance(text, str) for text in (self.id, self.user, self.item))
+        time = type(self.time) is int and abs(self.time) < LAST_TIME
+        return (*texts, time, flags[0], self.conversion is None or flags[1], price)
+
+
+NEEDED_FIELDS = len(Event._fields) - len(Event._field_defaults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +95,12 @@ class UserHistory:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One user's features as one release wrote them (the feature table's row with text ids and its provenance)."""
+    """One user's features as one release wrote them (the feature table's row with text ids and its provenance).
+
+    Attributes:
+        as_of: everything that the row was made from lies before it.
+        generated_at: when it could first be read, ``available_at`` of the feature table; the worker sets it when it stores the row.
+    """
 
     user: str
     as_of: int
@@ -125,8 +166,16 @@ class Release:
 
     @classmethod
     def unpack(cls, packed: str | bytes) -> Release:
-        """Inverse of :meth:`pack`."""
-        return cls(**json.loads(packed))
+        """Inverse of :meth:`pack`; what a newer version has added is left out.
+
+        Raises:
+            Unreadable: something else.
+        """
+        try:
+            values = json.loads(packed)
+            return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+        except (ValueError, KeyError, TypeError):
+            raise Unreadable("not a release of this version") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +209,29 @@ class FeatureWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """Candidates for one user; ``features`` is the newest row's JSON object, or None."""
+    """Candidates for one user; ``features`` is the newest row's JSON object, or None; ``context`` is of the request."""
 
     history: UserHistory
     items: tuple[str, ...]
     features: dict[str, Any] | None
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RankResult:
-    """CTCVR per candidate; ``with_features`` is None where the user has no row of the ranker's quantiser version.
+    """CTCVR per candidate, None for one that is not in the catalogue.
 
-    ``unknown`` lists the places of candidates that are not in the catalogue; then nothing was scored.
+    ``with_features`` is None where the user has no row of the ranker's quantiser version. ``wrong_context`` lists columns of
+    the context that the log does not have or whose value has another type, each with the reason; then nothing was scored.
     """
 
-    without_features: list[float] = field(default_factory=list)
-    with_features: list[float] | None = None
-    unknown: list[int] = field(default_factory=list)
+    without_features: list[float | None] = field(default_factory=list)
+    with_features: list[float | None] | None = None
+    wrong_context: dict[str, str] = field(default_factory=dict)
+
+
+class FeaturesOnly(ConfigError):
+    """A release whose ranker cannot be asked online, by choice of the model: its features are served, and it ranks elsewhere."""
 
 
 class Scorer(Protocol):

@@ -3,7 +3,8 @@
 Two loops share the process. One absorbs events from the queue all the time, so that histories are fresh even while the
 LLM is busy. The other claims users that are due, in batches. A batch that fails is tried user by user, so that one bad
 history costs nobody else anything; users that failed before run alone from the start. A batch that hangs cannot be
-interrupted from within: its users are given back and the process ends itself, to be started again by the supervisor.
+interrupted from within: its users are given back and the process ends itself, to be started again by the supervisor. So does
+a process whose absorbing thread fails, which would otherwise look alive and take nothing in.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, where
@@ -24,6 +26,8 @@ LEASE_SLACK_S = 30.0
 MAX_PROBE_S = 60.0
 HUNG = 75
 """Exit code of a process that gave up on a hanging LLM."""
+BROKEN = 70
+"""Exit code of a process one of whose threads failed."""
 
 
 class Worker:
@@ -65,7 +69,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until :meth:`stop`; failures of the store are waited out."""
-        absorber = threading.Thread(target=self._repeat, args=(self.absorb,), daemon=True)
+        absorber = threading.Thread(target=self._absorb_all, daemon=True)
         absorber.start()
         self._patiently(lambda: self._store.abandon(self._release.name, self._name, self._clock()))
         log("worker started", worker=self._name, release=self._release.name)
@@ -81,8 +85,17 @@ class Worker:
         timer.start()
 
     def _leave(self) -> None:
-        self._give_back(self._held, "stopped", count=False)
-        self._die(0)
+        try:
+            self._give_back(self._held, "stopped", count=False)
+        finally:
+            self._die(0)
+
+    def _absorb_all(self) -> None:
+        try:
+            self._repeat(self.absorb)
+        except BaseException as error:
+            log("absorbing failed", worker=self._name, error=where(error))
+            self._die(BROKEN)
 
     def _repeat(self, action: Callable[[], bool]) -> None:
         while not self.stopping.is_set():
@@ -177,7 +190,7 @@ class Worker:
         self._prompt_tokens, self._completion_tokens = usage.prompt_tokens, usage.completion_tokens
         stored: list[bool] = []
         if not self._patiently(
-            lambda: stored.extend(self._store.commit(self._release.name, group, rows, self._clock())), lease_end
+            lambda: stored.extend(self._store.commit(self._release.name, group, *self._timed(rows))), lease_end
         ):
             return False
         self._store.count(
@@ -187,6 +200,11 @@ class Worker:
             completion_tokens=completion,
         )
         return any(stored)
+
+    def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
+        """Return rows with the time at which they can be read: now, which is returned too."""
+        now = self._clock()
+        return [replace(row, generated_at=now) for row in rows], now
 
     def _give_back(self, claims: Sequence[Claim], reason: str, *, count: bool) -> None:
         if claims:
@@ -199,6 +217,10 @@ class Worker:
 
     def _hung(self, group: list[Claim]) -> None:
         log("the LLM hangs", worker=self._name, users=len(group), seconds=self._settings.timeout_s)
-        self._give_back(group, f"no answer within {self._settings.timeout_s:g} s", count=True)
-        self._give_back([claim for claim in self._held if claim not in group], "the LLM hung on others", count=False)
-        self._die(HUNG)
+        try:
+            self._give_back(group, f"no answer within {self._settings.timeout_s:g} s", count=True)
+            self._give_back(
+                [claim for claim in self._held if claim not in group], "the LLM hung on others", count=False
+            )
+        finally:  # whatever the store throws: leases run out by themselves, a hanging process does not
+            self._die(HUNG)

@@ -1,4 +1,4 @@
-"""Adapters against a real local server, a real ONNX file and a real module."""
+"""Adapters against a real local server and a real module."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from taiji.core.errors import TaijiError
-from taiji.models.ranking.external import CallableRanker, HttpRanker, OnnxRanker, open_ranker
+from taiji.models.ranking.external import CallableRanker, HttpRanker, open_ranker
 from taiji.models.ranking.settings import ExternalSettings
 
 USERS, ITEMS, AS_OFS = np.array([3, 0, 59]), np.array([7, 79, 7]), np.array([1_577_836_800_000_000, 5, 6])
@@ -25,9 +25,12 @@ class Handler(BaseHTTPRequestHandler):
             self.server.ended.wait(30)  # longer than any time-out here
         status = int(step) if step.isdigit() else 200
         answer = {"scores": [int(i[1:]) / 100 for i in body["item_ids"]], "version": "v7"}
-        text = {"nonsense": b"<html>", "short": b'{"scores": [1]}', "text": b'{"scores": ["a", "b", "c"]}'}.get(
-            step, json.dumps(answer).encode()
-        )
+        text = {
+            "nonsense": b"<html>",
+            "short": b'{"scores": [1]}',
+            "text": b'{"scores": ["a", "b", "c"]}',
+            "labels": b'{"scores": [true, false, true]}',
+        }.get(step, json.dumps(answer).encode())
         try:
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
@@ -82,6 +85,7 @@ def test_http_tries_again_where_it_may_help(server, shop):
         ("nonsense", "cannot be read"),
         ("short", "one finite number per pair"),
         ("text", "not a list of numbers"),
+        ("labels", "labels and not with scores"),
     ],
 )
 def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
@@ -100,41 +104,36 @@ def test_http_silence_is_explained(server, shop):
         nobody.score_pairs(USERS, ITEMS, AS_OFS)
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("0.5", "orders nothing"), ("n % 2", "labels rather than"), ("n / 7", None)],
+    ids=["equal", "labels", "scores"],
+)
+def test_answers_that_say_little_are_doubted_once(shop, tmp_path, monkeypatch, caplog, answer, said):
+    name = f"my_{'constant' if answer == '0.5' else 'labels' if '%' in answer else 'scores'}"
+    (tmp_path / f"{name}.py").write_text(f"def score(users, *_):\n    return [{answer} for n in range(len(users))]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ranker = CallableRanker(shop, f"{name}:score")
+    with caplog.at_level("WARNING", logger="taiji"):
+        for pairs in (3, 200, 200):
+            ranker.score_pairs(np.zeros(pairs, int), np.zeros(pairs, int), np.zeros(pairs, int))
+    assert [said in record.getMessage() for record in caplog.records] == ([True] if said else [])
+
+
 def test_callable_by_name(shop, tmp_path, monkeypatch):
     (tmp_path / "my_own_ranker.py").write_text(
         "def score(users, items, moments):\n    return [len(u) + m.year for u, m in zip(users, moments)]\ndef bad(*_):\n    raise KeyError('x')\n"
+        "def labels(users, *_):\n    return [True] * len(users)\ndef both(users, *_):\n    return [[0.4, 0.6]] * len(users)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     ranker = open_ranker("my_own_ranker:score", shop)
     assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
     with pytest.raises(TaijiError, match="KeyError"):
         CallableRanker(shop, "my_own_ranker:bad").score_pairs(USERS, ITEMS, AS_OFS)
+    with pytest.raises(TaijiError, match="labels and not with scores"):
+        CallableRanker(shop, "my_own_ranker:labels").score_pairs(USERS, ITEMS, AS_OFS)
+    with pytest.raises(TaijiError, match="one finite number per pair"):
+        CallableRanker(shop, "my_own_ranker:both").score_pairs(USERS, ITEMS, AS_OFS)
     for name in ("my_own_ranker:none", "no_such_module:score", "my_own_ranker"):
         with pytest.raises(TaijiError, match="Could not import"):
             CallableRanker(shop, name)
-
-
-def pair_graph(path, kind, name="score"):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    helper, types = onnx.helper, onnx.TensorProto
-    inputs = [helper.make_tensor_value_info(n, kind, ["n"]) for n in ("user_id", "item_id")]
-    nodes = [
-        helper.make_node("Equal", ["user_id", "item_id"], ["same"]),
-        helper.make_node("Cast", ["same"], [name], to=types.FLOAT),
-    ]
-    graph = helper.make_graph(nodes, "pairs", inputs, [helper.make_tensor_value_info(name, types.FLOAT, ["n"])])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
-
-
-def test_onnx_file(shop, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pair_graph(tmp_path / "pairs.onnx", onnx.TensorProto.STRING)
-    ranker = open_ranker(str(tmp_path / "pairs.onnx"), shop)
-    assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [0, 0, 0]
-    pair_graph(tmp_path / "ints.onnx", onnx.TensorProto.INT64)
-    with pytest.raises(TaijiError, match="do not fit"):
-        OnnxRanker(shop, tmp_path / "ints.onnx").score_pairs(USERS, ITEMS, AS_OFS)
-    (tmp_path / "broken.onnx").write_bytes(b"no")
-    with pytest.raises(TaijiError, match="Could not open"):
-        OnnxRanker(shop, tmp_path / "broken.onnx")

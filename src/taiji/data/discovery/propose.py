@@ -6,6 +6,7 @@ close, nothing is guessed: the part becomes a :class:`Question`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -290,10 +291,11 @@ class _Maker:
         if found.told:
             self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
             self.user_columns = {*found.told, str(key)}
-            self.p.doubts.append(
-                f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
-                "These columns have no time: they tell, for all of the log, what was known when the table was written."
-            )
+            if "users.profile" not in self.answers:  # who decided it needs no word about what was proposed
+                self.p.doubts.append(
+                    f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
+                    "These columns have no time: they tell, for all of the log, what was known when the table was written."
+                )
         if found.doubt:
             self.p.doubts.append(found.doubt)
         if repeated:
@@ -358,7 +360,8 @@ class _Maker:
                 if table is roles.users
                 else set()
             )
-            if rest := [column for column in table.columns if column not in used]:
+            decided = [str(guess.value) for guess in self.p.guesses.values() if guess.reasons == ("you said so",)]
+            if rest := [column for column in table.columns if column not in used and not _said_of(column, decided)]:
                 self.p.unused[table.path.name] = rest
         self._other_logs(tables)
         self.p.values = _mapping(self.p, name)
@@ -454,3 +457,8 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section][part] = value
     head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
     return {**head, **values}
+
+
+def _said_of(column: str, said: list[str]) -> bool:
+    """Return True if what the user decided names the column, be it in a rule."""
+    return any(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", value) for value in said)

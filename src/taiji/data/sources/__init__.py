@@ -27,6 +27,7 @@ OWN = {
     "completejourney": "taiji.data.sources.completejourney:CompleteJourney",
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
+    "sequences": "taiji.data.sources.sequences:Sequences",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 
@@ -109,7 +110,8 @@ def find_source(settings: DataSettings) -> Source:
         if path.is_dir()
         else "a file"
         if path.is_file()
-        else "no such folder" + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
+        else f"no such folder, seen from {Path.cwd()}"
+        + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
         fix="put a mapping.yaml beside your files (docs/data.md), or name one with --set data.mapping=FILE",
     )
 

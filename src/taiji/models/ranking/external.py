@@ -1,4 +1,4 @@
-"""A user's own ranker as reward and as evaluation ranker: a Python callable, an ONNX file or an HTTP endpoint.
+"""A user's own ranker as reward and as evaluation ranker: a Python callable or an HTTP endpoint; ``onnx_ranker`` has ONNX files.
 
 Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score_pairs`` and ``version``.
 """
@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from taiji.core.artifacts import file_hash, value_hash
 from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
-from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
+MANY = 100
+"""Pairs from which on scores are expected to differ."""
+log = logging.getLogger(__name__)
 
 
 class PairScorer(Protocol):
@@ -50,6 +53,7 @@ class ExternalRanker(ABC):
 
     def __init__(self, dataset: Dataset, settings: ExternalSettings | None = None) -> None:
         self.settings = settings or ExternalSettings()
+        self._doubted = False
         self.users, self.items = dataset.users["user_id"], dataset.items["item_id"]
 
     @abstractmethod
@@ -72,10 +76,33 @@ class ExternalRanker(ABC):
                 )
                 out[part] = self._checked(answer, len(instants))
                 update(start + len(instants))
+        self._doubt(out)
         return out
+
+    def _doubt(self, scores: np.ndarray) -> None:
+        """Warn once of answers that are formally right and say little."""
+        if self._doubted or len(scores) < MANY:
+            return
+        found = np.unique(scores)
+        if len(found) == 1:
+            what = f"all {len(scores)} pairs have the score {found[0]:.4g}, which orders nothing"
+        elif len(found) == 2 and set(found) <= {-1.0, 0.0, 1.0}:
+            what = f"all {len(scores)} scores are {found[0]:.0f} or {found[1]:.0f}: labels rather than probabilities?"
+        else:
+            return
+        self._doubted = True
+        log.warning("%s: %s", self.source, what)
 
     def _checked(self, answer: Any, number: int) -> np.ndarray:
         try:
+            if np.asarray(answer).dtype == bool:
+                raise InputError(
+                    "The ranker answers with labels and not with scores.",
+                    where=self.source,
+                    expected="numbers, the larger the better",
+                    found="true and false",
+                    fix="let it answer with the probability, as predict_proba gives it",
+                )
             scores = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
             raise InputError(
@@ -125,62 +152,6 @@ class CallableRanker(ExternalRanker):
             raise ResourceError(
                 "The ranker failed.", where=self.source, found=f"{type(error).__name__}: {error}"
             ) from error
-
-
-class OnnxRanker(ExternalRanker):
-    """An ONNX file with inputs ``user_id`` and ``item_id`` and, if it wants it, ``as_of`` (microseconds, int64).
-
-    Inputs may be int64, int32 or string and of shape (N,) or (N, 1). The output named ``ctcvr`` or ``score`` is used, or the first.
-    """
-
-    INPUTS = ("user_id", "item_id", "as_of")
-    KINDS: ClassVar = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(string)": np.str_}
-
-    def __init__(self, dataset: Dataset, path: str | Path, settings: ExternalSettings | None = None) -> None:
-        super().__init__(dataset, settings)
-        self.source = str(path)
-        with needs("onnx", where=self.source):
-            import onnxruntime
-        try:
-            self.session = onnxruntime.InferenceSession(self.source, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ResourceError("Could not open the ONNX file.", where=self.source, found=str(error)[:300]) from error
-        self.inputs = self.session.get_inputs()
-        names = [entry.name for entry in self.inputs]
-        kinds = [entry.type for entry in self.inputs]
-        if set(names) - set(self.INPUTS) or set(kinds) - set(self.KINDS) or not {"user_id", "item_id"} <= set(names):
-            raise InputError(
-                "The ONNX file's inputs are not those of a pair scorer.",
-                where=self.source,
-                expected="user_id, item_id and perhaps as_of, of type int64, int32 or string",
-                found=", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds)),
-            )
-        outputs = [entry.name for entry in self.session.get_outputs()]
-        self.output = next((name for name in ("ctcvr", "score") if name in outputs), outputs[0])
-        self.version = file_hash(path)[:16]
-
-    def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Run the graph."""
-        micros = [(instant - EPOCH) // timedelta(microseconds=1) for instant in instants]
-        values = dict(zip(self.INPUTS, (users, items, micros)))
-        feed = {}
-        for entry in self.inputs:
-            try:
-                array = np.asarray(values[entry.name]).astype(self.KINDS[entry.type])
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    "The ids do not fit the ONNX file's input.",
-                    where=f"{self.source}, input {entry.name}",
-                    expected=entry.type,
-                    found=f"for example {values[entry.name][0]!r}",
-                ) from error
-            feed[entry.name] = array.astype(object) if array.dtype.kind == "U" else array
-            if len(entry.shape) == 2:
-                feed[entry.name] = feed[entry.name].reshape(-1, 1)
-        try:
-            return self.session.run([self.output], feed)[0]
-        except Exception as error:
-            raise ResourceError("The ONNX ranker failed.", where=self.source, found=str(error)[:300]) from error
 
 
 class HttpRanker(ExternalRanker):
@@ -253,6 +224,8 @@ def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None
     if source.startswith(("http://", "https://")):
         return HttpRanker(dataset, source, settings)
     if source.endswith(".onnx"):
+        from taiji.models.ranking.onnx_ranker import OnnxRanker
+
         return OnnxRanker(dataset, source, settings)
     if Path(source).is_dir():
         from taiji.models.ranking.train import load_ranker

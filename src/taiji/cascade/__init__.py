@@ -1,0 +1,1 @@
+"""The request path: fitted components composed, with budgets, a result cache and traces."""

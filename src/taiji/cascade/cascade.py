@@ -1,0 +1,208 @@
+"""From a request to a list: retrieve, merge, rank coarsely, rank, adjust, fuse, re-rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.cascade.budget import Budget
+from taiji.cascade.retrieving import RetrieverPool
+from taiji.cascade.trace import Trace, rank_columns
+from taiji.core.component import NO_ITEM, Debiaser, Fuser, Predictions, Requests, Reranker, Retriever, Scorer, Slate
+from taiji.core.errors import ConfigError
+from taiji.models.retrieval.top_items import top_items
+
+Array = NDArray[Any]
+MERGED = "merged"
+"""Name under which fusion may weigh the score of the merge beside the ranker's predictions."""
+
+
+class Merge(Protocol):
+    """From several retrievers' slates to one."""
+
+    def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
+        """Return at most ``k`` candidates per request, best first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """A ranker with what turns its predictions into one score."""
+
+    scorer: Scorer[Any]
+    fuser: Fuser
+    adjusters: Sequence[Debiaser] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """Lists, and how they came about.
+
+    Attributes:
+        slate: (B, k) items, best first, with their scores.
+        seconds: step to the time it took.
+        late, failed: retrievers that were left out; ``unranked``: candidates that were left out because time was up.
+        trace: a row per request and candidate, where it was asked for.
+    """
+
+    slate: Slate
+    seconds: Mapping[str, float]
+    late: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unranked: int = 0
+    trace: pl.DataFrame | None = None
+
+
+class Cascade:
+    """The request path over fitted components.
+
+    Args:
+        retrievers: name to retriever. merge: see :class:`Merge`.
+        ranking: scores what is merged; None keeps the order of the merge.
+        coarse: a cheaper ranking before it. rerankers: applied one after the other to the ranker's best.
+        budget: candidates and seconds of each step.
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Retriever],
+        merge: Merge,
+        ranking: Ranking | None = None,
+        *,
+        coarse: Ranking | None = None,
+        rerankers: Sequence[Reranker] = (),
+        budget: Budget | None = None,
+    ) -> None:
+        if not retrievers:
+            raise ConfigError("A cascade needs a retriever.", where="retrievers")
+        self.budget = budget or Budget()
+        self.pool = RetrieverPool(retrievers, self.budget.retrieval_seconds)
+        self.merge, self.ranking, self.coarse, self.rerankers = merge, ranking, coarse, tuple(rerankers)
+
+    def recommend(
+        self, requests: Requests, k: int, *, exclude: Array | None = None, trace: bool = False
+    ) -> Recommendation:
+        """Return the lists that are shown.
+
+        Args:
+            requests: who asks, when, in which context. k: items per list.
+            exclude: (B, E) items that must not be shown, padded with −1. trace: whether to note every candidate's way.
+        """
+        notes, watch = Trace() if trace else None, Watch()
+        with watch("retrieve"):
+            asked = self.pool.ask(requests, self.budget.retrieved)
+        with watch("merge"):
+            if notes is not None:
+                for slate, columns in rank_columns(asked.slates):
+                    notes.scores(slate, columns)
+            merged = self.merge(_without(asked.slates, exclude, notes), self.budget.candidates)
+            assert merged.scores is not None
+            merged = replace(merged, columns={**merged.columns, MERGED: merged.scores})
+            if notes is not None:
+                for slate in asked.slates.values():
+                    notes.left_out(slate, merged, "not among the merged candidates")
+                notes.scores(merged, {MERGED: merged.columns[MERGED]})
+        current, unranked = merged, 0
+        for step, ranking, keep in (
+            ("coarse", self.coarse, self.budget.coarse),
+            ("rank", self.ranking, self.budget.reranked if self.rerankers else k),
+        ):
+            if ranking is not None:
+                with watch(step):
+                    before = current
+                    current, missed = self._ranked(requests, current, ranking, keep, step, notes)
+                    unranked += missed
+                    if notes is not None:
+                        notes.left_out(before, current, f"below the best {keep} of {step}")
+        with watch("rerank"):
+            for reranker in self.rerankers:
+                before = current
+                current = reranker.rerank(requests, current, k)
+                if notes is not None:
+                    notes.left_out(before, current, f"left out by {type(reranker).__name__}")
+            shown = _first(current, k)
+        if notes is not None:
+            notes.left_out(current, shown, f"below the first {k}")
+        return Recommendation(
+            shown, watch.seconds, asked.late, asked.failed, unranked, None if notes is None else notes.frame(shown)
+        )
+
+    def _ranked(
+        self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
+    ) -> tuple[Slate, int]:
+        """Return the ``keep`` best of a slate by a ranking's score, and how many candidates were not ranked in time."""
+        predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
+        unranked = int(slate.mask[:, ranked:].sum())
+        slate = slate.take(np.broadcast_to(np.arange(ranked), (len(slate.items), ranked)))
+        for adjuster in ranking.adjusters:
+            predictions = adjuster.adjust(predictions, requests)
+        predictions = {MERGED: slate.columns[MERGED], **predictions}
+        predictions = {task: np.where(slate.mask, values, np.nan) for task, values in predictions.items()}
+        scores = np.where(slate.mask, ranking.fuser.fuse(predictions, requests), -np.inf)
+        if notes is not None:
+            notes.predictions(slate, predictions, step)
+            notes.scores(slate, {f"{step} score": scores})
+        best = top_items(scores, keep)
+        places = np.where(best.items == NO_ITEM, 0, best.items)
+        chosen = slate.take(places)
+        there = best.items != NO_ITEM
+        assert chosen.source is not None
+        items, source = np.where(there, chosen.items, NO_ITEM), np.where(there, chosen.source, 0)
+        return Slate(items, best.scores, source, chosen.columns), unranked
+
+    def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
+        """Return predictions of the first places, and how many places they are: all, where there is no time limit."""
+        state = ranking.scorer.encode(requests)
+        width = slate.items.shape[1]
+        if self.budget.ranking_seconds is None:
+            return ranking.scorer.score(state, slate), width
+        end, done = time.perf_counter() + self.budget.ranking_seconds, 0
+        parts: list[Predictions] = []
+        while done < width and (not parts or time.perf_counter() < end):
+            places = np.arange(done, min(done + self.budget.ranking_block, width))
+            parts.append(ranking.scorer.score(state, slate.take(np.broadcast_to(places, (len(requests), len(places))))))
+            done = int(places[-1]) + 1
+        return {
+            task: np.concatenate([part[task] for part in parts], axis=1) for task in (parts[0] if parts else ())
+        }, done
+
+
+class Watch:
+    """Seconds per step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time a step."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - start
+
+
+def _without(slates: Mapping[str, Slate], exclude: Array | None, notes: Trace | None) -> Mapping[str, Slate]:
+    """Return the slates without the excluded items (B, E); what follows moves up."""
+    if exclude is None or not exclude.size:
+        return slates
+    out = {}
+    for name, slate in slates.items():
+        gone = (slate.items[:, :, None] == exclude[:, None, :]).any(axis=2) & slate.mask
+        kept = np.argsort(gone | ~slate.mask, axis=1, kind="stable")
+        moved = slate.take(kept)
+        there = np.take_along_axis(~gone & slate.mask, kept, axis=1)
+        out[name] = Slate(np.where(there, moved.items, NO_ITEM), moved.scores, moved.source, moved.columns)
+        if notes is not None:
+            notes.left_out(slate, out[name], "excluded by the request")
+    return out
+
+
+def _first(slate: Slate, k: int) -> Slate:
+    width = min(k, slate.items.shape[1])
+    return slate.take(np.broadcast_to(np.arange(width), (len(slate.items), width)))

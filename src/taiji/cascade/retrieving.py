@@ -1,0 +1,104 @@
+"""Asking several retrievers at once, and going on without those that are late."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from taiji.core.component import Requests, Retriever, Slate
+from taiji.core.errors import ResourceError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Asked:
+    """What came back.
+
+    Attributes:
+        slates: retriever to its answer, in the order in which they were given.
+        late: retrievers that did not answer in time, or were still busy with an earlier call.
+        failed: retrievers that raised, with what they said.
+    """
+
+    slates: dict[str, Slate]
+    late: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class RetrieverPool:
+    """Retrievers that are asked side by side, a thread each.
+
+    A call that is late goes on in its thread and its answer is dropped; until then its retriever is not asked again, so
+    that calls cannot pile up behind a slow one.
+
+    Args:
+        retrievers: name to retriever. seconds: to wait; None waits for all and asks one after the other in this thread.
+    """
+
+    def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:
+        self.retrievers, self.seconds = dict(retrievers), seconds
+        self._busy: dict[str, Future[Slate]] = {}
+        self._threads = None if seconds is None else ThreadPoolExecutor(len(self.retrievers), "retriever")
+        self.counts = {name: {"asked": 0, "late": 0, "failed": 0} for name in self.retrievers}
+
+    def ask(self, requests: Requests, k: int) -> Asked:
+        """Return everybody's ``k`` candidates per request.
+
+        Raises:
+            ResourceError: nobody answered.
+        """
+        asked = Asked({})
+        running: dict[str, Future[Slate]] = {}
+        for name, retriever in self.retrievers.items():
+            self.counts[name]["asked"] += 1
+            earlier = self._busy.get(name)
+            if earlier is not None and not earlier.done():
+                asked.late.append(name)
+            elif self._threads is not None:
+                running[name] = self._busy[name] = self._threads.submit(retriever.retrieve, requests, k)
+            else:
+                running[name] = _answered(retriever, requests, k)
+        wait(running.values(), timeout=self.seconds)
+        for name, future in running.items():
+            if not future.done():
+                asked.late.append(name)
+                continue
+            error = future.exception()
+            if error is None:
+                asked.slates[name] = future.result()
+            elif self._threads is None and not isinstance(error, Exception):
+                raise error
+            else:
+                asked.failed[name] = f"{type(error).__name__}: {error}"
+                log.warning("Retriever %s failed and is left out: %s", name, asked.failed[name])
+        for name in asked.late:
+            self.counts[name]["late"] += 1
+        for name in asked.failed:
+            self.counts[name]["failed"] += 1
+        if not asked.slates:
+            raise ResourceError(
+                "No retriever answered.",
+                where="retrieval",
+                found="; ".join(
+                    [*(f"{name} is late" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]
+                ),
+                fix="raise retrieval_seconds, or look at what the retrievers say",
+            )
+        return asked
+
+    def close(self) -> None:
+        """End the threads; calls under way are waited for."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
+
+
+def _answered(retriever: Retriever, requests: Requests, k: int) -> Future[Slate]:
+    future: Future[Slate] = Future()
+    try:
+        future.set_result(retriever.retrieve(requests, k))
+    except Exception as error:
+        future.set_exception(error)
+    return future

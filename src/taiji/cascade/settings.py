@@ -1,0 +1,53 @@
+"""Settings of the recipe that trains and evaluates a recommender."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from taiji.cascade.budget import Budget
+from taiji.core.settings import Settings
+
+
+class RecommendSettings(Settings):
+    """A recommender over one log: components of the request path, and how it is evaluated."""
+
+    retrievers: dict[str, dict[str, Any]] = Field(
+        default={
+            "popular": {"model": "popularity", "half_life_days": 28},
+            "together": {"model": "cooccurrence"},
+            "sasrec": {"model": "sasrec"},
+        },
+        min_length=1,
+    )
+    """Name to retriever: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight` (for rank fusion) and
+    `quota` (for quotas) its part in the merge, the other keys are the model's settings."""
+    merge: Literal["rank_fusion", "quotas"] = "rank_fusion"
+    """One slate of all retrievers': by reciprocal ranks, or so many from each in the order given."""
+    rank: bool = True
+    """Rank the candidates by the model of section `ranking`; without, the order of the merge stays."""
+    fusion: Literal["linear", "log_linear", "rank_average"] = "rank_average"
+    """One score of the predictions: their sum, their product, or the mean of the ranks that they give."""
+    fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
+    """Prediction to its weight in the fusion; `merged` is the score of the retrievers' merge. A ranker that was trained on what was
+    shown says little about the rest of the catalogue, so its word alone may be worse than the merge's."""
+    rerank: Literal["none", "mmr", "dpp"] = "none"
+    """Diversity of the list, by the items' text vectors."""
+    rerank_strength: float = Field(default=0.7, gt=0)
+    """Weight of the scores against diversity: λ of `mmr` (at most 1), the exponent of `dpp`."""
+    most_per_category: PositiveInt | None = None
+    """Items of one deepest category in a list, at most; `null` sets no cap."""
+    budget: Budget = Budget()
+    length: PositiveInt = 10
+    """Items of a list."""
+    depths: tuple[PositiveInt, ...] = (10, 50, 200)
+    """Depths at which retrieval is evaluated."""
+    requests: PositiveInt = 3000
+    """Users of the test period who are asked for, at most, with one request each."""
+    request_at: Literal["random", "first"] = "random"
+    """Time of a user's request: one of the user's events of the test period, drawn by the seed, or the first of them."""
+    horizon_days: float | None = Field(default=None, gt=0)
+    """Time after a request in which what the user takes counts as found; `null`: to the end of the log."""
+    new_items_only: bool | None = None
+    """Whether only items count that the user had not had before; `null` follows the retrievers: where they drop seen items."""

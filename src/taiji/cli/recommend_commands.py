@@ -1,0 +1,94 @@
+"""Command that trains and evaluates a recommender on a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taiji.cli import console
+from taiji.cli.options import ConfigPath, Data, Force, JsonPath, Name, Overrides, Preset, Quiet, Resume, Runs, Verify
+from taiji.cli.view_commands import open_run
+
+
+def recommend(
+    config: ConfigPath = None,
+    preset: Preset = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    resume: Resume = False,
+    json_path: JsonPath = None,
+    quiet: Quiet = False,
+    force: Force = None,
+    verify: Verify = False,
+) -> None:
+    """Build a recommender from a log and evaluate it: retrieval, ranking, fusion, re-ranking, each with its worth and cost."""
+    from taiji.core.artifacts import read_json
+
+    opened = open_run(
+        config, preset, data, overrides, name, runs, resume or bool(force), quiet, verify=verify, recommend=True
+    )
+    if force:
+        opened.force(force)
+    opened.execute()
+    found = read_json(opened.folder / "recommendation.json")
+    if json_path and console.emit_json(json_path, {"run": str(opened.folder), "recommendation": found}):
+        return
+    print_recommendation(found)
+    print(f"\nfigures: {opened.folder / 'recommendation.json'}")
+
+
+def print_recommendation(found: Mapping[str, Any]) -> None:
+    """Print what a recommender was worth: recall of the retrievers, lists with and without each component, time."""
+    from rich.console import Console
+
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=120)
+    new = "items new to the user" if found["new_items_only"] else "items, also those had before"
+    out.print(f"[bold]{found['data']}[/bold]  {found['requests']:,} requests, {found['targets']:,} later {new}")
+    if not found["requests"]:
+        out.print("Nobody took anything after a request of the test period; there is nothing to evaluate.")
+        return
+    recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
+    out.print(_grid("Retrieval, with 95 % intervals over users", "retriever", recalls))
+    shown = [
+        row for row in found["lists"] if row["metric"].partition("@")[0] in ("ndcg", "recall", "coverage", "diversity")
+    ]
+    out.print(_grid(f"Lists of {found['length']}", "variant", shown))
+    losses = [
+        (row["arm"], row["metric"], row["difference"])
+        for row in found["lists"]
+        if row["metric"].startswith("ndcg@") and row.get("difference")
+    ]
+    for arm, metric, gap in losses:
+        out.print(f"  {arm}: {metric} {_value(gap, signed=True)} against all components", highlight=False)
+    spent = ", ".join(f"{step} {value:.2f}" for step, value in found["milliseconds"].items())
+    out.print(f"[dim]milliseconds per request, requests in blocks: {spent}[/dim]", highlight=False)
+
+
+def _grid(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    cells = {(row["arm"], row["metric"]): _value(row) for row in rows}
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    grid.add_column(first, no_wrap=True)
+    for metric in metrics:
+        grid.add_column(metric, justify="right")
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        grid.add_row(arm, *(cells.get((arm, metric), "") for metric in metrics))
+    return grid
+
+
+def _value(row: Mapping[str, Any], *, signed: bool = False) -> str:
+    if row["value"] is None:
+        return str(row.get("reason", "undefined"))
+    form = "+.4f" if signed else ".4f"
+    text = f"{row['value']:{form}}"
+    if row["low"] is not None and row["high"] is not None and row["low"] != row["high"]:
+        return f"{text} [{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{text} ({row['reason']})" if row.get("reason") else text

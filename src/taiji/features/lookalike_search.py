@@ -1,0 +1,93 @@
+"""Look-alikes among very many rows: an index of what was there at a snapshot, and a scan of what came since.
+
+What a serving row finds depends on rows at or before its time alone: snapshots are taken at the times of every ``fresh``-th
+pool row, an index is changed at snapshots only, and a row that was replaced since the snapshot is left out afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.models.retrieval.vector_index import VectorIndex
+
+Array = NDArray[Any]
+CANDIDATES = 8
+"""Rows fetched from the index per serving row: one may be its user's own, some may have been replaced since the snapshot."""
+BLOCK = 2048
+"""Serving rows compared with the fresh pool rows at a time."""
+
+
+def search_snapshots(
+    users: Array,
+    as_ofs: Array,
+    queries: Array,
+    pool: tuple[Array, Array, Array, Array],
+    *,
+    index: VectorIndex,
+    fresh: int = 8192,
+) -> tuple[Array, Array]:
+    """Return a pool row for each serving row: its nearest of another user among the candidates, −1 where there is none.
+
+    Args:
+        users, as_ofs: (N,) of the serving rows. queries: (N, d) float32 unit vectors.
+        pool: users, first times and ends (P,) in which a row stands, and unit vectors (P, d) float32; rows in order of their
+            first time.
+        index: empty; decides how many of the older rows are looked at. fresh: pool rows between two snapshots.
+
+    Returns:
+        (N,) places in the pool and (N,) float64 cosines; of equal cosines, to 6 decimals, the smaller user wins.
+    """
+    _, start, end, vectors = pool
+    best, cosine = np.full(len(users), -1, dtype=np.int64), np.full(len(users), -np.inf)
+    by_time = np.argsort(as_ofs, kind="stable")
+    snapshots: Array = np.r_[np.iinfo(np.int64).min, np.unique(start[fresh - 1 :: fresh])]
+    bounds: Array = np.searchsorted(as_ofs[by_time], snapshots, side="left")
+    held = np.zeros(len(start), dtype=bool)
+    for number, (taken, first) in enumerate(zip(snapshots, bounds)):
+        last = bounds[number + 1] if number + 1 < len(bounds) else len(by_time)
+        if first == last:
+            continue
+        alive = (start <= taken) & (end > taken)
+        index.remove(np.flatnonzero(held & ~alive))
+        index.add(np.flatnonzero(alive & ~held), vectors[alive & ~held])
+        held = alive
+        low = int(np.searchsorted(start, taken, side="right"))
+        for at in range(first, last, BLOCK):
+            rows = by_time[at : min(at + BLOCK, last)]
+            now = as_ofs[rows]
+            old, _ = index.search(queries[rows], CANDIDATES)
+            recent = np.arange(low, int(np.searchsorted(start, now[-1], side="right")))
+            found = np.concatenate([old, _fresh(queries[rows], now, users[rows], pool, recent)], axis=1)
+            row, value = _choose(found, queries[rows], now, users[rows], pool)
+            best[rows], cosine[rows] = row, value
+    return best, cosine
+
+
+def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array], recent: Array) -> Array:
+    """Return the nearest fresh rows (B, ≤ CANDIDATES) that may be looked at, −1 for none."""
+    pool_users, start, end, vectors = pool
+    if not len(recent):
+        return np.full((len(queries), 0), -1, dtype=np.int64)
+    allowed = (start[recent] <= now[:, None]) & (end[recent] > now[:, None]) & (pool_users[recent] != users[:, None])
+    scores = np.where(allowed, queries @ vectors[recent].T, -np.inf)
+    width = min(CANDIDATES, len(recent))
+    places = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+    return np.where(np.isfinite(np.take_along_axis(scores, places, axis=1)), recent[places], -1)
+
+
+def _choose(
+    found: Array, queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array]
+) -> tuple[Array, Array]:
+    """Return the best candidate (B,) of (B, C) pool rows that may be looked at, and its cosine."""
+    pool_users, start, end, vectors = pool
+    at = np.maximum(found, 0)
+    allowed = (found >= 0) & (start[at] <= now[:, None]) & (end[at] > now[:, None]) & (pool_users[at] != users[:, None])
+    scores = np.einsum("bd,bcd->bc", queries.astype(np.float64), vectors[at].astype(np.float64))
+    scores = np.where(allowed, np.round(scores, 6), -np.inf)
+    chosen = np.lexsort((pool_users[at], -scores), axis=1)[:, 0]
+    rows = np.arange(len(found))
+    value = scores[rows, chosen]
+    return np.where(np.isfinite(value), found[rows, chosen], -1), value

@@ -1,0 +1,230 @@
+"""Intervals of statistics, alone and in pairs: resampled, exact where that exists, or the reason for which there is none.
+
+The rules for few users, equal values and missing labels, and their sources, are in ``docs/explanation/intervals.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from statistics import NormalDist
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.metrics.bootstrap import SAME, Fixed, Ratio, Statistic, distribution
+from taiji.metrics.exact import binomial_interval, student_quantile
+
+Array = NDArray[Any]
+FEWEST = 10
+"""Users below whom resampling says too little: from fewer there is no interval, unless an exact one exists."""
+EXACT = 100_000
+"""Users up to whom hits get the exact interval; beyond, it takes long and resampling says the same."""
+_NORMAL = NormalDist()
+
+
+class Entry(TypedDict):
+    """A metric as it appears in ``metrics.json``: point value, interval and number of users behind it.
+
+    ``method`` names an interval that is not the bootstrap's: ``exact binomial``, or ``identity`` where no sample could give
+    another value. ``reason`` says why there is no interval.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    method: NotRequired[str]
+    reason: NotRequired[str]
+
+
+def interval_of(statistics: Sequence[Statistic], point: float, draws: Array, level: float = 0.95) -> Entry:
+    """Interval of one arm around its point value.
+
+    Args:
+        statistics: the arm's, one per training seed.
+        point: the value on the users as they are.
+        draws: (R,) values on resampled users.
+        level: coverage.
+
+    Returns:
+        the entry; without an interval it has ``reason``.
+    """
+    first = statistics[0]
+    n, scarce = first.n, min(statistics, key=lambda statistic: statistic.units)
+    if not np.isfinite(point):
+        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined, {_few(scarce)}"}
+    found: Entry = {"value": float(point), "low": None, "high": None, "n": n}
+    if isinstance(first, Fixed) and all(statistic == first for statistic in statistics):
+        return {**found, "low": found["value"], "high": found["value"], "method": "identity"}
+    if isinstance(first, Ratio) and first.proportion and len(statistics) == 1:
+        exact = _exact(first, level)
+        if exact is not None:
+            return {**found, "low": exact[0], "high": exact[1], "method": "exact binomial"}
+    if scarce.units < FEWEST:
+        return {**found, "reason": _few(scarce)}
+    return _resampled(found, draws, scarce.units, level)
+
+
+def difference_of(
+    first: Sequence[Statistic],
+    second: Sequence[Statistic],
+    point: float,
+    draws: Array,
+    level: float = 0.95,
+    *,
+    identical: bool = False,
+) -> Entry:
+    """Interval of the paired difference of two arms.
+
+    Args:
+        first, second: their statistics, one per training seed, over the same users.
+        point: the difference on the users as they are.
+        draws: (R,) differences on resampled users.
+        level: coverage.
+        identical: True if both arms are one and the same thing, so that no sample could tell them apart.
+    """
+    scarce = min((*first, *second), key=lambda statistic: statistic.units)
+    n = min(first[0].n, second[0].n)
+    if not np.isfinite(point):
+        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined, {_few(scarce)}"}
+    found: Entry = {"value": float(point), "low": None, "high": None, "n": n}
+    differing = max(one.differing(other) for one, other in zip(first, second, strict=True))
+    if identical or (differing == 0 and not any(isinstance(statistic, Ratio) for statistic in first)):
+        return {**found, "value": 0.0, "low": 0.0, "high": 0.0, "method": "identity"}
+    if len(first) == 1 and isinstance(first[0], Ratio) and isinstance(second[0], Ratio):
+        exact = _exact_difference(first[0], second[0], level)
+        if exact is not None:
+            return {**found, "low": exact[0], "high": exact[1], "method": "exact binomial"}
+    if scarce.units < FEWEST:
+        return {**found, "reason": _few(scarce)}
+    if differing < FEWEST:
+        return {**found, "reason": too_few(f"{scarce.units_text} in which the two differ", differing)}
+    return _resampled(found, draws, min(scarce.units, differing), level)
+
+
+def _few(statistic: Statistic) -> str:
+    return too_few(statistic.units_text, statistic.units)
+
+
+def too_few(units: str, found: int) -> str:
+    """Return the reason for which ``found`` units, named in the plural, bear no interval."""
+    return f"too few {units} to tell ({found}, needed {FEWEST})"
+
+
+def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
+    """Give an entry the expanded percentile interval (Hesterberg, *The American Statistician* 69, 2015).
+
+    Percentiles are too narrow by √((n − 1) / n) and as if the spread were known: their level is raised to that of
+    Student's t with n − 1 degrees of freedom, which makes it exact for means of normal values.
+    """
+    draws = draws[np.isfinite(draws)]
+    width = np.ptp(draws) if len(draws) else 0.0
+    if width <= SAME * max(abs(found["value"] or 0.0), float(np.abs(draws).max(initial=0.0))):
+        return {**found, "reason": "no spread to tell from, every resample of users gives the same value"}
+    tail = _NORMAL.cdf(-student_quantile(level, units - 1) * (units / (units - 1)) ** 0.5)
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return {**found, "low": float(low), "high": float(high)}
+
+
+def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
+    """Return the exact interval of a proportion that is 0 or 1, or one same value, in every user; None otherwise.
+
+    Resampling identical values yields an interval of width nothing, which would call 0 hits among 20 users a certainty.
+    Users are the trials (Clopper & Pearson). If all n show one value c, the share of users who show another one is at most
+    w = 1 − (α/2)^(1/n), and those lie in [0, 1]: the mean is within [c (1 − w), c + (1 − c) w].
+    """
+    values, single = statistic.values, bool(np.isin(statistic.denominator, (0.0, 1.0)).all())
+    n = len(values)
+    if n and (values == values[0]).all():
+        unseen = _unseen(n, level)
+        return float(values[0] * (1 - unseen)), float(values[0] + (1 - values[0]) * unseen)
+    if single and n <= EXACT and np.isin(values, (0.0, 1.0)).all():
+        return binomial_interval(int(values.sum()), n, level)
+    return None
+
+
+def _exact_difference(first: Ratio, second: Ratio, level: float) -> tuple[float, float] | None:
+    """Return the exact interval of two proportions that differ by one same amount, other than 0, in every user."""
+    there = first.denominator != 0
+    if not (first.proportion and second.proportion and there.any()):
+        return None
+    if not np.array_equal(first.denominator, second.denominator):
+        return None
+    gaps = (first.numerator - second.numerator)[there] / first.denominator[there]
+    if gaps[0] == 0 or not (gaps == gaps[0]).all():
+        return None
+    unseen = _unseen(len(gaps), level)  # users who show another difference, which lies in [-1, 1]
+    return float(gaps[0] * (1 - unseen) - unseen), float(gaps[0] * (1 - unseen) + unseen)
+
+
+def _unseen(n: int, level: float) -> float:
+    """Return the largest share of something that n users do not show, at this level."""
+    return float(1 - ((1 - level) / 2) ** (1 / n))
+
+
+def estimate(statistic: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
+    """Value and interval of one statistic."""
+    points, draws = distribution([statistic], resamples=resamples, seed=seed)
+    return interval_of([statistic], points[0], draws[:, 0], level)
+
+
+def compare(
+    first: Statistic,
+    second: Statistic,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    identical: bool = False,
+) -> Entry:
+    """Value and interval of ``first - second`` on the same users under the same resamples; ``identical`` as in :func:`difference_of`."""
+    points, draws = distribution([first, second], resamples=resamples, seed=seed)
+    same = identical or first is second
+    return difference_of([first], [second], points[0] - points[1], draws[:, 0] - draws[:, 1], level, identical=same)
+
+
+def differences(
+    arms: Sequence[str],
+    points: Array,
+    draws: Array,
+    statistics: Sequence[Sequence[Statistic]],
+    contents: Sequence[Hashable],
+    against: str,
+    competitors: Sequence[str],
+    level: float,
+) -> list[dict[str, Any]]:
+    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to those competitors named before it.
+
+    Args:
+        arms: (A,) names.
+        points, draws: (A,) values and (R, A) of them on the same resamples.
+        statistics: of each arm, one per training seed.
+        contents: of each arm, something equal for arms that are one and the same thing, for instance their predictions.
+        against: an arm; where it is not among them there is no ``difference``.
+        competitors: arms that cost less and must be beaten as well.
+        level: of the intervals.
+    """
+
+    def gap(arm: int, other: int) -> dict[str, Any]:
+        found: dict[str, Any] = dict(
+            difference_of(
+                statistics[arm],
+                statistics[other],
+                points[arm] - points[other],
+                draws[:, arm] - draws[:, other],
+                level,
+                identical=contents[arm] == contents[other],
+            )
+        )
+        del found["n"]
+        return {"against": arms[other], **found}
+
+    rows: list[dict[str, Any]] = []
+    for place, arm in enumerate(arms):
+        earlier = [other for other in range(place) if arms[other] in competitors and arms[other] != against]
+        row: dict[str, Any] = (
+            {"difference": gap(place, arms.index(against))} if against in arms and arm != against else {}
+        )
+        rows.append(row | ({"competitors": [gap(place, other) for other in earlier]} if earlier else {}))
+    return rows

@@ -1,0 +1,86 @@
+"""Lists of several arms evaluated on the same requests: every metric with an interval, every comparison in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.metrics.bootstrap import Ratio, distribution
+from taiji.metrics.intervals import differences, interval_of
+from taiji.metrics.list_metrics import Targets, coverage, diversity, hit_rate, hits, ndcg, novelty, recall
+from taiji.metrics.ranking_metrics import mean_by
+
+Array = NDArray[Any]
+PROPORTIONS = ("recall", "hit", "ndcg", "diversity")
+"""Metrics whose values lie in [0, 1]."""
+
+
+def evaluate_lists(
+    lists: Mapping[str, Array],
+    targets: Targets,
+    users: Array,
+    *,
+    depths: Sequence[int],
+    popularity: Array,
+    categories: Array | None = None,
+    against: str = "",
+    competitors: Sequence[str] = (),
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return every metric of every arm's lists.
+
+    Args:
+        lists: arm to (B, K_arm) items, best first, padded with −1. targets: of the B requests.
+        users: (B,) who asked; a user's requests are averaged, and users are resampled.
+        depths: lengths at which recall, hit rate, NDCG, novelty and diversity are taken.
+        popularity: (N,) share of users who took an item before the requests.
+        categories: (N,) codes, for diversity.
+        against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
+        resamples, level, seed: of the bootstrap.
+
+    Returns:
+        Rows ``{"arm", "metric", "value", "low", "high", "n"}`` with ``difference`` and ``competitors`` as there. Coverage of the
+        catalogue is of all lists together and has no interval.
+    """
+    _, owner = np.unique(users, return_inverse=True)
+    found = {arm: _values(rows, targets, depths, popularity, categories) for arm, rows in lists.items()}
+    arms, rows = list(lists), []
+    contents = [lists[arm].tobytes() for arm in arms]
+    for metric in found[arms[0]] if arms else ():
+        proportion = metric.partition("@")[0] in PROPORTIONS
+        statistics = [
+            [Ratio.of_values(mean_by(owner, found[arm][metric], int(owner.max(initial=-1)) + 1), proportion=proportion)]
+            for arm in arms
+        ]
+        points, draws = distribution([own[0] for own in statistics], resamples=resamples, seed=seed)
+        gaps = differences(arms, points, draws, statistics, contents, against, competitors, level)
+        rows += [
+            {"arm": arm, "metric": metric, **interval_of(own, points[at], draws[:, at], level), **gaps[at]}
+            for at, (arm, own) in enumerate(zip(arms, statistics))
+        ]
+    for arm in arms:
+        for depth in depths:
+            value = coverage(lists[arm], len(popularity), depth)
+            rows.append({"arm": arm, "metric": f"coverage@{depth}", "value": value, "low": None, "high": None, "n": 1})
+    return rows
+
+
+def _values(
+    rows: Array, targets: Targets, depths: Sequence[int], popularity: Array, categories: Array | None
+) -> dict[str, Array]:
+    """Return metric to its value per request (B,)."""
+    hit, counts = hits(rows, targets), targets.counts
+    out: dict[str, Array] = {}
+    for depth in depths:
+        out[f"recall@{depth}"] = recall(hit, counts, depth)
+        out[f"hit@{depth}"] = hit_rate(hit, counts, depth)
+        out[f"ndcg@{depth}"] = ndcg(hit, counts, depth)
+        out[f"novelty@{depth}"] = novelty(rows, popularity, depth)
+        if categories is not None:
+            out[f"diversity@{depth}"] = diversity(rows, categories, depth)
+    return out

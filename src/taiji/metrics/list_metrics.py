@@ -1,0 +1,130 @@
+"""Metrics of retrieved or recommended lists: what the user took later, and what the lists are like.
+
+A list is a row of items, best first, padded with −1. Per-request values are exact; a user with several requests is a matter
+of the caller (see :mod:`taiji.metrics.bootstrap`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Items that each request should have found.
+
+    Attributes:
+        offsets: (B + 1,); request b owns ``items[offsets[b]:offsets[b + 1]]``, no item twice there.
+        items: (T,).
+    """
+
+    offsets: Array
+    items: Array
+
+    @classmethod
+    def of(cls, requests: Array, items: Array, count: int) -> Targets:
+        """Make targets of pairs of a request number (P,) and an item (P,), in any order and with repeats, for ``count`` requests."""
+        width = int(items.max(initial=-1)) + 1
+        pairs = np.unique(np.asarray(requests, np.int64) * max(width, 1) + items)
+        offsets = np.searchsorted(pairs, np.arange(count + 1) * max(width, 1))
+        return cls(offsets, pairs % max(width, 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Array:
+        """Number of targets of each request (B,)."""
+        return np.diff(self.offsets)
+
+
+def hits(lists: Array, targets: Targets) -> Array:
+    """Return which places of the lists (B, K) hold one of the request's targets: (B, K) bool.
+
+    Raises:
+        InputError: another number of lists than of requests, or an item twice in a list.
+    """
+    if len(lists) != len(targets):
+        raise InputError("Lists and targets differ in number.", expected=f"{len(targets)} lists", found=str(len(lists)))
+    width = int(max(lists.max(initial=0), targets.items.max(initial=0))) + 1
+    owner = np.repeat(np.arange(len(targets)), targets.counts)
+    wanted = owner * width + targets.items
+    asked = np.arange(len(lists))[:, None] * width + lists
+    there = np.sort(np.where(lists == NO_ITEM, -1 - np.arange(lists.shape[1]), lists), axis=1)
+    twice = (np.diff(there, axis=1) == 0).any(axis=1)
+    if twice.any():
+        raise InputError("A list holds an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
+    if not len(wanted):
+        return np.zeros(lists.shape, dtype=bool)
+    at = np.minimum(np.searchsorted(wanted, asked), len(wanted) - 1)
+    return (wanted[at] == asked) & (lists != NO_ITEM)
+
+
+def recall(hit: Array, counts: Array, k: int) -> Array:
+    """Return the share (B,) of each request's targets among its first ``k``, for hits (B, K); NaN without a target."""
+    return _divide(hit[:, :k].sum(axis=1), counts)
+
+
+def hit_rate(hit: Array, counts: Array, k: int) -> Array:
+    """Return 1 (B,) where a target is among the first ``k``, else 0; NaN without a target."""
+    return np.where(counts > 0, hit[:, :k].any(axis=1), np.nan)
+
+
+def ndcg(hit: Array, counts: Array, k: int) -> Array:
+    """Return the discounted gain (B,) of the first ``k`` over that of a list that begins with all targets; NaN without one."""
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    best = np.append(0.0, np.cumsum(discount))[np.minimum(counts, k)]
+    return _divide(hit[:, :k] @ discount[: hit.shape[1]], best)
+
+
+def coverage(lists: Array, items: int, k: int) -> float:
+    """Return the share of the catalogue of ``items`` that stands in anybody's first ``k``."""
+    shown = lists[:, :k]
+    return len(np.unique(shown[shown != NO_ITEM])) / items
+
+
+def novelty(lists: Array, popularity: Array, k: int) -> Array:
+    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who took an item before.
+
+    Args:
+        lists: (B, K). popularity: (N,) shares of users; an item that nobody took counts as taken by half a user at the least share.
+        k: length looked at.
+    """
+    floor = popularity[popularity > 0].min(initial=1.0) / 2
+    bits = -np.log2(np.maximum(popularity, floor))
+    return _mean(bits[np.maximum(lists[:, :k], 0)], lists[:, :k] != NO_ITEM)
+
+
+def diversity(lists: Array, categories: Array, k: int) -> Array:
+    """Return the share (B,) of pairs of the first ``k`` that differ in category; NaN with fewer than two items.
+
+    Args:
+        lists: (B, K). categories: (N,) codes. k: length looked at.
+    """
+    shown = lists[:, :k]
+    there = shown != NO_ITEM
+    kind = np.where(there, categories[np.maximum(shown, 0)], -1)
+    count = there.sum(axis=1)
+    pairs = count * (count - 1) / 2
+    same = np.zeros(len(lists))
+    for step in range(1, shown.shape[1]):
+        same += ((kind[:, step:] == kind[:, :-step]) & there[:, step:] & there[:, :-step]).sum(axis=1)
+    return 1 - _divide(same, pairs)
+
+
+def _mean(values: Array, there: Array) -> Array:
+    return _divide(np.where(there, values, 0.0).sum(axis=1), there.sum(axis=1))
+
+
+def _divide(top: Array, bottom: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.asarray(bottom) > 0, top / bottom, np.nan)

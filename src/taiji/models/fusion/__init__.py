@@ -1,0 +1,1 @@
+"""Fusion of a ranker's predictions into one score."""

@@ -1,0 +1,96 @@
+"""Baselines of fusion: a weighted sum, a weighted product, a weighted mean of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import Predictions, Requests
+from taiji.core.errors import ConfigError, InputError
+
+Array = NDArray[Any]
+SMALLEST = 1e-9
+"""Predictions are kept this far from 0 before their logarithm is taken."""
+
+
+class WeightedFusion:
+    """Base of fusers with a weight per task; a positive weight never lets the score fall as the prediction rises.
+
+    Args:
+        weights: task to weight, not 0; tasks that are predicted and not named do not count.
+
+    Raises:
+        ConfigError: no weight, or one that is 0 or not finite.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights = dict(weights)
+        if not self.weights or any(not np.isfinite(w) or w == 0 for w in self.weights.values()):
+            raise ConfigError(
+                "Fusion needs a weight for at least one task.",
+                where="weights",
+                expected="finite numbers other than 0",
+                found=str(self.weights),
+            )
+
+    def _values(self, predictions: Predictions) -> list[tuple[float, Array]]:
+        missing = [task for task in self.weights if task not in predictions]
+        if missing:
+            raise InputError(
+                "A prediction that fusion weighs is missing.",
+                where="predictions",
+                expected=", ".join(self.weights),
+                found=", ".join(predictions) or "none",
+            )
+        return [(weight, np.asarray(predictions[task], np.float64)) for task, weight in self.weights.items()]
+
+
+class LinearFusion(WeightedFusion):
+    """Σ weight · prediction."""
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return (B, M) scores."""
+        return np.asarray(sum(weight * values for weight, values in self._values(predictions)))
+
+
+class LogLinearFusion(WeightedFusion):
+    """Σ weight · log prediction, in the order of Π prediction^weight."""
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return (B, M) scores."""
+        return np.asarray(
+            sum(weight * np.log(np.maximum(values, SMALLEST)) for weight, values in self._values(predictions))
+        )
+
+
+class RankAverage(WeightedFusion):
+    """Σ weight · share of the request's candidates that a prediction exceeds, ties one half.
+
+    It needs no common scale. A prediction of NaN (padding) is below all others and is not counted among the candidates.
+    """
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return (B, M) scores."""
+        return np.asarray(sum(weight * exceeded(values) for weight, values in self._values(predictions)))
+
+
+def exceeded(values: Array) -> Array:
+    """Return the share (B, M) of the row's other finite values that each exceeds, ties one half; 0 for NaN and alone."""
+    known = np.isfinite(values)
+    filled = np.where(known, values, -np.inf)
+    ordered = np.sort(filled, axis=1)
+    rows = np.arange(len(values))[:, None]
+    width = values.shape[1]
+    # One search over all rows: each row's values are moved behind those of the row before by their rank, not their size.
+    distinct, flat = np.unique(filled, return_inverse=True)
+    codes = flat.reshape(values.shape) + rows * (len(distinct) + 1)
+    places = np.sort(codes, axis=1).ravel()
+    below = np.searchsorted(places, codes, side="left") - rows * width
+    upto = np.searchsorted(places, codes, side="right") - rows * width
+    padding = (~np.isfinite(ordered)).sum(axis=1, keepdims=True)
+    others = known.sum(axis=1, keepdims=True) - 1
+    share = (below - padding + (upto - below - 1) / 2) / np.maximum(others, 1)
+    return np.where(known & (others > 0), share, 0.0)

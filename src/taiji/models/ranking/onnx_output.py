@@ -1,0 +1,127 @@
+"""The output of an ONNX file that is the score of a pair, and how exporters write it.
+
+Classifiers of skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output of labels beside the probabilities, and
+these as a matrix of a column per class or, behind ``ZipMap``, as a sequence of maps from class to probability. Regressors and
+torch have one float output under any name. A label is never taken for a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+NAMED = ("ctcvr", "score")
+"""Names that settle which output is meant."""
+FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+MAPS = ("seq(map(int64,tensor(float)))", "seq(map(int64,tensor(double)))", "seq(map(string,tensor(float)))")
+TWO_CLASSES = 2
+ROUNDING = 1e-3
+"""By which two probabilities may miss a sum of 1, or one the range from 0 to 1, for rounding in float16."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output of a graph: its name, its type as onnxruntime writes it, and its shape (text or None where it is open)."""
+
+    name: str
+    kind: str
+    shape: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind} {list(self.shape)}"
+
+    @property
+    def may_score(self) -> bool:
+        """True unless its type or its shape rules out a score per pair."""
+        if self.kind in MAPS:
+            return True
+        wide = self.shape[1] if len(self.shape) == TWO_CLASSES else 1
+        return (
+            self.kind in FLOATS
+            and len(self.shape) <= TWO_CLASSES
+            and (not isinstance(wide, int) or wide <= TWO_CLASSES)
+        )
+
+    @property
+    def is_probability(self) -> bool:
+        """True if the output says of itself that it is a probability."""
+        return self.kind in MAPS or "prob" in self.name.lower() or self.name == NAMED[0]
+
+
+def choose_output(outputs: Sequence[Output], where: str) -> Output:
+    """Return the output that is the score: the one named ``ctcvr`` or ``score``, else the only one that can be.
+
+    Raises:
+        InputError: none can be the score (labels alone, more than two classes), or several can.
+    """
+    named = [output for name in NAMED for output in outputs if output.name == name]
+    possible = named[:1] if named else [output for output in outputs if output.may_score]
+    if len(possible) == 1 and possible[0].may_score:
+        return possible[0]
+    raise InputError(
+        "The ONNX file's outputs do not tell which is the score."
+        if len(possible) > 1
+        else "The ONNX file has no score.",
+        where=where,
+        expected="one output of floats, (N,), (N, 1), or (N, 2) of two classes; or one named ctcvr or score",
+        found="; ".join(map(str, outputs)),
+        fix="name the output `score` when exporting, or export the probabilities alone; integers are labels and never scores",
+    )
+
+
+def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
+    """Return the scores (N,) of an output's value: of two classes the probability of the positive one.
+
+    Raises:
+        InputError: more or fewer classes than two, two columns that are no probabilities, or a probability beyond [0, 1].
+    """
+    found = _of_maps(output, answer, where) if output.kind in MAPS else np.asarray(answer, dtype=np.float64)
+    probability = output.is_probability
+    if found.ndim == TWO_CLASSES and found.shape == (pairs, TWO_CLASSES):
+        if np.abs(found.sum(axis=1) - 1).max(initial=0.0) > ROUNDING:
+            raise _wrong(output, where, "two columns that add up to 1, negative class first", _example(found))
+        found, probability = found[:, 1], True
+    elif found.ndim == TWO_CLASSES and found.shape != (pairs, 1):
+        raise _wrong(output, where, f"shape ({pairs},), ({pairs}, 1) or ({pairs}, 2)", f"shape {found.shape}")
+    found = found.reshape(-1)
+    if probability and len(found) and not (found.min() >= -ROUNDING and found.max() <= 1 + ROUNDING):
+        raise _wrong(output, where, "probabilities from 0 to 1", f"{found.min():.4g} to {found.max():.4g}")
+    return found
+
+
+def _of_maps(output: Output, answer: Sequence[dict[Any, float]], where: str) -> Array:
+    """Return (N, 2) probabilities of a sequence of maps from class to probability, positive class last."""
+    classes = sorted({name for pair in answer for name in pair}, key=_number)
+    if len(answer) and (len(classes) != TWO_CLASSES or any(np.isnan(_number(name)) for name in classes)):
+        raise _wrong(output, where, "two classes that are numbers, the positive one larger", f"classes {classes[:5]}")
+    return np.array([[pair.get(name, 0.0) for name in classes] for pair in answer], dtype=np.float64).reshape(
+        -1, TWO_CLASSES
+    )
+
+
+def _number(name: Any) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        return float("nan")
+
+
+def _example(found: Array) -> str:
+    return "for example " + ", ".join(f"{value:.4g}" for value in found[0])
+
+
+def _wrong(output: Output, where: str, expected: str, found: str) -> InputError:
+    return InputError(
+        "The ONNX file's output cannot be read as a score.",
+        where=f"{where}, output {output.name}",
+        expected=expected,
+        found=found,
+        fix="export one column, the probability of the positive class, named `score`",
+    )

@@ -1,0 +1,1 @@
+"""Re-ranking: from scored candidates to the list that is shown."""

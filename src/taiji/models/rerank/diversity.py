@@ -1,0 +1,166 @@
+"""Baselines of re-ranking: maximal marginal relevance, determinantal point processes, caps per category."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.core.errors import ConfigError
+
+Array = NDArray[Any]
+
+
+class MMR:
+    """Take the item with the highest ``λ · score − (1 − λ) · greatest cosine to what was taken`` (Carbonell & Goldstein, SIGIR 1998).
+
+    Args:
+        vectors: (N, d) of all items. relevance: λ in [0, 1]; 1 keeps the order of the scores.
+    """
+
+    def __init__(self, vectors: Array, relevance: float = 0.7) -> None:
+        if not 0 <= relevance <= 1:
+            raise ConfigError("λ lies outside [0, 1].", where="relevance", found=str(relevance))
+        self.vectors, self.relevance = _unit(vectors), relevance
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request."""
+        cosines = _cosines(self.vectors, slate)
+        scores = _scores(slate)
+        closest = np.full(scores.shape, -np.inf)
+        free = slate.mask.copy()
+
+        def gain() -> Array:
+            near = np.where(np.isfinite(closest), closest, 0.0)
+            return self.relevance * scores - (1 - self.relevance) * near
+
+        places = np.empty((len(scores), min(length, scores.shape[1])), np.int64)
+        for step in range(places.shape[1]):
+            places[:, step] = _take(gain(), free)
+            np.maximum(closest, cosines[np.arange(len(scores)), places[:, step]], out=closest)
+        return _listed(slate, places)
+
+
+class DPP:
+    """Greedy maximum a posteriori of a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
+
+    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors; each step takes the item
+    that raises the determinant most, by an incremental Cholesky factor in O(M · length²) per request. When the vectors taken
+    span all, what is left is taken by score.
+
+    Args:
+        vectors: (N, d) of all items. strength: weight of the scores against diversity.
+    """
+
+    def __init__(self, vectors: Array, strength: float = 1.0) -> None:
+        if not strength > 0:
+            raise ConfigError("The scores need a weight above 0.", where="strength", found=str(strength))
+        self.vectors, self.strength = _unit(vectors), strength
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request."""
+        return _listed(
+            slate, greedy_dpp(_cosines(self.vectors, slate), self.strength * _scores(slate), slate.mask, length)
+        )
+
+
+class Caps:
+    """Keep the order, and let a value of a column occur at most so many times; where the list would stay short, go on by order.
+
+    Args:
+        values: column name to the value (N,) of each item, as whole numbers; −1 is a value that is never capped.
+        most: column name to the greatest number of its items with the same value.
+    """
+
+    def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
+        if set(values) != set(most) or any(cap < 1 for cap in most.values()):
+            raise ConfigError(
+                "Every column needs a cap of at least 1.",
+                where="most",
+                expected=", ".join(values),
+                found=str(dict(most)),
+            )
+        self.values, self.most = dict(values), dict(most)
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request."""
+        order = np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable")
+        rows = np.arange(len(order))
+        items = np.where(slate.mask, slate.items, 0)
+        kinds = {name: np.asarray(column)[items] for name, column in self.values.items()}
+        kept = np.zeros(order.shape, dtype=bool)
+        for step in range(order.shape[1]):
+            place = order[:, step]
+            fine = slate.mask[rows, place]
+            for name, kind in kinds.items():
+                same = kept & (kind == kind[rows, place][:, None])
+                fine &= (kind[rows, place] < 0) | (same.sum(axis=1) < self.most[name])
+            kept[rows, place] = fine
+        first = np.where(kept, 0, np.where(slate.mask, 1, 2))
+        rank = np.empty(order.shape, np.int64)
+        np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
+        return _listed(slate, np.lexsort((rank, first), axis=1)[:, :length])
+
+
+def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
+    """Return the places (B, K) that greedy maximisation of the log-determinant takes, best first, K = min(length, M).
+
+    Args:
+        similarity: (B, M, M) positive semidefinite with a diagonal of 1. log_quality: (B, M). allowed: (B, M) bool.
+        length: places to take; where the determinant has become 0, and where nothing is allowed any more, the rest are those
+            left in the order of quality.
+    """
+    rows, width = log_quality.shape
+    steps = min(length, width)
+    residual = np.ones((rows, width))
+    factor = np.zeros((rows, steps, width))
+    free = allowed.copy()
+    places = np.empty((rows, steps), np.int64)
+    at = np.arange(rows)
+    for step in range(steps):
+        with np.errstate(divide="ignore"):
+            gain = np.where(residual > 1e-10, np.log(np.maximum(residual, 1e-300)), -1e6) + 2 * log_quality
+        taken = places[:, step] = _take(gain, free)
+        root = np.sqrt(np.maximum(residual[at, taken], 1e-300))
+        known = np.einsum("bs,bsm->bm", factor[at, :step, taken], factor[:, :step])
+        row = np.where((residual[at, taken] > 1e-10)[:, None], (similarity[at, taken] - known) / root[:, None], 0.0)
+        factor[:, step] = row
+        residual = np.maximum(residual - row**2, 0.0)
+    return places
+
+
+def _take(gain: Array, free: Array) -> Array:
+    """Return the best free place (B,), the first of equals, padding when nothing is left, and mark it as taken."""
+    left = free.any(axis=1, keepdims=True)
+    best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
+    free[np.arange(len(gain)), best] = False
+    return best
+
+
+def _listed(slate: Slate, places: Array) -> Slate:
+    """Return the slate's places (B, K), each request's padding behind its items."""
+    taken = np.take_along_axis(slate.mask, places, axis=1)
+    counts = slate.mask.sum(axis=1, keepdims=True)
+    real = taken & (np.arange(places.shape[1]) < counts)
+    made = slate.take(places)
+    assert made.scores is not None
+    return Slate(np.where(real, made.items, NO_ITEM), np.where(real, made.scores, 0.0), made.source, made.columns)
+
+
+def _scores(slate: Slate) -> Array:
+    assert slate.scores is not None
+    return slate.scores
+
+
+def _cosines(vectors: Array, slate: Slate) -> Array:
+    own = vectors[np.where(slate.mask, slate.items, 0)]
+    return np.asarray(own @ own.transpose(0, 2, 1))
+
+
+def _unit(vectors: Array) -> Array:
+    vectors = np.asarray(vectors, dtype=np.float64)
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norm > 0, norm, 1.0))

@@ -1,0 +1,1 @@
+"""Retrievers: from a request to candidates out of the whole catalogue."""

@@ -1,0 +1,70 @@
+"""Co-occurrence: items that follow one another soon in the same history."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.data.history import History
+from taiji.models.retrieval.neighbours import NeighbourRetriever, NeighbourSettings
+
+Array = NDArray[Any]
+
+
+class CooccurrenceSettings(NeighbourSettings):
+    """Settings of :class:`Cooccurrence`."""
+
+    window: PositiveInt = 10
+    """Interactions after an item within which another one co-occurs with it."""
+    step_decay: float = Field(default=0.8, gt=0, le=1)
+    """Factor by which a co-occurrence counts less with each interaction between the two."""
+    direction: Literal["both", "forward"] = "both"
+    """`forward` lets an item vote only for what followed it."""
+    popularity_power: float = Field(default=0.5, ge=0, le=1)
+    """Power of both items' counts that a weight is divided by: 0 counts pairs, 0.5 is the cosine."""
+
+
+class Cooccurrence(NeighbourRetriever):
+    """Count pairs of items in a user's history, the nearer in sequence the more; divide by a power of their popularity."""
+
+    Settings = CooccurrenceSettings
+    settings: CooccurrenceSettings
+
+    def similarities(self, history: History) -> tuple[Array, Array, Array]:
+        """Return normalised decayed counts of pairs."""
+        count = len(self.places)
+        first, second, weight = decayed_pairs(history, self.settings.window, self.settings.step_decay, count)
+        if self.settings.direction == "both":
+            first, second, weight = _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
+        popularity = np.bincount(history.items, minlength=count).astype(np.float64)
+        return first, second, weight / (popularity[first] * popularity[second]) ** self.settings.popularity_power
+
+
+def decayed_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
+    """Return pairs of different items in the order in which a user took them.
+
+    Args:
+        history: interactions. window: greatest distance in the sequence. decay: a pair at distance s counts ``decay ** (s − 1)``.
+        count: number of items.
+
+    Returns:
+        first, second and summed weight, (P,) each, no pair twice.
+    """
+    users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
+    items = np.asarray(history.items, dtype=np.int64)
+    first, second, weight = (np.zeros(0, dtype) for dtype in (np.int64, np.int64, np.float64))
+    for step in range(1, window + 1):
+        pair = (users[:-step] == users[step:]) & (items[:-step] != items[step:])
+        if pair.any():
+            first, second = np.r_[first, items[:-step][pair]], np.r_[second, items[step:][pair]]
+            weight = np.r_[weight, np.full(int(pair.sum()), decay ** (step - 1))]
+            first, second, weight = _summed(first, second, weight, count)
+    return first, second, weight
+
+
+def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Array, Array, Array]:
+    pairs, inverse = np.unique(first * count + second, return_inverse=True)
+    return pairs // count, pairs % count, np.bincount(inverse, weight, minlength=len(pairs))

@@ -1,0 +1,83 @@
+"""Retrieval by similar items: each of the user's recent items votes for its neighbours."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.core.component import Requests
+from taiji.data.history import History
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.models.retrieval.settings import RetrieverSettings
+
+Array = NDArray[Any]
+
+
+class NeighbourSettings(RetrieverSettings):
+    """Settings of retrievers that know each item's neighbours."""
+
+    neighbours: PositiveInt = 100
+    """Neighbours kept per item."""
+    place_decay: float = Field(default=0.8, gt=0, le=1)
+    """Factor by which an interaction's vote falls with each newer one."""
+
+
+class NeighbourRetriever(CatalogueRetriever):
+    """Base of retrievers that know each item's neighbours: a model finds them in :meth:`similarities`."""
+
+    settings: NeighbourSettings
+
+    @abstractmethod
+    def similarities(self, history: History) -> tuple[Array, Array, Array]:
+        """Return pairs ``(item, neighbour, weight)`` (P,) each, no pair twice, weights above 0."""
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Keep the nearest neighbours of each item."""
+        found = strongest(*self.similarities(history), len(self.places), self.settings.neighbours)
+        self.restore(dict(zip(("neighbours", "similarities"), found)), device)
+
+    def weights(self) -> dict[str, Array]:
+        """Return neighbours (N, K), −1 where there are fewer, and their weights."""
+        return {"neighbours": self._neighbours, "similarities": self._weights}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take neighbours and weights."""
+        self._neighbours, self._weights = weights["neighbours"], weights["similarities"]
+
+    def scores(self, requests: Requests) -> Array:
+        """Return the sum of the recent items' votes; −inf for items that nobody votes for."""
+        items, _ = self.recent(requests)
+        votes = self.settings.place_decay ** np.arange(items.shape[1])
+        row, place = np.nonzero(items >= 0)
+        voters = items[row, place]
+        neighbours = self._neighbours[voters]
+        votes = votes[place][:, None] * self._weights[voters]
+        there = neighbours >= 0
+        count = len(self.places)
+        flat = (row[:, None] * count + neighbours)[there]
+        total = np.bincount(flat, votes[there], minlength=len(requests) * count).reshape(len(requests), count)
+        return np.where(total > 0, np.round(total, 12), -np.inf)
+
+
+def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:
+    """Return each item's ``k`` heaviest pairs, ties by neighbour number.
+
+    Args:
+        items, neighbours, weights: (P,) pairs. count: N items. k: pairs kept per item.
+
+    Returns:
+        (N, K) int64 neighbours padded with −1 and (N, K) float64 weights padded with 0, K ≤ k.
+    """
+    order = np.lexsort((neighbours, -weights, items))
+    items, neighbours, weights = items[order], neighbours[order], weights[order]
+    place = np.arange(len(items)) - np.searchsorted(items, items)
+    width = min(k, int(place.max(initial=-1)) + 1)
+    found, strength = np.full((count, width), -1, dtype=np.int64), np.zeros((count, width))
+    kept = place < width
+    found[items[kept], place[kept]] = neighbours[kept]
+    strength[items[kept], place[kept]] = weights[kept]
+    return found, strength

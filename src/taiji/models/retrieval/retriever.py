@@ -1,0 +1,242 @@
+"""The base of retrievers that score every item: what may be shown, what was seen, saving; a model adds its scores."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from taiji.core.artifacts import atomic_folder, read_json, value_hash, write_json, write_parquet
+from taiji.core.component import Requests, Slate, find_class
+from taiji.core.errors import ArtifactError, ConfigError, InputError
+from taiji.data.availability import Availability
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.retrieval.settings import GROUP, RetrieverSettings
+from taiji.models.retrieval.top_items import top_items
+
+Array = NDArray[Any]
+FORMAT = 1
+BLOCK = 4_000_000
+"""Scores held at once."""
+REPEATS = 0.05
+"""Share of repeats among the interactions of a log from which on seen items stay candidates."""
+
+
+class CatalogueRetriever(ABC):
+    """Retriever bound to a dataset; see :class:`taiji.core.component.Retriever`.
+
+    A model numbers the items by the catalogue it was fitted on (N of them); binding it to a later dataset translates. It
+    implements :meth:`learn`, :meth:`scores`, :meth:`weights` and :meth:`restore`.
+
+    Attributes:
+        settings: as given.
+        dataset: that its users and items are of.
+        availability: of the dataset's items; set it to restrict what is retrieved.
+        keeps_seen: whether items that the user knows stay candidates.
+        facts: what a model learnt beside arrays, as JSON.
+    """
+
+    Settings: ClassVar[type[RetrieverSettings]] = RetrieverSettings
+
+    def __init__(self, settings: RetrieverSettings | None = None) -> None:
+        self.settings = settings or self.Settings()
+        self.keeps_seen = self.settings.seen == "keep"
+        self.facts: dict[str, Any] = {}
+
+    # What a model implements.
+
+    @abstractmethod
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Fit to the interactions of all users, in item numbers of the catalogue."""
+
+    @abstractmethod
+    def scores(self, requests: Requests) -> Array:
+        """Return (B, N) float64 scores, reading nothing at or after a request's time; −inf for what it would not retrieve."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Array]:
+        """Return what was learnt."""
+
+    @abstractmethod
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take what :meth:`weights` returned."""
+
+    # What all have.
+
+    def fit(
+        self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
+    ) -> Self:
+        """Learn from interactions.
+
+        Args:
+            dataset: whose users and items they are of; its history is read at retrieval, strictly before each request.
+            rows: events (``user, item, time, click``), of which the clicks are learnt from; default: all of the dataset.
+            seed: of whatever is random; on a CPU the same seed gives the same weights.
+            device: ``cpu``, ``cuda`` or ``auto``, for models that compute with torch.
+
+        Raises:
+            InputError: no interactions.
+        """
+        history = History.from_events(dataset.events if rows is None else rows, dataset.n_users)
+        if not len(history.items):
+            raise InputError(
+                "There are no interactions to learn retrieval from.",
+                where="rows",
+                expected="events with click = 1",
+                found="none",
+            )
+        self._bind(dataset, dataset.items["item_id"])
+        if self.settings.seen == "auto":
+            self.keeps_seen = share_of_repeats(history) >= REPEATS
+        self.learn(history, seed, device)
+        return self
+
+    def retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` best items that are available at the request's time, without those seen where they are dropped."""
+        size = max(1, BLOCK // max(len(self.places), 1))
+        parts = [self._retrieve(requests.take(slice(at, at + size)), k) for at in range(0, len(requests), size)]
+        if not parts:
+            return Slate(np.zeros((0, min(k, len(self.places))), np.int64))
+        assert all(part.scores is not None for part in parts)
+        return Slate(
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.scores for part in parts if part.scores is not None]),
+        )
+
+    def _retrieve(self, requests: Requests, k: int) -> Slate:
+        scores = self.scores(requests)
+        if self._gone.any():
+            scores[:, self._gone] = -np.inf
+        if self.availability.bounded:
+            scores[~self.availability.at(requests.time)[:, self.places]] = -np.inf
+        if not self.keeps_seen:
+            rows, items = seen_items(self.dataset.history, requests)
+            items = self.codes[items]
+            scores[rows[items >= 0], items[items >= 0]] = -np.inf
+        slate = top_items(scores, k)
+        return Slate(np.where(slate.items >= 0, self.places[slate.items], -1), slate.scores)
+
+    def recent(self, requests: Requests) -> tuple[Array, Array]:
+        """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
+
+        Returns:
+            items (B, L) by the model's own numbers, −1 for padding and for items it does not know, and times (B, L).
+        """
+        items, times = self.dataset.history.before_batch(requests.user, requests.time, self.settings.history)
+        return np.where(items >= 0, self.codes[items], -1), times
+
+    @property
+    def version(self) -> str:
+        """Hash of weights, settings and catalogue."""
+        digest = hashlib.sha256(value_hash([self._config(), self.item_ids.to_list()]).encode())
+        for name, value in sorted(self.weights().items()):
+            digest.update(f"{name} {value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors``, ``items.parquet`` and ``config.json`` atomically."""
+        with atomic_folder(folder) as temporary:
+            save_file(
+                {name: np.ascontiguousarray(value) for name, value in self.weights().items()},
+                temporary / "weights.safetensors",
+            )
+            write_parquet(temporary / "items.parquet", pl.DataFrame({"item_id": self.item_ids}))
+            write_json(temporary / "config.json", self._config())
+
+    @classmethod
+    def load(cls, folder: str | Path, dataset: Dataset, device: str | None = None) -> Self:
+        """Read a saved retriever and bind it to a dataset, the same one or a later one with more users and items.
+
+        Called on a model's class it reads that model; on the base, any.
+
+        Raises:
+            ArtifactError: another version's, another model's, or damaged.
+        """
+        folder = Path(folder)
+        config = read_json(folder / "config.json")
+        if config.get("format") != FORMAT:
+            raise ArtifactError(
+                "This folder is no retriever that this version can read.",
+                where=str(folder),
+                expected=f"config.json with format {FORMAT}",
+                found=f"format {config.get('format')}",
+                fix="fit the retriever again",
+            )
+        try:
+            kind = retriever_class(config["class"], str(folder))
+            if not issubclass(kind, cls):
+                raise TypeError(f"a {kind.__name__}, not a {cls.__name__}")
+            made = kind(kind.Settings.model_validate(config["settings"]))
+            made.keeps_seen, made.facts = config["keeps_seen"], config["facts"]
+            made._bind(dataset, pl.read_parquet(folder / "items.parquet")["item_id"])
+            made.restore(load_file(folder / "weights.safetensors"), device)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            raise ArtifactError(
+                "A saved retriever is damaged, or of another model.",
+                where=str(folder),
+                found=str(error)[:300],
+                fix="fit the retriever again",
+            ) from error
+        return made
+
+    def _bind(self, dataset: Dataset, item_ids: pl.Series) -> None:
+        """Number the items as ``item_ids`` does, and find them in the dataset."""
+        self.dataset, self.item_ids = dataset, item_ids
+        self.availability = Availability.of(dataset)
+        own = pl.DataFrame({"item_id": item_ids}).with_row_index("own")
+        theirs = dataset.items.select("item_id", pl.col("item").cast(pl.Int64))
+        self.places: Array = (
+            own.join(theirs, on="item_id", how="left", maintain_order="left")["item"].fill_null(0).to_numpy()
+        )
+        self._gone: Array = (~own["item_id"].is_in(theirs["item_id"].implode())).to_numpy()
+        self.codes: Array = np.full(dataset.n_items, -1, dtype=np.int64)
+        self.codes[self.places[~self._gone]] = np.flatnonzero(~self._gone)
+
+    def _config(self) -> dict[str, Any]:
+        kind = type(self)
+        return {
+            "format": FORMAT,
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "settings": self.settings.model_dump(mode="json"),
+            "keeps_seen": self.keeps_seen,
+            "facts": self.facts,
+        }
+
+
+def share_of_repeats(history: History) -> float:
+    """Return the share of interactions with an item that the user had interacted with strictly before."""
+    return 1.0 - len(history.first_touches().items) / max(len(history.items), 1)
+
+
+def seen_items(history: History, requests: Requests) -> tuple[Array, Array]:
+    """Return request numbers (S,) and items (S,) of every interaction strictly before its request."""
+    counts = history.count_before(requests.user, requests.time)
+    rows = np.repeat(np.arange(len(requests)), counts)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, np.asarray(history.items[history.offsets[requests.user][rows] + place], dtype=np.int64)
+
+
+def retriever_class(reference: str, where: str = "retrieval.model") -> type[CatalogueRetriever]:
+    """Return the class of a retriever by entry-point name or import path.
+
+    Raises:
+        ConfigError: nothing has that name, or it is not a retriever.
+    """
+    found = find_class(reference, GROUP, where)
+    if not (isinstance(found, type) and issubclass(found, CatalogueRetriever)):
+        raise ConfigError(
+            "What a setting names is not a retriever.",
+            where=where,
+            expected="a subclass of taiji.models.retrieval.retriever.CatalogueRetriever",
+            found=reference,
+        )
+    return found

@@ -1,0 +1,314 @@
+"""SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
+
+Trained with a sampled softmax instead of the paper's binary loss with one negative, which is what closes its gap to later
+models (Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that short
+ones cost what they are long.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import nn
+
+from taiji.core.component import Device, Requests, pick_device
+from taiji.core.progress import progress
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.retrieval.settings import RetrieverSettings
+from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
+from taiji.nn.lookup import look_up
+from taiji.nn.packing import pack
+from taiji.nn.sampled_softmax import sampled_softmax_loss
+from taiji.nn.sequence_transformer import SequenceTransformer
+
+Array = NDArray[Any]
+log = logging.getLogger(__name__)
+
+
+class SASRecSettings(RetrieverSettings):
+    """Settings of :class:`SASRec`."""
+
+    width: PositiveInt = 64
+    """Width of items and states."""
+    layers: PositiveInt = 2
+    """Transformer blocks."""
+    heads: PositiveInt = 2
+    """Heads of the attention."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Dropout of embeddings and both branches of a block."""
+    negatives: NonNegativeInt = 1024
+    """Items drawn per step that stand for the whole catalogue; 0 computes the full softmax."""
+    popularity_power: float = Field(default=0.5, ge=0, le=1)
+    """Power of an item's count that its chance to be drawn is proportional to; the loss is corrected for it."""
+    batch: PositiveInt = 128
+    """Histories per step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay."""
+    epochs: PositiveInt = 200
+    """Passes over the histories at most."""
+    valid_users: PositiveInt = 5000
+    """Users, chosen at random, whose last interaction is kept out of training and predicted at every check."""
+    check_every: PositiveInt = 2
+    """Passes between checks."""
+    patience: PositiveInt = 5
+    """Checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
+    device: Device = "auto"
+    """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
+
+
+class SASRecNetwork(nn.Module):
+    """Item vectors and a transformer; item 0 of the table is the padding."""
+
+    def __init__(self, items: int, settings: SASRecSettings) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(items + 1, settings.width) * 0.02)
+        self.encoder = SequenceTransformer(
+            settings.width, settings.heads, settings.layers, settings.history, settings.dropout
+        )
+
+    def forward(self, items: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
+        """Return states (R, L, d); items (R, L) are numbered from 1, see :class:`SequenceTransformer` for the others."""
+        scale = self.table.shape[1] ** 0.5
+        return self.encoder(look_up(self.table, items) * scale, place, segment)  # type: ignore[no-any-return]
+
+
+class SASRec(VectorRetriever):
+    """Sequential retriever; its query is the state after the user's last interaction.
+
+    Attributes:
+        history: one entry per check: epoch, training loss, validation NDCG@10.
+    """
+
+    Settings = SASRecSettings
+    settings: SASRecSettings
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Train with early stopping on the held-out last interactions."""
+        self.facts["checks"] = []
+        with torch.random.fork_rng(devices=[]):
+            self._train(*self._prepared(history, seed, device))
+        self.vectors = to_numpy(self.network.table[1:])
+
+    def _prepared(
+        self, history: History, seed: int, device: str | None
+    ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
+        """Make the network and return training sequences, the chance of each item to be drawn, and what validates."""
+        settings, random = self.settings, np.random.default_rng(seed)
+        held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
+        if len(held_out) > settings.valid_users:
+            held_out = np.sort(random.choice(held_out, settings.valid_users, replace=False))
+        ends = history.offsets[1:].copy()
+        ends[held_out] -= 1
+        data = Sequences(np.asarray(history.items, np.int64), history.offsets[:-1], ends, settings.history)
+        chance = np.bincount(history.items, minlength=len(self.places)).astype(np.float64)
+        chance[chance > 0] **= settings.popularity_power
+        torch.manual_seed(seed)
+        self._build(device)
+        return data, chance / chance.sum(), _Valid(history, held_out, settings.history), random
+
+    def weights(self) -> dict[str, Array]:
+        """Return the network's weights."""
+        return {name: to_numpy(value) for name, value in self.network.state_dict().items()}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take the network's weights."""
+        self._build(device)
+        self.network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        self.network.eval()
+        self.vectors = to_numpy(self.network.table[1:])
+
+    def queries(self, requests: Requests) -> Array:
+        """Return the states after the requests' histories; of an empty one a vector of zeros, at which all items are equal."""
+        items, _ = self.recent(requests)
+        return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
+
+    def _build(self, device: str | None) -> None:
+        self.device = pick_device(device or self.settings.device)
+        self.network = SASRecNetwork(len(self.places), self.settings).to(self.device)
+
+    def _encode(self, newest_first: Array) -> Array:
+        """Return the last states (B, d) of histories (B, L), newest first, −1 for padding and unknown items."""
+        known = newest_first >= 0
+        order = np.argsort(~known, axis=1, kind="stable")
+        items = np.take_along_axis(newest_first, order, axis=1)
+        lengths = known.sum(axis=1)
+        out = np.zeros((len(items), self.settings.width), dtype=np.float32)
+        rows = np.flatnonzero(lengths)
+        if not len(rows):
+            return out
+        width = int(lengths.max())
+        packing = pack(lengths[rows], width)
+        flat = items[rows][np.arange(items.shape[1]) < lengths[rows, None]]
+        place = np.concatenate([np.arange(n) for n in lengths[rows]])
+        # Newest first here, oldest first in a row: entry j of n goes to place n − 1 − j.
+        reverse = np.repeat(lengths[rows] - 1, lengths[rows]) - 2 * place
+        batch = _batch(flat, place, packing.places(lengths[rows]) + reverse, lengths[rows], packing.rows, width)
+        self.network.eval()
+        with torch.no_grad():
+            states = self.network(*(torch.from_numpy(part).to(self.device) for part in batch))
+        last = torch.from_numpy(packing.places(lengths[rows])[np.cumsum(lengths[rows]) - 1])
+        out[rows] = to_numpy(states.flatten(0, 1)[last.to(self.device)])
+        return out
+
+    def _train(self, data: Sequences, chance: Array, valid: _Valid, random: np.random.Generator) -> None:
+        settings, network = self.settings, self.network
+        optimiser = self._optimiser()
+        best, best_state, worse = -1.0, None, 0
+        with progress("SASRec", total=settings.epochs) as update:
+            for epoch in range(1, settings.epochs + 1):
+                loss = self._epoch(optimiser, data, chance, random)
+                update(epoch)
+                if epoch % settings.check_every and epoch != settings.epochs:
+                    continue
+                quality = self._quality(valid)
+                self.facts["checks"].append({"epoch": epoch, "loss": loss, "ndcg": quality})
+                log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, loss, quality)
+                if quality > best:
+                    best, worse = quality, 0
+                    best_state = {name: value.clone() for name, value in network.state_dict().items()}
+                else:
+                    worse += 1
+                    if worse >= settings.patience:
+                        break
+        if best_state is not None:
+            network.load_state_dict(best_state)
+        network.eval()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def _epoch(
+        self, optimiser: torch.optim.Optimizer, data: Sequences, chance: Array, random: np.random.Generator
+    ) -> float:
+        """Train once on every history and return the mean loss."""
+        self.network.train()
+        return float(
+            np.mean([self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)])
+        )
+
+    def _step(
+        self, optimiser: torch.optim.Optimizer, batch: PackedBatch, chance: Array, random: np.random.Generator
+    ) -> float:
+        tensors = [torch.from_numpy(part).to(self.device) for part in batch]
+        states = self.network(*tensors[:3]).flatten(0, 1)[tensors[3]]
+        table, targets = self.network.table[1:], tensors[4]
+        if self.settings.negatives:
+            drawn = random.choice(len(chance), self.settings.negatives, p=chance)
+            log_chance = torch.from_numpy(np.log(chance[drawn]).astype(np.float32)).to(self.device)
+            loss = sampled_softmax_loss(states, targets, table, torch.from_numpy(drawn).to(self.device), log_chance)
+        else:
+            loss = nn.functional.cross_entropy(states @ table.T, targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        optimiser.step()
+        return float(loss.detach())
+
+    def _quality(self, valid: _Valid) -> float:
+        """Return NDCG@10 of the held-out interactions over the whole catalogue, seen items left out unless they are kept."""
+        if not len(valid.targets):
+            return 0.0
+        table, total = self.network.table[1:].detach(), 0.0
+        for block in in_blocks(len(valid.targets)):
+            query = torch.from_numpy(self._encode(valid.items[block])).to(self.device)
+            scores = query @ table.T
+            targets = torch.from_numpy(valid.targets[block]).to(self.device)
+            own = scores.gather(1, targets[:, None])
+            if not self.keeps_seen:
+                rows, items = valid.seen(block)
+                scores[torch.from_numpy(rows).to(self.device), torch.from_numpy(items).to(self.device)] = -torch.inf
+            rank = (scores > own).sum(dim=1).double()
+            total += float(torch.where(rank < 10, 1 / torch.log2(rank + 2), torch.zeros_like(rank)).sum())
+        return total / len(valid.targets)
+
+
+def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> Iterator[float]:
+    """Train epoch by epoch without checks and yield each one's seconds; for timing."""
+    model._bind(dataset, dataset.items["item_id"])
+    with torch.random.fork_rng(devices=[]):
+        data, chance, _, random = model._prepared(history, seed, None)
+        optimiser = model._optimiser()
+        while True:
+            start = time.perf_counter()
+            model._epoch(optimiser, data, chance, random)
+            yield time.perf_counter() - start
+
+
+PackedBatch = tuple[Array, Array, Array, Array, Array]
+"""Items, places and segments (R, L) each; flat places (M,) of the states that predict; their targets (M,), items from 0."""
+
+
+class Sequences:
+    """Training histories, cut to what the model reads.
+
+    Args:
+        items: (n,) of all users. starts, ends: (U,) each user's slice. length: longest input.
+    """
+
+    def __init__(self, items: Array, starts: Array, ends: Array, length: int) -> None:
+        self.items, self.length = items, length
+        self.starts = np.maximum(starts, ends - length - 1)
+        self.lengths = ends - self.starts - 1
+        self.users = np.flatnonzero(self.lengths > 0)
+
+    def epoch(self, batch: int, random: np.random.Generator) -> Iterator[PackedBatch]:
+        """Yield every history once, in random order, ``batch`` at a time."""
+        order = random.permutation(self.users)
+        for at in range(0, len(order), batch):
+            yield self.batch(order[at : at + batch])
+
+    def batch(self, users: Array) -> PackedBatch:
+        """Return the packed histories of some users, with the item after each entry as its target."""
+        lengths = self.lengths[users]
+        width = int(lengths.max())
+        packing = pack(lengths, width)
+        offsets = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        step = np.arange(int(lengths.sum())) - offsets
+        source = np.repeat(self.starts[users], lengths) + step
+        flat = packing.places(lengths)
+        place = np.repeat(lengths - 1, lengths) - step
+        packed = _batch(self.items[source], place, flat, lengths, packing.rows, width)
+        return (*packed, flat, self.items[source + 1])
+
+
+def _batch(
+    items: Array, place: Array, flat: Array, lengths: Array, rows: int, width: int
+) -> tuple[Array, Array, Array]:
+    """Return items (from 1), places and segments (rows, width) with the given entries at the flat places."""
+    out = tuple(np.zeros(rows * width, dtype=np.int64) for _ in range(3))
+    out[0][flat], out[1][flat] = items + 1, place
+    out[2][flat] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+    return tuple(part.reshape(rows, width) for part in out)  # type: ignore[return-value]
+
+
+class _Valid:
+    """Held-out last interactions, with the histories before them."""
+
+    def __init__(self, history: History, users: Array, length: int) -> None:
+        self.history, self.users = history, users
+        last = history.offsets[users + 1] - 1
+        self.targets = np.asarray(history.items[last], dtype=np.int64)
+        wanted = last[:, None] - 1 - np.arange(length)
+        inside = wanted >= history.offsets[users][:, None]
+        self.items = np.where(inside, history.items[np.maximum(wanted, 0)], -1)
+
+    def seen(self, block: slice) -> tuple[Array, Array]:
+        """Return rows of the block and items, of every interaction before the held-out one."""
+        starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
+        counts = ends - starts
+        rows = np.repeat(np.arange(len(counts)), counts)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

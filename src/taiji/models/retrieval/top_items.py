@@ -1,0 +1,39 @@
+"""The best items of each request, the same ones whatever the order of the input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM, Slate
+
+Array = NDArray[Any]
+
+
+def top_items(scores: Array, k: int) -> Slate:
+    """Return the ``k`` items of each request with the highest scores, best first.
+
+    Args:
+        scores: (B, N), −inf for what must not be retrieved; of equal scores the smaller item number comes first.
+        k: candidates per request.
+
+    Returns:
+        Slate of width min(k, N), padded where a request has fewer items above −inf.
+    """
+    rows, count = scores.shape
+    k = min(k, count)
+    if not (rows and k):
+        return Slate(np.zeros((rows, k), np.int64))
+    bound = np.partition(scores, count - k, axis=1)[:, count - k, None]
+    above = scores > bound
+    level = scores == bound
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (level & (np.cumsum(level, axis=1) <= room))
+    items = np.nonzero(chosen)[1].reshape(rows, k)  # k in every row, in the order of item numbers
+    found = np.take_along_axis(scores, items, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    items, found = np.take_along_axis(items, order, axis=1), np.take_along_axis(found, order, axis=1)
+    there = found > -np.inf
+    return Slate(np.where(there, items, NO_ITEM), np.where(there, found, 0.0))

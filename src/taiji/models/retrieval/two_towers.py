@@ -1,0 +1,199 @@
+"""Two towers: a user's history and profile on one side, an item's id, categories and text on the other (Yi et al., RecSys 2019)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from taiji.core.component import Device, Requests, pick_device
+from taiji.core.progress import progress
+from taiji.data.history import History
+from taiji.models.retrieval.settings import RetrieverSettings
+from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
+from taiji.nn.lookup import look_up
+
+Array = NDArray[Any]
+log = logging.getLogger(__name__)
+
+
+class TwoTowersSettings(RetrieverSettings):
+    """Settings of :class:`TwoTowers`."""
+
+    width: PositiveInt = 64
+    """Width of the vectors that meet."""
+    hidden: PositiveInt = 128
+    """Width between a tower's two layers."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosines are divided by this before the softmax."""
+    category_levels: PositiveInt = 3
+    """Category levels of an item that are embedded, the coarsest first."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout between a tower's layers."""
+    batch: PositiveInt = 512
+    """Interactions per step; each is the others' negative."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Step size of AdamW."""
+    epochs: PositiveInt = 10
+    """Passes over the interactions."""
+    max_rows: PositiveInt = 2_000_000
+    """Latest interactions that are learnt from."""
+    device: Device = "auto"
+    """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
+
+
+class TwoTowersNetwork(nn.Module):
+    """Both towers; item 0 and category 0 are the padding."""
+
+    def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.items = nn.Parameter(torch.randn(items + 1, width) * 0.05)
+        self.categories = nn.ParameterList(nn.Parameter(torch.randn(size + 1, width) * 0.05) for size in categories)
+
+        def tower() -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(width, settings.hidden),
+                nn.GELU(),
+                nn.Dropout(settings.dropout),
+                nn.Linear(settings.hidden, width),
+            )
+
+        self.item_tower, self.user_tower = tower(), tower()
+
+    def item(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (M, d) of items (M,), from 1, with their categories (M, levels)."""
+        x = self.inputs(items, categories)
+        return nn.functional.normalize(x + self.item_tower(x), dim=-1)
+
+    def user(self, items: torch.Tensor, categories: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B, L)."""
+        x = (self.inputs(items, categories) * weight.unsqueeze(-1)).sum(dim=1)
+        return nn.functional.normalize(x + self.user_tower(x), dim=-1)
+
+    def inputs(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """Return the sum of an item's id and category embeddings."""
+        total = look_up(self.items, items)
+        for level, table in enumerate(self.categories):
+            total = total + look_up(table, categories[..., level])
+        return total
+
+
+class TwoTowers(VectorRetriever):
+    """Trained with in-batch negatives and the log-Q correction: an item is another row's negative as often as it is popular."""
+
+    Settings = TwoTowersSettings
+    settings: TwoTowersSettings
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Train on every interaction but each user's first."""
+        settings, random = self.settings, np.random.default_rng(seed)
+        rows = training_rows(history, settings.max_rows)
+        popularity = np.bincount(history.items, minlength=len(self.places)) / len(history.items)
+        log_chance = torch.from_numpy(np.log(np.maximum(popularity, 1e-12)).astype(np.float32))
+        self.facts["losses"] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(device)
+            optimiser = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, fused=True)
+            self.network.train()
+            with progress("Two towers", total=settings.epochs) as update:
+                for epoch in range(settings.epochs):
+                    order = random.permutation(rows)
+                    losses = [
+                        self._step(optimiser, history, order[at : at + settings.batch], log_chance)
+                        for at in range(0, len(order), settings.batch)
+                        if len(order[at : at + settings.batch]) > 1
+                    ]
+                    self.facts["losses"].append(float(np.mean(losses)) if losses else 0.0)
+                    update(epoch + 1)
+        self._finish()
+
+    def weights(self) -> dict[str, Array]:
+        """Return the network's weights and the items' categories."""
+        state = {f"network.{name}": to_numpy(value) for name, value in self.network.state_dict().items()}
+        return {**state, "categories": self.item_categories}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take the network's weights."""
+        self._build(device, weights["categories"])
+        state = {name.removeprefix("network."): torch.from_numpy(v) for name, v in weights.items() if "." in name}
+        self.network.load_state_dict(state)
+        self._finish()
+
+    def queries(self, requests: Requests) -> Array:
+        """Return the user tower's vectors; of an empty history that of nothing."""
+        items, _ = self.recent(requests)
+        with torch.no_grad():
+            parts = [to_numpy(self._user(items[block])) for block in in_blocks(len(items))]
+        return np.concatenate(parts)
+
+    def _build(self, device: str | None, categories: Array | None = None) -> None:
+        self.device = pick_device(device or self.settings.device)
+        self.item_categories = self._categories() if categories is None else categories
+        sizes = [int(level.max(initial=0)) for level in self.item_categories.T]
+        self.network = TwoTowersNetwork(len(self.places), sizes, self.settings).to(self.device)
+        padded = np.concatenate([np.zeros((1, self.item_categories.shape[1]), np.int64), self.item_categories])
+        self._padded = torch.from_numpy(padded).to(self.device)
+
+    def _categories(self) -> Array:
+        """Return category codes (N, levels) from 1; a missing value is 0."""
+        levels = self.dataset.levels[: self.settings.category_levels]
+        columns = [self.dataset.items[level].rank("dense").fill_null(0).to_numpy().astype(np.int64) for level in levels]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self.places), 0), np.int64)
+
+    def _user(self, newest_first: Array) -> torch.Tensor:
+        known = newest_first >= 0
+        weight = np.where(known, 1.0 / np.sqrt(1.0 + np.arange(newest_first.shape[1])), 0.0)
+        weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
+        items = torch.from_numpy(newest_first + 1).to(self.device)
+        return self.network.user(
+            items, self._padded[items], torch.from_numpy(weight.astype(np.float32)).to(self.device)
+        )  # type: ignore[no-any-return]
+
+    def _step(self, optimiser: torch.optim.Optimizer, history: History, rows: Array, log_chance: torch.Tensor) -> float:
+        past, target = before_rows(history, rows, self.settings.history)
+        user = self._user(past)
+        items = torch.from_numpy(target + 1).to(self.device)
+        item = self.network.item(items, self._padded[items])
+        logits = user @ item.T / self.settings.temperature - log_chance.to(self.device)[items - 1]
+        same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
+        loss = nn.functional.cross_entropy(
+            logits.masked_fill(same, -torch.inf), torch.arange(len(items), device=items.device)
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        return float(loss.detach())
+
+    def _finish(self) -> None:
+        self.network.eval()
+        with torch.no_grad():
+            self.vectors = to_numpy(
+                self.network.item(torch.arange(1, len(self.places) + 1, device=self.device), self._padded[1:])
+            )
+
+
+def training_rows(history: History, most: int) -> Array:
+    """Return places in the history that have something before them, the latest ``most`` of them by time."""
+    first = np.zeros(len(history.items), dtype=bool)
+    first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
+    rows = np.flatnonzero(~first)
+    latest = np.argsort(-np.asarray(history.times)[rows], kind="stable")[:most]
+    return np.sort(rows[latest])
+
+
+def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
+    """Return the ``length`` interactions strictly before each place (B,), newest first, (B, length) padded with −1, and its item (B,)."""
+    user = np.searchsorted(history.offsets, rows, side="right") - 1
+    wanted = rows[:, None] - 1 - np.arange(length)
+    earlier = (wanted >= history.offsets[user][:, None]) & (
+        np.asarray(history.times)[np.maximum(wanted, 0)] < np.asarray(history.times)[rows][:, None]
+    )
+    items = np.asarray(history.items, dtype=np.int64)
+    return np.where(earlier, items[np.maximum(wanted, 0)], -1), items[rows]

@@ -1,0 +1,122 @@
+"""Union of several retrievers: reciprocal-rank fusion, or a quota for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from taiji.core.component import NO_ITEM, Requests, Retriever, Slate
+from taiji.core.errors import ConfigError
+from taiji.models.retrieval.top_items import top_items
+
+Array = NDArray[Any]
+SMOOTHING = 60.0
+"""Added to a rank before it is inverted, as in the paper."""
+
+
+class RankFusion:
+    """Score an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
+
+    Args:
+        retrievers: asked for ``depth`` candidates each, whatever is asked of the union. A slate's ``source`` is the number of the
+            retriever that contributes most to an item.
+        weights: one per retriever; default 1. depth: candidates from each.
+    """
+
+    def __init__(self, retrievers: Sequence[Retriever], weights: ArrayLike | None = None, depth: int = 200) -> None:
+        self.retrievers, self.depth = tuple(retrievers), depth
+        self.weights = np.ones(len(self.retrievers)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if self.weights.shape != (len(self.retrievers),) or not (self.weights > 0).all():
+            raise ConfigError(
+                "A union needs one positive weight per retriever.",
+                where="weights",
+                expected=f"{len(self.retrievers)} numbers above 0",
+                found=str(self.weights.tolist()),
+            )
+
+    def retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` best of everybody's candidates."""
+        slates = [retriever.retrieve(requests, self.depth) for retriever in self.retrievers]
+        return fuse_ranks([slate.items for slate in slates], self.weights, k)
+
+
+class Quotas:
+    """Take so many candidates from each retriever, the first one's first; an item that two have counts for the first.
+
+    Args:
+        retrievers: with their quotas. Places that a retriever cannot fill stay empty.
+    """
+
+    def __init__(self, retrievers: Sequence[tuple[Retriever, int]]) -> None:
+        self.retrievers = tuple(retrievers)
+        if not self.retrievers or any(quota < 1 for _, quota in self.retrievers):
+            raise ConfigError("A union needs retrievers with a quota of at least 1 each.", where="quotas")
+
+    def retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return up to ``k`` candidates, block by block of the retrievers; a score is minus the place in the union."""
+        taken = 0
+        slates = []
+        for retriever, quota in self.retrievers:
+            slates.append(retriever.retrieve(requests, quota + taken).items)  # enough where all before are repeats
+            taken += quota
+        return fill_quotas(slates, [quota for _, quota in self.retrievers], k)
+
+
+def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
+    """Return the ``k`` items with the highest sums of ``weight / (60 + rank)``.
+
+    Args:
+        slates: per retriever (B, M_r) items, best first, padded with −1. weights: (R,).
+    """
+    rows = len(slates[0])
+    items = np.concatenate(slates, axis=1)
+    source = np.concatenate([np.full(s.shape[1], number) for number, s in enumerate(slates)])
+    gain = np.concatenate([w / (SMOOTHING + 1 + np.arange(s.shape[1])) for w, s in zip(weights, slates)])
+    row, place = np.nonzero(items != NO_ITEM)
+    found, gains = items[row, place], gain[place]
+    width = int(found.max(initial=0)) + 1
+    pairs, inverse = np.unique(row * width + found, return_inverse=True)
+    order = np.lexsort((-gains, inverse))
+    first = order[np.searchsorted(inverse[order], np.arange(len(pairs)))]
+    total = np.bincount(inverse, gains, minlength=len(pairs))
+    owner, own = pairs // width, pairs % width
+    at = np.arange(len(pairs)) - np.searchsorted(owner, owner)
+    scores = np.full((rows, int(at.max(initial=-1)) + 1), -np.inf)
+    scores[owner, at] = np.round(total, 12)
+    table = {name: np.full(scores.shape, fill) for name, fill in (("items", NO_ITEM), ("source", 0))}
+    table["items"][owner, at], table["source"][owner, at] = own, source[place[first]]
+    best = top_items(scores, k)
+    there = best.items != NO_ITEM
+    chosen = np.where(there, best.items, 0)
+    rows_ = np.arange(rows)[:, None]
+    return Slate(
+        np.where(there, table["items"][rows_, chosen], NO_ITEM) if chosen.size else best.items,
+        best.scores,
+        np.where(there, table["source"][rows_, chosen], 0) if chosen.size else None,
+    )
+
+
+def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
+    """Return each retriever's first ``quota`` items that none before it gave, cut at ``k``.
+
+    Args:
+        slates: per retriever (B, M_r) items, best first, padded with −1. quotas: one each.
+    """
+    parts: list[Array] = []
+    for items, quota in zip(slates, quotas):
+        new = items != NO_ITEM
+        for earlier in parts:
+            new &= ~(items[:, :, None] == earlier[:, None, :]).any(axis=2)
+        new &= np.cumsum(new, axis=1) <= quota
+        parts.append(np.where(new, items, NO_ITEM))
+    items = np.concatenate(parts, axis=1)
+    source = np.concatenate([np.full(p.shape, number) for number, p in enumerate(parts)], axis=1)
+    order = np.argsort(items == NO_ITEM, axis=1, kind="stable")[:, :k]
+    items, source = np.take_along_axis(items, order, axis=1), np.take_along_axis(source, order, axis=1)
+    width = min(k, sum(quotas))
+    items, source = items[:, :width], source[:, :width]
+    scores = np.where(items != NO_ITEM, -np.arange(items.shape[1], dtype=np.float64), 0.0)
+    return Slate(items, scores, np.where(items != NO_ITEM, source, 0))

@@ -1,0 +1,143 @@
+"""Nearest vectors by inner product: exact while there are few, inverted lists above; vectors come and go."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+FAISS: Any = faiss
+"""Its type hints lack what it loads at run time."""
+EXACT_BELOW = 20_000
+"""Vectors up to which every one is looked at."""
+TRAINING = 64
+"""Vectors per list that the lists' centres are learnt from."""
+
+
+class VectorIndex:
+    """Index over vectors with ids of one's own.
+
+    Above ``exact_below`` vectors it keeps √n inverted lists (Sivic & Zisserman, 2003; faiss's IVF-Flat) and looks into the
+    ``probes`` share of them that is nearest to a query; scores stay exact, some neighbours may be missed. Lists are learnt
+    again whenever the number of vectors has grown fourfold.
+
+    Args:
+        width: of the vectors. exact_below: see above. probes: share of the lists looked into; more find more and take longer.
+        seed: of the lists' centres.
+    """
+
+    def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
+        self.width, self.exact_below, self.probes, self.seed = width, exact_below, probes, seed
+        self._trained_on = 0
+        self._index: Any = FAISS.IndexIDMap2(FAISS.IndexFlatIP(width))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every vector is looked at."""
+        return not self._trained_on
+
+    @property
+    def ids(self) -> Array:
+        """Ids that are in the index (n,), ascending."""
+        return self.held()[0]
+
+    def held(self) -> tuple[Array, Array]:
+        """Return all ids (n,), ascending, and their vectors (n, width)."""
+        if self.exact:
+            ids = np.array(FAISS.vector_to_array(self._index.id_map), dtype=np.int64)
+            flat = FAISS.downcast_index(self._index.index).get_xb()
+            vectors = np.array(FAISS.rev_swig_ptr(flat, len(ids) * self.width) if len(ids) else (), dtype=np.float32)
+        else:
+            lists, sizes = self._index.invlists, range(self._index.nlist)
+            filled = [(number, lists.list_size(number)) for number in sizes if lists.list_size(number)]
+            ids = np.concatenate([np.zeros(0, np.int64), *(FAISS.rev_swig_ptr(lists.get_ids(n), m) for n, m in filled)])
+            codes = [FAISS.rev_swig_ptr(lists.get_codes(n), m * self.width * 4) for n, m in filled]
+            vectors = np.concatenate([np.zeros(0, np.uint8), *codes]).view(np.float32)
+        order = np.argsort(ids)
+        return ids[order], vectors.reshape(-1, self.width)[order]
+
+    def add(self, ids: Array, vectors: Array) -> None:
+        """Add vectors (n, width) under ids (n,), none of which is in the index.
+
+        Raises:
+            InputError: wrong shapes, values that are not finite, or an id twice.
+        """
+        ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
+        if vectors.shape != (len(ids), self.width) or not np.isfinite(vectors).all():
+            raise InputError(
+                "Vectors do not fit the index.",
+                expected=f"finite values of shape ({len(ids)}, {self.width})",
+                found=f"shape {vectors.shape}",
+            )
+        if len(np.unique(ids)) < len(ids):
+            raise InputError("An id is given twice.", where="ids")
+        if len(ids):
+            self._index.add_with_ids(vectors, ids)
+        if len(self) > self.exact_below and len(self) >= 4 * self._trained_on:
+            self._learn_lists()
+
+    def remove(self, ids: Array) -> int:
+        """Remove vectors by id; return how many there were."""
+        wanted = np.ascontiguousarray(ids, np.int64)
+        return int(self._index.remove_ids(wanted)) if len(wanted) else 0
+
+    def search(self, queries: Array, k: int, allowed: Array | None = None) -> tuple[Array, Array]:
+        """Return the ``k`` nearest vectors of each query.
+
+        Args:
+            queries: (B, width). k: how many. allowed: ids (n,) to search among; default all.
+
+        Returns:
+            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf; of equal products the smaller
+            id comes first among those returned.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        if not len(queries) or not k:
+            return np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        selector = None if allowed is None else FAISS.IDSelectorBatch(np.ascontiguousarray(allowed, np.int64))
+        if self.exact:
+            parameters = FAISS.SearchParameters(sel=selector) if selector is not None else None
+        else:
+            parameters = FAISS.SearchParametersIVF(sel=selector, nprobe=self._probed())
+        scores, ids = self._index.search(queries, k, params=parameters)
+        scores = np.where(ids >= 0, scores, -np.inf)
+        order = np.lexsort((ids, -scores), axis=1)
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def recall(self, queries: Array, k: int) -> float:
+        """Return the share of the exact ``k`` nearest that :meth:`search` finds, over the queries (B, width)."""
+        if self.exact:
+            return 1.0
+        found, _ = self.search(queries, k)
+        exact = FAISS.SearchParametersIVF(nprobe=self._index.nlist)
+        _, right = self._index.search(np.ascontiguousarray(queries, np.float32), k, params=exact)
+        same = (found[:, :, None] == right[:, None, :]) & (right >= 0)[:, None, :]
+        return float(same.any(axis=1).sum() / max((right >= 0).sum(), 1))
+
+    def _probed(self) -> int:
+        return max(1, math.ceil(self.probes * self._index.nlist))
+
+    def _learn_lists(self) -> None:
+        ids, vectors = self.held()
+        lists = max(1, round(math.sqrt(len(ids))))
+        sample = np.random.default_rng(self.seed).permutation(len(ids))[: TRAINING * lists]
+        centres = FAISS.Kmeans(self.width, lists, niter=10, seed=self.seed, spherical=True, min_points_per_centroid=1)
+        centres.train(vectors[np.sort(sample)])
+        quantiser = FAISS.IndexFlatIP(self.width)
+        quantiser.add(centres.centroids)
+        index = FAISS.IndexIVFFlat(quantiser, self.width, lists, FAISS.METRIC_INNER_PRODUCT)
+        index.add_with_ids(vectors, ids)
+        self._quantiser, self._index, self._trained_on = (
+            quantiser,
+            index,
+            len(ids),
+        )  # the index only points at the quantiser

@@ -1,0 +1,50 @@
+"""Sequences of different lengths side by side in rows of one length, so that no work goes into padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Places of sequences in rows.
+
+    Attributes:
+        row: (S,) row of each sequence. start: (S,) its first place there. rows, length: shape of the whole.
+    """
+
+    row: Array
+    start: Array
+    rows: int
+    length: int
+
+    def places(self, lengths: Array) -> Array:
+        """Return the flat place ``row * length + place`` of every entry, sequence by sequence: (sum of lengths,)."""
+        first = self.row * self.length + self.start
+        offsets = np.cumsum(lengths) - lengths
+        return np.repeat(first - offsets, lengths) + np.arange(int(lengths.sum()))
+
+
+def pack(lengths: Array, length: int) -> Packing:
+    """Pack by first-fit decreasing: the longest sequence first, each into the first row that still has room for it.
+
+    Args:
+        lengths: (S,) of 1 to ``length``. length: of a row.
+    """
+    row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    used = np.zeros(len(lengths), np.int64)
+    rows = 0
+    for sequence in np.argsort(-lengths, kind="stable"):
+        size = lengths[sequence]
+        fits = used[:rows] <= length - size
+        at = int(fits.argmax()) if fits.any() else rows
+        rows = max(rows, at + 1)
+        row[sequence], start[sequence] = at, used[at]
+        used[at] += size
+    return Packing(row, start, rows, length)

@@ -1,0 +1,30 @@
+"""Cross-entropy over a large catalogue from a sample of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def sampled_softmax_loss(
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    table: torch.Tensor,
+    negatives: torch.Tensor,
+    log_chance: torch.Tensor,
+) -> torch.Tensor:
+    """Return the mean cross-entropy with the partition function estimated from shared negatives.
+
+    The target counts as itself; a negative drawn with chance q stands for 1 / (K q) items, which is the log-Q correction
+    (Bengio & Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, negatives equal to the target left out. With
+    every item once as a negative at q = 1/K it is the full softmax.
+
+    Args:
+        states: (M, d). targets: (M,) items. table: (N, d) item vectors.
+        negatives: (K,) items, drawn with replacement, shared by the M rows. log_chance: (K,) log q of each.
+    """
+    positive = (states * table[targets]).sum(dim=1, keepdim=True)
+    logits = states @ table[negatives].T - (log_chance + math.log(len(negatives)))
+    logits = logits.masked_fill(negatives == targets[:, None], -torch.inf)
+    return (torch.logsumexp(torch.cat([positive, logits], dim=1), dim=1) - positive.squeeze(1)).mean()

@@ -1,0 +1,76 @@
+"""A causal transformer over item sequences that may lie packed in rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward.
+
+    Args:
+        width: d. heads: of the attention. hidden: width between the two feed-forward layers. dropout: of both branches.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.projection, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (R, L, d) for x (R, L, d) and what may be attended to, mask (R, 1, L, L) bool."""
+        rows, length, width = x.shape
+        query, key, value = (
+            part.view(rows, length, self.heads, -1).transpose(1, 2)
+            for part in self.projection(self.attention_norm(x)).chunk(3, dim=-1)
+        )
+        pooled = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        pooled = self.out(pooled.transpose(1, 2).reshape(rows, length, width))
+        x = x + functional.dropout(pooled, self.dropout, self.training)
+        hidden = functional.gelu(self.first(self.forward_norm(x)))
+        return x + functional.dropout(self.second(hidden), self.dropout, self.training)
+
+
+class SequenceTransformer(nn.Module):
+    """Blocks between learnt positions and a last norm.
+
+    Args:
+        width: d. heads, layers, dropout: of the blocks. length: longest sequence. expansion: hidden over width.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, length: int, dropout: float, expansion: int = 2) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.position = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, heads, expansion * width, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
+        """Return the states of all places.
+
+        Args:
+            x: (R, L, d) item embeddings. place: (R, L) int64, how many entries of the same sequence are newer (0: the newest).
+            segment: (R, L) int64, equal within a sequence, oldest entry first; 0 for padding.
+
+        Returns:
+            (R, L, d); a sequence's states depend on nothing but itself, and there on nothing newer.
+        """
+        x = functional.dropout(x + self.position[place], self.dropout, self.training)
+        mask = packed_causal_mask(segment)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def packed_causal_mask(segment: torch.Tensor) -> torch.Tensor:
+    """Return what each place attends to: the same sequence up to itself; (R, 1, L, L) bool for segments (R, L).
+
+    Padding attends to padding, so that no row of the attention is empty.
+    """
+    length = segment.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    return ((segment[:, :, None] == segment[:, None, :]) & causal).unsqueeze(1)

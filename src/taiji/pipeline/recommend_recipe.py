@@ -1,0 +1,47 @@
+"""Recipe of a recommender: from a log to fitted retrievers, a ranker, and what each of them is worth."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from taiji.core.errors import ConfigError
+from taiji.pipeline.stage import Stage
+from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
+from taiji.pipeline.stages.data_stage import Data
+from taiji.pipeline.stages.recommendation_stage import Recommendation
+from taiji.pipeline.stages.retriever_stage import RetrieverStage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+
+NAME = re.compile(r"[a-z0-9_]+")
+"""Names that a retriever may have; they become folders."""
+
+
+def recommend_stages(config: Config) -> tuple[Stage, ...]:
+    """Return the stages: the data, a retriever each, the ranker where there is one, the evaluation.
+
+    Raises:
+        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
+    """
+    from taiji.cascade.composition import make_retriever
+
+    settings = config.recommend
+    wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
+    if wrong:
+        raise ConfigError(
+            "A retriever cannot be called so.",
+            where="recommend.retrievers",
+            expected="lower-case letters, digits and _",
+            found=", ".join(map(repr, wrong)),
+        )
+    for name, values in settings.retrievers.items():
+        make_retriever(name, values)  # what is wrong in its settings is said now, not after the stages before it
+    names = list(settings.retrievers)
+    return (
+        Data(),
+        *(RetrieverStage(name, values) for name, values in settings.retrievers.items()),
+        *((CandidateRanker(),) * settings.rank),
+        Recommendation(names, settings.rank),
+    )

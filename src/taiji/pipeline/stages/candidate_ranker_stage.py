@@ -1,0 +1,39 @@
+"""Stage `candidate_ranker`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class CandidateRanker(Stage):
+    """The ranker of the request path, trained on the exposures of every period before the test."""
+
+    name = "candidate_ranker"
+    summary = "Train the ranker of candidates on all exposures before the test period."
+    needs = ("data",)
+    settings = ("ranking", "split")
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows trained on."""
+        return Amount(trained_rows(sum(log.exposures(period) for period in range(3)), config))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Train."""
+        from taiji.data import Split, exposures, time_split
+        from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_rankers import train
+
+        dataset = load(context)
+        first, _, _, test, end = time_split(dataset, context.config.split).bounds
+        # One period up to the test: what had not matured by then is not known.
+        rows = exposures(dataset, Split((first, first, first, test, end)), "ranker")
+        train(context, dataset, rows, "ranker")
+        return {"exposures": len(rows)}

@@ -1,0 +1,71 @@
+"""Recall behind every step against the parts themselves, variants without a component, and popularity of the past alone."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from taiji.cascade.composition import make_retriever
+from taiji.cascade.evaluation import WHOLE, evaluate_recommender, item_popularity
+from taiji.cascade.requests import period_requests
+from taiji.cascade.settings import RecommendSettings
+from taiji.metrics.list_metrics import hits, recall
+from taiji.models.ranking import train_ranker
+from taiji.testing.datasets import exposures_of
+
+SETTINGS = RecommendSettings(
+    retrievers={
+        "popular": {"model": "popularity", "seen": "keep"},
+        "together": {"model": "cooccurrence", "seen": "keep"},
+    },
+    depths=(3, 6),
+    length=5,
+    most_per_category=4,
+)
+
+
+@pytest.fixture(scope="module")
+def parts(board):
+    start = int(board.events["time"][1000])
+    past = board.events.filter(pl.col("time") < start)
+    fitted = {name: make_retriever(name, values).fit(board, past) for name, values in SETTINGS.retrievers.items()}
+    rows = exposures_of(board).filter(pl.col("time") < start)
+    return start, fitted, train_ranker(board, rows, seed=0)
+
+
+def test_stages_and_variants(board, parts):
+    start, fitted, ranker = parts
+    requests, targets = period_requests(board, start, 100, seed=0)
+    found = evaluate_recommender(SETTINGS, board, fitted, ranker, requests, targets, before=start)
+    retrieval = {(row["arm"], row["metric"]): row for row in found.retrieval}
+    own = fitted["together"].retrieve(requests, 200).items
+    expected = recall(hits(own, targets), targets.counts, 6).mean()
+    assert retrieval["together", "recall@6"]["value"] == pytest.approx(expected)
+    assert retrieval["together", "recall@6"]["difference"]["against"] == "popular"
+    lists = {(row["arm"], row["metric"]): row for row in found.lists}
+    arms = {arm for arm, _ in lists}
+    assert arms == {
+        WHOLE,
+        "without popular",
+        "without together",
+        "without the ranker",
+        "without re-ranking",
+        "popularity alone",
+    }
+    # The ranker knows the checkerboard; without it and with popularity alone a list is half wrong.
+    assert lists[WHOLE, "ndcg@5"]["value"] > lists["popularity alone", "ndcg@5"]["value"] + 0.1
+    assert lists["popularity alone", "ndcg@5"]["difference"]["high"] < 0
+    assert {"retrieve: popular", "retrieve: together", "merge", "rank", "rerank"} == set(found.milliseconds)
+
+
+def test_popularity_is_of_the_past(board):
+    start = int(board.events["time"][700])
+    clicks = board.events.filter((pl.col("time") < start) & (pl.col("click") == 1))
+    share = item_popularity(board, start)
+    assert share[4] == clicks.filter(pl.col("item") == 4)["user"].n_unique() / clicks["user"].n_unique()
+
+
+def test_nobody_to_recommend_to(board, parts):
+    start, fitted, ranker = parts
+    requests, targets = period_requests(board, int(board.events["time"].max()) + 1, 10, seed=0)
+    found = evaluate_recommender(SETTINGS, board, fitted, ranker, requests, targets, before=start)
+    assert found.retrieval == [] and found.lists == [] and len(np.unique(requests.user)) == 0

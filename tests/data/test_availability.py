@@ -1,0 +1,40 @@
+"""Bounds of the item table, and what they allow at a time."""
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from taiji.core.errors import InputError
+from taiji.data.availability import Availability
+from taiji.data.dataset import Dataset
+from taiji.data.schema import Tables
+
+
+def shop(**columns):
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["a", "b", "c"], **columns})
+    events = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [datetime(2024, 1, 1)], "click": [1]})
+    return Dataset.from_tables(Tables(items=items, users=pl.DataFrame({"user_id": ["u"]}), events=events, name="x"))
+
+
+def test_bounds_are_from_first_to_strictly_before_end():
+    day = datetime(2024, 1, 2)
+    found = Availability.of(shop(available_from=[None, day, None], available_until=[None, None, day]))
+    microsecond = pl.Series([day]).dt.epoch("us").item()
+    assert found.bounded and found.at([microsecond - 1, microsecond]).tolist() == [
+        [True, False, True],
+        [True, True, False],
+    ]
+
+
+def test_without_columns_everything_is_available():
+    found = Availability.of(shop())
+    assert not found.bounded and found.at([0, 2**62]).all()
+
+
+def test_what_is_no_time_is_an_error():
+    with pytest.raises(InputError, match="available_from"):
+        Availability.of(shop(available_from=["soon", "soon", "soon"]))
+    with pytest.raises(InputError, match="one first time"):
+        Availability(np.zeros(3, np.int64), np.zeros(2, np.int64))

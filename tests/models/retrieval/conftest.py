@@ -1,0 +1,8 @@
+import pytest
+
+from taiji.testing import checkerboard
+
+
+@pytest.fixture(scope="session")
+def board():
+    return checkerboard()

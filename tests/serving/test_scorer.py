@@ -1,0 +1,93 @@
+"""The request's context on its way to the rankers: online scores equal offline ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from tests.models.ranking.conftest import shop_tables
+
+from taiji.core.artifacts import write_json
+from taiji.data.dataset import Dataset
+from taiji.data.event_columns import EventColumns
+from taiji.models.ranking import Ranker
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.train import train_ranker
+from taiji.serving.live_dataset import World
+from taiji.serving.scorer import RunScorer
+from taiji.serving.types import RankRequest, UserHistory
+
+CONTEXT = ("screen", "load", "hour", "fresh")
+AS_OF = 1_700_000_000_000_000
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Ranker, RunScorer]:
+    """A log with context of every type, in which the screen decides the click, and a ranker that has learnt it."""
+    tables, run, random = (
+        shop_tables(users=30, items=25, rows=1500),
+        tmp_path_factory.mktemp("run"),
+        np.random.default_rng(0),
+    )
+    screen = random.choice(["phone", "desk"], len(tables.events))
+    events = tables.events.with_columns(
+        screen=pl.Series(screen),
+        load=pl.Series(random.random(len(screen)), dtype=pl.Float32),
+        hour=pl.Series(random.integers(0, 24, len(screen)), dtype=pl.Int16),
+        fresh=pl.Series(random.random(len(screen)) < 0.5),
+        click=pl.Series((screen == "phone") & (random.random(len(screen)) < 0.8), dtype=pl.Int8),
+        conversion=pl.lit(0, pl.Int8),
+    )
+    made = Dataset.from_tables(replace(tables, events=events, event_columns=EventColumns(context=CONTEXT)))
+    made.save(run / "data" / "dataset")
+    write_json(run / "config.json", {})
+    world = World(run)
+    exposed = world.dataset.events.filter("exposed")
+    ranker = train_ranker(world.dataset, exposed, RankerSettings(epochs=2), 0)
+    assert isinstance(ranker, Ranker)
+    return world, ranker, RunScorer(world, ranker, ranker, "q")
+
+
+def test_online_scores_equal_offline_ones_with_the_context_of_the_request(trained: Any) -> None:
+    world, ranker, scorer = trained
+    contexts: list[dict[str, Any]] = [
+        {"screen": "phone", "load": 0.25, "hour": 3, "fresh": True},
+        {"screen": "desk", "load": 1, "hour": 22.0, "fresh": False},
+        {"screen": "never seen", "load": 7.5},
+        {"screen": None},
+        {},
+    ]
+    items = tuple(world.item_names[:10])
+    asked = [RankRequest(UserHistory(f"u{n}", AS_OF), items, None, context) for n, context in enumerate(contexts)]
+    online = scorer.score(asked)
+    for number, (context, found) in enumerate(zip(contexts, online)):
+        frame = pl.DataFrame({"user": [world.users[f"u{number}"]] * 10, "item": np.arange(10), "time": [AS_OF] * 10})
+        columns = [pl.lit(context.get(name)).cast(kind).alias(name) for name, kind in world.context.items()]
+        offline = ranker.predict(frame.with_columns(columns))[ranker.goal].to_numpy()
+        np.testing.assert_allclose(np.array(found.without_features, dtype=float), offline, rtol=1e-5)
+        (alone,) = scorer.score([asked[number]])
+        np.testing.assert_allclose(alone.without_features, found.without_features, rtol=1e-5)
+
+
+def test_the_context_decides_where_it_decided_in_the_log(trained: Any) -> None:
+    _, ranker, _ = trained
+    frame = pl.DataFrame({"user": [0, 0], "item": [1, 1], "time": [AS_OF] * 2, "screen": ["phone", "desk"]})
+    phone, desk = ranker.predict(frame)["click"]
+    assert phone > desk + 0.03
+
+
+def test_a_context_that_does_not_fit_the_log_is_told_by_column(trained: Any) -> None:
+    world, _, scorer = trained
+    wrong = {"sreen": "phone", "hour": 3.5, "load": "high", "fresh": 1, "screen": 5}
+    good = RankRequest(UserHistory("u1", AS_OF), ("i1", "nothing"), None, {"screen": "phone"})
+    bad = RankRequest(UserHistory("u1", AS_OF), ("i1",), None, wrong)
+    found = scorer.score([bad, good])
+    assert set(found[0].wrong_context) == set(wrong) and not found[0].without_features
+    assert found[0].wrong_context["sreen"] == "known are screen, load, hour, fresh"
+    assert found[0].wrong_context["hour"] == "hour is of type Int16"
+    assert found[1].without_features[1] is None and found[1].without_features[0] is not None
+    assert not world.wrong_context({"load": 3, "hour": -5, "fresh": None}) and world.wrong_context({"hour": 10**6})
+    assert world.wrong_context({"hour": 1e300}) and world.wrong_context({"screen": True})
