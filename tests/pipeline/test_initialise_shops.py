@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from tests.shops.choices import AXES, PLAIN, alone, draw, unusual
 from tests.shops.comparing import differences
-from tests.shops.play import ASKED, BAD, ERROR, REFUSED, RIGHT, TOLD, Person, make_shop, play
+from tests.shops.play import ASKED, BAD, ERROR, QUESTION, REFUSED, RIGHT, TOLD, Person, make_shop, play
 from tests.shops.writers import write
 
 from taiji.pipeline.initialise import initialise
@@ -42,10 +42,14 @@ def test_no_shop_of_thousands_is_misread_in_silence(first):
 NOT_READ = {
     "layout=behaviours, signal=behaviours": TOLD,
     "file=csv.zip": REFUSED,
-    "file=xlsx": REFUSED,
+    "file=colons": REFUSED,
+    "encoding=latin-1, words=latin": REFUSED,
+    "encoding=cp1252, words=windows": REFUSED,
+    "encoding=gb18030, words=chinese": REFUSED,
     "header=none": TOLD,
     "names=nameless": TOLD,
     "time=compact month": REFUSED,
+    "signal=action, actions=codes": QUESTION,
     "file=csv.gz, defect=file cut": ERROR,
 }
 """Forms that alone keep a shop from being read right, and what comes of it."""

@@ -153,7 +153,7 @@ def unknown_item(shop: Shop) -> bool:
     column = shop.items.column("item")
     assert column is not None
     shop.place = (column.name.strip(),)
-    shop.told = (re.escape(column.name.strip()),)
+    shop.told = (re.escape(column.name.strip()), "the items do not have")
     return True
 
 
