@@ -110,3 +110,10 @@ def test_lines_above_the_header_are_no_part_of_the_table(tmp_path, above):
 
 def test_a_header_behind_a_hash_is_a_header(tmp_path):
     assert read(tmp_path, "#a,b,c\n1,x,3\n4,y,6\n").frame.columns == ["#a", "b", "c"]
+
+
+def test_a_header_among_the_rows_is_no_row(tmp_path):
+    found = read(tmp_path, "a,b,c\n1,x,3\na,b,c\n4,y,6\n")
+    assert found.frame.rows() == GOOD and [(line.line, line.found) for line in found.broken] == [
+        (3, "the header again")
+    ]

@@ -102,13 +102,23 @@ def read_delimited(
         return Lines(pl.DataFrame(schema=dict.fromkeys(wanted, pl.String)))
     frame = _scanned(source, separator, names, skipped, list(wanted), types or {})
     broken: tuple[Broken, ...] = ()
-    if frame is None or not _sound(source, len(frame), separator, len(names), skipped):
+    again = skipped > 0 and frame is not None and _header_again(frame)
+    if frame is None or again or not _sound(source, len(frame), separator, len(names), skipped):
         lines = text_lines(path) if isinstance(source, Path) else io.StringIO(source.decode(), newline="")
         frame, broken = _one_by_one(lines, separator, names, skipped)
         if rows is not None:  # the last record may be cut here, not in the file
             broken = tuple(line for line in broken if line.found != OPEN or line.line <= rows + skipped - LONGEST)
     frame = frame.select(wanted)
     return Lines(frame, broken)
+
+
+def _header_again(frame: pl.DataFrame) -> bool:
+    """Return whether the header stands among the rows, as in files that were put one behind the other."""
+    if frame.width < 2 or set(frame.dtypes) != {pl.String}:
+        return False
+    return bool(
+        frame.select(pl.all_horizontal(pl.col(name).str.strip_chars() == name for name in frame.columns).any()).item()
+    )
 
 
 def names_of(path: Path, separator: str) -> list[str]:
@@ -213,7 +223,7 @@ def _one_by_one(
 ) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
     """Return the rows among the lines as text, and the lines that are none."""
     broken: list[Broken] = []
-    rows = list(_records(lines, separator, len(names), skipped, broken))
+    rows = list(_records(lines, separator, names, skipped, broken))
     columns = zip(*rows) if rows else ((),) * len(names)
     frame = pl.DataFrame(
         [pl.Series(name, column, pl.String).replace({"": None}) for name, column in zip(names, columns)]
@@ -222,9 +232,10 @@ def _one_by_one(
 
 
 def _records(
-    lines: Iterable[str], separator: str, width: int, skipped: int, broken: list[Broken]
+    lines: Iterable[str], separator: str, names: list[str], skipped: int, broken: list[Broken]
 ) -> Iterator[list[str]]:
     """Yield the records; a record may have line breaks inside its quotes, unless one of its lines is a whole row by itself."""
+    width = len(names)
     waiting: deque[tuple[int, str]] = deque()
     stream = enumerate(lines, start=1)
     for _ in range(skipped):
@@ -253,6 +264,8 @@ def _records(
         if row is None:
             waiting.extendleft(reversed(inner))
             broken.append(Broken(number, wrong, line.strip()[:60]))
+        elif skipped and plain_names(row) == names:
+            broken.append(Broken(number, "the header again", line.strip()[:60]))
         else:
             yield row
 
