@@ -285,3 +285,29 @@ def test_ids_with_a_point_or_spaces_are_ids_where_the_name_says_so(tmp_path):
         made = shop(tmp_path, lambda k, ids=ids: {**row(k), "item_id": ids[k * 7 % 40]}, items)
         assert not made.questions
         assert made.values["items"]["title"] == "title" and made.values["events"]["item_id"] == "item_id"
+
+
+def test_one_column_is_not_user_and_item(look):
+    proposal = look("nameless", {"events.item_id": "a"})
+    candidates = [choice.value for question in proposal.questions for choice in question.choices]
+    assert "b" in candidates and "a" not in candidates
+
+
+def test_files_with_the_columns_of_the_log_that_are_not_read_are_named(tmp_path):
+    exports.events_only(tmp_path)
+    (tmp_path / "clicks.csv").rename(tmp_path / "views.csv")
+    lines = (tmp_path / "views.csv").read_text().splitlines()
+    (tmp_path / "purchases.csv").write_text("\n".join(lines[:900]) + "\n")
+    proposal = propose(read_tables(tmp_path)[0], {"events.file": "views.csv"})
+    assert any("purchases.csv" in doubt and "one file" in doubt for doubt in proposal.doubts)
+
+
+def test_missing_value_words_among_ids_are_counted(tmp_path):
+    exports.german(tmp_path)
+    log = tmp_path / "verlauf.csv"
+    lines = log.read_text().splitlines()
+    lines[5] = ";".join(["5", "NULL", *lines[5].split(";")[2:]])
+    log.write_text("\n".join(lines) + "\n")
+    proposal = propose(read_tables(tmp_path)[0])
+    assert proposal.guesses["unusable"].value == "drop"
+    assert any("1 of 3,000 rows of verlauf.csv have no KundenNr" in doubt for doubt in proposal.doubts)

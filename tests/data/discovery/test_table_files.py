@@ -236,3 +236,25 @@ def test_versions_of_one_table_are_not_its_parts(tmp_path):
         csv(tmp_path / f"items_{year}.csv", ("sku", "name"), *((f"a{k}", f"Thing {k} of {year}") for k in range(9)))
     tables, _ = read_tables(tmp_path)
     assert [table.path.name for table in tables] == ["items_2023.csv", "items_2024.csv"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("k3,p10,view\nk4,p7,click\nk3,p9,view\n", ["column_1", "column_2", "column_3"]),
+        ("ann,bread,01-Jul-23\nbob,milk,02-Jul-23\n", ["column_1", "column_2", "column_3"]),
+        ("user,item,action\nk4,p7,click\nk3,p9,action\n", ["user", "item", "action"]),
+        (" user , item \nk4,p7\n", ["user", "item"]),
+        ("user,item,action\nk4,p7,click\nuser,item,action\nk3,p9,view\n", ["user", "item", "action"]),
+    ],
+    ids=["values come again", "a date", "a name among the values", "spaces around names", "header again"],
+)
+def test_a_header_is_told_from_a_row(tmp_path, text, columns):
+    (tmp_path / "log.csv").write_text(text)
+    assert read_tables(tmp_path)[0][0].frame.columns == columns
+
+
+def test_lines_above_a_header_are_said(tmp_path):
+    (tmp_path / "log.csv").write_text("sep=;\nuser;item\nk4;p7\n")
+    tables, notes = read_tables(tmp_path)
+    assert tables[0].frame.rows() == [("k4", "p7")] and any("sep=;" in note for note in notes)

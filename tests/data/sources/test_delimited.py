@@ -96,3 +96,24 @@ def test_the_first_lines_alone(tmp_path):
 
 def test_lines_may_end_as_on_old_machines(tmp_path):
     assert read(tmp_path, "a,b\r1,2\r3,4\r").frame.rows() == [("1", "2"), ("3", "4")]
+
+
+@pytest.mark.parametrize(
+    "above",
+    ["sep=,\n", "Export of all orders\n\n", "# exported today\n# by the shop, in full\n", "\n\n"],
+    ids=["separator", "title", "comments", "blank lines"],
+)
+def test_lines_above_the_header_are_no_part_of_the_table(tmp_path, above):
+    found = read(tmp_path, f"{above}a,b,c\n1,x,3\n4,y,6\n")
+    assert found.frame.rows() == GOOD and found.frame.columns == ["a", "b", "c"] and not found.broken
+
+
+def test_a_header_behind_a_hash_is_a_header(tmp_path):
+    assert read(tmp_path, "#a,b,c\n1,x,3\n4,y,6\n").frame.columns == ["#a", "b", "c"]
+
+
+def test_a_header_among_the_rows_is_no_row(tmp_path):
+    found = read(tmp_path, "a,b,c\n1,x,3\na,b,c\n4,y,6\n")
+    assert found.frame.rows() == GOOD and [(line.line, line.found) for line in found.broken] == [
+        (3, "the header again")
+    ]

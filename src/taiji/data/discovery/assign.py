@@ -217,7 +217,9 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            link = next(iter(found.get((other.path, roles.events.path), [])), None)
+            # Two files that both name a user are no order and its lines: what joins them is another column.
+            ways = (way for way in found.get((other.path, roles.events.path), []) if way.column != column)
+            link = next(ways, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
                 raise InputError(
                     "The log is spread over two files.",

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from taiji.data.discovery.columns import Column
+from taiji.data.discovery.further import NAMES
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import says
 from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms, with_clock
 
 HOUR = "hour hours stunde heure hora 小时 時"
+LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
+"""Names of columns whose values last and do not begin."""
 SHOWN = 5
 
 
@@ -80,8 +83,15 @@ def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str,
 
 
 def _tells_clock(log: Table, column: Column) -> bool:
+    """Tell whether a column holds times of day: by name and values, or by values alone that reach over the whole day."""
+    values = log.frame[column.name]
     hours = says(column.name, HOUR)
-    return (hours or "time" in column.means) and is_clock(log.frame[column.name], hours=hours)
+    if hours or "time" in column.means:
+        return is_clock(values, hours=hours)
+    if says(column.name, LASTS) or not is_clock(values):
+        return False
+    cells = values.cast(pl.String)
+    return bool(cells.str.contains(r"(?i)[ap]\.?m\.?$|^(1[3-9]|2[0-3]):").any())
 
 
 def _day_only(log: Table, column: Column) -> bool:

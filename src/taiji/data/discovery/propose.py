@@ -126,11 +126,13 @@ class _Maker:
 
     def events(self) -> None:
         log = self.roles.events
+        said = {key: self._answer(f"events.{key}", log) for key in ("user_id", "item_id")}
+        self.taken |= {str(guess.value) for guess in said.values() if guess}
         for key, scores in (("user_id", self.roles.user_scores), ("item_id", self.roles.item_scores)):
-            guess = self._answer(f"events.{key}", log) or pick(
+            guess = said[key] or pick(
                 f"events.{key}",
                 log,
-                scores,
+                {name: score for name, score in scores.items() if name not in self.taken},  # one column is one id
                 f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
             )
             if column := self._take(f"events.{key}", guess):
@@ -361,7 +363,23 @@ class _Maker:
             decided = [str(guess.value) for guess in self.p.guesses.values() if guess.reasons == ("you said so",)]
             if rest := [column for column in table.columns if column not in used and not _said_of(column, decided)]:
                 self.p.unused[table.path.name] = rest
+        self._other_logs(tables)
         self.p.values = _mapping(self.p, name)
+
+    def _other_logs(self, tables: list[Table]) -> None:
+        """Say which files have the log's columns and are not read, such as one file for each behaviour."""
+        parts = ("events.user_id", "events.item_id", "events.timestamp")
+        columns = {str(self.p.guesses[part].value) for part in parts if part in self.p.guesses}
+        others = [
+            table.path.name
+            for table in tables
+            if table not in (self.roles.events, self.roles.items, self.roles.users) and columns <= table.columns.keys()
+        ]
+        if others and len(columns) == len(parts):
+            self.p.doubts.append(
+                f"{', '.join(others)}: the same columns as in {self.roles.events.path.name} ({', '.join(sorted(columns))}), and no part is played. "
+                "If these rows belong to the log, write them all into one file, with a column that tells what happened in each (shown, click, purchase)."
+            )
 
     def _further(self) -> None:
         """Answers to what was not asked: any key of the mapping takes its value as YAML; ``null`` leaves a part out."""
@@ -370,7 +388,8 @@ class _Maker:
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known or (section == "items" and LEVEL.match(part)):
-                value = parse_yaml(self.answers.pop(key), f"--set {key}")
+                given = self.answers.pop(key)
+                value = given if given.startswith("`") else parse_yaml(given, f"--set {key}")  # a rule's quoted column
                 for name in [name for name in self.p.guesses if name == key or name.startswith(f"{key}.")]:
                     self.p.guesses.pop(name)
                 if value is not None:

@@ -19,8 +19,10 @@ from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
 from taiji.data.identity import plain
 from taiji.data.sources.delimited import (
+    HEAD,
     Broken,
     field_counts,
+    lines_above,
     names_of,
     plain_names,
     read_delimited,
@@ -45,6 +47,7 @@ from taiji.data.sources.files import (
     without_categories,
 )
 from taiji.data.sources.label_rules import NUMBER
+from taiji.data.sources.time_cells import time_forms
 
 SAMPLE = 300_000
 """Rows of a table that are looked at."""
@@ -73,6 +76,7 @@ class Table:
         broken: lines among the first that are no rows.
         partition: columns that the names of its folders tell.
         sequences: columns of an atomic file that hold several values, separated by spaces.
+        above: lines above the header that are no part of the table.
     """
 
     path: Path
@@ -82,6 +86,7 @@ class Table:
     broken: tuple[Broken, ...] = ()
     partition: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -228,8 +233,8 @@ def _signature(path: Path) -> tuple[str, ...]:
         if kind_of(path) in JSON_LINES:
             return tuple(sorted(next(json_lines(path, []), {})))
         if kind_of(path) in CSV:
-            separator, first = _separator(path)
-            return () if _no_header(first) or len(first) < 2 else tuple(names_of(path, separator))
+            separator, rows = _separator(path)
+            return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(names_of(path, separator))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
         return ()  # told when it is read
     return ()
@@ -288,6 +293,8 @@ def _table(path: Path, notes: list[str]) -> Table | None:
     if frame.is_empty() or not frame.columns:
         notes.append(f"{path.name} was left out: it holds no rows.")
         return None
+    if read[0].above:
+        notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
     return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
@@ -296,9 +303,10 @@ def _table(path: Path, notes: list[str]) -> Table | None:
 def _prose(path: Path) -> bool:
     """Return whether a text file is written for people: no separator cuts its lines evenly, or its name says so."""
     try:
-        separator, first = _separator(path)
+        separator, head = _separator(path)
     except (OSError, EOFError, UnicodeError, csv.Error):
         return bool(PROSE.match(path.name))
+    first = head[0] if head else []
     return len(first) < 2 or (
         bool(PROSE.match(path.name)) and separator in (",", ";") and " " in "".join(first).strip()
     )
@@ -317,11 +325,14 @@ def _read(part: Part, rows: int) -> Table:
             return Table(path, with_partition(frame, part), broken=tuple(broken))
         if kind in EXCEL:
             return Table(path, with_partition(read_sheet(path), part))
-        separator, first = _separator(path)
-        if not _no_header(first):
+        separator, head = _separator(path)
+        first = head[0] if head else []
+        bare = _no_header(head)
+        if not bare:
             distinct_columns(path, plain_names(first))
-        header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
+        header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if bare else ()
         found = read_delimited(path, separator, list(header) or None, rows=rows)
+        lines = list(islice(text_lines(path), HEAD))
         return Table(
             path,
             with_partition(found.frame, part),
@@ -329,6 +340,7 @@ def _read(part: Part, rows: int) -> Table:
             header,
             found.broken,
             sequences=sequences_of(path, separator),
+            above=tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip()),
         )
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
@@ -357,15 +369,16 @@ def _or_ignored(path: Path, error: TaijiError) -> TaijiError:
     )
 
 
-def _separator(path: Path) -> tuple[str, list[str]]:
-    """Return the separator that cuts the first lines into the most columns, evenly but for a few; and the first line's cells."""
-    lines = [line for line in islice(text_lines(path), 60) if line.strip()]
+def _separator(path: Path) -> tuple[str, list[list[str]]]:
+    """Return the separator that cuts the first lines into the most columns, evenly but for a few; and the cells of these lines."""
+    lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []
     widths: dict[str, tuple[float, int]] = {}
+    above = {separator: lines_above(lines, separator) for separator in SEPARATORS}
     for separator in SEPARATORS:
         # The last line may be cut inside quotes.
-        counts = field_counts((lines[:-1] or lines)[:20], separator)
+        counts = field_counts((lines[:-1] or lines)[above[separator] :][:20], separator)
         width = counts[0] if counts else 1
         even = sum(count == width for count in counts) / max(1, len(counts))
         widths[separator] = (
@@ -377,12 +390,15 @@ def _separator(path: Path) -> tuple[str, list[str]]:
         )
     best = max(SEPARATORS, key=lambda separator: widths[separator])
     if not widths[best][0]:
-        return ",", next(csv.reader(lines[:1])) if any(kind_of(path) == kind for kind in (".csv", ".tsv")) else [
-            lines[0]
-        ]
-    return best, next(csv.reader(lines[:1], delimiter=best))
+        return ",", list(csv.reader(lines)) if kind_of(path) in (".csv", ".tsv") else [[line] for line in lines]
+    return best, list(csv.reader(lines[above[best] :], delimiter=best))
 
 
-def _no_header(cells: list[str]) -> bool:
-    """A header line holds names: a number among its cells means that there is none."""
-    return any(NUMBER.match(cell.strip()) for cell in cells if cell.strip())
+def _no_header(rows: list[list[str]]) -> bool:
+    """A header line holds names: a number or a date among its cells, or values of the lines below, mean that there is none."""
+    cells = [cell.strip() for cell in rows[0]] if rows else []
+    if any(NUMBER.match(cell) or time_forms(pl.Series([cell])) for cell in cells if any(map(str.isdigit, cell))):
+        return True
+    below = [row for row in rows[1:] if len(row) == len(cells) and row != rows[0]]
+    again = [cell for place, cell in enumerate(cells) if cell and any(row[place].strip() == cell for row in below)]
+    return len(again) > 1 or any(not meanings(cell) for cell in again)

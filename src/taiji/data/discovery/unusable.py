@@ -14,7 +14,7 @@ from taiji.data.discovery.assign import Roles
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.trial import tried_cells
-from taiji.data.identity import joined
+from taiji.data.identity import joined, plain
 from taiji.data.schema import positions
 from taiji.data.sources.column_mapping import TimeMapping
 from taiji.data.sources.label_rules import parse_rule
@@ -49,9 +49,9 @@ def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
         if guess is None:
             continue
         column = log.columns[str(guess.value)]
-        if column.present < column.rows:
-            reasons.append(f"{column.rows - column.present:,} of {column.rows:,} rows have no {column.name}")
-            shares.append(1 - column.present / column.rows)
+        _keys(log, column.name, reasons, shares)
+        if table is not None and key is not None and table is not log:
+            _keys(table, str(key.value), reasons, shares)
         if table is not None and key is not None and table is not log:
             match = joined(table.ids(str(key.value)), log.frame[column.name], column.name, table.path.name).match
             if orphans := match.rows - match.rows_known:
@@ -68,6 +68,14 @@ def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
         if table is not None:
             reasons += _cells(guesses, section, table)
     return Unusable(tuple(reasons), max(shares))
+
+
+def _keys(table: Table, name: str, reasons: list[str], shares: list[float]) -> None:
+    """Count rows without an id, as loading will."""
+    values = table.frame[name]
+    if missing := plain(values).null_count():
+        reasons.append(f"{missing:,} of {len(values):,} rows of {table.path.name} have no {name}")
+        shares.append(missing / len(values))
 
 
 def columns_in(guess: Guess) -> set[str]:

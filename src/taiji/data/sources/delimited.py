@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,10 @@ CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
 """A column's name in an atomic file of RecBole: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
+HEAD = 60
+"""Lines among which the header is looked for."""
+SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
+"""A spreadsheet's line above the header that tells the separator."""
 LONGEST = 200
 """Lines that one record may have, with line breaks inside its quotes."""
 
@@ -98,7 +102,8 @@ def read_delimited(
         return Lines(pl.DataFrame(schema=dict.fromkeys(wanted, pl.String)))
     frame = _scanned(source, separator, names, skipped, list(wanted), types or {})
     broken: tuple[Broken, ...] = ()
-    if frame is None or not _sound(source, len(frame), separator, len(names), skipped):
+    again = skipped > 0 and frame is not None and _header_again(frame)
+    if frame is None or again or not _sound(source, len(frame), separator, len(names), skipped):
         lines = text_lines(path) if isinstance(source, Path) else io.StringIO(source.decode(), newline="")
         frame, broken = _one_by_one(lines, separator, names, skipped)
         if rows is not None:  # the last record may be cut here, not in the file
@@ -107,15 +112,24 @@ def read_delimited(
     return Lines(frame, broken)
 
 
+def _header_again(frame: pl.DataFrame) -> bool:
+    """Return whether the header stands among the rows, as in files that were put one behind the other."""
+    if frame.width < 2 or set(frame.dtypes) != {pl.String}:
+        return False
+    return bool(
+        frame.select(pl.all_horizontal(pl.col(name).str.strip_chars() == name for name in frame.columns).any()).item()
+    )
+
+
 def names_of(path: Path, separator: str) -> list[str]:
     """Return the names in a file's first line, without the types of an atomic file's header."""
     return plain_names(_first_line(path, separator)[0])
 
 
 def plain_names(names: Iterable[str]) -> list[str]:
-    """Return column names without the types that an atomic file's header gives them."""
-    names = list(names)
-    found = [TYPED.match(name.strip()) for name in names]
+    """Return column names without the spaces around them and the types that an atomic file's header gives them."""
+    names = [name.strip() for name in names]
+    found = [TYPED.match(name) for name in names]
     return [match[1] for match in found if match] if found and all(found) else names
 
 
@@ -123,7 +137,9 @@ def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
     """Return the columns of an atomic file that hold several values, separated by spaces."""
     given = _first_line(path, separator)[0]
     return tuple(
-        name for name, shown in zip(plain_names(given), given) if name != shown and shown.strip().endswith("_seq")
+        name
+        for name, shown in zip(plain_names(given), given)
+        if name != shown.strip() and shown.strip().endswith("_seq")
     )
 
 
@@ -139,11 +155,26 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
-    """Return the cells of the first line that is not blank, and the number of lines up to it."""
+    """Return the cells of the header, and the number of lines up to it."""
+    above = lines_above(list(islice(text_lines(path), HEAD)), separator)
     for number, line in enumerate(text_lines(path), start=1):
-        if line.strip():
+        if number > above and line.strip():
             return next(csv.reader([line.rstrip("\r\n")], delimiter=separator)), number
     return [], 0
+
+
+def lines_above(lines: Sequence[str], separator: str) -> int:
+    """Return how many of a file's first lines stand above its table: a title, comments, ``sep=;``, and blank lines among them."""
+    widths = [len(next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])) for line in lines]
+    usual, _ = max(Counter(width for width in widths if width > 1).items(), key=lambda entry: entry[1], default=(0, 0))
+    for place, (line, width) in enumerate(zip(lines, widths)):
+        if SEPARATED.match(line):
+            continue
+        if width == usual:
+            return place
+        if width > 1 and not line.startswith("#"):
+            return 0
+    return 0
 
 
 def _scanned(
@@ -192,7 +223,7 @@ def _one_by_one(
 ) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
     """Return the rows among the lines as text, and the lines that are none."""
     broken: list[Broken] = []
-    rows = list(_records(lines, separator, len(names), skipped, broken))
+    rows = list(_records(lines, separator, names, skipped, broken))
     columns = zip(*rows) if rows else ((),) * len(names)
     frame = pl.DataFrame(
         [pl.Series(name, column, pl.String).replace({"": None}) for name, column in zip(names, columns)]
@@ -201,9 +232,10 @@ def _one_by_one(
 
 
 def _records(
-    lines: Iterable[str], separator: str, width: int, skipped: int, broken: list[Broken]
+    lines: Iterable[str], separator: str, names: list[str], skipped: int, broken: list[Broken]
 ) -> Iterator[list[str]]:
     """Yield the records; a record may have line breaks inside its quotes, unless one of its lines is a whole row by itself."""
+    width = len(names)
     waiting: deque[tuple[int, str]] = deque()
     stream = enumerate(lines, start=1)
     for _ in range(skipped):
@@ -232,6 +264,8 @@ def _records(
         if row is None:
             waiting.extendleft(reversed(inner))
             broken.append(Broken(number, wrong, line.strip()[:60]))
+        elif skipped and plain_names(row) == names:
+            broken.append(Broken(number, "the header again", line.strip()[:60]))
         else:
             yield row
 

@@ -13,7 +13,7 @@ import polars as pl
 from taiji.core.errors import InputError
 from taiji.core.optional import needs
 from taiji.data.schema import SHOWN, positions, row_list
-from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines
+from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines, unique_names
 from taiji.data.sources.file_parts import Part, is_pattern, parts_of, stacked, with_partition
 
 CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre", ".inter")
@@ -85,7 +85,7 @@ def columns_of(part: Part, separator: str | None = None, header: list[str] | Non
     if kind in PARQUET:
         names = _parquet(part.path).columns
     elif kind in CSV:
-        names = header or names_of(part.path, separator or ("\t" if kind == ".tsv" else ","))
+        names = header or unique_names(names_of(part.path, separator or ("\t" if kind == ".tsv" else ",")))
     else:
         return list(_read_part(part, None, separator, header, ".", []).columns)
     return [*names, *(name for name in part.values if name not in names)]
@@ -173,6 +173,7 @@ def _read_csv(
     names = names_of(path, separator)
     if header is None:
         distinct_columns(path, names, columns)
+        names = unique_names(names)
     else:
         if len(names) < len(header):
             raise InputError(
