@@ -285,3 +285,27 @@ def test_ids_with_a_point_or_spaces_are_ids_where_the_name_says_so(tmp_path):
         made = shop(tmp_path, lambda k, ids=ids: {**row(k), "item_id": ids[k * 7 % 40]}, items)
         assert not made.questions
         assert made.values["items"]["title"] == "title" and made.values["events"]["item_id"] == "item_id"
+
+
+def test_rows_of_bots_and_tests_are_counted_and_take_no_part(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, is_bot=("true" if k % 7 == 0 else "false"), is_test_order=int(k % 11 == 0)))
+    assert any("is_bot marks 58 of 400 rows, which count like the others" in doubt for doubt in made.doubts)
+    assert any("is_test_order marks 37 of 400 rows" in doubt for doubt in made.doubts)
+    assert made.values["events"]["click"] == "click" and "conversion" not in made.values["events"]
+
+
+def test_a_watch_time_whose_values_are_no_numbers_is_said(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, watched=f"{k % 100}%"))
+    assert any("watched must be a label by its name" in doubt for doubt in made.doubts)
+
+
+def test_who_decides_what_a_click_is_needs_no_word_about_another_rule(tmp_path):
+    def cells(k):
+        return {
+            **{key: value for key, value in row(k).items() if key != "click"},
+            "status": ["view", "cancel", "buy"][k % 3],
+        }
+
+    assert any("'cancel' undoes something" in doubt for doubt in shop(tmp_path, cells).doubts)
+    settled = propose(read_tables(tmp_path)[0], {"events.click": "status == buy"})
+    assert not any("undoes" in doubt for doubt in settled.doubts)

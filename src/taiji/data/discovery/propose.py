@@ -153,7 +153,8 @@ class _Maker:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
-        self.p.doubts += found.doubts
+        if "events.click" not in self.answers:  # they tell how the proposed rule reads the rows
+            self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
             self.p.doubts.append(

@@ -36,9 +36,11 @@ LABELS = {
     "click": MEANINGS["click"],
     "conversion": MEANINGS["conversion"] + " orders purchases conversions bookings booked",
     "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
-    "action": MEANINGS["action"],
+    "action": MEANINGS["action"] + " status state zustand statut estado stato stav 状态 ステータス 상태",
 }
 """Words of a column's name that say that it tells what happened."""
+UNWANTED = "bot bots robot crawler spam fraud fraudulent test tests testing dummy internal deleted invalid void cancelled canceled storniert gelöscht testbestellung 测试 机器人 作弊"
+"""Words of a column's name that say that its rows are nobody's wish."""
 DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
     "type typ kind name code art 类型 event user item the 次数 标记 数"
