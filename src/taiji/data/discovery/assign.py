@@ -23,6 +23,8 @@ from taiji.data.discovery.relations import Link, links
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
 
+MOSTLY = 0.8
+"""Share of the rows that name a user, or an item, where another column may do it in all of them."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
@@ -79,6 +81,8 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             if items is not None and items is users:
                 continue
             roles = _roles(events, items, users, found)
+            if events in [table for role, table in fixed.items() if role != "events"] and "events" not in fixed:
+                roles.fit -= 1.5  # the user took it for something else
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
@@ -149,7 +153,8 @@ def _roles(
         else:
             fit += 0.5 * worth
             known = f"{best.known:.0%} of its values are in {table.path.name}'s {best.key}"
-            scores[best.column] = (scores[best.column][0] + 0.45 * best.strength, (*scores[best.column][1], known))
+            bonus = 0.45 + 0.15 * (role == "users" and role in table.means)
+            scores[best.column] = (scores[best.column][0] + bonus * best.strength, (*scores[best.column][1], known))
             keys[best.key] = (
                 keys[best.key][0] + 0.45 * best.strength,
                 (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"),
@@ -169,6 +174,10 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
     scores = {column.name: id_score(column, meaning) for column in table.columns.values() if column.identifier}
     for name, (score, reasons) in scores.items():
         column = table.columns[name]
+        if column.present < MOSTLY * column.rows:
+            score -= 0.3
+            reasons = (*reasons, f"{column.rows - column.present:,} rows have none")
+            scores[name] = (score, reasons)
         if column.unique > 0.97:
             scores[name] = (score - 0.3, reasons)  # a row's own number, an order's
         elif column.distinct >= 5:

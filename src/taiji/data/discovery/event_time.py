@@ -100,11 +100,11 @@ def _apart(found: EventTime, log: Table, column: Column, taken: set[str]) -> lis
     """Say that times have no time of day, and that a zone stands in a column of its own."""
     said = []
     free = [other for other in log.columns.values() if other.name not in taken and other.name != column.name]
-    if "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units:
-        if _day_only(log, column) and column.distinct < 0.9 * column.present:
-            said.append(
-                f"{column.name} holds days without a time of day: what a user did on one day has no order. If another column has it: --set events.timestamp.clock=COLUMN."
-            )
+    day = "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units
+    if day and column.distinct < 0.9 * column.present and _day_only(log, column):
+        said.append(
+            f"{column.name} holds days without a time of day: what a user did on one day has no order. If another column has it: --set events.timestamp.clock=COLUMN."
+        )
     for other in free:
         if other.kind == "text" and other.values and column.kind == "time":
             cells = log.frame[other.name].drop_nulls().head(1000)

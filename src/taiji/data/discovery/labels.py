@@ -267,4 +267,11 @@ def _of_rating(column: Column) -> Labels:
         ),
     }
     rule = f"{column_text(column.name)} >= {bar:g}"
-    return Labels(1, rule, reasons, {"click": 0.7, "conversion": 0.55}, (), (column.name,), True)
+    doubts = (
+        (
+            f"{column.name} is 0 in {column.zeros:,} of {column.present:,} rows: if 0 means that nothing was rated, empty these cells; as they are they count as a low rating.",
+        )
+        if column.low == 0 and column.zeros > 0.2 * column.present
+        else ()
+    )
+    return Labels(1, rule, reasons, {"click": 0.7, "conversion": 0.55}, doubts, (column.name,), True)

@@ -35,10 +35,15 @@ from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
+from taiji.data.discovery.words import says
+from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
 NON_CLICKS = 4
+ENOUGH_PRICE = 0.5
+HUNDREDTHS = "cent cents pence penny minor subunit groszy grosze kopeken öre 分"
+CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 通貨"
 FEW_ROWS = 0.05
 """Up to this share of unusable rows is dropped (and said); more is left to the check, which names them."""
 
@@ -77,7 +82,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     Raises:
         ConfigError: an answer names what is not there, or no file can be a log.
     """
-    answers = dict(answers or {})
+    answers = _flat(dict(answers or {}))
     roles, question = assign(tables, answers)
     proposal = Proposal(roles)
     if question:
@@ -90,6 +95,16 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     maker.further()
     maker.finish(name, tables)
     return proposal
+
+
+def _flat(answers: dict[str, str]) -> dict[str, str]:
+    """Return answers in which ``events.timestamp={column: day, clock: time}`` is one key each."""
+    time = answers.get("events.timestamp", "")
+    if time.startswith("{"):
+        parts = parse_yaml(time, "--set events.timestamp")
+        answers |= {f"events.timestamp.{part}": str(value) for part, value in parts.items() if part != "column"}
+        answers["events.timestamp"] = str(parts.get("column", ""))
+    return answers
 
 
 class _Maker:
@@ -213,6 +228,10 @@ class _Maker:
             self.p.doubts.append(
                 "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would show bare ids, about which a language model knows nothing: its features cannot help. Add a file with titles."
             )
+        if title and (told := telling_contacts(table.frame[title])):
+            self.p.doubts.append(
+                f"{table.path.name}: {told:,} values of {title} hold an e-mail address or a telephone number, which prompts will tell. Take them out in the file."
+            )
         self.item_columns = {name for name in (key, title) if name}
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
@@ -243,13 +262,29 @@ class _Maker:
         best = max(prices, key=lambda name: (prices[name][0], name), default=None)
         if given := self._answer(f"{section}.price", table):
             self.p.guesses[f"{section}.price"] = given
-        elif best is not None and prices[best][0] >= 0.5:
+        elif best is not None and prices[best][0] >= ENOUGH_PRICE:
             self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
             (self.taken if section == "events" else self.item_columns).add(best)
         elif best is not None:
             for column in (column for column in columns if says_price(column)):
                 self.p.doubts.append(
                     f"{table.path.name}: {column.name} is a price by its name, but too few of its values are ({column.describe()}): it is not used."
+                )
+
+        if guess := self.p.guesses.get(f"{section}.price"):
+            self._units_of_price(table, str(guess.value))
+
+    def _units_of_price(self, table: Table, name: str) -> None:
+        """Say that prices are in hundredths, or in several currencies: they are told and compared as they are."""
+        column = table.columns[name]
+        if says(name, HUNDREDTHS) and column.understood.kind == "integer":
+            self.p.doubts.append(
+                f"{table.path.name}: {name} counts hundredths by its name; prompts and rankers take {column.examples[0]} for the price. Divide the column by 100 in the file."
+            )
+        for other in table.columns.values():
+            if says(other.name, CURRENCY) and other.kind == "text" and other.distinct >= 2 and other.values:
+                self.p.doubts.append(
+                    f"{table.path.name}: {name} is in several currencies ({', '.join(other.values[:5])}), and is compared as it stands. Bring it to one in the file."
                 )
 
     def users(self) -> None:

@@ -224,12 +224,12 @@ def _signature(path: Path) -> tuple[str, ...]:
     """Return a file's column names; nothing where they cannot be told cheaply or are values."""
     try:
         if kind_of(path) in PARQUET:
-            return tuple(pl.read_parquet_schema(path))
+            return tuple(sorted(pl.read_parquet_schema(path)))
         if kind_of(path) in JSON_LINES:
             return tuple(sorted(next(json_lines(path, []), {})))
         if kind_of(path) in CSV:
             separator, first = _separator(path)
-            return () if _no_header(first) or len(first) < 2 else tuple(names_of(path, separator))
+            return () if _no_header(first) or len(first) < 2 else tuple(sorted(names_of(path, separator)))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
         return ()  # told when it is read
     return ()
@@ -288,9 +288,24 @@ def _table(path: Path, notes: list[str]) -> Table | None:
     if frame.is_empty() or not frame.columns:
         notes.append(f"{path.name} was left out: it holds no rows.")
         return None
+    if again := _overlap([table.frame for table in read]):
+        notes.append(f"{path.name}: {again:,} rows are in two of its files, and count twice. Take them out of one.")
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
     return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
+
+
+def _overlap(frames: Sequence[pl.DataFrame]) -> int:
+    """Count the rows of a table that another one of its files has too, in every column."""
+    schemas = [dict(sorted(frame.schema.items())) for frame in frames]
+    if (
+        len(frames) < 2
+        or any(schema != schemas[0] for schema in schemas)
+        or any(k.is_nested() for k in schemas[0].values())
+    ):
+        return 0
+    apart = [frame.select(sorted(schemas[0])).unique() for frame in frames]
+    return sum(len(frame) for frame in apart) - len(pl.concat(apart).unique())
 
 
 def _prose(path: Path) -> bool:

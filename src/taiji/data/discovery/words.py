@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 MEANINGS: dict[str, str] = {
-    "user": "user uid customer cust client clientele household hhid buyer member visitor account shopper person reader viewer reviewer subscriber kunde kunden kundin nutzer benutzer haushalt mitglied käufer besucher utilisateur acheteur usuario cliente comprador utente 用户 会员 顾客 客户 买家 使用者 ユーザー 顧客 사용자 고객",
+    "user": "user uid cookie profile customer cust client clientele household hhid buyer member visitor account shopper person reader viewer reviewer subscriber kunde kunden kundin nutzer benutzer haushalt mitglied käufer besucher utilisateur acheteur usuario cliente comprador utente 用户 会员 顾客 客户 买家 使用者 ユーザー 顧客 사용자 고객",
     "item": "item product prod sku asin article artikel produkt ware waren good goods movie film book buch isbn video song track offer listing produit producto articulo artículo prodotto 商品 产品 物品 货品 货号 电影 图书 視頻 视频 ご商品 アイテム 상품",
     "title": "title name titel bezeichnung produktname artikelname label caption nom titre libelle libellé nombre titulo título nome titolo 名称 标题 品名 商品名 书名 片名 名字 タイトル 이름",
     "category": "category cat categ kategorie rubrik warengruppe sortiment department abteilung aisle shelf genre genres section group class classe categorie catégorie rayon categoria categoría 类目 分类 类别 品类 类型 一级 二级 三级 部门 カテゴリ 카테고리",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,7 @@ class _Reader:
         return frame
 
 
+ENTITY = r"&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});"
 BROKEN, ROW = "lines that are no rows", "_row"
 MAPPING = "mapping.yaml"
 """The mapping's name in a folder that brings its own."""
@@ -288,7 +290,9 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         columns[plan.categories.column] = None
     if plan.price:
         columns[plan.price] = None
-    read = reader.read(plan, "items", columns)
+    read = _unescaped(
+        reader, reader.read(plan, "items", columns), [plan.title, *levels.values(), *_column(plan.categories)]
+    )
     cells = reader.cells("items", read, plan)
     made = [
         read[plan.item_id].alias("item_id"),
@@ -301,6 +305,25 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
     return _unique(reader, items, "item_id", plan, "items", plan.item_id)
+
+
+def _column(plan: LevelsMapping | None) -> list[str]:
+    return [plan.column] if plan else []
+
+
+def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Return texts with HTML's entities as the characters that they stand for (``H&amp;M`` as ``H&M``), and tell their number."""
+    for name in columns:
+        values = frame[name]
+        if values.dtype != pl.String or not (found := values.filter(values.str.contains(ENTITY)).unique().sort()).len():
+            continue
+        plain = pl.Series([unescape(text) for text in found], dtype=pl.String)
+        rows = int(values.is_in(found.implode()).sum())
+        reader.reading.note(
+            "items", f"{rows:,} values of {name} hold HTML entities, read as {plain[0]!r} for {found[0]!r}."
+        )
+        frame = frame.with_columns(values.replace(found, plain))
+    return frame
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
