@@ -236,3 +236,16 @@ def test_versions_of_one_table_are_not_its_parts(tmp_path):
         csv(tmp_path / f"items_{year}.csv", ("sku", "name"), *((f"a{k}", f"Thing {k} of {year}") for k in range(9)))
     tables, _ = read_tables(tmp_path)
     assert [table.path.name for table in tables] == ["items_2023.csv", "items_2024.csv"]
+
+
+def test_parts_with_their_columns_in_another_order_are_one_table_and_rows_in_two_of_them_are_counted(tmp_path):
+    (tmp_path / "log_2023.csv").write_text(
+        "user,item,at\n" + "".join(f"u{k % 7},i{k % 5},2023-01-{k:02d}\n" for k in range(10, 30))
+    )
+    (tmp_path / "log_2024.csv").write_text(
+        "at,user,item\n" + "".join(f"2023-01-{k:02d},u{k % 7},i{k % 5}\n" for k in range(27, 31))
+    )
+    (table,), notes = read_tables(tmp_path)
+    assert table.path.name == "log_*.csv" and len(table.frame) == 24
+    assert table.frame.row(23, named=True) == {"user": "u2", "item": "i0", "at": "2023-01-30"}
+    assert any("3 rows are in two of its files" in note for note in notes)

@@ -475,3 +475,12 @@ def test_non_clicks_of_a_log_without_conversions_are_no_failed_conversions(load)
     made = load(log, items, events=events)
     assert (made.events["click"] == 0).any() and made.events["conversion"].null_count() == len(made.events)
     assert [task.name for task in Dataset.from_tables(made).tasks] == ["click"]
+
+
+def test_html_entities_in_texts_are_read_and_counted(load):
+    tables = load(items="id,name,l1\n1,H&amp;M &#8211; One,a &gt; b\n2,R&D;Two,b\n")
+    assert (
+        tables.items["title"].to_list() == ["H&M \u2013 One", "R&D;Two"] and tables.items["category_l1"][0] == "a > b"
+    )
+    said = [finding.found for finding in tables.reading.findings]
+    assert any("1 values of name hold HTML entities" in text for text in said)

@@ -35,13 +35,15 @@ from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
-from taiji.data.discovery.words import says
+from taiji.data.discovery.words import MEANINGS, says
 from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
+from taiji.data.sources.label_rules import column_text
 
 NON_CLICKS = 4
 ENOUGH_PRICE = 0.5
+BOUGHT = MEANINGS["conversion"] + " sale sold verkauf verkauft"
 HUNDREDTHS = "cent cents pence penny minor subunit groszy grosze kopeken öre 分"
 CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 通貨"
 FEW_ROWS = 0.05
@@ -172,6 +174,7 @@ class _Maker:
             self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
+            self.p.doubts += _told_by_times(log, self.taken)
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
@@ -474,6 +477,18 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section][part] = value
     head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
     return {**head, **values}
+
+
+def _told_by_times(log: Table, taken: set[str]) -> list[str]:
+    """Say which columns hold the time of a purchase where there was one: that they are filled is a label."""
+    return [
+        f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, by name with the time of a purchase. If these rows are conversions: --set 'events.conversion={column_text(column.name)} is not null'."
+        for column in log.columns.values()
+        if column.name not in taken
+        and column.present < 0.5 * column.rows
+        and (column.kind == "time" or column.units)
+        and says(column.name, BOUGHT)
+    ]
 
 
 def _said_of(column: str, said: list[str]) -> bool:
