@@ -90,7 +90,9 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             "No file looks like a log.",
             where=", ".join(table.path.name for table in tables),
             expected="a file with a user, an item and a time in each row",
-            found="; ".join(f"{table.path.name}: {', '.join(table.columns)}" for table in tables),
+            found="; ".join(
+                [*(f"{table.path.name}: {', '.join(table.columns)}" for table in tables), *_no_times(tables)]
+            ),
             fix="add the log, or name its time column: --set events.file=FILE --set events.timestamp=COLUMN (with --set events.timestamp.format=… or .unit=…)",
         )
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
@@ -110,6 +112,16 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             choices,
         )
     return ranked[0], None
+
+
+def _no_times(tables: list[Table]) -> list[str]:
+    """Say of columns that are times by their names why they are none."""
+    return [
+        f"{column.name} of {table.path.name} is no time as a whole, in one unit or one form ({column.describe()})"
+        for table in tables
+        for column in table.columns.values()
+        if "time" in column.means and not time_score(column)[0]
+    ]
 
 
 def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:

@@ -67,7 +67,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
             rows = int(read_truth(log.frame[name]).values.sum() or 0)
             if rows:
                 found.doubts.append(
-                    f"{name} marks {rows:,} of {column.rows:,} rows, which count like the others. Leave them out of the file if nobody's wish is behind them."
+                    f"{name} marks {rows:,} of {column.rows:,} rows, which count like the others. If nobody's wish is behind them, leave them out of the file, or of exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
                 )
             continue
         role = next((role for role, words in NAMES.items() if says(name, words)), None)

@@ -34,7 +34,9 @@ from taiji.data.sources.files import (
     JSON_LINES,
     PARQUET,
     SUFFIXES,
+    columns_of,
     distinct_columns,
+    flat,
     frame_of,
     json_lines,
     kind_of,
@@ -224,7 +226,7 @@ def _signature(path: Path) -> tuple[str, ...]:
     """Return a file's column names; nothing where they cannot be told cheaply or are values."""
     try:
         if kind_of(path) in PARQUET:
-            return tuple(sorted(pl.read_parquet_schema(path)))
+            return tuple(sorted(columns_of(Part(path))))
         if kind_of(path) in JSON_LINES:
             return tuple(sorted(next(json_lines(path, []), {})))
         if kind_of(path) in CSV:
@@ -326,7 +328,7 @@ def _read(part: Part, rows: int) -> Table:
     try:
         if kind in PARQUET:
             frame = pl.scan_parquet(path, hive_partitioning=False).head(rows).collect()
-            return Table(path, with_partition(without_categories(frame), part))
+            return Table(path, with_partition(flat(without_categories(frame)), part))
         if kind in JSON_LINES:
             frame = frame_of(list(islice(json_lines(path, broken), rows)))
             return Table(path, with_partition(frame, part), broken=tuple(broken))

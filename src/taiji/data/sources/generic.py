@@ -149,6 +149,14 @@ class Files(Source):
             mapping = path / MAPPING if (path / MAPPING).is_file() else path
             return mapping, mapping.parent
         mapping = settings.mapping.expanduser()
+        if not path.exists():
+            raise InputError(
+                "The folder of the log is missing.",
+                where=str(path),
+                expected="the folder with the files that the mapping names, as data.source says",
+                found="nothing",
+                fix="check data.source, which is seen from the folder in which taiji is called",
+            )
         return mapping, path if path.is_dir() else mapping.parent
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
@@ -161,7 +169,11 @@ class Files(Source):
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        return file_state([mapping, *(part.path for file in sorted(named) for part in parts_of(folder / file))])
+        files = {file: [part.path for part in parts_of(folder / file)] for file in sorted(named)}
+        for file, paths in files.items():
+            if not any(path.exists() for path in paths):
+                raise InputError("A file is missing.", where=str(folder / file), found="nothing", fix="check the path")
+        return file_state([mapping, *(path for paths in files.values() for path in paths)])
 
 
 def _joined(
