@@ -134,6 +134,7 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
         where=f"--set {role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
         found=name,
+        fix="give one of these; files that are one table and have other columns or names go into a folder of their own, whose name is then given",
     )
 
 
