@@ -387,3 +387,14 @@ def test_a_file_that_the_user_takes_for_the_items_is_not_the_log(tmp_path):
     assert made.values["items"]["file"] == "log.csv" and "2.0 rows each" in unlinked(made.roles.events, table)
     decided = propose(read_tables(tmp_path)[0], {"items.file": "items.csv", "items.item_id": "item_id"})
     assert decided.values["events"]["file"] == "log.csv" and decided.values["items"]["file"] == "items.csv"
+
+
+@pytest.mark.parametrize("mark", ["", "-1"])
+@pytest.mark.parametrize("separator", [" ", "|"], ids=["space", "bar"])
+def test_rows_that_list_items_are_to_be_written_one_item_a_row(tmp_path, mark, separator):
+    def cells(k):
+        shown = separator.join(f"N{(k * 7 + j * j) % 40}{mark}" for j in range(4 + k % 2))
+        return {"user_id": f"u{k % 30}", "timestamp": 1690000000 + 600 * k, "impressions": shown}
+
+    with pytest.raises(TaijiError, match=r"hold several items each(.|\n)*column impressions(.|\n)*explode"):
+        shop(tmp_path, cells, "item_id;title\n" + "".join(f"N{k};Oat thing {k}\n" for k in range(40)))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+import polars as pl
+
 from taiji.core.errors import InputError
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import (
@@ -97,6 +99,8 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
         )
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
     _one_log(ranked[0], tables, found)
+    if "events.item_id" not in answers:
+        _one_item(ranked[0], tables)
     if len(ranked) > 1 and ranked[0].fit - ranked[1].fit <= CLOSE:
         choices = tuple(
             Guess(
@@ -248,3 +252,33 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
                     found=f"the {meaning} is in {other.path.name} ({column}), which refers to {roles.events.path.name} by {link.column}",
                     fix=f"join them: polars.read_csv({other.path.name!r}).join(polars.read_csv({roles.events.path.name!r}), left_on={link.column!r}, right_on={link.key!r}).write_parquet('log.parquet'), then keep these two elsewhere",
                 )
+
+
+def _one_item(roles: Roles, tables: Iterable[Table]) -> None:
+    """Rows that list the items shown, or taken, make no log before they are one row an item: say how."""
+    if max((score for score, _ in roles.item_scores.values()), default=0.0) >= ENOUGH:
+        return
+    log = roles.events
+    for column in sorted(log.columns.values(), key=lambda column: not column.means & {"exposed", "item", "click"}):
+        cells = log.frame[column.name].drop_nulls().head(200)
+        if cells.dtype == pl.String:
+            listed = cells.str.split(" ") if column.spaces >= 0.5 else cells.str.extract_all(r"[^|,;]+")
+        elif isinstance(cells.dtype, pl.List) and not cells.dtype.inner.is_nested():  # type: ignore[union-attr]
+            listed = cells.cast(pl.List(pl.String))
+        else:
+            continue
+        named = listed.explode().drop_nulls().str.strip_chars().str.replace(r"-[01]$", "")
+        if len(named) < 1.5 * len(cells):
+            continue
+        for other in tables:
+            for key in (key for key in other.columns.values() if key.key and other is not log):
+                known = other.ids(key.name).cast(pl.String)
+                if float(named.is_in(known.implode()).mean() or 0.0) >= 0.8:  # type: ignore[arg-type]
+                    example = listed[0].to_list()
+                    raise InputError(
+                        "Rows of the log hold several items each.",
+                        where=f"{log.path.name}, column {column.name}",
+                        expected="one row for each item that was shown or taken",
+                        found=f"{len(example)} ids of {other.path.name}'s {key.name} in the first row: {', '.join(example[:4])}",
+                        fix=f"write one row an item: split the column into a list, then polars' frame.explode({column.name!r}); what follows an id (-0, -1) becomes a column clicked",
+                    )
