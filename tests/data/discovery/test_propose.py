@@ -398,3 +398,8 @@ def test_rows_that_list_items_are_to_be_written_one_item_a_row(tmp_path, mark, s
 
     with pytest.raises(TaijiError, match=r"hold several items each(.|\n)*column impressions(.|\n)*explode"):
         shop(tmp_path, cells, "item_id;title\n" + "".join(f"N{k};Oat thing {k}\n" for k in range(40)))
+
+
+def test_a_mark_of_bots_is_said_also_where_it_never_changes_within_a_user(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, is_bot=int(k % 10 == 0)))
+    assert "users" not in made.values and any("is_bot marks 40 of 400 rows" in doubt for doubt in made.doubts)

@@ -10,7 +10,7 @@ import polars as pl
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.words import MEANINGS, parts, says
+from taiji.data.discovery.words import MEANINGS, UNWANTED, parts, says
 from taiji.data.identity import joined
 from taiji.data.personal import private
 
@@ -78,6 +78,8 @@ def _gives_away(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> 
             texts = column.kind == "text" or says(column.name, OUTCOME)
             if texts and match.event_ids_known >= LIKE_IDS * match.event_ids:
                 return "its values are ids of items"
+    if column.understood.kind == "flag" and says(column.name, UNWANTED):
+        return "marks rows behind which there is nobody's wish"
     if _names_user(column):
         return "another id of the user"
     if says(column.name, OUTCOME) or WINDOW.search(column.name.lower()):
