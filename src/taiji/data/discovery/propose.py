@@ -21,6 +21,7 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
+from taiji.data.discovery.oddities import told_by_times, units_of_price
 from taiji.data.discovery.parts import (
     Guess,
     Question,
@@ -35,17 +36,11 @@ from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
-from taiji.data.discovery.words import MEANINGS, says
 from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
-from taiji.data.sources.label_rules import column_text
 
 NON_CLICKS = 4
-ENOUGH_PRICE = 0.5
-BOUGHT = MEANINGS["conversion"] + " sale sold verkauf verkauft"
-HUNDREDTHS = "cent cents pence penny minor subunit groszy grosze kopeken öre 分"
-CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 通貨"
 FEW_ROWS = 0.05
 """Up to this share of unusable rows is dropped (and said); more is left to the check, which names them."""
 
@@ -174,7 +169,7 @@ class _Maker:
             self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
-            self.p.doubts += _told_by_times(log, self.taken)
+            self.p.doubts += told_by_times(log, self.taken)
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
@@ -265,7 +260,7 @@ class _Maker:
         best = max(prices, key=lambda name: (prices[name][0], name), default=None)
         if given := self._answer(f"{section}.price", table):
             self.p.guesses[f"{section}.price"] = given
-        elif best is not None and prices[best][0] >= ENOUGH_PRICE:
+        elif best is not None and prices[best][0] >= 0.5:
             self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
             (self.taken if section == "events" else self.item_columns).add(best)
         elif best is not None:
@@ -275,20 +270,7 @@ class _Maker:
                 )
 
         if guess := self.p.guesses.get(f"{section}.price"):
-            self._units_of_price(table, str(guess.value))
-
-    def _units_of_price(self, table: Table, name: str) -> None:
-        """Say that prices are in hundredths, or in several currencies: they are told and compared as they are."""
-        column = table.columns[name]
-        if says(name, HUNDREDTHS) and column.understood.kind == "integer":
-            self.p.doubts.append(
-                f"{table.path.name}: {name} counts hundredths by its name; prompts and rankers take {column.examples[0]} for the price. Divide the column by 100 in the file."
-            )
-        for other in table.columns.values():
-            if says(other.name, CURRENCY) and other.kind == "text" and other.distinct >= 2 and other.values:
-                self.p.doubts.append(
-                    f"{table.path.name}: {name} is in several currencies ({', '.join(other.values[:5])}), and is compared as it stands. Bring it to one in the file."
-                )
+            self.p.doubts += units_of_price(table, str(guess.value))
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events
@@ -477,18 +459,6 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section][part] = value
     head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
     return {**head, **values}
-
-
-def _told_by_times(log: Table, taken: set[str]) -> list[str]:
-    """Say which columns hold the time of a purchase where there was one: that they are filled is a label."""
-    return [
-        f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, by name with the time of a purchase. If these rows are conversions: --set 'events.conversion={column_text(column.name)} is not null'."
-        for column in log.columns.values()
-        if column.name not in taken
-        and column.present < 0.5 * column.rows
-        and (column.kind == "time" or column.units)
-        and says(column.name, BOUGHT)
-    ]
 
 
 def _said_of(column: str, said: list[str]) -> bool:
