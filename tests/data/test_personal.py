@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from taiji.data.personal import private
+from taiji.data.personal import private, telling_contacts
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_values(value):
 def test_others(value):
     assert private("c", pl.Series([value] * 10)) == ""
     assert private("age", pl.Series([30, 40])) == ""
+
+
+def test_texts_with_contact_data_in_them():
+    texts = pl.Series(["Sofa, joe.b@mail.example", "call +49 171 5551234", "Size 40 x 60, 0171-2", "@home", None])
+    assert telling_contacts(texts) == 2

@@ -88,3 +88,11 @@ def test_findings_are_logged_as_warnings(caplog):
         warn(ReadingReport(findings=(Finding(check="x", found="Found 3.", ask="Why?"),)))
         warn(None)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", "Found 3. Why?")]
+
+
+@pytest.mark.parametrize(("understood", "asked"), [(98, "Correct these cells"), (60, "Is at the right column")])
+def test_a_few_cells_that_are_not_understood_do_not_put_the_column_in_doubt(understood, asked):
+    column = ColumnReading(column="at", part="timestamp", values=100, understood=understood, first=(), examples=())
+    file = FileReading(table="events", file="log.csv", rows=100, columns=(column,), left_out=(), notes=())
+    (finding,) = findings(ReadingReport(files=(file,)))
+    assert finding.ask.startswith(asked)

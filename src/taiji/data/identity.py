@@ -135,8 +135,8 @@ def _unpadded(texts: pl.Series) -> pl.Series:
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    """Return one text for ids that differ only in case, width, padding, spaces, dashes or dots."""
-    return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./]+", "")
+    """Return one text for ids that differ only in case, width, padding, spaces, dashes, dots or commas."""
+    return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./,]+", "")
 
 
 def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.DataFrame, list[str]]:

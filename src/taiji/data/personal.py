@@ -18,6 +18,14 @@ CONTACT_FORMS = (
 DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]|$)"
 """Dates, which look like telephone numbers."""
 
+INSIDE = r"[\w.+\-]+@[\w\-]+\.[A-Za-z]{2,}|\+[1-9][0-9][0-9 ()/\-]{7,}[0-9]"
+"""E-mail addresses and international telephone numbers inside a text."""
+
+
+def telling_contacts(texts: pl.Series) -> int:
+    """Count the texts with an e-mail address or a telephone number in them."""
+    return int(texts.cast(pl.String).str.contains(INSIDE).sum() or 0) if not texts.dtype.is_nested() else 0
+
 
 def private(name: str, values: pl.Series) -> str:
     """Return why a column is contact data; empty where it is none."""

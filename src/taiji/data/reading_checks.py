@@ -63,7 +63,9 @@ def _columns(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]
                 yield Finding(
                     check="values not understood",
                     found=f"{file.file}: {column.text}.",
-                    ask=f"Is {column.column} the right column for {column.part}?",
+                    ask=f"Is {column.column} the right column for {column.part}?"
+                    if column.understood < thresholds.known * column.values
+                    else "Correct these cells in the file if they matter.",
                 )
 
 

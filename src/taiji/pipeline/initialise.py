@@ -185,11 +185,13 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         options.append(
             f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.endswith(COLUMNS) else 'CHOICE'}"
         )
+    rules = any(question.key in ("events.click", "events.conversion") for question in proposal.questions)
     return ConfigError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",
         where=str(folder),
         found="\n    ".join(lines),
-        fix=f"choose one of each: taiji init {quote(str(folder))} {' '.join(options)}",
+        fix=f"choose one of each: taiji init {quote(str(folder))} {' '.join(options)}"
+        + ("; for a label any rule will do, such as 'COLUMN in (a, b)'" if rules else ""),
     )
 
 

@@ -88,6 +88,17 @@ def test_rules(columns, click, conversion, doubtful):
             {"action": ["show", "like", "zap"]},
             {"events.click": ["action != show", "action == like"]},
         ),
+        (
+            {"status": ["zrealizowane", "anulowane"]},
+            {
+                "events.click": [1, "status == anulowane", "status == zrealizowane"],
+                "events.conversion": ["status == anulowane", "status == zrealizowane", "null"],
+            },
+        ),
+        (
+            {"status": ["completed", "cancelled", "returned", "pending"]},
+            {"events.click": [1, "status == completed", "status == pending"]},
+        ),
         ({"click": [1, 2], "purchase": ["yes", "no"]}, {"events.click": ["click == 1", "click == 2", 1]}),
         (
             {"click": [1, 2], "purchase": ["a", "b"]},
@@ -114,3 +125,11 @@ def test_an_action_that_is_seldom_and_not_understood_is_said():
     table = Table(Path("log.csv"), pl.DataFrame({"action": ["show", "click"] * 100 + ["zap"]}))
     found = labels(table, set())
     assert not found.questions and "'zap' (1 rows) was not understood" in found.doubts[0]
+
+
+@pytest.mark.parametrize("name", ["is_test_order", "bot_click", "cancelled_purchase"])
+def test_a_mark_of_rows_that_nobody_wished_is_no_label(name):
+    found = labels(Table(Path("log.csv"), pl.DataFrame({"clicked": [0, 1, 1], name: [1, 0, 1]})), set())
+    assert (found.click, found.conversion) == ("clicked", None)
+    alone = labels(Table(Path("log.csv"), pl.DataFrame({name: [1, 0, 1]})), set())
+    assert (alone.click, alone.conversion, alone.doubts) == (1, None, ())

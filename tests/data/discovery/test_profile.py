@@ -63,3 +63,21 @@ def test_text_of_one_s_own_and_keys_are_not_told(tmp_path):
         joined=[date(2020, 1, 1) + timedelta(days=k % 5) for k in range(PEOPLE)],
     )
     assert found.told == ()
+
+
+def test_counts_over_a_window_segments_of_behaviour_and_other_ids_stay_out(tmp_path):
+    found = look(
+        tmp_path,
+        region=["north" if k % 2 else "south" for k in range(PEOPLE)],
+        n_plays_30d=[k * 3 for k in range(PEOPLE)],
+        actions_last_7_days=[k % 9 for k in range(PEOPLE)],
+        rfm_segment=["new" if k % 3 else "lost" for k in range(PEOPLE)],
+        account_id=[f"acc{k // 2}" for k in range(PEOPLE)],
+        customer_type=["firm" if k % 4 else "person" for k in range(PEOPLE)],
+    )
+    assert found.told == ("region", "customer_type")
+    assert found.left_out["account_id"] == "another id of the user"
+    assert all(
+        "made from what users did" in found.left_out[name]
+        for name in ("n_plays_30d", "actions_last_7_days", "rfm_segment")
+    )

@@ -8,6 +8,7 @@ from tests.data.discovery import exports
 
 from taiji.core.errors import TaijiError
 from taiji.data.discovery.propose import propose
+from taiji.data.discovery.relations import unlinked
 from taiji.data.discovery.table_files import read_tables
 
 RIGHT = {
@@ -311,3 +312,120 @@ def test_missing_value_words_among_ids_are_counted(tmp_path):
     proposal = propose(read_tables(tmp_path)[0])
     assert proposal.guesses["unusable"].value == "drop"
     assert any("1 of 3,000 rows of verlauf.csv have no KundenNr" in doubt for doubt in proposal.doubts)
+
+
+def test_rows_of_bots_and_tests_are_counted_and_take_no_part(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, is_bot=("true" if k % 7 == 0 else "false"), is_test_order=int(k % 11 == 0)))
+    assert any("is_bot marks 58 of 400 rows, which count like the others" in doubt for doubt in made.doubts)
+    assert any("is_test_order marks 37 of 400 rows" in doubt for doubt in made.doubts)
+    assert made.values["events"]["click"] == "click" and "conversion" not in made.values["events"]
+
+
+def test_a_watch_time_whose_values_are_no_numbers_is_said(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, watched=f"{k % 100}%"))
+    assert any("watched must be a label by its name" in doubt for doubt in made.doubts)
+
+
+def test_who_decides_what_a_click_is_needs_no_word_about_another_rule(tmp_path):
+    def cells(k):
+        return {
+            **{key: value for key, value in row(k).items() if key != "click"},
+            "status": ["view", "cancel", "buy"][k % 3],
+        }
+
+    assert any("'cancel' undoes something" in doubt for doubt in shop(tmp_path, cells).doubts)
+    settled = propose(read_tables(tmp_path)[0], {"events.click": "status == buy"})
+    assert not any("undoes" in doubt for doubt in settled.doubts)
+
+
+def cells_without_a_click(k, **more):
+    return {key: value for key, value in row(k, **more).items() if key != "click"}
+
+
+def test_a_time_that_only_some_rows_have_is_no_time_of_the_event_and_may_be_a_label(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, sale_ts=1690009999 + k if k % 9 == 0 else ""))
+    assert not made.questions and made.values["events"]["timestamp"]["column"] == "timestamp"
+    assert any("--set 'events.conversion=sale_ts is not null'" in doubt for doubt in made.doubts)
+
+
+def test_whoever_most_rows_name_is_the_user_and_the_other_id_is_not_told(tmp_path):
+    def cells(k):
+        made = row(k, uid=k % 30 + 500 if k % 30 < 12 else "")
+        return {"cookie": made.pop("user_id"), **made}
+
+    made = shop(tmp_path, cells)
+    assert made.values["events"]["user_id"] == "cookie" and "users" not in made.values
+    assert "uid" in made.unused["log.csv"]
+
+
+def test_the_user_is_who_the_table_of_users_tells_about(tmp_path):
+    (tmp_path / "profiles.csv").write_text(
+        "profile_id;lang\n" + "".join(f"u{k};{'de' if k % 2 else 'en'}\n" for k in range(30))
+    )
+
+    def cells(k):
+        made = row(k)
+        return {"account_id": f"a{k % 30 // 2}", "profile_id": made.pop("user_id"), **made}
+
+    made = shop(tmp_path, cells)
+    assert made.values["events"]["user_id"] == "profile_id" and made.values["users"]["profile"] == ["lang"]
+
+
+def test_prices_in_hundredths_or_several_currencies_are_said(tmp_path):
+    items = "item_id;title;price_cents;currency\n" + "".join(
+        f"{k};Oat thing {k};{900 + k};{'EUR' if k % 2 else 'USD'}\n" for k in range(40)
+    )
+    made = shop(tmp_path, row, items)
+    assert made.values["items"]["price"] == "price_cents"
+    assert any("price_cents counts hundredths by its name" in doubt and "900" in doubt for doubt in made.doubts)
+    assert any("price_cents is in several currencies (EUR, USD)" in doubt for doubt in made.doubts)
+
+
+def test_ratings_of_0_are_said(tmp_path):
+    made = shop(tmp_path, lambda k: cells_without_a_click(k, rating=0 if k % 3 else 1 + k % 10))
+    assert any("rating is 0 in 266 of 400 rows" in doubt for doubt in made.doubts)
+
+
+def test_titles_with_contact_data_are_counted(tmp_path):
+    items = "item_id;title\n" + "".join(
+        f"{k};Oat thing {k}{', joe@mail.example' if k < 3 else ''}\n" for k in range(40)
+    )
+    assert any("3 values of title hold an e-mail address" in doubt for doubt in shop(tmp_path, row, items).doubts)
+
+
+def test_day_and_clock_are_answered_as_the_mapping_writes_them(tmp_path):
+    def cells(k):
+        made = row(k)
+        made.pop("timestamp")
+        return {**made, "d": f"2023-07-{1 + k // 20:02d}", "t": f"{k % 20:02d}:30"}
+
+    shop(tmp_path, cells)
+    made = propose(read_tables(tmp_path)[0], {"events.timestamp": "{column: d, clock: t}"})
+    assert made.values["events"]["timestamp"] == {"column": "d", "clock": "t"}
+
+
+def test_a_file_that_the_user_takes_for_the_items_is_not_the_log(tmp_path):
+    items = "item_id;title;valid_from\n" + "".join(
+        f"{k // 2};Oat thing {k // 2};2023-0{1 + k % 2}-01\n" for k in range(80)
+    )
+    made = shop(tmp_path, row, items)
+    table = next(table for table in read_tables(tmp_path)[0] if table.path.name == "items.csv")
+    assert made.values["items"]["file"] == "log.csv" and "2.0 rows each" in unlinked(made.roles.events, table)
+    decided = propose(read_tables(tmp_path)[0], {"items.file": "items.csv", "items.item_id": "item_id"})
+    assert decided.values["events"]["file"] == "log.csv" and decided.values["items"]["file"] == "items.csv"
+
+
+@pytest.mark.parametrize("mark", ["", "-1"])
+@pytest.mark.parametrize("separator", [" ", "|"], ids=["space", "bar"])
+def test_rows_that_list_items_are_to_be_written_one_item_a_row(tmp_path, mark, separator):
+    def cells(k):
+        shown = separator.join(f"N{(k * 7 + j * j) % 40}{mark}" for j in range(4 + k % 2))
+        return {"user_id": f"u{k % 30}", "timestamp": 1690000000 + 600 * k, "impressions": shown}
+
+    with pytest.raises(TaijiError, match=r"hold several items each(.|\n)*column impressions(.|\n)*explode"):
+        shop(tmp_path, cells, "item_id;title\n" + "".join(f"N{k};Oat thing {k}\n" for k in range(40)))
+
+
+def test_a_mark_of_bots_is_said_also_where_it_never_changes_within_a_user(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, is_bot=int(k % 10 == 0)))
+    assert "users" not in made.values and any("is_bot marks 40 of 400 rows" in doubt for doubt in made.doubts)

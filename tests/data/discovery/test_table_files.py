@@ -12,6 +12,7 @@ import pytest
 
 from taiji.core.errors import TaijiError
 from taiji.data.discovery import table_files
+from taiji.data.discovery.propose import propose
 from taiji.data.discovery.table_files import read_tables
 
 ROWS = [["user", "item", "time"], ["u1", "i 1", "100"], ["u2", 'i "2"', "200"]]
@@ -258,3 +259,35 @@ def test_lines_above_a_header_are_said(tmp_path):
     (tmp_path / "log.csv").write_text("sep=;\nuser;item\nk4;p7\n")
     tables, notes = read_tables(tmp_path)
     assert tables[0].frame.rows() == [("k4", "p7")] and any("sep=;" in note for note in notes)
+
+
+def test_parts_with_their_columns_in_another_order_are_one_table_and_rows_in_two_of_them_are_counted(tmp_path):
+    (tmp_path / "log_2023.csv").write_text(
+        "user,item,at\n" + "".join(f"u{k % 7},i{k % 5},2023-01-{k:02d}\n" for k in range(10, 30))
+    )
+    (tmp_path / "log_2024.csv").write_text(
+        "at,user,item\n" + "".join(f"2023-01-{k:02d},u{k % 7},i{k % 5}\n" for k in range(27, 31))
+    )
+    (table,), notes = read_tables(tmp_path)
+    assert table.path.name == "log_*.csv" and len(table.frame) == 24
+    assert table.frame.row(23, named=True) == {"user": "u2", "item": "i0", "at": "2023-01-30"}
+    assert any("3 rows are in two of its files" in note for note in notes)
+
+
+def test_a_log_of_nested_objects_is_proposed_by_the_names_of_its_fields(tmp_path):
+    rows = [
+        {"user": {"id": f"u{k % 9}"}, "item": {"id": k * 7 % 20}, "ts": 1690000000 + k, "clicked": k % 3 % 2}
+        for k in range(200)
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"{k},Oat thing {k}\n" for k in range(20)))
+    made = propose(read_tables(tmp_path)[0])
+    assert not made.questions
+    assert made.values["events"]["user_id"] == "user.id" and made.values["events"]["item_id"] == "item.id"
+
+
+def test_times_of_two_units_are_named_where_no_file_can_be_the_log(tmp_path):
+    lines = [f"u{k % 9},{k % 20},{(1690000000 + k) * (1000 if k % 2 else 1)}" for k in range(100)]
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + "\n".join(lines))
+    with pytest.raises(TaijiError, match=r"timestamp of log\.csv is no time as a whole"):
+        propose(read_tables(tmp_path)[0])

@@ -90,3 +90,17 @@ def test_action(value, kind):
 def test_names_of_labels(name, meaning, denied):
     assert label_named(name) == meaning
     assert negated(name, LABELS[meaning or "click"]) == denied
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("klient", "user"),
+        ("Название", "title"),
+        ("cena_jedn", "price"),
+        ("kategoria", "category"),
+        ("profile_id", "user"),
+    ],
+)
+def test_names_of_more_languages(name, meaning):
+    assert meaning in meanings(name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import polars as pl
 import pytest
@@ -105,3 +106,17 @@ def test_a_broken_line_of_json_is_named(written):
         list(json_lines(written("a.jsonl", '{"a": 1}\n{oops\n')))
     with fails("no JSON object", "line 1"):
         list(json_lines(written("b.jsonl", "[1]\n")))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_fields_of_nested_objects_are_columns(tmp_path, kind):
+    rows = [{"user": {"id": f"u{k}", "at": {"city": "x"}}, "ts": k} for k in range(3)] + [{"user": None, "ts": 3}]
+    path = tmp_path / f"log.{kind}"
+    if kind == "parquet":
+        pl.DataFrame(rows).write_parquet(path)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    assert read_table(path).columns == ["user.id", "user.at.city", "ts"]
+    assert read_table(path, {"ts": None, "user.id": None}).rows() == [(0, "u0"), (1, "u1"), (2, "u2"), (3, None)]
+    with pytest.raises(TaijiError, match=r"user\.name"):
+        read_table(path, {"user.name": None})

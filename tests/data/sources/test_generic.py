@@ -10,6 +10,8 @@ import yaml
 
 from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
+from taiji.data.settings import DataSettings
+from taiji.data.sources import find_source
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "data.md"
 ITEMS = "id,name,l1\n1,One,a\n2,Two,b\n"
@@ -475,3 +477,24 @@ def test_non_clicks_of_a_log_without_conversions_are_no_failed_conversions(load)
     made = load(log, items, events=events)
     assert (made.events["click"] == 0).any() and made.events["conversion"].null_count() == len(made.events)
     assert [task.name for task in Dataset.from_tables(made).tasks] == ["click"]
+
+
+def test_html_entities_in_texts_are_read_and_counted(load):
+    tables = load(items="id,name,l1\n1,H&amp;M &#8211; One,a &gt; b\n2,R&D;Two,b\n")
+    assert (
+        tables.items["title"].to_list() == ["H&M \u2013 One", "R&D;Two"] and tables.items["category_l1"][0] == "a > b"
+    )
+    said = [finding.found for finding in tables.reading.findings]
+    assert any("1 values of name hold HTML entities" in text for text in said)
+
+
+def test_a_log_that_is_gone_is_named_with_the_place_where_it_was(load, tmp_path):
+    load()
+    (tmp_path / "mapping.yaml").rename(tmp_path / "other.yaml")
+    settings = DataSettings(source=str(tmp_path / "away"), mapping=tmp_path / "other.yaml")
+    with pytest.raises(TaijiError, match=r"The folder of the log is missing(.|\n)*away"):
+        find_source(settings).state(settings)
+    settings = DataSettings(source=str(tmp_path), mapping=tmp_path / "other.yaml")
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(TaijiError, match=r"A file is missing(.|\n)*log\.csv"):
+        find_source(settings).state(settings)

@@ -136,3 +136,27 @@ def test_durations_and_prices_are_no_clock():
 def test_a_zone_of_a_parquet_column_is_turned_into_utc():
     there = [datetime(2023, 7, 22, 6, 36, 20, tzinfo=timezone(timedelta(hours=2)))]
     assert as_times(pl.Series("at", there)).to_list() == [WHEN]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "clocks"),
+    [
+        ([0, 61, 20_580, 40_000, 86_399], ["00:00:00", "00:01:01", "05:43:00", "11:06:40", "23:59:59"]),
+        ([0, 61, 300, 700, 1439], ["00:00:00", "01:01:00", "05:00:00", "11:40:00", "23:59:00"]),
+    ],
+    ids=["seconds", "minutes"],
+)
+def test_numbers_count_since_midnight_where_they_cannot_stand_side_by_side(numbers, clocks):
+    clock = pl.Series("clock", numbers)
+    assert is_clock(clock)
+    times = as_times(with_clock(pl.Series("day", ["20230722"] * 5), clock), form="%Y%m%d %H:%M:%S")
+    assert times.dt.strftime("%H:%M:%S").to_list() == clocks
+
+
+def test_a_duration_is_no_clock_and_one_wrong_minute_changes_no_column():
+    assert not is_clock(pl.Series([45, 61, 599, 4000, 90, 75]))
+    clock = pl.Series([436, 500, 1159, 1275, 1000, 1001, 1002])
+    assert with_clock(pl.Series("day", ["2023-07-22"] * 7), clock).to_list()[:2] == [
+        "2023-07-22 04:36",
+        "2023-07-22 05:00",
+    ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+import polars as pl
+
 from taiji.core.errors import InputError
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import (
@@ -23,6 +25,8 @@ from taiji.data.discovery.relations import Link, links
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
 
+MOSTLY = 0.8
+"""Share of the rows that name a user, or an item, where another column may do it in all of them."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
@@ -79,6 +83,8 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             if items is not None and items is users:
                 continue
             roles = _roles(events, items, users, found)
+            if events in [table for role, table in fixed.items() if role != "events"] and "events" not in fixed:
+                roles.fit -= 1.5  # the user took it for something else
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
@@ -86,11 +92,15 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             "No file looks like a log.",
             where=", ".join(table.path.name for table in tables),
             expected="a file with a user, an item and a time in each row",
-            found="; ".join(f"{table.path.name}: {', '.join(table.columns)}" for table in tables),
+            found="; ".join(
+                [*(f"{table.path.name}: {', '.join(table.columns)}" for table in tables), *_no_times(tables)]
+            ),
             fix="add the log, or name its time column: --set events.file=FILE --set events.timestamp=COLUMN (with --set events.timestamp.format=… or .unit=…)",
         )
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
     _one_log(ranked[0], tables, found)
+    if "events.item_id" not in answers:
+        _one_item(ranked[0], tables)
     if len(ranked) > 1 and ranked[0].fit - ranked[1].fit <= CLOSE:
         choices = tuple(
             Guess(
@@ -108,6 +118,16 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     return ranked[0], None
 
 
+def _no_times(tables: list[Table]) -> list[str]:
+    """Say of columns that are times by their names why they are none."""
+    return [
+        f"{column.name} of {table.path.name} is no time as a whole, in one unit or one form ({column.describe()})"
+        for table in tables
+        for column in table.columns.values()
+        if "time" in column.means and not time_score(column)[0]
+    ]
+
+
 def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
     name = answers[f"{role}.file"]
     for table in tables:
@@ -118,6 +138,7 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
         where=f"--set {role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
         found=name,
+        fix="give one of these; files that are one table and have other columns or names go into a folder of their own, whose name is then given",
     )
 
 
@@ -149,7 +170,8 @@ def _roles(
         else:
             fit += 0.5 * worth
             known = f"{best.known:.0%} of its values are in {table.path.name}'s {best.key}"
-            scores[best.column] = (scores[best.column][0] + 0.45 * best.strength, (*scores[best.column][1], known))
+            bonus = 0.45 + 0.15 * (role == "users" and role in table.means)
+            scores[best.column] = (scores[best.column][0] + bonus * best.strength, (*scores[best.column][1], known))
             keys[best.key] = (
                 keys[best.key][0] + 0.45 * best.strength,
                 (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"),
@@ -169,6 +191,10 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
     scores = {column.name: id_score(column, meaning) for column in table.columns.values() if column.identifier}
     for name, (score, reasons) in scores.items():
         column = table.columns[name]
+        if column.present < MOSTLY * column.rows:
+            score -= 0.3
+            reasons = (*reasons, f"{column.rows - column.present:,} rows have none")
+            scores[name] = (score, reasons)
         if column.unique > 0.97:
             scores[name] = (score - 0.3, reasons)  # a row's own number, an order's
         elif column.distinct >= 5:
@@ -228,3 +254,33 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
                     found=f"the {meaning} is in {other.path.name} ({column}), which refers to {roles.events.path.name} by {link.column}",
                     fix=f"join them: polars.read_csv({other.path.name!r}).join(polars.read_csv({roles.events.path.name!r}), left_on={link.column!r}, right_on={link.key!r}).write_parquet('log.parquet'), then keep these two elsewhere",
                 )
+
+
+def _one_item(roles: Roles, tables: Iterable[Table]) -> None:
+    """Rows that list the items shown, or taken, make no log before they are one row an item: say how."""
+    if max((score for score, _ in roles.item_scores.values()), default=0.0) >= ENOUGH:
+        return
+    log = roles.events
+    for column in sorted(log.columns.values(), key=lambda column: not column.means & {"exposed", "item", "click"}):
+        cells = log.frame[column.name].drop_nulls().head(200)
+        if cells.dtype == pl.String:
+            listed = cells.str.split(" ") if column.spaces >= 0.5 else cells.str.extract_all(r"[^|,;]+")
+        elif isinstance(cells.dtype, pl.List) and not cells.dtype.inner.is_nested():  # type: ignore[union-attr]
+            listed = cells.cast(pl.List(pl.String))
+        else:
+            continue
+        named = listed.explode().drop_nulls().str.strip_chars().str.replace(r"-[01]$", "")
+        if len(named) < 1.5 * len(cells):
+            continue
+        for other in tables:
+            for key in (key for key in other.columns.values() if key.key and other is not log):
+                known = other.ids(key.name).cast(pl.String)
+                if float(named.is_in(known.implode()).mean() or 0.0) >= 0.8:  # type: ignore[arg-type]
+                    example = listed[0].to_list()
+                    raise InputError(
+                        "Rows of the log hold several items each.",
+                        where=f"{log.path.name}, column {column.name}",
+                        expected="one row for each item that was shown or taken",
+                        found=f"{len(example)} ids of {other.path.name}'s {key.name} in the first row: {', '.join(example[:4])}",
+                        fix=f"write one row an item: split the column into a list, then polars' frame.explode({column.name!r}); what follows an id (-0, -1) becomes a column clicked",
+                    )

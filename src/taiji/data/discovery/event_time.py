@@ -16,6 +16,9 @@ from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms,
 HOUR = "hour hours stunde heure hora 小时 時"
 LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
 """Names of columns whose values last and do not begin."""
+SINCE = "second seconds secs minute minutes sekunde sekunden minuten 秒 分"
+"""Names of columns that count since midnight."""
+ZONE_CELL = r"^([A-Z][A-Za-z]+/[A-Z][A-Za-z_]+|[+-]\d{2}:?\d{2}|UTC|GMT|CET|CEST|E[SD]T|P[SD]T)$"
 SHOWN = 5
 
 
@@ -55,6 +58,7 @@ def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[s
         how = tuple(Guess(known, 0.5, (f"{column.examples[0]} read so",)) for known in column.formats)
         said = f"how the dates in {column.name} are written (their values read both ways)"
         found.question = Question("events.timestamp.format", said, how)
+    found.doubts += _apart(found, log, column, taken)
     if not found.question and "events.timestamp.clock" not in found.guesses:
         found.doubts += _far_off(log, column, unit, form or next(iter(column.formats), ""))
     return found
@@ -86,12 +90,36 @@ def _tells_clock(log: Table, column: Column) -> bool:
     """Tell whether a column holds times of day: by name and values, or by values alone that reach over the whole day."""
     values = log.frame[column.name]
     hours = says(column.name, HOUR)
-    if hours or "time" in column.means:
+    if hours or "time" in column.means or _counts_since(column):
         return is_clock(values, hours=hours)
     if says(column.name, LASTS) or not is_clock(values):
         return False
     cells = values.cast(pl.String)
     return bool(cells.str.contains(r"(?i)[ap]\.?m\.?$|^(1[3-9]|2[0-3]):").any())
+
+
+def _counts_since(column: Column) -> bool:
+    """Tell whether whole numbers run through the minutes or seconds of a day, by name."""
+    return says(column.name, SINCE) and not says(column.name, NAMES["duration"]) and column.kind == "integer"
+
+
+def _apart(found: EventTime, log: Table, column: Column, taken: set[str]) -> list[str]:
+    """Say that times have no time of day, and that a zone stands in a column of its own."""
+    said = []
+    free = [other for other in log.columns.values() if other.name not in taken and other.name != column.name]
+    day = "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units
+    if day and column.distinct < 0.9 * column.present and _day_only(log, column):
+        said.append(
+            f"{column.name} holds days without a time of day: what a user did on one day has no order. If another column has it: --set events.timestamp.clock=COLUMN."
+        )
+    for other in free:
+        if other.kind == "text" and other.values and column.kind == "time":
+            cells = log.frame[other.name].drop_nulls().head(1000)
+            if bool(cells.str.contains(ZONE_CELL).all()):
+                said.append(
+                    f"{other.name} holds time zones ({', '.join(other.values[:3])}); times without a zone are taken for UTC. Write the zone behind the time if they are local."
+                )
+    return said
 
 
 def _day_only(log: Table, column: Column) -> bool:

@@ -11,9 +11,10 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import Guess
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.words import action, parts, says
+from taiji.data.discovery.words import UNWANTED, action, parts, says
 from taiji.data.event_columns import FIXED, INSIDE
 from taiji.data.sources.label_rules import column_text, value_text
+from taiji.data.sources.truth_cells import read_truth
 
 NAMES = {
     "propensity": "propensity propensities pscore probability prob 倾向 概率",
@@ -62,6 +63,13 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
     items = list(keys)
     for name in free:
         column = log.columns[name]
+        if column.understood.kind == "flag" and says(name, UNWANTED):
+            rows = int(read_truth(log.frame[name]).values.sum() or 0)
+            if rows:
+                found.doubts.append(
+                    f"{name} marks {rows:,} of {column.rows:,} rows, which count like the others. If nobody's wish is behind them, leave them out of the file, or of exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
+                )
+            continue
         role = next((role for role, words in NAMES.items() if says(name, words)), None)
         if role is None and "rating" in column.means:
             role = "rating"
@@ -126,6 +134,10 @@ def _of_name(found: Further, column: Column, role: str) -> None:
         _learn(found, column, "ordinal", 0.7, f"by name, {len(grades)} different values", grades=grades)
     elif role == "reaction" and column.kind in ("text", "integer", "number") and column.values:
         _ask(found, column, f"holds {', '.join(column.values)}", f"== {value_text(column.values[0])}")
+    elif role == "duration" and column.kind in ("text", "time") and column.examples:
+        found.doubts.append(
+            f"{column.name} must be a label by its name; its values are no numbers ({', '.join(column.examples[:3])}): it is not used. Write it in seconds, or as a share, to have it learnt."
+        )
     elif role in ("context", "bias") and _circumstance(column):
         known = found.guesses.get(single)
         names = (*(known.value if known else ()), column.name)

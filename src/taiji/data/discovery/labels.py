@@ -12,7 +12,7 @@ from taiji.data.discovery.label_columns import Meant, meant
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.trial import tried_label
-from taiji.data.discovery.words import action, label_named
+from taiji.data.discovery.words import UNWANTED, action, label_named, says
 from taiji.data.sources.label_rules import column_text, value_text
 
 SELDOM = 0.01
@@ -82,7 +82,7 @@ def labels(table: Table, taken: set[str]) -> Labels:
     ]
     if codes:
         return _of_codes(codes[0])
-    flags = [column for column in columns if column.understood.kind == "flag"]
+    flags = [column for column in columns if column.understood.kind == "flag" and not says(column.name, UNWANTED)]
     unnamed = tuple(
         f"{column.name} is 0 or 1 (or true, false), but its name does not say whether it is a click or a conversion."
         for column in flags
@@ -104,7 +104,10 @@ def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
     flags = [
         column
         for column in columns
-        if column not in strict and column.understood.kind == "flag" and meaning in column.means
+        if column not in strict
+        and column.understood.kind == "flag"
+        and meaning in column.means
+        and not says(column.name, UNWANTED)
     ]
     readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
     readings.sort(
@@ -181,7 +184,7 @@ def _of_actions(table: Table, column: Column) -> Labels:
             f"Beside {', '.join(map(repr, having['click']))}, {column.name} = {', '.join(map(repr, having['view']))} was read as merely shown."
         )
     positive = [value for value in column.values if value not in shown]
-    certain = [value for value in positive if value not in having[None]]
+    certain = [value for value in positive if value not in (*having[None], *having["back"])]
     click: str | int = 1
     reason = f"no value of {column.name} means merely shown: every row is at least a click"
     if shown and len(positive) == 1 and len(shown) > 1:
@@ -210,6 +213,8 @@ def _of_actions(table: Table, column: Column) -> Labels:
             choices = [Guess(click, 0.5, (f"{said} count as clicks",))]
             if certain:
                 choices.append(Guess(_among(name, certain), 0.5, (f"{said} do not count as clicks",)))
+            else:  # nothing else is a click: one of these must be
+                choices += [Guess(_among(name, [value]), 0.4, ("these are",)) for value in having[None]]
             questions = (
                 Question(
                     "events.click",
@@ -262,4 +267,11 @@ def _of_rating(column: Column) -> Labels:
         ),
     }
     rule = f"{column_text(column.name)} >= {bar:g}"
-    return Labels(1, rule, reasons, {"click": 0.7, "conversion": 0.55}, (), (column.name,), True)
+    doubts = (
+        (
+            f"{column.name} is 0 in {column.zeros:,} of {column.present:,} rows: if 0 means that nothing was rated, empty these cells; as they are they count as a low rating.",
+        )
+        if column.low == 0 and column.zeros > 0.2 * column.present
+        else ()
+    )
+    return Labels(1, rule, reasons, {"click": 0.7, "conversion": 0.55}, doubts, (column.name,), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,14 @@ import polars as pl
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.words import says
+from taiji.data.discovery.words import MEANINGS, UNWANTED, parts, says
 from taiji.data.identity import joined
 from taiji.data.personal import private
 
-OUTCOME = "next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
+OUTCOME = "rfm plays views visits sessions logins watched listened next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
 """Names of columns that are made from what users did, for all of the log."""
+WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
+"""End of the name of a count over a window of time (``n_plays_30d``)."""
 LIKE_IDS = 0.9
 """Share of a column's values that are ids of items, from which on it names items."""
 OWN_TEXT = 0.5
@@ -75,6 +78,16 @@ def _gives_away(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> 
             texts = column.kind == "text" or says(column.name, OUTCOME)
             if texts and match.event_ids_known >= LIKE_IDS * match.event_ids:
                 return "its values are ids of items"
-    if says(column.name, OUTCOME):
+    if column.understood.kind == "flag" and says(column.name, UNWANTED):
+        return "marks rows behind which there is nobody's wish"
+    if _names_user(column):
+        return "another id of the user"
+    if says(column.name, OUTCOME) or WINDOW.search(column.name.lower()):
         return "made from what users did, which a prompt must not know beforehand"
     return ""
+
+
+def _names_user(column: Column) -> bool:
+    """Tell whether a name says user and id, and nothing else: ``uid``, ``account_id``, ``customer``."""
+    vocabulary = {*MEANINGS["user"].split(), *MEANINGS["id"].split()}
+    return column.identifier and "user" in column.means and all(word in vocabulary for word in parts(column.name))

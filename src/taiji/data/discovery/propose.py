@@ -21,6 +21,7 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
+from taiji.data.discovery.oddities import told_by_times, units_of_price
 from taiji.data.discovery.parts import (
     Guess,
     Question,
@@ -35,6 +36,7 @@ from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
+from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
@@ -77,7 +79,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     Raises:
         ConfigError: an answer names what is not there, or no file can be a log.
     """
-    answers = dict(answers or {})
+    answers = _flat(dict(answers or {}))
     roles, question = assign(tables, answers)
     proposal = Proposal(roles)
     if question:
@@ -90,6 +92,16 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     maker.further()
     maker.finish(name, tables)
     return proposal
+
+
+def _flat(answers: dict[str, str]) -> dict[str, str]:
+    """Return answers in which ``events.timestamp={column: day, clock: time}`` is one key each."""
+    time = answers.get("events.timestamp", "")
+    if time.startswith("{"):
+        parts = parse_yaml(time, "--set events.timestamp")
+        answers |= {f"events.timestamp.{part}": str(value) for part, value in parts.items() if part != "column"}
+        answers["events.timestamp"] = str(parts.get("column", ""))
+    return answers
 
 
 class _Maker:
@@ -155,9 +167,11 @@ class _Maker:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
-        self.p.doubts += found.doubts
+        if "events.click" not in self.answers:  # they tell how the proposed rule reads the rows
+            self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
+            self.p.doubts += told_by_times(log, self.taken)
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
@@ -214,6 +228,10 @@ class _Maker:
             self.p.doubts.append(
                 "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would show bare ids, about which a language model knows nothing: its features cannot help. Add a file with titles."
             )
+        if title and (told := telling_contacts(table.frame[title])):
+            self.p.doubts.append(
+                f"{table.path.name}: {told:,} values of {title} hold an e-mail address or a telephone number, which prompts will tell. Take them out in the file."
+            )
         self.item_columns = {name for name in (key, title) if name}
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
@@ -252,6 +270,9 @@ class _Maker:
                 self.p.doubts.append(
                     f"{table.path.name}: {column.name} is a price by its name, but too few of its values are ({column.describe()}): it is not used."
                 )
+
+        if guess := self.p.guesses.get(f"{section}.price"):
+            self.p.doubts += units_of_price(table, str(guess.value))
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events

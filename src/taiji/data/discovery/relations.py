@@ -68,18 +68,20 @@ def links(table: Table, other: Table) -> list[Link]:
 def unlinked(log: Table, table: Table) -> str:
     """Return a sentence about a table that plays no part although its ids look like those of the log; empty where they do not."""
     best, said = 0, ""
-    for key in (column for column in table.columns.values() if column.nearly_key):
+    for key in (column for column in table.columns.values() if column.identifier):
         for column in log.columns.values():
-            if column.identifier and key.distinct >= TELLING:
+            alike = bool(column.means & key.means & {"item", "user"}) or column.name == key.name
+            if column.identifier and key.distinct >= TELLING and (key.nearly_key or (alike and key.unique < 1)):
                 match = joined(
                     table.ids(key.name), log.ids(column.name).head(COMPARED), column.name, table.path.name
                 ).match
-                alike = bool(column.means & key.means & {"item", "user"}) or column.name == key.name
                 found = match.near + (match.event_ids_known if alike else 0)
                 if found > best and found >= FEWEST_NEAR * match.event_ids:
                     near = f"; {match.near:,} differ only in spelling ({match.near_text})" if match.near else ""
                     best = found
                     ask = "Write the ids alike in both files if they mean the same." if match.near else "Is it needed?"
+                    if not key.nearly_key:
+                        ask = f"Its ids come again ({key.present / key.distinct:.1f} rows each): leave the one row of each that held at the time of the log, or take the first of each by --set items.file={table.path.name} (or users.file). {ask}"
                     said = (
                         f"{table.path.name} plays no part: of {match.event_ids:,} different values of {log.path.name}'s {column.name} "
                         f"its {key.name} knows {match.event_ids_known:,}{near}. {ask}"

@@ -36,7 +36,9 @@ from taiji.data.sources.files import (
     JSON_LINES,
     PARQUET,
     SUFFIXES,
+    columns_of,
     distinct_columns,
+    flat,
     frame_of,
     json_lines,
     kind_of,
@@ -229,12 +231,12 @@ def _signature(path: Path) -> tuple[str, ...]:
     """Return a file's column names; nothing where they cannot be told cheaply or are values."""
     try:
         if kind_of(path) in PARQUET:
-            return tuple(pl.read_parquet_schema(path))
+            return tuple(sorted(columns_of(Part(path))))
         if kind_of(path) in JSON_LINES:
             return tuple(sorted(next(json_lines(path, []), {})))
         if kind_of(path) in CSV:
             separator, rows = _separator(path)
-            return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(names_of(path, separator))
+            return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(sorted(names_of(path, separator)))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
         return ()  # told when it is read
     return ()
@@ -295,9 +297,24 @@ def _table(path: Path, notes: list[str]) -> Table | None:
         return None
     if read[0].above:
         notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
+    if again := _overlap([table.frame for table in read]):
+        notes.append(f"{path.name}: {again:,} rows are in two of its files, and count twice. Take them out of one.")
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
     return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
+
+
+def _overlap(frames: Sequence[pl.DataFrame]) -> int:
+    """Count the rows of a table that another one of its files has too, in every column."""
+    schemas = [dict(sorted(frame.schema.items())) for frame in frames]
+    if (
+        len(frames) < 2
+        or any(schema != schemas[0] for schema in schemas)
+        or any(k.is_nested() for k in schemas[0].values())
+    ):
+        return 0
+    apart = [frame.select(sorted(schemas[0])).unique() for frame in frames]
+    return sum(len(frame) for frame in apart) - len(pl.concat(apart).unique())
 
 
 def _prose(path: Path) -> bool:
@@ -319,7 +336,7 @@ def _read(part: Part, rows: int) -> Table:
     try:
         if kind in PARQUET:
             frame = pl.scan_parquet(path, hive_partitioning=False).head(rows).collect()
-            return Table(path, with_partition(without_categories(frame), part))
+            return Table(path, with_partition(flat(without_categories(frame)), part))
         if kind in JSON_LINES:
             frame = frame_of(list(islice(json_lines(path, broken), rows)))
             return Table(path, with_partition(frame, part), broken=tuple(broken))

@@ -6,12 +6,12 @@ import re
 import unicodedata
 
 MEANINGS: dict[str, str] = {
-    "user": "user uid customer cust client clientele household hhid buyer member visitor account shopper person reader viewer reviewer subscriber kunde kunden kundin nutzer benutzer haushalt mitglied käufer besucher utilisateur acheteur usuario cliente comprador utente 用户 会员 顾客 客户 买家 使用者 ユーザー 顧客 사용자 고객",
-    "item": "item product prod sku asin article artikel produkt ware waren good goods movie film book buch isbn video song track offer listing produit producto articulo artículo prodotto 商品 产品 物品 货品 货号 电影 图书 視頻 视频 ご商品 アイテム 상품",
-    "title": "title name titel bezeichnung produktname artikelname label caption nom titre libelle libellé nombre titulo título nome titolo 名称 标题 品名 商品名 书名 片名 名字 タイトル 이름",
-    "category": "category cat categ kategorie rubrik warengruppe sortiment department abteilung aisle shelf genre genres section group class classe categorie catégorie rayon categoria categoría 类目 分类 类别 品类 类型 一级 二级 三级 部门 カテゴリ 카테고리",
-    "price": "price prc preis einzelpreis verkaufspreis umsatz betrag amount cost revenue sales value prix precio prezzo importe 价格 单价 金额 售价 価格 가격",
-    "time": "time timestamp ts date datetime day when created occurred at datum zeit zeitpunkt zeitstempel uhrzeit tag bestelldatum kaufdatum fecha hora heure jour momento 时间 日期 时间戳 下单时间 行为时间 日時 날짜 시간",
+    "user": "user uid cookie profile customer cust client clientele household hhid buyer member visitor account shopper person reader viewer reviewer subscriber kunde kunden kundin nutzer benutzer haushalt mitglied käufer besucher utilisateur klient klant gebruiker användare użytkownik пользователь клиент покупатель müşteri acheteur usuario cliente comprador utente 用户 会员 顾客 客户 买家 使用者 ユーザー 顧客 사용자 고객",
+    "item": "item product prod sku asin article artikel produkt ware waren good goods movie film book buch isbn video song track offer listing produit towar товар артикул ürün producto articulo artículo prodotto 商品 产品 物品 货品 货号 电影 图书 視頻 视频 ご商品 アイテム 상품",
+    "title": "title name titel bezeichnung produktname artikelname label caption nom titre nazwa název naam название наименование libelle libellé nombre titulo título nome titolo 名称 标题 品名 商品名 书名 片名 名字 タイトル 이름",
+    "category": "category cat categ kategorie rubrik warengruppe sortiment department abteilung aisle shelf genre genres section group class classe categorie kategoria kategori категория catégorie rayon categoria categoría 类目 分类 类别 品类 类型 一级 二级 三级 部门 カテゴリ 카테고리",
+    "price": "price prc preis einzelpreis verkaufspreis umsatz betrag amount cost cena prijs цена fiyat revenue sales value prix precio prezzo importe 价格 单价 金额 售价 価格 가격",
+    "time": "time timestamp ts date datetime day when created occurred at datum zeit zeitpunkt zeitstempel uhrzeit tag bestelldatum kaufdatum fecha czas tijd дата время tarih hora heure jour momento 时间 日期 时间戳 下单时间 行为时间 日時 날짜 시간",
     "click": "click clicked clicks ctr viewed opened klick geklickt angeklickt clic cliqué clicado 点击 是否点击 クリック 클릭",
     "conversion": "conversion converted convert cvr purchase purchased bought buy order ordered paid kauf gekauft bestellt bestellung gekauft achat acheté compra comprado 购买 成交 转化 下单 支付 是否购买 購入 구매",
     "exposed": "exposed exposure impression impressions shown displayed angezeigt eingeblendet sichtbar 曝光 展示 是否曝光",
@@ -36,9 +36,11 @@ LABELS = {
     "click": MEANINGS["click"],
     "conversion": MEANINGS["conversion"] + " orders purchases conversions bookings booked",
     "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
-    "action": MEANINGS["action"],
+    "action": MEANINGS["action"] + " status state zustand statut estado stato stav 状态 ステータス 상태",
 }
 """Words of a column's name that say that it tells what happened."""
+UNWANTED = "bot bots robot crawler spam fraud fraudulent test tests testing dummy internal deleted invalid void cancelled canceled storniert gelöscht testbestellung 测试 机器人 作弊"
+"""Words of a column's name that say that its rows are nobody's wish."""
 DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
     "type typ kind name code art 类型 event user item the 次数 标记 数"

@@ -95,7 +95,7 @@ def _parquet(path: Path) -> pl.DataFrame:
     """Return an empty frame with a Parquet file's columns."""
     existing(path)
     try:
-        return pl.DataFrame(schema=pl.read_parquet_schema(path))
+        return flat(pl.DataFrame(schema=pl.read_parquet_schema(path)))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
 
@@ -146,8 +146,16 @@ def _read_part(
 
 def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.DataFrame:
     scan = pl.scan_parquet(path, hive_partitioning=False)
-    require_columns(path, scan.collect_schema().names(), columns)
-    return (scan.select(list(columns)) if columns is not None else scan).collect()
+    schema = scan.collect_schema()
+    if columns is None:
+        return flat(scan.collect())
+    if any(isinstance(kind, pl.Struct) for kind in schema.values()):
+        outer = dict.fromkeys(name if name in schema else name.partition(".")[0] for name in columns)
+        frame = flat(scan.select([name for name in outer if name in schema]).collect())
+        require_columns(path, frame.columns, columns)
+        return frame.select(list(columns))
+    require_columns(path, schema.names(), columns)
+    return scan.select(list(columns)).collect()
 
 
 def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
@@ -158,7 +166,21 @@ def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Return objects of JSON lines as a frame."""
-    return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+    return flat(pl.DataFrame(rows, infer_schema_length=None, strict=False))
+
+
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with the fields of nested objects as columns of their own: ``user.id``."""
+    while any(isinstance(kind, pl.Struct) for kind in frame.schema.values()):
+        made: list[pl.Series] = []
+        for values in frame.get_columns():
+            if isinstance(values.dtype, pl.Struct):
+                names = [(field.name, f"{values.name}.{field.name}") for field in values.dtype.fields]
+                made += [values.struct.field(inner).alias(name) for inner, name in names if name not in frame.columns]
+            else:
+                made.append(values)
+        frame = pl.DataFrame(made)
+    return frame
 
 
 def _read_csv(

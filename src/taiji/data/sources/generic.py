@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,7 @@ class _Reader:
         return frame
 
 
+ENTITY = r"&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});"
 BROKEN, ROW = "lines that are no rows", "_row"
 MAPPING = "mapping.yaml"
 """The mapping's name in a folder that brings its own."""
@@ -147,6 +149,14 @@ class Files(Source):
             mapping = path / MAPPING if (path / MAPPING).is_file() else path
             return mapping, mapping.parent
         mapping = settings.mapping.expanduser()
+        if not path.exists():
+            raise InputError(
+                "The folder of the log is missing.",
+                where=str(path),
+                expected="the folder with the files that the mapping names, as data.source says",
+                found="nothing",
+                fix="check data.source, which is seen from the folder in which taiji is called",
+            )
         return mapping, path if path.is_dir() else mapping.parent
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
@@ -159,7 +169,11 @@ class Files(Source):
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        return file_state([mapping, *(part.path for file in sorted(named) for part in parts_of(folder / file))])
+        files = {file: [part.path for part in parts_of(folder / file)] for file in sorted(named)}
+        for file, paths in files.items():
+            if not any(path.exists() for path in paths):
+                raise InputError("A file is missing.", where=str(folder / file), found="nothing", fix="check the path")
+        return file_state([mapping, *(path for paths in files.values() for path in paths)])
 
 
 def _joined(
@@ -288,7 +302,9 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         columns[plan.categories.column] = None
     if plan.price:
         columns[plan.price] = None
-    read = reader.read(plan, "items", columns)
+    read = _unescaped(
+        reader, reader.read(plan, "items", columns), [plan.title, *levels.values(), *_column(plan.categories)]
+    )
     cells = reader.cells("items", read, plan)
     made = [
         read[plan.item_id].alias("item_id"),
@@ -301,6 +317,25 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
     return _unique(reader, items, "item_id", plan, "items", plan.item_id)
+
+
+def _column(plan: LevelsMapping | None) -> list[str]:
+    return [plan.column] if plan else []
+
+
+def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Return texts with HTML's entities as the characters that they stand for (``H&amp;M`` as ``H&M``), and tell their number."""
+    for name in columns:
+        values = frame[name]
+        if values.dtype != pl.String or not (found := values.filter(values.str.contains(ENTITY)).unique().sort()).len():
+            continue
+        plain = pl.Series([unescape(text) for text in found], dtype=pl.String)
+        rows = int(values.is_in(found.implode()).sum())
+        reader.reading.note(
+            "items", f"{rows:,} values of {name} hold HTML entities, read as {plain[0]!r} for {found[0]!r}."
+        )
+        frame = frame.with_columns(values.replace(found, plain))
+    return frame
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:

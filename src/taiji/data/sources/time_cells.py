@@ -40,6 +40,8 @@ SHAPES = {
     "%.f": r"(?:\.\d+)?",
     "%p": "[AaPp][Mm]",
 }
+IMPOSSIBLE = 0.2
+"""Share of numbers with 60 minutes or seconds from which on they count since midnight: in a day's minutes 4 of 10 do."""
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
 """Forms of ISO 8601 by length that are read at once."""
@@ -139,7 +141,8 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
 
     Args:
         days: dates, date-times at midnight, or texts.
-        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, as the whole column tells).
+        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, or minutes or
+            seconds since midnight, as the whole column tells).
     """
     day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
     joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
@@ -164,6 +167,9 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
         top = int(cells.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
         if top < 24 and not hours:
             return False
+        if since := _since_midnight(cells.cast(pl.Int64), top):  # a duration would do as well, but for its range
+            of_day = cells.cast(pl.Int64) * since / 86_400
+            return bool(of_day.max() >= 0.8 and of_day.median() >= 0.2)  # type: ignore[operator]
         cells = _clock(cells)
     return float(cells.str.contains(CLOCK).mean() or 0.0) >= MOST  # type: ignore[arg-type]
 
@@ -332,8 +338,22 @@ def _clock(values: pl.Series) -> pl.Series:
     digits = texts.str.contains(r"^\d{1,6}$").fill_null(False)
     if not bool((digits | texts.is_null()).all()) or texts.null_count() == len(texts):
         return texts
-    top = int(texts.cast(pl.Int64, strict=False).max() or 0)  # type: ignore[arg-type]
+    numbers = texts.cast(pl.Int64, strict=False)
+    top = int(numbers.max() or 0)  # type: ignore[arg-type]
+    if since := _since_midnight(numbers, top):
+        clock = pl.from_epoch(numbers * since, time_unit="s").dt.strftime("%H:%M:%S")
+        return clock.alias(values.name)
     padded = texts + ":00" if top < 24 else texts.str.zfill(4) if top < 2400 else texts.str.zfill(6)
     return padded.str.replace(r"^(\d{2})(\d{2})(\d{2})$", "${1}:${2}:${3}").str.replace(
         r"^(\d{2})(\d{2})$", "${1}:${2}"
     )
+
+
+def _since_midnight(numbers: pl.Series, top: int) -> int:
+    """Return the seconds of a unit in which numbers count since midnight; 0 where they are hours, minutes and seconds side by side."""
+    digits = numbers.drop_nulls()
+    for limit, seconds, fields in ((1440, 60, (1,)), (86_400, 1, (1, 100))):
+        if 24 <= top < limit:
+            wrong = pl.select(pl.any_horizontal([digits // field % 100 >= 60 for field in fields])).to_series()
+            return seconds if float(wrong.mean() or 0.0) >= IMPOSSIBLE else 0  # type: ignore[arg-type]
+    return 0
