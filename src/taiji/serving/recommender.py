@@ -175,13 +175,13 @@ def has_recommender(run: Path) -> bool:
 
 def recommender_version(run: Path) -> str:
     """Return the hash of everything that a run's lists depend on, found without loading a model."""
-    settings = _settings(read_json(run / "config.json"))
+    settings = _settings(run, read_json(run / "config.json"))
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
     outputs = {stage: read_json(run / stage / "manifest.json").get("output") for stage in stages}
     composed = settings.model_dump(
         mode="json", exclude={"depths", "requests", "request_at", "horizon_days", "new_items_only"}
     )
-    return value_hash([outputs, composed])[:16]
+    return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 
 
 def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
@@ -194,7 +194,8 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     Raises:
         ArtifactError: a stage is not finished, or damaged.
     """
-    settings, run = _settings(world.config), world.run
+    run = world.run
+    settings = _settings(run, world.config)
     retrievers = {
         name: CatalogueRetriever.load(_made(run, f"retriever-{name}") / "retriever", world.dataset)
         for name in settings.retrievers
@@ -214,8 +215,19 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     return RankingRecommender(world, cascade, settings.length, scorer)
 
 
-def _settings(config: Mapping[str, Any]) -> RecommendSettings:
-    return RecommendSettings.model_validate(config.get("recommend", {}))
+def _settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
+    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
+    settings = RecommendSettings.model_validate(config.get("recommend", {}))
+    names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
+    if set(names) != set(settings.retrievers):
+        raise ArtifactError(
+            "The run's recommender is not the one of its configuration.",
+            where=str(run / STAGE),
+            expected=", ".join(settings.retrievers),
+            found=", ".join(names) or "no list of retrievers",
+            fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
+        )
+    return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})
 
 
 def _made(run: Path, stage: str) -> Path:
