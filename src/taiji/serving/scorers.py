@@ -80,9 +80,10 @@ class Scorers:
         return isinstance(self._loaded.get(release or ""), Scorer)
 
     def recommends(self, release: str | None) -> bool | None:
-        """Return whether a release's recommender can be asked; None while its models are not loaded."""
-        found = self._loaded.get(release or "")
-        return None if found is None else isinstance(found, Recommender)
+        """Return whether a release has a recommender; None while its models are not loaded."""
+        if release not in self._loaded or release in self._reasons:
+            return None
+        return isinstance(self._loaded[release], Recommender)
 
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
