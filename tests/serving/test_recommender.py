@@ -27,6 +27,7 @@ from taiji.serving import backend
 from taiji.serving.live_dataset import World
 from taiji.serving.recommender import RankingRecommender, RunRecommender, recommender_of
 from taiji.serving.settings import ServingSettings
+from taiji.serving.traffic import of_run
 from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
 
 LATER = 1_700_000_000_000_000
@@ -173,6 +174,8 @@ def test_the_release_is_of_the_whole_cascade(run: Path, tmp_path: Path) -> None:
     release = backend.release(run)
     assert release.name == f"small-{release.model_version[:8]}" and not release.features and release.run == str(run)
     assert list(backend.rows(run)) == []
+    users, items = of_run(run, ServingSettings(), limit=3)
+    assert users == ["u0", "u1", "u10"] and len(items) == 3
     other = shutil.copytree(run, tmp_path / "small")
     assert backend.release(other).name == release.name, "the same cascade in another place is the same release"
     config = read_json(other / "config.json")
