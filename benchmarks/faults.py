@@ -152,6 +152,10 @@ class Load:
                 found = (row["feature_version"], row["events_seen"])
                 self.books.regressions += found[0] < mark[0] or found[1] < mark[1]
                 newest[user, row["release"]] = found
+            status, answer = client.ask("POST", "/v1/recommend", {"user": user, "k": 1})
+            if status == 200:  # the double recommends its release's version first
+                self.books.reads += 1
+                self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
             time.sleep(0.003)
 
     def _served(self, start: float, end: float) -> set[str]:

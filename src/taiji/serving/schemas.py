@@ -5,12 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 ID = r"^[^\x00-\x1f\x7f]+$"
 RFC3339 = r"^(19[7-9][0-9]|2[0-9]{3})-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 MAX_EVENTS, MAX_USERS, MAX_ITEMS, MAX_CONTEXT = 1000, 1000, 1000, 100
 MAX_LIST = 500
+
+
+def _whole(value: object) -> object:
+    """Return 6 for 6.0, which JSON Schema calls an integer, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 Flag = Annotated[int, Field(ge=0, le=1)]
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
@@ -132,7 +138,7 @@ class RecommendIn(Body):
     """
 
     user: Id
-    k: Annotated[int, Field(ge=1, le=MAX_LIST)] | None = None
+    k: Annotated[int, Field(ge=1, le=MAX_LIST), BeforeValidator(_whole)] | None = None
     exclude: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
     context: Annotated[dict[ColumnName, ContextValue], Field(max_length=MAX_CONTEXT)] = {}
     trace: bool = False
