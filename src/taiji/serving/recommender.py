@@ -7,6 +7,7 @@ brings with its requests; what they know about items is the run's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from taiji.cascade.composition import make_cascade
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
-from taiji.core.errors import ArtifactError
+from taiji.core.errors import ArtifactError, ResourceError
 from taiji.data.dataset import Dataset
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.inputs import RequestState
@@ -28,7 +29,7 @@ from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
 from taiji.serving.scorer import RunScorer, load_neural
-from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult
+from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
 
 Array = NDArray[Any]
 STAGE = "recommendation"
@@ -211,8 +212,13 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     if scorer is None and ranker is not None:
         scorer = RunScorer(world, ranker, None, "")
     if scorer is None:
-        return RunRecommender(world, cascade, settings.length)
-    return RankingRecommender(world, cascade, settings.length, scorer)
+        made = RunRecommender(world, cascade, settings.length)
+    else:
+        made = RankingRecommender(world, cascade, settings.length, scorer)
+    now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
+    with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
+        made.recommend([RecommendRequest(UserHistory("", now))])
+    return made
 
 
 def _settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:

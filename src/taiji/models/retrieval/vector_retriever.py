@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.data.dataset import Dataset
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
@@ -58,6 +59,13 @@ class VectorRetriever(CatalogueRetriever):
         order = np.lexsort((items, -scores), axis=1)
         items, scores, there = (np.take_along_axis(values, order, axis=1) for values in (items, scores, there))
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
+
+    def bound_to(self, users: Dataset) -> Self:
+        """Return the retriever for other users; the index is built before, so that all of them share it."""
+        made = super().bound_to(users)
+        if len(self.vectors) > EXACT_BELOW:
+            self._indexed = made._indexed = (self.vectors, self.index)
+        return made
 
     @property
     def index(self) -> VectorIndex:
