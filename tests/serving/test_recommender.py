@@ -26,7 +26,10 @@ from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.serving import backend
 from taiji.serving.live_dataset import World
 from taiji.serving.recommender import RankingRecommender, RunRecommender, recommender_of
+from taiji.serving.releases import roll_back, roll_out
+from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
+from taiji.serving.stores import open_store
 from taiji.serving.traffic import of_run
 from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
 
@@ -215,3 +218,22 @@ def test_without_a_ranker_lists_keep_the_order_of_the_merge(run: Path, tmp_path:
     world = found.world
     expected = names(world, offline(other, world.dataset, rank=False), world.users["u3"])
     assert found.recommend([RecommendRequest(UserHistory("u3", LATER))])[0].items == expected
+
+
+def test_a_cascade_is_rolled_out_and_back_as_a_whole(run: Path, tmp_path: Path) -> None:
+    settings = ServingSettings(store=f"sqlite:{tmp_path / 'store.sqlite3'}")
+    other = shutil.copytree(run, tmp_path / "other")
+    first, second = roll_out(run, settings), roll_out(other, settings)
+    store = open_store(settings)
+    assert store.releases().active == second.name != first.name and set(store.releases().live) == {
+        first.name,
+        second.name,
+    }
+    assert roll_back(settings) == first.name and store.releases().previous == second.name
+    scorers = Scorers(store, lambda folder: backend.scorer(folder, settings))
+    scorers.refresh()
+    assert scorers.recommends(first.name) and scorers.recommends(second.name)
+    assert (scorers.state, scorers.recommender_state) == ("ready", "ready")
+    request = RecommendRequest(UserHistory("u1", LATER))
+    lists = scorers.recommend([(first.name, request), (second.name, request)])
+    assert lists[0].items == lists[1].items and len(lists[0].items) == 5

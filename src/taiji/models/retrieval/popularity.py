@@ -19,7 +19,7 @@ from taiji.models.retrieval.settings import RetrieverSettings
 
 Array = NDArray[Any]
 DAY = 86_400_000_000
-REMEMBERED = 16_000_000
+REMEMBERED = 4_000_000
 """Decayed counts that are kept for days asked about before, at most, and at least one day's."""
 PRIOR = 10.0
 """Interactions that every segment starts with, spread as everybody's are."""
