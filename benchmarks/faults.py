@@ -205,7 +205,8 @@ class World:
         settings = ServingSettings.model_validate(
             {**SETTINGS, "store": self.place if self.redis else f"sqlite:{self.place}"}
         )
-        self.service = Service(runs[0], settings, environment={"PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"})
+        path = os.pathsep.join([str(folder), os.getcwd(), os.environ.get("PYTHONPATH", "")])
+        self.service = Service(runs[0], settings, environment={"PYTHONPATH": path})
         self.service.start()
         stack.callback(self.service.stop)
         self.releases = [f"one-{VERSIONS[0]}", roll_out(runs[1], settings, activate=False).name]
