@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from taiji.cascade.cascade import Cascade
 from taiji.cascade.composition import make_cascade
 from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
-from taiji.core.component import Requests
+from taiji.core.component import Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.train import load_ranker
@@ -171,6 +172,30 @@ def test_a_retriever_that_fails_is_left_out_and_named(run: Path, monkeypatch: py
     monkeypatch.setattr(recommender.cascade.pool.retrievers["popular"], "retrieve", broken)
     with pytest.raises(ResourceError, match="No retriever answered"):
         recommender.recommend([RecommendRequest(UserHistory("u2", LATER))])
+
+
+def test_late_retrievers_and_candidates_beyond_the_time_are_left_out_and_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(run)
+    world.config["recommend"]["budget"] |= {"retrieval_seconds": 5.0, "ranking_seconds": 1e-9, "ranking_block": 8}
+    recommender, answered = recommender_of(world, None), threading.Event()
+    pool = recommender.cascade.pool
+    retrieve = pool.retrievers["sasrec"].retrieve
+
+    def slow(requests: Requests, k: int) -> Slate:
+        answered.wait(10)
+        return retrieve(requests, k)
+
+    monkeypatch.setattr(pool.retrievers["sasrec"], "retrieve", slow)
+    pool.seconds = 0.6
+    users = [RecommendRequest(UserHistory("u2", LATER)), RecommendRequest(UserHistory("never seen", LATER))]
+    found = recommender.recommend(users)
+    answered.set()
+    assert [result.late[-1:] for result in found] == [("sasrec",)] * 2 and "sasrec" not in found[0].sources
+    assert all(len(result.items) == 5 and result.unranked > 0 for result in found)
+    assert found[0].unranked > found[1].unranked, "a stranger has fewer candidates"
+    pool.close()
 
 
 def test_the_release_is_of_the_whole_cascade(run: Path, tmp_path: Path) -> None:

@@ -47,15 +47,16 @@ class Recommendation:
     Attributes:
         slate: (B, k) items, best first, with their scores.
         seconds: step to the time it took.
-        late, failed: retrievers that were left out; ``unranked``: candidates that were left out because time was up.
+        unranked: (B,) candidates of each request that were left out because time was up.
+        late, failed: retrievers that were left out.
         trace: a row per request and candidate, where it was asked for.
     """
 
     slate: Slate
     seconds: Mapping[str, float]
+    unranked: Array
     late: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
-    unranked: int = 0
     trace: pl.DataFrame | None = None
 
 
@@ -109,7 +110,7 @@ class Cascade:
                 for slate in slates.values():
                     notes.left_out(slate, merged, "not among the merged candidates")
                 notes.scores(merged, {MERGED: merged.columns[MERGED]})
-        current, unranked = merged, 0
+        current, unranked = merged, np.zeros(len(requests), np.int64)
         for step, ranking, keep in (
             ("coarse", self.coarse, self.budget.coarse),
             ("rank", self.ranking, self.budget.reranked if self.rerankers else k),
@@ -131,15 +132,15 @@ class Cascade:
         if notes is not None:
             notes.left_out(current, shown, f"below the first {k}")
         return Recommendation(
-            shown, watch.seconds, asked.late, asked.failed, unranked, None if notes is None else notes.frame(shown)
+            shown, watch.seconds, unranked, asked.late, asked.failed, None if notes is None else notes.frame(shown)
         )
 
     def _ranked(
         self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
-    ) -> tuple[Slate, int]:
-        """Return the ``keep`` best of a slate by a ranking's score, and how many candidates were not ranked in time."""
+    ) -> tuple[Slate, Array]:
+        """Return the ``keep`` best of a slate by a ranking's score, and how many (B,) candidates were not ranked in time."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
-        unranked = int(slate.mask[:, ranked:].sum())
+        unranked = slate.mask[:, ranked:].sum(axis=1)
         slate = slate.take(np.broadcast_to(np.arange(ranked), (len(slate.items), ranked)))
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)

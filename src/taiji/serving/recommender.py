@@ -147,7 +147,7 @@ class RunRecommender:
             unknown=tuple(dict.fromkeys(item for item in request.exclude if item not in known)),
             late=tuple(found.late),
             failed=tuple(found.failed),
-            unranked=found.unranked,
+            unranked=int(found.unranked[row]),
             seconds=found.seconds,
             trace=None if found.trace is None else _trace(found.trace.filter(pl.col("request") == row), names),
         )
