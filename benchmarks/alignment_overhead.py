@@ -94,8 +94,7 @@ class Stepper:
             callbacks=[Turn()],
         )
         # A rollout ends at its length only, so that every step makes the same number of tokens.
-        self.trainer.generation_config.eos_token_id = None
-        self.trainer.eos_token_ids = [-1]
+        self.trainer.generation_config.eos_token_id = self.trainer.eos_token_ids = [-1]
         self._start_thread()
 
     def _start_thread(self) -> None:

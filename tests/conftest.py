@@ -30,6 +30,16 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
         raise pytest.UsageError(f"parametrize: give {argname}={val!r} an explicit id (ids=… or pytest.param(…, id=…))")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out where ``-m`` does not name them."""
+    if "slow" in config.getoption("-m"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture
 def tiny_lm():
     """A fresh ``(model, tokenizer)``: a two-layer Llama with random weights (fp32) and a byte-level BPE tokenizer."""

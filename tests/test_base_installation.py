@@ -137,6 +137,7 @@ def test_a_ranker_is_trained_judged_and_studied(tmp_path):
             "import numpy; from taiji.nn.weighting_rules import _Library; _Library('MGDAWeighting')(numpy.eye(2), 0)",
             id="rule",
         ),
+        pytest.param("world", "from taiji.world import WorldEnv; WorldEnv()", id="environment"),
         pytest.param(
             "demo", "from taiji.data.sources.completejourney import package_folder; package_folder()", id="data"
         ),

@@ -10,10 +10,13 @@ import sys
 
 import pytest
 from tests.data.discovery import exports
+from tests.language.families import ending
 
 from taiji import __version__, cli
 from taiji.core.artifacts import write_json
 from taiji.core.errors import NoSpace
+from taiji.language.causal_lm import LanguageModel
+from taiji.language.tiny import tiny_causal_lm
 from taiji.pipeline.recipes import STAGE_NAMES
 
 ITEMS = "sku,name\nA,apple\nB,bread\n"
@@ -184,6 +187,30 @@ def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
     assert "Traceback" not in error
 
 
+def test_a_damaged_stage_is_made_again_and_a_forced_one_too(taiji, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.run_commands, "summary", lambda folder, json_path: None)
+    data = ("--data", shop(), "--name", "x", "--runs", tmp_path)
+    assert taiji("data", *data)[0] == 0
+    assert "data: unchanged, skipped" in taiji("data", *data)[2]
+    events = tmp_path / "x" / "data" / "dataset" / "events.parquet"
+    events.write_bytes(events.read_bytes()[:100])
+    error = taiji("data", *data)[2]
+    assert "data: made again: dataset/events.parquet is damaged (100 bytes, " in error and "data: done" in error
+    # The log is too small for the next stage; what is asked of the first one happens before.
+    error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "data", "--verify")[2]
+    assert "data: made again: asked for with --force" in error and "data: done" in error
+    code, _, error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "dta")
+    assert code == 2 and "no such stage" in error and "data, examples" in error
+    (tmp_path / "x" / "config.json").unlink()
+    code, _, error = taiji("run", "--name", "x", "--runs", tmp_path, "--resume")
+    assert (
+        code == 2 and "not the configuration that it keeps" in error and "--resume: finished stages are kept" in error
+    )
+    (tmp_path / "x" / "data" / "manifest.json").write_text("{")
+    error = taiji("run", *data, "--resume")[2]
+    assert "data: made again: its manifest is damaged" in error and "data: done" in error
+
+
 def test_data_that_cannot_be_split_says_so(taiji, shop, tmp_path):
     assert taiji("data", "--data", shop(), "--name", "x", "--runs", tmp_path)[0] == 0
     code, _, error = taiji("examples", "--name", "x", "--runs", tmp_path)
@@ -254,6 +281,20 @@ def test_doctor_finds_the_defaults(taiji):
     assert "SmolLM2" in out
 
 
+def test_doctor_shows_how_the_prompts_of_a_configuration_end(taiji, tmp_path):
+    model, tokenizer = tiny_causal_lm(hidden=8, layers=1, heads=2)
+    tokenizer.chat_template = "{{ '<|im_start|>' }}{{ strftime_now('%Y') }}" + ending("{{ end }}")
+    LanguageModel(model, tokenizer, "tiny").save(tmp_path / "model")
+    (tmp_path / "my.yaml").write_text(f"language: {{model: {tmp_path / 'model'}, template_date: 2026-03-04}}")
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml")
+    assert code == 0 and "begin with '<|im_start|>2026" in out and "assistant\\n<think>'" in out
+    twice = 'language.chat_template_kwargs={end: "<think>\\n<think>"}'
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", twice, "--quiet")
+    assert code == 0 and out.startswith("WARNING") and "opened twice" in out
+    code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", "language.chat_template_kwargs.thnk=true", "--quiet")
+    assert code == 1 and "reads no such argument" in out
+
+
 def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
     folder = shop(
         log_csv="who,what,at,bought\n"
@@ -288,6 +329,16 @@ def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
         "events.item_id=what",
     )
     assert (code, out.splitlines()) == (0, [f"taiji run {tmp_path / 'shop.yaml'}"])
+
+
+def test_init_leaves_out_what_it_is_told_to(taiji, shop, tmp_path):
+    rows = "".join(f"u{i % 9},{'AB'[i % 2]},{1_700_000_000 + i * 977},{int(i % 3 > 0)}\n" for i in range(120))
+    folder = shop(log_csv="user_id,item_id,at,bought\n" + rows, old_csv="a,a\n1,2\n")
+    code, _, error = taiji("init", folder, "--to", tmp_path)
+    assert code == 2 and "--ignore old.csv" in error
+    code, out, error = taiji("init", folder, "--to", tmp_path, "--ignore", "old*")
+    assert code == 0, error
+    assert "old.csv was left out" in out and "READING" in out
 
 
 def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
@@ -349,7 +400,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkey
 def test_results_for_scripts_take_standard_output(taiji):
     code, out, _ = taiji("doctor", "--json", "-")
     assert code == 0
-    assert {"what", "found", "fix", "blocking"} == set(json.loads(out)[0])
+    assert {"what", "found", "fix", "blocking", "warning"} == set(json.loads(out)[0])
     assert taiji("doctor", "--quiet")[1] == ""
 
 
@@ -405,6 +456,7 @@ def test_help_imports_next_to_nothing():
     assert {name for name in ours if not name.startswith("taiji.cli")} <= {
         "taiji.cli.console",
         "taiji.core",
+        "taiji.core.advice",
         "taiji.core.errors",
         "taiji.core.file_state",
         "taiji.core.moved",
@@ -417,3 +469,33 @@ def test_help_imports_next_to_nothing():
         "taiji.pipeline.stages",
         *(f"taiji.pipeline.stages.{name}_stage" for name in STAGE_NAMES),
     }
+
+
+def test_worlds_are_listed_and_two_policies_compete_in_one(taiji):
+    code, said, _ = taiji("world", "list")
+    assert code == 0 and "short-video: " in said and "funnel (position" in said
+    code, said, _ = taiji("world", "list", "--json", "-")
+    assert code == 0 and {row["scenario"] for row in json.loads(said)} >= {"shop", "everything"}
+    sizes = ("--users", 40, "--days", 1, "--before", 1, "--quiet")
+    arms = ("--policy", "random", "--policy", "popular")
+    code, said, _ = taiji("world", "run", "push", *arms, *sizes, "--without", "copy", "--json", "-")
+    found = json.loads(said)
+    assert code == 0 and found["treatment"] == "popular" and found["scenario"] == "push-without-copy"
+    code, said, _ = taiji("world", "run", "push", *arms, *sizes)
+    assert code == 0 and "popular (" in said and "until then" in said
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("tv", "--policy", "random", "--policy", "random"), "short-video"),
+        (("push", "--policy", "random"), "--policy CONTROL"),
+        (("push", "--policy", "random", "--policy", "best"), "No policy has that name"),
+        (("push", "--policy", "random", "--policy", "random", "--without", "watch"), "no such twin"),
+        (("push", "--policy", "random", "--policy", "random", "--co-diverted"), "mechanism creators"),
+    ],
+    ids=["scenario", "one policy", "policy", "twin", "creators"],
+)
+def test_mistakes_about_worlds_are_one_message(taiji, arguments, words):
+    code, _, said = taiji("world", "run", *arguments, "--users", 20, "--days", 1, "--quiet")
+    assert code == 2 and words in said and "Traceback" not in said

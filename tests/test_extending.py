@@ -1,4 +1,4 @@
-"""The guide's six parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a study."""
+"""The guide's seven parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a study."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_guide_shows_the_file_and_it_is_short(path):
 def test_the_guide_shows_the_entry_points():
     shown = {block.name: block.text for block in blocks(GUIDE)}
     toml = (PARTS / "pyproject.toml").read_text()
-    for group in ("fields", "rankers", "stages", "sources"):
+    for group in ("fields", "mechanisms", "rankers", "stages", "sources"):
         assert re.search(rf'entry-points\."taiji\.{group}"\]\n(.+)\n', toml)[1] in GUIDE.read_text()
     assert "mapping.yaml" in shown
 
@@ -81,6 +81,7 @@ from shop_parts.trending import Trending
 from taiji.data.fields import make_field
 from taiji.models.ranking.ranker import ranker_class
 from taiji.testing import *
+from taiji.world import Scenario, World
 
 board = checkerboard()
 made = FactorizationMachine(FactorizationMachine.Settings(min_steps=400, device="cpu", fields=("hour",)))
@@ -92,6 +93,8 @@ check_retriever(Trending(board), board)
 check_field(HourOfDay(), board, exposures_of(board))
 assert ranker.layout.row.columns == (1,) and ranker_class("factorization_machine") is FactorizationMachine
 assert isinstance(make_field("hour", "here"), HourOfDay)
+rainy = Scenario(users=60, items=60, slate=3, candidates=10, mechanisms={"content": {}, "weather": {}})
+check_world(lambda seed: World(rainy, seed), draws=1000)
 """
     )
     run(installed, tmp_path, script)

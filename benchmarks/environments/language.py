@@ -96,8 +96,7 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
             processing_class=tokenizer,
         )
         # A rollout ends at its length only, so that every run makes the same number of tokens.
-        trainer.generation_config.eos_token_id = None
-        trainer.eos_token_ids = [-1]
+        trainer.generation_config.eos_token_id = trainer.eos_token_ids = [-1]
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train()

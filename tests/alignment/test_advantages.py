@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl.trainer.utils import nanstd
 
-from taiji.alignment.advantages import linear, split
+from taiji.alignment.advantages import common, linear
 
 
 def rewards_with_gaps(seed: int, prompts: int = 5, group: int = 4, count: int = 3) -> torch.Tensor:
@@ -48,15 +48,64 @@ def trl_advantage(
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["group", "batch", "none"]))
-def test_split_adds_up_to_trl(seed, scale):
+def test_common_columns_of_one_reward_are_trls_advantage(seed, scale):
+    """Also of one reward among others that do not vary, when the weights are equal."""
+    rewards = rewards_with_gaps(seed, count=1)
+    three = torch.cat([rewards, torch.where(torch.isfinite(rewards), rewards.new_tensor([0.3, 2.0]), torch.nan)], 1)
+    for aggregation in ("sum_then_normalize", "normalize_then_sum"):
+        expected = trl_advantage(rewards, torch.ones(1).double(), 4, aggregation, scale)
+        assert torch.allclose(common(rewards, 4, aggregation, scale)[:, 0], expected, atol=3e-7)
+        found = common(three, 4, aggregation, scale, total=3.0) @ torch.full((3,), 1 / 3, dtype=torch.float64)
+        together = trl_advantage(three, torch.ones(3).double(), 4, aggregation, scale)
+        finite = torch.isfinite(rewards[:, 0]).view(-1, 4).all(1).repeat_interleave(4)  # else the constants vary, too
+        if scale != "batch" and aggregation == "sum_then_normalize":
+            assert torch.allclose(found[finite], together[finite], atol=3e-7)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_groups_weighted_columns_point_where_trls_advantage_does(seed):
+    """One positive factor per group; none at all where nothing is divided."""
     rewards = rewards_with_gaps(seed)
     weights = torch.tensor(np.random.default_rng(seed).dirichlet(np.ones(3)))
-    for aggregation in ("sum_then_normalize", "normalize_then_sum"):
-        columns = split(rewards, weights, 4, aggregation, scale)
-        expected = trl_advantage(rewards, weights, 4, aggregation, scale)
-        # TRL's nanstd takes its n / (n - 1) in float32 whatever the rewards are: relative errors of 1e-8.
-        assert torch.allclose(columns @ weights, expected, atol=3e-7)
-        assert (columns[4] == 0).all(), "a completion without any reward moves nothing"
+    stock = trl_advantage(rewards, weights, 4, "sum_then_normalize", "group").view(-1, 4)
+    ours = (common(rewards, 4) @ weights).view(-1, 4)
+    cosine = torch.nn.functional.cosine_similarity(stock, ours, dim=1)
+    assert torch.allclose(cosine, torch.ones_like(cosine), atol=1e-6)
+    plain = trl_advantage(rewards, weights, 4, "sum_then_normalize", "none")
+    assert torch.allclose(common(rewards, 4, scale="none") @ weights, plain, atol=3e-7)
+    assert (common(rewards, 4)[4] == 0).all(), "a completion without any reward moves nothing"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([2, 4, 8]), st.integers(1, 5), st.floats(0.01, 100))
+def test_common_columns_are_bounded(seed, group, count, total):
+    rng = np.random.default_rng(seed)
+    rewards = torch.tensor((rng.random((6 * group, count)) < 0.5) * 10.0 ** rng.integers(-6, 7, count))
+    bound = count * (group - 1) / group**0.5
+    assert common(rewards, group, total=total).abs().max() <= bound * (1 + 1e-9)
+
+
+def test_rewards_that_trade_off_cancel_where_the_weights_are_equal():
+    """The case that TRL's own scale makes singular: the weighted sum is constant, the rewards are not."""
+    rewards = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    columns = common(rewards, 2, total=2.0)
+    assert torch.allclose(columns, torch.tensor([[-1.0, 1.0], [1.0, -1.0]]), atol=1e-3)
+    assert (columns @ torch.tensor([0.5, 0.5]) == 0).all()
+    slopes = [float((columns @ torch.tensor([0.5 + d, 0.5 - d]))[1]) for d in (1e-3, 2e-3)]
+    assert slopes[1] == pytest.approx(2 * slopes[0], rel=1e-3), "in proportion to the difference, not its sign"
+
+
+def test_leave_one_out_baselines_are_a_constant_factor():
+    rewards = torch.tensor(np.random.default_rng(0).normal(size=(12, 2)))
+    grouped = rewards.view(-1, 4, 2)
+    alone = (grouped - (grouped.sum(1, keepdim=True) - grouped) / 3).view(-1, 2)
+    assert torch.allclose(4 / 3 * common(rewards, 4, scale="none"), alone, atol=1e-12)
+
+
+def test_small_rewards_count():
+    tiny = torch.tensor([[0.5], [0.5005], [0.5], [0.5005]])
+    assert linear(tiny, 4).abs().min() > 0.5 and common(tiny, 4).abs().min() > 0.5
 
 
 @settings(max_examples=25, deadline=None)
@@ -99,4 +148,4 @@ def test_unknown_modes_are_named():
     with pytest.raises(ValueError, match="scale"):
         linear(torch.zeros(4, 1), 4, "bad")
     with pytest.raises(ValueError, match="aggregation"):
-        split(torch.zeros(4, 1), torch.ones(1), 4, "bad")
+        common(torch.zeros(4, 1), 4, "bad")

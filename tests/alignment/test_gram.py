@@ -30,13 +30,17 @@ def flat(gradient):
     return torch.cat([g.reshape(-1) for g in gradient])
 
 
+def stacked(gradients):
+    return torch.stack([flat(gradient) for gradient in gradients])
+
+
 def test_gram_is_explicit_inner_products(problem, monkeypatch):
     _, parameters, losses = problem
     found = gradients(losses(torch.arange(12)), parameters)
     explicit = torch.stack([flat(g) for g in found])
-    assert torch.allclose(gram(found), explicit @ explicit.T, atol=1e-14)
+    assert torch.allclose(gram(stacked(found)), explicit @ explicit.T, atol=1e-14)
     monkeypatch.setattr("taiji.alignment.gram.BLOCK", 3)
-    assert torch.allclose(gram(found), explicit @ explicit.T, atol=1e-14), "blocks do not matter"
+    assert torch.allclose(gram(stacked(found)), explicit @ explicit.T, atol=1e-14), "blocks do not matter"
 
 
 def test_accumulation_sums_gradients_not_gram_matrices(problem):
@@ -46,9 +50,9 @@ def test_accumulation_sums_gradients_not_gram_matrices(problem):
         for k, gradient in enumerate(gradients(losses(chosen), parameters)):
             sums.add(0, k, gradient)
     whole = gradients(losses(torch.arange(12)), parameters)
-    assert torch.allclose(gram(sums.totals()), gram(whole), atol=1e-13)
-    added = sum(gram(gradients(losses(chosen), parameters)) for chosen in torch.arange(12).split(4))
-    assert not torch.allclose(added, gram(whole), rtol=0.1)
+    assert torch.allclose(gram(sums.totals()), gram(stacked(whole)), atol=1e-13)
+    added = sum(gram(stacked(gradients(losses(chosen), parameters))) for chosen in torch.arange(12).split(4))
+    assert not torch.allclose(added, gram(stacked(whole)), rtol=0.1)
     weights = [0.2, 0.3, 0.5]
     expected = sum(w * flat(g) for w, g in zip(weights, whole))
     assert torch.allclose(flat(sums.combined(weights)), expected, atol=1e-13)
@@ -59,7 +63,7 @@ def test_cross_gram_of_a_noiseless_split_is_the_gram_matrix(problem):
     whole = gradients(losses(torch.arange(12)), parameters)
     third = [[g / 4 for g in gradient] for gradient in whole]
     rest = [[3 * g / 4 for g in gradient] for gradient in whole]
-    assert torch.allclose(cross_gram(third, rest, (0.25, 0.75)), gram(whole), atol=1e-13)
+    assert torch.allclose(cross_gram(stacked(third), stacked(rest), (0.25, 0.75)), gram(stacked(whole)), atol=1e-13)
 
 
 def test_cross_gram_is_unbiased_where_the_same_batch_is_not():
@@ -67,8 +71,8 @@ def test_cross_gram_is_unbiased_where_the_same_batch_is_not():
     truth = torch.randn(2, 6, generator=generator).double()
     same, cross = torch.zeros(2, 2).double(), torch.zeros(2, 2).double()
     for _ in range(3000):
-        halves = [[[(row + torch.randn(6, generator=generator).double() * 3) / 2] for row in truth] for _ in range(2)]
-        same += gram([[a[0] + b[0]] for a, b in zip(*halves)]) / 3000
+        halves = [(truth + torch.randn(2, 6, generator=generator).double() * 3) / 2 for _ in range(2)]
+        same += gram(halves[0] + halves[1]) / 3000
         cross += cross_gram(*halves) / 3000
     exact = truth @ truth.T
     assert (cross - exact).abs().max() < 2.0

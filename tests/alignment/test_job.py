@@ -10,13 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.language.families import TEMPLATES, TOKENIZERS
 
-from taiji.alignment.job import align
+from taiji.alignment.job import _trainer, align
 from taiji.alignment.settings import AlignmentSettings
 from taiji.core.artifacts import file_hash
 from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import LanguageModel
+from taiji.language.chat import render
+from taiji.language.chat_template import bind_template
 from taiji.language.tiny import tiny_causal_lm
+from taiji.language.token_ids import continued, ids_of
+from taiji.reasoning.prompts import opened
+from taiji.reasoning.sft import token_row
 
 EXAMPLES = pl.DataFrame(
     {"example": [f"e{i}" for i in range(6)], "prompt": [f"<|im_start|>user\nitem {i}<|im_end|>\n" for i in range(6)]}
@@ -37,6 +43,8 @@ REWARDS = {
     "vowels": lambda examples, texts: np.array([sum(c in "aeiou" for c in t) / max(len(t), 1) for t in texts]),
     "length": lambda examples, texts: np.array([float(len(t)) for t in texts]),
 }
+
+COMPLETION = "The household buys milk.</think><answer>Item title: oat milk</answer>"
 
 
 def start():
@@ -66,6 +74,7 @@ def test_results(undisturbed):
         assert set(line["rewards"]) == set(line["weights"]) == set(line["indicator"]) == {"vowels", "length"}
         assert sum(line["weights"].values()) == pytest.approx(1, abs=1e-6)
         assert {"delta_log_w", "loss", "rewards_std"} <= line.keys()
+        assert 0 <= line["cut"] <= 1
     model = AutoModelForCausalLM.from_pretrained(undisturbed / "model")
     before = start()
     assert any(not torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.model.state_dict().values()))
@@ -148,3 +157,28 @@ def test_errors(tmp_path):
     ):
         with pytest.raises(TaijiError, match=message):
             align(start(), examples, rewards, settings, tmp_path, 0)
+
+
+@pytest.mark.parametrize("habit", TOKENIZERS)
+def test_rollouts_begin_with_the_ids_of_answers_and_of_fine_tuning(habit, tmp_path, monkeypatch):
+    tokenizer = TOKENIZERS[habit]()
+    tokenizer.chat_template = TEMPLATES["BOS and date"]
+    bind_template(tokenizer, {}, None)
+    model, _ = tiny_causal_lm(TOKENIZERS["adds nothing"](), hidden=32)
+    lm = LanguageModel(model, tokenizer, "tiny")
+    prompts = [render(lm, [{"role": "user", "content": text}]) for text in ("milk and bread", "tea")]
+    begun = [opened(prompt) for prompt in prompts]
+    read: list[list[int]] = []
+
+    def written(model, prompts, *args, **keywords):
+        read.extend(prompts)
+        return [[*continued(lm.tokenizer, begun[0], COMPLETION).ids[len(prompts[0]) :], lm.tokenizer.eos_token_id]] * 2
+
+    monkeypatch.setattr("taiji.alignment.sharing.generate_shared", written)
+    examples = pl.DataFrame({"example": ["a", "b"], "prompt": begun})
+    trainer = _trainer(lm, examples, REWARDS, SETTINGS.model_copy(update={"steps": 1}), tmp_path, 0, 1)
+    prompt_ids, _, _, texts, *_ = trainer._generate(begun)
+    assert read == prompt_ids == [ids_of(lm.tokenizer, text) for text in begun]
+    for prompt, ids in zip(prompts, prompt_ids):
+        assert token_row(lm.tokenizer, prompt, "<think>" + COMPLETION).ids[: len(ids)] == ids
+    assert [text.strip() for text in texts] == [COMPLETION] * 2  # the tags, and no special tokens

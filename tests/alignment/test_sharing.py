@@ -94,7 +94,77 @@ def test_what_goes_trls_way(job, monkeypatch):
     with pytest.raises(AssertionError, match="shared"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1).train()
     for option in ({"generation_kwargs": {"no_repeat_ngram_size": 2}}, {"repetition_penalty": 1.1}):
-        assert not job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, **option)._known_settings()
+        assert job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1, **option)._law() is None
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("suppress_tokens", list(range(3, 300))),
+        ("bad_words_ids", [[5], [6]]),
+        ("no_repeat_ngram_size", 1),
+        ("typical_p", 0.5),
+        ("epsilon_cutoff", 0.01),
+        ("begin_suppress_tokens", [4]),
+        ("min_length", 20),
+        ("guidance_scale", 1.5),
+        ("renormalize_logits", True),
+        ("num_beams", 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_generation_settings_of_the_checkpoint_are_kept(job, name, value, caplog):
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig)
+    assert trainer._law() is not None
+    setattr(trainer.model.generation_config, name, value)
+    assert trainer._law() is None and f"{name}=" in caplog.text
+
+
+def test_the_checkpoints_forbidden_tokens_are_not_drawn_and_its_least_length_is_served(job):
+    seen: list[list[int]] = []
+
+    def keep(completion_ids, **_):
+        seen.extend(completion_ids)
+        return [float(len(ids)) for ids in completion_ids]
+
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[keep], weighting="fixed", max_steps=1)
+    trainer.model.generation_config.suppress_tokens = list(range(3, 300))
+    trainer.train()
+    assert all(token < 3 or token >= 300 for ids in seen for token in ids)
+    trainer.model.generation_config.suppress_tokens = None
+    trainer.model.generation_config.min_new_tokens = 5
+    trainer.model.generation_config.min_p = 0.05
+    law = trainer._law()
+    assert law.min_new_tokens == 5 and law.min_p == 0.05
+
+
+def test_rows_stay_in_their_optimiser_step_where_steps_span_generations(job):
+    common = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 3,
+        "max_steps": 4,
+    }
+    stock = job(GRPOTrainer, GRPOConfig, **common)
+    stock.train()
+    ours = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", **common)
+    ours.train()
+    assert np.allclose(history(stock, "loss"), history(ours, "loss"), atol=1e-6)
+    assert torch.allclose(parameters(stock), parameters(ours), atol=1e-3)
+
+
+def test_float32_weights_trained_in_bfloat16_share(job):
+    runs = []
+    for share in (True, False):
+        trainer = job(
+            ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", bf16=True, share_prefixes=share, max_steps=2
+        )
+        assert trainer.shares(trainer.model) == share
+        trainer.train()
+        runs.append(trainer)
+    for key in ("reward", "completions/mean_length"):
+        assert history(runs[0], key) == history(runs[1], key), "the same tokens were drawn"
+    assert np.allclose(history(runs[0], "grad_norm"), history(runs[1], "grad_norm"), rtol=0.02)
 
 
 def test_a_prompts_rollouts_meet_in_one_micro_batch(job):

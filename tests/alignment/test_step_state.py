@@ -74,20 +74,22 @@ def test_pieces_are_taken_once():
 
 
 def test_columns_survive_trls_shuffling_and_splitting():
-    columns = RewardColumns(torch.arange(8.0).view(4, 2), torch.tensor([0, 0, 1, 1]), torch.tensor(True))
+    columns = RewardColumns(
+        torch.arange(8.0).view(4, 2), torch.tensor([0, 0, 1, 1]), torch.tensor(True), torch.tensor([[True, False]] * 4)
+    )
     batch = {"prompt_ids": torch.arange(4)[:, None]}
     columns.put(batch)
     for part in split_tensor_dict(shuffle_sequence_dict(batch), 2):
         found, rows = RewardColumns.of(part), part["prompt_ids"][:, 0]
         assert torch.equal(found.advantages, columns.advantages[rows])
         assert torch.equal(found.prompt, columns.prompt[rows])
-        assert bool(found.signal)
+        assert bool(found.signal) and torch.equal(found.applies, columns.applies[rows])
 
 
-@pytest.mark.parametrize("name", ["reward_advantages", "prompt_group", "reward_signal"])
+@pytest.mark.parametrize("name", ["reward_advantages", "prompt_group", "reward_signal", "reward_applies"])
 def test_a_batch_without_a_column_says_which(name):
     batch = {}
-    RewardColumns(torch.ones(2, 2), torch.zeros(2), torch.tensor(True)).put(batch)
+    RewardColumns(torch.ones(2, 2), torch.zeros(2), torch.tensor(True), torch.ones(2, 2, dtype=torch.bool)).put(batch)
     del batch[name]
     with pytest.raises(InputError, match=f"without {name}"):
         RewardColumns.of(batch)

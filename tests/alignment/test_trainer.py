@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig
 from tests.alignment.jobs import build_job, length, parameters, spaces, vowels
 from tests.processes import launched
@@ -17,6 +18,7 @@ from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.hooks import check_hooks
 from taiji.core.errors import TaijiError
+from taiji.language.tiny import tiny_causal_lm
 
 LORA = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)}
 
@@ -78,6 +80,7 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
         ParetoGRPOTrainer,
         ParetoGRPOConfig,
         aggregation="trl",
+        reward_weights=[0.5, 0.5],
         weight_step=0.0,
         weight_floor=0.0,
         gram_estimator=estimator,
@@ -96,9 +99,7 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
     close = AccumulationStep.close
 
     def watched(step, *arguments):
-        first, second = (
-            torch.stack([torch.cat([t.reshape(-1) for t in g]).double() for g in part]) for part in step.sums.parts
-        )
+        first, second = step.columns() @ step.sums.flat.double()
         share = step.rows / step.rows.sum()
         explicit.append((second @ first.sum(0) / share.prod()).numpy())
         return close(step, *arguments)
@@ -116,6 +117,152 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
     trainer.train()
     found = np.array([history(trainer, f"indicator/{name}")[0] for name in ("vowels", "spaces", "length")])
     assert np.abs(found - explicit[0]).max() < 1e-3 * np.abs(explicit[0]).max()
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss_type": "vespo"}, {"loss_type": "grpo", "epsilon": 1e-3}], ids=["vespo", "clipped"]
+)
+def test_trls_own_update_also_where_the_loss_is_not_linear_in_the_advantage(job, options):
+    common = {
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_steps": 4,
+        "num_iterations": 2,
+        "share_prefixes": False,
+        **options,
+    }
+    fixed = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", **common)
+    fixed.train()
+    frozen = {"weight_step": 0.0, "weight_floor": 0.0}
+    ours = {}
+    for aggregation in ("trl", "common"):
+        ours[aggregation] = job(ParetoGRPOTrainer, ParetoGRPOConfig, aggregation=aggregation, **frozen, **common)
+        ours[aggregation].train()
+    moved = (parameters(fixed) - parameters(job(ParetoGRPOTrainer, ParetoGRPOConfig, **common))).abs().max()
+    assert (parameters(fixed) - parameters(ours["trl"])).abs().max() < 1e-4 * moved
+    assert (parameters(fixed) - parameters(ours["common"])).abs().max() > 1e-2 * moved
+
+
+def first_norm(job, cls, config, **options):
+    trainer = job(cls, config, max_steps=1, beta=0.1, **options)
+    trainer.train()
+    return history(trainer, "grad_norm")[0]
+
+
+def mirrored(completions, **_):
+    return [-value for value in spaces(completions)]
+
+
+def test_changing_two_names_does_not_change_the_first_step(job):
+    """In the rewards' own units, where the size of the weights counts against beta * KL."""
+    common = {"scale_rewards": "none", "reward_weights": [3.0, 1.0], **LORA}
+    stock = first_norm(job, GRPOTrainer, GRPOConfig, **common)
+    for weighting in ("popo", "popo-covariance", "dwa"):
+        frozen = {"weight_step": 0.0, "weight_floor": 0.0}
+        assert first_norm(job, ParetoGRPOTrainer, ParetoGRPOConfig, weighting=weighting, **frozen, **common) == (
+            pytest.approx(stock, rel=1e-4)
+        )
+
+
+def test_a_weight_of_zero_is_logged_and_a_negative_one_a_penalty(job):
+    found = []
+    for rewards, weights in (
+        ([vowels, spaces], None),
+        ([vowels, length, spaces], [1.0, 0.0, 1.0]),
+        ([vowels, mirrored], [1.0, -1.0]),
+    ):
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            rewards=rewards,
+            reward_weights=weights,
+            optim="sgd",
+            learning_rate=0.5,
+        )
+        trainer.train()
+        found.append(trainer)
+    alone, watched, penalty = found
+    assert torch.equal(parameters(alone), parameters(watched)) and torch.equal(parameters(alone), parameters(penalty))
+    assert history(watched, "weight/length") == [0.0] * 3 and len(history(watched, "rewards/length/mean")) == 3
+    assert history(penalty, "weight/mirrored") == [-w for w in history(alone, "weight/spaces")]
+
+
+def test_gradients_that_are_not_finite_move_nothing(job, monkeypatch, caplog):
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1)
+    before, weights = parameters(trainer).clone(), trainer.rule.weights
+    start = ParetoGRPOTrainer._start_accumulation
+
+    def poisoned(self, model):
+        step = start(self, model)
+        step.sums.flat[0, 0, 0] = float("nan")
+        return step
+
+    monkeypatch.setattr(ParetoGRPOTrainer, "_start_accumulation", poisoned)
+    trainer.train()
+    assert torch.equal(before, parameters(trainer)) and np.array_equal(weights, trainer.rule.weights)
+    assert history(trainer, "weight_observations_skipped") == [1.0] and "not finite" in caplog.text
+
+
+def one_token(kind):
+    def reward(completion_ids, **_):
+        return [float(any(token % 5 == kind for token in ids)) for ids in completion_ids]
+
+    return reward
+
+
+def test_bf16_updates_at_equal_weights_are_as_exact_as_stock_ones(job):
+    """Binary rewards in groups of two: the weighted sum is often constant where the rewards are not."""
+    worst = {}
+    for name, options in {"stock": {"weighting": "fixed"}, "popo": {"weight_step": 0.0, "weight_floor": 0.0}}.items():
+        common = {"rewards": [one_token(0), one_token(1)], "num_generations": 2, "share_prefixes": False, **options}
+        twin = job(ParetoGRPOTrainer, ParetoGRPOConfig, per_device_train_batch_size=16, folder="twin", **common)
+        twin.model.train()
+        twin.current_gradient_accumulation_steps = 1
+        errors = []
+
+        class Watched(ParetoGRPOTrainer):
+            def _compute_loss(self, model, inputs, twin=twin):
+                twin.model.load_state_dict({k: v.float() for k, v in self.model.state_dict().items()})
+                twin.model.zero_grad()
+                twin._compute_loss(twin.model, dict(inputs)).backward()
+                return super()._compute_loss(model, inputs)
+
+            def training_step(self, *arguments, twin=twin, errors=errors):
+                loss = super().training_step(*arguments)
+                found, exact = (
+                    torch.cat([p.grad.float().flatten() for p in m.parameters()]) for m in (self.model, twin.model)
+                )
+                errors.append(float((found - exact).norm() / exact.norm()))
+                return loss
+
+        model = tiny_causal_lm(hidden=32, layers=2, heads=4)[0].to(torch.bfloat16)
+        half = {"model": model, "per_device_train_batch_size": 16, "max_steps": 6, "learning_rate": 1e-3}
+        job(Watched, ParetoGRPOConfig, **half, **common).train()
+        worst[name] = max(errors)
+    assert worst["popo"] <= 2 * worst["stock"]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_processes_wait_for_each_other_as_often_as_in_stock_trl(job, count, monkeypatch):
+    calls = {}
+
+    def watched(name):
+        stock = getattr(Accelerator, name)
+
+        def counted(self, *arguments, **keywords):
+            calls[name] = calls.get(name, 0) + 1
+            return stock(self, *arguments, **keywords)
+
+        monkeypatch.setattr(Accelerator, name, counted)
+
+    for name in ("gather", "reduce", "gather_for_metrics"):
+        watched(name)
+    seen = []
+    for options in ({"weighting": "fixed"}, {"weighting": "popo"}):
+        calls.clear()
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels] * count, max_steps=1, **options).train()
+        seen.append(dict(calls))
+    assert seen[0] == seen[1], "the gradients' own reduction, one with several processes, comes on top"
 
 
 @pytest.mark.parametrize("estimator", ["same-batch", "cross-batch", "directional"])
@@ -297,6 +444,11 @@ def test_configuration_errors_say_what_to_do(job):
         ({"per_device_train_batch_size": 4}, "two prompts"),
         ({"preference": [0.5, 0.3, 0.2]}, "do not fit"),
         ({"token_weighting": "pepo", "pepo_as_released": True}, "per-reward gradients"),
+        ({"weight_average": 1.0}, "weight_average"),
+        ({"directional_step": 0.0}, "needs a step"),
+        ({"weighting": "popo-light", "preference": [2.0, 1.0]}, "does not know a preference"),
+        ({"weighting": "mgda", "aggregation": "trl"}, "needs them before"),
+        ({"reward_weights": [0.0, 0.0]}, "reward_weights"),
     ]
     for options, message in cases:
         with pytest.raises(TaijiError, match=message):

@@ -1,13 +1,16 @@
 """Recall behind every step against the parts themselves, variants without a component, and popularity of the past alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
-from taiji.cascade.composition import make_retriever
+from taiji.cascade.composition import make_cascade, make_retriever
 from taiji.cascade.evaluation import WHOLE, evaluate_recommender, item_popularity
 from taiji.cascade.requests import period_requests
 from taiji.cascade.settings import RecommendSettings
+from taiji.core.component import Requests
 from taiji.metrics.list_metrics import hits, recall
 from taiji.models.ranking import train_ranker
 from taiji.testing.datasets import exposures_of
@@ -55,6 +58,28 @@ def test_stages_and_variants(board, parts):
     assert lists[WHOLE, "ndcg@5"]["value"] > lists["popularity alone", "ndcg@5"]["value"] + 0.1
     assert lists["popularity alone", "ndcg@5"]["difference"]["high"] < 0
     assert {"retrieve: popular", "retrieve: together", "merge", "rank", "rerank"} == set(found.milliseconds)
+
+
+def test_a_planted_future_changes_no_list(board, parts):
+    """After the requests everybody takes item 7, again and again: what was recommended before stays."""
+    start, fitted, _ = parts
+    time = int(board.events["time"][1100])
+    planted = board.events.with_columns(
+        pl.when(pl.col("time") >= time).then(7).otherwise(pl.col("item")).cast(pl.UInt32).alias("item"),
+        pl.when(pl.col("time") >= time).then(1).otherwise(pl.col("click")).cast(pl.Int8).alias("click"),
+    )
+    other = replace(board, events=planted)
+    requests = Requests(np.arange(12), np.full(12, time))
+    lists = []
+    for data in (board, other):
+        retrievers = {}
+        for name, model in fitted.items():
+            retrievers[name] = type(model)(model.settings)
+            retrievers[name].fit(data, data.events.filter(pl.col("time") < start))
+        bound = train_ranker(data, exposures_of(data).filter(pl.col("time") < start), seed=0)
+        lists.append(make_cascade(SETTINGS, data, retrievers, bound).recommend(requests, 5).slate)
+    np.testing.assert_array_equal(lists[0].items, lists[1].items)
+    np.testing.assert_array_equal(lists[0].scores, lists[1].scores)
 
 
 def test_popularity_is_of_the_past(board):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("taiji.alignment", "taiji.data", "taiji.models.ranking", "taiji.serving")
+PACKAGES = ("taiji.alignment", "taiji.data", "taiji.models.ranking", "taiji.serving", "taiji.world")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -32,6 +32,22 @@ def test_a_library_writes_to_the_log_and_to_nobody_else(slow, capsys, caplog):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_job_within_another_tells_that_it_is_alive_and_no_number_twice(slow, capsys):
+    with progress.progress("Answering", 2, "prompts") as update:
+        list(progress.track(range(2), "Generating", unit="texts"))
+        update(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Generating", "Answering"]
+    assert lines[0].startswith("Generating: 1/2 texts, ") and lines[1].startswith("Answering: 2 prompts in ")
+
+
+def test_one_is_no_plural(slow, capsys):
+    list(progress.track(range(1), "Joining", unit="ranges of users"))
+    list(progress.track((n for n in range(2)), "Reading"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Joining: 1 range of users in ") and lines[1].startswith("Reading: 1 row, ")
+
+
 def test_a_short_job_says_nothing(capsys):
     with progress.progress("Counting", 3) as update:
         update(3)

@@ -209,3 +209,11 @@ def test_a_field_comes_back_from_json_and_arrays(field, shop, rows):
 def test_settings_that_make_no_field_are_explained(given, message):
     with pytest.raises(ConfigError, match=message):
         make_field(given, "ranking.fields[0]")
+
+
+def test_no_number_that_reaches_a_ranker_is_infinite(shop, rows):
+    wild = rows.head(100).with_columns(load=pl.Series([np.inf, -np.inf, np.nan, 1e300, *np.linspace(0, 1, 96)]))
+    found = fitted(NumberField("load"), shop, wild).numbers(Rows(shop, wild))
+    assert np.isfinite(found).all()
+    bins = fitted(CategoryField("load"), shop, wild)
+    assert np.isfinite(bins.edges["load"]).all() and bins.codes(shop, wild).min() >= 0

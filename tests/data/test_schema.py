@@ -28,6 +28,11 @@ CASES = {
         ["column is missing", "table events", "column item_id", "user_id, item_id, timestamp, click"],
     ),
     "missing title": ("items", lambda f: f.drop("title"), ["column is missing", "table items", "column title"]),
+    "an infinite price": (
+        "items",
+        lambda f: f.with_columns(price=pl.lit(float("inf"))),
+        ["infinite", "table items", "column price", "finite numbers"],
+    ),
     "empty table": ("users", lambda f: f.clear(), ["empty", "table users", "0 rows"]),
     "text as time": (
         "events",

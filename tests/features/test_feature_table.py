@@ -102,6 +102,51 @@ def test_join_takes_the_newest_row_strictly_before(seed, rows, shown):
         assert row["ids"] == (max(before)[2] if before else None)
 
 
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), rows=st.integers(0, 15), shown=st.integers(1, 30))
+def test_a_row_is_joined_from_the_time_at_which_it_could_be_read(seed, rows, shown):
+    random = np.random.default_rng(seed)
+    as_of = random.integers(0, 8, rows)
+    table = pl.DataFrame(
+        {
+            "user": random.integers(0, 3, rows),
+            "as_of": as_of,
+            "available_at": as_of + random.integers(0, 5, rows),
+            "ids": [[n] for n in range(rows)],
+        },
+        schema={"user": pl.UInt32, "as_of": pl.Int64, "available_at": pl.Int64, "ids": pl.List(pl.UInt16)},
+    )
+    exposures = pl.DataFrame(
+        {"user": random.integers(0, 4, shown), "time": random.integers(0, 12, shown)}
+    ).with_columns(pl.col("user").cast(pl.UInt32))
+    joined = join_features(exposures, table, ("ids",))
+    assert joined.columns == ["user", "time", "feature_as_of", "ids"]
+    for row in joined.iter_rows(named=True):
+        readable = [
+            (r["available_at"], r["as_of"], n)
+            for n, r in enumerate(table.iter_rows(named=True))
+            if r["user"] == row["user"] and r["available_at"] < row["time"]
+        ]
+        assert row["ids"] == ([max(readable)[2]] if readable else None)
+        assert row["feature_as_of"] == (max(readable)[1] if readable else None)
+    # Planted: rows of everybody that know more, but are written later than anything is shown.
+    late = table.with_columns(
+        as_of=pl.lit(0, pl.Int64), available_at=pl.lit(12, pl.Int64), ids=pl.lit([99]).cast(pl.List(pl.UInt16))
+    )
+    assert join_features(exposures, pl.concat([late, table, late]), ("ids",)).equals(joined)
+
+
+def test_rows_of_a_batch_are_available_after_the_delay(clicks):
+    rows, vectors = some_rows(5)
+    for delay, later in ((0.0, 0), (90.5, 90_500_000)):
+        table = build_table(log(clicks), rows, vectors, QUANTIZER, FeatureSettings(delay_s=delay))
+        assert table["available_at"].to_list() == [time + later for time in rows["as_of"]]
+    known = rows.with_columns(available_at=pl.col("as_of") + 7)
+    assert build_table(log(clicks), known, vectors, QUANTIZER)["available_at"].equals(known["available_at"])
+    with pytest.raises(TaijiError, match="before its own time"):
+        build_table(log(clicks), rows.with_columns(available_at=pl.col("as_of") - 1), vectors, QUANTIZER)
+
+
 def test_metrics_tell_coverage_and_age():
     day = 86_400_000_000
     joined = pl.DataFrame(
@@ -125,13 +170,14 @@ def test_metrics_tell_coverage_and_age():
 
 def test_export_speaks_in_the_users_ids(clicks, tmp_path):
     dataset = log(clicks)
-    table = build_table(dataset, *some_rows(2), QUANTIZER)
+    table = build_table(dataset, *some_rows(2), QUANTIZER, FeatureSettings(delay_s=3600))
     export_table(table, dataset, tmp_path / "features.parquet")
     written = pl.read_parquet(tmp_path / "features.parquet")
     assert written["user_id"].to_list() == [f"u{u}" for u in table["user"]]
     for inside, outside in zip(table["neighbour_items"].to_list(), written["neighbour_item_ids"].to_list()):
         assert outside == ([f"i{i}" for i in inside] if inside else None)
-    assert written["event_timestamp"].cast(pl.Int64).to_list() == table["as_of"].to_list()
+    assert written["as_of"].cast(pl.Int64).to_list() == table["as_of"].to_list()
+    assert written["event_timestamp"].cast(pl.Int64).to_list() == [time + 3_600_000_000 for time in table["as_of"]]
 
 
 def test_wrong_input_is_explained(clicks):

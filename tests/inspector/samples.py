@@ -5,7 +5,9 @@ Some texts are hostile: they must come out as text.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from tests.reporting.samples import sample_metrics
 
 from taiji.config import Config
 from taiji.core.artifacts import write_json, write_parquet, write_text
+from taiji.core.manifests import write_manifest
 from taiji.data import Dataset, Tables
+from taiji.data.reading_report import Finding, LabelReading, ReadingReport
 from taiji.features.feature_table import SCHEMA
 from taiji.pipeline.recipes import STAGE_NAMES
 
@@ -42,7 +46,10 @@ def write_run(
     dataset = _dataset([called(user) for user in range(users)], per_user, items, rng)
     config = Config().model_dump(mode="json")
     write_json(folder / "config.json", config)
-    dataset.save(folder / "data" / "dataset")
+    finding = Finding(check="rows left out", found="log.csv: 2 rows <without> a user_id; left out, of 9 rows.")
+    labels = (LabelReading(name="click", rows=9, known=9, mean=0.5),)
+    read = ReadingReport(labels=labels, findings=(finding,))
+    replace(dataset, reading=read).save(folder / "data" / "dataset")
     start, end = int(dataset.events["time"][0]), int(dataset.events["time"][-1]) + 1  # type: ignore[call-overload]
     bounds = [start + (end - start) * part // 4 for part in range(5)]
     write_json(folder / "examples" / "split.json", {"bounds": bounds})
@@ -66,15 +73,18 @@ def write_run(
 
     figures = sample_metrics()
     figures["alignment"]["steps"] = [_step(step, steps) for step in range(1, steps + 1)]
-    write_json(folder / "metrics.json", figures)
-    write_text(folder / "report.html", "<!doctype html><title>report</title><h1>The report</h1>")
+    write_json(folder / "report" / "metrics.json", figures)
+    write_text(folder / "report" / "report.html", "<!doctype html><title>report</title><h1>The report</h1>")
     write_text(
-        folder / "model_card.md",
+        folder / "report" / "model_card.md",
         f"# Model card\n\n| what | value |\n|---|---|\n| architecture | {HOSTILE} |\n| parameters stored | {'many words ' * 30}|\n",
     )
+    for name in ("metrics.json", "report.html", "model_card.md"):
+        shutil.copy(folder / "report" / name, folder)
     for number, name in enumerate(STAGE_NAMES):
-        write_json(
-            folder / name / "manifest.json",
+        (folder / name).mkdir(exist_ok=True)
+        write_manifest(
+            folder / name,
             {"stage": name, "seconds": 1.5 * number, "finished": "2024-01-01", "facts": {"rows": number}},
         )
     return folder
@@ -258,6 +268,7 @@ def _features(folder: Path, dataset: Dataset, bounds: list[int], rng: np.random.
         table = rows.select(
             "user",
             "as_of",
+            available_at="as_of",
             ids=pl.Series(rng.integers(0, 64, (2 * n, 8))).cast(pl.List(pl.UInt16)),
             neighbour=pl.Series((user + 1) % n).cast(pl.UInt32),
             similarity=pl.lit(0.8, pl.Float32),

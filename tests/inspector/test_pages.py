@@ -212,3 +212,9 @@ def test_reward_bars_line_up_whatever_their_number(inspector):
 
 def test_whole_numbers_of_an_address():
     assert (whole("12", 0), whole("-1", 7), whole("٣", 7), whole("", 7), whole(None, None)) == (12, 7, 7, 7, None)
+
+
+def test_the_overview_shows_how_the_log_was_read(inspector):
+    page = get(inspector, "/")[1]
+    assert "How the log was read" in page and "2 rows &lt;without&gt; a user_id" in page
+    assert "9 of 9" in page

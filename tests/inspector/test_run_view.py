@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ArtifactError, TaijiError
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.pipeline.recipes import STAGE_NAMES
 
@@ -53,9 +53,45 @@ def test_a_stage_that_finishes_changes_the_state(run_folder, tmp_path):
 def test_a_broken_artefact_is_named_with_what_to_do(run_folder, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
-    (folder / "selection" / "verdicts.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(TaijiError, match=r"verdicts\.parquet[\s\S]*run the stage 'selection' again"):
-        _ = RunFiles(folder).verdicts
+    verdicts = folder / "selection" / "verdicts.parquet"
+    whole = verdicts.read_bytes()
+    again = rf"verdicts\.parquet[\s\S]*taiji run --name run --runs {tmp_path} --resume makes again what is damaged"
+    for broken in (b"PAR1 no more", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], None):
+        verdicts.unlink(missing_ok=True)
+        if broken is not None:
+            verdicts.write_bytes(broken)
+        with pytest.raises(ArtifactError, match=again):
+            _ = RunFiles(folder).verdicts
+
+
+@pytest.mark.parametrize(
+    ("file", "asked"),
+    [
+        ("data/dataset/events.parquet", "dataset"),
+        ("examples/split.json", "split"),
+        ("features/taiji.parquet", "completions"),
+        ("ranking/predictions-taiji.parquet", "judged"),
+        ("metrics.json", "metrics"),
+        ("answers/manifest.json", "stages"),
+        ("answers/aligned.parquet", "kept_lines"),
+    ],
+)
+def test_a_changed_byte_is_never_shown_as_if_it_were_true(run_folder, tmp_path, file, asked):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / file).write_bytes(content)
+    run = RunFiles(folder)
+    with pytest.raises(ArtifactError, match="what to do"):
+        getattr(run, asked)
+
+
+def test_a_file_that_somebody_put_beside_the_predictions_is_no_arm(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    shutil.copy(folder / "ranking/predictions-taiji.parquet", folder / "ranking/predictions-taiji (copy).parquet")
+    assert not [name for name in RunFiles(folder).judged.frame.columns if "copy" in name]
 
 
 def test_many_readers_load_each_artefact_once_and_only_wait_for_their_own(run_folder):

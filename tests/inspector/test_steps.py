@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from taiji.core.manifests import write_manifest
 from taiji.inspector.run_view import RunFiles
 from taiji.inspector.steps import step_view
 
@@ -30,5 +31,6 @@ def test_a_run_without_kept_rollouts_has_no_groups(run_folder, tmp_path):
 
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "alignment" / "rollouts.parquet").unlink()
+    write_manifest(tmp_path / "run" / "alignment", {"stage": "alignment", "seconds": 1.0, "facts": {}})
     run = RunFiles(tmp_path / "run")
     assert step_view(run, run.metrics, 3)["groups"] == []

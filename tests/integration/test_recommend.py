@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.integration.test_loop import taiji
+from tests.integration.test_loop import command, environment, taiji
 from tests.tiny import write_shop
 
 from taiji.core.artifacts import read_json
@@ -70,3 +72,26 @@ def test_what_is_wrong_is_said_before_anything_runs(config, tmp_path):
     done = taiji("recommend", config, "--name", "shop", "--runs", tmp_path, *wrong)
     assert done.returncode == 2 and "half_live" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "shop" / "data").exists()
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_in_the_same_bytes(config, tmp_path):
+    assert taiji("recommend", config, "--name", "whole", "--runs", tmp_path).returncode == 0
+    stages = ["data", *(f"retriever-{name}" for name in RETRIEVERS), "candidate_ranker", "recommendation"]
+    for stage in stages:
+        process = subprocess.Popen(
+            command("recommend", config, "--name", "killed", "--runs", tmp_path, "--resume"),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if f"] {stage}:" in line and "done" not in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, f"{stage} was over before it could be killed"
+    done = taiji("recommend", config, "--name", "killed", "--runs", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")

@@ -109,7 +109,7 @@ def test_vllm_is_given_our_penalty_as_its_logits_processor(monkeypatch, tmp_path
 
         def generate(self, requests, parameters, use_tqdm):
             asked.extend(parameters)
-            return [SimpleNamespace(outputs=[SimpleNamespace(text="")]) for _ in requests]
+            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[], finish_reason="stop")]) for _ in requests]
 
     vllm_double.install(monkeypatch, Engine, SimpleNamespace)
     engine = with_engine(

@@ -80,3 +80,16 @@ def test_merged_weights_are_put_back_to_the_bit(dtype):
             raise RuntimeError("stop")
         assert torch.equal(model(IDS).logits.float(), expected)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_head_tied_to_the_embedding_is_not_merged():
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(r=4, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
+    model = get_peft_model(family("llama", tie_word_embeddings=True), adapter).eval()
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with merged_adapters(model):
+            assert model.base_model.model.model.layers[0].self_attn.q_proj.merged
+            assert torch.allclose(model(input_ids=ids).logits, expected, atol=1e-4)

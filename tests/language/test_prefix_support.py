@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tests.language.prefix_models import FAMILIES, family, with_lora
@@ -73,3 +75,76 @@ def test_a_model_that_differs_when_packed_is_refused_by_the_trial(monkeypatch, c
     served, why = supports_sharing(model)
     assert not served and "other log-probabilities" in why
     assert supports_sharing(model) == (False, why) and caplog.text.count(why) == 1
+
+
+def test_an_adapter_that_tokens_activate_is_refused():
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", alora_invocation_tokens=[5])
+    served, why = supports_sharing(get_peft_model(family("llama"), adapter))
+    assert not served and "aLoRA" in why
+
+
+def test_adapters_that_do_nothing_yet_are_tried_with_values(monkeypatch):
+    """LoRA starts at B = 0: an adapter whose effect depends on the row's place must show in the trial, and on a model tried before."""
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora.layer import Linear
+
+    model = family("llama")
+    assert supports_sharing(model)[0]
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"]))
+    plain = Linear.forward
+
+    def by_place(self, x, *arguments, **keywords):
+        base, here = self.base_layer(x), plain(self, x, *arguments, **keywords)
+        return base + (here - base) * torch.arange(x.shape[1])[None, :, None]
+
+    monkeypatch.setattr(Linear, "forward", by_place)
+    served, why = supports_sharing(adapted)
+    assert not served and "other log-probabilities" in why
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["Nemotron", "Doge", "DiffLlama"])
+def test_models_whose_attention_does_not_follow_the_tree_are_refused(name, dtype):
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+        initializer_range=0.2,
+    )
+    assert not supports_sharing(getattr(transformers, f"{name}ForCausalLM")(config).eval().to(dtype))[0]
+
+
+def test_the_trial_of_a_large_half_precision_model_measures_against_another_context(monkeypatch):
+    monkeypatch.setattr(prefix_support, "COPIED", 0)
+    model = family("llama").to(torch.bfloat16)
+    assert supports_sharing(model) == (True, "")
+    broken = family("llama").to(torch.bfloat16)
+    rotary = broken.model.rotary_emb.forward
+    broken.model.rotary_emb.forward = lambda x, position_ids: rotary(x, torch.arange(position_ids.shape[1])[None])
+    assert "other log-probabilities" in supports_sharing(broken)[1]
+
+
+@pytest.mark.slow
+def test_every_architecture_is_right_or_refused_and_the_page_says_which():
+    from tools.alignment_models import page, rows
+
+    found = list(rows())
+    assert [row for row in found if row.served and not row.right] == []
+    assert not [row for row in found if "CRASH" in row.reason]
+    written = (Path(__file__).parents[2] / "docs" / "alignment-models.md").read_text()
+
+    def verdicts(text: str) -> list[list[str]]:
+        return [line.split("|")[1:4] for line in text.splitlines() if line.startswith("|")]
+
+    assert verdicts(written) == verdicts(page(found)), "python -m tools.alignment_models > docs/alignment-models.md"

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import LanguageModel
-from taiji.language.score import completion_logprobs, perplexity, score_completions, tokenise_pair
+from taiji.language.score import completion_logprobs, perplexity, score_completions
 from taiji.language.tiny import CORPUS, tiny_causal_lm
+from taiji.language.token_ids import continued
 
 TEXTS = [
     "Bought: milk\n",
@@ -81,7 +82,8 @@ def lm(request) -> LanguageModel:
 
 def reference(lm: LanguageModel, prompt: str, completion: str) -> list[float]:
     """One unpadded forward pass a token."""
-    ids, first, _ = tokenise_pair(lm.tokenizer, prompt, completion)
+    pair = continued(lm.tokenizer, prompt, completion)
+    ids, first = pair.ids, pair.first
     values = []
     for place in range(first, len(ids)):
         if place == 0:
@@ -119,14 +121,15 @@ def test_order_and_batch_do_not_matter(lm):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_whole_is_tokenised_jointly(lm):
+def test_a_completion_follows_the_ids_of_its_prompt(lm):
     for prompt in TEXTS:
+        asked = lm.tokenizer(prompt, add_special_tokens=False).input_ids
         for completion in COMPLETIONS:
-            ids, first, offsets = tokenise_pair(lm.tokenizer, prompt, completion)
-            assert ids == lm.tokenizer(prompt + completion, add_special_tokens=False).input_ids
-            assert len(offsets) == len(ids) - first
-            assert (offsets >= 0).all()
-            assert (offsets[:, 1] <= len(completion)).all()
+            pair = continued(lm.tokenizer, prompt, completion)
+            assert pair.ids[: pair.first] == asked
+            assert len(pair.offsets) == len(pair.ids) - pair.first
+            assert (pair.offsets >= 0).all()
+            assert (pair.offsets[:, 1] <= len(completion)).all()
 
 
 def test_span_leaves_the_tag_out(lm):

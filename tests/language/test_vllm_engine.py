@@ -13,7 +13,7 @@ from tests.language import vllm_double
 
 from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import load_language_model
-from taiji.language.generate import generate
+from taiji.language.generate import generate, write
 from taiji.language.score import score_completions
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.tiny import tiny_causal_lm
@@ -70,14 +70,14 @@ class Double:
             if getattr(params, "prompt_logprobs", None) is not None
             else None
         )
-        written = list(ids)
+        written, reason = list(ids), "length"
         for _ in range(params.max_tokens):
-            token = int(self.lm.model(torch.tensor([written])).logits[0, -1].argmax())
-            if token in (getattr(params, "stop_token_ids", None) or []):
+            written.append(int(self.lm.model(torch.tensor([written])).logits[0, -1].argmax()))
+            if written[-1] in (getattr(params, "stop_token_ids", None) or []):
+                reason = "stop"  # as there, the stop token is among the ids
                 break
-            written.append(token)
-        text = self.lm.tokenizer.decode(written[len(ids) :], skip_special_tokens=True)
-        return SimpleNamespace(prompt_logprobs=table, outputs=[SimpleNamespace(text=text)])
+        output = SimpleNamespace(token_ids=written[len(ids) :], finish_reason=reason)
+        return SimpleNamespace(prompt_logprobs=table, outputs=[output])
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_scores_are_those_of_the_model_itself(lm):
 def test_greedy_texts_are_those_of_the_model_itself(lm):
     settings = GenerationSettings(max_new_tokens=6, temperature=0.0, stop=())
     prompts = ["<|im_start|>user\nmilk<|im_end|>\n", "bread"]
-    assert generate(with_engine(lm, SETTINGS), prompts, n=2, settings=settings, seed=3) == generate(
+    assert write(with_engine(lm, SETTINGS), prompts, n=2, settings=settings, seed=3) == write(
         lm, prompts, n=2, settings=settings, seed=3
     )
 

@@ -160,3 +160,71 @@ def test_peers_closed_forms():
     for _ in range(4000):
         s = w.uncertainty_step(s, [0.5, 2.0], 0.05)
     assert np.allclose(np.exp(-s), [2.0, 0.5], rtol=1e-6), "fixed point: precision = 1 / loss"
+
+
+def test_min_norm_at_any_scale_against_a_quadratic_programme():
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count = int(rng.integers(2, 6))
+        g = rng.normal(size=(count, int(rng.integers(1, 7)))) * rng.uniform(0.1, 3, size=(count, 1))
+        system = np.vstack([g.T, 1e4 * np.ones(count)])
+        oracle = nnls(system, np.append(np.zeros(g.shape[1]), 1e4), maxiter=1000)[0]
+        oracle /= oracle.sum()
+        scaled = 10.0 ** rng.uniform(-10, 10) * g
+        weights = w.min_norm(scaled @ scaled.T)
+        assert weights.sum() == pytest.approx(1) and weights.min() >= 0
+        assert weights @ g @ g.T @ weights <= oracle @ g @ g.T @ oracle + 1e-9
+    assert np.array_equal(w.min_norm(np.zeros((3, 3))), w.uniform(3))
+    with pytest.raises(ValueError, match="finite"):
+        w.min_norm(np.full((2, 2), np.nan))
+
+
+class Quadratics:
+    """L_i = a_i / 2 |theta - c_i|^2 with theta at its equilibrium for the weights."""
+
+    def __init__(self, curvature, centres):
+        self.curvature, self.centres = np.asarray(curvature), np.asarray(centres)
+
+    def theta(self, weights):
+        pull = weights * self.curvature
+        return pull @ self.centres / pull.sum()
+
+    def gradients(self, weights):
+        return self.curvature[:, None] * (self.theta(weights) - self.centres)
+
+    def flow(self, weights, preference):
+        """d w / dt of the exponentiated gradient in continuous time."""
+        g = self.gradients(weights)
+        i = w.indicator(g @ g.T, preference)
+        return weights * (i - weights @ i)
+
+
+@FAST
+@given(seeds, st.integers(2, 6))
+def test_the_divergence_from_the_preference_falls_at_equilibrium(seed, count):
+    """d/dt KL(p | w) = -K |sum_k p_k g_k|^2 for any number of rewards, so the approach is monotone."""
+    rng = np.random.default_rng(seed)
+    problem = Quadratics(rng.uniform(0.5, 3, count), rng.normal(size=(count, 4)))
+    p, weights = rng.dirichlet(np.ones(count)), rng.dirichlet(np.ones(count)).clip(1e-3)
+    weights /= weights.sum()
+    slope = -(p / weights) @ problem.flow(weights, p)
+    exact = -count * np.sum((p @ problem.gradients(weights)) ** 2)
+    assert slope == pytest.approx(exact, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("dimensions", [2, 1], ids=["full-rank", "rank-deficient"])
+def test_the_weights_reach_the_preference_only_with_rank_one_less_than_the_rewards(dimensions):
+    """With three rewards in one dimension theta reaches the optimum, and the weights stop where they are."""
+    centres = np.array([[0.0, 0.0], [1.0, 0.3], [0.2, 1.5]])[:, :dimensions]
+    problem, p = Quadratics([1.0, 2.0, 4.0], centres), np.full(3, 1 / 3)
+    weights = np.array([0.05, 0.15, 0.8])
+    divergence = []
+    for _ in range(20_000):
+        weights = np.exp(w.log_normalised(np.log(weights) + 0.02 * problem.flow(weights, p) / weights))
+        divergence.append(float(p @ np.log(p / weights)))
+    assert (np.diff(divergence) <= 1e-12).all()
+    assert np.abs(problem.theta(weights) - problem.theta(p)).max() < 1e-6
+    distance = np.abs(weights - p).max()
+    assert distance < 1e-6 if dimensions == 2 else distance > 0.1

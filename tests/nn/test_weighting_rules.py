@@ -86,3 +86,110 @@ def test_errors():
         make_rule("popo", 2, RuleOptions(initial=(1.0, 0.0)))
     with pytest.raises(TaijiError, match="no longer finite"):
         make_rule("popo", 2, RuleOptions(mode="paper")).observe(Observation(gram=np.full((2, 2), np.inf)))
+
+
+def test_an_observation_that_is_not_finite_is_skipped_and_counted(caplog):
+    straight, skipping = (make_rule("popo", 2, RuleOptions()) for _ in range(2))
+    good = Observation(gram=np.array([[4.0, 0.0], [0.0, 1.0]]), square_norm=2.5)
+    bad = Observation(gram=np.full((2, 2), np.nan), square_norm=np.nan)
+    for number in range(10):
+        straight.observe(good)
+        skipping.observe(good)
+        if number == 3:
+            reading = skipping.observe(bad)
+            assert reading.delta == 0 and reading.indicators is None
+    assert np.array_equal(straight.weights, skipping.weights) and straight.weights[0] > 0.6
+    assert skipping.skipped == 1 and caplog.text.count("not finite") == 1
+    infinite = make_rule("popo-light", 2, RuleOptions()).observe(Observation(rewards=np.array([[np.inf, 1], [1, 2]])))
+    assert infinite.delta == 0
+
+
+@pytest.mark.parametrize("aligned", [-0.5, 0.0, 0.9], ids=["against", "apart", "aligned"])
+@pytest.mark.parametrize("directional", [False, True], ids=["gram", "indicators"])
+def test_a_reward_that_is_rarely_there_keeps_its_weight(aligned, directional):
+    """Nine of ten batches do not have the second reward; where they do, its gradient is as large as the first's."""
+    rule = make_rule("popo", 2, RuleOptions())
+    for number in range(300):
+        there = number % 10 == 0
+        gram = np.array([[1.0, aligned * there], [aligned * there, 1.0 * there]])
+        seen = {"indicators": gram.sum(1)} if directional else {"gram": gram}
+        rule.observe(Observation(square_norm=1.0, present=(True, there), **seen))
+    assert rule.weights == pytest.approx([0.5, 0.5], abs=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["robust", "paper"])
+def test_the_others_share_what_they_had_among_themselves(mode):
+    rule = make_rule("popo", 3, RuleOptions(mode=mode, eta=0.1, initial=(0.5, 0.3, 0.2)))
+    rule.observe(Observation(gram=np.diag([4.0, 1.0, 0.0]), square_norm=2.5, present=(True, True, False)))
+    assert rule.weights[2] == pytest.approx(0.2, abs=1e-12) and rule.weights.sum() == pytest.approx(1, abs=1e-12)
+    assert rule.weights[0] > 0.5
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_reward_that_is_never_there_stays_where_it_started(name):
+    if name == "random":
+        pytest.skip("draws whatever the rewards are")
+    rule, rng = make_rule(name, 3, RuleOptions()), np.random.default_rng(0)
+    for _ in range(20):
+        rewards = rng.gamma(2.0, size=(16, 3))
+        rewards[:, 2] = np.nan
+        g = rng.normal(size=(3, 5)) * [[1.0], [2.0], [0.0]]
+        rule.observe(Observation(rewards=rewards, group=4, gram=g @ g.T, square_norm=2.0, present=(True, True, False)))
+    if name == "uncertainty":  # its weights are exp(-s): only s stays
+        assert rule.log_variances[2] == 0
+    else:
+        assert rule.weights[2] == pytest.approx(1 / 3, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate": -0.1},
+        {"clip": 0.0},
+        {"floor": 2.0},
+        {"average": 1.0},
+        {"eta": -1.0},
+        {"mu": 0.0},
+        {"warmup": -1},
+        {"rate": float("nan")},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_out_of_range(options):
+    with pytest.raises(TaijiError, match="out of range"):
+        RuleOptions(**options)
+
+
+def test_a_preference_is_refused_where_nobody_reads_it():
+    for name, rule in RULES.items():
+        if rule.steered:
+            make_rule(name, 2, RuleOptions(preference=(2.0, 1.0)))
+        else:
+            with pytest.raises(TaijiError, match="does not know a preference"):
+                make_rule(name, 2, RuleOptions(preference=(2.0, 1.0)))
+
+
+def test_popo_light_within_the_group_does_not_see_differences_between_prompts(caplog):
+    rewards = np.array([[1.0, 1.0], [1.2, 2.0], [10.0, 1.0], [12.0, 2.0]])  # the first varies between prompts
+    batch = make_rule("popo-light", 2, RuleOptions()).observe(Observation(rewards=rewards, group=2)).weights
+    within = make_rule("popo-light", 2, RuleOptions(statistics="group"))
+    found = within.observe(Observation(rewards=rewards, group=2)).weights
+    exact = np.array([np.mean([0.1 / 1.1, 1.0 / 11.0]), 0.5 / 1.5])
+    assert found == pytest.approx(exact / exact.sum(), rel=1e-6) and batch[0] > 0.6 > 0.3 > found[0]
+    assert not caplog.text
+
+
+def test_a_centred_reward_under_popo_light_is_told_once(caplog):
+    rewards = np.random.default_rng(0).normal(size=(64, 2)) + np.array([9.0, 0.0])
+    rule = make_rule("popo-light", 2, RuleOptions())
+    for _ in range(3):
+        rule.observe(Observation(rewards=rewards, group=4))
+    assert caplog.text.count("Reward 1 has values on both sides") == 1 and "Reward 0" not in caplog.text
+
+
+def test_a_jump_of_the_raw_update_is_told(caplog):
+    rule = make_rule("popo", 2, RuleOptions(mode="paper"))
+    rule.observe(Observation(gram=np.diag([0.5, 0.4])))
+    assert not caplog.text
+    rule.observe(Observation(gram=np.diag([50.0, 1.0])))
+    assert "lower popo_eta" in caplog.text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
+import polars as pl
 import pytest
 import yaml
 from tests.data.discovery import exports
@@ -129,6 +131,34 @@ def test_a_log_of_hardly_anything_but_clicks_or_exposures_is_remarked_on(tmp_pat
         assert not any("EXPOSURES ARE CLICKS" in doubt for doubt in made.doubts)
 
 
+def test_what_the_user_decided_is_neither_announced_otherwise_nor_called_unused(tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    lines = [f"u{n % 23},i{n * 7 % 40},{1_690_000_000 + n * 5000},{'like' if n % 3 else 'skip'}" for n in range(600)]
+    (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,did", *lines]))
+    users = [f"u{n},{'mf'[n % 2]},{('Rome', 'Oslo', 'Bonn')[n % 3]}" for n in range(23)]
+    (folder / "users.csv").write_text("\n".join(["user_id,gender,city", *users]))
+    decided = {"events.click": "did == like", "users.profile": "null"}
+    shown = initialised_text(initialise(folder, tmp_path, "shop", decided))
+    assert "did == like" in shown and "did" not in "".join(line for line in shown.splitlines() if "not used" in line)
+    assert "Prompts will tell" not in shown
+    assert "gender, city" in initialised_text(
+        initialise(folder, tmp_path, "shop", {"events.click": "did == like"}, force=True)
+    )
+
+
+def test_the_next_command_goes_on_with_a_run_of_that_name(export, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = initialise(export("german"), tmp_path, "shop", {})
+    assert made.command == f"taiji run {tmp_path / 'shop.yaml'}"
+    (tmp_path / "runs" / "shop").mkdir(parents=True)
+    (tmp_path / "runs" / "shop" / "config.json").write_text("{}")
+    assert made.command.endswith("shop.yaml"), "no stage is finished: nothing to go on with"
+    (tmp_path / "runs" / "shop" / "data").mkdir()
+    (tmp_path / "runs" / "shop" / "data" / "manifest.json").write_text("{}")
+    assert made.command.endswith("shop.yaml --resume")
+
+
 @pytest.mark.parametrize("name", ["a b/../c", "/tmp/x", "..", "", "a\nb"])
 def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(export, tmp_path, name):
     folder = export("chinese")
@@ -147,3 +177,106 @@ def test_a_domain_without_templates_is_a_doubt_and_shows_no_prompts(export, tmp_
 def test_the_next_command_can_be_pasted(export, tmp_path):
     made = initialise(export("chinese"), tmp_path / "my runs", "a shop", {})
     assert shlex.split(made.command) == ["taiji", "run", str(tmp_path / "my runs" / "a shop.yaml")]
+
+
+def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export, tmp_path):
+    folder = export("german")
+    items = (folder / "artikel.csv").read_text().splitlines()
+    (folder / "artikel.csv").write_text("\n".join([*items, *items[-9:]]) + "\n")
+    log = (folder / "verlauf.csv").read_text()
+    (folder / "verlauf.csv").write_text(re.sub(r";0+(\d+);", r";\1;", log))
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.n_items == exports.ITEMS
+    assert made.dataset.items["title"][7] == "mint Ding 7"
+    shown = initialised_text(made)
+    assert "9 rows that repeat another one" in shown and "'0' for '00000'" in shown
+    assert "READING" in shown and "Ids" in shown
+    assert as_json(made)["reading"]["files"][0]["file"] == "artikel.csv"
+
+
+def test_a_file_can_be_left_out(export, tmp_path):
+    folder = export("german")
+    (folder / "alt.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TaijiError, match=r"--ignore alt\.csv"):
+        initialise(folder, tmp_path, "shop", {})
+    made = initialise(folder, tmp_path, "shop", {}, ignore=["alt*"])
+    assert any("alt.csv" in doubt for doubt in made.doubts)
+
+
+def test_what_gives_answers_away_is_told_to_nobody(export, tmp_path):
+    folder = export("german")
+    lines = (folder / "kunden.csv").read_text().splitlines()
+    rows = [f"{line};{k % 80:05d};k{k}@mail.example" for k, line in enumerate(lines[1:])]
+    (folder / "kunden.csv").write_text("\n".join([lines[0] + ";naechster_artikel;kontakt", *rows]) + "\n")
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.users.columns == ["user", "user_id", "Geschlecht"]
+    assert any("naechster_artikel" in doubt and "kontakt" in doubt for doubt in made.doubts)
+    assert any("have no time" in doubt for doubt in made.doubts)
+    assert not any("mail.example" in prompt for prompt in made.prompts)
+
+
+def test_targets_beside_the_log_play_no_part(export, tmp_path):
+    folder = export("german")
+    (folder / "kunden.csv").unlink()
+    (folder / "test_buy.csv").write_text(
+        "KundenNr;ArtikelNr\n" + "".join(f"{1000 + k};{k:05d}\n" for k in range(exports.USERS))
+    )
+    made = initialise(folder, tmp_path, "shop", {})
+    assert made.dataset.users.columns == ["user", "user_id"]
+    assert "test_buy.csv: 60 rows -> plays no part" in initialised_text(made)
+
+
+@pytest.mark.parametrize(
+    "first", [98_765_432_109_876_543_210, 9_007_199_254_740_993], ids=["20 digits", "beyond floats"]
+)
+def test_large_ids_are_ids_and_keep_their_digits(tmp_path, first):
+    who, what, at, _ = exports.log()
+    rows = zip(who.tolist(), what.tolist(), at.tolist())
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\n" + "".join(f"{u},{first + i},{t}\n" for u, i, t in rows))
+    items = "".join(f"{first + i},Green thing {i}\n" for i in range(exports.ITEMS))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items)
+    dataset = initialise(tmp_path, tmp_path, "large", {}).dataset
+    assert dataset.items.select("item_id", "title").row(7) == (str(first + 7), "Green thing 7")
+    assert sorted(dataset.events.filter(pl.col("click") == 1)["item"].to_list()) == sorted(what.tolist())
+
+
+def test_atomic_files_of_recbole(tmp_path):
+    who, what, at, rng = exports.log()
+    log = zip(who.tolist(), what.tolist(), rng.integers(1, 6, exports.EVENTS).tolist(), at.tolist())
+    head = "user_id:token\titem_id:token\trating:float\ttimestamp:token\n"
+    (tmp_path / "ml.inter").write_text(head + "".join("\t".join(map(str, row)) + "\n" for row in log))
+    items = "".join(f"{i}\tGreen thing {i}\t{'Tea Hot' if i % 2 else 'Bread'}\n" for i in range(exports.ITEMS))
+    (tmp_path / "ml.item").write_text("item_id:token\tmovie_title:token_seq\tclass:token_seq\n" + items)
+    dataset = initialise(tmp_path, tmp_path, "ml", {}).dataset
+    shown = dataset.items.select("item_id", "title", "category_l1", "category_l2").row(7)
+    assert shown == ("7", "Green thing 7", "Tea", "Hot")
+    assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS
+
+
+def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tmp_path):
+    folder = export("german")
+    text = (folder / "artikel.csv").read_text()
+    (folder / "artikel.csv").write_text(re.sub(r"^(\d+);", r"Art.\1;", text, flags=re.M))
+    log = (folder / "verlauf.csv").read_text()
+    (folder / "verlauf.csv").write_text(re.sub(r";(0\d{4});", r";ART-\1;", log))
+    doubts = initialise(folder, tmp_path, "shop", {}).doubts
+    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv plays no part"))
+    assert "of 80 different values of verlauf.csv's ArtikelNr its Artikelnummer knows 0" in said
+    assert "80 differ only in spelling ('ART-00000' and 'Art.00000'" in said
+
+
+def test_what_was_left_out_of_the_folder_is_said_where_it_is_missed(export, tmp_path):
+    folder = export("german")
+    (folder / "log").mkdir()
+    (folder / "verlauf.csv").rename(folder / "log" / "a.csv")
+    (folder / "log" / "b.csv").write_text("x;y\n1;2\n")
+    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was not looked at"):
+        initialise(folder, tmp_path, "shop", {})
+
+
+def test_a_second_log_is_spoken_of(export, tmp_path):
+    folder = export("german")
+    head, *rows = (folder / "verlauf.csv").read_text().splitlines()
+    (folder / "neuere.csv").write_text("\n".join([head, *rows[-200:]]) + "\n")
+    doubts = initialise(folder, tmp_path, "shop", {"events.file": "verlauf.csv"}).doubts
+    assert any(doubt.startswith("neuere.csv has the columns of verlauf.csv") for doubt in doubts)

@@ -19,13 +19,29 @@ class Server(ThreadingHTTPServer):
     Attributes:
         billed: tokens (prompt, completion) by idempotency key.
         asked: requests by idempotency key.
+        bodies: requests as they came.
+        spoilt: a way in which every reply is other than it should be.
+        whole_from: longest reply from which on none is spoilt.
+        known: parameters that a request may have; others are rejected.
     """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, faults: tuple[str, ...] = FAULTS, slow_seconds: float = 2.6, slow_share: float = 0.01) -> None:
+    def __init__(
+        self,
+        faults: tuple[str, ...] = FAULTS,
+        slow_seconds: float = 2.6,
+        slow_share: float = 0.01,
+        spoilt: str = "",
+        whole_from: int = 1 << 30,
+        known: set[str] | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.spoilt, self.whole_from, self.known = spoilt, whole_from, known
+        self.bodies: list[dict] = []
+        if spoilt:
+            faults = ("none",)
         self.faults, self.slow_seconds, self.slow_share = faults, slow_seconds, slow_share
         self.billed: dict[str, tuple[int, int]] = {}
         self.asked: Counter[str] = Counter()
@@ -53,6 +69,48 @@ class Server(ThreadingHTTPServer):
         """Clients that hang up are part of the play."""
 
 
+def spoil(answer: dict, how: str, number: int, attempt: int) -> None:
+    """Change a good reply in place."""
+    choice, message = answer["choices"][0], answer["choices"][0]["message"]
+    if how == "length":  # a reasoning model whose chain took all the room
+        choice["finish_reason"] = "length"
+        message.update(content=None, reasoning_content="The household buys milk. So it may")
+    elif how == "open think":
+        message["content"] = "<think>The household buys milk. So it may"
+    elif how == "hidden":
+        choice["finish_reason"] = "length"
+        message["content"] = ""
+    elif how == "content_filter":
+        choice["finish_reason"] = "content_filter"
+        message["content"] = "The household"
+    elif how == "refusal":
+        message.update(content=None, refusal="I cannot help with that.")
+    elif how == "tools":
+        choice["finish_reason"] = "tool_calls"
+        message.update(content=None, tool_calls=[{"id": "1", "type": "function", "function": {"name": "search"}}])
+    elif how == "paid silence":
+        message["content"] = ""
+    elif how == "parts":
+        message["content"] = [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Hm, the chain."}]},
+            {"type": "text", "text": message["content"]},
+        ]
+    elif how == "null usage":
+        answer["usage"] = {"prompt_tokens": None, "completion_tokens": None}
+    elif how == "no usage":
+        del answer["usage"]
+    elif how == "few ids":
+        answer["id"] = f"chatcmpl-{number % 5}"
+    elif how == "no choices" and attempt == 1:
+        answer.update(choices=[])
+    elif how == "error object" and attempt == 1:
+        answer.clear()
+        answer["error"] = {"code": 502, "message": "provider down"}
+    elif how == "lasting error":
+        answer.clear()
+        answer["error"] = {"code": 402, "message": "no credit"}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     flies = False
@@ -68,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.asked[key] += 1
             attempt = server.asked[key]
+            server.bodies.append(body)
             server.headers_seen.append(self.headers.get("Authorization", ""))
             server.flying += 1
             server.most_flying = max(server.most_flying, server.flying)
@@ -96,9 +155,20 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(429, b"{}", {"Retry-After": "0"})
         if fault == "500":
             return self.send(500, b"<html>oops</html>")
+        unknown = body.keys() - server.known if server.known is not None else set()
+        if unknown:
+            return self.send(400, json.dumps({"error": {"message": f"unknown: {sorted(unknown)}"}}).encode())
         answer = self.completion(body, key, fault)
+        if server.spoilt and body.get("max_tokens", 0) < server.whole_from:
+            spoil(answer, server.spoilt, len(server.asked), attempt)
+        if server.spoilt == "filtered prompt":
+            server.billed[key] = (0, 0)
+            return self.send(400, b'{"error": {"code": "content_filter", "message": "The prompt was filtered."}}')
+        if "usage" not in answer:
+            server.billed.setdefault(key, (0, 0))
+            return self.send(200, json.dumps(answer).encode())
         with server.lock:
-            server.billed[key] = (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"])
+            server.billed[key] = tuple(count or 0 for count in answer["usage"].values())
         raw = json.dumps(answer).encode()
         if fault == "slow":
             self.land()

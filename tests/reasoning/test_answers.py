@@ -112,3 +112,24 @@ def test_spans_point_at_the_values():
     assert [answer[a:b] for a, b in field_spans(answer)] == ["milk 2%", "FOOD", "", "DAIRY (x)"]
     start, end = answer_span(" because  of\nthis ", answer)
     assert format_completion(" because  of\nthis ", answer)[start:end] == answer
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|eot_id|>",
+        "</s>",
+        "<s>",
+        "<eos>",
+        "<end_of_turn>",
+        "<start_of_turn>",
+        "<｜end▁of▁sentence｜>",
+        "[INST]",
+        "[/INST]",
+    ],
+)
+def test_special_tokens_of_models_never_get_into_what_is_taught(token):
+    taught = format_completion(
+        f"Buys milk.{token} And{token}tea.", format_answer(f"Milk {token} 1 l", [f"{token}Dairy"])
+    )
+    assert taught == "<think>Buys milk. And tea.</think><answer>Item title: Milk 1 l; Category L1: Dairy</answer>"

@@ -13,8 +13,8 @@ import pytest
 from tests.reasoning.misbehaving import FAULTS, KEY, Handler, Server
 
 from taiji.core.errors import TaijiError
-from taiji.reasoning.endpoint import EndpointTeacher, read_reply
-from taiji.reasoning.journal import Journal
+from taiji.reasoning.endpoint import EndpointTeacher
+from taiji.reasoning.journal import Journal, Reply
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
 
 
@@ -169,17 +169,95 @@ def test_a_damaged_journal_is_named(tmp_path):
     assert "line 1" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("message", "answer", "chain"),
-    [
-        ({"content": "A"}, "A", ""),
-        ({"content": "<think>c</think>A"}, "A", "c"),
-        ({"content": "c</think>A"}, "A", "c"),
-        ({"content": "<think>never closed"}, "", "never closed"),
-        ({"content": None, "reasoning_content": "c"}, "", "c"),
-        ({"content": "A", "reasoning": "c"}, "A", "c"),
-    ],
-)
-def test_where_the_chain_may_stand(message, answer, chain):
-    reply = read_reply(json.dumps({"choices": [{"message": message}]}), "k", 1)
-    assert (reply.answer, reply.chain) == (answer, chain)
+SPOILT = {
+    "length": "cut",
+    "open think": "cut",
+    "hidden": "cut",
+    "content_filter": "filtered",
+    "filtered prompt": "filtered",
+    "refusal": "refused",
+    "tools": "tools",
+    "paid silence": "empty",
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_reply_that_is_not_whole_is_told_apart_and_never_a_rationale(tmp_path, fault, dataset, examples, lm):
+    with Server(spoilt=fault) as server:
+        asked = teacher(server.url, tmp_path)
+        asked.tokenizer = lm.tokenizer
+        written = asked.write(dataset, examples, 2, seed=0)
+        assert sum(server.asked.values()) == len(written)  # asked once, paid once
+    assert written["ended"].unique().to_list() == [SPOILT[fault]]
+    assert written["rationale"].unique().to_list() == [""]
+    tokens = [asked.account().prompt_tokens, asked.account().completion_tokens]
+    assert tokens == [sum(bill[side] for bill in server.billed.values()) for side in (0, 1)]
+
+
+def test_a_cut_reply_is_asked_for_again_with_twice_the_tokens(tmp_path, dataset, examples, lm):
+    with Server(spoilt="length", whole_from=256) as server:
+        asked = teacher(server.url, tmp_path, max_tokens=64, ask_again=1)
+        asked.tokenizer = lm.tokenizer
+        first = asked.write(dataset, examples, 1, seed=0)
+        assert first["ended"].to_list() == ["cut"] * len(examples)
+        more = teacher(server.url, tmp_path, max_tokens=64, ask_again=2)
+        more.tokenizer = lm.tokenizer
+        second = more.write(dataset, examples, 1, seed=0)
+        assert second["ended"].to_list() == ["whole"] * len(examples)
+        assert second["rationale"].str.starts_with("Rationale for").all()
+        assert [body["max_tokens"] for body in server.bodies] == [64] * 6 + [128] * 6 + [256] * 6
+        assert len({body["seed"] for body in server.bodies}) == 18
+
+
+@pytest.mark.parametrize("fault", ["parts", "null usage", "no usage", "few ids", "error object", "no choices"])
+def test_other_servers_ways_are_understood(tmp_path, fault, caplog):
+    with Server(spoilt=fault) as server:
+        asked = teacher(server.url, tmp_path)
+        replies = [reply for row in asked.ask(prompts(40), 2, seed=0) for reply in row]
+    for number, reply in enumerate(replies):
+        assert reply.answer == f"Rationale for prompt {number // 2} by {reply.key[:8]}."
+        assert reply.ended == "whole"
+    assert {reply.chain for reply in replies} == {"Hm, the chain." if fault == "parts" else ""}
+    uncounted = asked.account().uncounted
+    assert uncounted == (80 if "usage" in fault else 0)
+    assert ("does not say how many tokens" in caplog.text) == bool(uncounted)
+    if uncounted:  # the budget holds all the same: never less than the bill
+        assert asked.account().prompt_tokens >= sum(bill[0] for bill in server.billed.values())
+        assert asked.account().completion_tokens >= sum(bill[1] for bill in server.billed.values())
+
+
+def test_a_lasting_error_object_stops_at_once(tmp_path):
+    with Server(spoilt="lasting error") as server:
+        with pytest.raises(TaijiError, match="rejected") as error:
+            teacher(server.url, tmp_path, concurrency=1).ask(prompts(5), 1, seed=0)
+        assert "no credit" in str(error.value) and sum(server.asked.values()) == 1
+
+
+def test_a_server_that_knows_other_parameters(tmp_path):
+    known = {"model", "messages", "max_completion_tokens", "reasoning_effort"}
+    with Server(faults=("none",), known=known) as server:
+        with pytest.raises(TaijiError, match="rejected") as error:
+            teacher(server.url, tmp_path).ask(prompts(1), 1, seed=0)
+        assert "max_tokens_name" in str(error.value) and "leave_out" in str(error.value)
+        fitting = {
+            "max_tokens_name": "max_completion_tokens",
+            "leave_out": ("temperature", "seed"),
+            "extra_body": {"reasoning_effort": "low"},
+        }
+        asked = teacher(server.url, tmp_path, **fitting)
+        asked.ask(prompts(2), 1, seed=0)
+        body = server.bodies[-1]
+        assert body.keys() == known and body["max_completion_tokens"] == 512 and body["reasoning_effort"] == "low"
+        assert asked.version != teacher(server.url, tmp_path).version
+
+
+def test_extra_fields_leave_the_request_itself_alone():
+    with pytest.raises(ValueError, match="must not set messages, model"):
+        EndpointSettings(extra_body={"messages": [], "model": "x"})
+
+
+def test_a_journal_of_before_did_not_say_how_replies_ended(tmp_path):
+    asked = teacher("http://x", tmp_path, max_tokens=10)
+    line = {"key": "k", "identity": "", "answer": "A.", "chain": "", "prompt_tokens": 1, "attempts": 1}
+    for tokens, answer, ending in ((9, "A.", "whole"), (10, "A.", "cut"), (9, "", "cut")):
+        assert asked.ending(Reply(**{**line, "completion_tokens": tokens, "answer": answer})) == ending

@@ -13,7 +13,14 @@ from taiji.core.errors import TaijiError
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import item_line, student_prompts
 from taiji.reasoning.rule_writer import RuleWriter
-from taiji.reasoning.selection import Calibration, answer_perplexities, calibrate, score_rationales, select
+from taiji.reasoning.selection import (
+    Calibration,
+    answer_perplexities,
+    calibrate,
+    count_reasons,
+    score_rationales,
+    select,
+)
 from taiji.reasoning.settings import SelectionSettings
 from taiji.reasoning.teachers import rationale_frame
 
@@ -96,7 +103,7 @@ def test_lift_is_blind_to_the_labels(lm, dataset, examples, prompts, scored, mon
     def taxed(lm, sheets, texts, batch_size, description=""):
         found = honest(lm, sheets, texts, batch_size, description)
         for text, one in zip(texts, found):
-            if "<think></think>" not in text:
+            if not text.startswith("</think>"):  # an empty rationale, its `<think>` in the prompt
                 at = text.index("Item title")
                 one.logprobs[(one.offsets[:, 0] >= at) & (one.offsets[:, 1] <= at + len("Item title:"))] -= 3.0
         return found
@@ -153,6 +160,23 @@ def test_verdicts(values, plain, guarded):
         assert judged["verdict"] == expected
         assert judged["kept"] == (expected == "keep") == (not judged["reasons"])
     assert select(frame, Calibration(2.5, "ppl", 0.5, 10, "x"), SelectionSettings(rule="none"))["kept"].all()
+
+
+@pytest.mark.parametrize("rule", ["none", "plain", "guarded"])
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ("cut", "cut at the length limit"),
+        ("refused", "refused by the teacher"),
+        ("filtered", "stopped by a content filter"),
+    ],
+)
+def test_what_the_teacher_did_not_say_to_its_end_is_never_kept(rule, ended, reason):
+    lists = {name: pl.List(pl.String) for name in ("named", "levels_named", "forbidden")}
+    frame = pl.DataFrame([row(ended=ended), row(ended="whole"), row(ended="shortened")], schema_overrides=lists)
+    verdicts = select(frame, Calibration(2.5, "ppl_masked", 0.5, 4, "x"), SelectionSettings(rule=rule))
+    assert verdicts["kept"].to_list() == [False, True, True]
+    assert count_reasons(verdicts) == {reason: 1}
 
 
 def test_the_threshold_keeps_half_of_the_calibration(tmp_path):

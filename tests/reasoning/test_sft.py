@@ -5,14 +5,22 @@ from __future__ import annotations
 import polars as pl
 import pytest
 import torch
+from tests.language.families import TEMPLATES, TOKENIZERS
 
 from taiji.core.artifacts import file_hash
 from taiji.core.errors import TaijiError
-from taiji.language.causal_lm import load_language_model
+from taiji.language.causal_lm import LanguageModel, load_language_model
+from taiji.language.chat import render
+from taiji.language.chat_template import bind_template
 from taiji.language.score import completion_logprobs
+from taiji.language.tiny import tiny_causal_lm
+from taiji.language.token_ids import ids_of
+from taiji.reasoning.answers import format_completion
+from taiji.reasoning.prompts import opened
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.settings import SFTSettings
-from taiji.reasoning.sft import sft_rows, train_sft
+from taiji.reasoning.sft import _trainer, sft_rows, token_row, train_sft
+from taiji.reasoning.sft_trainer import unpadded
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +80,29 @@ def test_errors(lm, rows, tmp_path):
     with pytest.raises(TaijiError, match="too long"):
         train_sft(lm, rows, SFTSettings(max_length=64), tmp_path / "m", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("habit", TOKENIZERS)
+def test_the_trainer_learns_the_ids_that_generation_begins_with(habit, tmp_path):
+    """What TRL would make of texts: a second BOS where a tokenizer adds one, a second EOS where it adds that."""
+    tokenizer = TOKENIZERS[habit]()
+    tokenizer.chat_template = TEMPLATES["BOS and date"]
+    bind_template(tokenizer, {}, None)
+    student = LanguageModel(tiny_causal_lm(TOKENIZERS["adds nothing"]())[0], tokenizer, "tiny")
+    prompts = [render(student, [{"role": "user", "content": text}]) for text in ("milk", "oat milk and tea")]
+    taught = [token_row(tokenizer, p, format_completion('"Milk" first', "Item title: oat")) for p in prompts]
+    trainer = _trainer(student, taught, SFTSettings(batch_size=2), str(tmp_path), 0)
+    batch = next(iter(trainer.get_train_dataloader()))
+    rows, starts = unpadded(batch["input_ids"], batch["attention_mask"], batch["labels"])
+    for prompt, row in zip(prompts, taught):
+        asked = ids_of(tokenizer, opened(prompt))
+        found = rows.index(row.ids)
+        assert rows[found][: len(asked)] == asked and rows[found][-1] == tokenizer.eos_token_id
+        assert starts[found] == row.first <= len(asked)
+        assert rows[found].count(tokenizer.bos_token_id) <= 1
+
+
+def test_a_model_without_an_end_of_text_token_is_an_error(lm):
+    tokenizer = TOKENIZERS["no EOS"]()
+    with pytest.raises(TaijiError, match="no end-of-text token"):
+        token_row(tokenizer, "a prompt", format_completion("why", "Item title: oat"))

@@ -9,6 +9,7 @@ import pytest
 from tests.reporting.samples import RATIONALES, sample_audit, sample_metrics
 
 from taiji.core.errors import TaijiError
+from taiji.data.reading_report import Finding, Reading
 from taiji.reporting.report import PAPER, render_report, write_report
 
 VOID = {"meta", "br", "img", "input", "line", "path", "circle", "rect", "link"}
@@ -81,8 +82,26 @@ def test_counts_named_after_a_period_stand_with_it():
     metrics = sample_metrics()
     metrics["split"]["rows"] = {"households": 9, "test exposures": 1234, "test prompts": 56}
     page = render_report(metrics)
-    assert "1,234 exposures, 56 prompts; judges everything" in page
-    assert page.count('class="tile"') == 4
+    assert "1,234 exposures, 56 prompts; evaluates everything" in page
+    assert page.count('class="tile"') == 5
+
+
+def test_tiles_come_in_the_order_of_the_loop():
+    metrics = sample_metrics()
+    metrics["split"]["rows"] = {
+        f"{role} prompts": number for number, role in enumerate(("alignment", "calibration", "rationale", "test"))
+    }
+    metrics["alignment"]["steps"] = metrics["alignment"]["steps"][:1]
+    page = render_report(metrics)
+    tiles = re.findall(r'class="tile"><b>([^<]+)</b><span>([^<]+)</span>', page)
+    assert [name for _, name in tiles[:4]] == [
+        "rationale prompts",
+        "calibration prompts",
+        "alignment prompts",
+        "test prompts",
+    ]
+    assert ("1", "step of popo-light") in tiles and "1 steps" not in page
+    assert "click with a conversion" in page, "CTCVR is explained"
 
 
 def test_the_audit_says_plainly_where_the_controls_fail():
@@ -193,3 +212,19 @@ def test_unknown_values_are_dashes_not_errors():
 def test_wrong_metrics_are_refused():
     with pytest.raises(TaijiError, match=r"metrics\.json"):
         render_report({"llm": []})
+
+
+def test_it_shows_how_the_log_was_read_and_what_deserves_a_look():
+    reading = Reading()
+    reading.file("events", "log<b>.csv", 100)
+    reading.left_out("events", "rows without a user_id", [3, 9])
+    report = reading.report()
+    page = render_report(
+        sample_metrics(), reading=report.model_copy(update={"findings": (Finding(check="x", found="Found <3>."),)})
+    )
+    assert "How the log was read" in page and "Found &lt;3&gt;." in page
+    assert "log&lt;b&gt;.csv" in page and "2 rows without a user_id" in page
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.problems
+    assert "How the log was read" not in render_report(sample_metrics())

@@ -49,7 +49,8 @@ def test_report_has_a_table_and_differences_of_every_label(metrics):
 def test_terminal_shows_one_metric_of_every_further_label(metrics, capsys):
     print_summary(metrics)
     out = capsys.readouterr().out
-    assert "watch_seconds" in out and "click log_loss" in out and "mae" not in out
+    words = " ".join(out.split())
+    assert "watch seconds XAUC" in words and "click Log-loss" in words and "absolute error" not in words
     run = check_metrics(metrics)
     assert findings(run)[0].startswith("taiji against none, click AUC ")
     assert heads_of(run) == ["click", "watch_seconds"]

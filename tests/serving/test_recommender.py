@@ -19,6 +19,7 @@ from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.component import Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
+from taiji.core.manifests import read_manifest, write_manifest
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.train import load_ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
@@ -210,6 +211,16 @@ def test_the_release_is_of_the_whole_cascade(run: Path, tmp_path: Path) -> None:
     config["recommend"]["fusion_weights"] = {"click": 1.0}
     write_json(other / "config.json", config)
     assert backend.release(other).name != release.name, "another composition is another release"
+    changed = shutil.copytree(run, tmp_path / "changed" / "small")
+    with (changed / "retriever-towers" / "retriever" / "weights.safetensors").open("ab") as weights:
+        weights.write(b" ")
+    with pytest.raises(ArtifactError, match="retriever-towers"):
+        backend.release(changed)
+    values = {
+        name: value for name, value in read_manifest(changed / "data").items() if name in ("fingerprint", "facts")
+    }
+    write_manifest(changed / "retriever-towers", values)
+    assert backend.release(changed).name != release.name, "a retriever of other weights is another release"
     shutil.rmtree(other / "retriever-together")
     with pytest.raises(ArtifactError, match="retriever-together"):
         backend.release(other)

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import polars as pl
 import pytest
 from tests.serving.doubles import EchoWriter, echo_ids
 from tests.serving.rig import plant
 
+from taiji.features.feature_table import join_features
 from taiji.serving import worker as module
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
@@ -33,9 +35,9 @@ def store(make_store: Callable[..., Store]) -> Iterator[Store]:
     yield store
 
 
-def make(store: Store, writer: EchoWriter, **worker: object) -> Worker:
+def make(store: Store, writer: EchoWriter, clock: Callable[[], int] | None = None, **worker: object) -> Worker:
     settings = ServingSettings.model_validate({**SECTIONS, "worker": {**SECTIONS["worker"], **worker}})
-    return Worker(store, writer, RELEASE, settings, "w-0", die=lambda code: dead.append(code))
+    return Worker(store, writer, RELEASE, settings, "w-0", clock, die=lambda code: dead.append(code))
 
 
 dead: list[int] = []
@@ -78,6 +80,55 @@ def test_bursts_become_one_row_and_users_one_batch(store: Store) -> None:
     ids = [event.id for event in store.histories(["u1"], 100)[0].events]
     assert tuple(json.loads(row.body())["ids"]) == echo_ids("echo-1", ids)
     assert store.counters() == {"rows": 3, "rows_discarded": 0, "prompt_tokens": 300, "completion_tokens": 60}
+
+
+def test_the_offline_join_gives_what_the_service_answered(store: Store) -> None:
+    """A slow writer: a request meets the row that had been stored by then, not the one that was only under way."""
+    now = [100]
+    worker = make(store, SlowWriter(now), clock=lambda: now[0])
+    written, answered = [], []
+    for turn in range(6):
+        send(store, "u1", *(["u2"] if turn % 2 else []))
+        worker.absorb()
+        asked_before = list(store.read(["u1", "u2"]))
+        began = now[0] + 1  # while the writer works; nothing has been stored yet
+        while worker.step():
+            pass
+        answered += [(user, began, row) for user, row in zip(("u1", "u2"), asked_before, strict=True)]
+        now[0] += 1
+        for user, row in zip(("u1", "u2"), store.read(["u1", "u2"]), strict=True):
+            answered.append((user, now[0], row))
+            if row is not None:
+                written.append((user, row))
+    rows = {(user, row.version): (user, json.loads(row.body())) for user, row in written}
+    table = pl.DataFrame(
+        {
+            "user": [int(user[1]) for user, _ in rows.values()],
+            "as_of": [row["as_of"] for _, row in rows.values()],
+            "available_at": [row["generated_at"] for _, row in rows.values()],
+            "ids": [row["ids"] for _, row in rows.values()],
+        },
+        schema_overrides={"user": pl.UInt32},
+    )
+    assert (table["available_at"] - table["as_of"] >= 50).all(), "the time of writing, not the one of the claim"
+    exposures = pl.DataFrame(
+        {"user": [int(user[1]) for user, _, _ in answered], "time": [time for _, time, _ in answered]}
+    )
+    joined = join_features(exposures.with_columns(pl.col("user").cast(pl.UInt32)), table, ("ids",))
+    assert joined["ids"].to_list() == [row and json.loads(row.body())["ids"] for _, _, row in answered]
+    assert any(row is None for _, _, row in answered)
+
+
+class SlowWriter(EchoWriter):
+    """Takes 50 microseconds of the clock."""
+
+    def __init__(self, now: list[int]) -> None:
+        super().__init__()
+        self.now = now
+
+    def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
+        self.now[0] += 50
+        return super().write(users)
 
 
 def test_one_bad_history_costs_nobody_else_anything(store: Store) -> None:

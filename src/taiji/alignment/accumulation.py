@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from taiji.alignment.gram import Gradient, GradientSums, cross_gram, directional_step, gram, perturbed_change
+from taiji.alignment.gram import GradientSums, cross_gram, directional_step, gram, perturbed_change
 from taiji.alignment.recording import OutputGradient, Recording, scaled_sum
 from taiji.nn.weighting_rules import Observation
 
@@ -26,6 +26,10 @@ class Held:
 class AccumulationStep:
     """Gradients of one accumulation step.
 
+    A backward pass of half-precision weights is right to three digits, and sum_k w_k g_k cancels where rewards trade off. So
+    where the weights are known beforehand the update has a backward pass of its own: it takes the place of the reward with the largest
+    weight, whose gradient follows from the others (``docs/explanation/reward-weights.md``).
+
     Args:
         parameters: trainable parameters.
         count: rewards K.
@@ -33,7 +37,9 @@ class AccumulationStep:
         common: whether the advantage-free part of the loss (KL, entropy bonus) is kept out of the indicators and carried as a
             direction of its own.
         reference: (K,) K * p, the reference direction's coefficients (ones for equal weights).
-        weights: (K,) weights in force; the directional form needs them at each micro-batch.
+        weights: (K,) weights in force.
+        fresh: whether the weights to apply are made from this step's gradients, so that those in force do not count.
+        given: whether the update is a loss of its own (TRL's), not the weighted sum of the rewards' losses.
     """
 
     parameters: list[Tensor]
@@ -42,22 +48,37 @@ class AccumulationStep:
     common: bool
     reference: Sequence[float]
     weights: Sequence[float]
+    fresh: bool = False
+    given: bool = False
     halves: int = field(init=False)
     sums: GradientSums = field(init=False)
     rows: Tensor = field(init=False)
+    applies: Tensor = field(init=False)
     held: list[Held] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.halves = 1 if self.estimator == "same-batch" else 2
-        directions = 2 if self.estimator == "directional" else self.count + int(self.common)
-        self.sums = GradientSums(self.parameters, directions, self.halves)
-        self.rows = torch.zeros(self.halves, dtype=torch.float64, device=self.parameters[0].device)
+        extra = int(self.common or self.given)
+        directions = 2 if self.estimator == "directional" else self.count + extra
+        self.sums = GradientSums(self.parameters, directions, self.halves, self.halves + self.count)
+        device = self.parameters[0].device
+        self.rows = torch.zeros(self.halves, dtype=torch.float64, device=device)
+        self.applies = torch.zeros(self.count, dtype=torch.float64, device=device)
+
+    @property
+    def replaced(self) -> int | None:
+        """Number of the reward in whose place the update is kept."""
+        if self.estimator == "directional" or self.fresh or self.given:
+            return None
+        return max(range(self.count), key=lambda k: self.weights[k])
 
     def add(
         self,
         recording: Recording,
         rewards: Sequence[OutputGradient],
         common: OutputGradient | None,
+        update: OutputGradient | None = None,
+        applies: Tensor | None = None,
     ) -> None:
         """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half whatever K is in the directional form.
 
@@ -65,21 +86,26 @@ class AccumulationStep:
             recording: the micro-batch's forward.
             rewards: derivative of each reward's loss.
             common: derivative of the loss at advantage zero, when it is kept out of the indicators.
+            update: derivative of the loss to descend on, when it is ``given``.
+            applies: (B, K) bool, rewards that a row has; None is all of them.
         """
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
-        directions = inside if common is None else [*inside, common]
+        extra = update if update is not None else common
+        directions = inside if extra is None else [*inside, extra]
         numbers = [range(len(directions))] * self.halves
         if (
             self.estimator == "directional"
         ):  # along the first half's reference direction, the second half's change is measured
             directions, numbers = (
-                [scaled_sum(inside, self.reference), scaled_sum(rewards, self.weights)],
+                [scaled_sum(inside, self.reference), update or scaled_sum(rewards, self.weights)],
                 [range(2), range(1, 2)],
             )
             second = torch.nonzero(recording.in_half(1)).flatten()
             if len(second):
                 again = partial(recording.recorded.forward.logps_now, second)
                 self.held.append(Held(again, torch.stack([c[0][second] for c in inside])))
+        elif self.replaced is not None:
+            directions[self.replaced] = scaled_sum(inside, self.weights)
         for half in range(self.halves):
             for number in numbers[half]:
                 keep = number < len(directions) - 1 or (
@@ -90,7 +116,18 @@ class AccumulationStep:
                     number,
                     recording.vector_jacobian_product(directions[number], half, self.halves, self.parameters, keep),
                 )
-            self.rows[half] += int(recording.in_half(half).sum())
+            self.rows[half] += recording.in_half(half).sum()
+        self.applies += len(recording.recorded.outputs[0]) if applies is None else applies.sum(0)
+
+    def columns(self) -> Tensor:
+        """Matrix (K, D) that makes the rewards' gradients from the D sums."""
+        matrix = torch.eye(self.count, self.sums.flat.size(1), dtype=torch.float64, device=self.rows.device)
+        if self.replaced is not None:  # g_m = (sum_k w_k g_k - sum_{k != m} w_k g_k) / w_m
+            weights = torch.tensor(list(self.weights), dtype=torch.float64, device=self.rows.device)
+            matrix[self.replaced, : self.count] = -weights
+            matrix[self.replaced, self.replaced] = 1.0
+            matrix[self.replaced] /= weights[self.replaced]
+        return matrix
 
     def close(self, processes: int, mean: Callable[[Tensor], Tensor], step: float) -> Observation | None:
         """Sum over processes first, then take inner products; None where one half of the prompts is empty.
@@ -100,27 +137,38 @@ class AccumulationStep:
             mean: a tensor's mean over processes.
             step: size of the finite difference, relative to the parameters' norm (directional form).
         """
+        counts = torch.cat([self.rows, self.applies])
         if processes > 1:
-            self.sums.reduce(mean)
-            self.rows = mean(self.rows)
-        share = (self.rows / self.rows.sum()).tolist()
+            counts = self.sums.reduce(mean, counts)
+        rows, applies = counts[: self.halves], counts[self.halves :].tolist()
+        present = tuple(count > 0 for count in applies)
+        share = (rows / rows.sum()).tolist()
         if self.halves == 2 and min(share) == 0:
             return None
         if self.estimator == "directional":
-            return self._directional(share, processes, mean, step)
-        totals = self.sums.totals()[: self.count]
-        same = gram(totals)
-        square = float(same.diagonal().mean())
+            return self._directional(share, processes, mean, step, present)
+        made = self.columns()
+        same = made @ gram(self.sums.totals()) @ made.T
         if self.halves == 1:
-            return Observation(gram=same.numpy(), square_norm=square)
-        first, second = (part[: self.count] for part in self.sums.parts)
-        return Observation(gram=cross_gram(first, second, (share[0], share[1])).numpy(), square_norm=square)
+            estimate = same
+        else:
+            estimate = made @ cross_gram(self.sums.flat[0], self.sums.flat[1], (share[0], share[1])) @ made.T
+        found = torch.cat([estimate, same.diagonal()[None]]).cpu().numpy()
+        squares = [float(square) for square, there in zip(found[-1], present) if there]
+        return Observation(
+            gram=found[:-1], square_norm=sum(squares) / len(squares) if squares else 0.0, present=present
+        )
 
     def _directional(
-        self, share: list[float], processes: int, mean: Callable[[Tensor], Tensor], relative: float
+        self,
+        share: list[float],
+        processes: int,
+        mean: Callable[[Tensor], Tensor],
+        relative: float,
+        present: tuple[bool, ...],
     ) -> Observation:
         """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half."""
-        direction: Gradient = self.sums.parts[0][0]
+        direction = self.sums.parts[0][0]
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)
         step = directional_step(self.parameters, direction, relative)
         if step > 0:
@@ -129,14 +177,19 @@ class AccumulationStep:
                 result += torch.einsum("kbt,bt->k", held.by_reward.double(), change.double())
         if processes > 1:
             result = mean(result)
-        square = sum(float(t.double().square().sum()) for t in direction) / share[0] ** 2 / self.count
-        return Observation(indicators=(result / (share[0] * share[1])).cpu().numpy(), square_norm=square)
+        flat = self.sums.flat[0, :1]
+        square = float(gram(flat)) / share[0] ** 2 / max(sum(present), 1)
+        return Observation(
+            indicators=(result / (share[0] * share[1])).cpu().numpy(), square_norm=square, present=present
+        )
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
-        """The update's gradient sum_k w_k g_k (the directional form made it with the weights it was opened with)."""
-        if self.estimator == "directional":
-            return self.sums.combined([0.0, 1.0])
-        return self.sums.combined([*weights, 1.0] if self.common else list(weights))
+        """The update's gradient: sum_k w_k g_k and what the rewards share, or the loss that was given."""
+        directions = self.sums.flat.size(1)
+        if self.estimator == "directional" or self.given:
+            return self.sums.combined([0.0] * (directions - 1) + [1.0])
+        chosen = list(weights) if self.replaced is None else [float(k == self.replaced) for k in range(self.count)]
+        return self.sums.combined([*chosen, 1.0] if self.common else chosen)
 
 
 def _difference(first: OutputGradient, second: OutputGradient) -> OutputGradient:

@@ -1,12 +1,13 @@
-"""Group advantages of several rewards: one column a reward, never summed before the weights see them.
+"""Group advantages of several rewards: one column per reward, made without the weights that multiply them.
 
-Rewards are (N, K) with N = prompts * group, a prompt's rollouts next to each other, NaN = this reward does not apply.
-Two ways to split one scalar advantage into columns A[:, k] with A_total = sum_k w_k A[:, k]:
+Rewards are (N, K) with N = prompts * group, a prompt's rollouts next to each other, NaN = this reward does not apply. Both
+functions return columns A (N, K) that do not depend on the weights w, so sum_k w_k A[:, k] is linear in w and its gradient is
+exactly sum_k w_k g_k:
 
-* :func:`linear`: each reward normalised within its group on its own, so that the applied gradient is exactly
-  sum_k w_k g_k;
-* :func:`split`: TRL's own scalar advantage (weight, sum, then normalise; or GDPO's normalise, then sum) written as such
-  a sum, so that the per-reward gradients add up to the very update stock TRL makes with these weights.
+* :func:`common`: a group's rewards are centred and divided by one scalar that all of them share;
+* :func:`linear`: each reward is divided by its own deviation.
+
+Why TRL's own scalar advantage has no such columns, and what the common scale costs: ``docs/explanation/reward-weights.md``.
 """
 
 from __future__ import annotations
@@ -16,68 +17,87 @@ from torch import Tensor
 
 EPSILON = 1e-4
 """Added to the standard deviation, as TRL does."""
-ZERO_DEVIATION = 1e-3
-"""Below it a group's rewards count as equal: in fp32 the residue would give advantages of several thousand."""
+RESIDUE = 1e-6
+"""Rewards of a group that differ by less than this share of the largest one count as equal: rounding of float32 values."""
 
 
 def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-group mean, standard deviation (n - 1) and count of finite values, each (N, K), repeated over the group."""
+    """Per-group mean, standard deviation (n - 1) and count of finite values, each (N, K), repeated over the group.
+
+    The deviation is an exact zero where the values differ by no more than the rounding of float32.
+    """
     values = rewards.view(-1, group, rewards.size(1))
     finite = torch.isfinite(values)
     count = finite.sum(1, keepdim=True)
-    mean = torch.where(finite, values, 0.0).sum(1, keepdim=True) / count.clamp(min=1)
+    filled = torch.where(finite, values, 0.0)
+    mean = filled.sum(1, keepdim=True) / count.clamp(min=1)
     variance = torch.where(finite, (values - mean) ** 2, 0.0).sum(1, keepdim=True) / (count - 1).clamp(min=1)
+    deviation = variance.sqrt()
+    deviation = torch.where(deviation > RESIDUE * filled.abs().amax(1, keepdim=True), deviation, 0.0)
     shape = values.shape
     return (
         mean.expand(shape).reshape_as(rewards),
-        variance.sqrt().expand(shape).reshape_as(rewards),
+        deviation.expand(shape).reshape_as(rewards),
         count.expand(shape).reshape_as(rewards),
     )
 
 
-def linear(rewards: Tensor, group: int, scale: str = "group") -> Tensor:
+def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0) -> Tensor:
     """Each reward's own group advantage (N, K): (r - mean) / (std + 1e-4), or mean-only with ``scale="none"``.
 
-    ``scale="batch"`` divides by the deviation over the whole batch. Zero where the group's deviation is below 1e-3, where it
-    has fewer than two finite rewards, and where the reward is NaN.
+    ``scale="batch"`` divides by the deviation over the whole batch. Zero where the group's values are equal, where it has
+    fewer than two finite rewards, and where the reward is NaN. ``total`` multiplies the result: the sum of the weights that
+    TRL would apply, when the weights that will be applied sum to one.
     """
-    mean, deviation, count = group_moments(rewards, group)
-    advantage = rewards - mean
+    values = rewards.double()
+    mean, deviation, count = group_moments(values, group)
+    advantage = values - mean
     if scale == "group":
         advantage = advantage / (deviation + EPSILON)
     elif scale == "batch":
-        advantage = advantage / (group_moments(rewards, len(rewards))[1] + EPSILON)
+        advantage = advantage / (group_moments(values, len(values))[1] + EPSILON)
     elif scale != "none":
         raise ValueError(f"scale must be 'group', 'batch' or 'none', got {scale!r}")
-    live = (deviation >= ZERO_DEVIATION) & (count >= 2) & torch.isfinite(rewards)
-    return torch.where(live, advantage, 0.0)
+    live = (deviation > 0) & (count >= 2) & torch.isfinite(values)
+    return (total * torch.where(live, advantage, 0.0)).to(rewards.dtype)
 
 
-def split(rewards: Tensor, weights: Tensor, group: int, aggregation: str, scale: str = "group") -> Tensor:
-    """Columns (N, K) with sum_k weights[k] * column_k = the advantage TRL 1.16 computes from these rewards and weights.
+def common(
+    rewards: Tensor, group: int, aggregation: str = "sum_then_normalize", scale: str = "group", total: float = 1.0
+) -> Tensor:
+    """Columns (N, K) of rewards on one scale per group (or batch): ``total`` * (r_k - mean_k) / (S + 1e-4).
 
-    ``aggregation`` is TRL's ``multi_objective_aggregation``. As in TRL a NaN reward counts as zero in a completion's sum
-    (and as its group's mean under GDPO), and a completion without any reward gets advantage zero. Groups in which a
-    reward does not vary contribute exact zeros to its column.
+    S = ``total`` / K * sqrt(sum_k std_k^2) is the deviation that the equally weighted sum would have if the rewards were
+    uncorrelated. So with equal weights a group in which one reward varies has exactly TRL's advantage, an entry is never larger
+    than K (G - 1) / sqrt(G), and nothing is singular where the weighted sum happens to be constant.
+
+    ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum`` each reward is normalised within its
+    group first, and S is taken over the batch. As in TRL a NaN reward counts as zero in a completion's sum (as its group's
+    mean under ``normalize_then_sum``), and a completion without any reward gets advantage zero.
+
+    Args:
+        rewards: (N, K).
+        group: rollouts per prompt.
+        aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
+        scale: TRL's ``scale_rewards``: what S is taken over ("group", "batch"), or no S at all ("none").
+        total: sum of the weights that TRL would apply, when the weights that will be applied sum to one.
     """
-    scored = torch.isfinite(rewards).any(1)
+    values = rewards.double()
+    scored = torch.isfinite(values).any(1, keepdim=True)
     if aggregation == "sum_then_normalize":
-        total = torch.where(scored, (torch.nan_to_num(rewards) * weights).sum(1), torch.nan)[:, None]
-        parts = torch.where(scored[:, None], torch.nan_to_num(rewards), torch.nan)
+        parts = torch.where(scored, torch.where(torch.isfinite(values), values, 0.0), torch.nan)
         mean, deviation, _ = group_moments(parts, group)
-        if scale == "group":
-            spread = group_moments(total, group)[1] + EPSILON
-        elif scale == "batch":
-            spread = group_moments(total, len(total))[1] + EPSILON
-        else:
-            spread = torch.ones_like(total)
-        columns = torch.where(deviation > 1e-7, (parts - mean) / spread, 0.0)
+        spread = deviation if scale == "group" else group_moments(parts, len(parts))[1]
     elif aggregation == "normalize_then_sum":
-        mean, deviation, count = group_moments(rewards, group)
-        parts = torch.nan_to_num(torch.where(count >= 2, (rewards - mean) / (deviation + EPSILON), torch.nan))
-        parts = torch.where(scored[:, None], parts, torch.nan)
-        total = (parts * weights).sum(1, keepdim=True)
-        columns = (parts - group_moments(parts, len(parts))[0]) / (group_moments(total, len(total))[1] + EPSILON)
+        mean, deviation, count = group_moments(values, group)
+        live = (deviation > 0) & (count >= 2) & torch.isfinite(values)
+        parts = torch.where(scored, torch.where(live, (values - mean) / (deviation + EPSILON), 0.0), torch.nan)
+        mean, deviation, _ = group_moments(parts, len(parts))
+        spread = deviation
     else:
         raise ValueError(f"aggregation must be 'sum_then_normalize' or 'normalize_then_sum', got {aggregation!r}")
-    return torch.nan_to_num(columns)
+    centred = total * torch.where((deviation > 0) & scored, parts - mean, 0.0)
+    if scale == "none" and aggregation == "sum_then_normalize":
+        return centred.to(rewards.dtype)
+    width = abs(total) / rewards.size(1) * spread.square().sum(1, keepdim=True).sqrt()
+    return (centred / (width + EPSILON)).to(rewards.dtype)

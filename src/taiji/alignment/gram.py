@@ -1,7 +1,8 @@
 """Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without it.
 
 Rule of the house: sum gradients over accumulation steps and processes first, take inner products of the sums last; the
-Gram matrix of a sum is not the sum of Gram matrices. Inner products accumulate in float64.
+Gram matrix of a sum is not the sum of Gram matrices. Gradients are rows of one flat buffer; inner products accumulate in
+float64 on its device, and only the K x K result is brought to the host.
 """
 
 from __future__ import annotations
@@ -14,29 +15,21 @@ from torch import Tensor
 BLOCK = 1 << 22
 """Entries a gradient is converted to float64 at a time."""
 
-Gradient = list[Tensor]
-"""One gradient: a tensor per parameter, in the parameters' order."""
 
-
-def inner_products(first: Sequence[Gradient], second: Sequence[Gradient]) -> Tensor:
-    """Matrix (I, J) of inner products of two families of gradients, float64 on the CPU."""
-    total = torch.zeros(len(first), len(second), dtype=torch.float64)
-    for position in range(len(first[0])):
-        rows = torch.stack([gradient[position].reshape(-1) for gradient in first])
-        columns = rows if second is first else torch.stack([gradient[position].reshape(-1) for gradient in second])
-        for a, b in zip(rows.split(BLOCK, dim=1), columns.split(BLOCK, dim=1)):
-            total += (a.double() @ b.double().T).cpu()
+def inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Matrix (I, J) of inner products of the rows of (I, P) and (J, P), float64 on their device."""
+    total = torch.zeros(len(first), len(second), dtype=torch.float64, device=first.device)
+    for a, b in zip(first.split(BLOCK, dim=1), second.split(BLOCK, dim=1)):
+        total.addmm_(a.double(), b.double().T)
     return total
 
 
-def gram(gradients: Sequence[Gradient]) -> Tensor:
-    """Gram matrix (K, K) of K gradients on one batch. Biased by the noise: E<g^_i, g^_j> contains their covariance."""
+def gram(gradients: Tensor) -> Tensor:
+    """Gram matrix (K, K) of K gradients (K, P) on one batch. Biased by the noise: E<g^_i, g^_j> contains their covariance."""
     return inner_products(gradients, gradients)
 
 
-def cross_gram(
-    first: Sequence[Gradient], second: Sequence[Gradient], share: tuple[float, float] = (0.5, 0.5)
-) -> Tensor:
+def cross_gram(first: Tensor, second: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tensor:
     """Unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
 
     ``share`` holds the fraction of the batch in each half; the gradients are parts of one sum with a common normaliser,
@@ -46,70 +39,73 @@ def cross_gram(
     return (product + product.T) / 2
 
 
-def sum_over_processes(gradients: Sequence[Gradient], reduce: Callable[[Tensor], Tensor]) -> None:
-    """Replace every gradient by its reduction over processes, in place, one flat buffer at a time."""
-    for gradient in gradients:
-        flat = reduce(torch.cat([tensor.reshape(-1) for tensor in gradient]))
-        for position, part in enumerate(flat.split([tensor.numel() for tensor in gradient])):
-            gradient[position] = part.view_as(gradient[position])
-
-
 class GradientSums:
-    """Running sums of per-reward gradients over an accumulation step, in as many parts as there are halves.
+    """Running sums of gradients over an accumulation step, in as many parts as there are halves.
+
+    Attributes:
+        flat: (halves, count, P) in float32 or wider, P the trainable parameters' entries one after the other.
+        parts: the same memory as ``parts[half][number][position]``, shaped like the parameters.
 
     Args:
         like: the trainable parameters.
-        count: number of rewards (or of directions) K.
+        count: number of gradients (directions) to sum.
         halves: 1, or 2 for the cross-batch estimate.
+        counts: numbers that travel with them in :meth:`reduce`.
     """
 
-    def __init__(self, like: Sequence[Tensor], count: int, halves: int) -> None:
-        self.parts: list[list[Gradient]] = [
-            [
-                [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in like]
-                for _ in range(count)
-            ]
-            for _ in range(halves)
+    def __init__(self, like: Sequence[Tensor], count: int, halves: int, counts: int = 0) -> None:
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in like) else torch.float32
+        sizes = [p.numel() for p in like]
+        entries = halves * count * sum(sizes)
+        self._storage = torch.zeros(entries + counts, dtype=dtype, device=like[0].device)
+        self.flat = self._storage[:entries].view(halves, count, sum(sizes))
+        self.parts = [
+            [[view.view_as(p) for view, p in zip(row.split(sizes), like)] for row in half] for half in self.flat
         ]
         self.used = [False] * len(like)
 
     def add(self, half: int, number: int, gradient: Sequence[Tensor | None]) -> None:
-        """Add one micro-batch's gradient of reward ``number``; ``None`` for a parameter it does not reach."""
+        """Add one micro-batch's gradient of direction ``number``; ``None`` for a parameter it does not reach."""
+        totals: list[Tensor] = []
+        found: list[Tensor] = []
         for position, (total, part) in enumerate(zip(self.parts[half][number], gradient)):
             if part is not None:
-                total += part
+                totals.append(total)
+                found.append(part.to(total.device, total.dtype))
                 self.used[position] = True
+        if found:
+            torch._foreach_add_(totals, found)
 
-    def reduce(self, reduction: Callable[[Tensor], Tensor]) -> None:
-        """Combine over processes; call once, at the end of the step."""
-        for part in self.parts:
-            sum_over_processes(part, reduction)
+    def reduce(self, reduction: Callable[[Tensor], Tensor], counts: Tensor) -> Tensor:
+        """Combine over processes in one collective, together with ``counts`` (n,); call once, at the end of the step."""
+        tail = self._storage[self.flat.numel() :]
+        tail.copy_(counts)
+        self._storage.copy_(reduction(self._storage))
+        return tail
 
-    def totals(self) -> list[Gradient]:
-        """The K gradients of the whole step."""
-        first, *rest = self.parts
-        return [
-            [sum((part[k][i] for part in rest), start=tensor) for i, tensor in enumerate(gradient)]
-            for k, gradient in enumerate(first)
-        ]
+    def totals(self) -> Tensor:
+        """(count, P) gradients of the whole step."""
+        return self.flat[0] if len(self.flat) == 1 else self.flat.sum(0)
+
+    @property
+    def finite(self) -> bool:
+        """Return whether all sums are numbers."""
+        return bool(torch.isfinite(self.flat.sum(dtype=torch.float64)))
 
     def combined(self, weights: Sequence[float]) -> list[Tensor | None]:
         """sum_k weights[k] g_k per parameter; ``None`` where no gradient arrived, as autograd leaves it."""
-        result: list[Tensor | None] = []
-        for position, used in enumerate(self.used):
-            if not used:
-                result.append(None)
-                continue
-            total = torch.zeros_like(self.parts[0][0][position])
-            for part in self.parts:
-                for weight, gradient in zip(weights, part):
-                    total.add_(gradient[position], alpha=float(weight))
-            result.append(total)
-        return result
+        total = torch.zeros_like(self.flat[0, 0])
+        for half in self.flat:
+            for weight, row in zip(weights, half):
+                if weight:
+                    total.add_(row, alpha=float(weight))
+        like = self.parts[0][0]
+        views = total.split([view.numel() for view in like])
+        return [view.view_as(p) if used else None for view, p, used in zip(views, like, self.used)]
 
 
 def perturbed_change(
-    parameters: Sequence[Tensor], direction: Gradient, step: float, outputs: Callable[[], list[Tensor]]
+    parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float, outputs: Callable[[], list[Tensor]]
 ) -> list[Tensor]:
     """Directional derivative of ``outputs()`` along ``direction`` by central differences of two forwards at theta +- step * v.
 
@@ -135,8 +131,10 @@ def perturbed_change(
     return [(a - b) / (2 * step) for a, b in zip(plus, minus)]
 
 
-def directional_step(parameters: Sequence[Tensor], direction: Gradient, relative: float) -> float:
+def directional_step(parameters: Sequence[Tensor], direction: Sequence[Tensor], relative: float) -> float:
     """Step in units of v so that ||step * v|| = relative * max(||theta||, 1), the balance of truncation and rounding."""
-    size = sum(float(p.detach().double().square().sum()) for p in parameters) ** 0.5
-    length = sum(float(v.double().square().sum()) for v in direction) ** 0.5
+    size, length = (
+        float(torch.stack([t.detach().double().square().sum() for t in tensors]).sum().sqrt())
+        for tensors in (parameters, direction)
+    )
     return relative * max(size, 1.0) / length if length > 0 else 0.0

@@ -1,11 +1,16 @@
-"""Check at construction that TRL still has the hooks the trainer hangs on."""
+"""The hooks of TRL that the trainer hangs on: checked at construction, and silenced where only a loss is wanted."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from taiji.core.errors import ResourceError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 METHODS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
@@ -62,3 +67,26 @@ def check_hooks(base: type, instance: Any = None) -> None:
             found="; ".join(dict.fromkeys(moved)),
             fix='pip install "trl>=1.16,<1.17"',
         )
+
+
+class Silent:
+    """Stand-in for the accelerator in a loss whose metrics nobody reads: no collective, no wait for the device.
+
+    Everything else is the accelerator's own.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Zeros on the host in place of what all processes have."""
+        return torch.zeros(tensor.shape or (1,), dtype=tensor.dtype)
+
+    gather_for_metrics = gather
+
+    def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+        """Zeros on the host in place of the sum over processes."""
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)

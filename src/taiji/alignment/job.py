@@ -19,13 +19,14 @@ from taiji.alignment.checkpoint import STATE
 from taiji.alignment.rewards import Reward, for_trl
 from taiji.alignment.rollouts import LOG as ROLLOUTS
 from taiji.alignment.rollouts import Rollouts
-from taiji.alignment.settings import AlignmentSettings
+from taiji.alignment.settings import STEERED, AlignmentSettings
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.language.adapters import trainable
 from taiji.language.processes import first_process, processes
+from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -50,7 +51,7 @@ def align(
 
     Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
     bounded sample of every step's completions with their rewards) and ``folder/metrics.jsonl``, one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
-    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``. On a CPU the same call gives the same bytes, also
+    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length limit). On a CPU the same call gives the same bytes, also
     when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
     ``scratch/timings.jsonl`` has the seconds of each step.
 
@@ -178,10 +179,15 @@ def _trainer(
         from taiji.alignment.trainer_config import ParetoGRPOConfig
 
     class Rendered(ParetoGRPOTrainer):
-        """Prompts hold their special tokens already; a tokenizer that adds its own would double them."""
+        """Prompts are rendered already; they become ids, and completions text, as everywhere else here."""
 
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[Any, None, dict[str, Any]]:
-            return self.processing_class(text=prompts, add_special_tokens=False)["input_ids"], None, {}
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [ids_of(self.processing_class, prompt) for prompt in prompts], None, {}
+
+        def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+            prompt_ids, completion_ids, mask, _, *rest = super()._generate(prompts)
+            texts = [text_of(self.processing_class, ids) for ids in completion_ids]
+            return prompt_ids, completion_ids, mask, texts, *rest
 
     disable_progress_bars()
     logging.disable_progress_bar()
@@ -191,7 +197,9 @@ def _trainer(
         weighting=settings.weighting,
         popo_mode=settings.mode,
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
-        preference=list(settings.preference) if settings.preference else None,
+        # A study runs other rules with the same settings, preference included.
+        preference=list(settings.preference) if settings.preference and settings.weighting in STEERED else None,
+        light_statistics=settings.light_statistics,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
         weight_warmup=settings.weight_warmup,
         token_weighting=settings.token_weighting,
@@ -260,6 +268,7 @@ def _log(
                 "kl": logs.get("kl"),
                 "entropy": logs.get("entropy"),
                 "completion_length": logs.get("completions/mean_length"),
+                "cut": logs.get("completions/clipped_ratio"),
             }
             lines.append(line)
             rollouts.close_step(state.global_step)

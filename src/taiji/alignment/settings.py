@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from taiji.core.settings import Settings
 
 Weighting = Literal[
     "fixed", "popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"
 ]
+
+STEERED = ("popo", "popo-covariance")
+"""Rules that know a preference."""
 
 
 class RewardTableSettings(Settings):
@@ -34,9 +37,11 @@ class AlignmentSettings(Settings):
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
     """Estimator of POPO's indicators; ``directional`` costs the same for any number of rewards."""
     preference: tuple[float, ...] | None = None
-    """Target of POPO: the trade-off's weights (they are normalised); ``null`` is equal weights."""
+    """Target of ``popo`` and ``popo-covariance``: the trade-off's weights (they are normalised); ``null`` is equal weights."""
     weights: tuple[float, ...] | None = None
     """Initial weights (constant ones under ``fixed``); ``null`` is equal weights."""
+    light_statistics: Literal["batch", "group"] = "batch"
+    """POPO-light's means and deviations: over the whole batch, or within each prompt's rollouts and averaged."""
     generations: int = Field(default=4, ge=2)
     """Rollouts a prompt (G)."""
     prompts_per_step: int = Field(default=4, ge=1)
@@ -66,6 +71,12 @@ class AlignmentSettings(Settings):
     checkpoint_every: int = Field(default=5, ge=1)
     """Steps between two checkpoints from which a killed run goes on."""
     reward_table: RewardTableSettings = RewardTableSettings()
+
+    @model_validator(mode="after")
+    def _preference_has_a_reader(self) -> AlignmentSettings:
+        if self.preference is not None and self.weighting not in STEERED:
+            raise ValueError(f"preference is read by {' and '.join(STEERED)} only, weighting is {self.weighting}")
+        return self
 
     @field_validator("preference", "weights")
     @classmethod

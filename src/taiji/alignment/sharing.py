@@ -7,14 +7,15 @@ auxiliary losses, wrapped or windowed models, unusual generation settings) is le
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from taiji.language.logits_processing import Sampling
-from taiji.language.prefix_forward import shared_batches, shared_logprobs
-from taiji.language.prefix_generate import generate_shared
+from taiji.language.prefix_forward import bare_model, shared_batches, shared_logprobs
+from taiji.language.prefix_generate import generate_shared, sampling_of
 from taiji.language.prefix_lora import fuse_adapters
 from taiji.language.prefix_support import supports_sharing
 
@@ -25,23 +26,9 @@ if TYPE_CHECKING:
 else:
     Base = object
 
+logger = logging.getLogger(__name__)
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 """TRL's losses whose sum over an accumulation step does not depend on which rows form a micro-batch."""
-GENERATION = {
-    "max_new_tokens",
-    "do_sample",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "min_new_tokens",
-    "cache_implementation",
-}
-"""Generation settings that are understood; any other one set leaves rollouts to TRL."""
 
 
 class SharedPrefixes(Base):
@@ -50,6 +37,7 @@ class SharedPrefixes(Base):
     args: ParetoGRPOConfig
     model: Any
     _buffered_inputs: Any
+    _told: str = ""
 
     def shares(self, model: Any) -> bool:
         """Return whether this model's shared prompts are computed once; a yes prepares its LoRA layers, where that is not done yet."""
@@ -114,29 +102,26 @@ class SharedPrefixes(Base):
         plain = not (
             self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields or has_tool_images
         )
-        if not plain or not self._known_settings() or not self.shares(self.model):
+        sampling = self._law() if plain and self.shares(self.model) else None
+        if sampling is None:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        settings = self.generation_kwargs
-        sampling = Sampling(
-            settings["max_new_tokens"],
-            settings["temperature"],
-            settings["top_k"] or 0,
-            settings["top_p"] or 1.0,
-            settings["min_p"] or 0.0,
-            min_new_tokens=settings.get("min_new_tokens") or 0,
-        )
-        return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
+        with self.accelerator.autocast():
+            return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
 
-    def _known_settings(self) -> bool:
-        settings = self.generation_kwargs
-        return (
-            not set(settings) - GENERATION
-            and settings["do_sample"] is True
-            and settings["repetition_penalty"] in (None, 1.0)  # TRL's counts the prompt, ours does not
-            and settings["cache_implementation"] is None
-        )
+    def _law(self) -> Sampling | None:
+        """Return the law that TRL's rollouts would be drawn from, the checkpoint's own generation settings included; None leaves them to TRL."""
+        config = bare_model(self.model)._prepare_generation_config(self.generation_config)[0]
+        sampling, reason = sampling_of(config)
+        ends = config.eos_token_id
+        ends = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+        if not reason and ends != set(self.eos_token_ids):
+            sampling, reason = None, f"eos_token_id={sorted(ends)}"
+        if reason and reason != self._told:
+            self._told = reason
+            logger.warning("Rollouts are left to transformers' generate, prompts not shared: %s.", reason)
+        return sampling
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -152,6 +137,8 @@ class SharedPrefixes(Base):
     def _regroupable(self) -> bool:
         return (
             len(self._buffered_inputs) > 1
+            # Otherwise an optimiser step may span two generations, or start in the middle of one, and rows would change steps.
+            and len(self._buffered_inputs) % self.args.gradient_accumulation_steps == 0
             and self.loss_type in ROW_WISE
             and not self._entropy_bonus_enabled
             and self.top_entropy_quantile == 1.0

@@ -18,7 +18,7 @@ from taiji.core.errors import InputError, ResourceError
 Batch = dict[str, Any]
 """TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
 
-ADVANTAGES, PROMPT, SIGNAL = "reward_advantages", "prompt_group", "reward_signal"
+ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "reward_signal", "reward_applies"
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,22 @@ class RewardColumns:
         advantages: (B, K).
         prompt: (B,) number of each row's prompt in the generation batch of all processes.
         signal: () bool; whether any advantage of the whole generation batch differs from zero.
+        applies: (B, K) bool, rewards that a rollout has (NaN is none).
     """
 
     advantages: Tensor
     prompt: Tensor
     signal: Tensor
+    applies: Tensor
 
     def put(self, batch: Batch) -> None:
         """Add the columns to TRL's batch."""
-        batch |= {ADVANTAGES: self.advantages, PROMPT: self.prompt, SIGNAL: self.signal}
+        batch |= {
+            ADVANTAGES: self.advantages,
+            PROMPT: self.prompt,
+            SIGNAL: self.signal,
+            APPLIES: self.applies,
+        }
 
     @classmethod
     def of(cls, batch: Batch) -> RewardColumns:
@@ -46,7 +53,7 @@ class RewardColumns:
         Raises:
             InputError: the batch lacks one of them.
         """
-        missing = [name for name in (ADVANTAGES, PROMPT, SIGNAL) if name not in batch]
+        missing = [name for name in (ADVANTAGES, PROMPT, SIGNAL, APPLIES) if name not in batch]
         if missing:
             raise InputError(
                 "A batch has no advantages per reward.",
@@ -54,7 +61,7 @@ class RewardColumns:
                 found=f"a batch without {', '.join(missing)}",
                 fix="go through train(); start afresh when the batch comes from another version's checkpoint",
             )
-        return cls(batch[ADVANTAGES], batch[PROMPT], batch[SIGNAL])
+        return cls(batch[ADVANTAGES], batch[PROMPT], batch[SIGNAL], batch[APPLIES])
 
 
 class StepState:

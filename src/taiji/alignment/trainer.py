@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,10 +30,11 @@ from trl.trainer.utils import RepeatSampler
 
 from taiji.alignment import tokens
 from taiji.alignment.accumulation import AccumulationStep
-from taiji.alignment.advantages import linear, split
+from taiji.alignment.advantages import common, linear
 from taiji.alignment.checkpoint import load_state, save_state
-from taiji.alignment.hooks import check_hooks
+from taiji.alignment.hooks import Silent, check_hooks
 from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
+from taiji.alignment.scales import RewardScale
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.step_state import Batch, RewardColumns, StepState
 from taiji.alignment.trainer_config import ParetoGRPOConfig
@@ -94,27 +95,29 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
                     "Reentrant gradient checkpointing allows one backward pass only.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )
-        options = args.rule_options()
-        if options.initial is not None and len(options.initial) != len(self.reward_weights):
-            options.initial = None  # rewards that environments append start like the others
-        self.rule: Rule = make_rule(args.weighting, len(self.reward_weights), options)
+        self.reward_scale = RewardScale.of(
+            args.reward_weights, len(self.reward_weights), adaptive=args.source != "none"
+        )
+        self.rule: Rule = make_rule(args.weighting, self.reward_scale.count, args.rule_options(self.reward_scale))
         self._apply_weights()
 
     def _apply_weights(self) -> None:
         """Hand the rule's weights to TRL."""
         if self.rule.source != "none":
-            self.reward_weights = torch.tensor(self.rule.weights, dtype=torch.float32)
+            self.reward_weights = torch.tensor(self.reward_scale.applied(self.rule.weights), dtype=torch.float32)
 
-    def _log_weights(self, applied: np.ndarray, reading: Reading | None) -> None:
+    def _log_weights(self, shares: np.ndarray, reading: Reading | None) -> None:
         """Log a step's values; rewards of the same name get their number."""
         metrics, rewards = self._metrics["train"], self.reward_func_names
         names = [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
-        for name, weight in zip(names, applied):
+        for name, weight in zip(names, shares):
             metrics[f"weight/{name}"].append(float(weight))
         if reading is not None and reading.indicators is not None:
-            for name, value in zip(names, reading.indicators):
-                metrics[f"indicator/{name}"].append(float(value))
+            for number, value in zip(self.reward_scale.active, reading.indicators):
+                metrics[f"indicator/{names[number]}"].append(float(value))
         metrics["max_delta_log_weight"].append(0.0 if reading is None else reading.delta)
+        if self.rule.skipped:
+            metrics["weight_observations_skipped"].append(float(self.rule.skipped))
 
     # ---- generation: rewards, advantages --------------------------------------------------------------------------
 
@@ -126,10 +129,12 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if self.model.training:
             self.step_state.put_rewards(rewards)
             if self.rule.source == "rewards":
-                seen = Observation(rewards=rewards.double().cpu().numpy(), group=self.num_generations)
+                seen = Observation(
+                    rewards=self.reward_scale.rewards(rewards).double().cpu().numpy(), group=self.num_generations
+                )
                 reading = self.rule.observe(seen)
                 self._apply_weights()
-                self._log_weights(self.rule.weights, reading)
+                self._log_weights(self.reward_scale.shares(self.rule.weights), reading)
             elif self.rule.source == "none":
                 self._log_weights(self.reward_weights.double().numpy(), None)
         return rewards
@@ -141,20 +146,22 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             return batch
         rewards = self.step_state.take_rewards()
         gradients = self.args.source == "gradients"
-        if not (gradients or self.args.linear):
+        if not gradients and self.args.aggregation == "trl":
             return batch
-        weights, group, scale = self.reward_weights.to(rewards.device), self.num_generations, self.scale_rewards
-        if self.args.linear:
-            columns = linear(rewards, group, scale)
+        seen, group, total = self.reward_scale.rewards(rewards), self.num_generations, self.reward_scale.total
+        if self.args.aggregation == "linear":
+            columns = linear(seen, group, self.scale_rewards, total)
         else:
-            columns = split(rewards, weights, group, self.multi_objective_aggregation, scale)
+            columns = common(seen, group, self.multi_objective_aggregation, self.scale_rewards, total)
         local = len(batch["advantages"])
         rows = slice(self.accelerator.process_index * local, (self.accelerator.process_index + 1) * local)
-        if self.args.linear:
-            batch["advantages"] = (columns * weights).sum(1)[rows]
+        if self.args.aggregation != "trl":
+            shares = self.reward_scale.given if self.rule.source == "none" else self.rule.weights
+            batch["advantages"] = (columns * torch.tensor(shares).to(columns)).sum(1)[rows]
         if gradients:
             prompt = torch.arange(len(columns), device=columns.device) // group
-            RewardColumns(columns[rows], prompt[rows], (columns != 0).any()).put(batch)
+            applies = torch.isfinite(seen)[rows]
+            RewardColumns(columns[rows], prompt[rows], (columns != 0).any(), applies).put(batch)
         return batch
 
     # ---- loss: recorded forward, gradients per reward -------------------------------------------------------------
@@ -210,23 +217,23 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             loss: Tensor = trl_loss(recording, {**inputs, "advantages": advantages})
             return loss
 
-        weights = torch.tensor(self.rule.weights, dtype=batch.advantages.dtype, device=batch.advantages.device)
-        loss = loss_under((batch.advantages * weights).sum(1))
-
         def derivative(column: Tensor) -> OutputGradient:
             with self._unlogged():
                 return recording.output_gradient(loss_under(column))
 
+        weights = torch.tensor(self.rule.weights, dtype=batch.advantages.dtype, device=batch.advantages.device)
+        loss = loss_under(inputs["advantages"] if step.given else (batch.advantages * weights).sum(1))
+        update = recording.output_gradient(loss) if step.given else None
         rewards = [derivative(column) for column in batch.advantages.unbind(1)]
-        common = derivative(torch.zeros_like(batch.advantages[:, 0])) if step.common else None
-        step.add(recording, rewards, common)
+        common_part = derivative(torch.zeros_like(batch.advantages[:, 0])) if step.common else None
+        step.add(recording, rewards, common_part, update, batch.applies)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
         # The gradients are set by hand, so the caller's backward gets a loss that reaches nothing.
         return loss.detach().requires_grad_()
 
     def _start_accumulation(self, model: torch.nn.Module) -> AccumulationStep:
-        count, given = self.rule.count, self.args.rule_options().preference
+        count, given = self.rule.count, self.rule.options.preference
         preference = np.full(count, 1 / count) if given is None else np.asarray(given) / sum(given)
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
         return AccumulationStep(
@@ -236,6 +243,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             common=shared and not self.args.kl_in_indicator,
             reference=(count * preference).tolist(),
             weights=self.rule.weights.tolist(),
+            fresh=self.rule.fresh,
+            given=self.args.aggregation == "trl",
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
@@ -243,27 +252,31 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
         seen = step.close(self.accelerator.num_processes, mean, self.args.directional_step)
         before, reading = self.rule.weights, None
-        if signal and seen is not None:
+        scaler, finite = self.accelerator.scaler, step.sums.finite
+        if not finite:
+            reading = self.rule.skip()
+        elif signal and seen is not None:
             reading = self.rule.observe(seen)
             self._apply_weights()
         applied = self.rule.weights if self.rule.fresh else before
-        factor = self.accelerator.scaler.get_scale() if self.accelerator.scaler is not None else 1.0
+        factor = scaler.get_scale() if scaler is not None else 1.0
         for parameter, gradient in zip(step.parameters, step.gradient(applied.tolist())):
-            if gradient is not None:
+            if gradient is not None and (finite or scaler is not None):  # a scaler sees infinities for itself
                 gradient = (gradient * factor).to(parameter.dtype)
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        self._log_weights(applied, reading)
+        self._log_weights(self.reward_scale.shares(applied), reading)
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Keep TRL's metrics and entropy controller as they are, whatever its loss does."""
-        metrics, coefficient = self._metrics, self.entropy_coef
+        """Keep TRL's metrics and entropy controller as they are, whatever its loss does, and let no process wait for another."""
+        metrics, coefficient, accelerator = self._metrics, self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self.accelerator = cast(Accelerator, Silent(accelerator))
         try:
             yield
         finally:
-            self._metrics, self.entropy_coef = metrics, coefficient
+            self._metrics, self.entropy_coef, self.accelerator = metrics, coefficient, accelerator
             self._last_world_entropy, self._entropy_window_stats = entropy, stats
 
     # ---- PEPO -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from taiji.alignment.scales import RewardScale
 from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import RULES, RuleOptions
 
@@ -16,7 +17,9 @@ ESTIMATORS = ("same-batch", "cross-batch", "directional")
 class ParetoGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with adaptive reward weights; every TRL option keeps its meaning.
 
-    ``reward_weights`` are the initial weights (scaled to sum one), or the constant ones under ``weighting="fixed"``.
+    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and where adaptive rules start. Rules move the
+    weights' shares; their total stays what it was, so that a run begins with the very step of TRL's under these weights (ones,
+    when none are given). A weight of zero is a reward that is only logged, a negative one a penalty.
     """
 
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
@@ -33,10 +36,10 @@ class ParetoGRPOConfig(GRPOConfig):
             "help": "'same-batch', 'cross-batch' (unbiased, two halves of the prompts) or 'directional' (cost independent of the number of rewards)."
         },
     )
-    aggregation: str = field(
-        default="trl",
+    aggregation: str | None = field(
+        default=None,
         metadata={
-            "help": "'trl': TRL's scalar advantage of the weighted rewards; 'linear': weighted sum of each reward's own advantage. With group scaling the latter loses the trade-off's curvature and runs to one reward; combine it with scale_rewards='none'."
+            "help": "'trl': the update descends on TRL's scalar advantage of the weighted rewards; 'common': on the weighted sum of per-reward advantages, a group's rewards divided by one scalar that does not depend on the weights; 'linear': each reward divided by its own deviation, which loses the trade-off's curvature and runs to one reward (combine it with scale_rewards='none'). None is 'common' for rules that look at gradients and 'trl' for the others."
         },
     )
     kl_in_indicator: bool = field(
@@ -63,11 +66,19 @@ class ParetoGRPOConfig(GRPOConfig):
         default=0,
         metadata={"help": "Steps before gradient-based weights move; use a few with LoRA, whose B starts at zero."},
     )
+    light_statistics: str = field(
+        default="batch",
+        metadata={
+            "help": "What popo-light takes means and deviations over: the whole 'batch', or each prompt's 'group', averaged over groups."
+        },
+    )
     popo_eta: float = field(default=1.0, metadata={"help": "eta of the paper's update."})
     popo_mu: float = field(default=1.0, metadata={"help": "mu of the paper's update."})
     directional_step: float = field(
         default=1e-3,
-        metadata={"help": "Finite-difference step relative to the parameters' norm; raise it to 1e-2 under bf16."},
+        metadata={
+            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32 and in bfloat16."
+        },
     )
     token_weighting: str = field(
         default="none", metadata={"help": "'pepo' multiplies each token's advantage by its PEPO weight."}
@@ -97,8 +108,34 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("weighting", self.weighting, tuple(RULES))
         _one_of("popo_mode", self.popo_mode, ("robust", "paper"))
         _one_of("gram_estimator", self.gram_estimator, ESTIMATORS)
-        _one_of("aggregation", self.aggregation, ("trl", "linear"))
+        if self.aggregation is None:
+            self.aggregation = "common" if self.source == "gradients" else "trl"
+        _one_of("aggregation", self.aggregation, ("common", "trl", "linear"))
+        _one_of("light_statistics", self.light_statistics, ("batch", "group"))
         _one_of("token_weighting", self.token_weighting, ("none", "pepo"))
+        self.rule_options()  # out of range here, not after the model has been loaded
+        if not self.directional_step > 0:
+            raise ConfigError(
+                "The finite difference needs a step.",
+                where="directional_step",
+                expected="more than 0",
+                found=str(self.directional_step),
+            )
+        if self.preference is not None and not RULES[self.weighting].steered:
+            raise ConfigError(
+                f"weighting={self.weighting!r} does not know a preference.",
+                where="preference",
+                expected="None",
+                found=str(self.preference),
+                fix="set reward_weights for constant weights, or take weighting='popo' or 'popo-covariance'",
+            )
+        if self.source == "gradients" and RULES[self.weighting].fresh and self.aggregation == "trl":
+            raise ConfigError(
+                f"weighting={self.weighting!r} makes the weights from the batch's gradients, TRL's advantage needs them before.",
+                where="aggregation",
+                expected="'common' or 'linear'",
+                found="'trl'",
+            )
         if self.weighting == "gdpo":
             self.multi_objective_aggregation = "normalize_then_sum"
         super().__post_init__()
@@ -122,17 +159,13 @@ class ParetoGRPOConfig(GRPOConfig):
         """Input of the rule: "none", "rewards" or "gradients"."""
         return RULES[self.weighting].source
 
-    @property
-    def linear(self) -> bool:
-        """Return whether advantages are normalised per reward and then weighted."""
-        return self.aggregation == "linear"
-
-    def rule_options(self) -> RuleOptions:
-        """The options of the weight rule."""
+    def rule_options(self, scale: RewardScale | None = None) -> RuleOptions:
+        """The options of the weight rule, start and preference for the rewards that ``scale`` weighs."""
+        preference = tuple(self.preference) if self.preference else None
         return RuleOptions(
             mode=self.popo_mode,
-            preference=tuple(self.preference) if self.preference else None,
-            initial=tuple(self.reward_weights) if self.reward_weights and self.source != "none" else None,
+            preference=preference if scale is None or preference is None else scale.restricted(preference),
+            initial=None if scale is None or self.source == "none" else scale.initial,
             rate=self.weight_step,
             clip=self.weight_clip,
             floor=self.weight_floor,
@@ -141,6 +174,7 @@ class ParetoGRPOConfig(GRPOConfig):
             mu=self.popo_mu,
             warmup=self.weight_warmup,
             seed=self.seed,
+            statistics=self.light_statistics,
         )
 
 

@@ -13,7 +13,15 @@ from typing import Annotated
 import typer
 
 from taiji import __version__
-from taiji.cli import console, experiment_commands, recommend_commands, run_commands, serve_commands, start_commands
+from taiji.cli import (
+    console,
+    experiment_commands,
+    recommend_commands,
+    run_commands,
+    serve_commands,
+    start_commands,
+    world_commands,
+)
 from taiji.core import progress
 from taiji.pipeline.recipes import STAGE_NAMES
 
@@ -30,6 +38,7 @@ for command in (
     serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(world_commands.app, name="world")
 for name, summary in STAGE_NAMES.items():
     if name != "audit":  # a command of its own, which prints what it found
         app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taiji.core import optional
+from taiji.core.errors import TaijiError
+from taiji.language.settings import LanguageSettings
 
 BASE_PACKAGES = (
     "numpy",
@@ -34,29 +36,40 @@ PURPOSE = {
     "serve": "the near-online service",
     "scale": "partitions on a Ray cluster",
     "gpu": "vLLM",
+    "excel": "logs in spreadsheets",
     "onnx": "rankers as ONNX files",
     "peers": "published methods to compare with",
     "demo": "the demo's data set",
+    "world": "simulated worlds as Gymnasium environments",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; ``fix`` is a command and is empty when all is well."""
+    """One thing looked at; ``fix`` is a command and is empty when all is well; ``warning``: there, and wrong."""
 
     what: str
     found: str
     fix: str = ""
     blocking: bool = False
+    warning: bool = False
 
     def __str__(self) -> str:
-        sign = "ok      " if not self.fix else "MISSING " if self.blocking else "optional"
+        missing = "WARNING " if self.warning else "MISSING " if self.blocking else "optional"
+        sign = missing if self.fix else "ok      "
         return f"{sign}  {self.what}: {self.found}" + (f"\n          fix: {self.fix}" if self.fix else "")
 
 
-def examine() -> list[Finding]:
-    """Examine Python, the base packages, every extra, the default model, the machine and optional tools."""
-    return [_python(), *_base(), *_extras(), _language_model(), _machine(), _redis()]
+def examine(language: LanguageSettings | None = None) -> list[Finding]:
+    """Examine Python, the base packages, every extra, the language model, the machine and optional tools.
+
+    Args:
+        language: of a configuration, whose model and prompts are then looked at in the default's place.
+    """
+    default = language is None or language.model == "default"
+    model = [_language_model()] if default else []
+    prompts = _prompts(language) if language and not any(finding.fix for finding in model) else []
+    return [_python(), *_base(), *_extras(), *model, *prompts, _machine(), _redis()]
 
 
 def _python() -> Finding:
@@ -101,6 +114,23 @@ def _language_model() -> Finding:
         "" if found else fix,
         blocking=wanted and not found,
     )
+
+
+def _prompts(language: LanguageSettings) -> list[Finding]:
+    """The configured model's prompts: how they begin and end, and what is wrong with them."""
+    if any(_version(name) is None for name in optional.EXTRAS["llm"]):
+        return []
+    from taiji.language.causal_lm import load_tokenizer
+    from taiji.language.template_check import look_at_prompt
+
+    name = f"prompts of {language.model}"
+    try:
+        look = look_at_prompt(load_tokenizer(language))
+    except TaijiError as error:
+        return [Finding(name, f"{error.message} {error.found or ''}".strip(), error.fix or "see the message", True)]
+    said = f"begin with {look.start!r}, end with {look.end!r}"
+    remarks = [Finding(name, remark) for remark in look.remarks]
+    return [Finding(name, said), *remarks, *(Finding(name, text, fix, warning=True) for text, fix in look.warnings)]
 
 
 def _machine() -> Finding:

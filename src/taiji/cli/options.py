@@ -45,6 +45,20 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs."
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")
 ]
+Force = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--force",
+        metavar="STAGE",
+        help="Make a stage again, and what depends on it, though nothing changed; implies --resume. May be repeated.",
+    ),
+]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Compare every artefact with its hash, large ones too, before it is used or skipped."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
 JsonPath = Annotated[
     Path | None,

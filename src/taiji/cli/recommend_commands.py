@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taiji.cli import console
-from taiji.cli.options import ConfigPath, Data, JsonPath, Name, Overrides, Preset, Quiet, Resume, Runs
+from taiji.cli.options import ConfigPath, Data, Force, JsonPath, Name, Overrides, Preset, Quiet, Resume, Runs, Verify
 from taiji.cli.view_commands import open_run
 
 
@@ -21,11 +21,17 @@ def recommend(
     resume: Resume = False,
     json_path: JsonPath = None,
     quiet: Quiet = False,
+    force: Force = None,
+    verify: Verify = False,
 ) -> None:
     """Build a recommender from a log and evaluate it: retrieval, ranking, fusion, re-ranking, each with its worth and cost."""
     from taiji.core.artifacts import read_json
 
-    opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, recommend=True)
+    opened = open_run(
+        config, preset, data, overrides, name, runs, resume or bool(force), quiet, verify=verify, recommend=True
+    )
+    if force:
+        opened.force(force)
     opened.execute()
     found = read_json(opened.folder / "recommendation.json")
     if json_path and console.emit_json(json_path, {"run": str(opened.folder), "recommendation": found}):

@@ -17,6 +17,7 @@ from taiji.cli.options import (
     ConfigPath,
     Data,
     Engine,
+    Force,
     JsonPath,
     Name,
     Overrides,
@@ -24,8 +25,10 @@ from taiji.cli.options import (
     Quiet,
     Resume,
     Runs,
+    Verify,
 )
-from taiji.cli.view_commands import name_of, names_in, open_run, runs_option, say, summary
+from taiji.cli.view_commands import name_of, names_in, open_run, say, summary
+from taiji.core.advice import runs_option
 from taiji.core.errors import TaijiError
 
 
@@ -41,10 +44,20 @@ def run(
     quiet: Quiet = False,
     engine: Engine = "local",
     address: Address = None,
+    force: Force = None,
+    verify: Verify = False,
 ) -> None:
-    """Run the whole loop, from logs to a judged ranker and a report."""
-    called = name_of(config, preset, name)
+    """Run the whole loop, from logs to an evaluated ranker and a report."""
+    from taiji.core.manifests import MANIFEST
+
+    called, resume = name_of(config, preset, name), resume or bool(force)
     if resume and not os.path.exists(runs / called / "config.json"):
+        if not (config or preset or data or overrides) and list((runs / called).glob(f"*/{MANIFEST}")):
+            raise TaijiError(
+                "The run has finished stages, but not the configuration that it keeps.",
+                where=str(runs / called / "config.json"),
+                fix="start it again as it was started first (with its configuration or preset) and with --resume: finished stages are kept",
+            )
         if not (config or preset or data or overrides):
             raise TaijiError(
                 "There is no run to go on with.",
@@ -54,7 +67,9 @@ def run(
             )
         if not quiet:  # a script may ask for --resume always; a person may have mistyped the name
             say(f"There is no run {called} to resume, so a new one starts; {names_in(runs)}.")
-    opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address)
+    opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address, verify)
+    if force:
+        opened.force(force)
     opened.execute()
     summary(opened.folder, json_path)
 

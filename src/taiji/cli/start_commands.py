@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Parquet, CSV or JSON-lines files with columns of any names.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Parquet, CSV, Excel or JSON-lines files, or folders of parts, with columns of any names.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -29,6 +33,10 @@ def init(
     name: Annotated[str | None, typer.Option("--name", help="Of data set and run (default: the folder's).")] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Write over the files of an earlier call.")] = False,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="PATTERN", help="Leave out files and folders of such names; may be repeated."),
+    ] = None,
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
@@ -38,7 +46,15 @@ def init(
 
     answers = dict(_pair(text) for text in overrides or [])
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    made = initialise(folder, to, name or folder.resolve().name, answers, choose if terminal else None, force=force)
+    made = initialise(
+        folder,
+        to,
+        name or folder.resolve().name,
+        answers,
+        choose if terminal else None,
+        force=force,
+        ignore=ignore or [],
+    )
     if json_path and console.emit_json(json_path, as_json(made)):
         return
     if quiet:
@@ -98,18 +114,29 @@ def config(
 
 
 def doctor(
+    path: ConfigPath = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
     json_path: JsonPath = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing or wrong.")] = False,
 ) -> None:
-    """Say what is installed, which models are at hand, and the command that mends what is missing."""
+    """Say what is installed, which models are at hand, and the command that mends what is missing.
+
+    With a configuration: also how the prompts of its language model begin and end.
+    """
     from dataclasses import asdict
 
     from taiji.cli.doctor import examine
 
-    findings = examine()
+    language = None
+    if path or preset or overrides:
+        from taiji.config import load_config
+
+        language = load_config(path, preset=preset, overrides=overrides or []).language
+    findings = examine(language)
     if not (json_path and console.emit_json(json_path, [asdict(finding) for finding in findings])):
         for finding in findings:
-            if finding.blocking or not quiet:
+            if finding.blocking or finding.warning or not quiet:
                 print(finding)
     if any(finding.blocking for finding in findings):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from taiji.cli import console
+from taiji.core.advice import runs_option
 from taiji.core.errors import TaijiError
 from taiji.pipeline.names import run_name
 
@@ -38,13 +39,15 @@ def open_run(
     quiet: bool,
     engine: str = "local",
     address: str | None = None,
+    verify: bool = False,
     recommend: bool = False,
 ) -> Run:
     """Return the run that a command's options name, of the recipe that enhances a ranker, or of the one that recommends."""
     from taiji.config import load_config
     from taiji.core import progress
+    from taiji.core.manifests import MANIFEST, Verifier
     from taiji.language.causal_lm import check_language_model
-    from taiji.pipeline.engine import MANIFEST, Run
+    from taiji.pipeline.engine import Run
     from taiji.pipeline.recipes import stages_of
     from taiji.pipeline.recommend_recipe import recommend_stages
 
@@ -70,7 +73,12 @@ def open_run(
     if not recommend:
         check_language_model(settings.language.model)  # now, not after the first hour
     return Run(
-        folder, settings, stages, say=(lambda text: None) if quiet else say, mapper=_mapper(engine, address, settings)
+        folder,
+        settings,
+        stages,
+        say=(lambda text: None) if quiet else say,
+        mapper=_mapper(engine, address, settings),
+        verifier=Verifier(verify),
     )
 
 
@@ -89,10 +97,6 @@ def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
     from taiji.pipeline.partitions import LocalMapper
 
     return LocalMapper()
-
-
-def runs_option(runs: Path) -> str:
-    return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import polars as pl
 from taiji.core.errors import ArtifactError, NoSpace, ResourceError
 
 TEMPORARY = ".tmp-"
+DAMAGED = "if a run made it: taiji run --name RUN --resume makes again what is damaged or missing"
 
 
 @contextmanager
@@ -187,7 +188,7 @@ def read_json(path: str | Path) -> Any:
             where=str(path),
             expected="a JSON file",
             found=found,
-            fix="if a run made it, run that stage again",
+            fix=DAMAGED,
         ) from error
 
 
@@ -197,18 +198,49 @@ def write_parquet(path: str | Path, frame: pl.DataFrame) -> None:
         frame.write_parquet(temporary, compression="zstd", statistics=True)
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes (temporary files left out)."""
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read Parquet; a missing or unreadable file is a :class:`ArtifactError` that names it."""
+    try:
+        return pl.read_parquet(path, columns=list(columns) if columns else None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(
+            "Could not read a table.",
+            where=str(path),
+            expected="a Parquet file",
+            found=str(error).splitlines()[0],
+            fix=DAMAGED,
+        ) from error
+
+
+def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
+    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes (temporary files left out).
+
+    Args:
+        path: file or folder.
+        leave_out: relative names of files in the folder that do not count.
+    """
     path = Path(path)
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and TEMPORARY not in str(f))
-    for file in files:
-        if file != path:
-            digest.update(str(file.relative_to(path)).encode())
+    if not path.is_file():
+        return folder_hashes(path, leave_out)[1]
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path, leave_out: Collection[str] = ()) -> tuple[dict[str, dict[str, int | str]], str]:
+    """Return size, time of change and SHA-256 of each file in a folder by its relative name, and the folder's :func:`file_hash`."""
+    whole, files = hashlib.sha256(), dict[str, dict[str, int | str]]()
+    for file in sorted(f for f in folder.rglob("*") if f.is_file() and TEMPORARY not in str(f)):
+        name = str(file.relative_to(folder))
+        if name in leave_out:
+            continue
+        whole.update(name.encode())
+        own, state = hashlib.sha256(), file.stat()
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+                own.update(block)
+                whole.update(block)
+        files[name] = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": own.hexdigest()}
+    return files, whole.hexdigest()
 
 
 def value_hash(value: Any) -> str:

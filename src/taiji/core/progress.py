@@ -1,4 +1,7 @@
-"""The one progress display. As a library it goes to the log; a program may ask for a live bar or plain lines on standard error."""
+"""The one progress display. As a library it goes to the log; a program may ask for a live bar or plain lines on standard error.
+
+A job within another one only tells that it is alive: the outer one says how many there were and how long they took.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +20,10 @@ LINE_EVERY = 10.0
 """Seconds between plain lines."""
 
 log = logging.getLogger(__name__)
+
+
+_within: ContextVar[bool] = ContextVar("within", default=False)
+"""True inside a job that is shown."""
 
 
 class _Display:
@@ -36,9 +44,16 @@ def _tell(line: str) -> None:
         log.info(line)
 
 
+def _unit(unit: str, number: int) -> str:
+    """Return the unit, in the singular for one."""
+    first, *rest = unit.split(" ")
+    return " ".join([first.removesuffix("s"), *rest]) if number == 1 else unit
+
+
 def _plain(description: str, total: int | None, unit: str, done: int, seconds: float) -> str:
     rate = done / seconds if seconds else 0.0
-    text = f"{description}: {done:,}" + (f"/{total:,}" if total else "") + f" {unit}, {rate:,.1f} {unit}/s"
+    counted = f"{done:,}/{total:,} {unit}" if total else f"{done:,} {_unit(unit, done)}"
+    text = f"{description}: {counted}, {rate:,.1f} per second"
     if total and rate and done < total:
         text += f", {(total - done) / rate:,.0f} s left"
     return text
@@ -50,8 +65,21 @@ def progress(description: str, total: int | None = None, unit: str = "rows") -> 
     if _Display.shown is False:
         yield lambda done: None
         return
+    inner = _within.get()
+    token = _within.set(True)
+    try:
+        with _shown(description, total, unit, inner) as update:
+            yield update
+    finally:
+        _within.reset(token)
+
+
+@contextmanager
+def _shown(description: str, total: int | None, unit: str, inner: bool) -> Iterator[Callable[[int], None]]:
     start, state = time.monotonic(), {"done": 0, "line": time.monotonic() - LINE_EVERY + SHOW_AFTER}
-    if _Display.shown and sys.stderr.isatty():
+    if _Display.shown and sys.stderr.isatty() and inner:
+        yield lambda done: None  # two bars would write over each other
+    elif _Display.shown and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,7 +96,7 @@ def progress(description: str, total: int | None = None, unit: str = "rows") -> 
             def show(done: int) -> None:
                 state["done"] = done
                 seconds = time.monotonic() - start
-                bar.update(task, completed=done, rate=f"{done / seconds if seconds else 0:,.1f} {unit}/s")
+                bar.update(task, completed=done, rate=f"{done / seconds if seconds else 0:,.1f} {unit} per second")
 
             yield show
     else:
@@ -76,14 +104,14 @@ def progress(description: str, total: int | None = None, unit: str = "rows") -> 
         def line(done: int) -> None:
             state["done"] = done
             now = time.monotonic()
-            if now - state["line"] >= LINE_EVERY:
+            if now - state["line"] >= LINE_EVERY and done != total:  # the last one is told below
                 state["line"] = now
                 _tell(_plain(description, total, unit, done, now - start))
 
         yield line
     seconds = time.monotonic() - start
-    if seconds >= SHOW_AFTER:
-        _tell(f"{description}: {int(state['done']):,} {unit} in {seconds:,.1f} s")
+    if seconds >= SHOW_AFTER and not inner:
+        _tell(f"{description}: {int(state['done']):,} {_unit(unit, int(state['done']))} in {seconds:,.1f} s")
 
 
 def track(rows: Iterable[T], description: str, total: int | None = None, unit: str = "rows") -> Iterator[T]:

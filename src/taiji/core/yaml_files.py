@@ -65,6 +65,11 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
         ) from error
 
 
+def yaml_line(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).strip()
+
+
 def read_yaml(path: Path, what: str, fix: str) -> Any:
     """The value of a YAML file.
 

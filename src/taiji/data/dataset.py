@@ -14,6 +14,7 @@ from taiji.core.errors import ArtifactError
 from taiji.data.arrays import store_arrays
 from taiji.data.event_columns import NO_COLUMNS, EventColumns
 from taiji.data.history import History, Prices
+from taiji.data.reading_report import ReadingReport
 from taiji.data.schema import Tables, dense, level_names, validate
 from taiji.data.tasks import Task
 
@@ -21,6 +22,8 @@ FORMAT = 2
 READABLE = (1, FORMAT)
 """Format 1 told neither further event columns nor levels and is the same otherwise."""
 FRAMES = ("items", "users", "events")
+READING = "reading.json"
+"""The reading report beside them, where there is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class Dataset:
         domain: of the items, for the wording of prompts.
         event_columns: roles of the further columns of events.
         given_levels: category columns that the source gave; None takes those of ``items``. Ask :attr:`levels`.
+        reading: account of what the source held and what was used of it; None where the dataset was not read from a source.
     """
 
     items: pl.DataFrame
@@ -46,6 +50,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     event_columns: EventColumns = NO_COLUMNS
     given_levels: tuple[str, ...] | None = None
+    reading: ReadingReport | None = None
 
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
@@ -91,6 +96,7 @@ class Dataset:
             tables.notes,
             further,
             tables.levels,
+            tables.reading,
         )
 
     @cached_property
@@ -148,7 +154,7 @@ class Dataset:
         return self.events.lazy()
 
     def save(self, folder: str | Path) -> None:
-        """Write three Parquet files, ``dataset.json`` and the arrays of :mod:`taiji.data.arrays`; the same dataset gives the same bytes."""
+        """Write three Parquet files, ``dataset.json``, the reading report and the arrays of :mod:`taiji.data.arrays`; the same dataset gives the same bytes."""
         with atomic_folder(folder) as temporary:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
@@ -162,6 +168,8 @@ class Dataset:
                 "levels": list(self.levels),
             }
             write_json(temporary / "dataset.json", about)
+            if self.reading is not None:
+                write_json(temporary / READING, self.reading.model_dump(mode="json"))
             store_arrays(temporary)
 
     @classmethod
@@ -178,7 +186,7 @@ class Dataset:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return a saved dataset's name, domain, notes, event columns and levels; another version's raises :class:`ArtifactError`."""
+    """Return a saved dataset's name, domain, notes, event columns, levels and reading report; another version's raises :class:`ArtifactError`."""
     about: dict[str, Any] = read_json(folder / "dataset.json")
     if about.get("format") not in READABLE:
         raise ArtifactError(
@@ -195,7 +203,14 @@ def read_about(folder: Path) -> dict[str, Any]:
         "notes": tuple(about["notes"]),
         "event_columns": columns,
         "given_levels": tuple(about["levels"]) if "levels" in about else None,
+        "reading": read_reading(folder),
     }
+
+
+def read_reading(folder: Path) -> ReadingReport | None:
+    """Return a saved dataset's reading report; None where it has none."""
+    file = folder / READING
+    return ReadingReport.model_validate(read_json(file)) if file.is_file() else None
 
 
 def read_frame(folder: Path, name: str) -> pl.DataFrame:

@@ -127,6 +127,8 @@ class Rule:
 VALUE = pl.col("value")
 WHOLE = (VALUE.floor() == VALUE) & VALUE.is_finite()
 ANY = pl.lit(True)
+LARGEST = 3.4e38
+"""Largest number that labels can hold (float32)."""
 TRUTH = Rule("numbers", pl.Int8, VALUE.is_in([0.0, 1.0]), "0 or 1, or nothing where it is not known")
 KINDS = {
     "binary": TRUTH,
@@ -134,7 +136,7 @@ KINDS = {
     "count": Rule(
         "numbers", pl.Int64, WHOLE & (VALUE >= 0) & (VALUE < 2**53), "a whole number of at least 0 (a count)"
     ),
-    "duration": Rule("numbers", pl.Float64, VALUE.is_finite() & (VALUE >= 0), "a number of at least 0 (a duration)"),
+    "duration": Rule("numbers", pl.Float64, (VALUE >= 0) & (VALUE <= LARGEST), "a number of at least 0 (a duration)"),
     "pairwise": Rule("numbers", pl.Float64, VALUE.is_finite(), "a finite number"),
 }
 PLACE = Rule("numbers", pl.Int32, WHOLE & (VALUE >= 0) & (VALUE < 2**31), "a whole number of at least 0 (a position)")

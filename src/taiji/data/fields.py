@@ -309,7 +309,9 @@ class NumberField(Field):
                 expected=f"({len(rows)},)",
                 found=str(values.shape),
             )
-        return np.where(np.isfinite(values), values, self.median).astype(np.float32)
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float32)  # a number that float32 cannot hold is none, either
+        return np.where(np.isfinite(stored), stored, np.float32(self.median))
 
 
 class StatisticField(NumberField):
@@ -437,5 +439,6 @@ def _is_wide(values: pl.Series) -> bool:
 
 
 def _edges(values: pl.Series) -> list[float]:
-    known = values.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
+    known = values.cast(pl.Float64).drop_nulls().to_numpy()
+    known = known[np.isfinite(known)]
     return np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()

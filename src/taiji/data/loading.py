@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from taiji.data.dataset import Dataset
+from taiji.data.reading_checks import warn
 from taiji.data.settings import DataSettings
 from taiji.data.sources import read_source
 
 
 def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
-    """Read the source that the settings name and number it."""
-    return Dataset.from_tables(read_source(settings, seed))
+    """Read the source that the settings name and number it; what its reading report found is logged as warnings."""
+    tables = read_source(settings, seed)
+    warn(tables.reading)
+    return Dataset.from_tables(tables)

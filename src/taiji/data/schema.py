@@ -14,6 +14,7 @@ import polars as pl
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.event_columns import FIXED, NO_COLUMNS, EventColumns, rules
+from taiji.data.reading_report import ReadingReport
 from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
@@ -49,6 +50,7 @@ class Tables:
         notes: what a reader of the report must know about how the tables came about.
         event_columns: roles of the further columns of ``events``; columns without a role are left out.
         levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
+        reading: account of what the source's files held, where its reader keeps one.
     """
 
     items: pl.DataFrame
@@ -59,6 +61,7 @@ class Tables:
     notes: tuple[str, ...] = ()
     event_columns: EventColumns = NO_COLUMNS
     levels: tuple[str, ...] | None = None
+    reading: ReadingReport | None = None
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
@@ -103,6 +106,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
         tuple(tables.notes),
         tables.event_columns,
         levels,
+        tables.reading,
     )
 
 
@@ -206,6 +210,7 @@ class _Check:
                 self._expect(
                     frame, column, frame.schema[column].is_numeric() or frame.schema[column] == pl.Null, "numbers"
                 )
+                self._finite(frame, column)
                 changes.append(pl.col(column).cast(pl.Float64).fill_nan(None))
         if self.table == "events":
             changes += [*self._event_types(frame), *self._further(frame, further)]
@@ -227,6 +232,8 @@ class _Check:
             kind = frame.schema[column]
             self._expect(frame, column, rule.accepts(kind), rule.expected, "convert the column, or declare another")
             stored = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+            if rule.kinds == "values" and kind.is_float():
+                self._finite(frame, column)
             if rule.kinds == "numbers":
                 asked = frame.select(stored.cast(pl.Float64).alias("value"))
                 wrong = positions(asked.select(~rule.valid & pl.col("value").is_not_null()).to_series())
@@ -285,10 +292,25 @@ class _Check:
             "dates with times",
             fix="convert it, or give its unit (s, ms, us, ns) in the mapping",
         )
+        self._in_calendar(frame, column)
         expression = pl.col(column)
         if isinstance(kind, pl.Datetime) and kind.time_zone:
             expression = expression.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return expression.cast(TIME)
+
+    def _in_calendar(self, frame: pl.DataFrame, column: str) -> None:
+        """Check that times lie in the years 1 to 9999: others come of a wrong unit."""
+        years = frame[column].cast(pl.Datetime("us")).dt.year()
+        rows = positions((years < 1) | (years > 9999))
+        if len(rows):
+            micros = frame[column].cast(pl.Datetime("us")).dt.epoch("us").gather(rows[:SHOWN]).to_list()
+            raise InputError(
+                "A time lies outside the calendar.",
+                where=self.where(column, rows),
+                expected="times in the years 1 to 9999, all in one unit",
+                found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
+                fix="these rows are in another unit than the column's (s, ms, us, ns): bring them to one, or correct the unit in the mapping",
+            )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:
         if not holds:
@@ -310,7 +332,18 @@ class _Check:
                 where=self.where(column, rows),
                 expected="a value in every row",
                 found=f"{len(rows):,} nulls",
-                fix="fill the values or drop the rows",
+                fix="fill the values or drop the rows (in a mapping `unusable: drop` leaves them out and counts them)",
+            )
+
+    def _finite(self, frame: pl.DataFrame, column: str) -> None:
+        rows = positions(frame[column].cast(pl.Float64).is_infinite())
+        if len(rows):
+            raise InputError(
+                "A number is infinite.",
+                where=self.where(column, rows),
+                expected="finite numbers, or nothing where there is none",
+                found=f"{len(rows):,} infinite values",
+                fix="leave these values empty, or drop the rows",
             )
 
     def unique(self, frame: pl.DataFrame, column: str) -> None:
@@ -359,7 +392,7 @@ class _Check:
                 where=self.where("conversion", rows),
                 expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)",
                 found=f"{len(rows):,} such rows",
-                fix="count a conversion as a click too",
+                fix="count a conversion as a click too, in a mapping for instance by `click: clicked or purchased`",
             )
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):

@@ -17,7 +17,7 @@ class DataSettings(Settings):
     """Choice of the log, and of how much of it is read."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources`` (a further ``:ARGUMENT`` is handed to it)."""
+    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources`` (a further ``:ARGUMENT`` is handed to it)."""
     mapping: Path | None = None
     """YAML file that says which column is what, for files of your own (default: ``mapping.yaml`` in the folder, if it is there)."""
     users: int | None = Field(default=None, ge=1)

@@ -20,8 +20,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from taiji.core.artifacts import read_json, value_hash, write_json, write_parquet
+from taiji.core.artifacts import file_hash, make_folder, read_json, value_hash, write_json, write_parquet
 from taiji.core.errors import ArtifactError, ConfigError, InputError
+from taiji.core.manifests import is_sealed, sealed
 from taiji.core.progress import track
 from taiji.data.tasks import DEFAULT_TASKS, Task
 from taiji.metrics.bootstrap import resample_weights
@@ -177,7 +178,7 @@ def run_cells(
     """Train and predict every (arm, seed) that is not there yet.
 
     A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study goes on with
-    the first cell that is missing, and a cell whose arm, data or trainer changed is made anew.
+    the first cell that is missing, and a cell whose arm, data or trainer changed, or whose files are damaged, is made anew.
 
     Args:
         train, test: exposures of the ranker and the test period.
@@ -193,31 +194,40 @@ def run_cells(
     """
     if len({arm.name for arm in arms}) != len(arms):
         raise ConfigError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
-    folder, data = Path(folder), [frame_hash(train), frame_hash(test), trainer_version]
+    folder, data = make_folder(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
     for arm, seed in track(grid, "Study", unit="cells"):
         key, stem = value_hash([versions[arm.name], seed, *data]), f"{value_hash(arm.name)[:10]}-{seed}"
         path = folder / f"{stem}.json"
-        if not (path.exists() and read_json(path)["key"] == key):
+        if not _whole(path, key):
             start = time.monotonic()
             predicted = trainer(arm.joined(train), seed).predict(arm.joined(test))
             heads = [head for head in evaluated_heads(tasks) if head in predicted.columns]
             predicted = predicted.select(pl.col(*heads).cast(pl.Float32))
             write_parquet(folder / f"{stem}.parquet", predicted)
-            write_json(
-                path,
-                {
-                    "arm": arm.name,
-                    "seed": seed,
-                    "key": key,
-                    "rows": len(predicted),
-                    "seconds": round(time.monotonic() - start, 3),
-                    "predictions": f"{stem}.parquet",
-                },
-            )
+            cell = {
+                "arm": arm.name,
+                "seed": seed,
+                "key": key,
+                "rows": len(predicted),
+                "seconds": round(time.monotonic() - start, 3),
+                "predictions": f"{stem}.parquet",
+                "sha256": file_hash(folder / f"{stem}.parquet"),
+            }
+            write_json(path, sealed(cell))
         cells.append(read_json(path))
     return cells
+
+
+def _whole(path: Path, key: str) -> bool:
+    """Return True if a cell of that key is there, and both its files are what was written."""
+    try:
+        cell = read_json(path)
+        fits = is_sealed(cell) and cell["key"] == key
+        return bool(fits and file_hash(path.with_suffix(".parquet")) == cell["sha256"])
+    except (ArtifactError, OSError, AttributeError):  # missing, or no cell at all
+        return False
 
 
 def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:

@@ -1,4 +1,8 @@
-"""The feature table: versioned rows, each made from nothing at or after its own time, and the join that keeps it so."""
+"""The feature table: versioned rows, each made from nothing at or after its own time, and the join that keeps it so.
+
+A row has two times: ``as_of``, before which everything lies that it was made from, and ``available_at``, from which on it could be
+read. A batch table tells the second from ``features.delay_s``, the near-online worker from its clock when it stores the row.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ PolarsType = pl.DataType | type[pl.DataType]
 SCHEMA: dict[str, PolarsType] = {
     "user": pl.UInt32,
     "as_of": pl.Int64,
+    "available_at": pl.Int64,
     "ids": pl.List(pl.UInt16),
     "neighbour": pl.UInt32,
     "similarity": pl.Float32,
@@ -47,7 +52,7 @@ def build_table(
 
     Args:
         dataset: its history gives the neighbour's interactions.
-        rows: user (dense), as_of (microseconds), one row an answer.
+        rows: user (dense), as_of (microseconds), one row an answer; ``available_at`` where it is known, else ``settings.delay_s`` after as_of.
         vectors: (N, d) embedding of each answer; a zero row means that there was no answer and gives null features.
         quantizer: fitted on training users.
         settings: how many neighbour items, whether to keep vectors.
@@ -73,11 +78,20 @@ def build_table(
     items[neighbours < 0] = -1
     found = pl.Series(neighbours >= 0)
     ids = quantizer.encode(vectors)
+    available = rows["available_at"].to_numpy() if "available_at" in rows.columns else available_from(as_ofs, settings)
+    if (available < as_ofs).any():
+        raise InputError(
+            "A feature row is available before its own time.",
+            where="column available_at",
+            expected="as_of or later",
+            found=f"{int((available < as_ofs).sum())} rows with an earlier time",
+        )
     return (
         pl.DataFrame(
             {
                 "user": users,
                 "as_of": as_ofs,
+                "available_at": available,
                 "ids": _lists(ids, np.full(len(rows), ids.shape[1]), answered, pl.UInt16),
                 "neighbour": neighbours,
                 "similarity": cosines,
@@ -88,7 +102,7 @@ def build_table(
                 "model_version": [model_version] * len(rows),
                 "quantizer_version": [quantizer.version] * len(rows),
             },
-            schema_overrides={"user": pl.UInt32, "as_of": pl.Int64},
+            schema_overrides={"user": pl.UInt32, "as_of": pl.Int64, "available_at": pl.Int64},
         )
         .with_columns(
             pl.when(found).then(pl.col("neighbour")).cast(pl.UInt32).alias("neighbour"),
@@ -96,6 +110,12 @@ def build_table(
         )
         .select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
     )
+
+
+def available_from(as_ofs: np.ndarray, settings: FeatureSettings) -> np.ndarray:
+    """Return the times (microseconds) from which on rows made in a batch can be read."""
+    moved: np.ndarray = as_ofs + round(settings.delay_s * 1e6)
+    return moved
 
 
 def fit_table(
@@ -114,11 +134,14 @@ def fit_table(
 
 
 def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[str, ...] = FEATURES) -> pl.DataFrame:
-    """Give each exposure the features its user had: the newest row with ``as_of`` strictly before the exposure's time.
+    """Give each exposure the features its user had: the row that last became available strictly before the exposure's time.
+
+    That is the row which the near-online service would have answered with.
 
     Args:
         exposures: user, time, …; the order of rows is kept.
-        table: feature rows; where two share user and as_of, the later one in the table stands.
+        table: feature rows; where two of a user became available at once, the newer ``as_of`` stands, and of equal ones the later in
+            the table. Without a column ``available_at``, rows are available from their ``as_of`` on.
         columns: which features to join.
 
     Returns:
@@ -137,21 +160,22 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
         table.select(
             pl.col("user").cast(pl.Int64).alias("_user"),
             pl.col("as_of").cast(pl.Int64).alias("feature_as_of"),
+            pl.col("available_at" if "available_at" in table.columns else "as_of").cast(pl.Int64).alias("_available"),
             *columns,
         )
-        .unique(["_user", "feature_as_of"], keep="last", maintain_order=True)
-        .sort("feature_as_of", "_user")
+        .sort("_available", "feature_as_of", maintain_order=True)
+        .unique(["_user", "_available"], keep="last", maintain_order=True)
     )
     joined = numbered.sort("time", "_row").join_asof(
         features,
         left_on="time",
-        right_on="feature_as_of",
+        right_on="_available",
         by="_user",
         strategy="backward",
         allow_exact_matches=False,
         check_sortedness=False,
     )
-    return joined.sort("_row").drop("_row", "_user")
+    return joined.sort("_row").drop("_row", "_user", "_available", strict=False)
 
 
 def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
@@ -183,10 +207,11 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
     """Write the table for use elsewhere: ids as the user gave them, times as timestamps.
 
     The file is a point-in-time source as feature stores expect one (Feast: ``FileSource(path, timestamp_field=
-    "event_timestamp")`` with the join key ``user_id``).
+    "event_timestamp")`` with the join key ``user_id``): ``event_timestamp`` is the time from which on the row could be read, so that a
+    join there gives what :func:`join_features` gives; ``as_of`` tells up to when the row knows its user.
 
     Returns:
-        the frame that was written: user_id, event_timestamp, ids, neighbour_user_id, similarity, neighbour_item_ids,
+        the frame that was written: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
         vector, model_version, quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
@@ -210,7 +235,8 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
         .join(lists, on="_row", how="left", maintain_order="left")
         .select(
             "user_id",
-            pl.from_epoch("as_of", time_unit="us").alias("event_timestamp"),
+            pl.from_epoch("available_at", time_unit="us").alias("event_timestamp"),
+            pl.from_epoch("as_of", time_unit="us"),
             "ids",
             "neighbour_user_id",
             "similarity",

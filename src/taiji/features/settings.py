@@ -25,6 +25,9 @@ class FeatureSettings(Settings):
     history_mean: PositiveInt = 50
     """Most recent interactions averaged by the history-mean embedding."""
 
+    delay_s: float = Field(default=0.0, ge=0)
+    """Seconds from a row's `as_of` until it can be read, for rows made in batches: how long prompting, writing and publishing take."""
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The features a ranker gets: the vector only where it is kept."""

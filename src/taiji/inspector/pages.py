@@ -19,7 +19,7 @@ from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
-from taiji.reporting.report import FILTERS, clock, curves, page_values
+from taiji.reporting.report import FILTERS, clock, curves, page_values, reading_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -127,6 +127,7 @@ class Inspector:
             states=run.stages,
             total=clock(run.seconds),
             shown=shown,
+            reading=reading_view(run.reading),
             cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
         )
 
@@ -218,13 +219,13 @@ class Inspector:
 
     def _card(self, name: str) -> Page:
         file, title = CARDS[name]
-        path = self.runs[0].folder / file
+        path = self.runs[0].published(file)
         if not path.is_file():
             raise Missing(f"This run has no {title.lower()} yet: the report stage writes it.")
         return self._html("card.html.j2", title=title, text=to_html(path.read_text(encoding="utf-8")))
 
     def _report(self) -> Page:
-        path = self.runs[0].folder / "report.html"
+        path = self.runs[0].published("report.html")
         if not path.is_file():
             raise Missing("This run has no report yet.")
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-same-origin allow-top-navigation-by-user-activation"

@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 
 from taiji.config import Config, load_config
-from taiji.core.artifacts import read_json
+from taiji.core.artifacts import read_json, read_parquet
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import MANIFEST, Verifier, read_manifest, stage_files
 from taiji.data import Dataset, Split
+from taiji.data.dataset import read_reading
+from taiji.data.reading_report import ReadingReport
 from taiji.inspector.indexed_frame import Table
-from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.recipes import stages_of
 from taiji.reporting.summary import RunMetrics, check_metrics
@@ -60,6 +62,7 @@ class RunFiles:
         self._kept: dict[str, Any] = {}
         self._guard = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
+        self._verifier = Verifier()
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
         """Loaded by the first request that needs it, while others that need the same wait."""
@@ -83,7 +86,7 @@ class RunFiles:
 
     def _stage(self, name: str, summary: str) -> StageState:
         path = self.folder / name / MANIFEST
-        about = read_json(path) if path.is_file() else None
+        about = read_manifest(path.parent) if path.is_file() else None
         if about is None:
             return StageState(name, summary, None, "", {})
         return StageState(
@@ -106,14 +109,43 @@ class RunFiles:
     @property
     def metrics(self) -> RunMetrics | None:
         """The figures, once the report has been made."""
-        path = self.folder / "metrics.json"
-        return self._once("metrics", lambda: check_metrics(read_json(path)) if path.is_file() else None)
+
+        def load() -> RunMetrics | None:
+            path = self.published("metrics.json")
+            return check_metrics(read_json(path)) if path.is_file() else None
+
+        return self._once("metrics", load)
+
+    def published(self, name: str) -> Path:
+        """Return a file of the report at the top of the run, whether or not it is there.
+
+        Raises:
+            ArtifactError: it is not what the report stage wrote.
+        """
+        return self._verifier.published(self.folder, "report", name)
+
+    def whole(self, stage: str) -> bool:
+        """Return whether a stage's artefacts are there.
+
+        Raises:
+            ArtifactError: they are there, and not what the stage wrote.
+        """
+        if self.done(stage):
+            self._once(f"whole {stage}", lambda: self._verifier.demand(self.folder, [stage]))
+        return self.done(stage)
 
     @property
     def dataset(self) -> Dataset | None:
         """The tables, with histories."""
         return self._once(
-            "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.done("data") else None
+            "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.whole("data") else None
+        )
+
+    @property
+    def reading(self) -> ReadingReport | None:
+        """The account of how the log was read, where the run keeps one."""
+        return self._once(
+            "reading", lambda: read_reading(self.folder / "data" / "dataset") if self.done("data") else None
         )
 
     @property
@@ -132,7 +164,7 @@ class RunFiles:
     def split(self) -> Split | None:
         """The four periods."""
         path = self.folder / "examples" / "split.json"
-        return self._once("split", lambda: Split(tuple(read_json(path)["bounds"])) if self.done("examples") else None)
+        return self._once("split", lambda: Split(tuple(read_json(path)["bounds"])) if self.whole("examples") else None)
 
     @property
     def events(self) -> Table:
@@ -187,18 +219,19 @@ class RunFiles:
 
     def _judged(self) -> Table:
         folder, dataset = self.folder / "ranking", self.dataset
-        if dataset is None or not self.done("ranking"):
+        if dataset is None or not self.whole("ranking"):
             return Table.empty()
-        frame = pl.read_parquet(folder / "exposures.parquet")
-        for path in sorted(folder.glob("predictions-*.parquet")):
+        frame = read_parquet(folder / "exposures.parquet")
+        for path in stage_files(folder, "predictions-*.parquet"):
             arm = path.stem.removeprefix("predictions-")
-            told = pl.read_parquet(path).drop("event", strict=False)
+            told = read_parquet(path).drop("event", strict=False)
             frame = frame.with_columns(told.select(pl.all().name.suffix(f" {arm}")))
         return Table.by_user(frame, dataset.n_users)
 
     def _frame(self, path: str, by_user: bool = False) -> Table:
         def load() -> Table:
             file = self.folder / path
+            self.whole(path.split("/")[0])
             if not file.is_file():
                 return Table.empty()
             frame = read_parquet(file)
@@ -218,7 +251,7 @@ class RunFiles:
             found: dict[str, int] = {}
             for path in ("selection/prompts.parquet", "alignment/prompts.parquet", "answers/aligned.parquet"):
                 file = self.folder / path
-                if file.is_file():
+                if self.whole(path.split("/")[0]) and file.is_file():
                     found.update(read_parquet(file, ["example", "kept"]).iter_rows())
             return found
 
@@ -249,20 +282,6 @@ def run_state(folder: Path) -> tuple[int, ...]:
     """Changes whenever a stage finishes, so that a run under way is shown as it stands."""
     paths = [folder / "config.json", folder / "metrics.json", *sorted(folder.glob(f"*/{MANIFEST}"))]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
-
-
-def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A frame; an unreadable file is a :class:`ArtifactError` that names it."""
-    try:
-        return pl.read_parquet(path, columns=columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        stage = path.parent.name
-        raise ArtifactError(
-            "Could not read an artefact of the run.",
-            where=str(path),
-            found=str(error).splitlines()[0],
-            fix=f"remove the folder {path.parent} and run the stage {stage!r} again",
-        ) from error
 
 
 def counts(table: Table, n_users: int) -> np.ndarray:

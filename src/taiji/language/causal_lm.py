@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from taiji.core.artifacts import atomic_folder, file_hash, make_folder
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
 from taiji.core.optional import needs, require
+from taiji.language.settings import LanguageSettings, TemplateValue
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +55,10 @@ class LanguageModel:
     def __post_init__(self) -> None:
         self.model.eval()
         self.tokenizer.padding_side = "left"
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.eos_token_id is None and self.stop_ids:
+            self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.stop_ids[0])
+        if self.tokenizer.pad_token_id is None:  # padding is masked everywhere, so any token will do
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +72,7 @@ class LanguageModel:
 
     @cached_property
     def version(self) -> str:
-        """16 hex digits over the names, types and bytes of all weights and the vocabulary: equal models have equal versions."""
+        """16 hex digits over the names, types and bytes of all weights, the vocabulary and the chat template: equal models have equal versions."""
         import torch
 
         digest = hashlib.sha256()
@@ -76,6 +81,7 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         for token, number in sorted(self.tokenizer.get_vocab().items()):
             digest.update(f"{token} {number}\n".encode())
+        digest.update(repr(self.tokenizer.chat_template).encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -163,32 +169,77 @@ def bfloat16_pays(device: str) -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def load_language_model(name: str | Path = "default", dtype: Dtype = "auto", device: str = "auto") -> LanguageModel:
+def load_language_model(
+    name: str | Path = "default",
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    *,
+    chat_template_kwargs: Mapping[str, TemplateValue] | None = None,
+    template_date: date | None = None,
+) -> LanguageModel:
     """Load a causal LM.
 
     Args:
         name: `default`, a `save_pretrained` folder, a `.gguf` file, or a Hugging Face name.
         dtype: `float32`, `bfloat16`, or `auto` (bfloat16 where :func:`bfloat16_pays`).
         device: a torch device, or `auto`.
+        chat_template_kwargs: arguments of its chat template.
+        template_date: date that the template prints; see :func:`taiji.language.chat_template.bind_template`.
 
     Raises:
         TaijiError: nothing there is a causal LM; the message says what was found.
     """
     import torch
 
+    from taiji.language.chat_template import bind_template
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if bfloat16_pays(device) else "float32"
+    source = _source(name)
+    model, tokenizer = _read(source, getattr(torch, dtype))
+    bind_template(tokenizer, chat_template_kwargs or {}, template_date)
+    return LanguageModel(model.to(device), tokenizer, str(name), source)  # type: ignore[arg-type]
+
+
+def load_configured(settings: LanguageSettings, name: str | Path | None = None) -> LanguageModel:
+    """Load the causal LM of a configuration.
+
+    Args:
+        settings: the section `language`.
+        name: another model in its place, such as the fine-tuned one.
+    """
+    return load_language_model(
+        settings.model if name is None else name,
+        settings.dtype,
+        settings.device,
+        chat_template_kwargs=settings.chat_template_kwargs,
+        template_date=settings.template_date,
+    )
+
+
+def load_tokenizer(settings: LanguageSettings) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a configuration alone, as :func:`load_language_model` sets it up."""
+    from taiji.language.chat_template import bind_template
+
+    source = _source(settings.model)
+    with needs("llm", where="language.model"):
+        from transformers import AutoTokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:
+        raise _unreadable(source, error) from error
+    bind_template(tokenizer, settings.chat_template_kwargs, settings.template_date)
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _source(name: str | Path) -> str:
+    """Folder or hub name of a model; a GGUF file is converted first."""
     check_language_model(name)
     if name == "default":
-        source = str(_converted(default_gguf()))
-    elif str(name).endswith(".gguf"):
-        source = str(_converted(Path(name)))
-    else:
-        source = str(name)
-    model, tokenizer = _read(source, getattr(torch, dtype))
-    return LanguageModel(model.to(device), tokenizer, str(name), source)  # type: ignore[arg-type]
+        return str(_converted(default_gguf()))
+    return str(_converted(Path(name))) if str(name).endswith(".gguf") else str(name)
 
 
 def check_language_model(name: str | Path) -> None:
@@ -240,15 +291,18 @@ def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except Exception as error:  # whatever a broken or missing model raises is the user's to put right
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ResourceError(
-            "The language model could not be loaded.",
-            where=source,
-            expected="a causal language model that transformers can read",
-            found=reason,
-            fix="give a save_pretrained folder, a .gguf file, a Hugging Face name (this needs the hub or its cache), or `default`",
-        ) from error
+        raise _unreadable(source, error) from error
     return model, tokenizer
+
+
+def _unreadable(source: str, error: Exception) -> ResourceError:
+    return ResourceError(
+        "The language model could not be loaded.",
+        where=source,
+        expected="a causal language model that transformers can read",
+        found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+        fix="give a save_pretrained folder, a .gguf file, a Hugging Face name (this needs the hub or its cache), or `default`",
+    )
 
 
 def _converted(gguf: Path) -> Path:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from taiji.core.errors import ConfigError
 from taiji.language.causal_lm import LanguageModel
+from taiji.language.token_ids import TAGS, opening_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 THINK = "<think>"
+_EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
 
 
 def render(
@@ -19,18 +23,34 @@ def render(
 ) -> str:
     """Chat template, generation prompt and the first words of the answer, as one text.
 
-    The text already holds every special token: tokenise it with ``add_special_tokens=False``.
+    The text already holds every special token: its ids are :func:`taiji.language.token_ids.ids_of` it.
 
     Args:
         lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template the contents are joined by
             blank lines (after the tokenizer's beginning-of-text token, if it adds one).
-        messages: ``{"role": "system"|"user"|"assistant", "content": text}``.
-        prefill: how the answer begins. When the template itself opens a `<think>` (as those of reasoning models do),
-            the prefill's own opening tag is left out, so that it is never doubled.
+        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens of the tokenizer that a
+            content spells out are broken up: they are data, not turns.
+        prefill: how the answer begins; see :func:`begun`.
+
+    Raises:
+        ConfigError: the chat template cannot say the messages.
     """
     tokenizer = lm_or_tokenizer.tokenizer if isinstance(lm_or_tokenizer, LanguageModel) else lm_or_tokenizer
-    text = _templated(tokenizer, list(messages)) if tokenizer.chat_template else _plain(tokenizer, messages)
-    return text + continuation(text, prefill)
+    if not tokenizer.chat_template:
+        return begun(_plain(tokenizer, messages), prefill)
+    spelt = _spelt_tokens(tokenizer)
+    return begun(_templated(tokenizer, [{**m, "content": _broken_up(m["content"], spelt)} for m in messages]), prefill)
+
+
+def begun(prompt: str, text: str) -> str:
+    """Return a rendered prompt with the beginning of its answer.
+
+    An answer that thinks is never opened twice: where the template opened a `<think>`, the text's own one is left out; where it
+    closed an empty one (as those of hybrid models do when they are not to think), that is taken off.
+    """
+    if text.lstrip().startswith(THINK):
+        prompt = _EMPTY_THINK.sub("", prompt)
+    return prompt + continuation(prompt, text)
 
 
 def continuation(prompt: str, text: str) -> str:
@@ -41,13 +61,36 @@ def continuation(prompt: str, text: str) -> str:
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+    """Render the messages in the first form of which the template says every word.
+
+    Some templates know no system role (Gemma's), leave it out without a word, or expect contents as lists of parts.
+    """
     from jinja2 import TemplateError
 
-    try:
-        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    except TemplateError:
-        # Some templates (Gemma's) know no system role: say it at the head of the first user message instead.
-        return str(tokenizer.apply_chat_template(_without_system(messages), add_generation_prompt=True, tokenize=False))
+    found = ""
+    for form in _forms(messages):
+        try:
+            text = str(tokenizer.apply_chat_template(form, add_generation_prompt=True, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:
+            found = found or f"{type(error).__name__}: {error}"
+            continue
+        if all(m["content"].strip() in text for m in messages):
+            return text
+        found = found or "a rendered prompt without the text of a message"
+    raise ConfigError(
+        "The model's chat template cannot say a prompt.",
+        where=f"chat template of {tokenizer.name_or_path or type(tokenizer).__name__}",
+        expected=f"a template for messages of the roles {', '.join(m['role'] for m in messages)}",
+        found=found,
+        fix="use a model with a chat template for text, or mend its chat_template.jinja",
+    )
+
+
+def _forms(messages: list[Message]) -> Iterator[list[dict[str, Any]]]:
+    folded = _without_system(messages)
+    for form in (messages, folded) if folded != messages else (messages,):
+        yield [dict(m) for m in form]
+        yield [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in form]
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
@@ -59,7 +102,20 @@ def _without_system(messages: list[Message]) -> list[Message]:
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    start = str(tokenizer.decode(tokenizer("").input_ids)) if tokenizer("").input_ids else ""
-    if tokenizer.eos_token and start.endswith(tokenizer.eos_token) and start != tokenizer.bos_token:
-        start = start[: -len(tokenizer.eos_token)]
-    return start + "".join(m["content"] + "\n\n" for m in messages)
+    first = opening_ids(tokenizer)
+    start = str(tokenizer.decode(first)) if first else ""
+    spelt = _spelt_tokens(tokenizer)
+    return start + "".join(_broken_up(m["content"], spelt) + "\n\n" for m in messages)
+
+
+def _spelt_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, str]:
+    """Special tokens that a content could spell out, with how they are written instead: a space after the first character."""
+    tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = [t.content for t in tokens if t.special and len(t.content.strip()) > 1 and t.content not in TAGS]
+    return {text: f"{text[0]} {text[1:]}" for text in sorted(special, key=len, reverse=True)}
+
+
+def _broken_up(content: str, spelt: Mapping[str, str]) -> str:
+    for text, instead in spelt.items():
+        content = content.replace(text, instead)
+    return content

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from taiji.core.errors import InputError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings
+from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,19 @@ STOP_TAIL = 24
 """Tokens decoded to look for a stop text; a stop text is far shorter."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """A generated text.
+
+    Attributes:
+        text: the new text only, without the end-of-text token, up to and with the first stop text.
+        cut: the length limit came before an end-of-text token or a stop text.
+    """
+
+    text: str
+    cut: bool
+
+
 def generate(
     lm: LanguageModel,
     prompts: Sequence[str],
@@ -39,6 +54,20 @@ def generate(
     seed: int = 0,
     description: str = "Generating",
 ) -> list[list[str]]:
+    """Return the texts of :func:`write`, where it does not matter how they ended."""
+    rows = write(lm, prompts, n=n, settings=settings, seed=seed, description=description)
+    return [[written.text for written in row] for row in rows]
+
+
+def write(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    n: int = 1,
+    settings: GenerationSettings | None = None,
+    seed: int = 0,
+    description: str = "Generating",
+) -> list[list[Written]]:
     """Sample ``n`` completions of each rendered prompt (see :func:`taiji.language.chat.render`).
 
     Args:
@@ -50,8 +79,7 @@ def generate(
         description: what the progress display says.
 
     Returns:
-        B lists of n texts, in the order of the prompts: the new text only, without the end-of-text token, up to and with
-        the first stop text.
+        B lists of n texts, in the order of the prompts.
 
     Raises:
         TaijiError: a prompt with its completion does not fit the model's context.
@@ -59,7 +87,7 @@ def generate(
     from taiji.language.prefix_lora import merged_adapters
 
     settings = settings or GenerationSettings()
-    encoded = [lm.tokenizer(p, add_special_tokens=False).input_ids for p in prompts]
+    encoded = [ids_of(lm.tokenizer, prompt) for prompt in prompts]
     _check_context(lm, encoded, settings.max_new_tokens)
     streams = _streams(prompts, n, seed)
     if lm.engine is not None:
@@ -67,7 +95,7 @@ def generate(
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
     size = max(1, settings.batch_size // n)
-    texts: list[list[str]] = [[] for _ in prompts]
+    texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
@@ -110,7 +138,7 @@ def _decode_batch(
     streams: list[list[np.random.Generator]],
     n: int,
     settings: GenerationSettings,
-) -> list[list[str]]:
+) -> list[list[Written]]:
     """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
     import torch
 
@@ -127,20 +155,24 @@ def _decode_batch(
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
+    ended = [False] * len(random)
 
     def choose(rows: list[int], step: int) -> list[int]:
         return _choose(decoder.logits, [written[r] for r in rows], [random[r] for r in rows], sampling)
 
     def ends(row: int, token: int) -> bool:
-        if token in stop_ids:
-            return True
-        written[row].append(token)
-        return _stopped(lm.tokenizer, written[row], settings.stop)
+        ended[row] = token in stop_ids
+        if not ended[row]:
+            written[row].append(token)
+            ended[row] = _stopped(lm.tokenizer, written[row], settings.stop)
+        return ended[row]
 
     with torch.inference_mode():
         decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
         decode_rows(decoder, settings.max_new_tokens, choose, ends, compact_below=0.75)
-    texts = [_cut(str(lm.tokenizer.decode(tokens, skip_special_tokens=True)), settings.stop) for tokens in written]
+    texts = [
+        Written(up_to(text_of(lm.tokenizer, tokens), settings.stop), not whole) for tokens, whole in zip(written, ended)
+    ]
     return [texts[start : start + n] for start in range(0, len(texts), n)]
 
 
@@ -168,6 +200,7 @@ def _stopped(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: Sequen
     return any(text in tail for text in stop)
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
+def up_to(text: str, stop: Sequence[str]) -> str:
+    """Return a text up to and with the first stop text."""
     ends = [text.index(s) + len(s) for s in stop if s in text]
     return text[: min(ends)] if ends else text

@@ -20,12 +20,15 @@ from typing import Any, Literal
 
 import torch
 
+from taiji.core.errors import ResourceError
 from taiji.language.prefix_tree import Level, PackedTree
 
 NAME = "taiji_prefix"
 """Name under which the attention is registered with transformers."""
 Backend = Literal["blocks", "flex", "masked"]
 
+PACKED_MASK = (1, 1, 1, 1)
+"""Shape of the mask that a packed forward carries: ready-made, so that transformers makes none, and no mask of several queries."""
 SHORT = 128
 """Up to this length the CPU's backward kernel takes two to six times as long in bf16 as in fp32 (docs/performance.md)."""
 
@@ -52,17 +55,39 @@ def installed(model: Any) -> bool:
     return bool(model.config._attn_implementation == NAME)
 
 
+def check_seen(model: Any, seen: set[int]) -> None:
+    """Raise unless every layer's attention has looked at the tree; without it tokens of different sequences see each other."""
+    layers = model.config.num_hidden_layers
+    if len(seen) != layers:
+        raise ResourceError(
+            "Not all attention layers follow the packed tree.",
+            where=type(model).__name__,
+            expected=f"{layers} layers",
+            found=str(len(seen)),
+            fix="load the model with attn_implementation='sdpa', or set share_prefixes=False",
+        )
+
+
 def _attention_interface(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float | None = None, **kwargs: Any
 ) -> tuple[Any, None]:
     tree, steps = kwargs.pop("taiji_tree", None), kwargs.pop("taiji_decoding", None)
     if tree is None and steps is None:
+        if attention_mask is not None and attention_mask.shape == PACKED_MASK and query.shape[2] > 1:
+            raise ResourceError(
+                "An attention layer was given packed sequences without the tree that tells them apart.",
+                where=type(module).__name__,
+                expected="a model that hands the keywords of its forward on to its attention layers",
+            )
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    seen = kwargs.pop("taiji_seen", None)
+    if seen is not None:
+        seen.add(module.layer_idx)
     if steps is not None:
         return steps.attend(module.layer_idx, query, key, value, scaling), None
     keep = kwargs.get("taiji_keep")

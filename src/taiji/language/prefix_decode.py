@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from taiji.core.errors import InputError
+from taiji.language.prefix_attention import PACKED_MASK, check_seen
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
 from taiji.language.prefix_tree import PackedTree
@@ -108,14 +109,17 @@ class SharedDecoder:
         if self._step >= self._max_new:
             raise InputError("The rows are full.", expected=f"at most {self._max_new} new tokens")
         ids = torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device)
+        seen: set[int] = set()
         with torch.no_grad():
             out = self._bare.base_model(
                 input_ids=ids[:, None],
                 position_ids=(self._positions + self._step)[:, None],
-                attention_mask=torch.ones(1, 1, 1, 1, device=ids.device),
+                attention_mask=torch.ones(PACKED_MASK, device=ids.device),
                 use_cache=False,
                 taiji_decoding=self,
+                taiji_seen=seen,
             )
+            check_seen(self._bare, seen)
             self.logits = self._head.logits(out.last_hidden_state[:, -1])
         self._step += 1
         return self.logits

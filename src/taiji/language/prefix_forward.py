@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from taiji.core.errors import InputError
-from taiji.language.prefix_attention import install, installed
+from taiji.language.prefix_attention import PACKED_MASK, check_seen, install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
 
@@ -44,14 +44,17 @@ def packed_hidden(model: Any, tree: PackedTree, keep: Any = None) -> torch.Tenso
         install(bare)
     device = bare.device
     extra = {} if keep is None else {"taiji_keep": keep}
+    seen: set[int] = set()
     out = bare.base_model(
         input_ids=tree.tokens.to(device).unsqueeze(0),
         position_ids=tree.positions.to(device).unsqueeze(0),
-        attention_mask=torch.ones(1, 1, 1, 1, device=device),  # a ready 4-d mask: transformers makes none of its own
+        attention_mask=torch.ones(PACKED_MASK, device=device),
         use_cache=False,
         taiji_tree=tree,
+        taiji_seen=seen,
         **extra,
     )
+    check_seen(bare, seen)
     return out.last_hidden_state[0]
 
 

@@ -3,13 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from taiji.language.logits_processing import Sampling, filtered
 from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+
+NAMES = frozenset(
+    [
+        "max_new_tokens",
+        "max_length",
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "min_new_tokens",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "use_cache",
+        "disable_compile",
+        "compile_config",
+        "transformers_version",
+        "_from_model_config",
+        "return_dict_in_generate",
+        "output_scores",
+        "output_logits",
+        "output_attentions",
+        "output_hidden_states",
+        "early_stopping",
+        "length_penalty",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "assistant_confidence_threshold",
+        "assistant_lookbehind",
+        "target_lookbehind",
+        "assistant_ensemble_weight",
+        "max_matching_ngram_size",
+        "continuous_batching_config",
+        "low_memory",
+        "prefill_chunk_size",
+        "decoder_start_token_id",
+    ]
+)
+"""Settings of `transformers`' generation that are served here, or that do not touch what a sampling run draws."""
+
+
+def sampling_of(config: GenerationConfig) -> tuple[Sampling | None, str]:
+    """Read the law of the next token off the configuration that `transformers`' `generate` would end up with.
+
+    Returns:
+        The law and "", or None and the settings that are not served.
+    """
+    from transformers import GenerationConfig
+
+    values, usual = config.to_dict(), GenerationConfig._get_default_generation_params()
+    known = GenerationConfig().to_dict()
+    odd = [
+        f"{name}={str(value)[:40]}"
+        for name, value in values.items()
+        if name in known
+        and name not in NAMES
+        and value
+        and value != usual.get(name, 1 if name == "guidance_scale" else None)
+    ]
+    if values.get("do_sample") is not True:
+        odd.append("do_sample=False")
+    if odd or config.max_new_tokens is None:
+        return None, ", ".join(odd) or "max_new_tokens=None"
+    return Sampling(
+        config.max_new_tokens,
+        1.0 if config.temperature is None else config.temperature,
+        config.top_k or 0,
+        1.0 if config.top_p is None else config.top_p,
+        config.min_p or 0.0,
+        min_new_tokens=config.min_new_tokens or 0,
+    ), ""
 
 
 def generate_shared(

@@ -8,6 +8,7 @@ backward pass accumulates likewise; PEFT's own makes and keeps four more tensors
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -44,16 +45,20 @@ def merged_adapters(model: Any) -> Iterator[None]:
     """Run with the active LoRA adapters inside the weights.
 
     The base weights are put back bit for bit (the sum lives in tensors of its own, which cost the adapted layers' size
-    while it lasts). Layers that are not ordinary LoRA keep their own forward.
+    while it lasts). Layers that are not ordinary LoRA keep their own forward, and so does one around a weight that another
+    layer uses too (a head tied to the embedding).
     """
     swapped = []
+    owners = Counter(
+        id(m.weight) for m in model.modules() if isinstance(getattr(m, "weight", None), torch.nn.Parameter)
+    )
     try:
         with torch.no_grad():
             for layer in _lora_layers(model):
                 name = _plain_adapter(layer)
-                if name is None:
-                    continue
                 weight = layer.base_layer.weight
+                if name is None or owners[id(weight)] > 2:  # the linear layer itself, and PEFT's wrapper that shows it
+                    continue
                 a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
                 merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)
                 swapped.append((layer, weight, weight.data))

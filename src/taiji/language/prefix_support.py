@@ -1,11 +1,13 @@
 """Models that the prefix-sharing engine serves; the others fall back to the unshared forward, with a reason.
 
 First the configuration is read (windows, recurrent layers, wrappers that must see every forward call …), then a tiny
-packed forward is compared with the unshared one. So an architecture nobody has heard of is either right or rejected.
+packed forward and a few decoding steps are compared with the unshared ones. So an architecture nobody has heard of is either
+right or rejected.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,29 +16,36 @@ import torch
 
 from taiji.core.errors import TaijiError
 from taiji.language.prefix_attention import NAME, install
+from taiji.language.prefix_decode import SharedDecoder
 from taiji.language.prefix_forward import bare_model, shared_logprobs
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Relative difference of log-probabilities allowed in the trial: above rounding, far below the effect of a wrong mask."""
-HALF_TOLERANCE = 0.05
-"""The same for bfloat16 and float16 weights."""
-_tried: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+TOLERANCE = 1e-4
+"""Relative difference of log-probabilities allowed in the trial: above rounding in float32, far below the effect of a wrong mask."""
+COPIED = 200_000_000
+"""Up to so many parameters the trial runs on a float32 copy of the model."""
+HALF_TOLERANCE = 0.1
+"""Larger half-precision models are tried as they are: the difference allowed, as a share of what another context would change."""
+STEPS = 4
+"""Tokens decoded in the trial."""
+_tried: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
 _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
     """Return whether sharing is right for this model, and if not, why not.
 
-    The trial (two forwards of a few tokens) runs once per model; what can change from call to call is looked at anew.
+    The trial (a few short forwards) runs once per model, and again when it gets other adapters; what can change from call to
+    call is looked at anew.
     """
     reason = _unsupported(model)
     if not reason:
         bare = bare_model(model)
-        if bare not in _tried:
-            _tried[bare] = _trial(model)
-        reason = _tried[bare]
+        state = (bare.dtype, tuple(type(m).__name__ for m in bare.modules() if type(m).__module__.startswith("peft.")))
+        if bare not in _tried or _tried[bare][0] != state:
+            _tried[bare] = (state, _trial(bare))
+        reason = _tried[bare][1]
     if reason and reason not in _told:
         _told.add(reason)
         logger.warning("Shared prefixes are computed again for each sequence: %s.", reason)
@@ -47,10 +56,11 @@ def _unsupported(model: Any) -> str:
     """Return what the structure of the model says against sharing; empty when nothing does."""
     from transformers import PreTrainedModel
 
-    if getattr(model, "is_prompt_learning", False) or any(
-        getattr(c, "is_prompt_learning", False) for c in getattr(model, "peft_config", {}).values()
-    ):
+    adapters = list(getattr(model, "peft_config", {}).values())
+    if getattr(model, "is_prompt_learning", False) or any(getattr(c, "is_prompt_learning", False) for c in adapters):
         return "the adapter is a learned prompt"
+    if any(getattr(c, "alora_invocation_tokens", None) for c in adapters):
+        return "the adapter is activated by tokens (aLoRA) and must see each sequence by itself"
     bare = bare_model(model)
     if not isinstance(bare, PreTrainedModel):
         return f"{type(model).__name__} is not a plain transformers model (a data-parallel wrapper must see every forward call)"
@@ -75,32 +85,34 @@ def _unsupported(model: Any) -> str:
         return f"{kind} has no rotary positions"
     if rope.get("rope_type", "default") in ("dynamic", "longrope"):
         return f"the rotary positions of {kind} depend on the length of the batch"
-    if not getattr(bare, "_supports_attention_backend", False) or config._attn_implementation not in ("sdpa", NAME):
+    if not getattr(bare, "_supports_attention_backend", False):
+        return f"{kind} has attention code of its own, which does not go through transformers' interface"
+    if config._attn_implementation not in ("sdpa", NAME):
         return f"{kind} runs its attention by {config._attn_implementation} (load it with attn_implementation='sdpa')"
     if getattr(config, "attention_dropout", 0.0) and bare.training:
         return f"{kind} drops attention weights while training"
     return ""
 
 
-def _trial(model: Any) -> str:
-    """Compare packed and unshared log-probabilities of a few tokens; the reason when they differ or cannot be had."""
-    bare = bare_model(model)
+def _trial(bare: Any) -> str:
+    """Compare packed and unshared log-probabilities and decoding of a few tokens; the reason when they differ or cannot be had.
+
+    Adapters that do nothing yet (zero factors) get random values on the copy.
+    """
     before = bare.config._attn_implementation
     training = [m for m in bare.modules() if m.training]
-    vocabulary = bare.get_input_embeddings().weight.shape[0]
-    ids = torch.randint(0, vocabulary, (12,), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = [ids[:6] + ids[6:9], ids[:6] + ids[9:], ids[:6]]
     for module in training:
         module.training = False
+    subject, copied = bare, sum(p.numel() for p in bare.parameters()) <= COPIED
     try:
-        with torch.no_grad():
-            shared = shared_logprobs(model, rows, [2, 2, 2], min_shared=2)
-            for row, found in zip(rows, shared.logprobs):
-                logits = bare(input_ids=torch.tensor([row], device=bare.device), use_cache=False).logits[0, :-1].float()
-                expected = torch.log_softmax(logits, -1)[torch.arange(1, len(row) - 1), row[2:]]
-                worst = float((expected - found).norm() / expected.norm())
-                if not worst <= TOLERANCE.get(bare.dtype, HALF_TOLERANCE):
-                    return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)"
+        if copied:
+            subject = copy.deepcopy(bare).float()
+            _fill_zeros(subject)
+        with torch.no_grad(), torch.autocast(bare.device.type, enabled=False):
+            worst = _difference(subject)
+        limit = TOLERANCE if subject.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
+        if not worst <= limit:
+            return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)"
         return ""
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TaijiError) as error:
         bare.config._attn_implementation = before
@@ -111,3 +123,51 @@ def _trial(model: Any) -> str:
             module.training = True
         if before == NAME:
             install(bare)
+
+
+def _fill_zeros(model: Any) -> None:
+    """Give parameters that are all zero random values, so that what they multiply shows."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+def _difference(model: Any) -> float:
+    """Worst relative difference between shared and unshared log-probabilities, scored and decoded.
+
+    In float32 relative to the log-probabilities; in half precision, where rounding would hide a wrong mask, relative to what
+    another context changes.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [ids[:6] + ids[6:9], ids[:6] + ids[9:12], ids[:6]]
+    exact = model.dtype in (torch.float32, torch.float64)
+
+    def alone(row: list[int]) -> torch.Tensor:
+        """(L, V) log-probabilities after each token, past any wrapper around the forward."""
+        inputs = torch.tensor([row], device=model.device)
+        return torch.log_softmax(type(model).forward(model, input_ids=inputs, use_cache=False).logits[0].float(), -1)
+
+    worst = 0.0
+    shared = shared_logprobs(model, rows, [2, 2, 2], min_shared=2)
+    for row, found in zip(rows, shared.logprobs):
+        place = torch.arange(1, len(row) - 1)
+        expected = alone(row)[:-1][place, row[2:]]
+        other = alone([*ids[-2:], *row[2:]])[:-1][place, row[2:]]
+        size = expected.norm() if exact else (expected - other).norm()
+        worst = max(worst, float((expected - found).norm() / size))
+    prompts, tails = [ids[:6], ids[12:16]], [ids[6 : 6 + STEPS], ids[10 : 10 + STEPS], ids[16 : 16 + STEPS]]
+    decoder = SharedDecoder(model, prompts, [2, 1], STEPS)
+    full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
+    starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
+    for step in range(STEPS + 1):
+        decoded = torch.log_softmax(decoder.logits, -1)
+        for n, start in enumerate(starts):
+            expected, other = full[n][start + step], full[n - 1][starts[n - 1] + step]
+            size = expected.norm() if exact else (expected - other).norm()
+            worst = max(worst, float((expected - decoded[n]).norm() / size))
+        if step < STEPS:
+            decoder.step([tail[step] for tail in tails])
+    return worst

@@ -1,7 +1,7 @@
 """Log-probabilities of given completions.
 
-A completion is tokenised together with its prompt, so that no token boundary shifts, and every token carries its character
-offsets within the completion: what is averaged (the answer without its tags, the title, the category levels) is chosen by
+A completion's ids follow its prompt's own (`token_ids.continued`), as in training and generation, and every token carries its
+character offsets within the completion: what is averaged (the answer without its tags, the title, the category levels) is chosen by
 characters, whatever the tokenizer. Completions of one prompt, and answers after one rationale, share the computation of what
 they have in common where the model allows it.
 """
@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taiji.core.errors import InputError, ResourceError
+from taiji.core.errors import InputError
 from taiji.core.progress import progress
 from taiji.language.causal_lm import LanguageModel
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from taiji.language.token_ids import continued
 
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and how many of them are the prompt's."""
@@ -33,8 +30,7 @@ class ScoredText:
 
     Attributes:
         logprobs: (T,) float64, log P(token | prompt and the completion's earlier tokens), natural logarithm.
-        offsets: (T, 2) int64, each token's [start, end) characters within the completion. A first token that begins in
-            the prompt starts at 0 here.
+        offsets: (T, 2) int64, each token's [start, end) characters within the completion.
     """
 
     logprobs: np.ndarray
@@ -92,20 +88,20 @@ def score_completions(
     Raises:
         TaijiError: a pair is longer than the model's context, or the tokenizer gives no character offsets.
     """
-    tokenised = [tokenise_pair(lm.tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    tokenised = [continued(lm.tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
     context = getattr(lm.model.config, "max_position_embeddings", None)
-    for row, (ids, _, _) in enumerate(tokenised):
-        if context and len(ids) > context:
+    for row, text in enumerate(tokenised):
+        if context and len(text.ids) > context:
             raise InputError(
                 "A prompt with its completion is longer than the model's context.",
                 where=f"pair {row}",
                 expected=f"at most {context} tokens",
-                found=f"{len(ids)}",
+                found=f"{len(text.ids)}",
                 fix="lower reasoning.prompts.token_budget",
             )
-    pairs = [(ids, first) for ids, first, _ in tokenised]
+    pairs = [(text.ids, text.first) for text in tokenised]
     if lm.engine is not None:
-        return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(lm.engine.logprobs(pairs), tokenised)]
+        return [ScoredText(values, text.offsets) for values, text in zip(lm.engine.logprobs(pairs), tokenised)]
     batches, score = _plan(lm, pairs, batch_size)
     logprobs: list[np.ndarray] = [np.empty(0)] * len(pairs)
     done = 0
@@ -115,27 +111,7 @@ def score_completions(
                 logprobs[i] = values
             done += len(batch)
             update(done)
-    return [ScoredText(values, offsets) for values, (_, _, offsets) in zip(logprobs, tokenised)]
-
-
-def tokenise_pair(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
-) -> tuple[list[int], int, np.ndarray]:
-    """Tokenise prompt and completion as one text.
-
-    Returns:
-        All token ids, the number of them that belong to the prompt, and (T, 2) character offsets of the others within
-        the completion. A token that straddles the border belongs to the completion.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise ResourceError(
-            "The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
-        )
-    encoding = tokenizer(prompt + completion, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = np.asarray(encoding.offset_mapping, dtype=np.int64).reshape(-1, 2)
-    inside = np.flatnonzero(offsets[:, 1] > len(prompt))
-    first = int(inside[0]) if len(inside) else len(offsets)
-    return list(encoding.input_ids), first, np.maximum(offsets[first:] - len(prompt), 0)
+    return [ScoredText(values, text.offsets) for values, text in zip(logprobs, tokenised)]
 
 
 def _plan(

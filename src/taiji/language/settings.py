@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import date
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from taiji.core.component import Device
 from taiji.core.settings import Settings
+
+TemplateValue = bool | int | float | str | None
+"""A value that a chat template's argument can have."""
+TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
 class LanguageSettings(Settings):
@@ -19,6 +24,10 @@ class LanguageSettings(Settings):
     """`auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"
     """`auto`: the GPU when there is one."""
+    chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
+    """Arguments of the model's chat template, such as `{enable_thinking: true}`; part of every prompt, and of the templates of the fine-tuned models."""
+    template_date: date | None = None
+    """Date that a chat template prints where it asks for today's (Llama 3.1's does); `null`: that of the model's folder where a run wrote one, else 2024-07-26."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend that writes and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; then `device: cpu` keeps the weights read beside it off the GPU). Training is not affected."""
     gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from taiji.core.errors import ConfigError
 from taiji.core.optional import needs
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.settings import GenerationSettings, LanguageSettings
+from taiji.language.token_ids import text_of
+
+if TYPE_CHECKING:
+    from taiji.language.generate import Written
 
 
 def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
@@ -46,7 +50,7 @@ class VLLMEngine:
 
             from taiji.language import vllm_penalty
 
-        self._vllm = vllm
+        self._vllm, self._tokenizer = vllm, lm.tokenizer
         self._model = vllm.LLM(
             model=lm.source,
             dtype=str(lm.dtype).removeprefix("torch."),
@@ -61,9 +65,10 @@ class VLLMEngine:
         seeds: Sequence[Sequence[int]],
         stop_ids: list[int],
         settings: GenerationSettings,
-    ) -> list[list[str]]:
-        """One text a prompt and seed, up to and with the first stop text."""
+    ) -> list[list[Written]]:
+        """One text a prompt and seed."""
         from taiji.language import vllm_penalty
+        from taiji.language.generate import Written, up_to
 
         requests, sampling = [], []
         for ids, row in zip(prompts, seeds, strict=True):
@@ -79,11 +84,19 @@ class VLLMEngine:
                         stop=list(settings.stop),
                         stop_token_ids=stop_ids,
                         include_stop_str_in_output=True,
-                        skip_special_tokens=True,
+                        skip_special_tokens=False,  # the stop texts may be special tokens
                         seed=seed,
                     )
                 )
-        texts = iter(output.outputs[0].text for output in self._ask(requests, sampling))
+        found = (output.outputs[0] for output in self._ask(requests, sampling))
+        stops, tokenizer = set(stop_ids), self._tokenizer
+        texts = iter(
+            Written(
+                up_to(text_of(tokenizer, [i for i in one.token_ids if i not in stops]), settings.stop),
+                one.finish_reason == "length",
+            )
+            for one in found
+        )
         return [[next(texts) for _ in row] for row in seeds]
 
     def logprobs(self, pairs: Sequence[tuple[list[int], int]]) -> list[np.ndarray]:

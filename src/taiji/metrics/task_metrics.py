@@ -49,6 +49,12 @@ def title_of(metric: str) -> str:
     return SHOWN_METRICS[metric].title if metric in SHOWN_METRICS else metric
 
 
+def key_title(key: str) -> str:
+    """Return the name for people of a key of ``metrics.json``, as `click AUC` or `click and conversion log loss`."""
+    head, metric = split_key(key)
+    return f"{head_title(head)} {title_of(metric)}" if head else title_of(metric)
+
+
 def head_title(head: str) -> str:
     """Return a prediction's name for people."""
     for task in DEFAULT_TASKS:

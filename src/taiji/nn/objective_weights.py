@@ -78,16 +78,29 @@ def robust_step(
     return np.asarray(np.log((1 - floor) * weights + floor * target))
 
 
-def coefficient_of_variation(rewards: ArrayLike, previous: ArrayLike, epsilon: float = 1e-8) -> Vector:
+def coefficient_of_variation(
+    rewards: ArrayLike, previous: ArrayLike, epsilon: float = 1e-8, group: int | None = None
+) -> Vector:
     """POPO-light: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
+
+    With ``group``, statistics are taken within each group of so many consecutive rollouts and their ratios are averaged over groups.
 
     Invariant to scaling a reward, *not* to shifting it. NaN rewards are left out; a reward with fewer than two values
     counts as one that tells nothing apart. Where no reward tells anything apart, the previous weights stay.
     """
-    mean, deviation = moments(rewards)
-    spread = np.where(np.isfinite(deviation), deviation, 0.0) / (np.abs(np.nan_to_num(mean)) + epsilon)
-    spread[np.nan_to_num(deviation) < 1e-12] = 0.0
+    values = np.asarray(rewards, dtype=np.float64)
+    blocks = [values] if group is None else np.split(values, len(values) // group)
+    ratios = np.stack([_variation(block, epsilon) for block in blocks])
+    counted = np.isfinite(ratios).sum(axis=0)
+    spread = np.where(np.isfinite(ratios), ratios, 0.0).sum(axis=0) / np.maximum(counted, 1)
     return normalised(spread) if spread.sum() > 0 else np.asarray(previous, dtype=np.float64)
+
+
+def _variation(rewards: Vector, epsilon: float) -> Vector:
+    """Coefficient of variation (K,) of (N, K); 0 where values are equal, NaN where there are fewer than two."""
+    mean, deviation = moments(rewards)
+    spread = np.where(np.nan_to_num(deviation) < 1e-12, 0.0, deviation) / (np.abs(np.nan_to_num(mean)) + epsilon)
+    return np.where(np.isfinite(deviation), spread, np.nan)
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
@@ -125,25 +138,32 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 def min_norm(gram: ArrayLike) -> Vector:
     """Weights on the simplex of the shortest sum_i w_i g_i (MGDA), exact by enumerating supports (K <= 12).
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever rule led there.
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever rule led there. Only ratios of the entries
+    count: the matrix is divided by its largest diagonal entry first. Without any gradient the weights are equal.
     """
-    gram = np.asarray(gram, dtype=np.float64)
-    count = len(gram)
+    given = np.asarray(gram, dtype=np.float64)
+    count = len(given)
     if count > 12:
         raise ValueError(f"min_norm enumerates 2^K supports: K <= 12, got {count}")
+    if not np.isfinite(given).all():
+        raise ValueError("min_norm needs a finite Gram matrix")
+    largest = given.diagonal().max()
+    if not largest > 0:
+        return uniform(count)
+    product = given / largest
     best, shortest = uniform(count), np.inf
     for size in range(1, count + 1):
         for support in itertools.combinations(range(count), size):
-            block = gram[np.ix_(support, support)]
+            block = product[np.ix_(support, support)]
             system = np.block([[block, np.ones((size, 1))], [np.ones((1, size)), np.zeros((1, 1))]])
             part = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0][:size]
-            if part.min() < -1e-12 or abs(part.sum() - 1) > 1e-6:
+            if part.min() < -1e-9 or abs(part.sum() - 1) > 1e-6:
                 continue
             weights = np.zeros(count)
             weights[list(support)] = np.maximum(part, 0.0)
             weights /= weights.sum()
-            length = float(weights @ gram @ weights)
-            if length < shortest - 1e-15:
+            length = float(weights @ product @ weights)
+            if length < shortest * (1 - 1e-12):
                 best, shortest = weights, length
     return best
 

@@ -7,6 +7,7 @@ Reward rules set the weights of the batch they look at, and so do the peers that
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from taiji.core.optional import needs
 from taiji.nn import objective_weights as functions
 from taiji.nn.objective_weights import Vector
 
+logger = logging.getLogger(__name__)
 Source = Literal["none", "rewards", "gradients"]
 
 
@@ -29,7 +31,8 @@ class Observation:
         group: rollouts a prompt.
         gram: (K, K) Gram matrix of the loss gradients, when it was estimated.
         indicators: (K,) POPO's indicators, when only they were estimated (directional form).
-        square_norm: mean over rewards of the squared gradient norm on this batch, noise included.
+        square_norm: mean over the rewards present of the squared gradient norm on this batch, noise included.
+        present: for each reward whether anything in the batch has it; None is read off the rewards, or all.
     """
 
     rewards: np.ndarray | None = None
@@ -37,6 +40,21 @@ class Observation:
     gram: np.ndarray | None = None
     indicators: np.ndarray | None = None
     square_norm: float = 0.0
+    present: tuple[bool, ...] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Return whether everything that was estimated is a number (rewards may be NaN, but not infinite)."""
+        estimates = [x for x in (self.gram, self.indicators, np.asarray(self.square_norm)) if x is not None]
+        return all(np.isfinite(x).all() for x in estimates) and not (
+            self.rewards is not None and np.isinf(self.rewards).any()
+        )
+
+    def there(self, count: int) -> np.ndarray:
+        """Bool (K,): rewards that something in the batch has."""
+        if self.present is not None:
+            return np.asarray(self.present, dtype=bool)
+        return np.ones(count, dtype=bool) if self.rewards is None else np.isfinite(self.rewards).any(axis=0)
 
 
 @dataclass(frozen=True)
@@ -63,21 +81,58 @@ class RuleOptions:
     mu: float = 1.0
     warmup: int = 0
     seed: int = 0
+    statistics: str = "batch"
+
+    def __post_init__(self) -> None:
+        for name, value, right, expected in (
+            ("weight_step", self.rate, self.rate >= 0, "at least 0"),
+            ("weight_clip", self.clip, self.clip > 0, "more than 0"),
+            ("weight_floor", self.floor, 0 <= self.floor <= 1, "between 0 and 1"),
+            ("weight_average", self.average, 0 <= self.average < 1, "at least 0 and less than 1"),
+            ("popo_eta", self.eta, self.eta >= 0, "at least 0"),
+            ("popo_mu", self.mu, self.mu > 0, "more than 0"),
+            ("weight_warmup", self.warmup, self.warmup >= 0, "at least 0"),
+        ):
+            if not (np.isfinite(value) and right):
+                raise ConfigError(
+                    "An option of the reward weights is out of range.", where=name, expected=expected, found=str(value)
+                )
 
 
 class Rule:
-    """Base: keeps log w, counts observations, measures how far the weights moved."""
+    """Base: keeps log w, counts observations, measures how far the weights moved.
+
+    A reward that nothing in a batch has keeps its weight and its averages, and the others share the rest among themselves. An
+    observation that is not finite is skipped, counted (``skipped``) and logged; it moves nothing.
+
+    Attributes:
+        source: the observation that it needs.
+        fresh: whether the weights hold for the batch that they were made from.
+        steered: whether it knows a preference.
+    """
 
     source: Source = "none"
     fresh: bool = True
+    steered: bool = False
 
     def __init__(self, count: int, options: RuleOptions) -> None:
-        for name, value in (("preference", options.preference), ("initial weights", options.initial)):
-            if value is not None and (len(value) != count or min(value) <= 0):
+        for name, value in (("preference", options.preference), ("reward_weights", options.initial)):
+            if value is not None and (len(value) != count or not min(value) > 0 or not np.isfinite(value).all()):
                 raise ConfigError(
-                    f"The {name} do not fit the rewards.", expected=f"{count} positive numbers", found=str(tuple(value))
+                    f"The numbers of {name} do not fit the rewards.",
+                    where=name,
+                    expected=f"{count} positive numbers",
+                    found=str(tuple(value)),
                 )
-        self.count, self.options, self.steps = count, options, 0
+        if options.preference is not None and not self.steered:
+            raise ConfigError(
+                f"{type(self).__name__} does not know a preference.",
+                where="preference",
+                expected="None",
+                found=str(tuple(options.preference)),
+                fix="set reward_weights for constant weights, or take the weighting 'popo' or 'popo-covariance'",
+            )
+        self.count, self.options, self.steps, self.skipped = count, options, 0, 0
         self.log_weights = np.log(
             functions.uniform(count) if options.initial is None else functions.normalised(options.initial)
         )
@@ -89,6 +144,8 @@ class Rule:
 
     def observe(self, seen: Observation) -> Reading:
         """Take one observation in; returns the weights that hold now."""
+        if not seen.finite and self.options.mode != "paper":
+            return self.skip()
         before, indicators = self.log_weights, None
         self.steps += 1
         if self.steps > self.options.warmup or self.source != "gradients":
@@ -102,22 +159,44 @@ class Rule:
             self.log_weights = new
         return Reading(self.weights, indicators, float(np.abs(self.log_weights - before).max()))
 
+    def skip(self) -> Reading:
+        """Pass over an observation that is not finite; returns the weights as they are."""
+        self.skipped += 1
+        logger.warning(
+            "A batch's rewards or gradients are not finite: the reward weights stay as they are (skipped so far: %d).",
+            self.skipped,
+        )
+        return Reading(self.weights, None, 0.0)
+
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         """New log w and the indicators behind it. The base class never moves."""
         return self.log_weights, None
 
+    def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
+        """New log w (K,) when the rewards present, bool (K,), divide what they had by ``log_shares`` and the others keep theirs."""
+        if there.all():
+            return log_shares
+        new = self.log_weights.copy()
+        if there.any():
+            new[there] = log_shares + np.log(self.weights[there].sum())
+        return new
+
     def state(self) -> dict[str, Any]:
         """JSON-ready state; floats survive the round trip bit for bit."""
-        return {"log_weights": self.log_weights.tolist(), "steps": self.steps}
+        return {"log_weights": self.log_weights.tolist(), "steps": self.steps, "skipped": self.skipped}
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.log_weights = np.asarray(state["log_weights"], dtype=np.float64)
-        self.steps = int(state["steps"])
+        self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
 
 
 def _log(weights: Vector) -> Vector:
     return np.log(np.maximum(weights, 1e-12))
+
+
+JUMP = 2.0
+"""Change of log w in one raw step that is worth a warning: a weight seven times or a seventh of what it was."""
 
 
 class Popo(Rule):
@@ -125,10 +204,13 @@ class Popo(Rule):
 
     source: Source = "gradients"
     fresh = False
+    steered = True
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
-        self.mean_indicators, self.mean_square, self.seen = np.zeros(count), 0.0, 0
+        self.mean_indicators, self.mean_square = np.zeros(count), 0.0
+        self.seen = np.zeros(count, dtype=np.int64)
+        self.batches = 0
 
     def indicators(self, seen: Observation) -> tuple[Vector, float]:
         if seen.indicators is not None:
@@ -136,40 +218,52 @@ class Popo(Rule):
         return functions.indicator(seen.gram, self.options.preference), seen.square_norm  # type: ignore[arg-type]
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        options = self.options
+        options, there = self.options, seen.there(self.count)
         raw, square = self.indicators(seen)
+        if there.sum() < 2:  # nothing to choose between
+            return self.log_weights, raw
+        before = self.log_weights[there]
         if options.mode == "paper":
-            return functions.paper_step(self.log_weights, raw, options.eta / options.mu), raw
-        self.seen += 1
-        keep, corrected = options.average, 1 - options.average**self.seen
-        self.mean_indicators = keep * self.mean_indicators + (1 - keep) * raw
+            shares = functions.paper_step(before, raw[there], options.eta / options.mu)
+            moved = float(np.abs(shares - functions.log_normalised(before)).max())
+            if moved > JUMP:
+                logger.warning(
+                    "The raw update has changed log w by %.1f in one step: lower popo_eta / popo_mu, or use popo_mode='robust'.",
+                    moved,
+                )
+            return self.among(there, shares), raw
+        self.batches += 1
+        self.seen[there] += 1
+        keep = options.average
+        # Without their mean, which cancels in the step, what is averaged does not depend on who else was present.
+        centred = raw[there] - raw[there].mean()
+        self.mean_indicators[there] = keep * self.mean_indicators[there] + (1 - keep) * centred
         self.mean_square = keep * self.mean_square + (1 - keep) * square
-        new = functions.robust_step(
-            self.log_weights,
-            self.mean_indicators / corrected,
-            self.mean_square / corrected,
+        target = functions.uniform(self.count) if options.preference is None else np.asarray(options.preference)
+        shares = functions.robust_step(
+            before if there.all() else functions.log_normalised(before),
+            self.mean_indicators[there] / (1 - keep ** self.seen[there]),
+            self.mean_square / (1 - keep**self.batches),
             rate=options.rate,
             clip=options.clip,
             floor=options.floor,
-            preference=options.preference,
+            preference=target[there],
         )
-        return new, raw
+        return self.among(there, shares), raw
 
     def state(self) -> dict[str, Any]:
         return {
             **super().state(),
             "mean_indicators": self.mean_indicators.tolist(),
             "mean_square": self.mean_square,
-            "seen": self.seen,
+            "seen": self.seen.tolist(),
+            "batches": self.batches,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.mean_indicators, self.mean_square, self.seen = (
-            np.asarray(state["mean_indicators"]),
-            float(state["mean_square"]),
-            int(state["seen"]),
-        )
+        self.mean_indicators, self.mean_square = np.asarray(state["mean_indicators"]), float(state["mean_square"])
+        self.seen, self.batches = np.asarray(state["seen"], dtype=np.int64), int(state["batches"])
 
 
 class PopoCovariance(Popo):
@@ -180,17 +274,43 @@ class PopoCovariance(Popo):
 
     def indicators(self, seen: Observation) -> tuple[Vector, float]:
         covariance = functions.reward_covariance(seen.rewards, seen.group)  # type: ignore[arg-type]
-        return functions.indicator(covariance, self.options.preference), float(np.trace(covariance) / self.count)
+        square = float(np.trace(covariance) / max(seen.there(self.count).sum(), 1))
+        return functions.indicator(covariance, self.options.preference), square
 
 
 class PopoLight(Rule):
-    """POPO-light: the coefficient of variation of the batch's rewards."""
+    """POPO-light: the coefficient of variation of the rewards, over the batch or averaged over groups (``statistics``)."""
 
     source: Source = "rewards"
 
+    def __init__(self, count: int, options: RuleOptions) -> None:
+        super().__init__(count, options)
+        self._told: set[int] = set()
+
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        new = functions.coefficient_of_variation(seen.rewards, self.weights)  # type: ignore[arg-type]
-        return (self.log_weights if np.array_equal(new, self.weights) else _log(new)), new
+        there = seen.there(self.count)
+        rewards = np.asarray(seen.rewards)[:, there]
+        self._check_origin(rewards, np.flatnonzero(there))
+        before = functions.normalised(self.weights[there]) if there.any() else self.weights[there]
+        group = seen.group if self.options.statistics == "group" else None
+        new = functions.coefficient_of_variation(rewards, before, group=group)
+        if np.array_equal(new, before):
+            return self.log_weights, self.weights
+        moved = self.among(there, _log(new))
+        return moved, np.exp(moved)
+
+    def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
+        """Warn once of a reward with values on both sides of zero: its mean says where the origin is, not how good the rollouts are."""
+        for number, values in zip(numbers.tolist(), rewards.T):
+            seen = values[np.isfinite(values)]
+            if number not in self._told and seen.min() < 0 < seen.max():
+                self._told.add(number)
+                logger.warning(
+                    "Reward %d has values on both sides of zero: popo-light divides by its mean (%.3g), so a centred reward takes nearly "
+                    "all of the weight. Shift it so that zero is its worst value, or use another weighting.",
+                    number,
+                    seen.mean(),
+                )
 
 
 class DynamicAverage(Rule):
@@ -203,15 +323,18 @@ class DynamicAverage(Rule):
         self.means: list[list[float]] = []
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        mean = np.nan_to_num(functions.moments(seen.rewards)[0])  # type: ignore[arg-type]
-        keep = self.options.average
+        mean, keep = functions.moments(seen.rewards)[0], self.options.average  # type: ignore[arg-type]
+        there = np.isfinite(mean)
+        if not there.all():  # what the batch does not have stays where it was
+            mean = np.where(there, mean, self.means[-1] if self.means else 0.0)
         self.means = [
             *self.means[-1:],
             (mean if not self.means else keep * np.asarray(self.means[-1]) + (1 - keep) * mean).tolist(),
         ]
         if len(self.means) < 2:
             return self.log_weights, None
-        return _log(functions.dynamic_average(self.means[0], self.means[1])), None
+        shares = functions.dynamic_average(np.asarray(self.means[0])[there], np.asarray(self.means[1])[there])
+        return self.among(there, _log(shares)), None
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "means": self.means}
@@ -234,8 +357,9 @@ class Uncertainty(Rule):
         mean, deviation = functions.moments(seen.rewards)  # type: ignore[arg-type]
         highest = np.nanmax(np.where(np.isfinite(seen.rewards), seen.rewards, -1e300), axis=0)  # type: ignore[arg-type]
         self.best = np.maximum(self.best, highest)
-        loss = np.nan_to_num(self.best - mean) + np.nan_to_num(deviation)
-        self.log_variances = functions.uncertainty_step(self.log_variances, loss, self.options.rate)
+        loss, there = np.nan_to_num(self.best - mean) + np.nan_to_num(deviation), np.isfinite(mean)
+        moved = functions.uncertainty_step(self.log_variances, loss, self.options.rate)
+        self.log_variances = np.where(there, moved, self.log_variances)
         return functions.log_normalised(-self.log_variances), None
 
     def state(self) -> dict[str, Any]:
@@ -294,10 +418,13 @@ class GramPeer(Rule):
                 found="gram_estimator='directional'",
                 fix="use 'same-batch' or 'cross-batch'",
             )
-        if not np.trace(seen.gram) > 0:
+        there = seen.there(self.count)
+        block = np.asarray(seen.gram)[np.ix_(there, there)]
+        if not np.trace(block) > 0:
             return self.log_weights, None
-        raw = np.maximum(self.weighting(np.asarray(seen.gram), self.options.seed + self.steps), 0.0)
-        return _log(functions.normalised(raw) if raw.sum() > 0 else functions.uniform(self.count)), None
+        raw = np.maximum(self.weighting(block, self.options.seed + self.steps), 0.0)
+        shares = functions.normalised(raw) if raw.sum() > 0 else functions.uniform(len(block))
+        return self.among(there, _log(shares)), None
 
 
 class Mgda(GramPeer):

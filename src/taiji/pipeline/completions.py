@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from taiji.language.embed import load_embedder
-from taiji.language.generate import generate
+from taiji.language.generate import write
 from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
@@ -24,7 +24,7 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`)."""
+    """Return one completion per row (`example`, `user`, `as_of`), and whether the length limit cut it."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )
@@ -36,11 +36,14 @@ def _open_answering(context: Context, which: str) -> Work:
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
-        texts = generate(
+        texts = write(
             lm, [opened(prompt) for prompt in prompts["prompt"]], settings=config.generation, seed=config.seed
         )
         return part.select("example", "user", "as_of").with_columns(
-            prompts["kept"], prompts["dropped"], completion=pl.Series([text[0] for text in texts], dtype=pl.String)
+            prompts["kept"],
+            prompts["dropped"],
+            completion=pl.Series([text[0].text for text in texts], dtype=pl.String),
+            cut=pl.Series([text[0].cut for text in texts], dtype=pl.Boolean),
         )
 
     return work

@@ -8,13 +8,15 @@ Layout of ``runs/<name>/``::
 
 A stage writes into ``.work/<stage>`` and is renamed into place when it is whole. Its *fingerprint* covers its own
 settings and parameters, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
-exactly when nothing it depends on changed, and partitions of a killed one are used only when they are of the same job.
+exactly when nothing it depends on changed and its files are still what it wrote (:mod:`taiji.core.manifests`), and partitions of a
+killed one are used only when they are of the same job. The same check precedes every reading of a stage by another.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -27,13 +29,13 @@ from datetime import UTC, datetime
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import polars as pl
 
 import taiji
 from taiji.config import Config
+from taiji.core.advice import remake, resume_command, run_options
 from taiji.core.artifacts import (
     TEMPORARY,
     atomic_file,
@@ -45,14 +47,17 @@ from taiji.core.artifacts import (
     writing,
 )
 from taiji.core.component import foreign_code
-from taiji.core.errors import ArtifactError, ConfigError, ResourceError, TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, InputError, ResourceError, TaijiError
+from taiji.core.manifests import MANIFEST, Verifier, read_manifest, write_manifest
 from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
+from taiji.pipeline.changes import changes
 from taiji.pipeline.partitions import LocalMapper, Mapper, WorkerFactory, map_rows
 from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
-MANIFEST = "manifest.json"
+LABEL = "fingerprint.json"
+"""In ``.work/<stage>``: what the work under way depends on, the seconds it took so far, and whether somebody asked for it."""
 
 
 @dataclass
@@ -134,12 +139,33 @@ class Run:
     mapper: Mapper = field(default_factory=LocalMapper)
     base: Path | None = None
     """A finished run whose stages are read where this one has none of that name."""
+    verifier: Verifier = field(default_factory=Verifier)
+    """Check of artefacts before they are read or skipped."""
+    _gone: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    """Stages whose outside files are not there any more, with what is missing."""
 
     def finished(self, stage: Stage) -> bool:
-        """Return True if the stage's artefacts are there and made from exactly today's inputs and settings."""
-        path = self.folder / stage.key / MANIFEST
-        whole = path.exists() and all((path.parent / name).exists() for name in stage.publish)
-        return whole and read_json(path)["fingerprint"] == self.fingerprint(stage)
+        """Return True if the stage's artefacts are whole and made from exactly today's inputs and settings."""
+        return self.reason_to_run(stage) is None
+
+    def reason_to_run(self, stage: Stage) -> str | None:
+        """Return why the stage has to be run, empty where it never was; None if it need not be."""
+        folder = self.folder / stage.key
+        if not (folder / MANIFEST).exists():
+            return "its manifest is missing" if folder.exists() else ""
+        if self._label(stage).get("forced"):
+            return "asked for with --force"
+        try:
+            manifest = read_manifest(folder)
+        except ArtifactError:
+            return "its manifest is damaged"
+        if damage := self.verifier.damage(folder, manifest):
+            return damage
+        missing = [name for name in stage.publish if not (folder / name).exists()]
+        if missing:
+            return f"{missing[0]} is missing"
+        depends_on = self._depends_on(stage)
+        return None if manifest.get("fingerprint") == value_hash(depends_on) else changes(manifest, depends_on)
 
     def fingerprint(self, stage: Stage) -> str:
         """Return the hash of everything the stage's artefacts depend on."""
@@ -147,7 +173,7 @@ class Run:
 
     def _depends_on(self, stage: Stage) -> dict[str, Any]:
         config = stage.configured(self.config)
-        values, outside, parameters = config.model_dump(mode="json"), stage.outside(config), stage.parameters()
+        values, parameters = config.model_dump(mode="json"), stage.parameters()
         sections = (*stage.settings, *([stage.name] if stage.Settings else []))
         settings = {section: reduce(getitem, section.split("."), values) for section in sections}
         code = foreign_code(settings)
@@ -160,21 +186,55 @@ class Run:
             **({"foreign code": code} if code else {}),
             **({"parameters": parameters} if parameters else {}),
             "inputs": {need: self.output_hash(need) for need in stage.needs},
-            "outside": value_hash(outside) if outside else None,
+            "outside": self._outside(stage, config, settings),
         }
+
+    def _outside(self, stage: Stage, config: Config, settings: dict[str, Any]) -> str | None:
+        """Return the hash of the state of the user's files; of files that are gone, the one noted when they were read."""
+        try:
+            outside = stage.outside(config)
+        except (InputError, ConfigError) as error:  # a source that is not where it was
+            try:
+                manifest = read_manifest(self.folder / stage.key)
+            except ArtifactError:  # nothing whole that was made from it
+                raise error from None
+            if manifest.get("settings") != json.loads(json.dumps(settings)):
+                raise
+            self._gone[stage.key] = str(error.where or error.message)
+            noted = manifest["outside"]
+            return None if noted is None else str(noted)
+        return value_hash(outside) if outside else None
 
     def output_hash(self, key: str) -> str:
         """Return the content hash of a finished stage, as its manifest has it."""
-        path = stage_folder(key, self.folder, self.base) / MANIFEST
-        if not path.exists():
-            home = self.base or self.folder
+        folder = stage_folder(key, self.folder, self.base)
+        if not (folder / MANIFEST).exists():
             raise ArtifactError(
-                f"The stage {key!r} has not been run.",
-                where=str(home),
-                fix=f"taiji {key if key in STAGE_NAMES else f'stage {key}'} --name {quote(home.name)}"
-                + ("" if home.parent == Path("runs") else f" --runs {quote(str(home.parent))}"),
+                f"The stage {key!r} has not been run.", where=str(self.base or self.folder), fix=self._command(key)
             )
-        return str(read_json(path)["output"])
+        return str(read_manifest(folder)["output"])
+
+    def _command(self, key: str) -> str:
+        """Return the command that makes a stage of the run, or of the one that it builds on."""
+        home = self.base or self.folder
+        if self.base and (self.folder / key).exists():
+            return "give the command again: it makes this again"
+        if not {stage.name for stage in self.stages} & set(STAGE_NAMES) - {"data"}:
+            return resume_command(home)  # another recipe than the loop's, whose stages are no commands
+        command = f"taiji {key if key in STAGE_NAMES else f'stage {key}'}"
+        return f"{command} {run_options(home)}"
+
+    def _check_inputs(self, stage: Stage) -> None:
+        """Reject a stage whose inputs are not what was written."""
+        for key in stage.needs:
+            folder = stage_folder(key, self.folder, self.base)
+            if damage := self.verifier.damage(folder, read_manifest(folder)):
+                raise ArtifactError(
+                    f"The stage {stage.key!r} reads the stage {key!r}, which is not what was written.",
+                    where=str(folder),
+                    found=damage,
+                    fix=f"{self._command(key)} makes it again; {remake(self.base or self.folder)}",
+                )
 
     def execute(self, names: Sequence[str] | None = None) -> None:
         """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
@@ -184,14 +244,7 @@ class Run:
         Raises:
             ConfigError: a stage is unknown, or may not be launched in several processes.
         """
-        unknown = set(names or ()) - {stage.key for stage in self.stages}
-        if unknown:
-            raise ConfigError(
-                "The run has no such stage.",
-                expected=", ".join(stage.key for stage in self.stages),
-                found=", ".join(sorted(unknown)),
-                fix="check the name; a stage of another package has to be named under `stages` in the configuration",
-            )
+        self._check_names(names or ())
         chosen = [stage for stage in self.stages if names is None or stage.key in names]
         if processes() > 1 and not all(stage.distributed for stage in chosen):
             raise ConfigError(
@@ -206,14 +259,64 @@ class Run:
             write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
             for number, stage in enumerate(chosen, start=1):
                 place = f"[{number}/{len(chosen)}] {stage.key}"
-                if self.finished(stage):
-                    self.say(f"{place}: unchanged, skipped")
+                reason = self.reason_to_run(stage)
+                if reason is None:
+                    gone = self._gone.get(stage.key)
+                    kept = f" (what it read is not there any more: {gone}; what was stored is used)" if gone else ""
+                    self.say(f"{place}: unchanged, skipped{kept}")
                 else:
+                    if reason:
+                        self.say(f"{place}: made again: {reason}")
                     self.say(f"{place}: {stage.summary}")
                     self.say(f"{place}: done in {self._execute(stage):,.1f} s")
-                for name in stage.publish:
-                    with atomic_file(self.folder / name) as temporary:
-                        shutil.copyfile(self.folder / stage.key / name, temporary)
+                self._publish(stage, place, made=reason is not None)
+
+    def force(self, names: Sequence[str]) -> None:
+        """Have stages made again by the next :meth:`execute`, and all that depend on them; what is there stays until then.
+
+        Raises:
+            ConfigError: a stage is unknown.
+        """
+        self._check_names(names)
+        forced = set(names)
+        for stage in self.stages:  # each behind its needs
+            if stage.key in forced or forced & set(stage.needs):
+                forced.add(stage.key)
+        with self._locked():
+            for key in forced:
+                shutil.rmtree(self.folder / ".work" / key, ignore_errors=True)
+                write_json(self.folder / ".work" / key / LABEL, {"fingerprint": "", "seconds": 0.0, "forced": True})
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        unknown = set(names) - {stage.key for stage in self.stages}
+        if unknown:
+            raise ConfigError(
+                "The run has no such stage.",
+                expected=", ".join(stage.key for stage in self.stages),
+                found=", ".join(sorted(unknown)),
+                fix="check the name; a stage of another package has to be named under `stages` in the configuration",
+            )
+
+    def _publish(self, stage: Stage, place: str, made: bool) -> None:
+        """Put what the stage publishes at the top of the run, unless the same is there."""
+        for name in stage.publish:
+            own, shown = self.folder / stage.key / name, self.folder / name
+            if shown.is_file() and file_hash(shown) == file_hash(own):
+                continue
+            if not made:
+                self.say(
+                    f"{place}: {name} at the top of the run was {'changed' if shown.exists() else 'missing'}, written again"
+                )
+            with atomic_file(shown) as temporary:
+                shutil.copyfile(own, temporary)
+
+    def _label(self, stage: Stage) -> dict[str, Any]:
+        """Return the label of the work under way; empty where there is none, or none that can be read."""
+        with suppress(ArtifactError):
+            label = read_json(self.folder / ".work" / stage.key / LABEL)
+            if isinstance(label, dict) and {"fingerprint", "seconds"} <= label.keys():
+                return label
+        return {}
 
     def _help(self, stages: Sequence[Stage]) -> None:
         """Take part in the first process' training: same inputs, same checkpoints, a folder that is thrown away."""
@@ -237,13 +340,14 @@ class Run:
 
     def _execute(self, stage: Stage) -> float:
         depends_on, work = self._depends_on(stage), self.folder / ".work" / stage.key
-        fingerprint, label = value_hash(depends_on), work / "fingerprint.json"
-        if not (label.exists() and read_json(label)["fingerprint"] == fingerprint):
+        self._check_inputs(stage)
+        label, fingerprint, out = self._label(stage), value_hash(depends_on), work / "out"
+        about = {"fingerprint": fingerprint, **({"forced": True} if label.get("forced") else {})}
+        if label.get("fingerprint") != fingerprint:
             shutil.rmtree(work, ignore_errors=True)
-        spent = read_json(label)["seconds"] if label.exists() else 0.0
-        write_json(label, {"fingerprint": fingerprint, "seconds": spent})
-        out = work / "out"
-        if not (out / MANIFEST).exists():  # written last: where it is, the stage was killed during its final rename
+        spent = float(label["seconds"]) if label and work.exists() else 0.0
+        write_json(work / LABEL, {**about, "seconds": spent})
+        if not self._whole(out):
             shutil.rmtree(out, ignore_errors=True)
             make_folder(out)
             make_folder(work / "scratch")
@@ -255,26 +359,35 @@ class Run:
                 with suppress(
                     TaijiError
                 ):  # on a full disk the error under way matters, the time of this attempt does not
-                    write_json(label, {"fingerprint": fingerprint, "seconds": spent})
+                    write_json(work / LABEL, {**about, "seconds": spent})
             for leftover in out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
-            manifest = {
-                **depends_on,
-                "fingerprint": fingerprint,
-                "output": file_hash(out),
-                "code": source_hash(),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": round(spent, 3),
-                "facts": facts,
-            }
-            write_json(out / MANIFEST, manifest)
+            write_manifest(
+                out,
+                {
+                    **depends_on,
+                    "fingerprint": fingerprint,
+                    "code": source_hash(),
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "seconds": round(spent, 3),
+                    "facts": facts,
+                },
+            )
         final, old = self.folder / stage.key, work / "old"
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(out, final)
-        shutil.rmtree(work)
-        return float(spent)
+        with writing(final):
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(final, old)
+            os.replace(out, final)
+            shutil.rmtree(work)
+        return spent
+
+    def _whole(self, out: Path) -> bool:
+        """Return True if the stage was killed during its final rename: its manifest, written last, is there and fits."""
+        try:
+            return self.verifier.damage(out, read_manifest(out)) is None
+        except ArtifactError:
+            return False
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 import yaml
 
 from taiji.data import Dataset
+from taiji.data.reading_tables import reading_tables
 from taiji.pipeline.initialise import Initialised
 
 ROWS = 4
@@ -76,6 +78,11 @@ def initialised_text(made: Initialised) -> str:
         f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; clicked: {_share(events['click']):.1%}; converted: "
         + (f"{_share(known):.1%} of the clicks" if len(known) else "unknown")
     )
+    if dataset.reading:
+        lines.append("\nREADING")
+        for title, head, rows in reading_tables(dataset.reading):
+            lines += ["", title, *_aligned([head, *rows])]
+        lines.append("")
     for note in dataset.notes:
         lines.append(f"note: {note}")
     for number, prompt in enumerate(made.prompts, start=1):
@@ -86,6 +93,12 @@ def initialised_text(made: Initialised) -> str:
             lines.append(f"  - {doubt}")
     lines.append("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
     return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines with columns of one width."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _share(labels: pl.Series) -> float:
@@ -121,6 +134,7 @@ def as_json(made: Initialised) -> dict[str, Any]:
         "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
         "rows": rows,
         "settings": made.sizes,
+        "reading": made.dataset.reading.model_dump(mode="json") if made.dataset.reading else None,
         "doubts": made.doubts,
         "prompts": made.prompts,
         "files": [str(path) for path in made.files],

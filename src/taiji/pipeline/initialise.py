@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -14,11 +14,14 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
-from taiji.data import Dataset, ExampleSettings, Split, load_source, make_examples, time_split
+from taiji.core.manifests import MANIFEST
+from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
+from taiji.data.discovery.relations import unlinked
 from taiji.data.discovery.table_files import Table, read_tables
-from taiji.data.sources import recognised
+from taiji.data.reading_checks import PROFILE
+from taiji.data.sources import read_source, recognised
 from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import domains, student_prompt
@@ -27,6 +30,8 @@ PROMPTS = 3
 ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
+COLUMNS = ("_id", ".timestamp", ".title")
+"""Ends of the mapping's keys that a column answers."""
 CLICK_RATES = 0.001, 0.8
 """Between these a log's share of clicks is nothing to remark on."""
 
@@ -55,8 +60,10 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """Return the command to run next."""
-        return f"taiji run {quote(str(self.files[-1]))}"
+        """Return the command to run next; where a run of that name has finished stages, the one that goes on with it."""
+        config = self.files[-1]
+        goes_on = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
+        return f"taiji run {quote(str(config))}{' --resume' if goes_on else ''}"
 
 
 def initialise(
@@ -67,6 +74,7 @@ def initialise(
     ask: Callable[[Question], str] | None = None,
     *,
     force: bool = False,
+    ignore: Sequence[str] = (),
 ) -> Initialised:
     """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
 
@@ -77,6 +85,7 @@ def initialise(
         answers: keys of the mapping that the user decided.
         ask: puts a question to a person and returns one of its choices; None asks nothing.
         force: write over files of an earlier call.
+        ignore: patterns of names in the folder that are not looked at.
 
     Raises:
         TaijiError: a name that no run can have, nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
@@ -84,8 +93,8 @@ def initialise(
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
-    if not answers and recognised(folder) is not None:
-        dataset = Dataset.from_tables(load_source(folder))
+    if not answers and not ignore and recognised(folder) is not None:
+        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder))))
         sizes, doubts = _sizes(dataset)
         write_text(
             config,
@@ -93,17 +102,36 @@ def initialise(
                 folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"
             ),
         )
-        return Initialised([], None, dataset, _prompts(dataset, sizes), sizes, [*doubts, *_rate(dataset)], [config])
-    tables, left_out = read_tables(folder)
-    proposal = propose(tables, answers, name)
+        return Initialised(
+            [],
+            None,
+            dataset,
+            _prompts(dataset, sizes),
+            sizes,
+            [*_found(dataset, False), *doubts, *_rate(dataset)],
+            [config],
+        )
+    tables, left_out = read_tables(folder, ignore)
+    try:
+        proposal = propose(tables, answers, name)
+    except InputError as error:
+        raise _with_notes(error, left_out) from error
     while proposal.questions and ask:
         answers = {**answers, **{question.key: ask(question) for question in proposal.questions}}
         proposal = propose(tables, answers, name)
+    roles = proposal.roles
+    spare = [table for table in tables if table not in (roles.events, roles.items, roles.users)]
+    same = [table.path.name for table in spare if table.columns.keys() == roles.events.columns.keys()]
+    left_out += [
+        f"{other} has the columns of {roles.events.path.name} and plays no part: join them if both are the log."
+        for other in same
+    ]
+    left_out = [*left_out, *(said for table in spare if (said := unlinked(roles.events, table)))]
     if proposal.questions:
         raise _undecided(folder, proposal, answers)
     write_text(mapping, mapping_text(proposal, folder))
     try:
-        dataset = Dataset.from_tables(load_source(folder, mapping))
+        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder), mapping=mapping)))
     except TaijiError as error:
         written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
         raise InputError(
@@ -127,7 +155,7 @@ def initialise(
         dataset,
         _prompts(dataset, sizes),
         sizes,
-        [*left_out, *proposal.doubts, *doubts, *_rate(dataset)],
+        [*left_out, *proposal.doubts, *_found(dataset, True), *doubts, *_rate(dataset)],
         [mapping, config],
     )
 
@@ -142,6 +170,12 @@ def _free(paths: list[Path], force: bool) -> None:
         )
 
 
+def _with_notes(error: InputError, notes: list[str]) -> InputError:
+    """Return the error with what was left out of the folder, which may be what it misses."""
+    found = "; ".join([*([error.found] if error.found else []), *notes])
+    return InputError(error.message, where=error.where, expected=error.expected, found=found, fix=error.fix)
+
+
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> ConfigError:
     """One message with every question, its candidates and the command that answers them."""
     lines, options = [], [f"--set {quote(f'{key}={value}')}" for key, value in answers.items()]
@@ -149,7 +183,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]
         options.append(
-            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.count('.') == 1 else 'CHOICE'}"
+            f"--set {question.key}={'FILE' if question.key.endswith('.file') else 'COLUMN' if question.key.endswith(COLUMNS) else 'CHOICE'}"
         )
     return ConfigError(
         "The files do not tell everything, and nothing is guessed where it is open. Please say:",
@@ -193,6 +227,12 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
         else []
     )
     return sizes, said
+
+
+def _found(dataset: Dataset, proposed: bool) -> list[str]:
+    """Return what the reading report asks about, beyond what the proposal says of the profile."""
+    findings = dataset.reading.findings if dataset.reading else ()
+    return [finding.text for finding in findings if not proposed or finding.check != PROFILE]
 
 
 def _rate(dataset: Dataset) -> list[str]:

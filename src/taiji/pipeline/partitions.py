@@ -7,13 +7,15 @@ work, a function of a frame. A :class:`Mapper` says *where*: in this process (:c
 Each partition is a Parquet file of input rows and, when it is done, a Parquet file of output rows. Its name holds the hash of
 the input rows; the folder belongs to one job (the engine clears it when anything else that the work depends on has
 changed). An output appears by an atomic rename of a whole file, so a partition that is computed twice (a retry, a worker
-thought dead, two runs of a killed job) still counts once, and one that is there is never computed again.
+thought dead, two runs of a killed job) still counts once. The hash of an output lies beside it; one that is there is never computed
+again unless its content is no longer what was written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,9 @@ from typing import Protocol
 
 import polars as pl
 
-from taiji.core.artifacts import atomic_file, write_parquet
+from taiji.core.artifacts import atomic_file, file_hash, write_text
+
+log = logging.getLogger(__name__)
 
 Work = Callable[[pl.DataFrame], pl.DataFrame]
 """A partition's output rows from its input rows; depends on them alone."""
@@ -46,7 +50,23 @@ class Partition:
     def compute(self, work: Work) -> None:
         """Put the output in place, unless it is there."""
         if not self.out.exists():
-            write_parquet(self.out, work(pl.read_parquet(self.rows)))
+            made = work(pl.read_parquet(self.rows))
+            with atomic_file(self.out) as temporary:
+                made.write_parquet(temporary, compression="zstd", statistics=True)
+                write_text(self.checksum, file_hash(temporary))
+
+    @property
+    def checksum(self) -> Path:
+        """File with the hash of the output; it is in place before the output is."""
+        return self.out.with_suffix(".sha256")
+
+    def drop_damaged(self) -> None:
+        """Remove an output whose content is not what was written, so that it is computed again."""
+        if self.out.exists() and not (
+            self.checksum.exists() and self.checksum.read_bytes() == file_hash(self.out).encode()
+        ):
+            log.warning("%s is not what was written: computed again", self.out)
+            self.out.unlink()
 
 
 class Mapper(Protocol):
@@ -94,6 +114,8 @@ def map_rows(
     partitions = [
         _partition(number, rows.slice(start, size), folder) for number, start in enumerate(range(0, len(rows), size))
     ]
+    for partition in partitions:
+        partition.drop_damaged()
     missing = [partition for partition in partitions if not partition.out.exists()]
     lengths = {partition.number: min(size, len(rows) - partition.number * size) for partition in partitions}
     done = len(rows) - sum(lengths[partition.number] for partition in missing)
@@ -111,7 +133,7 @@ def _partition(number: int, rows: pl.DataFrame, folder: Path) -> Partition:
     rows.write_parquet(buffer, compression="zstd")
     name = f"{number:05d}-{hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]}.parquet"
     partition = Partition(number, folder / f"rows-{name}", folder / f"part-{name}")
-    if not partition.rows.exists():
+    if not partition.rows.exists() or partition.rows.read_bytes() != buffer.getbuffer():
         with atomic_file(partition.rows) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     return partition

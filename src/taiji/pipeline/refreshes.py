@@ -33,9 +33,11 @@ def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: i
     return rows.filter(fresh).select(pl.col("user").cast(pl.UInt32), pl.col("as_of").cast(pl.Int64))
 
 
-def choose_users(dataset: Dataset, split: Split, times: pl.DataFrame, wanted: int | None, seed: int) -> pl.Series:
-    """Return a seeded sample among the users who have a row before an exposure of the test period."""
-    first = times.group_by("user").agg(pl.col("as_of").min())
+def choose_users(
+    dataset: Dataset, split: Split, times: pl.DataFrame, wanted: int | None, seed: int, delay_s: float = 0.0
+) -> pl.Series:
+    """Return a seeded sample among the users who have a row that can be read before an exposure of the test period."""
+    first = times.group_by("user").agg(pl.col("as_of").min() + round(delay_s * 1e6))
     shown = (
         scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taiji.language.causal_lm import LanguageModel, load_language_model
+from taiji.language.causal_lm import LanguageModel, load_configured
 from taiji.pipeline.names import model_stage
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 def base_model(config: Config) -> LanguageModel:
     """Return the model before fine-tuning."""
-    settings = config.language
-    return load_language_model(settings.model, settings.dtype, settings.device)
+    return load_configured(config.language)
 
 
 def load_model(context: Context, which: str) -> LanguageModel:
@@ -23,5 +22,4 @@ def load_model(context: Context, which: str) -> LanguageModel:
     made = model_stage(which)
     if made is None:
         return base_model(context.config)
-    settings = context.config.language
-    return load_language_model(context.input(made) / "model", settings.dtype, settings.device)
+    return load_configured(context.config.language, context.input(made) / "model")

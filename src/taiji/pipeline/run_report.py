@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from taiji.core.artifacts import read_json, write_json, write_parquet, write_text
+from taiji.core.manifests import read_manifest, stage_files
 from taiji.data import PERIODS
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import evaluate_rankers, predicted_tasks, sparsest_third
-from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.recipes import ENHANCE
 from taiji.pipeline.run_data import load, load_examples, load_split
@@ -41,7 +42,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
     reached = read_json(context.input("ranking") / "coverage.json")
     quantizers = read_json(context.input("features") / "quantizers.json")
     before = [stage.name for stage in ENHANCE if stage.name != "report"]
-    manifests = {name: read_json(context.run / name / MANIFEST) for name in before}
+    manifests = {name: read_manifest(context.run / name) for name in before}
     metrics: dict[str, Any] = {
         "name": context.run.name,
         "data": dataset.name,
@@ -69,6 +70,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
         rationales=_shown(context, dataset, verdicts),
         audit=audit,
         prompt=_prompt(context, dataset),
+        reading=dataset.reading,
         configuration=settings,
         cards={"model card": MODEL_CARD, "data card": DATA_CARD},
     )
@@ -87,10 +89,11 @@ def _split(context: Context) -> dict[str, Any]:
 
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
-    written = len(pl.read_parquet(context.input("rationales") / "rationales.parquet"))
+    written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
     masked = context.config.reasoning.selection.rule == "guarded"  # what the threshold is on
     return {
-        "written": written,
+        "written": len(written),
+        "ended": dict(sorted(Counter(written).items())),
         "judged": len(verdicts),
         "kept": int(verdicts["kept"].sum()),
         "threshold": read_json(context.input("selection") / "calibration.json")["threshold"],
@@ -135,7 +138,7 @@ def _rankers(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     rows = pl.read_parquet(folder / "exposures.parquet")
     predictions = {
         path.stem.removeprefix("predictions-"): pl.read_parquet(path)
-        for path in sorted(folder.glob("predictions-*.parquet"))
+        for path in stage_files(folder, "predictions-*.parquet")
     }
     ordered = {name: predictions[name] for name in sorted(predictions, key=lambda name: (name != "none", name))}
     sparse = sparsest_third(dataset, rows["user"], load_split(context).interval("test")[0])

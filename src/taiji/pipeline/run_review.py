@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.errors import TaijiError
+from taiji.core.manifests import Verifier
+from taiji.core.number_format import counted
 from taiji.data import Dataset
 from taiji.pipeline.run_models import base_model
 from taiji.reasoning.prompts import student_messages
@@ -71,7 +74,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
     with ReviewServer(session, port) as server:
         say(
-            f"{session.progress()['waiting']} rationales wait for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
+            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
         )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
@@ -97,9 +100,8 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError(
-            "The run has no judged rationales yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
-        )
+        raise TaijiError("The run has no judged rationales yet.", where=str(missing[0]), fix=resume_command(run))
+    Verifier().demand_whole(run, ("data", "examples", "selection"))
     verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
     if only:
         verdicts = verdicts.filter(pl.col("verdict") == only)

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.errors import ArtifactError, ConfigError
-from taiji.core.number_format import number_text
+from taiji.core.manifests import Verifier
+from taiji.core.number_format import counted, number_text
 from taiji.data import Dataset, Split, exposures
 from taiji.experiments.study import Arm, ablation, aggregate, built_in, control_findings, run_cells
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean
 from taiji.language.embed import load_embedder
 from taiji.metrics.ranker_evaluation import sparsest_third
-from taiji.metrics.task_metrics import MAIN_METRICS, split_key
+from taiji.metrics.task_metrics import MAIN_METRICS, key_title, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
 from taiji.pipeline.stages.alignment_stage import Alignment
@@ -78,9 +80,8 @@ def study(
     needed = [run / "data" / "dataset", run / "examples" / "split.json", run / "features" / "taiji.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise ArtifactError(
-            "The run has no features yet.", where=str(missing[0]), fix=f"taiji run --name {run.name} --resume"
-        )
+        raise ArtifactError("The run has no features yet.", where=str(missing[0]), fix=resume_command(run))
+    Verifier().demand_whole(run, ("data", "examples", "features"))
     own = next((arm for arm, rule in RULE_OF_ARM.items() if rule == config.alignment.weighting), OWN)
     known = (COMPETITOR, ORACLE_ARM, *WRITERS, *RULE_OF_ARM, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]
@@ -226,7 +227,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.width, 150))
     console.print(
-        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {found['users']:,} users, {found['exposures']:,} exposures, {found['seeds']} trainings per arm",
+        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {counted(found['users'], 'user')}, {counted(found['exposures'], 'exposure')}, {counted(found['seeds'], 'training')} per arm",
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
@@ -242,12 +243,12 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         )
         grid.add_column("features", no_wrap=True)
         for metric in shown:
-            grid.add_column(metric, justify="right")
+            grid.add_column(key_title(metric), justify="right")
         for arm in found["arms"]:
             grid.add_row(arm, *(_cell(rows.get((group, arm, metric))) for metric in shown))
         console.print(grid)
     for line in found["controls"]:
-        console.print(f"  {line['arm']}, {line['metric']}: {line['verdict']}", highlight=False)
+        console.print(f"  {line['arm']}, {key_title(line['metric'])}: {line['verdict']}", highlight=False)
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -17,7 +17,10 @@ DEPTH = 3
 DEEPEST = 9
 """Category levels that the format can name."""
 _TAG = re.compile(r"<\s*(/?)\s*(think|answer)\s*>", re.IGNORECASE)
-_SPECIAL = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>")
+_SPECIAL = re.compile(
+    r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text|image))>|\[/?(?:INST|SYSTEM_PROMPT)\]"
+)
+"""Special tokens of known model families: in a text they would be read as turns and ends."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
     """Share of rationales, of those that name their item and of others, that the paper's rule (perplexity below its own quantile) keeps."""
-    below = verdicts["ppl"] < float(np.quantile(verdicts["ppl"].to_numpy(), quantile))
+    known = verdicts["ppl"].is_finite()
+    below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
     return {
         "kept of naming": _share(below.filter(named)) if named.any() else None,
@@ -333,7 +334,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
         told = all(controls[f"{step['higher']} - {step['lower']}"]["low"] is not None for step in steps)
         why = f"the interval of {weak} includes zero" if told else f"too few examples bear an interval of {weak}"
-        says = f"Whether the controls order as they must is not shown with {sample} examples: {why}."
+        says = f"The order that the controls must have is not shown with {sample} examples: {why}."
     else:
         verdict = "holds"
         says = f"The controls order as they must: {expected}."

@@ -5,14 +5,17 @@ Every answer goes to an append-only journal before it counts, so a killed run go
 nothing twice. Each request carries an ``Idempotency-Key`` that stays the same over its retries: a server that honours it
 also bills an answer once that got lost on the way; with one that does not, an answer lost in transit is paid by
 whoever runs the server's meter, and no client can know.
+
+A reply that does not say its answer to the end (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal, counted and
+paid for, asked for again where the settings say so, and never becomes a rationale.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.chat import Message
+from taiji.reasoning.chat_reply import Ending, read_reply, was_filtered
 from taiji.reasoning.journal import Account, Journal, Reply
 from taiji.reasoning.settings import EndpointSettings, PromptSettings, TeacherSettings
 from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy
@@ -35,15 +39,15 @@ from taiji.reasoning.teachers import rationale_frame, teacher_requests, tidy
 if TYPE_CHECKING:
     import httpx
     from transformers import PreTrainedTokenizerBase
-
-_THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
-_OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Request:
     key: str
     body: dict[str, Any]
+    most_tokens: int
+    """Longest reply."""
 
 
 class EndpointTeacher:
@@ -67,8 +71,9 @@ class EndpointTeacher:
     ) -> None:
         self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
         self.tokenizer, self.folder = tokenizer, Path(folder)
+        self._warned = False
         self.name = f"endpoint:{endpoint.model}"
-        self.version = value_hash([endpoint.model, endpoint.max_tokens, endpoint.take, settings.temperature])[:16]
+        self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
         """See :class:`taiji.reasoning.teachers.Teacher`.
@@ -81,8 +86,19 @@ class EndpointTeacher:
             messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)
         ]
         replies = self.ask(prompts, k, seed)
-        texts = [[tidy(self._rationale(reply)) for reply in row] for row in replies]
-        return rationale_frame(examples["example"].to_list(), texts, self.name)
+        endings = [[self.ending(reply) for reply in row] for row in replies]
+        texts = [
+            [tidy(self._rationale(reply)) if ending == "whole" else "" for reply, ending in zip(row, ends)]
+            for row, ends in zip(replies, endings)
+        ]
+        return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
+
+    def ending(self, reply: Reply) -> Ending:
+        """Return how a reply ended; one of a journal that did not say so is cut if it is as long as it may be."""
+        if reply.ended:
+            return reply.ended
+        full = reply.counted and reply.completion_tokens >= self.endpoint.max_tokens
+        return "cut" if full or not reply.answer else "whole"
 
     def account(self) -> Account:
         """Return the cost of the journal's answers so far."""
@@ -90,27 +106,64 @@ class EndpointTeacher:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 
     def ask(self, prompts: Sequence[list[Message]], k: int, seed: int) -> list[list[Reply]]:
-        """k replies to each list of messages; those that the journal holds are not asked for again."""
-        rows = [[self._request(messages, sample, seed) for sample in range(k)] for messages in prompts]
+        """k replies to each list of messages; those that the journal holds are not asked for again.
+
+        One that is not whole is asked for again as often as ``reasoning.endpoint.ask_again`` allows.
+        """
+        wanted = [(messages, sample) for messages in prompts for sample in range(k)]
+        requests = [self._request(messages, sample, seed) for messages, sample in wanted]
         with Journal(self._journal_path) as journal:
-            missing = {r.key: r for row in rows for r in row if r.key not in journal.replies}
-            if missing:
-                asyncio.run(_Session(self.endpoint, journal, sum(map(len, rows))).run(list(missing.values())))
-            return [[journal.replies[r.key] for r in row] for row in rows]
+            for round_ in range(self.endpoint.ask_again + 1):
+                missing = {r.key: r for r in requests if r.key not in journal.replies}
+                if missing:
+                    asyncio.run(_Session(self.endpoint, journal, len(wanted)).run(list(missing.values())))
+                if round_ < self.endpoint.ask_again:
+                    requests = [
+                        self._again(request, self.ending(journal.replies[request.key]), messages, sample, seed, round_)
+                        for request, (messages, sample) in zip(requests, wanted)
+                    ]
+            replies = [journal.replies[request.key] for request in requests]
+        self._tell(replies)
+        return [replies[start : start + k] for start in range(0, len(replies), k)]
+
+    def _again(
+        self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
+    ) -> _Request:
+        """The request to ask after a reply that ended so; the same one where it is whole."""
+        if ending == "whole":
+            return request
+        most = request.most_tokens * (2 if ending == "cut" else 1)
+        return self._request(messages, sample, seed, most, round_ + 1)
+
+    def _tell(self, replies: Sequence[Reply]) -> None:
+        """Warn, once, of a server that does not count: what is paid is then known from above only."""
+        if self._warned or all(reply.counted for reply in replies):
+            return
+        self._warned = True
+        if self.endpoint.price_in or self.endpoint.price_out:
+            logger.warning(
+                "The teacher's endpoint does not say how many tokens its replies took; the most that it can be is counted."
+            )
 
     @property
     def _journal_path(self) -> Path:
         return self.folder / "teacher.jsonl"
 
-    def _request(self, messages: list[Message], sample: int, seed: int) -> _Request:
-        body = {
-            "model": self.endpoint.model,
-            "messages": messages,
-            "max_tokens": self.endpoint.max_tokens,
-            "temperature": self.settings.temperature,
-        }
-        key = value_hash([body, sample, seed])
-        return _Request(key, {**body, "seed": int(key[:8], 16) >> 1})
+    def _request(
+        self, messages: list[Message], sample: int, seed: int, most_tokens: int = 0, again: int = 0
+    ) -> _Request:
+        most_tokens = most_tokens or self.endpoint.max_tokens
+        body = self._body(messages, most_tokens)
+        key = value_hash([body, sample, seed, *([again] if again else [])])
+        own_seed = {} if "seed" in self.endpoint.leave_out else {"seed": int(key[:8], 16) >> 1}
+        return _Request(key, {**body, **own_seed}, most_tokens)
+
+    def _body(self, messages: list[Message], most_tokens: int) -> dict[str, Any]:
+        """A request without its seed."""
+        sampling = {self.endpoint.max_tokens_name: most_tokens, "temperature": self.settings.temperature}
+        unknown = [self.endpoint.max_tokens_name if n == "max_tokens" else n for n in self.endpoint.leave_out]
+        known = {name: value for name, value in sampling.items() if name not in unknown}
+        return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
     def _rationale(self, reply: Reply) -> str:
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
@@ -192,8 +245,7 @@ class _Session:
 
     async def _reserve(self, request: _Request) -> float:
         """Set aside the most that a request can cost, so that requests in flight cannot break the budget together."""
-        prompt = len(json.dumps(request.body["messages"]).encode())  # a token is at least one byte
-        most = (prompt * self.endpoint.price_in + self.endpoint.max_tokens * self.endpoint.price_out) / 1e6
+        most = (_most_read(request) * self.endpoint.price_in + request.most_tokens * self.endpoint.price_out) / 1e6
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
                 raise ResourceError(
@@ -235,41 +287,41 @@ class _Session:
             raise TransientError(type(error).__name__) from error
         if is_transient(response.status_code):
             raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("retry-after")))
+        if was_filtered(response.text) and response.status_code == 400:
+            return Reply(request.key, "", "", "", 0, 0, attempt, "filtered")
         if response.status_code != 200:
             raise ResourceError(
                 "The teacher's endpoint rejected a request.",
                 where=address,
                 found=f"HTTP {response.status_code}: {response.text[:200]}",
-                fix=f"check the model's name and the key in the environment variable {self.endpoint.key_variable}",
+                fix=_mend(response.text, self.endpoint),
             )
-        reply = read_reply(response.text, request.key, attempt)
-        other = self.journal.identities.get(reply.identity)
-        if reply.identity and other not in (None, request.key):
+        read = read_reply(response.text)
+        said = len((read.answer + read.chain).encode())
+        reply = Reply(
+            request.key,
+            read.identity,
+            read.answer,
+            read.chain,
+            _most_read(request) if read.prompt_tokens is None else read.prompt_tokens,
+            max(request.most_tokens, said) if read.completion_tokens is None else read.completion_tokens,
+            attempt,
+            read.ended,
+            read.prompt_tokens is not None and read.completion_tokens is not None,
+        )
+        if reply.identity and self.journal.delivered_before(reply):
             raise TransientError("the answer to another request was delivered a second time")
         return reply
 
 
-def read_reply(text: str, key: str, attempts: int) -> Reply:
-    """Read a chat completion; a body that is delivered twice in a row counts once.
+def _most_read(request: _Request) -> int:
+    """Most tokens that a request's messages can be: a token is at least one byte."""
+    return len(json.dumps(request.body["messages"]).encode())
 
-    Raises:
-        TransientError: the body is cut off, or is no chat completion, or holds no text.
-    """
-    try:
-        body, _ = json.JSONDecoder().raw_decode(text.lstrip())
-        message = body["choices"][0]["message"]
-        usage = body.get("usage") or {}
-        answer = message.get("content") or ""
-        chain = message.get("reasoning_content") or message.get("reasoning") or ""
-        tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise TransientError(f"no chat completion: {text[:80]!r}") from error
-    if not chain:
-        closed, opened = _THINK.match(answer), _OPEN.match(answer)
-        if closed:
-            chain, answer = closed.groups()
-        elif opened:  # the length limit came before the chain's end
-            chain, answer = opened.group(1), ""
-    if not answer.strip() and not chain.strip():
-        raise TransientError("an empty answer")
-    return Reply(key, str(body.get("id") or ""), answer.strip(), chain.strip(), *tokens, attempts)
+
+def _mend(rejection: str, endpoint: EndpointSettings) -> str:
+    """Return what to do about a rejected request."""
+    named = [name for name in (endpoint.max_tokens_name, "temperature", "seed") if name in rejection]
+    if named:
+        return f"the server does not take {', '.join(named)} so: see reasoning.endpoint.max_tokens_name, leave_out and extra_body"
+    return f"check the model's name and the key in the environment variable {endpoint.key_variable}"

@@ -11,9 +11,11 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from taiji.core.artifacts import make_folder
 from taiji.core.errors import ArtifactError, ResourceError
+from taiji.reasoning.chat_reply import Ending
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Reply:
         prompt_tokens: as the server counts them.
         completion_tokens: as the server counts them.
         attempts: requests that it took.
+        ended: see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of before, which did not say.
+        counted: the server said how many tokens it took; else they are the most that it can be.
     """
 
     key: str
@@ -37,6 +41,8 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     attempts: int
+    ended: Ending | Literal[""] = ""
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Account:
         prompt_tokens: paid for.
         completion_tokens: paid for.
         cost: at the configured prices.
+        uncounted: replies of which the server did not say how many tokens they took; the most that it can be is counted.
     """
 
     replies: int
@@ -56,6 +63,7 @@ class Account:
     prompt_tokens: int
     completion_tokens: int
     cost: float
+    uncounted: int = 0
 
 
 class Journal:
@@ -64,7 +72,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.replies: dict[str, Reply] = {}
-        self.identities: dict[str, str] = {}
+        self._delivered: dict[tuple[str, str, str], str] = {}
 
     def __enter__(self) -> Journal:
         try:
@@ -108,7 +116,12 @@ class Journal:
         replies = self.replies.values()
         tokens_in, tokens_out = sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies)
         cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
-        return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost)
+        uncounted = sum(not r.counted for r in replies)
+        return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
+
+    def delivered_before(self, reply: Reply) -> bool:
+        """Return whether a reply is one to another request, delivered again: the server's id alone does not tell, some have few."""
+        return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
 
     def _lock(self) -> None:
         try:
@@ -145,4 +158,4 @@ class Journal:
     def _remember(self, reply: Reply) -> None:
         self.replies[reply.key] = reply
         if reply.identity:
-            self.identities[reply.identity] = reply.key
+            self._delivered[reply.identity, reply.answer, reply.chain] = reply.key

@@ -20,7 +20,8 @@ import polars as pl
 
 from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
-from taiji.language.chat import Message, continuation, render
+from taiji.language.chat import Message, begun, render
+from taiji.language.token_ids import ids_of
 from taiji.reasoning.answers import THINK, answer_form, field, format_answer
 from taiji.reasoning.settings import PromptSettings
 
@@ -129,8 +130,8 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
 
 
 def opened(prompt: str) -> str:
-    """A rendered student prompt as a model is asked to go on with it: its `<think>` is open."""
-    return prompt + continuation(prompt, THINK)
+    """A rendered student prompt as a model is asked to go on with it, and is taught and scored on: its `<think>` is open."""
+    return begun(prompt, THINK)
 
 
 def shorten(text: str, characters: int) -> str:
@@ -177,7 +178,7 @@ def _context(
 
     def count(kept: int) -> int:
         prompt = _prompt(dataset, "student", settings, {"profile": profile, "interactions": lines[:kept]}, 0)
-        return len(tokenizer(render(tokenizer, prompt.messages), add_special_tokens=False).input_ids)
+        return len(ids_of(tokenizer, render(tokenizer, prompt.messages)))
 
     frame = count(0)
     if frame > settings.token_budget:

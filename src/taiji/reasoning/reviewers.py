@@ -161,11 +161,11 @@ class ModelReviewer:
         from taiji.language.score import completion_logprobs
 
         prompts = [
-            render(self.lm, [{"role": "user", "content": self._question(d, axis)}], "Score: ")
+            render(self.lm, [{"role": "user", "content": self._question(d, axis)}], "Score:")
             for d in drafts
             for axis in AXES
         ]
-        digits = [str(score) for score in range(1, 6)]
+        digits = [f" {score}" for score in range(1, 6)]
         values = completion_logprobs(
             self.lm,
             [p for p in prompts for _ in digits],

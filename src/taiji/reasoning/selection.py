@@ -23,8 +23,9 @@ from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
 from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_completion
 from taiji.reasoning.guards import find_mentions
-from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
+from taiji.reasoning.teachers import TAUGHT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
 
 VERDICT: dict[str, Any] = {"verdict": pl.String, "kept": pl.Boolean, "reasons": pl.List(pl.String)}
+LEFT_OUT = {
+    "cut": "cut at the length limit",
+    "filtered": "stopped by a content filter",
+    "refused": "refused by the teacher",
+    "tools": "a call of a tool in place of a rationale",
+    "empty": "empty rationale",
+}
+"""How a rationale ended that no rule keeps → the reason."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
@@ -89,15 +98,16 @@ def answer_perplexities(
     from taiji.language.score import perplexity, score_completions
 
     completions = [format_completion(r, a) for r, a in zip(rationales, answers, strict=True)]
-    tails = [continuation(p, c) for p, c in zip(prompts, completions, strict=True)]
+    begun = [opened(prompt) for prompt in prompts]  # as the model is asked
+    tails = [continuation(p, c) for p, c in zip(begun, completions, strict=True)]
     # Equal texts (a rationale that names nothing and its redacted self) are scored once.
-    pairs = list(dict.fromkeys(zip(prompts, tails)))
+    pairs = list(dict.fromkeys(zip(begun, tails)))
     place = {pair: number for number, pair in enumerate(pairs)}
     scores = score_completions(lm, [p for p, _ in pairs], [t for _, t in pairs], batch_size, description)
     rows = []
-    for prompt, completion, tail, rationale, answer in zip(prompts, completions, tails, rationales, answers):
+    for prompt, completion, tail, rationale, answer in zip(begun, completions, tails, rationales, answers):
         scored = scores[place[prompt, tail]]
-        shift = len(completion) - len(tail)  # the template opened `<think>` itself
+        shift = len(completion) - len(tail)  # the prompt has the `<think>`
         start, end = (position - shift for position in answer_span(rationale, answer))
         spans = [(start + a, start + b) for a, b in field_spans(answer, DEEPEST)]
         title, categories = scored.span(*spans[0]), [scored.span(a, b) for a, b in spans[1:] if b > a]
@@ -190,9 +200,10 @@ def score_rationales(
         }
     )
     given, masked_log, none_log = (pl.col(f"ppl_values{part}").log() for part in ("", "_masked", "_none"))
+    share = (masked_log - given) / (none_log - given)
     return pl.concat([rationales, full, added], how="horizontal").with_columns(
         lift=none_log - masked_log,
-        leak_share=pl.when(none_log - given > 1e-6).then((masked_log - given) / (none_log - given)),
+        leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(share),  # NaN passes any `>` of polars
     )
 
 
@@ -223,7 +234,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
 
     Returns:
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
-        (texts; why it was not kept).
+        (texts; why it was not kept). What the teacher did not say to its end is rejected whatever the rule.
     """
     rules = {
         "none": lambda row: [],
@@ -232,7 +243,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     }
     verdicts = []
     for row in scored.iter_rows(named=True):
-        reasons = rules[settings.rule](row)
+        reasons = _unusable(row) or rules[settings.rule](row)
         # Too good to be true is the one finding that a reader may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
@@ -245,6 +256,12 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
     )
+
+
+def _unusable(row: dict[str, Any]) -> list[str]:
+    """Return why there is no rationale to judge: its text was not said to the end. No rule keeps such a one."""
+    ended = row.get("ended") or "whole"  # teachers of other packages may not say
+    return [] if ended in TAUGHT else [LEFT_OUT.get(ended, ended)]
 
 
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:

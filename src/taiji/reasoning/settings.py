@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from taiji.core.settings import Settings
 
@@ -36,6 +36,8 @@ class TeacherSettings(Settings):
     """Longest rationale, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.6, ge=0.0)
     """Of the sampling; small models wander off above it."""
+    cut: Literal["drop", "shorten"] = "drop"
+    """A local model's rationale that `max_new_tokens` cut: leave it out, or keep its whole sentences (half a chain of thought has them, too; without one it is left out)."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Against the loops of small models; local models only."""
     batch_size: int = Field(default=24, ge=1)
@@ -52,7 +54,15 @@ class EndpointSettings(Settings):
     key_variable: str = "TAIJI_TEACHER_KEY"
     """Environment variable that holds the key; without it requests carry none. The key is never written anywhere."""
     max_tokens: int = Field(default=512, ge=1)
-    """Longest answer, a reasoning model's chain included."""
+    """Longest answer, a reasoning model's chain included. A reply that it cuts is not taught."""
+    max_tokens_name: str = "max_tokens"
+    """The server's name of that parameter; some know `max_completion_tokens` only."""
+    leave_out: tuple[Literal["max_tokens", "temperature", "seed"], ...] = ()
+    """Parameters that the server does not know and that are not sent."""
+    extra_body: dict[str, Any] = Field(default={})
+    """Further fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`."""
+    ask_again: int = Field(default=0, ge=0)
+    """Further requests for a reply that cannot be taught (cut, refused, filtered, empty), each paid for and, after a cut one, with twice the tokens; what is left then is left out."""
     take: Literal["answer", "chain"] = "answer"
     """Text that is the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is none)."""
     concurrency: int = Field(default=8, ge=1)
@@ -74,12 +84,20 @@ class EndpointSettings(Settings):
     budget: float | None = Field(default=None, gt=0.0)
     """The run stops cleanly before it would spend more than this; `null` for no limit."""
 
+    @field_validator("extra_body")
+    @classmethod
+    def _no_own_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        own = sorted(value.keys() & {"model", "messages", "stream", "n"})
+        if own:
+            raise ValueError(f"must not set {', '.join(own)}: each request has its own")
+        return value
+
 
 class SelectionSettings(Settings):
     """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
-    """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all."""
+    """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all that the teacher said to the end."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
     """The threshold keeps this share of the calibration rationales (guarded: where so many pass); the paper takes the median."""
     review_below: float = Field(default=1.3, ge=1.0)

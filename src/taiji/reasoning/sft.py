@@ -9,21 +9,23 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.adapters import trainable
 from taiji.language.chat import continuation
 from taiji.language.processes import processes
+from taiji.language.token_ids import continued, ids_of
 from taiji.reasoning.answers import format_completion
-from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.prompts import item_line, opened, student_prompts
 from taiji.reasoning.settings import PromptSettings, SFTSettings
 
 if TYPE_CHECKING:
@@ -58,9 +60,7 @@ def sft_rows(
         )
     )
     rows = kept.select("example", "rationale").join(known, on="example", how="inner", maintain_order="left")
-    completions = [
-        continuation(p, format_completion(r, a)) for p, r, a in rows.select("prompt", "rationale", "answer").iter_rows()
-    ]
+    completions = [format_completion(r, a) for r, a in rows.select("rationale", "answer").iter_rows()]
     return pl.DataFrame({"prompt": rows["prompt"], "completion": pl.Series(completions, dtype=pl.String)})
 
 
@@ -99,13 +99,14 @@ def train_sft(
             where="selection",
             fix="write more rationales, or choose a laxer selection rule",
         )
-    _check_lengths(lm, rows, settings)
+    taught = [token_row(lm.tokenizer, p, c) for p, c in rows.select("prompt", "completion").iter_rows()]
+    _check_lengths(taught, settings)
     logging.disable_progress_bar()
     # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
     set_seed(seed)
     with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL's and PEFT's use of names that transformers 6 will drop
-        trainer = _trainer(lm, rows, settings, scratch, seed)
+        trainer = _trainer(lm, taught, settings, scratch, seed)
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
             trainer.train()
@@ -116,9 +117,51 @@ def train_sft(
     return pl.DataFrame(losses, schema={"step": pl.UInt32, "loss": pl.Float64}, orient="row")
 
 
-def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings) -> None:
-    texts = [p + c for p, c in rows.select("prompt", "completion").iter_rows()]
-    longest = max(len(ids) for ids in lm.tokenizer(texts, add_special_tokens=False).input_ids) + 1
+@dataclass(frozen=True)
+class TokenRow:
+    """A row to learn.
+
+    Attributes:
+        ids: the prompt as the model is asked, the completion and the end-of-text token.
+        first: place of the first id that is learnt.
+    """
+
+    ids: list[int]
+    first: int
+
+
+def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TokenRow:
+    """Return the ids of a completion behind the very ids that generation starts from.
+
+    Generation is given the opened `<think>`, so it is a prompt there; it is learnt all the same, for whoever serves the model
+    without giving it.
+
+    Args:
+        tokenizer: the student's.
+        prompt: rendered, not opened.
+        completion: of :func:`taiji.reasoning.answers.format_completion`.
+
+    Raises:
+        ConfigError: the tokenizer has no end-of-text token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError(
+            "The model has no end-of-text token, so it could not learn where an answer ends.",
+            where="language.model",
+            expected="a tokenizer or a generation_config.json with an eos token",
+            found=str(tokenizer.name_or_path or type(tokenizer).__name__),
+            fix="add eos_token to its tokenizer_config.json",
+        )
+    begun = opened(prompt)
+    row = continued(tokenizer, begun, continuation(begun, completion))
+    asked = ids_of(tokenizer, prompt)
+    shared = next((at for at, (a, b) in enumerate(zip(asked, row.ids)) if a != b), min(len(asked), row.first))
+    return TokenRow([*row.ids, end], min(shared, row.first))
+
+
+def _check_lengths(taught: Sequence[TokenRow], settings: SFTSettings) -> None:
+    longest = max(len(row.ids) for row in taught)
     if longest > settings.max_length:
         raise InputError(
             "A row is too long to be learnt whole.",
@@ -129,7 +172,9 @@ def _check_lengths(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings)
         )
 
 
-def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scratch: str, seed: int) -> PackedSFTTrainer:
+def _trainer(
+    lm: LanguageModel, taught: Sequence[TokenRow], settings: SFTSettings, scratch: str, seed: int
+) -> PackedSFTTrainer:
     import copy
 
     with needs("llm"):
@@ -138,7 +183,7 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         from transformers import PrinterCallback
         from trl import SFTConfig
 
-        from taiji.reasoning.sft_trainer import PackedSFTTrainer
+        from taiji.reasoning.sft_trainer import IGNORED, PackedSFTTrainer
 
     disable_progress_bars()
 
@@ -149,9 +194,8 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup_share * _updates(len(rows), settings)),
+        warmup_steps=round(settings.warmup_share * _updates(len(taught), settings)),
         max_length=settings.max_length,
-        completion_only_loss=True,
         seed=seed,
         data_seed=seed,
         bf16=False,  # the weights' own type decides; autocasting bfloat16 weights again would only copy them
@@ -164,7 +208,9 @@ def _trainer(lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, scrat
         dataloader_pin_memory=False,
     )
     model, adapters = trainable(lm, settings.lora_rank)
-    data = Rows.from_dict({"prompt": rows["prompt"].to_list(), "completion": rows["completion"].to_list()})
+    # Rows of ids: TRL would tokenise texts with the special tokens that the tokenizer adds, which the prompts hold already.
+    labels = [[IGNORED] * row.first + row.ids[row.first :] for row in taught]
+    data = Rows.from_dict({"input_ids": [row.ids for row in taught], "labels": labels})
     tokenizer = copy.deepcopy(lm.tokenizer)
     trainer = PackedSFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters

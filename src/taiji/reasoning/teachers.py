@@ -7,13 +7,16 @@ gap compares the teacher's rationales with those that the student writes without
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
+from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import render
 from taiji.language.settings import GenerationSettings
@@ -25,8 +28,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from taiji.language.causal_lm import LanguageModel
+    from taiji.language.generate import Written
 
-SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String}
+SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String, "ended": pl.String}
+TAUGHT = ("whole", "shortened")
+"""Endings of rationales that may be taught; every other one is left out."""
+MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
+logger = logging.getLogger(__name__)
+_SENTENCE_END = re.compile(r"[.!?][\"')]*$")
 _STOP = ("</think>", "<answer>", "\n\n")
 
 
@@ -54,8 +63,9 @@ class Teacher(Protocol):
             seed: the same call gives the same texts, where the teacher can promise that.
 
         Returns:
-            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, may be empty), ``teacher``; k rows an example in
-            the order of the examples.
+            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, may be empty), ``teacher``, ``ended`` (``whole``,
+            ``shortened``: its whole sentences, or why there is none: see :data:`taiji.reasoning.chat_reply.Ending`); k rows an
+            example in the order of the examples.
         """
         ...
 
@@ -80,7 +90,7 @@ class LocalTeacher:
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
         """See :class:`Teacher`."""
-        from taiji.language.generate import generate
+        from taiji.language.generate import write
 
         requests = teacher_requests(dataset, examples, self.settings, self.prompts, self.lm.tokenizer)
         sampling = GenerationSettings(
@@ -90,7 +100,7 @@ class LocalTeacher:
             batch_size=self.settings.batch_size,
             stop=_STOP,
         )
-        texts = generate(
+        written = write(
             self.lm,
             [render(self.lm, m, p) for m, p in requests],
             n=k,
@@ -98,11 +108,18 @@ class LocalTeacher:
             seed=seed,
             description="Writing rationales",
         )
-        rows = [
-            [tidy(f"{prefill} {text}" if prefill else text) for text in row]
-            for (_, prefill), row in zip(requests, texts)
-        ]
-        return rationale_frame(examples["example"].to_list(), rows, self.name)
+        rows = [[self._rationale(prefill, text) for text in row] for (_, prefill), row in zip(requests, written)]
+        texts, endings = ([[pair[part] for pair in row] for row in rows] for part in (0, 1))
+        return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
+
+    def _rationale(self, prefill: str, written: Written) -> tuple[str, str]:
+        """The rationale in a text, and how it ended; none where the length limit left no whole sentence of it."""
+        rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
+        if not written.cut:
+            return rationale, "whole" if rationale else "empty"
+        if self.settings.cut == "shorten" and _SENTENCE_END.search(rationale):
+            return rationale, "shortened"
+        return "", "cut"
 
 
 def teacher_requests(
@@ -120,14 +137,45 @@ def teacher_requests(
     return requests
 
 
-def rationale_frame(examples: Sequence[str], texts: Sequence[Sequence[str]], teacher: str) -> pl.DataFrame:
-    """Rows of :meth:`Teacher.write` from one list of texts an example."""
+def rationale_frame(
+    examples: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    teacher: str,
+    endings: Sequence[Sequence[str]] | None = None,
+) -> pl.DataFrame:
+    """Rows of :meth:`Teacher.write` from one list of texts, and of how they ended (None: all are whole), an example."""
     rows = [
-        (example, sample, text, teacher)
-        for example, row in zip(examples, texts, strict=True)
-        for sample, text in enumerate(row)
+        (example, sample, text, teacher, ended)
+        for example, row, ends in zip(examples, texts, endings or [["whole"] * len(row) for row in texts], strict=True)
+        for sample, (text, ended) in enumerate(zip(row, ends, strict=True))
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
+    """Count how rationales ended, and say which are left out.
+
+    Args:
+        rationales: of :meth:`Teacher.write`.
+
+    Raises:
+        InputError: none is left.
+    """
+    counts = dict(sorted(Counter(rationales["ended"]).items()))
+    left_out = {ending: count for ending, count in counts.items() if ending not in TAUGHT}
+    if not left_out:
+        return counts
+    said = ", ".join(f"{count} {ending}" for ending, count in left_out.items())
+    if sum(left_out.values()) == len(rationales):
+        raise InputError(
+            "The teacher wrote no rationale to its end.",
+            where="rationales",
+            expected="texts that end before the length limit",
+            found=said,
+            fix=MORE_ROOM,
+        )
+    logger.warning("Of %d rationales these are left out: %s. To have fewer: %s.", len(rationales), said, MORE_ROOM)
+    return counts
 
 
 def tidy(text: str) -> str:
@@ -141,7 +189,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"(:?)\s+[-*•]\s+(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
     text = re.sub(r"\s+([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
-    if len(sentences) > 1 and not re.search(r"[.!?][\"')]*$", sentences[-1]):
+    if len(sentences) > 1 and not _SENTENCE_END.search(sentences[-1]):
         sentences.pop()
     seen: set[str] = set()
     kept = []

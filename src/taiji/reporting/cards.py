@@ -18,7 +18,7 @@ import polars as pl
 
 import taiji
 from taiji.core.artifacts import read_json
-from taiji.core.number_format import general_text, number_text, thousands
+from taiji.core.number_format import counted, general_text, number_text, thousands
 from taiji.data import PERIODS, exposures
 from taiji.language.causal_lm import model_title
 from taiji.reporting.report import ANSWER_METRICS
@@ -82,6 +82,7 @@ def model_card(
         malformed=_share(1 - aligned["format"].value)
         if "format" in aligned and aligned["format"].value is not None
         else None,
+        cut=facts.get("answers", {}).get("cut", {}).get("aligned", 0),
         not_grounded=_share(aligned["grounding_low"].value)
         if "grounding_low" in aligned and aligned["grounding_low"].value is not None
         else None,
@@ -107,11 +108,11 @@ def _steps(
         ("selection", f"rule {settings['reasoning']['selection']['rule']}: {run.rationales.kept_text()}{limit}"),
         (
             "fine-tuning",
-            f"{facts.get('sft', {}).get('rows', 0):,} rows, {facts.get('sft', {}).get('steps', 0):,} steps, learning rate {general_text(sft['learning_rate'])}",
+            f"{counted(facts.get('sft', {}).get('rows', 0), 'row')}, {counted(facts.get('sft', {}).get('steps', 0), 'step')}, learning rate {general_text(sft['learning_rate'])}",
         ),
         (
             "alignment",
-            f"GRPO with {align['weighting']} weights over {rewards}; {len(run.alignment.steps):,} steps of {align['prompts_per_step']} prompts with {align['generations']} rollouts, learning rate {general_text(align['learning_rate'])}, KL weight {general_text(align['beta'])}",
+            f"GRPO with {align['weighting']} weights over {rewards}; {counted(len(run.alignment.steps), 'step')} of {counted(align['prompts_per_step'], 'prompt')} with {align['generations']} rollouts, learning rate {general_text(align['learning_rate'])}, KL weight {general_text(align['beta'])}",
         ),
     ]
 

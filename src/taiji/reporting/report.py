@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 import taiji
 from taiji.core.artifacts import write_text
-from taiji.core.number_format import general_text, number_text, thousands
+from taiji.core.number_format import counted, general_text, number_text, thousands
+from taiji.data.reading_report import ReadingReport
+from taiji.data.reading_tables import reading_tables
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
@@ -36,13 +38,15 @@ ANSWER_METRICS = {
     **{f"category_l{level}": f"Category L{level}" for level in range(1, 10)},
     "hit@50": "Title hit@50",
     "hit@100": "Title hit@100",
-    "ctcvr": "CTCVR (evaluation ranker)",
+    "ctcvr": "Click and conversion rate, predicted (CTCVR)",
     "format": "Well-formed",
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
 }
 PANELS = ("category_l", "hit@", "ctcvr")
 """Beginnings of the answer metrics that are drawn."""
+PROMPT_ROWS = tuple(f"{role} prompts" for role in ("rationale", "calibration", "alignment", "test"))
+"""Counts of prompts, in the order in which the loop uses them."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -53,6 +57,7 @@ PAPER = (
 )
 """Offline figures of arXiv 2606.03866, as claimed there: without intervals, on private data, with a 7B model."""
 FILTERS = {
+    "counted": counted,
     "thousands": thousands,
     "fixed": number_text,
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
@@ -70,6 +75,7 @@ def write_report(
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
+    reading: ReadingReport | None = None,
 ) -> None:
     """Write the report atomically.
 
@@ -81,6 +87,7 @@ def write_report(
         prompt: one prompt as it was asked.
         configuration: every setting of the run.
         cards: name → file beside the report.
+        reading: account of what the source held and what was used of it.
 
     Raises:
         ArtifactError: the metrics lack a key or have another form.
@@ -88,7 +95,13 @@ def write_report(
     write_text(
         path,
         render_report(
-            metrics, rationales=rationales, audit=audit, prompt=prompt, configuration=configuration, cards=cards
+            metrics,
+            rationales=rationales,
+            audit=audit,
+            prompt=prompt,
+            configuration=configuration,
+            cards=cards,
+            reading=reading,
         ),
     )
 
@@ -101,6 +114,7 @@ def render_report(
     prompt: str | None = None,
     configuration: Mapping[str, Any] | None = None,
     cards: Mapping[str, str] | None = None,
+    reading: ReadingReport | None = None,
 ) -> str:
     """The page as text; the arguments are those of :func:`write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -118,10 +132,18 @@ def render_report(
         paper=PAPER,
         prompt=prompt,
         cards=cards or {},
+        reading=reading_view(reading),
         configuration=None
         if configuration is None
         else json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
     )
+
+
+def reading_view(reading: ReadingReport | None) -> dict[str, Any] | None:
+    """Return what the templates show of a reading report."""
+    if reading is None:
+        return None
+    return {"findings": [finding.text for finding in reading.findings], "tables": reading_tables(reading)}
 
 
 def page_values(run: RunMetrics) -> dict[str, Any]:
@@ -131,7 +153,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "version": taiji.__version__,
         "findings": _findings(run),
         "periods": _periods(run),
-        "totals": {name: count for name, count in run.split.rows.items() if name.split(" ")[0] not in run.split.dates},
+        "totals": _totals(run),
         "histogram": charts.histogram(
             run.rationales.perplexities, run.rationales.threshold, label="Perplexities of the true answer"
         ),
@@ -144,6 +166,14 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "stages": _stages(run),
         "level": f"{general_text(100 * run.level)} %",
     }
+
+
+def _totals(run: RunMetrics) -> dict[str, int]:
+    """Return the counts that have a tile: prompts in the order in which the loop uses them, then what other stages count."""
+    rows = run.split.rows
+    prompts = [name for name in PROMPT_ROWS if name in rows]
+    others = [name for name in rows if name not in PROMPT_ROWS and name.split(" ")[0] not in run.split.dates]
+    return {name: rows[name] for name in (*prompts, *others)}
 
 
 def _findings(run: RunMetrics) -> list[dict[str, str]]:
@@ -173,7 +203,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
         "reward": "trains the reward ranker",
         "llm": "trains the language model",
         "ranker": "trains the rankers that are compared",
-        "test": "judges everything",
+        "test": "evaluates everything",
     }
     return [
         {

@@ -10,13 +10,15 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taiji.core.errors import ArtifactError
 from taiji.core.number_format import number_text, thousands
-from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, split_key, title_of
+from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, key_title, split_key, title_of
+from taiji.reasoning.selection import LEFT_OUT
 
 WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
 """Kinds of answers as version 0.2 wrote them."""
 COLOURS = {"better": "green", "worse": "red"}
+CTCVR_MEANS = "CTCVR: click and conversion rate that the evaluation ranker, which took no part in training, predicts for the nearest item"
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
 """Metrics in which the last model is held against the best baseline."""
 
@@ -46,6 +48,8 @@ class RationaleSummary(_Open):
     judged: int | None = None
     threshold: float | None
     reasons: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    """How the teacher's texts ended → count, those of the calibration prompts included."""
     perplexities: list[float] = []
     """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
     masked: bool = False
@@ -62,6 +66,13 @@ class RationaleSummary(_Open):
         kept, judged, others = self.choice
         text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
+
+    def ended_text(self) -> str:
+        """Tell how many of the teacher's texts are not whole; empty where all are."""
+        left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
+        shortened = self.ended.get("shortened", 0)
+        parts = [f"{thousands(shortened)} reached the length limit and keep their whole sentences"] if shortened else []
+        return "; ".join(parts + ([f"left out and never taught: {', '.join(left_out)}"] if left_out else []))
 
 
 class Difference(_Open):
@@ -304,13 +315,15 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         answers,
         names,
     )
+    if any(figure.metric == "ctcvr" for figure in run.llm):
+        console.print(f"[dim]{CTCVR_MEANS}[/dim]", highlight=False)
     for group in dict.fromkeys(figure.group for figure in run.ranking):
         figures = [f for f in run.ranking if f.group == group]
         arms = [
             (arm, {f.metric: f for f in figures if f.features == arm})
             for arm in dict.fromkeys(f.features for f in figures)
         ]
-        table(f"Rankers, {group}", "features", of_rankers, arms, {})
+        table(f"Rankers, {group}", "features", of_rankers, arms, {key: key_title(key) for key in of_rankers})
     for line in findings(run):
         console.print(f"  {line}", highlight=False)
     seconds = ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items())

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from taiji.config import Config
+from taiji.core.number_format import counted
 from taiji.core.settings import Settings
 from taiji.pipeline.amounts import TRAINED, Amount, Log
 from taiji.scale.rates import Line, Measured, fit
@@ -158,18 +159,18 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
     lines = [
         f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",
         f"A prompt has {log.student_tokens:,.0f} tokens, a completion {log.answer_tokens:,.0f}, a rationale {log.rationale_tokens:,.0f}; {log.kept_share:.0%} of the rationales are kept.",
-        f"Measured seconds are of {len(runs)} run{'s' if len(runs) > 1 else ''}; "
+        f"Measured seconds are of {counted(len(runs), 'run')}; "
         + (
             "fixed and growing parts are told apart."
             if many
             else "with one size all of them count as growing, which overstates a larger run."
         ),
-        f"{cluster.workers} machines like the measured one work on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
+        f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
     ]
     if cluster.gpus:
         m = cluster.model
         lines.append(
-            f"{cluster.gpus} GPUs, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read."
+            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read."
         )
         if cluster.teacher:
             lines.append(

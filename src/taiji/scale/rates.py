@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from taiji.config import STORED, Config, load_config
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import MANIFEST, Verifier, read_manifest
 from taiji.data import PERIODS, open_dataset
 from taiji.pipeline.amounts import Log
-from taiji.pipeline.engine import MANIFEST
 from taiji.pipeline.recipes import stages_of
 from taiji.scale.workload import workload
 
@@ -70,9 +71,10 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
             where=str(folder),
             expected="every stage done",
             found="missing: " + (", ".join(missing) or STORED),
-            fix=f"taiji run --name {folder.name} --resume",
+            fix=resume_command(folder),
         )
-    manifests = {name: read_json(folder / name / MANIFEST) for name in names}
+    Verifier().demand(folder, names)
+    manifests = {name: read_manifest(folder / name) for name in names}
     gigabytes = {name: sum(f.stat().st_size for f in (folder / name).rglob("*") if f.is_file()) / 1e9 for name in names}
     log = _log(folder, config, planned or config, manifests)
     return Measured(
@@ -102,20 +104,17 @@ def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
 
 
 def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any]) -> Log:
-    from taiji.language.causal_lm import load_language_model
+    from taiji.language.causal_lm import load_tokenizer
+    from taiji.language.token_ids import ids_of
     from taiji.reasoning.prompts import item_line, student_prompts
     from taiji.reasoning.settings import PromptSettings
     from taiji.reasoning.teachers import teacher_requests
 
     dataset = open_dataset(folder / "data" / "dataset")
-    tokenizer = load_language_model(config.language.model, config.language.dtype, "cpu").tokenizer
+    tokenizer = load_tokenizer(config.language)
 
     def tokens(texts: Sequence[str]) -> float:
-        return (
-            float(np.mean([len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]))
-            if len(texts)
-            else 0.0
-        )
+        return float(np.mean([len(ids_of(tokenizer, text)) for text in texts])) if len(texts) else 0.0
 
     examples = pl.read_parquet(folder / "examples" / "examples.parquet").head(COUNTED_PROMPTS)
     prompts: PromptSettings = planned.reasoning.prompts
@@ -124,6 +123,7 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)
     ]
     rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
+    rationales = rationales.filter(rationales != "")  # those left out were written too, and are not kept
     completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
     rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
     facts = {name: manifest["facts"] for name, manifest in manifests.items()}

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from taiji.config import ScaleSettings
-from taiji.core.errors import TaijiError
+from taiji.core.errors import ResourceError, TaijiError
+from taiji.core.number_format import counted
 from taiji.core.optional import needs
 from taiji.pipeline.partitions import Partition, Work, WorkerFactory
 
@@ -28,7 +29,7 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
     """Join the cluster at ``address`` (``auto``: the one this machine belongs to), or start one on this machine.
 
     Raises:
-        TaijiError: Ray is not installed, or there is no cluster.
+        TaijiError: Ray is not installed, there is no cluster, or none of its machines could ever hold a worker.
     """
     settings = settings or ScaleSettings()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,7 +51,49 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
                 found=(str(error).strip().splitlines() or [type(error).__name__])[0],
                 fix="start one with `ray start --head`, give its address, or leave --address out to use this machine alone",
             ) from error
+    room(settings)
     return RayMapper(settings)
+
+
+def room(settings: ScaleSettings) -> int:
+    """Return the number of workers that the cluster's machines can hold at a time, each of them whole on one machine.
+
+    Raises:
+        ResourceError: not a single one: Ray would wait for such a machine for ever.
+    """
+    import ray
+
+    wanted = {
+        "CPU": settings.cpus_per_worker,
+        "GPU": settings.gpus_per_worker,
+        "memory": (settings.memory_gb_per_worker or 0.0) * 2**30,
+    }
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = sum(
+        min(int(machine.get(kind, 0.0) / amount + 1e-9) for kind, amount in wanted.items() if amount)
+        for machine in machines
+    )
+    if not fitting:
+        asked = {
+            "cpus_per_worker": f"{settings.cpus_per_worker:g}",
+            "gpus_per_worker": f"{settings.gpus_per_worker:g}",
+            "memory_gb_per_worker": f"{settings.memory_gb_per_worker:g}" if settings.memory_gb_per_worker else "null",
+        }
+        raise ResourceError(
+            "No machine of the Ray cluster can hold a worker.",
+            where=", ".join(f"scale.{key}={value}" for key, value in asked.items()),
+            expected="a machine with all of that",
+            found="; ".join(map(_described, machines)) or "no machine that is alive",
+            fix="lower these settings, or join a machine that has as much (`ray start --address … --num-gpus …`); "
+            "a cluster that grows on demand must have one such machine before the run starts",
+        )
+    return fitting
+
+
+def _described(machine: Mapping[str, float]) -> str:
+    """Return what a machine offers, in words."""
+    cpus, gpus, memory = (machine.get(kind, 0.0) for kind in ("CPU", "GPU", "memory"))
+    return f"{cpus:g} {'CPU' if cpus == 1 else 'CPUs'}, {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, {memory / 2**30:.1f} GiB of memory"
 
 
 @dataclass(frozen=True)
@@ -91,7 +134,7 @@ class RayMapper:
             fruitless = fruitless + 1 if len(missing) == before else 1
         if missing:
             raise TaijiError(
-                f"{len(missing)} partitions failed {self.settings.attempts} times.",
+                f"{counted(len(missing), 'partition')} failed {counted(self.settings.attempts, 'time')}.",
                 where=str(next(iter(missing.values())).rows),
                 found=reason.strip().splitlines()[-1] if reason.strip() else "no answer from the workers",
                 fix="see the workers' logs on the cluster; what is done is kept, so start again with --resume",
@@ -112,7 +155,7 @@ class RayMapper:
         )  # a pass that breaks off is not the user's to read about
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
-        most = min(self.settings.workers or len(known), self._fitting(), len(known))
+        most = min(self.settings.workers or len(known), room(self.settings), len(known))
         pool = ray.data.ActorPoolStrategy(
             min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=self.settings.ahead
         )
@@ -129,16 +172,6 @@ class RayMapper:
             **memory,
         )
         yield from done.iter_rows()
-
-    def _fitting(self) -> int:
-        """Return the number of workers that the cluster has room for now."""
-        import ray
-
-        there, needed = (
-            ray.cluster_resources(),
-            {"CPU": self.settings.cpus_per_worker, "GPU": self.settings.gpus_per_worker},
-        )
-        return max(1, min(int(there.get(kind, 0.0) / amount) for kind, amount in needed.items() if amount))
 
 
 class _Worker:

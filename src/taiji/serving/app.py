@@ -71,7 +71,7 @@ class Service:
         now = self.clock()
         for row in rows:
             if row is not None:
-                start = row.head.index(b'"generated_at":') + 15
+                start = row.head.index(b'"as_of":') + 8
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def scrub_soon(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from taiji.core.manifests import Verifier
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.types import FeatureRow, FeaturesOnly, FeatureWriter, Recommender, Release, Scorer
@@ -18,7 +19,7 @@ PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Named after the run, the versions in its feature table, and its recommender's."""
+    """Named after the run, the versions in its feature table, and its recommender's; a damaged run is not served."""
     from taiji.serving.live_dataset import read_features
     from taiji.serving.recommender import has_recommender, recommender_version
 
@@ -27,6 +28,7 @@ def release(run: Path) -> Release:
         recommender = recommender_version(run)
         if not _has_features(run):
             return Release(f"{name}-{recommender[:8]}", str(run), recommender, "")
+    Verifier().demand_whole(run, ("alignment", "evaluation_ranker", "ranking"))
     model, quantizer = read_features(run).select("model_version", "quantizer_version").row(0)
     versions = [model[:8], quantizer[:8], *([recommender[:8]] if recommender else [])]
     return Release("-".join([name, *versions]), str(run), model, quantizer)
@@ -41,7 +43,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
         return
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
-    newest = read_features(run).sort("user", "as_of").unique("user", keep="last", maintain_order=True)
+    newest = read_features(run).sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
     for batch in newest.iter_slices(PORTION):
         yield [
             FeatureRow(
@@ -52,7 +54,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
                 neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
                 model_version=row["model_version"],
                 quantizer_version=row["quantizer_version"],
-                generated_at=row["as_of"],
+                generated_at=row["available_at"],
                 events_seen=0,
                 vector=None if row["vector"] is None else tuple(row["vector"]),
             )

@@ -17,10 +17,11 @@ from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
-from taiji.language.causal_lm import LanguageModel, load_language_model
+from taiji.language.causal_lm import LanguageModel, load_configured
 from taiji.language.embed import Embedder, load_embedder
 from taiji.language.generate import generate
-from taiji.language.settings import GenerationSettings
+from taiji.language.settings import GenerationSettings, LanguageSettings
+from taiji.language.token_ids import ids_of
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import opened, student_prompts
 from taiji.reasoning.settings import PromptSettings
@@ -103,7 +104,7 @@ class RunWriter:
         return [answer.said for answer in answers]
 
     def _tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(ids) for ids in self._lm.tokenizer(list(texts), add_special_tokens=False).input_ids)
+        return sum(len(ids_of(self._lm.tokenizer, text)) for text in texts)
 
     def _remembered(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The pool without users who were erased."""
@@ -123,7 +124,7 @@ class RunWriter:
             neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
             model_version=row["model_version"],
             quantizer_version=row["quantizer_version"],
-            generated_at=user.as_of,
+            generated_at=row["available_at"],
             events_seen=user.seen,
             vector=None if row["vector"] is None else tuple(row["vector"]),
         )
@@ -137,16 +138,15 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     """
     del settings  # the run's own configuration says how its features are made
     world, table = World(run), read_features(run)
-    language = world.config["language"]
-    lm = load_language_model(run / "alignment" / "model", language["dtype"], language["device"])
+    lm = load_configured(LanguageSettings.model_validate(world.config["language"]), run / "alignment" / "model")
     made_by = table["model_version"][0]
     if lm.version != made_by:
         raise ArtifactError(
-            "This is not the model that made the run's features: another kind of number, or other weights.",
+            "This is not the model that made the run's features: another kind of number, other weights or another chat template.",
             where=str(run / "alignment" / "model"),
             expected=f"version {made_by}",
             found=f"version {lm.version}, {lm.dtype}",
-            fix=f"set language.dtype in {run / 'config.json'} to what the features were made with",
+            fix=f"set language.dtype, chat_template_kwargs and template_date in {run / 'config.json'} to what the features were made with",
         )
     embedder = load_embedder(world.config["embedder"]["name"], world.config["embedder"]["device"])
     completions = pl.read_parquet(run / "features" / "completions.parquet")

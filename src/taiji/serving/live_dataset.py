@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
+from taiji.core.manifests import Verifier
 from taiji.data.dataset import Dataset
 from taiji.serving.types import ContextValue, UserHistory
 
@@ -152,8 +154,9 @@ def read_features(run: Path) -> pl.DataFrame:
         raise ArtifactError(
             "The run has no features to serve.",
             where=str(path),
-            fix=f"taiji run --name {run.name} --resume finishes it",
+            fix=f"{resume_command(run)} finishes it",
         )
+    Verifier().demand_whole(run, ("data", "features"))
     try:
         table = pl.read_parquet(path)
         missing = {"user", "as_of", "ids", "model_version", "quantizer_version"} - set(table.columns)
@@ -178,4 +181,6 @@ def read_features(run: Path) -> pl.DataFrame:
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
         )
+    if "available_at" not in table.columns:  # of a run that noted one time only
+        table = table.with_columns(available_at="as_of")
     return table

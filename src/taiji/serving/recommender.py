@@ -22,6 +22,7 @@ from taiji.cascade.settings import RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
+from taiji.core.manifests import Verifier, read_manifest
 from taiji.data.dataset import Dataset
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.inputs import RequestState
@@ -175,10 +176,15 @@ def has_recommender(run: Path) -> bool:
 
 
 def recommender_version(run: Path) -> str:
-    """Return the hash of everything that a run's lists depend on, found without loading a model."""
+    """Return the hash of everything that a run's lists depend on, found without loading a model.
+
+    Raises:
+        ArtifactError: a stage is not finished, or damaged.
+    """
     settings = _settings(run, read_json(run / "config.json"))
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
-    outputs = {stage: read_json(run / stage / "manifest.json").get("output") for stage in stages}
+    Verifier().demand(run, stages)
+    outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
     composed = settings.model_dump(
         mode="json", exclude={"depths", "requests", "request_at", "horizon_days", "new_items_only"}
     )

@@ -95,7 +95,12 @@ class UserHistory:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One user's features as one release wrote them (the feature table's row with text ids and its provenance)."""
+    """One user's features as one release wrote them (the feature table's row with text ids and its provenance).
+
+    Attributes:
+        as_of: everything that the row was made from lies before it.
+        generated_at: when it could first be read, ``available_at`` of the feature table; the worker sets it when it stores the row.
+    """
 
     user: str
     as_of: int

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, where
@@ -194,7 +195,7 @@ class Worker:
         self._prompt_tokens, self._completion_tokens = usage.prompt_tokens, usage.completion_tokens
         stored: list[bool] = []
         if not self._patiently(
-            lambda: stored.extend(self._store.commit(self._release.name, group, rows, self._clock())), lease_end
+            lambda: stored.extend(self._store.commit(self._release.name, group, *self._timed(rows))), lease_end
         ):
             return False
         self._store.count(
@@ -204,6 +205,11 @@ class Worker:
             completion_tokens=completion,
         )
         return any(stored)
+
+    def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
+        """Return rows with the time at which they can be read: now, which is returned too."""
+        now = self._clock()
+        return [replace(row, generated_at=now) for row in rows], now
 
     def _give_back(self, claims: Sequence[Claim], reason: str, *, count: bool) -> None:
         if claims:

@@ -15,6 +15,7 @@ from taiji.testing.field_checks import check_field, check_source
 from taiji.testing.lists import check_fuser, check_generator, check_list_evaluator, check_policy, check_reranker
 from taiji.testing.retrieval import check_coder, check_retriever
 from taiji.testing.scoring import check_learns_checkerboard, check_scorer
+from taiji.testing.worlds import check_world
 
 __all__ = [
     "check_coder",
@@ -30,6 +31,7 @@ __all__ = [
     "check_retriever",
     "check_scorer",
     "check_source",
+    "check_world",
     "checkerboard",
     "exposures_of",
     "requests_of",

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from taiji.data.discovery.columns import CLOCKS, DAYS, facts
+from taiji.data.discovery.columns import facts
+from taiji.data.sources.time_cells import CLOCKS, DAYS
 
 MOMENTS = [
     datetime(2023, 3, 28, 7, 5, 9, tzinfo=UTC),
@@ -21,6 +22,7 @@ MOMENTS = [
     [
         (["1", "2", "30"], "integer"),
         (["007", "010"], "text"),
+        (["18446744073709551001", "18446744073709551002"], "text"),
         (["1.5", "-2"], "number"),
         (["1,5", "2"], "number"),
         (["1.234,50", "7,00"], "number"),
@@ -40,8 +42,8 @@ def test_kind(values, kind):
 
 
 def test_decimal_commas_are_noticed():
-    assert facts(pl.Series("x", ["1,5"])).comma
-    assert not facts(pl.Series("x", ["1.5"])).comma
+    assert facts(pl.Series("x", ["1,5"])).form == "1234,50"
+    assert facts(pl.Series("x", ["1.5"])).form == "1234.50"
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])

@@ -196,3 +196,118 @@ def test_a_column_without_any_value_plays_no_part_and_that_is_said(tmp_path, dty
 def test_a_decision_that_is_no_yaml_is_one_message(look):
     with pytest.raises(TaijiError, match=r"--set events\.non_clicks"):
         look("german", {"events.non_clicks": "["})
+
+
+def shop(folder, rows, items=None):
+    """Write a log of 400 rows and a table of items."""
+    names = rows(0).keys()
+    lines = [";".join(names), *(";".join(f"{value}" for value in rows(k).values()) for k in range(400))]
+    (folder / "log.csv").write_text("\n".join(lines))
+    (folder / "items.csv").write_text(
+        items or "item_id;title\n" + "".join(f"{k};Oat thing {k}\n" for k in range(40)), encoding="utf-8"
+    )
+    return propose(read_tables(folder)[0])
+
+
+def row(k, **more):
+    return {
+        "user_id": f"u{k % 30}",
+        "item_id": k * 7 % 40,
+        "timestamp": 1690000000 + 600 * k,
+        "click": k % 3 % 2,
+        **more,
+    }
+
+
+def test_prices_keep_their_form_whatever_the_other_columns_write(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, price=f"€ 1.{100 + k},00", watch_seconds=f"{k % 60}.5"))
+    assert not made.questions
+    assert made.values["events"]["numbers"] == {"price": "1.234,50"}
+    assert made.values["events"]["price"] == "price"
+    assert made.values["events"]["labels"] == {"watch_seconds": {"kind": "duration"}}
+
+
+def test_a_thousands_sign_that_may_be_a_fraction_is_asked_about(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, price=f"{1 + k % 9}.000"))
+    (question,) = made.questions
+    assert question.key == "events.numbers" and "price: 1.000, 2.000, 3.000" in question.what
+    assert [choice.value for choice in question.choices] == ["{price: '1234.50'}", "{price: '1.234,50'}"]
+    answered = propose(read_tables(tmp_path)[0], {"events.numbers": str(question.choices[1].value)})
+    assert not answered.questions and answered.values["events"]["numbers"] == {"price": "1.234,50"}
+
+
+@pytest.mark.parametrize("bad", ["-1", "inf", "abc"])
+def test_a_broken_price_leaves_the_column_in_use_and_is_named(tmp_path, bad):
+    made = shop(tmp_path, lambda k: row(k, price=bad if k == 7 else f"{1 + k % 9}.25"))
+    assert made.values["events"]["price"] == "price" and made.values["unusable"] == "drop"
+    assert "price" in made.guesses["unusable"].reasons[0]
+
+
+@pytest.mark.parametrize("bad", ["NULL", "", "x"])
+def test_a_broken_time_is_named_with_its_row(tmp_path, bad):
+    made = shop(tmp_path, lambda k: {**row(k), "timestamp": bad if k == 7 else 1690000000 + 600 * k})
+    assert made.values["events"]["timestamp"] == {"column": "timestamp", "unit": "s"}
+    assert made.values["unusable"] == "drop"
+    (reason,) = made.guesses["unusable"].reasons
+    assert reason.startswith("1 of 400 rows have no time in timestamp (row 8:")
+
+
+def test_rows_without_a_click_label_are_counted(tmp_path):
+    made = shop(tmp_path, lambda k: {**row(k), "click": "" if k == 9 else "yes" if k % 3 else "no"})
+    (reason,) = made.guesses["unusable"].reasons
+    assert reason.startswith("1 of 400 rows have no label for click (row 10:")
+
+
+def test_a_negative_quantity_is_said(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, quantity=-1 if k % 50 == 0 else 2))
+    assert any("quantity is negative in 8 of 400 rows" in doubt for doubt in made.doubts)
+
+
+def test_a_reaction_whose_values_say_nothing_is_said(tmp_path):
+    made = shop(tmp_path, lambda k: row(k, liked="AB"[k // 7 % 2]))
+    assert any("liked must be a label by its name" in doubt for doubt in made.doubts)
+    assert ("labels: {liked: {kind: binary, column: liked == A}}", "if that is what liked means") in made.suggestions
+
+
+def test_a_question_about_a_label_is_settled_by_a_rule(tmp_path):
+    made = shop(tmp_path, lambda k: {**row(k), "click": 1 + k % 2})
+    assert [question.key for question in made.questions] == ["events.click"] and "events.click" not in made.guesses
+    settled = propose(read_tables(tmp_path)[0], {"events.click": "click == 2"})
+    assert not settled.questions and settled.values["events"]["click"] == "click == 2"
+    every = propose(read_tables(tmp_path)[0], {"events.click": "1"})
+    assert every.values["events"]["click"] == 1 and every.values["events"]["non_clicks"] == 4
+
+
+def test_ids_with_a_point_or_spaces_are_ids_where_the_name_says_so(tmp_path):
+    for form in ("{0}.{1}0", "Anna {0} {1}"):
+        ids = [form.format(k // 10, k % 10) for k in range(40)]
+        items = "item_id;title\n" + "".join(f"{ids[k]};Oat thing {k}\n" for k in range(40))
+        made = shop(tmp_path, lambda k, ids=ids: {**row(k), "item_id": ids[k * 7 % 40]}, items)
+        assert not made.questions
+        assert made.values["items"]["title"] == "title" and made.values["events"]["item_id"] == "item_id"
+
+
+def test_one_column_is_not_user_and_item(look):
+    proposal = look("nameless", {"events.item_id": "a"})
+    candidates = [choice.value for question in proposal.questions for choice in question.choices]
+    assert "b" in candidates and "a" not in candidates
+
+
+def test_files_with_the_columns_of_the_log_that_are_not_read_are_named(tmp_path):
+    exports.events_only(tmp_path)
+    (tmp_path / "clicks.csv").rename(tmp_path / "views.csv")
+    lines = (tmp_path / "views.csv").read_text().splitlines()
+    (tmp_path / "purchases.csv").write_text("\n".join(lines[:900]) + "\n")
+    proposal = propose(read_tables(tmp_path)[0], {"events.file": "views.csv"})
+    assert any("purchases.csv" in doubt and "one file" in doubt for doubt in proposal.doubts)
+
+
+def test_missing_value_words_among_ids_are_counted(tmp_path):
+    exports.german(tmp_path)
+    log = tmp_path / "verlauf.csv"
+    lines = log.read_text().splitlines()
+    lines[5] = ";".join(["5", "NULL", *lines[5].split(";")[2:]])
+    log.write_text("\n".join(lines) + "\n")
+    proposal = propose(read_tables(tmp_path)[0])
+    assert proposal.guesses["unusable"].value == "drop"
+    assert any("1 of 3,000 rows of verlauf.csv have no KundenNr" in doubt for doubt in proposal.doubts)

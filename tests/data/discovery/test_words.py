@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taiji.data.discovery.words import action, meanings, parts
+from taiji.data.discovery.words import LABELS, action, label_named, meanings, negated, parts
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,42 @@ def test_meanings(name, expected):
         ("曝光", "shown"),
         ("remove_from_cart", "back"),
         ("xyz", None),
+        ("not clicked", "shown"),
+        ("didn't buy", "shown"),
+        ("not_interested", "against"),
+        ("dislike", "against"),
+        ("unlike", "back"),
     ],
 )
 def test_action(value, kind):
     assert action(value) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "denied"),
+    [
+        ("clicked", "click", False),
+        ("is_clicked", "click", False),
+        ("user_clicked", "click", False),
+        ("是否点击", "click", False),
+        ("点击次数", "click", False),
+        ("num_clicks", "click", False),
+        ("no_of_clicks", None, False),
+        ("not_clicked", "click", True),
+        ("nonclick", "click", True),
+        ("unclicked", "click", True),
+        ("未点击", "click", True),
+        ("click_time", None, False),
+        ("click_id", None, False),
+        ("order_status", None, False),
+        ("purchase_price", None, False),
+        ("hat_gekauft", "conversion", False),
+        ("did_not_buy", "conversion", True),
+        ("target_label", "label", False),
+        ("behavior_type", "action", False),
+        ("event_id", None, False),
+    ],
+)
+def test_names_of_labels(name, meaning, denied):
+    assert label_named(name) == meaning
+    assert negated(name, LABELS[meaning or "click"]) == denied

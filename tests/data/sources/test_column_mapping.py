@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from taiji.core.errors import TaijiError
-from taiji.data.sources.column_mapping import Label, read_mapping
+from taiji.data.sources.column_mapping import read_mapping
+from taiji.data.sources.label_rules import Label, parse_rule
 
 GOOD = """
 items: {file: i.csv, item_id: a, title: b}
@@ -25,7 +26,7 @@ events: {file: e.csv, user_id: u, item_id: a, timestamp: t}
     ],
 )
 def test_rules_of_labels(rule, wanted):
-    assert Label.parse(rule) == wanted
+    assert parse_rule(rule) == wanted
 
 
 def test_a_mapping_is_read(tmp_path):

@@ -64,8 +64,8 @@ def test_missing_files_and_columns_are_named(written, tmp_path):
         read_table(tmp_path, {})
     with fails("column who", "columns id, stars, name"):
         read_table(written("a.csv", CSV), {"who": None})
-    with fails("Unknown kind", r"a\.xlsx"):
-        read_table(written("a.xlsx", ""), {})
+    with fails("Unknown kind", r"a\.orc"):
+        read_table(written("a.orc", ""), {})
     with fails("too few columns", "1 columns"):
         read_table(written("b.csv", "1 2\n"), {"a": None}, header=["a", "b"])
 

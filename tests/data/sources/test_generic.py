@@ -331,3 +331,147 @@ def test_as_many_category_levels_as_the_file_has(load):
     assert deep.items["category_l5"].to_list() == ["e", None]
     none = {"items": {"file": "items.csv", "item_id": "id", "title": "name"}}
     assert Dataset.from_tables(load(plan=none)).levels == ()
+
+
+def test_a_missing_rating_converts_nothing(load):
+    frame = pl.DataFrame(
+        {"u": ["x", "y", "x"], "i": ["1", "2", "2"], "t": [0, 1, 2], "stars": [5.0, float("nan"), None]}
+    )
+    events = {"file": "log.parquet", "timestamp": {"column": "t", "unit": "s"}}
+    assert load(events=events, files={"log.parquet": frame}).events["conversion"].to_list() == [1, None, None]
+    log = "u,i,t,stars\nx,1,2020-01-01,5\ny,2,2020-01-01,NaN\nx,2,2020-01-01,\n"
+    assert load(log).events["conversion"].to_list() == [1, None, None]
+
+
+def test_a_conversion_can_be_counted_as_a_click_too(load):
+    log = "u,i,t,click,bought\nx,1,2020-01-01,1,0\ny,2,2020-01-01,0,1\nx,2,2020-01-01,0,0\n"
+    rules = {"click": "click == 1 or bought == 1", "conversion": "bought"}
+    made = load(log, events=rules).events
+    assert made["click"].to_list() == [1, 1, 0] and made["conversion"].to_list() == [0, 1, 0]
+    with pytest.raises(TaijiError, match="click: clicked or purchased"):
+        load(log, events={**rules, "click": "click"})
+
+
+def test_a_day_and_a_clock_are_one_time(load):
+    log = "u,i,day,clock,stars\nx,1,22.07.2023,04:36:20,5\n"
+    when = {"column": "day", "clock": "clock", "format": "%d.%m.%Y %H:%M:%S"}
+    assert load(log, events={"timestamp": when}).events["timestamp"].to_list() == [datetime(2023, 7, 22, 4, 36, 20)]
+
+
+def test_broken_cells_are_left_out_and_told_with_their_rows(load):
+    log = (
+        "u,i,t,stars,paid,click\n"
+        "x,1,2020-01-01,5,1.5,yes\n"
+        "y,2,NULL,2,2,no\n"
+        "x,2,2020-01-03,five,-3,yes\n"
+        "x,2,9999,4,inf,no\n"
+        "y,1,2020-01-04,1,n/a,maybe\n" + "y,1,2020-01-05,1,3,no\n" * 20
+    )
+    events = {"price": "paid", "click": "click"}
+    with pytest.raises(TaijiError, match="unusable: drop"):
+        load(log, events=events)
+    made = load(log, events=events, plan={"unusable": "drop"})
+    assert len(made.events) == 22
+    assert made.events["price"].to_list()[:3] == [1.5, None, 3.0]
+    assert made.events["conversion"].to_list()[:3] == [1, None, 0]
+    told = {(column.column, column.part): column for column in made.reading.files[1].columns}
+    assert told["t", "timestamp"].first == (4,) and told["t", "timestamp"].examples == ("9999",)
+    assert told["paid", "price"].first == (3, 4) and told["paid", "price"].values == 24
+    assert told["stars", "conversion"].first == (3,) and told["click", "click"].examples == ("maybe",)
+
+
+def report_of(tables):
+    assert tables.reading is not None
+    return {file.table: file for file in tables.reading.files}
+
+
+def test_identical_rows_of_an_item_are_one_and_counted(load):
+    tables = load(items=ITEMS + "1,One,a\n2,Two,b\n")
+    assert tables.items["item_id"].to_list() == ["1", "2"]
+    file = report_of(tables)["items"]
+    assert (file.rows, file.used) == (4, 2)
+    assert [left.text for left in file.left_out] == ["2 rows that repeat another one (rows 3, 4)"]
+
+
+def test_of_rows_that_differ_the_first_with_a_title_counts_where_the_mapping_says_so(load):
+    items = {**PLAN["items"], "one_per_id": True}
+    tables = load(items="id,name,l1\n1,,a\n1,One,b\n2,Two,b\n2,Zwei,b\n", plan={"items": items})
+    assert tables.items.select("item_id", "title", "category_l1").rows() == [("1", "One", "b"), ("2", "Two", "b")]
+    (left,) = report_of(tables)["items"].left_out
+    assert (left.rows, left.first) == (2, (1, 4)) and "the first one counts" in left.reason
+
+
+@pytest.mark.parametrize(
+    ("items", "log"),
+    [
+        ("id,name,l1\n1 ,One,a\n2,Two,b\n", LOG.replace(",1,", ", 1,")),
+        (ITEMS, LOG.replace(",1,", ",1.0,").replace(",2,", ",2.0,")),
+        (ITEMS, LOG.replace(",1,", ",001,")),
+        (ITEMS.replace("1,One", "001,One"), LOG),
+    ],
+    ids=["spaces", "fractions", "padded log", "padded items"],
+)
+def test_ids_written_otherwise_find_their_items(load, items, log):
+    tables = load(items=items, log=log)
+    titles = dict(tables.items.select("item_id", "title").iter_rows())
+    assert [titles[item] for item in tables.events["item_id"].to_list()] == ["One", "Two", "Two"]
+
+
+def test_ids_that_may_be_two_are_not_merged_and_named(load):
+    log = LOG + "y,002,2020-01-04 00:00:00,4\n"
+    with pytest.raises(TaijiError, match=r"(?s)log\.csv, column item_id, row 4.*'2'.*'002'.*unusable: drop"):
+        load(log=log)
+    tables = load(log=log, plan={"unusable": "drop"})
+    assert len(tables.events) == 3
+    (match, _) = tables.reading.ids
+    assert (match.rows, match.rows_known, match.near, match.near_examples) == (4, 3, 1, (("002", "2"),))
+    assert any("'002' and '2'" in finding.found for finding in tables.reading.findings)
+
+
+def test_broken_lines_are_an_error_that_says_how_to_go_on_or_left_out_and_counted(load):
+    items = ITEMS + '3,"Three,c\n4,Four\n'
+    with pytest.raises(TaijiError, match=r"(?s)items\.csv, lines 4, 5.*not closed.*unusable: drop"):
+        load(items=items)
+    file = report_of(load(items=items, plan={"unusable": "drop"}))["items"]
+    assert (file.rows, file.used) == (4, 2)
+    (left,) = file.left_out
+    assert (left.unit, left.first) == ("line", (4, 5))
+
+
+def test_rows_left_out_are_named_by_their_place_in_the_file(load):
+    log = "u,i,t,stars\n,1,2020-01-01 00:00:00,5\n" + LOG.partition("\n")[2] + "z,9,2020-01-05 00:00:00,5\n"
+    file = report_of(load(log=log, plan={"unusable": "drop"}))["events"]
+    assert [(left.reason, left.first) for left in file.left_out] == [
+        ("rows without a user_id", (1,)),
+        ("rows whose item_id the items do not have", (5,)),
+    ]
+    assert (file.rows, file.used) == (5, 3)
+
+
+def test_a_log_in_parts(load, tmp_path):
+    for number, line in enumerate(LOG.splitlines()[1:]):
+        folder = tmp_path / "parts" / f"scene={number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.csv").write_text("u,i,t,stars\n" + line + "\n")
+    tables = load(events={"file": "parts", "context": ["scene"]})
+    assert sorted(tables.events.select("user_id", "item_id", "scene").rows()) == [
+        ("x", "1", 0),
+        ("x", "2", 0),
+        ("y", "2", 1),
+    ]
+    assert report_of(tables)["events"].rows == 3
+
+
+def test_a_unit_that_leads_out_of_the_calendar_is_named_with_its_rows(load):
+    log = "u,i,t,stars\nx,1,1600000000,5\ny,2,1600000000000,2\n"
+    with pytest.raises(TaijiError, match="row 2"):
+        load(log=log, events={"timestamp": {"column": "t", "unit": "s"}})
+
+
+def test_non_clicks_of_a_log_without_conversions_are_no_failed_conversions(load):
+    items = "id,name,l1\n" + "".join(f"{k},Item {k},a\n" for k in range(20))
+    log = "u,i,t,stars\n" + "".join(f"u{k % 9},{k * 7 % 20},{k},5\n" for k in range(200))
+    events = {"timestamp": {"column": "t", "unit": "s"}, "conversion": None, "non_clicks": 2}
+    made = load(log, items, events=events)
+    assert (made.events["click"] == 0).any() and made.events["conversion"].null_count() == len(made.events)
+    assert [task.name for task in Dataset.from_tables(made).tasks] == ["click"]

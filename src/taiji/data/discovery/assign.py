@@ -181,7 +181,10 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
 
 def _key_score(column: Column, meaning: str) -> Score:
     score, reasons = id_score(column, meaning)
-    return (score + 0.3, (*reasons, "every row has its own value")) if column.key else (score - 0.3, reasons)
+    if column.key:
+        return score + 0.3, (*reasons, "every row has its own value")
+    again = column.present - column.distinct
+    return (score + 0.1, (*reasons, f"{again:,} rows repeat an id")) if column.nearly_key else (score - 0.3, reasons)
 
 
 def _apart(roles: Roles) -> float:
@@ -214,7 +217,9 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            link = next(iter(found.get((other.path, roles.events.path), [])), None)
+            # Two files that both name a user are no order and its lines: what joins them is another column.
+            ways = (way for way in found.get((other.path, roles.events.path), []) if way.column != column)
+            link = next(ways, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
                 raise InputError(
                     "The log is spread over two files.",

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import polars as pl
 
 from taiji.data.discovery.words import meanings
+from taiji.data.schema import positions
+from taiji.data.sources.number_cells import PLAIN, NumberForm, as_numbers, broken, number_forms, stripped
+from taiji.data.sources.time_cells import Unit, as_times, serial_days, time_forms, units_of
+from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
 FEW = 24
 """Up to this many different values are listed."""
-YEARS = (788_918_400, 2_051_222_400)
-"""Seconds since the epoch of 1995 and 2035: what lies between may be a time."""
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-TRUTH = frozenset({"true", "false", "yes", "no"})
-DAYS = (
-    "%d.%m.%Y",
-    "%d/%m/%Y",
-    "%m/%d/%Y",
-    "%d-%m-%Y",
-    "%m-%d-%Y",
-    "%Y/%m/%d",
-    "%Y.%m.%d",
-    "%Y年%m月%d日",
-    "%Y%m%d",
-    "%d.%m.%y",
-    "%d/%m/%y",
-    "%m/%d/%y",
-    "%d %b %Y",
-    "%b %d, %Y",
-)
-CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", " %H时%M分", " %I:%M %p", " %I:%M:%S %p")
-ISO = re.compile(r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?$")
-NUMBER = re.compile(r"^[+-]?\d*\.?\d+([eE][+-]?\d+)?$")
-COMMA = re.compile(r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$")
+LONG = r"^[+-]?\d{17,}$"
+"""Whole numbers that a float does not hold."""
+SHOWN = 5
+"""Broken cells whose places are kept."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +26,19 @@ class Column:
     """One column's facts, from the rows that were read.
 
     Attributes:
-        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, true/false, yes/no), ``time``, ``list`` or ``other``.
+        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, yes and no in many languages), ``time``, ``list`` or ``other``.
         rows, present, distinct: rows read, values that are not empty, different values.
         low, high: of numbers.
         characters: mean length of texts; ``spaces``: share of values with a space.
         values: all different values as text, when there are few.
         examples: the first few different values as text.
-        units: how an integer column could be a time.
-        formats: how a text column could be a time; an empty text is ISO 8601. Several mean that the values do not tell.
-        comma: numbers are written with a decimal comma.
+        units: how numbers could be times.
+        formats: how texts could be times; an empty text is ISO 8601. Several mean that the values do not tell.
+        form: how its numbers are written in a CSV; ``forms`` has several where the values do not tell.
+        negative: numbers below 0.
+        zeros: numbers that are 0.
+        broken: cells that hold something else than the column's kind; ``broken_at`` has the first few (row from 1, text).
+        mostly: facts of a column of texts if its broken cells were left out, where nearly all are numbers, times, or yes and no.
     """
 
     name: str
@@ -65,10 +52,25 @@ class Column:
     spaces: float = 0.0
     values: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
+    units: tuple[Unit, ...] = ()
     formats: tuple[str, ...] = ()
-    comma: bool = False
+    forms: tuple[NumberForm, ...] = (PLAIN,)
+    negative: int = 0
+    zeros: int = 0
+    broken: int = 0
+    broken_at: tuple[tuple[int, str], ...] = ()
+    mostly: Column | None = None
     means: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def form(self) -> NumberForm:
+        """How its numbers are written; the plainest where the values do not tell."""
+        return self.forms[0]
+
+    @property
+    def understood(self) -> Column:
+        """Facts of the cells that are understood: its own, or those without the broken cells."""
+        return self.mostly or self
 
     @property
     def unique(self) -> float:
@@ -78,17 +80,25 @@ class Column:
     @property
     def key(self) -> bool:
         """True if it can be the key of a table: nearly every row has a value of its own."""
-        return (
-            self.kind in ("integer", "text")
-            and self.present >= 0.98 * self.rows
-            and self.unique >= 0.97
-            and self.rows > 1
-        )
+        return self._can_be_id and self.present >= 0.98 * self.rows and self.unique >= 0.97 and self.rows > 1
+
+    @property
+    def nearly_key(self) -> bool:
+        """True if it can be the key of a table in which some ids occur again, or are missing."""
+        return self.identifier and self.present >= 0.9 * self.rows and self.unique >= 0.75 and self.rows > 1
 
     @property
     def identifier(self) -> bool:
         """True if its values can be ids."""
-        return self.kind in ("integer", "text") and self.distinct > 1 and self.spaces < 0.5
+        spaced = self.spaces >= 0.5 and not ("id" in self.means and "title" not in self.means)
+        return self._can_be_id and self.distinct > 1 and not spaced
+
+    @property
+    def _can_be_id(self) -> bool:
+        """True for whole numbers and texts, and for other numbers whose name says that they are ids."""
+        return self.kind in ("integer", "text") or (
+            self.kind == "number" and "id" in self.means and not self.means & {"price", "quantity", "time", "rating"}
+        )
 
     def describe(self) -> str:
         """Kind, counts and a few values, for people."""
@@ -100,6 +110,21 @@ class Column:
         empty = f", {self.rows - self.present:,} empty" if self.present < self.rows else ""
         return f"{self.kind}, {extent}{self.distinct:,} different in {self.present:,}{empty}; e.g. {', '.join(self.examples[:3])}"
 
+    def told_broken(self) -> str:
+        """Count and places of its broken cells, for people."""
+        places = ", ".join(f"row {row}: {text!r}" for row, text in self.broken_at)
+        return f"{self.broken:,} of {self.present + self.broken:,} cells of {self.name} are not understood ({places})"
+
+
+class _Basic(TypedDict, total=False):
+    name: str
+    rows: int
+    means: frozenset[str]
+    present: int
+    distinct: int
+    examples: tuple[str, ...]
+    values: tuple[str, ...]
+
 
 def facts(values: pl.Series) -> Column:
     """Look at a column's values.
@@ -107,115 +132,113 @@ def facts(values: pl.Series) -> Column:
     Args:
         values: of a file, as it was read (a CSV's as text).
     """
-    name, rows = values.name, len(values)
-    basic: dict[str, Any] = {"name": name, "rows": rows, "means": meanings(name)}
+    basic: _Basic = {
+        "name": values.name,
+        "rows": len(values),
+        "means": meanings(values.name),
+        "present": 0,
+        "distinct": 0,
+    }
     if values.dtype.is_nested():
-        return Column(
-            kind="list" if isinstance(values.dtype, pl.List) else "other",
-            present=rows - values.null_count(),
-            distinct=0,
-            **basic,
-        )
+        kind = "list" if isinstance(values.dtype, pl.List) else "other"
+        return replace(Column(kind=kind, **basic), present=len(values) - values.null_count())
     if values.dtype == pl.Categorical or isinstance(values.dtype, pl.Enum):
         values = values.cast(pl.String)
     if values.dtype == pl.String:
         values = values.str.strip_chars().replace({"": None})
-    values = values.drop_nulls()
-    different = values.unique(maintain_order=True)
-    shown = tuple(str(value) for value in different.head(5).to_list())
-    basic |= {"present": len(values), "distinct": len(different), "examples": shown}
-    if len(different) <= FEW:
-        basic["values"] = tuple(sorted(str(value) for value in different.to_list()))
+        return _text(values, basic | _counts(values.drop_nulls()))
     if values.dtype == pl.Boolean:
-        return Column(kind="flag", **basic)
+        return Column(kind="flag", **(basic | _counts(values.drop_nulls())))
     if values.dtype.is_temporal():
-        return Column(kind="time" if values.dtype in (pl.Datetime, pl.Date) else "other", formats=("",), **basic)
+        kind = "time" if values.dtype in (pl.Datetime, pl.Date) else "other"
+        return Column(kind=kind, formats=("",), **(basic | _counts(values.drop_nulls())))
     if values.dtype.is_numeric():
-        return _number(values, basic)
-    if values.dtype != pl.String:
-        return Column(kind="other", **basic)
-    return _text(values, different, basic)
+        numbers = as_numbers(values)
+        there = values if values.dtype.is_integer() else numbers
+        return _broken_told(_number(there.drop_nulls(), basic), values, numbers)
+    return Column(kind="other", **(basic | _counts(values.drop_nulls())))
 
 
-def _number(values: pl.Series, basic: dict[str, Any], comma: bool = False) -> Column:
-    whole = values.dtype.is_integer() or (
-        not comma and bool((values.cast(pl.Float64) == values.cast(pl.Float64).floor()).all()) and len(values) > 0
+def _counts(there: pl.Series) -> _Basic:
+    """Return how many values there are and how many differ, and some of them."""
+    different = there.unique(maintain_order=True)
+    counts: _Basic = {
+        "present": len(there),
+        "distinct": len(different),
+        "examples": tuple(str(value) for value in different.head(5).to_list()),
+    }
+    if len(different) <= FEW:
+        counts["values"] = tuple(sorted(str(value) for value in different.to_list()))
+    return counts
+
+
+def _broken_told(column: Column, values: pl.Series, read: pl.Series) -> Column:
+    rows = positions(broken(values, read))
+    places = tuple((int(row) + 1, str(values[int(row)])) for row in rows[:SHOWN])
+    return replace(column, broken=len(rows), broken_at=places)
+
+
+def _number(there: pl.Series, basic: _Basic, forms: tuple[NumberForm, ...] = (PLAIN,)) -> Column:
+    """Facts of finite numbers."""
+    basic = basic | _counts(there)
+    numbers = there.cast(pl.Float64)
+    whole = there.dtype.is_integer() or (len(there) > 0 and bool((numbers == numbers.floor()).all()))
+    if not len(there):
+        return Column(kind="integer" if whole else "number", forms=forms, **basic)
+    low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    kind = "flag" if whole and {low, high} <= {0.0, 1.0} and len(forms) == 1 else "integer" if whole else "number"
+    found = Column(
+        kind=kind,
+        low=low,
+        high=high,
+        forms=forms,
+        negative=int((numbers < 0).sum()),
+        zeros=int((numbers == 0).sum()),
+        **basic,
     )
-    low, high = (float(values.min()), float(values.max())) if len(values) else (None, None)  # type: ignore[arg-type]
-    limits: dict[str, Any] = {"low": low, "high": high, "comma": comma}
-    if whole and low is not None and high is not None and {low, high} <= {0.0, 1.0}:
-        return Column(kind="flag", **limits, **basic)
-    units = tuple(
-        unit
-        for unit, factor in UNITS.items()
-        if whole and low is not None and high is not None and low >= YEARS[0] * factor and high <= YEARS[1] * factor
-    )
-    formats = (
-        ("%Y%m%d",)
-        if whole
-        and low is not None
-        and high is not None
-        and low >= 19950101
-        and high <= 20351231
-        and _parses(values.cast(pl.Int64).cast(pl.String), "%Y%m%d")
-        else ()
-    )
-    return Column(kind="integer" if whole else "number", units=units, formats=formats, **limits, **basic)
+    if kind == "flag" or forms != (PLAIN,):
+        return found
+    units = units_of(there)
+    if not units and "time" in found.means and serial_days(numbers):
+        units = ("excel",)
+    dates = there.cast(pl.Int64, strict=False).cast(pl.String) if whole and low >= 0 else None
+    return replace(found, units=units, formats=time_forms(dates) if dates is not None and not units else ())
 
 
-def _text(values: pl.Series, different: pl.Series, basic: dict[str, Any]) -> Column:
-    sample = different.head(2000)
-    texts = sample.to_list()
-    folded = {text.casefold() for text in texts}
-    if folded and folded <= TRUTH:
-        return Column(kind="flag", **basic)
-    padded = any(len(text) > 1 and text[0] == "0" and text.isdigit() for text in texts)  # 00123 is an id, not a number
-    if texts and not padded and all(NUMBER.match(text) for text in texts):
-        numbers = values.cast(pl.Int64, strict=False)
-        numbers = numbers if not numbers.null_count() else values.cast(pl.Float64, strict=False)
-        if not numbers.null_count():
-            return _number(numbers, basic)
-    if (
-        texts
-        and any(COMMA.match(text) for text in texts)
-        and all(COMMA.match(text) or NUMBER.match(text) for text in texts)
-    ):
-        numbers = (
-            values.str.replace_all(".", "", literal=True)
-            .str.replace(",", ".", literal=True)
-            .cast(pl.Float64, strict=False)
-        )
-        if not numbers.null_count():
-            return _number(numbers, basic, comma=True)
-    formats = _formats(sample)
-    if formats:
-        return Column(kind="time", formats=formats, **basic)
-    lengths = sample.str.len_chars().mean()
-    spaces = sample.str.contains(" ", literal=True).mean()
-    return Column(kind="text", characters=float(lengths or 0), spaces=float(spaces or 0), **basic)  # type: ignore[arg-type]
+def _text(texts: pl.Series, basic: _Basic) -> Column:
+    there = texts.drop_nulls()
+    sample = there.unique(maintain_order=True).head(2000)
+    lengths, spaces = sample.str.len_chars().mean(), sample.str.contains(" ", literal=True).mean()
+    plain = Column(kind="text", characters=float(lengths or 0), spaces=float(spaces or 0), **basic)  # type: ignore[arg-type]
+    said = stripped(texts)
+    if said.null_count() == len(said):
+        return plain
+    truth = read_truth(texts)
+    if understood(truth) and (len(truth.sides) == 2 or len(basic["examples"][0]) > 1 or basic["examples"][0] in "01"):
+        return _whole_or_mostly(plain, _flag(plain, truth), texts, truth.values)
+    padded = bool(said.str.contains(r"^0\d+$").any())  # 00123 is an id, not a number
+    forms = number_forms(texts) if not padded else ()
+    if forms:
+        numbers = as_numbers(texts, forms[0])
+        exact = said.cast(pl.Int64, strict=False) if forms == (PLAIN,) else numbers
+        if exact.null_count() != numbers.null_count():
+            if bool(said.str.contains(LONG).any()):  # a float would take several such ids for one
+                return plain
+            exact = numbers
+        found = replace(_number(exact.drop_nulls(), basic, forms), examples=plain.examples)
+        return _whole_or_mostly(plain, found, texts, numbers)
+    if formats := time_forms(texts):
+        times = as_times(texts, form=formats[0] or None)
+        kept = texts.filter(times.is_not_null())
+        return _whole_or_mostly(plain, Column(kind="time", formats=formats, **(basic | _counts(kept))), texts, times)
+    return plain
 
 
-def _formats(sample: pl.Series) -> tuple[str, ...]:
-    """Every way in which all these texts can be dates."""
-    texts = sample.to_list()
-    if not texts or not any(char.isdigit() for char in texts[0]):
-        return ()
-    if all(ISO.match(text) for text in texts):
-        return ("",)
-    first = sample.head(1)
-    found = (
-        next((day + clock for clock in CLOCKS if _parses(first, day + clock) and _parses(sample, day + clock)), None)
-        for day in DAYS
-    )
-    return tuple(form for form in found if form)
+def _flag(plain: Column, truth: Truth) -> Column:
+    return replace(plain, kind="flag", present=len(truth.values) - truth.values.null_count(), mostly=None)
 
 
-def _parses(texts: pl.Series, form: str) -> bool:
-    try:
-        times = texts.str.to_datetime(form, strict=False, time_unit="us")
-    except pl.exceptions.PolarsError:
-        return False
-    if times.null_count() or not len(times):
-        return False
-    years = times.dt.year()
-    return int(years.min()) >= 1970 and int(years.max()) <= 2100  # type: ignore[arg-type]
+def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
+    """Return the facts found; beside those of plain text where some cells are something else, which an id may be."""
+    found = _broken_told(found, texts, read)
+    return replace(plain, mostly=found) if found.broken else found

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from taiji.core.yaml_files import yaml_line
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.parts import Guess
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import action, parts, says
 from taiji.data.event_columns import FIXED, INSIDE
+from taiji.data.sources.label_rules import column_text, value_text
 
 NAMES = {
     "propensity": "propensity propensities pscore probability prob 倾向 概率",
@@ -37,10 +39,12 @@ class Further:
     Attributes:
         guesses: key of the mapping to proposal, those that names and values speak for.
         suggestions: lines of the mapping that a person may want, each with the reason.
+        doubts: columns that must be labels by their names and whose values are not understood.
     """
 
     guesses: dict[str, Guess] = field(default_factory=dict)
     suggestions: list[tuple[str, str]] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterable[str]) -> Further:
@@ -54,7 +58,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
     """
     found = Further()
     for name in rules:
-        _of_rule(found, log.columns[name])
+        _of_rule(found, log.columns[name].understood)
     items = list(keys)
     for name in free:
         column = log.columns[name]
@@ -64,7 +68,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
         if role is None and "quantity" in column.means and not column.means & {"id", "price"}:
             role = "quantity"
         if role is not None and not any(depends(log, key, column) for key in items):
-            _of_name(found, column, role)
+            _of_name(found, column.understood, role)
     return found
 
 
@@ -76,7 +80,7 @@ def _of_rule(found: Further, column: Column) -> None:
     elif "rating" in column.means and (grades := _grades(column)):
         line = _label(column, "ordinal", grades=grades)
         found.suggestions.append(
-            (f"labels: {_flow(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
+            (f"labels: {yaml_line(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
         )
 
 
@@ -101,13 +105,27 @@ def _of_name(found: Further, column: Column, role: str) -> None:
         _learn(found, column, "duration", 0.7, f"by name, numbers from {low:g} to {high:g}")
     elif role == "survey" and column.kind == "flag":
         _learn(found, column, "survey", 0.7, f"by name, 0/1 in {column.present:,} of {column.rows:,} rows")
+    elif role == "reaction" and column.kind == "flag" and column.distinct == 1 and column.present < column.rows:
+        _ask(
+            found,
+            column,
+            f"holds only {column.examples[0]} and {column.rows - column.present:,} empty cells",
+            "is not null",
+        )
     elif role == "reaction" and column.kind == "flag":
         _learn(found, column, "binary", 0.75, "by name, its values are 0 and 1")
+    elif role == "quantity" and column.negative:
+        name = column_text(column.name)
+        found.doubts.append(
+            f"{column.name} is negative in {column.negative:,} of {column.rows:,} rows (goods that came back?); they count like the others. Leave them out of the file, or let them be shown without a click: click: {name} > 0."
+        )
     elif role in ("reaction", "quantity") and column.kind == "integer" and (low or 0) >= 0:
         line = _label(column, "count")
-        found.suggestions.append((f"labels: {_flow(line)}", f"{column.name} counts from {low:g} to {high:g}"))
+        found.suggestions.append((f"labels: {yaml_line(line)}", f"{column.name} counts from {low:g} to {high:g}"))
     elif role in ("rating", "survey") and (grades := _grades(column)):
         _learn(found, column, "ordinal", 0.7, f"by name, {len(grades)} different values", grades=grades)
+    elif role == "reaction" and column.kind in ("text", "integer", "number") and column.values:
+        _ask(found, column, f"holds {', '.join(column.values)}", f"== {value_text(column.values[0])}")
     elif role in ("context", "bias") and _circumstance(column):
         known = found.guesses.get(single)
         names = (*(known.value if known else ()), column.name)
@@ -116,6 +134,18 @@ def _of_name(found: Further, column: Column, role: str) -> None:
     elif role in ("context", "bias"):
         why = f"{column.name} has too many different values for that ({column.describe()})"
         found.suggestions.append((f"{role}: [{column.name}]", why))
+
+
+def _ask(found: Further, column: Column, said: str, test: str) -> None:
+    """Say that a column is a label by its name, and what could be written, where its values leave open what they mean."""
+    entry = _label(column, "binary")
+    for declared in entry.values():
+        declared["column"] = f"{column_text(column.name)} {test}"
+    line = yaml_line(entry)
+    found.suggestions.append((f"labels: {line}", f"if that is what {column.name} means"))
+    found.doubts.append(
+        f"{column.name} must be a label by its name; it {said}, which does not say what means yes: it is not used until a label says it."
+    )
 
 
 def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, **more: Any) -> None:
@@ -128,21 +158,15 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
     name = "_".join(word for word in parts(column.name) if word.isascii()).strip("_")
     if not name or not name[0].isalpha() or name in FIXED or name in INSIDE:
         name = f"{kind}_{name}".strip("_")
-    return {name: {"kind": kind, **({} if name == column.name else {"column": column.name}), **more}}
-
-
-def _flow(entry: dict[str, dict[str, Any]]) -> str:
-    """Return an entry as YAML on one line."""
-    import yaml
-
-    return yaml.safe_dump(entry, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).strip()
+    read = {} if name == column.name else {"column": column_text(column.name)}
+    return {name: {"kind": kind, **read, **more}}
 
 
 def _grades(column: Column) -> list[Any]:
     """Return the different ratings in ascending order; none where they are not few numbers."""
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []
-    if column.low is None or column.high is None or column.comma:
+    if column.low is None or column.high is None or len(column.forms) > 1:
         return []
     if column.kind == "integer" and column.high - column.low < GRADES:
         return list(range(int(column.low), int(column.high) + 1))

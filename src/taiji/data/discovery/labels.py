@@ -1,15 +1,22 @@
-"""Rules of click and conversion, told from flags, an action's name or a rating."""
+"""Rules of click and conversion, told from columns of yes and no, an action's name or a rating."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
-from taiji.data.discovery.columns import Column
+from taiji.data.discovery.columns import FEW, Column
+from taiji.data.discovery.label_columns import Meant, meant
+from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.words import action
+from taiji.data.discovery.trial import tried_label
+from taiji.data.discovery.words import action, label_named
+from taiji.data.sources.label_rules import column_text, value_text
+
+SELDOM = 0.01
+"""Up to this share of the rows, actions that are not understood are said and not asked about."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,9 @@ class Labels:
         reasons: key (``click``, ``conversion``) to sentences.
         confidence: key to 0…1.
         doubts: sentences about what the values do not tell.
-        columns: columns that the rules read.
+        columns: columns that the rules read, and those of open questions.
         all_clicks: no row is without a click.
+        questions: what must be asked; ``click`` and ``conversion`` are then what holds beside the answer.
     """
 
     click: str | int
@@ -32,6 +40,7 @@ class Labels:
     doubts: tuple[str, ...]
     columns: tuple[str, ...]
     all_clicks: bool
+    questions: tuple[Question, ...] = field(default=())
 
 
 def labels(table: Table, taken: set[str]) -> Labels:
@@ -42,35 +51,38 @@ def labels(table: Table, taken: set[str]) -> Labels:
         taken: columns that play another part.
     """
     columns = [column for column in table.columns.values() if column.name not in taken]
-    flags = [column for column in columns if column.kind == "flag"]
-    click = next((column for column in flags if "click" in column.means), None)
-    bought = next((column for column in flags if "conversion" in column.means and column is not click), None)
+    click, bought = _first(table, columns, "click"), _first(table, columns, "conversion")
     if click or bought:
-        return _of_flags(table, click, bought)
-    actions = [
-        column
-        for column in columns
-        if column.values
-        and column.kind == "text"
-        and (known := [action(value) for value in column.values])
-        and sum(kind is not None for kind in known) >= 0.5 * len(known)
-    ]
+        return _of_columns(table, click, bought)
+    actions = [column for column in columns if column.values and column.kind == "text" and _acts(column)]
     if actions:
         actions.sort(key=lambda column: ("action" not in column.means, column.name))
-        return _of_actions(actions[0])
+        return _of_actions(table, actions[0])
     rating = next(
         (
-            column
+            column.understood
             for column in columns
-            if column.kind in ("integer", "number")
+            if column.understood.kind in ("integer", "number")
             and "rating" in column.means
-            and column.high is not None
-            and column.distinct <= 101
+            and column.understood.high is not None
+            and column.understood.distinct <= 101
         ),
         None,
     )
     if rating is not None:
         return _of_rating(rating)
+    if (general := _first(table, columns, "label")) is not None:
+        return _of_columns(table, general, None)
+    codes = [
+        column
+        for column in columns
+        if label_named(column.name) == "action"
+        and column.kind in ("text", "integer", "flag")
+        and 2 <= column.distinct <= FEW
+    ]
+    if codes:
+        return _of_codes(codes[0])
+    flags = [column for column in columns if column.understood.kind == "flag"]
     unnamed = tuple(
         f"{column.name} is 0 or 1 (or true, false), but its name does not say whether it is a click or a conversion."
         for column in flags
@@ -86,119 +98,158 @@ def labels(table: Table, taken: set[str]) -> Labels:
     )
 
 
-def _ones(table: Table, column: Column) -> pl.Series:
-    values = table.frame[column.name]
-    if values.dtype == pl.String:
-        return values.str.strip_chars().str.to_lowercase().is_in(["1", "1.0", "true", "yes"])
-    return values.cast(pl.Float64) == 1
+def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
+    """Return the first column that means a label: one whose name says nothing else, or a flag whose name says it among other things."""
+    strict = [column for column in columns if label_named(column.name) == meaning]
+    flags = [
+        column
+        for column in columns
+        if column not in strict and column.understood.kind == "flag" and meaning in column.means
+    ]
+    readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
+    readings.sort(
+        key=lambda found: found.rule is None
+    )  # a column that is understood before one that must be asked about
+    return readings[0] if readings else None
 
 
-def _of_flags(table: Table, click: Column | None, bought: Column | None) -> Labels:
+def _acts(column: Column) -> bool:
+    known = [action(value) for value in column.values]
+    return sum(kind is not None for kind in known) >= 0.5 * len(known)
+
+
+def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labels:
+    """Rules from columns that are labels themselves."""
+    questions = tuple(found.question for found in (click, bought) if found is not None and found.question)
+    columns = tuple(name for found in (click, bought) if found is not None for name in found.columns)
+    doubts = [doubt for found in (click, bought) if found is not None for doubt in found.doubts]
+    reasons: dict[str, tuple[str, ...]] = {
+        key: (found.reason,) for key, found in (("click", click), ("conversion", bought)) if found and found.rule
+    }
+    sure = {key: found.confidence for key, found in (("click", click), ("conversion", bought)) if found and found.rule}
+    conversion = bought.rule if bought else None
     if click is None:
         assert bought is not None
-        if bool(_ones(table, bought).all()):
-            return Labels(
-                1,
-                bought.name,
-                {
-                    "click": (f"every row has {bought.name} = 1",),
-                    "conversion": (f"{bought.name} is a flag by name and values",),
-                },
-                {"click": 0.7, "conversion": 0.7},
-                (),
-                (bought.name,),
-                True,
+        if bought.rule is None:
+            reasons["click"], sure["click"] = ("no column tells a click: every row counts as one",), 0.6
+            return Labels(1, None, reasons, sure, tuple(doubts), columns, True, questions)
+        if _all(tried_label(table, bought.rule)):
+            reasons["click"], sure["click"] = (f"every row has {bought.rule} = 1",), 0.7
+            return Labels(1, conversion, reasons, {**sure, "conversion": 0.7}, tuple(doubts), columns, True)
+        doubt = f"{bought.columns[0]} is the log's only label and serves as click (the row's success); nothing is known of what came after it, so there is no conversion."
+        only = {"click": (f"{bought.columns[0]} is the only column that tells a success",)}
+        return Labels(bought.rule, None, only, {"click": 0.7}, (*doubts, doubt), columns, False)
+    if click.rule is None:
+        return Labels(1, conversion, reasons, sure, tuple(doubts), columns, False, questions)
+    clicked, rule = tried_label(table, click.rule), click.rule
+    if conversion is not None:
+        lonely = int(((tried_label(table, conversion) == 1) & (clicked != 1)).sum())
+        if lonely:
+            rule = f"{click.rule} or {conversion}"
+            reasons["click"] = (*reasons["click"], f"and {conversion} counts as a click too")
+            sure["click"] = min(sure["click"], 0.75)
+            doubts.append(
+                f"{lonely:,} rows have {conversion} without {click.rule}; a conversion counts only with a click, so these rows count as clicks too. Correct them in the file if they should not."
             )
-        doubt = f"{bought.name} is the log's only label and serves as click (the row's success); nothing is known of what came after it, so there is no conversion."
-        return Labels(
-            bought.name,
-            None,
-            {"click": (f"{bought.name} is the only flag that tells a success",)},
-            {"click": 0.7},
-            (doubt,),
-            (bought.name,),
-            False,
-        )
-    clicked = _ones(table, click)
-    doubts: list[str] = []
-    if bought is None:
-        return Labels(
-            click.name,
-            None,
-            {"click": (f"{click.name} is a flag by name and values",)},
-            {"click": 0.95},
-            (),
-            (click.name,),
-            bool(clicked.all()),
-        )
-    lonely = int((_ones(table, bought) & ~clicked).sum())
-    if lonely:
-        doubts.append(
-            f"{lonely:,} rows have {bought.name} without {click.name}; a conversion counts only with a click, and the check will name these rows: correct them."
-        )
-    reasons = {
-        "click": (f"{click.name} is a flag by name and values",),
-        "conversion": (f"{bought.name} is a flag by name and values",),
-    }
-    return Labels(
-        click.name,
-        bought.name,
-        reasons,
-        {"click": 0.95, "conversion": 0.9},
-        tuple(doubts),
-        (click.name, bought.name),
-        bool(clicked.all()),
-    )
+            clicked = tried_label(table, rule)
+    return Labels(rule, conversion, reasons, sure, tuple(doubts), columns, _all(clicked), questions)
 
 
-def _of_actions(column: Column) -> Labels:
+def _all(label: pl.Series) -> bool:
+    return bool((label.drop_nulls() == 1).all())
+
+
+def _of_actions(table: Table, column: Column) -> Labels:
     kinds = {value: action(value) for value in column.values}
     having = {
         kind: [value for value, found in kinds.items() if found == kind]
-        for kind in ("shown", "view", "click", "middle", "buy", "back", None)
+        for kind in ("shown", "view", "click", "middle", "buy", "against", "back", None)
     }
-    doubts = [f"{column.name} = {value!r} was not understood." for value in having[None]]
-    doubts += [
+    name = column_text(column.name)
+    doubts = [
         f"{column.name} = {value!r} undoes something; such rows count as clicks like the others. Leave them out of the file if they should not."
         for value in having["back"]
     ]
-    shown = list(having["shown"])
-    if not shown and having["click"] and having["view"]:
-        shown = list(having["view"])
+    if having["against"]:
         doubts.append(
-            f"Beside {', '.join(map(repr, having['click']))}, {column.name} = {', '.join(map(repr, shown))} was read as merely shown."
+            f"{column.name} = {', '.join(map(repr, having['against']))} was read as shown and turned down: not a click."
         )
+    shown = [*having["shown"], *having["against"]]
+    if not having["shown"] and having["click"] and having["view"]:
+        shown += having["view"]
+        doubts.append(
+            f"Beside {', '.join(map(repr, having['click']))}, {column.name} = {', '.join(map(repr, having['view']))} was read as merely shown."
+        )
+    positive = [value for value in column.values if value not in shown]
+    certain = [value for value in positive if value not in having[None]]
     click: str | int = 1
     reason = f"no value of {column.name} means merely shown: every row is at least a click"
-    positive = [value for value in column.values if value not in shown]
-    if len(shown) == 1:
+    if shown and len(positive) == 1 and len(shown) > 1:
         click, reason = (
-            f"{column.name} != {_quoted(shown[0])}",
-            f"{column.name} = {shown[0]!r} means shown without a click",
-        )
-    elif shown and len(positive) == 1:
-        click, reason = (
-            f"{column.name} == {_quoted(positive[0])}",
+            f"{name} == {value_text(positive[0])}",
             f"only {positive[0]!r} among the values of {column.name} is more than shown",
         )
     elif shown:
-        doubts.append(
-            f"Several values of {column.name} mean merely shown ({', '.join(shown)}); a rule compares with one. Give them one value in the file."
+        click, reason = (
+            _unless(name, shown),
+            f"{column.name} = {', '.join(map(repr, shown))} means shown without a click",
         )
     conversion, reasons, sure = None, {"click": (reason,)}, {"click": 0.85 if not doubts else 0.6}
-    if len(having["buy"]) == 1 and (having["buy"] != positive or not shown):
-        conversion = f"{column.name} == {_quoted(having['buy'][0])}"
-        reasons["conversion"] = (f"{column.name} = {having['buy'][0]!r} is a purchase",)
+    if having["buy"] and (having["buy"] != positive or not shown):
+        conversion = _among(name, having["buy"])
+        reasons["conversion"] = (f"{column.name} = {', '.join(map(repr, having['buy']))} is a purchase",)
         sure["conversion"] = 0.9
-    elif len(having["buy"]) > 1:
-        doubts.append(
-            f"Several values of {column.name} mean a purchase ({', '.join(having['buy'])}); a rule compares with one, so none was taken."
-        )
-    return Labels(click, conversion, reasons, sure, tuple(doubts), (column.name,), click == 1)
+    questions: tuple[Question, ...] = ()
+    if having[None]:
+        texts = table.frame[column.name].cast(pl.String).str.strip_chars()
+        rows = int(texts.is_in(having[None]).sum())
+        said = ", ".join(map(repr, having[None]))
+        if rows <= SELDOM * len(texts):
+            doubts.append(f"{column.name} = {said} ({rows:,} rows) was not understood; such rows count as clicks.")
+        else:
+            choices = [Guess(click, 0.5, (f"{said} count as clicks",))]
+            if certain:
+                choices.append(Guess(_among(name, certain), 0.5, (f"{said} do not count as clicks",)))
+            questions = (
+                Question(
+                    "events.click",
+                    f"which rows are clicks: {column.name} = {said} was not understood ({rows:,} rows; the other values are {', '.join(map(repr, [v for v in column.values if v not in having[None]]))})",
+                    tuple(choices),
+                ),
+            )
+    return Labels(click, conversion, reasons, sure, tuple(doubts), (column.name,), click == 1, questions)
 
 
-def _quoted(value: str) -> str:
-    return value if value.replace("_", "").isalnum() and not value.isdigit() else f"'{value}'"
+def _among(column: str, values: list[str]) -> str:
+    if len(values) == 1:
+        return f"{column} == {value_text(values[0])}"
+    return f"{column} in ({', '.join(map(value_text, values))})"
+
+
+def _unless(column: str, values: list[str]) -> str:
+    if len(values) == 1:
+        return f"{column} != {value_text(values[0])}"
+    return f"{column} not in ({', '.join(map(value_text, values))})"
+
+
+def _of_codes(column: Column) -> Labels:
+    """Questions about a column that must tell what happened, in values that say nothing."""
+    name = column_text(column.name)
+    every = Guess(1, 0.3, ("every row is a click",))
+    whole = column.kind == "integer"
+    values = sorted(column.values, key=int) if whole else list(column.values)
+    kinds = [Guess(f"{name} == {value}" if whole else _among(name, [value]), 0.3, ("these are",)) for value in values]
+    more = [
+        Guess(f"{name} >= {value}" if whole else _unless(name, [value]), 0.3, ("these are",))
+        for value in (values[1:-1] if whole else values if len(values) > 2 else ())
+    ]
+    none = Guess("null", 0.3, ("the log knows no conversions",))
+    said = f"{column.name} must tell it by its name, and its values ({', '.join(column.values)}) do not say how"
+    questions = (
+        Question("events.click", f"which rows are clicks: {said}", (every, *kinds, *more)),
+        Question("events.conversion", f"which rows are conversions (purchases): {said}", (*kinds, none)),
+    )
+    return Labels(1, None, {}, {}, (), (column.name,), False, questions)
 
 
 def _of_rating(column: Column) -> Labels:
@@ -210,4 +261,5 @@ def _of_rating(column: Column) -> Labels:
             f"{column.name} runs from {column.low:g} to {column.high:g}; the top quarter of the range counts as success",
         ),
     }
-    return Labels(1, f"{column.name} >= {bar:g}", reasons, {"click": 0.7, "conversion": 0.55}, (), (column.name,), True)
+    rule = f"{column_text(column.name)} >= {bar:g}"
+    return Labels(1, rule, reasons, {"click": 0.7, "conversion": 0.55}, (), (column.name,), True)

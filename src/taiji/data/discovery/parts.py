@@ -9,6 +9,7 @@ from typing import Any
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.relations import nests
 from taiji.data.discovery.table_files import Table
+from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12
@@ -92,10 +93,13 @@ def id_score(column: Column, meaning: str) -> Score:
 
 def time_score(column: Column) -> Score:
     """Score a column as the time of an event."""
+    column = column.understood
     named = "time" in column.means
     if column.kind == "time":
         return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
-    if column.kind == "integer" and column.units:
+    if column.units == ("excel",):
+        return 0.6, ("its values are a spreadsheet's serial days", "its name says time")
+    if column.kind in ("integer", "number") and column.units:
         return (
             (0.9, (f"its values are times in {column.units[0]}", "its name says time"))
             if named
@@ -133,9 +137,25 @@ def title_score(column: Column) -> Score:
 
 def price_score(column: Column) -> Score:
     """Score a column as a price."""
-    if column.kind not in ("number", "integer") or "price" not in column.means or (column.low or 0) < 0:
+    column = column.understood
+    if (
+        column.kind not in ("number", "integer")
+        or "price" not in column.means
+        or column.negative > (1 - MOST_NUMBERS) * column.present
+    ):
         return 0.0, ()
-    return (0.85 if column.kind == "number" else 0.7), ("its name says price", "its values are numbers of at least 0")
+    reasons = ["its name says price", "its values are numbers of at least 0"]
+    if column.negative:
+        reasons[1] = f"nearly all of its values are numbers of at least 0 ({column.negative:,} are below)"
+    if column.form != PLAIN:
+        reasons.append(f"written as {column.form}")
+    sure = 0.5 if len(column.forms) > 1 else 0.85 if column.kind == "number" else 0.7
+    return min(sure, 0.75) if column.broken else sure, tuple(reasons)
+
+
+def says_price(column: Column) -> bool:
+    """Tell whether a column that is not used as a price should be one by its name, and not by another meaning too."""
+    return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
@@ -147,6 +167,9 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
                     {"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name
                 )
             }
+        if column.name in table.sequences and column.kind == "text" and "category" in column.means:
+            reason = "several values in each row, by its header"
+            return {"categories": Guess({"column": column.name, "separator": " "}, 0.8, (reason,), column=column.name)}
         if column.kind == "text" and "category" in column.means:
             values = table.frame[column.name].drop_nulls().head(2000)
             for separator in SEPARATED:

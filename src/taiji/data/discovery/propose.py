@@ -6,6 +6,7 @@ close, nothing is guessed: the part becomes a :class:`Question`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +18,23 @@ from taiji.core.settings import Settings
 from taiji.core.yaml_files import parse_yaml
 from taiji.data.discovery.assign import Roles, assign
 from taiji.data.discovery.columns import Column
+from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
-from taiji.data.discovery.parts import Guess, Question, categories, pick, price_score, time_score, title_score
+from taiji.data.discovery.parts import (
+    Guess,
+    Question,
+    categories,
+    pick,
+    price_score,
+    says_price,
+    time_score,
+    title_score,
+)
+from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
+from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
 
@@ -113,16 +126,20 @@ class _Maker:
 
     def events(self) -> None:
         log = self.roles.events
+        said = {key: self._answer(f"events.{key}", log) for key in ("user_id", "item_id")}
+        self.taken |= {str(guess.value) for guess in said.values() if guess}
         for key, scores in (("user_id", self.roles.user_scores), ("item_id", self.roles.item_scores)):
-            guess = self._answer(f"events.{key}", log) or pick(
+            guess = said[key] or pick(
                 f"events.{key}",
                 log,
-                scores,
+                {name: score for name, score in scores.items() if name not in self.taken},  # one column is one id
                 f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
             )
             if column := self._take(f"events.{key}", guess):
                 self.taken.add(column)
         scores = {column.name: time_score(column) for column in log.columns.values() if column.name not in self.taken}
+        finer = {name: score for name, score in scores.items() if name not in log.partition}
+        scores = finer if any(score for score, _ in finer.values()) else scores
         time = self._take(
             "events.timestamp",
             self._answer("events.timestamp", log)
@@ -130,47 +147,32 @@ class _Maker:
         )
         if time:
             self.taken.add(time)
-            self._time(log.columns[time])
+            self._time(log, log.columns[time].understood)
         found = labels(log, self.taken)
+        asked = {question.key for question in found.questions}
         for key, value in (("click", found.click), ("conversion", found.conversion)):
-            if f"events.{key}" not in self.answers and value is not None:
+            if f"events.{key}" not in self.answers.keys() | asked and value is not None:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
         self.p.doubts += found.doubts
-        if not {"events.conversion"} & (self.p.guesses.keys() | self.answers.keys()):
+        self.p.questions += [question for question in found.questions if question.key not in self.answers]
+        if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
             self.p.doubts.append(
                 "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
             )
-        if found.all_clicks and "events.click" not in self.answers:
+        if self.answers["events.click"] in ("1", "true") if "events.click" in self.answers else found.all_clicks:
             why = "the log holds no exposure without a click, and a ranker cannot learn from successes alone: popular items are sampled beside each click"
             self.p.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
 
-    def _time(self, column: Column) -> None:
-        form = self.answers.pop("events.timestamp.format", "")
-        if column.kind == "integer" and column.units and not form:
-            unit = self.answers.pop("events.timestamp.unit", column.units[0])
-            self.p.guesses["events.timestamp.unit"] = Guess(
-                unit, 0.95, (f"read in {unit} since 1970 its values fall into 1995 to 2035",)
-            )
-        elif form or len(column.formats) == 1:
-            if form or column.formats[0]:
-                self.p.guesses["events.timestamp.format"] = Guess(
-                    form or column.formats[0],
-                    0.95,
-                    ("you said so" if form else "every value reads so, and no other way",),
-                )
-        elif len(column.formats) > 1:
-            how = tuple(Guess(form, 0.5, (f"{column.examples[0]} read so",)) for form in column.formats)
-            self.p.questions.append(
-                Question(
-                    "events.timestamp.format",
-                    f"how the dates in {column.name} are written (their values read both ways)",
-                    how,
-                )
-            )
-        elif unit := self.answers.pop("events.timestamp.unit", ""):
-            self.p.guesses["events.timestamp.unit"] = Guess(unit, 1.0, ("you said so",))
+    def _time(self, log: Table, column: Column) -> None:
+        found = event_time(log, column, self.answers, self.taken)
+        self.p.guesses |= found.guesses
+        self.p.doubts += found.doubts
+        if found.question:
+            self.p.questions.append(found.question)
+        if clock := found.guesses.get("events.timestamp.clock"):
+            self.taken.add(str(clock.value))
 
     def items(self) -> None:
         table, log = self.roles.items or self.roles.events, self.roles.events
@@ -222,18 +224,9 @@ class _Maker:
             if given := self._answer(f"items.{name}", table):
                 self.p.guesses[f"items.{name}"] = given
                 self.item_columns.add(str(given.value))
-        where = "events" if joined else "items"
-        prices = {
-            column.name: price_score(column)
-            for column in (log.columns.values() if joined else rest)
-            if column.name not in self.taken
-        }
-        best = max(prices, key=lambda name: (prices[name][0], name), default=None)
-        if given := self._answer(f"{where}.price", table):
-            self.p.guesses[f"{where}.price"] = given
-        elif best is not None and prices[best][0] >= 0.5:
-            self.p.guesses[f"{where}.price"] = Guess(best, prices[best][0], prices[best][1])
-            (self.taken if joined else self.item_columns).add(best)
+        self._price("events", log, [column for column in log.columns.values() if column.name not in self.taken])
+        if not joined:
+            self._price("items", table, rest)
         repeated = table.columns[key].distinct < table.columns[key].rows if key else False
         if repeated:
             self.p.guesses["items.one_per_id"] = Guess(
@@ -246,6 +239,20 @@ class _Maker:
                 ),
             )
 
+    def _price(self, section: str, table: Table, columns: list[Column]) -> None:
+        prices = {column.name: price_score(column) for column in columns}
+        best = max(prices, key=lambda name: (prices[name][0], name), default=None)
+        if given := self._answer(f"{section}.price", table):
+            self.p.guesses[f"{section}.price"] = given
+        elif best is not None and prices[best][0] >= 0.5:
+            self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
+            (self.taken if section == "events" else self.item_columns).add(best)
+        elif best is not None:
+            for column in (column for column in columns if says_price(column)):
+                self.p.doubts.append(
+                    f"{table.path.name}: {column.name} is a price by its name, but too few of its values are ({column.describe()}): it is not used."
+                )
+
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events
         user = self.p.guesses.get("events.user_id")
@@ -255,7 +262,9 @@ class _Maker:
                 self._answer("users.user_id", table)
                 or pick("users.user_id", table, self.roles.user_keys, f"the key of {table.path.name}"),
             )
-            profile = [column.name for column in table.columns.values() if column.name != key and _tells(column)]
+            found = profile(
+                table, [column for column in table.columns.values() if column.name != key], self._item_ids()
+            )
             reasons: tuple[str, ...] = (f"columns of {table.path.name} with few different values, or numbers",)
             repeated = bool(key) and table.columns[str(key)].distinct < table.columns[str(key)].rows
         else:
@@ -263,21 +272,40 @@ class _Maker:
                 return
             key = str(user.value)
             free = [column for column in log.columns.values() if column.name not in self.taken | self.item_columns]
-            profile = [column.name for column in free if _tells(column) and depends(log, key, column)]
+            found = profile(log, [column for column in free if depends(log, key, column)], self._item_ids())
             reasons, repeated = (f"columns of {log.path.name} that never change within a user",), True
-            if not profile:
+            if not found.told:
                 return
             self.p.guesses["users.user_id"] = Guess(
                 key, user.confidence, (f"{log.path.name} tells about its users, too",)
             )
-        if profile:
-            self.p.guesses["users.profile"] = Guess(tuple(profile), 0.6, reasons)
-            self.user_columns = {*profile, str(key)}
+        if not found.told and table is not None and "users.file" not in self.answers:
+            self.roles.users = None
+            for name in [name for name in self.p.guesses if name.startswith("users.")]:
+                self.p.guesses.pop(name)
+            self.p.questions = [question for question in self.p.questions if not question.key.startswith("users.")]
             self.p.doubts.append(
-                f"Prompts will tell the language model about each user's {', '.join(profile)}. Leave out of users.profile what it must not know (names, contact data)."
+                f"{table.path.name} tells nothing about users that a prompt may say, and plays no part."
             )
+            repeated = False
+        if found.told:
+            self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
+            self.user_columns = {*found.told, str(key)}
+            if "users.profile" not in self.answers:  # who decided it needs no word about what was proposed
+                self.p.doubts.append(
+                    f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
+                    "These columns have no time: they tell, for all of the log, what was known when the table was written."
+                )
+        if found.doubt:
+            self.p.doubts.append(found.doubt)
         if repeated:
             self.p.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of an id counts",))
+
+    def _item_ids(self) -> list[pl.Series]:
+        """Ids and titles of the items, as the files have them."""
+        table, log = self.roles.items or self.roles.events, self.roles.events
+        named = [(table, "items.item_id"), (table, "items.title"), (log, "events.item_id")]
+        return [file.ids(str(self.p.guesses[key].value)) for file, key in named if key in self.p.guesses]
 
     def further(self) -> None:
         """Propose the log's further labels and what its other columns tell about request and display."""
@@ -291,6 +319,7 @@ class _Maker:
             if ".".join(key.split(".")[:2]) not in self.answers:
                 self.p.guesses[key] = guess
         self.p.suggestions = found.suggestions
+        self.p.doubts += found.doubts
 
     def finish(self, name: str, tables: list[Table]) -> None:
         roles = self.roles
@@ -316,7 +345,7 @@ class _Maker:
             )
         self._unusable()
         self.taken |= set(roles.events.columns) & {
-            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in _named(guess)
+            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in columns_in(guess)
         }
         for table in tables:
             if table.empty:
@@ -331,9 +360,26 @@ class _Maker:
                 if table is roles.users
                 else set()
             )
-            if rest := [column for column in table.columns if column not in used]:
+            decided = [str(guess.value) for guess in self.p.guesses.values() if guess.reasons == ("you said so",)]
+            if rest := [column for column in table.columns if column not in used and not _said_of(column, decided)]:
                 self.p.unused[table.path.name] = rest
+        self._other_logs(tables)
         self.p.values = _mapping(self.p, name)
+
+    def _other_logs(self, tables: list[Table]) -> None:
+        """Say which files have the log's columns and are not read, such as one file for each behaviour."""
+        parts = ("events.user_id", "events.item_id", "events.timestamp")
+        columns = {str(self.p.guesses[part].value) for part in parts if part in self.p.guesses}
+        others = [
+            table.path.name
+            for table in tables
+            if table not in (self.roles.events, self.roles.items, self.roles.users) and columns <= table.columns.keys()
+        ]
+        if others and len(columns) == len(parts):
+            self.p.doubts.append(
+                f"{', '.join(others)}: the same columns as in {self.roles.events.path.name} ({', '.join(sorted(columns))}), and no part is played. "
+                "If these rows belong to the log, write them all into one file, with a column that tells what happened in each (shown, click, purchase)."
+            )
 
     def _further(self) -> None:
         """Answers to what was not asked: any key of the mapping takes its value as YAML; ``null`` leaves a part out."""
@@ -342,7 +388,8 @@ class _Maker:
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known or (section == "items" and LEVEL.match(part)):
-                value = parse_yaml(self.answers.pop(key), f"--set {key}")
+                given = self.answers.pop(key)
+                value = given if given.startswith("`") else parse_yaml(given, f"--set {key}")  # a rule's quoted column
                 for name in [name for name in self.p.guesses if name == key or name.startswith(f"{key}.")]:
                     self.p.guesses.pop(name)
                 if value is not None:
@@ -351,75 +398,30 @@ class _Maker:
                     )
 
     def _unusable(self) -> None:
-        """Rows without an id, and ids that their own table does not have."""
-        log, reasons, worst = self.roles.events, [], 0.0
-        for part, table in (("item_id", self.roles.items), ("user_id", self.roles.users)):
-            guess, key = self.p.guesses.get(f"events.{part}"), self.p.guesses.get(f"{part[:4]}s.{part}")
-            if guess is None:
-                continue
-            column = log.columns[str(guess.value)]
-            if column.present < column.rows:
-                reasons.append(f"{column.rows - column.present:,} of {column.rows:,} rows have no {column.name}")
-                worst = max(worst, 1 - column.present / column.rows)
-            if table is not None and key is not None and table is not log:
-                values = log.frame[column.name].drop_nulls()
-                known = table.texts(str(key.value))
-                orphans = int((~values.to_frame().select(_text(values)).to_series().is_in(known.implode())).sum())
-                if orphans:
-                    reasons.append(f"{orphans:,} rows name a {column.name} that {table.path.name} does not have")
-                    worst = max(worst, orphans / column.rows)
-        title = self.p.guesses.get("items.title")
-        table = self.roles.items or log
-        if (
-            title is not None
-            and table is not log
-            and (empty := table.columns[str(title.value)].rows - table.columns[str(title.value)].present)
-        ):
-            reasons.append(f"{empty:,} rows of {table.path.name} have no {title.value}")
-            worst = max(worst, empty / table.columns[str(title.value)].rows)
+        """Rows and cells that cannot be used, and numbers that can be read in several ways."""
+        self.p.questions += open_numbers(self.p.guesses, self.roles)
         if self._decided("unusable"):
             return
-        if reasons and worst <= FEW_ROWS:
-            self.p.guesses["unusable"] = Guess("drop", 0.7, tuple(reasons))
+        found = unusable(self.p.guesses, self.roles)
+        if found.reasons and found.worst <= FEW_ROWS:
+            self.p.guesses["unusable"] = Guess("drop", 0.7, found.reasons)
             self.p.doubts.append(
-                "Some rows cannot be used and will be dropped (unusable: drop): " + "; ".join(reasons) + "."
+                "Some rows or cells cannot be used and will be left out (unusable: drop): "
+                + "; ".join(found.reasons)
+                + "."
             )
-        elif reasons:
+        elif found.reasons:
             choices = (
                 Guess("drop", 0.5, ("leave such rows out, counted in the report",)),
                 Guess("error", 0.5, ("stop, naming the rows, so that they can be mended",)),
             )
+            said = "; ".join(found.reasons)
             self.p.questions.append(
-                Question("unusable", "what to do with many rows that cannot be used: " + "; ".join(reasons), choices)
+                Question("unusable", f"what to do with many rows that cannot be used: {said}", choices)
             )
 
     def _decided(self, key: str) -> bool:
         return key in self.p.guesses
-
-
-def _text(values: pl.Series) -> pl.Expr:
-    column = pl.col(values.name)
-    column = column.cast(pl.Int64, strict=False) if values.dtype.is_float() else column
-    return column.cast(pl.String).str.strip_chars()
-
-
-def _named(guess: Guess) -> set[str]:
-    """Return the texts in a guess's value, some of which may be columns."""
-    value = guess.value
-    if isinstance(value, dict):
-        inner = [entry.get("column") for entry in value.values() if isinstance(entry, dict)]
-        texts: list[Any] = [*value, *inner]
-    else:
-        texts = list(value) if isinstance(value, tuple) else [value]
-    return {text for text in (*texts, guess.column) if isinstance(text, str)}
-
-
-def _tells(column: Column) -> bool:
-    """Return whether a prompt may tell it about a user: not a key, not free text, not empty."""
-    few = 2 <= column.distinct <= max(50, 0.02 * column.present)
-    return (column.kind in ("text", "flag") and few and column.characters <= 40) or (
-        column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2
-    )
 
 
 def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
@@ -436,8 +438,8 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
                 values[section]["separator"] = table.separator
             if table.header:
                 values[section]["header"] = list(table.header)
-            if table.decimal == ",":
-                values[section]["decimal"] = ","
+            if forms := number_forms_of(proposal.guesses, section, table):
+                values[section]["numbers"] = forms
     for key, guess in proposal.guesses.items():
         section, _, part = key.partition(".")
         value = list(guess.value) if isinstance(guess.value, tuple) else guess.value
@@ -447,9 +449,16 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
             values[section]["timestamp"][part.partition(".")[2]] = value
         elif part == "timestamp":
             values[section]["timestamp"] = {"column": value}
+        elif part == "numbers":
+            values[section].setdefault("numbers", {}).update(value)
         elif part.startswith("labels."):
             values[section].setdefault("labels", {})[part.partition(".")[2]] = value
         elif section in values:
             values[section][part] = value
     head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
     return {**head, **values}
+
+
+def _said_of(column: str, said: list[str]) -> bool:
+    """Return True if what the user decided names the column, be it in a rule."""
+    return any(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", value) for value in said)

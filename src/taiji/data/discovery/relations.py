@@ -8,9 +8,20 @@ import polars as pl
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.table_files import Table
+from taiji.data.identity import joined
 
 COMPARED = 20_000
 """Different ids of a column that are looked up in another file's key."""
+
+
+FEWEST = 0.5
+"""Share of a column's ids that a key has to know to be referred to."""
+FEWEST_LOOSE = 0.75
+"""The same where ids are written otherwise, or the key repeats some of its own."""
+FEWEST_NEAR = 0.2
+"""Share of a log's ids that a table has to know, in this or another spelling, to be spoken of."""
+TELLING = 5
+"""Different ids that such a key has at least: of fewer, a few small numbers are found in any column."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +49,53 @@ class Link:
 def links(table: Table, other: Table) -> list[Link]:
     """Every way in which a file refers to a key of another, the strongest first."""
     found = []
-    for key in (column for column in other.columns.values() if column.key):
-        known = other.texts(key.name)
+    for key in (column for column in other.columns.values() if column.key or column.nearly_key):
+        known = other.ids(key.name)
         for column in table.columns.values():
-            if column.identifier and key.kind in (column.kind, "text"):
-                values = table.texts(column.name).head(COMPARED)
-                hits = int(values.is_in(known.implode()).sum())
-                if hits >= 0.5 * len(values):
-                    found.append(
-                        Link(
-                            column.name,
-                            key.name,
-                            hits / len(values),
-                            min(1.0, hits * max(1.0, column.distinct / len(values)) / len(known)),
-                        )
-                    )
+            if column.identifier:
+                values = table.ids(column.name).head(COMPARED)
+                made = joined(known, values, column.name, other.path.name)
+                hits = made.match.event_ids_known
+                loose = bool(made.changes) or not key.key or key.kind not in (column.kind, "text")
+                if loose and key.distinct < TELLING:
+                    continue
+                if hits and hits >= (FEWEST_LOOSE if loose else FEWEST) * made.match.event_ids:
+                    used = min(1.0, hits * max(1.0, column.distinct / COMPARED) / len(known))
+                    found.append(Link(column.name, key.name, hits / made.match.event_ids, used))
     return sorted(found, key=lambda link: (-link.strength, link.column, link.key))
+
+
+def unlinked(log: Table, table: Table) -> str:
+    """Return a sentence about a table that plays no part although its ids look like those of the log; empty where they do not."""
+    best, said = 0, ""
+    for key in (column for column in table.columns.values() if column.nearly_key):
+        for column in log.columns.values():
+            if column.identifier and key.distinct >= TELLING:
+                match = joined(
+                    table.ids(key.name), log.ids(column.name).head(COMPARED), column.name, table.path.name
+                ).match
+                alike = bool(column.means & key.means & {"item", "user"}) or column.name == key.name
+                found = match.near + (match.event_ids_known if alike else 0)
+                if found > best and found >= FEWEST_NEAR * match.event_ids:
+                    near = f"; {match.near:,} differ only in spelling ({match.near_text})" if match.near else ""
+                    best = found
+                    ask = "Write the ids alike in both files if they mean the same." if match.near else "Is it needed?"
+                    said = (
+                        f"{table.path.name} plays no part: of {match.event_ids:,} different values of {log.path.name}'s {column.name} "
+                        f"its {key.name} knows {match.event_ids_known:,}{near}. {ask}"
+                    )
+    return said
 
 
 def depends(table: Table, key: str, column: Column) -> bool:
     """Return whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
-    pairs = table.frame.select(
-        pl.col(key).alias("key"), pl.col(column.name).cast(pl.String).alias("value")
-    ).drop_nulls()
-    if pairs.is_empty() or column.distinct < 2:
+    listed = isinstance(table.frame.schema[column.name], pl.List)
+    if (column.kind == "other" or column.distinct < 2) and not listed:
+        return False
+    value = pl.col(column.name)
+    text = value.list.eval(pl.element().cast(pl.String)).list.join("\n") if listed else value.cast(pl.String)
+    pairs = table.frame.select(pl.col(key).alias("key"), text.alias("value")).drop_nulls()
+    if pairs.is_empty():
         return False
     different = (
         pairs.group_by("key")

@@ -3,40 +3,90 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from shlex import quote
 
 import polars as pl
 
-from taiji.core.errors import InputError
-from taiji.data.discovery.columns import NUMBER, Column, facts
+from taiji.core.errors import InputError, ResourceError, TaijiError
+from taiji.data.discovery.columns import Column, facts
 from taiji.data.discovery.words import meanings
-from taiji.data.sources.files import CSV, JSON_LINES, distinct_columns, json_lines, kind_of, unreadable
+from taiji.data.identity import plain
+from taiji.data.sources.delimited import (
+    HEAD,
+    Broken,
+    field_counts,
+    lines_above,
+    names_of,
+    plain_names,
+    read_delimited,
+    sequences_of,
+    text_lines,
+)
+from taiji.data.sources.file_parts import Part, hidden, is_pattern, parts_of, stacked, with_partition
+from taiji.data.sources.files import (
+    CSV,
+    EXCEL,
+    JSON_LINES,
+    PARQUET,
+    SUFFIXES,
+    distinct_columns,
+    frame_of,
+    json_lines,
+    kind_of,
+    read_sheet,
+    read_table,
+    tell_broken,
+    unreadable,
+    without_categories,
+)
+from taiji.data.sources.label_rules import NUMBER
+from taiji.data.sources.time_cells import time_forms
 
 SAMPLE = 300_000
-"""Rows of a file that are looked at."""
-PARQUET = (".parquet", ".pq")
+"""Rows of a table that are looked at."""
 SEPARATORS = (",", ";", "\t", "|")
+TEXTS = (".txt", ".dat", ".data")
+"""Kinds of files that may also hold prose."""
+PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
+"""Names of files that people write beside data."""
+VERSION_ROWS = 20_000
+"""Rows that are compared to tell parts of a table from versions of it."""
+COUNTERS = ("", "column_1", "index", "row", "Unnamed: 0")
+"""Names of a column that counts the rows of its own file."""
+QUIET = (".yaml", ".yml", ".md")
+"""Kinds of files about which nothing is said."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file and what its columns are.
+    """A table and what its columns are.
 
     Attributes:
-        path: the file.
+        path: the file, the folder of its parts, or the pattern that they fit.
         frame: its first rows.
         separator: of a CSV; None for other kinds.
         header: names given to the columns of a CSV that has no header line.
+        broken: lines among the first that are no rows.
+        partition: columns that the names of its folders tell.
+        sequences: columns of an atomic file that hold several values, separated by spaces.
+        above: lines above the header that are no part of the table.
     """
 
     path: Path
     frame: pl.DataFrame
     separator: str | None = None
     header: tuple[str, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    partition: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -55,22 +105,35 @@ class Table:
     @cached_property
     def means(self) -> frozenset[str]:
         """Table that the file's name suggests: ``events``, ``items``, ``users``."""
+        suffix = self.path.name.rpartition(".")[2].lower()
+        atomic = {"inter": "events", "item": "items", "user": "users"}
+        if suffix in atomic:
+            return frozenset({atomic[suffix]})
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
 
+    def ids(self, column: str) -> pl.Series:
+        """Return a column's different values in the normal form of ids, those beyond the first rows too."""
+        if column not in self._ids:
+            values = self.frame[column]
+            if len(self.frame) >= SAMPLE:
+                header = list(self.header) or None
+                values = read_table(self.path, {column: None}, separator=self.separator, header=header, broken=[])[
+                    column
+                ]
+            self._ids[column] = plain(values).drop_nulls().unique(maintain_order=True)
+        return self._ids[column]
+
     @cached_property
-    def decimal(self) -> str:
-        """Decimal sign of its numbers."""
-        return "," if any(column.comma for column in self.columns.values()) else "."
-
-    def texts(self, column: str) -> pl.Series:
-        """A column's different values as text, for comparing ids across files of different types."""
-        values = self.frame[column].drop_nulls()
-        values = values.cast(pl.Int64, strict=False) if values.dtype.is_float() else values
-        return values.cast(pl.String).str.strip_chars().unique(maintain_order=True)
+    def _ids(self) -> dict[str, pl.Series]:
+        return {}
 
 
-def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
-    """Read the first rows of every data file of a folder.
+def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], list[str]]:
+    """Read the first rows of every table of a folder: of its files, and of the folders in it as tables in parts.
+
+    Args:
+        folder: with the files.
+        ignore: patterns of names that are not looked at.
 
     Returns:
         tables by name of file; and what was left out and why.
@@ -92,88 +155,250 @@ def read_tables(folder: Path) -> tuple[list[Table], list[str]]:
             found=found,
             fix=fix,
         )
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    known = [path for path in files if kind_of(path) in (*PARQUET, *CSV, *JSON_LINES)]
-    tables, notes = (
-        [],
-        [
-            f"{path.name} was not looked at: neither Parquet, CSV nor JSON lines."
-            for path in files
-            if path not in known and path.suffix not in (".yaml", ".yml", ".md")
-        ],
-    )
-    for path in known:
-        table = _read(path)
-        if table.frame.is_empty() or not table.frame.columns:
-            notes.append(f"{path.name} was left out: it holds no rows.")
-        elif kind_of(path) in (".txt", ".dat") and len(table.frame.columns) == 1:
-            notes.append(f"{path.name} was left out: text without columns.")
-        else:
+    entries = [path for path in sorted(folder.iterdir()) if not hidden(path)]
+    ignored = [path for path in entries if any(fnmatch(path.name, pattern) for pattern in ignore)]
+    notes = [f"{path.name} was left out, as you said (--ignore)." for path in ignored]
+    entries = [path for path in entries if path not in ignored]
+    notes += [f"{path.name} was not looked at: a link to nothing." for path in entries if not path.exists()]
+    files = [path for path in entries if path.is_file()]
+    known = [path for path in files if kind_of(path) in SUFFIXES]
+    notes += [
+        f"{path.name} was not looked at: neither Parquet, CSV, Excel nor JSON lines."
+        for path in files
+        if path not in known and path.suffix not in QUIET
+    ]
+    tables = []
+    for path in _grouped(known, notes):
+        table = _table(path, notes)
+        if table is not None:
+            tables.append(table)
+    for inner in _partitioned([path for path in entries if path.is_dir()]):
+        table = _of_folder(inner, notes)
+        if table is not None:
             tables.append(table)
     if not tables:
-        inner = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        inners = [path.name for path in entries if path.is_dir()]
         raise InputError(
             "No data file was found.",
             where=str(folder),
-            expected=".parquet, .csv, .tsv or .jsonl files (.gz too) with at least one row, directly in the folder",
-            found=", ".join(path.name for path in files[:8])
-            or ("only folders: " + ", ".join(inner[:8]) if inner else "an empty folder"),
-            fix=f"taiji init {quote(str(folder / inner[0]))}"
-            if inner
+            expected=".parquet, .csv, .tsv, .jsonl or .xlsx files (.gz too) with at least one row, or folders of such parts",
+            found="; ".join(notes[:8]) or ("only folders: " + ", ".join(inners[:8]) if inners else "an empty folder"),
+            fix=f"taiji init {quote(str(folder / inners[0]))}"
+            if inners
             else "put your export there, or name another folder",
         )
     return tables, notes
 
 
-def _read(path: Path) -> Table:
+def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
+    """Put files whose names differ in a number alone, and that have the same columns, into one table."""
+    groups: dict[str, list[Path]] = {}
+    for path in files:
+        name = re.sub(r"^(part)\b.*?((\.[a-z]+)+)$", r"\1*\2", path.name) if path.name.startswith("part") else path.name
+        groups.setdefault(re.sub(r"\d+", "*", name), []).append(path)
+    found = []
+    for name, group in groups.items():
+        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 gives one star
+        together = [part.path for part in parts_of(group[0].parent / pattern)]
+        same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
+        if same and _signature(group[0]) and not _versions(group[-2:]):
+            notes.append(f"{pattern} is read as one table of {len(group):,} files with the same columns.")
+            found.append(group[0].parent / pattern)
+        else:
+            found += group
+    return sorted(found)
+
+
+def _versions(files: list[Path]) -> bool:
+    """Return whether two files are versions of one table: a column has each value once in both, and mostly the same ones."""
+    one, other = (_read(Part(path), VERSION_ROWS).frame for path in files)
+    for name in one.columns:
+        a, b = one[name].drop_nulls(), other[name].drop_nulls()
+        keys = all(len(values) >= 5 and not values.dtype.is_nested() and values.is_unique().all() for values in (a, b))
+        if (
+            keys
+            and name not in COUNTERS
+            and a.dtype == b.dtype
+            and a.is_in(b.implode()).sum() >= 0.5 * min(len(a), len(b))
+        ):
+            return True
+    return False
+
+
+def _signature(path: Path) -> tuple[str, ...]:
+    """Return a file's column names; nothing where they cannot be told cheaply or are values."""
+    try:
+        if kind_of(path) in PARQUET:
+            return tuple(pl.read_parquet_schema(path))
+        if kind_of(path) in JSON_LINES:
+            return tuple(sorted(next(json_lines(path, []), {})))
+        if kind_of(path) in CSV:
+            separator, rows = _separator(path)
+            return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(names_of(path, separator))
+    except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
+        return ()  # told when it is read
+    return ()
+
+
+def _partitioned(folders: list[Path]) -> list[Path]:
+    """Put the folders of one partition key (``date=2024-01-01``, ``date=2024-01-02``) into one table."""
+    return sorted({path.parent / f"{path.name.partition('=')[0]}=*" if "=" in path.name else path for path in folders})
+
+
+def _of_folder(folder: Path, notes: list[str]) -> Table | None:
+    """Return a folder's files as one table; None, with a note, where they are none."""
+    parts = parts_of(folder, SUFFIXES)
+    if not parts:
+        notes.append(f"The folder {folder.name} was not looked at: it holds no data file.")
+        return None
+    names = {_signature(part.path) for part in parts}
+    if len({kind_of(part.path) for part in parts}) > 1 or not _one_table(names):
+        notes.append(
+            f"The folder {folder.name} was not looked at: its {len(parts):,} files are no parts of one table (other columns). "
+            f"If they are the data: taiji init {quote(str(folder))}"
+        )
+        return None
+    return _table(folder, notes)
+
+
+def _one_table(names: set[tuple[str, ...]]) -> bool:
+    """Return whether files have the columns of one table: the same ones, but for a few that some lack."""
+    sets = [set(some) for some in names]
+    every, common = set.union(*sets), set.intersection(*sets)
+    return bool(common) and len(common) >= 0.5 * len(every) if len(sets) > 1 else True
+
+
+def _table(path: Path, notes: list[str]) -> Table | None:
+    """Return the first rows of a file or of a table in parts; None, with a note, where it is no table."""
+    parts = parts_of(path, SUFFIXES)
+    if kind_of(path) in TEXTS and not is_pattern(path.name) and path.is_file() and _prose(path):
+        notes.append(f"{path.name} was left out: text without columns.")
+        return None
+    read = []
+    rows = 0
+    for part in parts:
+        try:
+            read.append(_read(part, SAMPLE - rows))
+        except ResourceError as error:
+            notes.append(
+                f"{path.name} was not looked at: spreadsheets need the extra excel. {error.fix}, or save the sheet as CSV."
+            )
+            return None
+        rows += len(read[-1].frame)
+        if rows >= SAMPLE:
+            break
+    frame = stacked([table.frame for table in read])
+    if frame.is_empty() and any(table.broken for table in read):
+        tell_broken(path, [line for table in read for line in table.broken], None)
+    if frame.is_empty() or not frame.columns:
+        notes.append(f"{path.name} was left out: it holds no rows.")
+        return None
+    if read[0].above:
+        notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
+    broken = tuple(line for table in read for line in table.broken)
+    partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
+    return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
+
+
+def _prose(path: Path) -> bool:
+    """Return whether a text file is written for people: no separator cuts its lines evenly, or its name says so."""
+    try:
+        separator, head = _separator(path)
+    except (OSError, EOFError, UnicodeError, csv.Error):
+        return bool(PROSE.match(path.name))
+    first = head[0] if head else []
+    return len(first) < 2 or (
+        bool(PROSE.match(path.name)) and separator in (",", ";") and " " in "".join(first).strip()
+    )
+
+
+def _read(part: Part, rows: int) -> Table:
+    path = part.path
     kind = kind_of(path)
+    broken: list[Broken] = []
     try:
         if kind in PARQUET:
-            return Table(path, pl.scan_parquet(path).head(SAMPLE).collect())
+            frame = pl.scan_parquet(path, hive_partitioning=False).head(rows).collect()
+            return Table(path, with_partition(without_categories(frame), part))
         if kind in JSON_LINES:
-            rows = [row for _, row in zip(range(SAMPLE), json_lines(path))]
-            return Table(path, pl.DataFrame(rows, infer_schema_length=None, strict=False))
-        separator, first = _separator(path)
-        if not _no_header(first):
-            distinct_columns(path, first)
-        header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if _no_header(first) else ()
-        names = list(header) or None
-        frame = pl.read_csv(
-            path, separator=separator, has_header=not header, new_columns=names, infer_schema=False, n_rows=SAMPLE
+            frame = frame_of(list(islice(json_lines(path, broken), rows)))
+            return Table(path, with_partition(frame, part), broken=tuple(broken))
+        if kind in EXCEL:
+            return Table(path, with_partition(read_sheet(path), part))
+        separator, head = _separator(path)
+        first = head[0] if head else []
+        bare = _no_header(head)
+        if not bare:
+            distinct_columns(path, plain_names(first))
+        header = tuple(f"column_{place}" for place in range(1, len(first) + 1)) if bare else ()
+        found = read_delimited(path, separator, list(header) or None, rows=rows)
+        lines = list(islice(text_lines(path), HEAD))
+        return Table(
+            path,
+            with_partition(found.frame, part),
+            separator,
+            header,
+            found.broken,
+            sequences=sequences_of(path, separator),
+            above=tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip()),
         )
-        return Table(path, frame, separator, header)
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(
                 "A file is not in UTF-8.",
                 where=str(path),
-                expected="text in UTF-8",
+                expected="text in UTF-8 (or UTF-16)",
                 found="another encoding (exports of spreadsheets are often in cp1252, Chinese ones in gb18030)",
-                fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet",
+                fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet; "
+                f"or leave it out: --ignore {quote(path.name)}",
             ) from error
-        raise unreadable(path, error) from error
+        raise _or_ignored(path, unreadable(path, error)) from error
+    except InputError as error:
+        raise _or_ignored(path, error) from error
 
 
-def _separator(path: Path) -> tuple[str, list[str]]:
-    """The separator that cuts the first lines into the most columns, evenly; and the first line's cells."""
-    with (
-        gzip.open(path, "rt", encoding="utf-8-sig")
-        if path.suffix.lower() == ".gz"
-        else path.open(encoding="utf-8-sig") as stream
-    ):
-        lines = [line for _, line in zip(range(20), stream) if line.strip()]
+def _or_ignored(path: Path, error: TaijiError) -> TaijiError:
+    """Return the error of a file with the way to go on without it."""
+    way = f"or leave the file out: --ignore {quote(path.name)}"
+    return type(error)(
+        error.message,
+        where=error.where,
+        expected=error.expected,
+        found=error.found,
+        fix=f"{error.fix}; {way}" if error.fix else way,
+    )
+
+
+def _separator(path: Path) -> tuple[str, list[list[str]]]:
+    """Return the separator that cuts the first lines into the most columns, evenly but for a few; and the cells of these lines."""
+    lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []
-    widths = {}
+    widths: dict[str, tuple[float, int]] = {}
+    above = {separator: lines_above(lines, separator) for separator in SEPARATORS}
     for separator in SEPARATORS:
-        counts = [
-            len(row) for row in csv.reader(lines[:-1] or lines, delimiter=separator)
-        ]  # the last line may be cut inside quotes
-        widths[separator] = counts[0] if counts and len(set(counts)) == 1 else 1
+        # The last line may be cut inside quotes.
+        counts = field_counts((lines[:-1] or lines)[above[separator] :][:20], separator)
+        width = counts[0] if counts else 1
+        even = sum(count == width for count in counts) / max(1, len(counts))
+        widths[separator] = (
+            (float(even == 1), width)
+            if width > 1 and even == 1
+            else (0.5, width)
+            if width > 1 and even >= 0.75
+            else (0.0, 1)
+        )
     best = max(SEPARATORS, key=lambda separator: widths[separator])
-    return best, next(csv.reader(lines[:1], delimiter=best))
+    if not widths[best][0]:
+        return ",", list(csv.reader(lines)) if kind_of(path) in (".csv", ".tsv") else [[line] for line in lines]
+    return best, list(csv.reader(lines[above[best] :], delimiter=best))
 
 
-def _no_header(cells: list[str]) -> bool:
-    """A header line holds names: a number among its cells means that there is none."""
-    return any(NUMBER.match(cell.strip()) for cell in cells if cell.strip())
+def _no_header(rows: list[list[str]]) -> bool:
+    """A header line holds names: a number or a date among its cells, or values of the lines below, mean that there is none."""
+    cells = [cell.strip() for cell in rows[0]] if rows else []
+    if any(NUMBER.match(cell) or time_forms(pl.Series([cell])) for cell in cells if any(map(str.isdigit, cell))):
+        return True
+    below = [row for row in rows[1:] if len(row) == len(cells) and row != rows[0]]
+    again = [cell for place, cell in enumerate(cells) if cell and any(row[place].strip() == cell for row in below)]
+    return len(again) > 1 or any(not meanings(cell) for cell in again)

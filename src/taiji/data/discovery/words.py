@@ -24,13 +24,32 @@ MEANINGS: dict[str, str] = {
     "users": "user users customer customers household households member members account accounts profile profiles demographics kunden kundenstamm nutzer haushalte clients clientes usuarios 用户 会员 客户 顾客 画像",
 }
 ACTIONS: dict[str, str] = {
-    "shown": "impression impressions show shown exposure exposed display displayed ignore ignored skip skipped none no_click nothing anzeige angezeigt eingeblendet ignoriert 曝光 展示 未点击",
+    "shown": "impression impressions imp show shown exposure exposed display displayed delivered seen ignore ignored skip skipped pass passed none no nothing no_action anzeige angezeigt eingeblendet ignoriert übersprungen affiché mostrado 曝光 展示 跳过 忽略",
     "view": "view views pageview page_view pv browse detail visit ansicht angesehen ansehen aufruf vue 浏览 查看",
     "click": "click clicks clicked open opened select klick geklickt clic 点击",
     "middle": "cart add_to_cart addtocart add_cart atc fav favorite favourite wishlist like collect warenkorb merkliste gemerkt panier 加购 加入购物车 收藏 喜欢",
     "buy": "buy bought purchase purchased order ordered transaction conversion checkout pay paid sale kauf gekauft kaufen bestellung bestellt achat compra 购买 下单 支付 成交 付款",
-    "back": "remove_from_cart return returned refund cancel cancelled canceled storno retoure rückgabe 退货 退款 取消",
+    "against": "dislike disliked hide hidden hid not_interested uninterested block blocked mute muted report reported downvote downvoted thumbs_down negative reject rejected dismiss dismissed ausgeblendet abgelehnt gefällt_nicht 不喜欢 踩 不感兴趣 屏蔽 举报",
+    "back": "remove_from_cart return returned refund cancel cancelled canceled storno retoure rückgabe 退货 退款 取消 unlike unfollow unfavorite unsave uncollect",
 }
+LABELS = {
+    "click": MEANINGS["click"],
+    "conversion": MEANINGS["conversion"] + " orders purchases conversions bookings booked",
+    "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
+    "action": MEANINGS["action"],
+}
+"""Words of a column's name that say that it tells what happened."""
+DECORATING = (
+    "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
+    "type typ kind name code art 类型 event user item the 次数 标记 数"
+)
+DECORATIONS = frozenset(DECORATING.split())
+"""Words beside them that change nothing about that."""
+DENYING = "not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非"
+NEGATIONS = frozenset(DENYING.split())
+PREFIXES = ("not", "non", "no", "un", "nicht", "未", "没有", "没", "不", "無", "非")
+COUNTED = ("no", "of"), ("nr", "of")
+"""Beginnings of names in which ``no`` is short for number."""
 
 
 def parts(name: str) -> list[str]:
@@ -62,9 +81,49 @@ def meanings(name: str) -> frozenset[str]:
     return frozenset(meaning for meaning, vocabulary in MEANINGS.items() if says(name, vocabulary))
 
 
+def negated(name: str, vocabulary: str) -> bool:
+    """Tell whether a name denies a word of the vocabulary: ``not_clicked``, ``unclicked``, ``no_purchase``, ``未点击``."""
+    words = parts(name)
+    if tuple(words[:2]) in COUNTED:
+        return False
+    for place, word in enumerate(words):
+        following = [after for after in words[place + 1 :] if after not in DECORATIONS and after != "t"]
+        if word in NEGATIONS and following and says(following[0], vocabulary):
+            return True
+        for prefix in PREFIXES:
+            rest = word.removeprefix(prefix)
+            if rest not in ("", word) and rest in vocabulary.split():
+                return True
+    return False
+
+
+def label_named(name: str) -> str | None:
+    """Return the one of :data:`LABELS` that a name states and nothing else: ``is_clicked`` does, ``click_time`` does not."""
+    words = [word for word in parts(name) if word not in NEGATIONS]
+    for meaning, vocabulary in LABELS.items():
+        plain = [word for word in words if word in vocabulary.split() or word not in DECORATIONS]
+        if plain and all(_states(word, vocabulary) for word in plain):
+            return meaning
+    return None
+
+
+def _states(word: str, vocabulary: str) -> bool:
+    """Tell whether a word is one of the vocabulary's, with a negation before it or (in Chinese) decorations around it."""
+    known = vocabulary.split()
+    if not word.isascii():
+        for decoration in sorted((part for part in DECORATIONS if not part.isascii()), key=len, reverse=True):
+            word = word if word in known else word.replace(decoration, "")
+    return word in known or any(word.removeprefix(prefix) in known for prefix in PREFIXES)
+
+
 def action(value: str) -> str | None:
-    """Return the one of :data:`ACTIONS` that a logged action's name suggests; None when it says nothing, or several things."""
+    """Return the one of :data:`ACTIONS` that a logged action's name suggests; None when it says nothing, or several things.
+
+    What denies an action (``not clicked``) was merely shown.
+    """
     folded = "_".join(parts(value))
     exact = [kind for kind, vocabulary in ACTIONS.items() if folded in vocabulary.split()]
+    if not exact and any(negated(value, ACTIONS[kind]) for kind in ("view", "click", "middle", "buy")):
+        return "shown"
     found = exact or [kind for kind, vocabulary in ACTIONS.items() if says(value, vocabulary)]
     return found[0] if len(found) == 1 else None

@@ -28,6 +28,7 @@ OWN = {
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
     "sequences": "taiji.data.sources.sequences:Sequences",
+    "world": "taiji.world.source:WorldSource",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 
@@ -44,7 +45,7 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``package.module:Name`` (or an entry
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
             point) of another package's source; or a path: a folder whose layout is known, a folder with a
             ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
         mapping: a YAML file that says which column is what (``docs/data.md``).
@@ -62,14 +63,19 @@ def load_source(
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
         raise ConfigError("A source cannot be read so.", where=str(name_or_path), found="; ".join(problems)) from error
-    return read_source(settings, seed)
+    from taiji.data.reading_checks import warn
+
+    tables = read_source(settings, seed)
+    warn(tables.reading)
+    return tables
 
 
 def read_source(settings: DataSettings, seed: int = 0) -> Tables:
-    """Read the source that the settings name into checked tables; see :func:`load_source`."""
+    """Read the source that the settings name into checked tables with their reading report; see :func:`load_source`."""
+    from taiji.data.reading_survey import surveyed
     from taiji.data.schema import validate
 
-    tables = validate(find_source(settings).load(settings, seed))
+    tables = surveyed(validate(find_source(settings).load(settings, seed)))
     return tables if settings.domain is None else replace(tables, domain=settings.domain)
 
 
@@ -105,7 +111,8 @@ def find_source(settings: DataSettings) -> Source:
         if path.is_dir()
         else "a file"
         if path.is_file()
-        else "no such folder" + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
+        else f"no such folder, seen from {Path.cwd()}"
+        + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
         fix="put a mapping.yaml beside your files (docs/data.md), or name one with --set data.mapping=FILE",
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,41 +13,12 @@ from taiji.core.yaml_files import read_yaml
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import LEVEL
 from taiji.data.settings import DOMAIN
+from taiji.data.sources.label_rules import Label, Rule, parse_rule
+from taiji.data.sources.number_cells import NumberForm
+from taiji.data.sources.time_cells import Unit
 from taiji.data.tasks import Task
 
-COMPARISON = re.compile(r"^\s*(?P<column>.+?)\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*$")
-NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label's rule: a constant, a column of 0/1, or a comparison of a column with a constant.
-
-    Attributes:
-        column: what is read; None for a constant.
-        sign: ``>= <= == != > <``; None where the column (or constant) is the label itself.
-        value: compared with; or the constant.
-    """
-
-    column: str | None
-    sign: str | None
-    value: float | str | None
-
-    @classmethod
-    def parse(cls, rule: bool | int | str) -> Label:
-        """``rating >= 4``, ``action == buy``, ``clicked`` or ``1``."""
-        if not isinstance(rule, str):
-            return cls(None, None, float(rule))
-        found = COMPARISON.match(rule)
-        if not found:
-            return cls(rule.strip(), None, None)
-        value = found["value"]
-        if NUMBER.match(value):
-            return cls(found["column"], found["sign"], float(value))
-        if found["sign"] not in ("==", "!="):
-            raise ValueError(f"{found['sign']} compares with a number, found {value!r}")
-        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-        return cls(found["column"], found["sign"], value[1:-1] if quoted else value)
+Unusable = Literal["error", "drop"]
 
 
 class FileMapping(Settings):
@@ -63,6 +32,8 @@ class FileMapping(Settings):
     """Column names of a CSV without a header line."""
     decimal: Literal[".", ","] = "."
     """How numbers in a CSV are written: ``3.10``, or ``3,10`` (and ``1.234,50``)."""
+    numbers: dict[str, NumberForm] = Field(default_factory=dict)
+    """Columns whose numbers are written otherwise, each with an example: ``{price: "1,234.50"}``."""
 
 
 class TimeMapping(Settings):
@@ -70,10 +41,23 @@ class TimeMapping(Settings):
 
     column: str
     """Its name."""
-    unit: Literal["s", "ms", "us", "ns", "text"] = "text"
-    """Of integers since 1970; ``text`` for dates written out (in a Parquet file also for date-times as such)."""
+    clock: str | None = None
+    """Column of the time of day, where ``column`` holds the day alone."""
+    unit: Unit = "text"
+    """Of numbers since 1970, or ``excel`` for a spreadsheet's serial days; ``text`` for dates written out (in a Parquet file also for date-times as such)."""
     format: str | None = None
-    """How a date is written, such as ``%d.%m.%Y %H:%M``; by default ISO 8601."""
+    """How a date is written, such as ``%d.%m.%Y %H:%M`` (day and clock with a space between); by default ISO 8601. A zone behind the time of day is understood."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are read."""
+        return (self.column,) if self.clock is None else (self.column, self.clock)
+
+    @model_validator(mode="after")
+    def _written_out(self) -> TimeMapping:
+        if self.unit != "text" and (self.clock or self.format):
+            raise ValueError(f"a number since 1970 (unit: {self.unit}) has neither clock nor format")
+        return self
 
 
 class LevelsMapping(Settings):
@@ -133,7 +117,7 @@ class LabelMapping(Task):
     """A label beside click and conversion; its key is its name."""
 
     column: str | None = None
-    """Where its values are; the label's name by default. A binary label or a survey may be a comparison (``action == like``)."""
+    """Where its values are; the label's name by default. A binary label or a survey may be a rule (``action == like or shared``)."""
     grades: tuple[float | str, ...] = ()
     """Of an ordinal label: the file's values in ascending order, the lowest first; they become 0, 1, 2, …"""
 
@@ -148,14 +132,15 @@ class LabelMapping(Task):
     def _fits(self) -> LabelMapping:
         if self.grades and (self.kind != "ordinal" or self.levels != len(set(self.grades))):
             raise ValueError("grades are the different values of an ordinal label, as many as its levels")
-        if self.kind not in ("binary", "survey") and self.rule.sign is not None:
-            raise ValueError("a comparison gives 0 or 1: only a binary label or a survey can be one")
+        plain = isinstance(self.rule, Label) and self.rule.sign is None
+        if self.kind not in ("binary", "survey") and not plain:
+            raise ValueError("a rule gives 0 or 1: only a binary label or a survey can be one")
         return self
 
     @property
-    def rule(self) -> Label:
+    def rule(self) -> Rule:
         """Return how the label is read from the file."""
-        return Label.parse(self.column or self.name)
+        return parse_rule(self.column or self.name)
 
     @property
     def task(self) -> Task:
@@ -214,7 +199,7 @@ class EventsMapping(FileMapping):
     @classmethod
     def _parses(cls, rule: bool | int | str | None) -> bool | int | str | None:
         if rule is not None:
-            Label.parse(rule)
+            parse_rule(rule)
         return rule
 
     @model_validator(mode="after")
@@ -226,11 +211,11 @@ class EventsMapping(FileMapping):
     @model_validator(mode="after")
     def _context_is_no_outcome(self) -> EventsMapping:
         rules = {"exposed": self.exposed, "click": self.click, "conversion": self.conversion}
-        outcomes = {name: Label.parse(rule).column for name, rule in rules.items() if rule is not None}
-        outcomes |= {name: label.rule.column for name, label in self.labels.items()}
+        outcomes = {name: parse_rule(rule).columns for name, rule in rules.items() if rule is not None}
+        outcomes |= {name: label.rule.columns for name, label in self.labels.items()}
         for role, columns in (("context", self.context), ("bias", self.bias)):
-            for name, column in outcomes.items():
-                if column is not None and column in columns:
+            for name, column in [(name, column) for name, read in outcomes.items() for column in read]:
+                if column in columns:
                     raise ValueError(
                         f"column {column} has two roles: it decides {name} and is named under {role}; what is known at the request cannot be the outcome"
                     )
@@ -261,8 +246,9 @@ class Mapping(Settings):
     """Of the data set, for the report."""
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Of the items, for the wording of prompts: a folder of templates."""
-    unusable: Literal["error", "drop"] = "error"
-    """Rows without an id, a time or a title, and events that name an id which its table lacks: stop and name them, or drop and count them."""
+    unusable: Unusable = "error"
+    """Rows without an id, a time, a click label or a title, events that name an id which its table lacks, and cells that are not
+    what their column is: stop and name them, or drop and count them (a cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None

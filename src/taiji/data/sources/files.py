@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +11,17 @@ from typing import Any
 import polars as pl
 
 from taiji.core.errors import InputError
+from taiji.core.optional import needs
 from taiji.data.schema import SHOWN, positions, row_list
+from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines, unique_names
+from taiji.data.sources.file_parts import Part, is_pattern, parts_of, stacked, with_partition
 
-CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre")
+CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre", ".inter")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet", ".pq")
+EXCEL = (".xlsx", ".xlsm", ".xlsb", ".xls")
+SUFFIXES = (*PARQUET, *CSV, *JSON_LINES, *EXCEL)
+"""Kinds of files that can be read."""
 KINDS = {"number": pl.Float64, "integer": pl.Int64, "text": pl.String}
 
 
@@ -31,81 +37,182 @@ def read_table(
     separator: str | None = None,
     header: list[str] | None = None,
     decimal: str = ".",
+    broken: list[Broken] | None = None,
 ) -> pl.DataFrame:
-    """Read columns of a Parquet, CSV/TSV or JSON-lines file (``.gz`` too).
+    """Read columns of a Parquet, CSV/TSV, Excel or JSON-lines file (``.gz`` too), or of a table in several such files.
 
     Args:
-        path: the file.
+        path: the file, a folder of parts (hive partitions too), or a pattern (``log-*.csv``).
         columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for as the file has it (text in a CSV, exactly
             as written). None reads all columns as they are.
         separator: of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names of a CSV that has no header line.
         decimal: the sign between a number's whole part and its fraction.
+        broken: takes the lines that are no rows, which are then left out; None makes the first one an error.
 
     Raises:
         InputError: when the file is missing or unreadable, a column is missing, or a value is not what it should be.
     """
     path = Path(path)
+    if not path.is_dir() and not is_pattern(path.name):
+        return _read_part(Part(path), columns, separator, header, decimal, broken)
+    parts = parts_of(path, SUFFIXES)
+    if not parts:
+        raise InputError(
+            "A file is missing.",
+            where=str(path),
+            expected=f"files of a kind that can be read ({', '.join(SUFFIXES[:4])}, …)",
+            found="a folder without any" if path.is_dir() else "none that the pattern fits",
+            fix="check the path",
+        )
+    frames = []
+    for part in parts:
+        here = columns_of(part, separator, header)
+        lacking = [name for name in columns or () if name not in here]
+        if columns and len(lacking) == len(columns):
+            require_columns(part.path, here, columns)
+        wanted = {name: kind for name, kind in (columns or {}).items() if name not in lacking}
+        frames.append(_read_part(part, wanted if columns is not None else None, separator, header, decimal, broken))
+    everywhere = {name for frame in frames for name in frame.columns}
+    require_columns(path, sorted(everywhere), columns)
+    frame = stacked(frames)
+    return frame.select(list(columns)) if columns is not None else frame
+
+
+def columns_of(part: Part, separator: str | None = None, header: list[str] | None = None) -> list[str]:
+    """Return the names of a part's columns; JSON lines have those of their first line at least."""
+    kind = kind_of(part.path)
+    if kind in PARQUET:
+        names = _parquet(part.path).columns
+    elif kind in CSV:
+        names = header or unique_names(names_of(part.path, separator or ("\t" if kind == ".tsv" else ",")))
+    else:
+        return list(_read_part(part, None, separator, header, ".", []).columns)
+    return [*names, *(name for name in part.values if name not in names)]
+
+
+def _parquet(path: Path) -> pl.DataFrame:
+    """Return an empty frame with a Parquet file's columns."""
+    existing(path)
+    try:
+        return pl.DataFrame(schema=pl.read_parquet_schema(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise unreadable(path, error) from error
+
+
+def _read_part(
+    part: Part,
+    columns: Mapping[str, str | None] | None,
+    separator: str | None,
+    header: list[str] | None,
+    decimal: str,
+    broken: list[Broken] | None,
+) -> pl.DataFrame:
+    path = part.path
     existing(path)
     kind = kind_of(path)
+    own = {name: what for name, what in (columns or {}).items() if name not in part.values} or None
     try:
-        if kind in (".parquet", ".pq"):
-            scan = pl.scan_parquet(path)
-            require_columns(path, scan.collect_schema().names(), columns)
-            frame = (scan.select(list(columns)) if columns is not None else scan).collect()
+        if kind in PARQUET:
+            frame = _read_parquet(path, own)
         elif kind in JSON_LINES:
-            frame = pl.DataFrame(list(json_lines(path)), infer_schema_length=None, strict=False)
-            require_columns(path, frame.columns, columns)
-            frame = frame.select(list(columns)) if columns is not None else frame
+            frame = frame_of(list(json_lines(path, broken)))
+            require_columns(path, frame.columns, own)
+            frame = frame.select(list(own)) if own is not None else frame
         elif kind in CSV:
             frame = _read_csv(
-                path, columns, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == "."
+                path, own, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == ".", broken=broken
             )
+        elif kind in EXCEL:
+            frame = read_sheet(path)
+            require_columns(path, frame.columns, own)
+            frame = frame.select(list(own)) if own is not None else frame
         else:
             raise InputError(
                 "Unknown kind of file.",
                 where=str(path),
-                expected="a .parquet, .csv, .tsv or .jsonl file (.gz too)",
+                expected="a .parquet, .csv, .tsv, .jsonl or .xlsx file (.gz too), or a folder of them",
                 found=path.name,
             )
-    except (OSError, UnicodeError, pl.exceptions.PolarsError) as error:
+    except (OSError, EOFError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
-    for name, wanted in (columns or {}).items():
+    frame = without_categories(frame)
+    for name, wanted in (own or {}).items():
         if wanted is not None:
             frame = frame.with_columns(converted(frame[name], wanted, path, decimal))
-    return frame
+    frame = with_partition(frame, part) if columns is None or part.values.keys() & columns.keys() else frame
+    return frame if columns is None else frame.select(list(columns))
+
+
+def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.DataFrame:
+    scan = pl.scan_parquet(path, hive_partitioning=False)
+    require_columns(path, scan.collect_schema().names(), columns)
+    return (scan.select(list(columns)) if columns is not None else scan).collect()
+
+
+def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with categories (of pandas, of dictionaries) as the text that they stand for."""
+    coded = [name for name, kind in frame.schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
+    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
+
+
+def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Return objects of JSON lines as a frame."""
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False)
 
 
 def _read_csv(
-    path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, *, typed: bool
+    path: Path,
+    columns: Mapping[str, str | None] | None,
+    separator: str,
+    header: list[str] | None,
+    *,
+    typed: bool,
+    broken: list[Broken] | None,
 ) -> pl.DataFrame:
-    options: dict[str, Any] = {"separator": separator, "has_header": header is None}
+    names = names_of(path, separator)
     if header is None:
-        names = pl.read_csv(path, n_rows=0, infer_schema=False, **options).columns
-        if any("_duplicated_" in name for name in names):  # polars' own name for a column that occurs again
-            given = pl.read_csv(path, n_rows=1, infer_schema=False, separator=separator, has_header=False).row(0)
-            distinct_columns(path, [name or "" for name in given], columns)
+        distinct_columns(path, names, columns)
+        names = unique_names(names)
     else:
-        width = pl.read_csv(path, n_rows=1, infer_schema=False, **options).width
-        names = header[:width]
-        if width < len(header):
+        if len(names) < len(header):
             raise InputError(
                 "A row has too few columns.",
                 where=str(path),
                 expected=f"{len(header)} columns separated by {separator!r}: {', '.join(header)}",
-                found=f"{width} columns",
+                found=f"{len(names)} columns",
             )
-        options["new_columns"] = names
+        names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     require_columns(path, names, columns)
-    chosen = list(names if columns is None else columns)
-    if typed and columns and any(columns.values()) and header is None:
-        # Typed reading takes a fraction of the memory; when a value does not fit, text shows which one.
-        kinds = {name: KINDS[kind] if kind else pl.String for name, kind in columns.items()}
-        try:
-            return pl.read_csv(path, columns=chosen, schema_overrides=kinds, **options)
-        except pl.exceptions.ComputeError:
-            pass
-    return pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False, **options).select(chosen)
+    # Typed reading takes a fraction of the memory; when a value does not fit, text shows which one.
+    types = (
+        None
+        if columns is None
+        else {name: KINDS[kind] if kind and typed else pl.String for name, kind in columns.items()}
+    )
+    found = read_delimited(path, separator, header and names, types=types)
+    tell_broken(path, found.broken, broken)
+    return found.frame
+
+
+def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None) -> None:
+    """Add lines that are no rows to the list; without one, raise for the first.
+
+    Raises:
+        InputError: naming file and line, and how to leave such lines out.
+    """
+    if broken is not None:
+        broken.extend(found)
+    elif found:
+        first = found[0]
+        raise InputError(
+            "A line is no row of the table." if len(found) == 1 else f"{len(found):,} lines are no rows of the table.",
+            where=f"{path}, line{'' if len(found) == 1 else 's'} {', '.join(str(line.line) for line in found[:SHOWN])}"
+            + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""),
+            expected="as many fields as there are columns, and quotes that are closed",
+            found=f"{first.found}: {first.text!r}",
+            fix="correct the line, or leave such lines out and have them counted: `unusable: drop` in the mapping (taiji init: --set unusable=drop)",
+        )
 
 
 def existing(path: Path) -> None:
@@ -183,35 +290,97 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
     return result
 
 
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file (``.gz`` too), one by one; a broken line is an error that gives its number."""
+def read_sheet(path: Path) -> pl.DataFrame:
+    """Return the one sheet of a spreadsheet that holds a table.
+
+    Raises:
+        ResourceError: the package that reads it is missing.
+        InputError: several sheets hold rows.
+    """
+    with needs("excel", where=str(path)):
+        import fastexcel  # noqa: F401
+    try:
+        sheets = pl.read_excel(path, sheet_id=0, engine="calamine", raise_if_empty=False)
+    except Exception as error:  # the reader's own error classes
+        raise unreadable(path, error) from error
+    filled = {name: frame for name, frame in sheets.items() if len(frame)}
+    if len(filled) > 1:
+        raise InputError(
+            "A spreadsheet holds several tables.",
+            where=str(path),
+            expected="one sheet with rows",
+            found=", ".join(f"{name} ({len(frame):,} rows)" for name, frame in filled.items()),
+            fix="save each sheet as a file of its own",
+        )
+    return next(iter(filled.values()), pl.DataFrame())
+
+
+def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON-lines file (``.gz`` too), one by one.
+
+    Args:
+        path: the file.
+        broken: takes the lines that are no objects, which are then left out; None makes the first one an error.
+    """
     existing(path)
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if path.suffix.lower() == ".gz"
-            else path.open(encoding="utf-8") as stream
-        ):
-            for number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except ValueError as error:
-                    raise InputError(
-                        "A line is no JSON.",
-                        where=f"{path}, line {number}",
-                        expected="one JSON object a line",
-                        found=f"{line.strip()[:60]!r} ({error})",
-                        fix="correct the line; an array over several lines must be rewritten, one object a line",
-                    ) from error
-                if not isinstance(value, dict):
-                    raise InputError(
-                        "A line is no JSON object.",
-                        where=f"{path}, line {number}",
-                        expected="one JSON object a line",
-                        found=f"{line.strip()[:60]!r}",
-                    )
+        if _starts_array(path):
+            yield from _array(path)
+            return
+        for number, line in enumerate(text_lines(path), start=1):
+            if not (text := line.strip().removeprefix("\ufeff")):
+                continue
+            try:
+                value = json.loads(text, parse_float=_whole)
+                wrong = None if isinstance(value, dict) else "no object"
+            except ValueError as error:
+                value, wrong = None, str(error)
+            if wrong is None:
                 yield value
+            elif broken is not None:
+                broken.append(Broken(number, f"no JSON object ({wrong})", text[:60]))
+            else:
+                raise InputError(
+                    "A line is no JSON object.",
+                    where=f"{path}, line {number}",
+                    expected="one JSON object a line",
+                    found=f"{text[:60]!r} ({wrong})",
+                    fix="correct the line, or leave such lines out and have them counted: `unusable: drop` in the mapping "
+                    "(taiji init: --set unusable=drop)",
+                )
     except (OSError, EOFError, UnicodeError) as error:
         raise unreadable(path, error) from error
+
+
+def _starts_array(path: Path) -> bool:
+    """Return whether a file is one array over several lines, not a line for each object."""
+    first = next((text for line in text_lines(path) if (text := line.strip().removeprefix("\ufeff"))), "")
+    return first.startswith("[") and not (first.endswith("]") and len(first) > 2 and first[1:].lstrip()[:1] != "{")
+
+
+def _array(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        values = json.loads("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_whole)
+    except ValueError as error:
+        raise InputError(
+            "A file is no JSON.",
+            where=str(path),
+            expected="one JSON object a line, or one array of objects",
+            found=str(error),
+            fix="correct the file, or write one object a line",
+        ) from error
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise InputError(
+                "An element is no JSON object.",
+                where=f"{path}, element {number}",
+                expected="an array of objects",
+                found=f"{str(value)[:60]!r}",
+            )
+        yield value
+
+
+def _whole(text: str) -> float | int:
+    """Return a JSON number with a fraction; a whole one as an integer, so that ids beside it keep their digits."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number

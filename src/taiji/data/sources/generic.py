@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +11,31 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
-from taiji.data.schema import SHOWN, Tables, positions, row_list, validate
+from taiji.data.identity import alike, joined, plain, shortened
+from taiji.data.reading_report import Reading
+from taiji.data.reading_survey import surveyed
+from taiji.data.schema import IDS, SHOWN, Tables, positions, row_list, validate
+from taiji.data.sources.cells import Cells, blank_as_null
 from taiji.data.sources.column_mapping import (
     EventsMapping,
     FileMapping,
     ItemsMapping,
-    Label,
     LabelMapping,
     LevelsMapping,
     TimeMapping,
     UsersMapping,
     read_mapping,
 )
-from taiji.data.sources.files import converted, read_table
+from taiji.data.sources.delimited import Broken
+from taiji.data.sources.file_parts import parts_of
+from taiji.data.sources.files import read_table
+from taiji.data.sources.label_rules import Label, parse_rule
+from taiji.data.sources.number_cells import as_numbers, broken
 from taiji.data.sources.ratings import ids_of, with_non_clicks
 from taiji.data.sources.source import Source
 
 if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
-
-SIGNS: dict[str, Callable[[Any, Any], Any]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-TRUTH = {"true": 1, "false": 0, "yes": 1, "no": 0}
 
 
 def load(
@@ -60,27 +57,75 @@ def load(
     """
     plan = read_mapping(mapping)
     folder = mapping.parent if folder is None else folder
-    items, events = _items(folder, plan.items), _events(folder, plan.events)
-    profiles = ids_of(events) if plan.users is None else _users(folder, plan.users)
-    items, events = _same_ids(items, events, "item_id")
-    profiles, events = _same_ids(profiles, events, "user_id")
+    reader = _Reader(folder, Reading(), drop=plan.unusable == "drop", log=plan.events.file)
+    items, events = _items(reader, plan.items), _events(reader, plan.events)
+    profiles = ids_of(events) if plan.users is None else _users(reader, plan.users)
     files = {
         "items": plan.items.file,
         "events": plan.events.file,
         "users": plan.users.file if plan.users else plan.events.file,
     }
+    items, events = _joined(reader, items, events, "items", files)
+    if plan.users is None:
+        profiles, events = _own_ids(reader, events)
+    else:
+        profiles, events = _joined(reader, profiles, events, "users", files)
     notes: tuple[str, ...] = ()
-    if plan.unusable == "drop":
-        items, profiles, events, notes = _usable(items, profiles, events)
+    if reader.drop:
+        items, profiles, events, notes = _usable(reader, items, profiles, events)
     tables = validate(
-        Tables(items, profiles, events, plan.name, plan.domain, notes, plan.events.event_columns),
+        Tables(
+            items.drop(ROW, strict=False),
+            profiles.drop(ROW, strict=False),
+            events,
+            plan.name,
+            plan.domain,
+            notes,
+            plan.events.event_columns,
+            reading=reader.reading.report(),
+        ),
         {name: str(folder / file) for name, file in files.items()},
     )
     return with_non_clicks(
-        tables, per_row=plan.events.non_clicks if non_clicks is None else non_clicks, seed=seed, keep_users=users
+        surveyed(tables),
+        per_row=plan.events.non_clicks if non_clicks is None else non_clicks,
+        seed=seed,
+        keep_users=users,
     )
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Where the files lie, what is told of them, and whether rows that cannot be used are left out."""
+
+    folder: Path
+    reading: Reading
+    drop: bool
+    log: str
+
+    def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
+        """Return the cells of a file that was read."""
+        return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
+
+    def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
+        """Return columns of a file, and tell its rows and broken lines."""
+        wrong: list[Broken] | None = [] if self.drop else None
+        frame = read_table(
+            self.folder / plan.file,
+            columns,
+            separator=plan.separator,
+            header=plan.header,
+            decimal=plan.decimal,
+            broken=wrong,
+        )
+        self.reading.file(table, plan.file, len(frame) + len(wrong or ()))
+        lines = wrong or ()
+        shown = () if table == "users" else (line.text for line in lines)  # lines about people stay out of reports
+        self.reading.left_out(table, BROKEN, (line.line for line in lines), unit="line", examples=shown)
+        return frame
+
+
+BROKEN, ROW = "lines that are no rows", "_row"
 MAPPING = "mapping.yaml"
 """The mapping's name in a folder that brings its own."""
 
@@ -114,51 +159,124 @@ class Files(Source):
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        return file_state([mapping, *(folder / file for file in sorted(named))])
+        return file_state([mapping, *(part.path for file in sorted(named) for part in parts_of(folder / file))])
 
 
-def _same_ids(left: pl.DataFrame, right: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    if (left.schema[column] == pl.String) == (right.schema[column] == pl.String):
-        return left, right
-    return left.with_columns(pl.col(column).cast(pl.String)), right.with_columns(pl.col(column).cast(pl.String))
+def _joined(
+    reader: _Reader, table: pl.DataFrame, events: pl.DataFrame, name: str, files: Mapping[str, str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Bring the ids of a table and of the events to one form, and tell how they fit.
+
+    Raises:
+        InputError: events name ids that differ from the table's only in spelling, and rows are not to be left out.
+    """
+    column = IDS[name]
+    made = joined(table[column], events[column], column, name)
+    match = made.match
+    reader.reading.ids(match)
+    for change in (*made.changes, shortened(made.events)):
+        reader.reading.note("events", change)
+    if match.near and not reader.drop:
+        given = [given for given, _ in match.near_examples]
+        rows = positions(made.events.cast(pl.String).is_in(given))
+        raise InputError(
+            "Events write ids otherwise than their table.",
+            where=f"{reader.folder / files['events']}, column {column}, {row_list(rows)}",
+            expected=f"ids as {files[name]} writes them: {', '.join(repr(known) for _, known in match.near_examples)}",
+            found=f"{', '.join(map(repr, given))}: {match.near:,} different ids like these, in a log where they may mean others",
+            fix="write them alike in both files, or leave such events out and have them counted: `unusable: drop` in the mapping",
+        )
+    return table.with_columns(made.table.alias(column)), events.with_columns(made.events.alias(column))
+
+
+def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the users that a log names, and the log with their ids in one form."""
+    events = events.with_columns(plain(events["user_id"]).alias("user_id"))
+    reader.reading.note("events", shortened(events["user_id"]))
+    if pairs := alike(events["user_id"]):
+        shown = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:SHOWN])
+        reader.reading.note(
+            "events", f"{len(pairs):,} pairs of user ids differ only in spelling and were kept apart: {shown}."
+        )
+    return ids_of(events), events
 
 
 def _usable(
-    items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
+    reader: _Reader, items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """The rows that can be used, and notes that count the others."""
-    notes = []
-    for name, frame, columns in (
-        ("items", items, ("item_id", "title")),
-        ("users", users, ("user_id",)),
-        ("events", events, ("user_id", "item_id", "timestamp", "click")),
+    """Return the rows that can be used, and notes that count the others."""
+    notes: list[str] = []
+
+    def kept(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, said: str) -> pl.DataFrame:
+        if usable.all():
+            return frame
+        places = frame.filter(~usable)[ROW]
+        if name != "users" or "users" in reader.reading.tables:
+            reader.reading.left_out(name, reason, (place + 1 for place in places.head(SHOWN)), rows=len(places))
+        notes.append(f"{len(places):,} of {len(frame):,} {said} and were dropped.")
+        return frame.filter(usable)
+
+    given = {"items": items, "users": users, "events": events}
+    frames = {name: f if ROW in f.columns else f.with_row_index(ROW) for name, f in given.items()}
+    for name, columns in (
+        ("items", ("item_id", "title")),
+        ("users", ("user_id",)),
+        ("events", ("user_id", "item_id", "timestamp", "exposed", "click")),
     ):
-        kept = frame.drop_nulls([column for column in columns if column in frame.columns])
-        if len(kept) < len(frame):
-            notes.append(
-                f"{len(frame) - len(kept):,} of {len(frame):,} rows of {name} lack one of {', '.join(columns)} and were dropped."
-            )
-        items, users, events = (
-            (kept if name == "items" else items),
-            (kept if name == "users" else users),
-            (kept if name == "events" else events),
-        )
-    for column, table in (("item_id", items), ("user_id", users)):
+        for column in columns:
+            frame = frames[name]
+            if column in frame.columns:
+                usable = frame[column].is_not_null()
+                without = f"rows without a {column}"
+                frames[name] = kept(name, frame, usable, without, f"rows of {name} lack a {column}")
+    for name, column in IDS.items():
+        events, known = frames["events"], frames[name][column]
         if events.schema[column] == pl.String or events.schema[column].is_integer():
-            known = events[column].is_in(table[column].cast(events.schema[column]).implode())
-            if not known.all():
-                notes.append(
-                    f"{int((~known).sum()):,} of {len(events):,} events name an unknown {column} and were dropped."
-                )
-                events = events.filter(known)
-    return items, users, events, tuple(notes)
+            usable = events[column].is_in(known.cast(events.schema[column]).implode())
+            reason = f"rows whose {column} the {name} do not have"
+            frames["events"] = kept("events", events, usable, reason, f"events name an unknown {column}")
+    return frames["items"], frames["users"], frames["events"].drop(ROW), tuple(notes)
 
 
-def _read(folder: Path, plan: FileMapping, columns: dict[str, str | None]) -> pl.DataFrame:
-    return read_table(folder / plan.file, columns, separator=plan.separator, header=plan.header, decimal=plan.decimal)
+def _unique(
+    reader: _Reader, frame: pl.DataFrame, column: str, plan: ItemsMapping | UsersMapping, name: str, key: str
+) -> pl.DataFrame:
+    """Return one row of each id: of rows that say the same one is kept, of rows that differ the first (with a title), if the mapping says so.
+
+    Raises:
+        InputError: rows of one id differ, and the mapping does not say that the first one counts.
+    """
+    rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index(ROW)
+    filled = rows.filter(pl.col(column).is_not_null())
+    lacks = [pl.col("title").is_null()] if "title" in frame.columns else []
+    first = filled.sort(*lacks, ROW).unique(column, keep="first", maintain_order=True)[ROW]
+    different = filled.unique(frame.columns, keep="first", maintain_order=True)
+    differ = different.filter(~pl.col(ROW).is_in(first.implode()))
+    again = filled.filter(~pl.col(ROW).is_in(different[ROW].implode()))
+    ids = differ[column].unique(maintain_order=True)
+    if len(ids) and not plan.one_per_id:
+        raise InputError(
+            f"Duplicate {name}: rows with the same id differ.",
+            where=f"{reader.folder / plan.file}, column {key}, {row_list(differ[ROW])}",
+            expected="every id once",
+            found=f"{len(ids):,} ids again: {', '.join(repr(value) for value in ids.head(SHOWN).to_list())}",
+            fix=f"keep one row of each, or let the first one count: `one_per_id: true` under {name} in the mapping",
+        )
+    if plan.file == reader.log:  # the log itself repeats its ids
+        reader.reading.file(name, plan.file, len(first))
+        if len(ids):
+            said = f"{len(ids):,} different {column}s have rows that say different things about them ({', '.join(map(str, ids.head(SHOWN).to_list()))}); the first row of each counts."
+            reader.reading.note(name, said)
+        return rows.filter(pl.col(ROW).is_in(first.implode()))
+    for reason, places in (
+        ("rows that repeat another one", again[ROW]),
+        ("rows whose id an earlier row has, with other values: the first one counts", differ[ROW]),
+    ):
+        reader.reading.left_out(name, reason, (row + 1 for row in places.head(SHOWN)), rows=len(places))
+    return rows.filter(pl.col(ROW).is_in(first.implode()) | pl.col(column).is_null())
 
 
-def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
+def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
     levels = plan.category_levels
     columns: dict[str, str | None] = {
         plan.item_id: None,
@@ -169,85 +287,75 @@ def _items(folder: Path, plan: ItemsMapping) -> pl.DataFrame:
     if plan.categories:
         columns[plan.categories.column] = None
     if plan.price:
-        columns[plan.price] = "number"
-    read = _read(folder, plan, columns)
+        columns[plan.price] = None
+    read = reader.read(plan, "items", columns)
+    cells = reader.cells("items", read, plan)
     made = [
         read[plan.item_id].alias("item_id"),
         read[plan.title].alias("title"),
-        *(_blank_as_null(read[name]).alias(level) for level, name in levels.items()),
+        *(blank_as_null(read[name]).alias(level) for level, name in levels.items()),
     ]
     if plan.categories:
         made += _levels(read[plan.categories.column], plan.categories)
     if plan.price:
-        made.append(read[plan.price].alias("price"))
+        made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
-    return _first_rows(items, "item_id") if plan.one_per_id else items
-
-
-def _first_rows(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The first row of each id, those without one left out: what a joined table says about its items or users."""
-    return frame.filter(pl.col(column).is_not_null()).unique(column, keep="first", maintain_order=True)
-
-
-def _blank_as_null(values: pl.Series) -> pl.Series:
-    return values.str.strip_chars().replace({"": None})
+    return _unique(reader, items, "item_id", plan, "items", plan.item_id)
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
     """Return the levels that one column holds: a list, or text with separators."""
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
     return [
-        _blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
+        blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
         for place in range(plan.depth)
     ]
 
 
-def _users(folder: Path, plan: UsersMapping) -> pl.DataFrame:
-    read = _read(folder, plan, {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
+def _users(reader: _Reader, plan: UsersMapping) -> pl.DataFrame:
+    read = reader.read(plan, "users", {plan.user_id: None, **dict.fromkeys(plan.profile, None)})
     users = pl.DataFrame([read[plan.user_id].alias("user_id"), *(read[name] for name in plan.profile)])
-    return _first_rows(users, "user_id") if plan.one_per_id else users
+    return _unique(reader, users, "user_id", plan, "users", plan.user_id)
 
 
-def _events(folder: Path, plan: EventsMapping) -> pl.DataFrame:
-    path = folder / plan.file
+def _events(reader: _Reader, plan: EventsMapping) -> pl.DataFrame:
+    path = reader.folder / plan.file
     times = {"timestamp": _time_plan(plan.timestamp)}
     if plan.matured_at is not None:
         times["matured_at"] = _time_plan(plan.matured_at)
-    labels = {
-        name: Label.parse(rule)
+    rules = {
+        name: parse_rule(rule)
         for name in ("exposed", "click", "conversion")
         if (rule := getattr(plan, name)) is not None
     }
-    columns: dict[str, str | None] = dict.fromkeys(
-        [
-            plan.user_id,
-            plan.item_id,
-            *(time.column for time in times.values()),
-            *(rule.column for rule in labels.values() if rule.column),
-            *(label.rule.column for label in plan.labels.values() if label.rule.column),
-            *plan.single.values(),
-            *plan.context,
-            *plan.bias,
-        ]
-    )
+    named = [
+        plan.user_id,
+        plan.item_id,
+        *(column for time in times.values() for column in time.columns),
+        *(column for rule in rules.values() for column in rule.columns),
+        *(column for label in plan.labels.values() for column in label.rule.columns),
+        *plan.single.values(),
+        *plan.context,
+        *plan.bias,
+        *([plan.price] if plan.price else []),
+    ]
+    read = reader.read(plan, "events", dict.fromkeys(named))
+    cells = reader.cells("events", read, plan)
+    made: list[pl.Series] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
+    made += [cells.time(time, name).alias(name) for name, time in times.items()]
+    made += [cells.label(rule, name).alias(name) for name, rule in rules.items()]
     if plan.price:
-        columns[plan.price] = "number"
-    read = _read(folder, plan, columns)
-    made: list[Any] = [read[plan.user_id].alias("user_id"), read[plan.item_id].alias("item_id")]
-    made += [_time(read[time.column], time, path).alias(name) for name, time in times.items()]
-    made += [_label(read, rule, path, plan.decimal).alias(name) for name, rule in labels.items()]
-    if plan.price:
-        made.append(read[plan.price].alias("price"))
-    made += [_further_label(read, label, path, plan.decimal).alias(name) for name, label in plan.labels.items()]
-    made += [_single(read[column], role, path, plan.decimal).alias(role) for role, column in plan.single.items()]
-    made += [_values(read[name], plan.decimal) for name in (*plan.context, *plan.bias)]
+        made.append(cells.number(plan.price, "price", least=0).alias("price"))
+    made += [_further_label(cells, label).alias(name) for name, label in plan.labels.items()]
+    made += [_single(cells, column, role).alias(role) for role, column in plan.single.items()]
+    made += [_values(cells, name) for name in (*plan.context, *plan.bias)]
     events = pl.DataFrame(made)
     if plan.in_order:
         _check_order(events, plan, path)
     if plan.matures_after_days is not None:
         mature = pl.col("timestamp") + pl.duration(microseconds=round(plan.matures_after_days * 86_400_000_000))
         events = events.with_columns(mature.alias("matured_at"))
-        delayed = [*(["conversion"] if "conversion" in labels else []), *_delayed(plan)]
+        delayed = [*(["conversion"] if "conversion" in rules else []), *_delayed(plan)]
         events = events.with_columns(
             pl.when(mature <= pl.col("timestamp").max()).then(name).alias(name) for name in delayed
         )
@@ -258,114 +366,41 @@ def _time_plan(plan: TimeMapping | str) -> TimeMapping:
     return TimeMapping(column=plan) if isinstance(plan, str) else plan
 
 
-def _time(values: pl.Series, plan: TimeMapping, path: Path) -> pl.Series:
-    """A column as times; what does not fit is an error with its rows."""
-    if plan.unit != "text":
-        numbers = converted(values, "integer", path)
-        return (
-            (numbers // 1000).cast(pl.Datetime("us"))
-            if plan.unit == "ns"
-            else pl.select(pl.from_epoch(numbers.cast(pl.Int64), time_unit=plan.unit))
-            .to_series()
-            .cast(pl.Datetime("us"))
-        )
-    if plan.format and values.dtype.is_integer():
-        values = values.cast(pl.String)  # 20241231
-    if values.dtype != pl.String:
-        return values  # date-times as such; the schema's check tells what else it is
-    texts = _blank_as_null(values)
-    try:
-        times = texts.str.to_datetime(plan.format, strict=False, time_unit="us")
-    except pl.exceptions.PolarsError:  # no format could be guessed from the first values
-        times = pl.Series(values.name, [None] * len(values), pl.Datetime("us"))
-    wrong = positions(times.is_null() & texts.is_not_null())
-    if len(wrong):
-        raise InputError(
-            "A time is not what it should be.",
-            where=f"{path}, column {values.name}, {row_list(wrong)}",
-            expected=f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}",
-            found=", ".join(repr(text) for text in texts.gather(wrong[:SHOWN]).to_list()),
-            fix="give the column's unit (s, ms, us, ns) or format in the mapping, or correct these rows",
-        )
-    return times
-
-
-def _label(read: pl.DataFrame, rule: Label, path: Path, decimal: str = ".") -> pl.Series:
-    """A label of 0/1 (null where its column is) by the rule."""
-    if rule.column is None:
-        return pl.repeat(int(float(rule.value or 0)), len(read), dtype=pl.Int8, eager=True)
-    values = read[rule.column]
-    if rule.sign is None:
-        if values.dtype == pl.String:
-            lowered = values.str.strip_chars().str.to_lowercase()
-            values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
-        return values if values.dtype == pl.Boolean else converted(values, "integer", path)
-    left = (
-        _blank_as_null(values.cast(pl.String))
-        if isinstance(rule.value, str)
-        else converted(values, "number", path, decimal)
-    )
-    return SIGNS[rule.sign](left, rule.value).cast(pl.Int8)
-
-
 def _delayed(plan: EventsMapping) -> list[str]:
     return [name for name, label in plan.labels.items() if label.delayed]
 
 
-def _further_label(read: pl.DataFrame, label: LabelMapping, path: Path, decimal: str) -> pl.Series:
+def _further_label(cells: Cells, label: LabelMapping) -> pl.Series:
     """Return a declared label's values as numbers; the schema checks them against the label's kind."""
     rule = label.rule
-    if rule.column is None or rule.sign is not None:
-        return _label(read, rule, path, decimal)
-    values = read[rule.column]
+    if label.kind in ("binary", "survey") or not isinstance(rule, Label) or rule.column is None:
+        return cells.label(rule, label.name)
     if label.grades:
-        return _grades(values, label.grades, path, decimal)
-    if values.dtype == pl.String and label.kind in ("binary", "survey"):
-        lowered = values.str.strip_chars().str.to_lowercase()
-        values = lowered.replace({text: str(number) for text, number in TRUTH.items()}).alias(rule.column)
-    return converted(values, "number", path, decimal)
+        return cells.grades(rule.column, label.name, label.grades)
+    return cells.number(rule.column, label.name, least=0 if label.kind in ("count", "duration") else None)
 
 
-def _grades(values: pl.Series, grades: tuple[float | str, ...], path: Path, decimal: str) -> pl.Series:
-    """Return each value's place among the grades."""
-    texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
-    if any(isinstance(grade, str) for grade in grades):
-        named: list[Any] = list(texts)
-        given = _blank_as_null(values.cast(pl.String))
-    else:
-        named = list(grades)
-        given = converted(values, "number", path, decimal)
-    found = given.replace_strict(named, list(range(len(named))), default=None, return_dtype=pl.Int64)
-    wrong = positions(found.is_null() & given.is_not_null())
-    if len(wrong):
-        raise InputError(
-            "A grade is not among those of the mapping.",
-            where=f"{path}, column {values.name}, {row_list(wrong)}",
-            expected=f"one of {', '.join(texts)}",
-            found=", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list()),
-            fix="add it to the label's grades at its place, or correct these rows",
-        )
-    return found
-
-
-def _single(values: pl.Series, role: str, path: Path, decimal: str) -> pl.Series:
+def _single(cells: Cells, column: str, role: str) -> pl.Series:
     if role in ("position", "propensity"):
-        return converted(values, "number", path, decimal)
-    return _blank_as_null(values) if values.dtype == pl.String else values
+        return cells.number(column, role)
+    values = cells.frame[column]
+    return blank_as_null(values) if values.dtype == pl.String else values
 
 
-def _values(values: pl.Series, decimal: str) -> pl.Series:
+def _values(cells: Cells, column: str) -> pl.Series:
     """Return a column with the type of its values: a CSV's text becomes numbers where every value is one (``007`` is none)."""
+    values = cells.frame[column]
+    if values.dtype.is_float():
+        return cells.number(column, column)
     if values.dtype != pl.String:
         return values
-    texts = _blank_as_null(values)
-    plain = texts.str.replace(",", ".", literal=True) if decimal == "," else texts
-    padded = plain.str.contains(r"^[+-]?0\d").any()
-    for kind in (pl.Int64, pl.Float64):
-        numbers = plain.cast(kind, strict=False)
-        if not padded and numbers.null_count() == texts.null_count() < len(texts):
-            return numbers
-    return texts
+    texts = blank_as_null(values)
+    padded = texts.str.contains(r"^[+-]?0\d").any()
+    numbers = as_numbers(texts, cells.form(column))
+    if padded or bool(broken(texts, numbers).any()) or numbers.null_count() == len(numbers):
+        return texts
+    whole = texts.cast(pl.Int64, strict=False)
+    return whole if whole.null_count() == numbers.null_count() else numbers
 
 
 def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:

@@ -10,6 +10,7 @@ import polars as pl
 
 from taiji.data.sampling import popular_non_clicks, sample_users
 from taiji.data.schema import Tables, dense, validate
+from taiji.data.sources.number_cells import as_numbers
 
 WINDOW = 20_000
 """Strictly earlier interactions whose items count as popular."""
@@ -52,7 +53,7 @@ def from_ratings(
         pl.col("timestamp").cast(pl.Datetime("us")),
         pl.lit(True).alias("exposed"),
         pl.lit(1, pl.Int8).alias("click"),
-        (pl.col("rating") >= LIKED).cast(pl.Int8).alias("conversion"),
+        (as_numbers(ratings["rating"]) >= LIKED).cast(pl.Int8).alias("conversion"),
         pl.col("timestamp").cast(pl.Datetime("us")).alias("matured_at"),
     )
     tables = Tables(items, ids_of(events) if users is None else users, events, name, domain, notes)
@@ -86,6 +87,9 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
     kept = sample_users(events, keep_users, seed)
     keep = events["user_id"].is_in(kept.implode()) if keep_users is not None else None
     clicks = events["click"] == 1
+    known = events["conversion"].null_count() < len(
+        events
+    )  # a log without conversions is none in which nobody converts
     if per_row:
         source = events.filter(clicks)
         catalogue = items["item_id"]
@@ -104,7 +108,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
             catalogue.gather(drawn).alias("item_id"),
             pl.lit(True).alias("exposed"),
             pl.lit(0, pl.Int8).alias("click"),
-            pl.lit(0, pl.Int8).alias("conversion"),
+            pl.lit(0 if known else None, pl.Int8).alias("conversion"),
             pl.lit(None, pl.Float64).alias("price"),
             *(pl.lit(None, source.schema[name]).alias(name) for name in unknown),
             pl.Series("_row", places[rows], pl.Int64),

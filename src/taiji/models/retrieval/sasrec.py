@@ -8,6 +8,8 @@ ones cost what they are long.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import nn
 
 from taiji.core.component import Device, Requests, pick_device
 from taiji.core.progress import progress
+from taiji.data.dataset import Dataset
 from taiji.data.history import History
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
@@ -91,9 +94,17 @@ class SASRec(VectorRetriever):
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Train with early stopping on the held-out last interactions."""
+        self.facts["checks"] = []
+        with torch.random.fork_rng(devices=[]):
+            self._train(*self._prepared(history, seed, device))
+        self.vectors = to_numpy(self.network.table[1:])
+
+    def _prepared(
+        self, history: History, seed: int, device: str | None
+    ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
+        """Make the network and return training sequences, the chance of each item to be drawn, and what validates."""
         settings, random = self.settings, np.random.default_rng(seed)
-        counts = np.diff(history.offsets)
-        held_out = np.flatnonzero(counts >= 2)
+        held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
         if len(held_out) > settings.valid_users:
             held_out = np.sort(random.choice(held_out, settings.valid_users, replace=False))
         ends = history.offsets[1:].copy()
@@ -101,12 +112,9 @@ class SASRec(VectorRetriever):
         data = Sequences(np.asarray(history.items, np.int64), history.offsets[:-1], ends, settings.history)
         chance = np.bincount(history.items, minlength=len(self.places)).astype(np.float64)
         chance[chance > 0] **= settings.popularity_power
-        self.facts["checks"] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._build(device)
-            self._train(data, chance / chance.sum(), _Valid(history, held_out, settings.history), random)
-        self.vectors = to_numpy(self.network.table[1:])
+        torch.manual_seed(seed)
+        self._build(device)
+        return data, chance / chance.sum(), _Valid(history, held_out, settings.history), random
 
     def weights(self) -> dict[str, Array]:
         """Return the network's weights."""
@@ -154,20 +162,17 @@ class SASRec(VectorRetriever):
 
     def _train(self, data: Sequences, chance: Array, valid: _Valid, random: np.random.Generator) -> None:
         settings, network = self.settings, self.network
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        optimiser = self._optimiser()
         best, best_state, worse = -1.0, None, 0
         with progress("SASRec", total=settings.epochs) as update:
             for epoch in range(1, settings.epochs + 1):
-                network.train()
-                losses = [self._step(optimiser, batch, chance, random) for batch in data.epoch(settings.batch, random)]
+                loss = self._epoch(optimiser, data, chance, random)
                 update(epoch)
                 if epoch % settings.check_every and epoch != settings.epochs:
                     continue
                 quality = self._quality(valid)
-                self.facts["checks"].append({"epoch": epoch, "loss": float(np.mean(losses)), "ndcg": quality})
-                log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, np.mean(losses), quality)
+                self.facts["checks"].append({"epoch": epoch, "loss": loss, "ndcg": quality})
+                log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, loss, quality)
                 if quality > best:
                     best, worse = quality, 0
                     best_state = {name: value.clone() for name, value in network.state_dict().items()}
@@ -178,6 +183,21 @@ class SASRec(VectorRetriever):
         if best_state is not None:
             network.load_state_dict(best_state)
         network.eval()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def _epoch(
+        self, optimiser: torch.optim.Optimizer, data: Sequences, chance: Array, random: np.random.Generator
+    ) -> float:
+        """Train once on every history and return the mean loss."""
+        self.network.train()
+        return float(
+            np.mean([self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)])
+        )
 
     def _step(
         self, optimiser: torch.optim.Optimizer, batch: PackedBatch, chance: Array, random: np.random.Generator
@@ -215,6 +235,18 @@ class SASRec(VectorRetriever):
         return total / len(valid.targets)
 
 
+def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> Iterator[float]:
+    """Train epoch by epoch without checks and yield each one's seconds; for timing."""
+    model._bind(dataset, dataset.items["item_id"])
+    with torch.random.fork_rng(devices=[]):
+        data, chance, _, random = model._prepared(history, seed, None)
+        optimiser = model._optimiser()
+        while True:
+            start = time.perf_counter()
+            model._epoch(optimiser, data, chance, random)
+            yield time.perf_counter() - start
+
+
 PackedBatch = tuple[Array, Array, Array, Array, Array]
 """Items, places and segments (R, L) each; flat places (M,) of the states that predict; their targets (M,), items from 0."""
 
@@ -232,7 +264,7 @@ class Sequences:
         self.lengths = ends - self.starts - 1
         self.users = np.flatnonzero(self.lengths > 0)
 
-    def epoch(self, batch: int, random: np.random.Generator) -> Any:
+    def epoch(self, batch: int, random: np.random.Generator) -> Iterator[PackedBatch]:
         """Yield every history once, in random order, ``batch`` at a time."""
         order = random.permutation(self.users)
         for at in range(0, len(order), batch):

@@ -38,7 +38,9 @@ class Answers(Stage):
         from taiji.pipeline.completions import complete
         from taiji.pipeline.run_data import load_examples
 
-        test = load_examples(context, "test")
+        test, cut = load_examples(context, "test"), {}
         for which in MODELS:
-            write_parquet(context.folder / f"{which}.parquet", complete(context, test, which))
-        return {"prompts": len(test), "models": list(MODELS)}
+            answers = complete(context, test, which)
+            write_parquet(context.folder / f"{which}.parquet", answers)
+            cut[which] = int(answers["cut"].sum())
+        return {"prompts": len(test), "models": list(MODELS), "cut": cut}

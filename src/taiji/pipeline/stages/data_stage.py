@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.errors import InputError
 from taiji.pipeline.amounts import Amount
 from taiji.pipeline.stage import Stage
 
@@ -21,10 +23,22 @@ class Data(Stage):
     settings = ("data",)
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the source: when it changes, the stage runs again."""
+        """Return the state of the source: when it changes, the stage runs again.
+
+        Raises:
+            InputError: a source that keeps files has none.
+        """
         from taiji.data.sources import find_source
 
-        return find_source(config.data).state(config.data)
+        state = find_source(config.data).state(config.data)
+        if state == []:
+            raise InputError(
+                "The source has no files.",
+                where=config.data.source,
+                expected=f"its files there (a relative path is seen from {Path.cwd()})",
+                fix="call taiji from the folder in which the run was started, or give the path with --data",
+            )
+        return state
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the events."""

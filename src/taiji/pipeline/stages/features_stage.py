@@ -79,7 +79,7 @@ class Features(Stage):
 
         config, dataset, split = context.config, stored(context), load_split(context)
         times = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
-        users = choose_users(dataset, split, times, config.size.feature_users, config.seed)
+        users = choose_users(dataset, split, times, config.size.feature_users, config.seed, config.features.delay_s)
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
             example=pl.format("{}@{}", "user", "as_of")
         )
@@ -105,4 +105,9 @@ class Features(Stage):
             write_parquet(context.folder / f"{name}.parquet", table)
             metrics[name] = quantizer.metrics(vectors)
         write_json(context.folder / "quantizers.json", metrics)
-        return {"users": len(users), "rows": len(rows), "well formed": sum(answer.well_formed for answer in parsed)}
+        return {
+            "users": len(users),
+            "rows": len(rows),
+            "well formed": sum(answer.well_formed for answer in parsed),
+            "cut": int(completions["cut"].sum()),
+        }

@@ -45,10 +45,11 @@ class Rationales(Stage):
         """Write."""
         from taiji.core.artifacts import write_parquet
         from taiji.pipeline.teaching import open_writing, taught_examples
+        from taiji.reasoning.teachers import check_endings
 
         examples = taught_examples(context)
         # One process keeps the endpoint's budget, its rate limit and its journal; it waits for the network, not for a core.
         here = context.config.reasoning.teacher.kind == "endpoint"
         written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
         write_parquet(context.folder / "rationales.parquet", written)
-        return {"prompts": len(examples), "rationales": len(written)}
+        return {"prompts": len(examples), "rationales": len(written), "ended": check_endings(written)}

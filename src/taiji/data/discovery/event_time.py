@@ -1,0 +1,118 @@
+"""How the times of a log are written, and whether a second column holds the time of day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from taiji.data.discovery.columns import Column
+from taiji.data.discovery.further import NAMES
+from taiji.data.discovery.parts import Guess, Question
+from taiji.data.discovery.table_files import Table
+from taiji.data.discovery.words import says
+from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms, with_clock
+
+HOUR = "hour hours stunde heure hora 小时 時"
+LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
+"""Names of columns whose values last and do not begin."""
+SHOWN = 5
+
+
+@dataclass
+class EventTime:
+    """Proposal for the mapping's ``timestamp``: guesses by key, a question that is open, and what a person should know."""
+
+    guesses: dict[str, Guess] = field(default_factory=dict)
+    question: Question | None = None
+    doubts: list[str] = field(default_factory=list)
+
+
+def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> EventTime:
+    """Propose unit, format and clock.
+
+    Args:
+        log: the log.
+        column: its column of times, as far as its cells are understood.
+        answers: keys that the user decided; those about the time are taken out.
+        taken: columns that play another part.
+    """
+    found = EventTime()
+    column = _with_clock(found, log, column, answers, taken)
+    form = answers.pop("events.timestamp.format", "")
+    unit = answers.pop("events.timestamp.unit", "")
+    if not form and (unit or (column.kind in ("integer", "number") and column.units)):
+        reasons = ("you said so",) if unit else (_unit_reason(column.units[0]),)
+        unit = unit or column.units[0]
+        found.guesses["events.timestamp.unit"] = Guess(unit, 0.7 if unit == "excel" else 0.95, reasons)
+    elif form or len(column.formats) == 1:
+        if form or column.formats[0]:
+            every = "nearly every value reads so" if column.broken else "every value reads so, and no other way"
+            found.guesses["events.timestamp.format"] = Guess(
+                form or column.formats[0], 0.95, ("you said so" if form else every,)
+            )
+    elif column.formats:
+        how = tuple(Guess(known, 0.5, (f"{column.examples[0]} read so",)) for known in column.formats)
+        said = f"how the dates in {column.name} are written (their values read both ways)"
+        found.question = Question("events.timestamp.format", said, how)
+    if not found.question and "events.timestamp.clock" not in found.guesses:
+        found.doubts += _far_off(log, column, unit, form or next(iter(column.formats), ""))
+    return found
+
+
+def _unit_reason(unit: str) -> str:
+    if unit == "excel":
+        return "its values are a spreadsheet's serial days of 1995 to 2035"
+    return f"read in {unit} since 1970 its values fall into 1995 to 2035"
+
+
+def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
+    """Return the facts of day and time of day together where another column tells the time of day."""
+    clock = answers.pop("events.timestamp.clock", "")
+    sure, reason = 1.0, "you said so"
+    if not clock and column.kind in ("time", "integer") and not column.units and _day_only(log, column):
+        free = [other for other in log.columns.values() if other.name not in taken]
+        clock = next((other.name for other in free if _tells_clock(log, other)), "")
+        sure, reason = 0.9, f"{column.name} holds the day alone, and these are times of day"
+    if clock in ("", "null"):
+        return column
+    found.guesses["events.timestamp.clock"] = Guess(clock, sure, (reason,))
+    joined = with_clock(log.frame[column.name], log.frame[clock])
+    shown = tuple(joined.drop_nulls().head(1).to_list())
+    return replace(column, kind="time", units=(), formats=time_forms(joined), examples=shown or column.examples)
+
+
+def _tells_clock(log: Table, column: Column) -> bool:
+    """Tell whether a column holds times of day: by name and values, or by values alone that reach over the whole day."""
+    values = log.frame[column.name]
+    hours = says(column.name, HOUR)
+    if hours or "time" in column.means:
+        return is_clock(values, hours=hours)
+    if says(column.name, LASTS) or not is_clock(values):
+        return False
+    cells = values.cast(pl.String)
+    return bool(cells.str.contains(r"(?i)[ap]\.?m\.?$|^(1[3-9]|2[0-3]):").any())
+
+
+def _day_only(log: Table, column: Column) -> bool:
+    """Tell whether no value has a time of day."""
+    values = log.frame[column.name]
+    if values.dtype == pl.Date:
+        return True
+    times = as_times(values, form=next(iter(column.formats), "") or None).drop_nulls()
+    return len(times) > 0 and bool((times.dt.truncate("1d") == times).all())
+
+
+def _far_off(log: Table, column: Column, unit: str, form: str) -> list[str]:
+    """Say which rows have a time that no event of a log has; they stay where they are."""
+    values = log.frame[column.name]
+    times = as_times(values, unit or "text", form or None)  # type: ignore[arg-type]
+    years = times.dt.year()
+    rows = (~years.is_between(YEARS[0] - 5, YEARS[1] - 1)).fill_null(False).arg_true()
+    if not len(rows):
+        return []
+    shown = ", ".join(f"row {int(row) + 1}: {values[int(row)]} is {times[int(row)]}" for row in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+    return [
+        f"{log.path.name}: {len(rows):,} of {len(values):,} times in {column.name} lie before {YEARS[0] - 5} or after {YEARS[1] - 1} ({shown}{more}). Correct them, or empty them to have these rows left out."
+    ]

@@ -1,0 +1,25 @@
+"""Parts of a proposed mapping tried on the rows that were looked at, by the code that will read the whole file."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from taiji.data.discovery.table_files import Table
+from taiji.data.reading_report import Reading
+from taiji.data.sources.cells import Cells
+from taiji.data.sources.column_mapping import FileMapping
+from taiji.data.sources.label_rules import parse_rule
+
+
+def tried_cells(table: Table) -> Cells:
+    """Return the table's cells, with its numbers as they are written and broken cells as null."""
+    numbers = {column.name: column.understood.form for column in table.columns.values()}
+    reading = Reading()
+    reading.file("events", table.path.name, len(table.frame))
+    plan = FileMapping(file=table.path.name, numbers=numbers)
+    return Cells("events", table.frame, table.path, plan, "drop", reading)
+
+
+def tried_label(table: Table, rule: bool | int | str) -> pl.Series:
+    """Return a label of 0 and 1 by a rule, null where it is not known."""
+    return tried_cells(table).label(parse_rule(rule), "label")

@@ -1,0 +1,171 @@
+"""Checks of a reading report: each gives a sentence with counts, which `taiji init` asks about and a run warns of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from taiji.data.reading_report import Finding, ReadingReport
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits of the checks.
+
+    Attributes:
+        one_id: share of all events that one id may have, and how many times the mean of all ids.
+        known: share of the events whose id the table has; fewer, or near matches, are a finding of their own.
+        one_instant: share of all events that one time may have.
+        repeated: share of the events that may repeat another one in every column.
+        least_rows: events below which shares say nothing.
+    """
+
+    one_id: tuple[float, float] = (0.05, 5.0)
+    known: float = 0.95
+    one_instant: float = 0.5
+    repeated: float = 0.05
+    least_rows: int = 20
+
+
+PROFILE = "profile without time"
+"""Name of a check whose finding `taiji init` words itself."""
+logger = logging.getLogger(__name__)
+Check = Callable[[ReadingReport, Thresholds], Iterator[Finding]]
+STANDARD = Thresholds()
+
+
+def findings(report: ReadingReport, thresholds: Thresholds = STANDARD) -> tuple[Finding, ...]:
+    """Return what a report shows that a person should know, in the order of :data:`CHECKS`."""
+    return tuple(found for check in CHECKS for found in check(report, thresholds))
+
+
+def warn(report: ReadingReport | None) -> None:
+    """Log what a report found, one warning each."""
+    for finding in report.findings if report else ():
+        logger.warning("%s", finding.text)
+
+
+def _left_out(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for file in report.files:
+        for left in file.left_out:
+            yield Finding(
+                check="rows left out",
+                found=f"{file.file}: {left.text}; left out, of {file.rows:,} rows.",
+                ask="Correct them in the file if they matter.",
+            )
+
+
+def _columns(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for file in report.files:
+        for column in file.columns:
+            if column.understood < column.values:
+                yield Finding(
+                    check="values not understood",
+                    found=f"{file.file}: {column.text}.",
+                    ask=f"Is {column.column} the right column for {column.part}?",
+                )
+
+
+def _changes(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for file in report.files:
+        for note in file.notes:
+            yield Finding(check="read otherwise than written", found=f"{file.file}: {note}")
+
+
+def _labels(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for label in report.labels:
+        if not label.known:
+            yield Finding(
+                check="label unknown",
+                found=f"The label {label.name} is known on none of {label.rows:,} events.",
+                ask=f"Check the rule for {label.name} in the mapping.",
+            )
+        elif label.mean == 0 and label.rows >= thresholds.least_rows:
+            yield Finding(
+                check="label never positive",
+                found=f"The label {label.name} is 0 on all of the {label.known:,} events on which it is known.",
+                ask=f"Check the rule for {label.name} in the mapping.",
+            )
+
+
+def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for match in report.ids:
+        noun = match.column
+        if match.near or match.rows_known < thresholds.known * match.rows:
+            near = f" {match.near:,} of them differ only in spelling: {match.near_text}." if match.near else ""
+            yield Finding(
+                check="ids not matched",
+                found=(
+                    f"{match.rows - match.rows_known:,} of {match.rows:,} events name "
+                    f"{match.event_ids - match.event_ids_known:,} different {noun}s (of {match.event_ids:,}) that the {match.table} do not have."
+                    + near
+                ),
+                ask=f"Do both files mean the same ids? {match.used:,} of {match.ids:,} ids of the {match.table} are named by events.",
+            )
+        share, times = thresholds.one_id
+        if match.busiest_rows > share * match.rows_known > 0 and match.rows_known >= thresholds.least_rows:
+            mean = match.rows_known / max(1, match.used)
+            if match.busiest_rows > times * mean:
+                yield Finding(
+                    check="one id with many events",
+                    found=f"{noun} {match.busiest!r} has {match.busiest_rows:,} of {match.rows_known:,} events ({match.busiest_rows / match.rows_known:.1%}).",
+                    ask="Does it stand for nobody in particular (a guest, a default, a test account)? Then leave its rows out of the log.",
+                )
+
+
+def _times(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    times = report.times
+    if times is None:
+        return
+    for count, where in ((times.early, "before 1990"), (times.late, "after tomorrow")):
+        if count:
+            yield Finding(
+                check="times outside",
+                found=f"{count:,} of {times.rows:,} events lie {where} ({times.first} to {times.last}).",
+                ask="Check the time's unit or format in the mapping, and correct or remove rows without a true time.",
+            )
+    if times.rows >= thresholds.least_rows and times.commonest_rows > thresholds.one_instant * times.rows:
+        yield Finding(
+            check="one instant",
+            found=f"{times.commonest_rows:,} of {times.rows:,} events have one and the same time, {times.commonest}.",
+            ask="Is this the time of an import? Everything here goes by time: name the column that tells when things happened.",
+        )
+
+
+def _amounts(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    for amount in report.amounts:
+        if amount.negative:
+            yield Finding(
+                check="negative amounts",
+                found=f"{amount.negative:,} of {amount.values:,} values of {amount.column} ({amount.table}) are negative.",
+                ask="Are these rows returns? Then they are no purchases: leave them out, or let the rules for click and conversion say so.",
+            )
+
+
+def _repeated(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    rows = report.times.rows if report.times else 0
+    if rows >= thresholds.least_rows and report.repeated > thresholds.repeated * rows:
+        yield Finding(
+            check="repeated events",
+            found=f"{report.repeated:,} of {rows:,} events repeat another one in every column.",
+            ask="Was the log written twice?",
+        )
+
+
+def _profile(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
+    if report.private:
+        yield Finding(
+            check="contact data",
+            found=f"Prompts will tell columns that look like contact data: {', '.join(report.private)}.",
+            ask="Take them out of users.profile.",
+        )
+    if report.profile:
+        yield Finding(
+            check=PROFILE,
+            found=f"Profile columns ({', '.join(report.profile)}) have no time: they tell what was known when the table was written, for all of the log.",
+            ask="Leave out of users.profile what only became known later, or was computed from the log itself.",
+        )
+
+
+CHECKS: tuple[Check, ...] = (_left_out, _columns, _changes, _labels, _ids, _times, _amounts, _repeated, _profile)

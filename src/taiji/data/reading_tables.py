@@ -1,0 +1,100 @@
+"""Reading report as small tables of text, for every page that shows it."""
+
+from __future__ import annotations
+
+from taiji.core.number_format import thousands
+from taiji.data.reading_report import ReadingReport
+
+Shown = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""Title, names of columns, rows."""
+
+
+def reading_tables(report: ReadingReport) -> list[Shown]:
+    """Return the report's tables that have rows."""
+    tables: list[Shown] = [
+        (
+            "Files",
+            ("table", "file", "rows", "used", "left out"),
+            [
+                (
+                    file.table,
+                    file.file,
+                    thousands(file.rows),
+                    thousands(file.used),
+                    "; ".join(f"{thousands(left.rows)} {left.reason}" for left in file.left_out) or "none",
+                )
+                for file in report.files
+            ],
+        ),
+        (
+            "Columns not wholly understood",
+            ("file", "column", "read as", "values", "understood", "not understood"),
+            [
+                (
+                    file.file,
+                    column.column,
+                    column.part,
+                    thousands(column.values),
+                    _share(column.understood, column.values),
+                    ", ".join(column.examples),
+                )
+                for file in report.files
+                for column in file.columns
+                if column.understood < column.values
+            ],
+        ),
+        (
+            "Ids",
+            (
+                "id",
+                "events whose id is known",
+                "different ids of events known",
+                "ids of the table used",
+                "near matches",
+            ),
+            [
+                (
+                    match.column,
+                    f"{thousands(match.rows_known)} of {thousands(match.rows)}",
+                    f"{thousands(match.event_ids_known)} of {thousands(match.event_ids)}",
+                    f"{thousands(match.used)} of {thousands(match.ids)} {match.table}",
+                    thousands(match.near),
+                )
+                for match in report.ids
+            ],
+        ),
+        (
+            "Labels",
+            ("label", "known on events", "mean of the known"),
+            [
+                (
+                    label.name,
+                    f"{thousands(label.known)} of {thousands(label.rows)}",
+                    "–" if label.mean is None else f"{label.mean:.4g}",
+                )
+                for label in report.labels
+            ],
+        ),
+    ]
+    if report.times:
+        times = report.times
+        tables.append(
+            (
+                "Times",
+                ("first", "last", "before 1990", "after tomorrow", "commonest time"),
+                [
+                    (
+                        times.first,
+                        times.last,
+                        thousands(times.early),
+                        thousands(times.late),
+                        f"{times.commonest} ({thousands(times.commonest_rows)} of {thousands(times.rows)})",
+                    )
+                ],
+            )
+        )
+    return [table for table in tables if table[2]]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "–"

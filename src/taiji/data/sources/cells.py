@@ -1,0 +1,325 @@
+"""Cells of a file as what the mapping takes them for: numbers, times, yes and no, labels; what is not understood is told with its place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.reading_report import Reading
+from taiji.data.schema import SHOWN, positions, row_list
+from taiji.data.sources.column_mapping import FileMapping, TimeMapping, Unusable
+from taiji.data.sources.label_rules import Label, Rule, evaluate
+from taiji.data.sources.number_cells import (
+    BY_DECIMAL,
+    NumberForm,
+    as_numbers,
+    broken,
+    number_forms,
+    said_missing,
+    stripped,
+)
+from taiji.data.sources.time_cells import as_times, time_forms, with_clock
+from taiji.data.sources.truth_cells import NO, YES, read_truth, understood
+
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+NAMED = 8
+"""Different values of a column that a message lists."""
+
+
+@dataclass
+class Cells:
+    """Columns of one file.
+
+    A cell that holds something else than its column is taken for stops the reading (``unusable: error``) or becomes null (``drop``);
+    both are counted in ``reading``. A column in which nothing is understood always stops it.
+
+    Attributes:
+        table: ``items``, ``users`` or ``events``.
+        frame: columns as the file has them (a CSV's as text).
+        path: the file.
+        plan: the mapping of the file.
+        unusable: what becomes of broken cells.
+        reading: account of what was understood.
+    """
+
+    table: str
+    frame: pl.DataFrame
+    path: Path
+    plan: FileMapping
+    unusable: Unusable
+    reading: Reading
+    _told: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Check that the mapping gives forms of numbers to columns that are read."""
+        if unknown := [column for column in self.plan.numbers if column not in self.frame.columns]:
+            raise ConfigError(
+                "A mapping tells how numbers are written in a column that plays no part.",
+                where=f"{self.table}.numbers.{unknown[0]}",
+                expected=f"one of {', '.join(self.frame.columns)}",
+                found=", ".join(unknown),
+                fix="take it out of numbers, or correct its name",
+            )
+
+    def form(self, column: str) -> NumberForm:
+        """Return how the numbers of a column are written."""
+        return self.plan.numbers.get(column, BY_DECIMAL[self.plan.decimal])
+
+    def number(self, column: str, part: str, *, least: float | None = None) -> pl.Series:
+        """Return a column as finite numbers, those below ``least`` left out."""
+        values = self.frame[column]
+        numbers = as_numbers(values, self.form(column))
+        wanted = f"a number written as {self.form(column)}" if values.dtype == pl.String else "a finite number"
+        if least is not None:
+            numbers = pl.DataFrame({"x": numbers}).select(pl.when(pl.col("x") >= least).then("x")).to_series()
+            wanted += f" of at least {least:g}"
+        fix = ""
+        if values.dtype == pl.String and bool(broken(values, numbers).any()):
+            others = [form for form in number_forms(values) if form != self.form(column)]
+            fix = (
+                f'the column\'s numbers are written as {others[0]}: say so by numbers: {{{column}: "{others[0]}"}}'
+                if others
+                else ""
+            )
+        return self._checked(values, numbers, part, wanted, fix).alias(column)
+
+    def time(self, plan: TimeMapping, part: str) -> pl.Series:
+        """Return one column (or a day's and a clock's) as times."""
+        values = self.frame[plan.column]
+        plain = plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal()
+        if plain and values.dtype != pl.String and not (plan.format and values.dtype.is_numeric()):
+            return values  # the schema's check tells that these are no times
+        texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
+        form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
+        times = as_times(texts, plan.unit, form)
+        wrong = broken(values, times)
+        if plan.clock:  # a day whose clock is missing is no time, and not a broken cell
+            wrong &= broken(self.frame[plan.clock], times)
+        fix = ""
+        if bool(wrong.any()) and texts.dtype == pl.String:
+            others = [known or "ISO 8601" for known in time_forms(texts) if (known or None) != form]
+            fix = f"nearly all cells read as {' or as '.join(others)}: say so by format" if others else ""
+        wanted = "an integer or a number of seconds" if plan.unit == "s" else "an integer or a number of " + plan.unit
+        if plan.unit == "text":
+            wanted = f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}"
+        return self._checked(
+            values,
+            times,
+            part,
+            wanted,
+            fix or "give the column's unit (s, ms, us, ns, excel) or format in the mapping, or correct these rows",
+            wrong,
+        )
+
+    def label(self, rule: Rule, part: str) -> pl.Series:
+        """Return a label of 0 and 1 by its rule; null where a column that decides it says nothing."""
+        if isinstance(rule, Label) and rule.column is None:
+            return pl.repeat(int(float(str(rule.value))), self.frame.height, dtype=pl.Int8, eager=True)
+        return evaluate(rule, lambda test: self._test(test, part)).cast(pl.Int8)
+
+    def grades(self, column: str, part: str, grades: tuple[float | str, ...]) -> pl.Series:
+        """Return each value's place among the grades."""
+        values = self.frame[column]
+        texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
+        named = any(isinstance(grade, str) for grade in grades)
+        given = _texts(values) if named else as_numbers(values, self.form(column))
+        found = given.replace_strict(
+            texts if named else list(grades), list(range(len(texts))), default=None, return_dtype=pl.Int64
+        )
+        expected = f"one of {', '.join(texts)}"
+        return self._checked(
+            values,
+            found,
+            part,
+            expected,
+            "add it to the label's grades at its place, or correct these rows",
+            message="A grade is not among those of the mapping.",
+        )
+
+    def _test(self, test: Label, part: str) -> pl.Series:
+        column = str(test.column)
+        values = self.frame[column]
+        if test.sign is None:
+            return self._truth(column, part)
+        if test.sign in ("is null", "is not null"):
+            there = (
+                stripped(values)
+                if values.dtype == pl.String
+                else values.fill_nan(None)
+                if values.dtype.is_float()
+                else values
+            )
+            return there.is_null() if test.sign == "is null" else there.is_not_null()
+        if values.dtype == pl.Boolean:
+            return self._compared(
+                values.cast(pl.Float64), test, tuple(self._answer(column, value) for value in test.values)
+            )
+        if any(isinstance(value, str) for value in test.values) and not values.dtype.is_numeric():
+            return self._named(values, test, part)
+        wanted = tuple(_number(value) for value in test.values)
+        if None in wanted:
+            raise InputError(
+                "A rule compares numbers with a text.",
+                where=f"{self.path}, column {column}, {part}",
+                expected=f"a number, as in the column ({', '.join(map(str, values.drop_nulls().head(3)))})",
+                found=", ".join(map(repr, test.values)),
+                fix="correct the rule in the mapping",
+            )
+        if values.dtype == pl.String and set(wanted) <= {0.0, 1.0} and not number_forms(values):
+            truth = read_truth(values)
+            if understood(truth):
+                return self._compared(self._truth(column, part).cast(pl.Float64), test, wanted)
+        return self._compared(self.number(column, part), test, wanted)
+
+    def _truth(self, column: str, part: str) -> pl.Series:
+        values = self.frame[column]
+        truth = read_truth(values)
+        if not understood(truth) and truth.known < 1:
+            wrong = positions(broken(values, truth.values))
+            raise InputError(
+                "A label is neither 0 nor 1 (neither yes nor no).",
+                where=f"{self.path}, column {part} (read from {column}), {row_list(wrong)}",
+                expected="0 and 1, true and false, yes and no (in one of many languages), or a mark beside empty cells",
+                found=_different(values),
+                fix=f"say which values count, for instance {part}: {column} == {_first(values)}",
+            )
+        if truth.mark:
+            self.reading.note(self.table, f"{column} holds {truth.mark!r} or nothing: nothing was read as no.")
+        return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
+
+    def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
+        """Compare texts; a constant that no row holds is told, and refused where only its spelling differs."""
+        texts = _texts(values)
+        wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
+        for value in wanted:
+            if not bool((texts == value).any()):
+                near = [
+                    text
+                    for text in texts.unique(maintain_order=True).drop_nulls().head(1000)
+                    if _folded(text) == _folded(value)
+                ]
+                if near:
+                    raise InputError(
+                        "A rule compares with a text that no row holds.",
+                        where=f"{self.path}, column {values.name}, {part}",
+                        expected=f"{near[0]!r}, as in the file",
+                        found=repr(value),
+                        fix="correct the rule in the mapping",
+                    )
+                self.reading.note(
+                    self.table,
+                    f"{part} compares {values.name} with {value!r}, which no row holds (there are {_different(values)}).",
+                )
+        self._checked(values, texts, part, "a text", "")
+        found = texts.is_in(wanted)
+        return ~found if test.sign in ("!=", "not in") else found
+
+    def _compared(self, numbers: pl.Series, test: Label, wanted: tuple[float | None, ...]) -> pl.Series:
+        if test.sign in ("in", "not in"):
+            found = numbers.is_in(list(wanted))
+            return ~found if test.sign == "not in" else found
+        return pl.Series(SIGNS[str(test.sign)](numbers, wanted[0]))
+
+    def _answer(self, column: str, value: float | str) -> float:
+        folded = str(value).strip().lower() if isinstance(value, str) else f"{value:g}"
+        if folded in YES or folded in NO:
+            return float(folded in YES)
+        raise InputError(
+            "A rule compares true and false with something else.",
+            where=f"{self.path}, column {column}",
+            expected="1, 0, true or false",
+            found=repr(value),
+            fix="correct the rule in the mapping",
+        )
+
+    def _tell_missing(self, values: pl.Series) -> None:
+        """Tell once which words of a column were read as no value."""
+        if any(column == values.name for column, _ in self._told):
+            return
+        if words := said_missing(values):
+            count, shown = sum(words.values()), ", ".join(map(repr, list(words)[:SHOWN]))
+            self.reading.note(self.table, f"{count:,} cells of {values.name} say {shown} and were read as missing.")
+
+    def _checked(
+        self,
+        values: pl.Series,
+        read: pl.Series,
+        part: str,
+        expected: str,
+        fix: str,
+        wrong: pl.Series | None = None,
+        *,
+        message: str = "",
+    ) -> pl.Series:
+        """Return ``read`` after telling which cells were not understood; stop where the mapping says so."""
+        rows = positions(broken(values, read) if wrong is None else wrong)
+        there = len(rows) + len(read) - read.null_count()
+        examples = [str(value) for value in values.gather(rows[:SHOWN]).to_list()]
+        if len(rows) and (self.unusable == "error" or len(rows) == there):
+            time = read.dtype.is_temporal()
+            raise InputError(
+                message or f"A {'time' if time else 'value'} is not what it should be.",
+                where=f"{self.path}, column {values.name}, {row_list(rows)}",
+                expected=expected,
+                found=", ".join(map(repr, examples)),
+                fix=f"{fix or 'correct these rows, or name another column in the mapping'}"
+                + ("" if len(rows) == there else "; or leave such cells out by `unusable: drop`"),
+            )
+        if (values.name, part) not in self._told:
+            self._tell_missing(values)
+            self._told.add((values.name, part))
+            places = [int(row) + 1 for row in rows[:SHOWN]]
+            self.reading.column(
+                self.table,
+                values.name,
+                part,
+                values=there,
+                understood=there - len(rows),
+                places=places,
+                examples=examples,
+            )
+        return read
+
+
+def blank_as_null(values: pl.Series) -> pl.Series:
+    """Return texts without spaces around them, empty ones as null."""
+    return values.str.strip_chars().replace({"": None})
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    return blank_as_null(values.cast(pl.String))
+
+
+def _folded(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _number(value: float | str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _different(values: pl.Series) -> str:
+    found = values.drop_nulls().unique(maintain_order=True)
+    shown = ", ".join(repr(str(value)) for value in found.head(NAMED).to_list())
+    return shown + (f" and {len(found) - NAMED:,} others" if len(found) > NAMED else "")
+
+
+def _first(values: pl.Series) -> str:
+    found = values.drop_nulls().head(1).to_list()
+    return repr(found[0]) if found else "1"

@@ -1,0 +1,300 @@
+"""Reading delimited text: encodings, typed headers, and lines that are no rows.
+
+Polars reads; where its result does not fit the file's lines (too few fields are nulls to it, a stray quote swallows what
+follows) the lines are read one by one, and those that are no rows are told apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+UTF8 = "utf-8-sig"
+CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+"""Byte-order marks of encodings beside UTF-8."""
+TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
+"""A column's name in an atomic file of RecBole: ``user_id:token``."""
+Kind = pl.DataType | type[pl.DataType]
+HEAD = 60
+"""Lines among which the header is looked for."""
+SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
+"""A spreadsheet's line above the header that tells the separator."""
+LONGEST = 200
+"""Lines that one record may have, with line breaks inside its quotes."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A line that is no row: its number from 1, and what is wrong with it."""
+
+    line: int
+    found: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rows of a delimited file, and the lines that are none."""
+
+    frame: pl.DataFrame
+    broken: tuple[Broken, ...] = ()
+
+
+def opened(path: Path) -> io.BufferedIOBase:
+    """Open a file's bytes, a ``.gz`` unpacked."""
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def codec(path: Path) -> str:
+    """Return a text file's encoding: UTF-8, or UTF-16 by its mark or its zero bytes."""
+    with opened(path) as stream:
+        start = stream.read(512)
+    for mark, name in CODECS:
+        if start.startswith(mark):
+            return name
+    even, odd = start[0::2].count(0), start[1::2].count(0)
+    if odd > 0.4 * len(start) / 2 and not even:
+        return "utf-16-le"
+    if even > 0.4 * len(start) / 2 and not odd:
+        return "utf-16-be"
+    return UTF8
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield a file's lines as text, with their ends."""
+    with opened(path) as stream:
+        yield from io.TextIOWrapper(stream, encoding=codec(path), newline="")  # type: ignore[type-var]
+
+
+def read_delimited(
+    path: Path,
+    separator: str,
+    header: Sequence[str] | None = None,
+    *,
+    types: Mapping[str, Kind] | None = None,
+    rows: int | None = None,
+) -> Lines:
+    """Read a delimited file.
+
+    Args:
+        path: the file.
+        separator: one character.
+        header: column names of a file without a header line.
+        types: columns to read, with their types; None reads all as text. Where a value does not fit its type, all are text.
+        rows: read about so many lines.
+    """
+    given, skipped = (list(header), 0) if header else _first_line(path, separator)
+    names = unique_names(plain_names(given))
+    source: Path | bytes = path
+    if rows is not None or path.suffix.lower() == ".gz" or codec(path) != UTF8:
+        source = "".join(islice(text_lines(path), None if rows is None else rows + skipped)).encode()
+    wanted = list(names if types is None else types)
+    if not names:
+        return Lines(pl.DataFrame(schema=dict.fromkeys(wanted, pl.String)))
+    frame = _scanned(source, separator, names, skipped, list(wanted), types or {})
+    broken: tuple[Broken, ...] = ()
+    again = skipped > 0 and frame is not None and _header_again(frame)
+    if frame is None or again or not _sound(source, len(frame), separator, len(names), skipped):
+        lines = text_lines(path) if isinstance(source, Path) else io.StringIO(source.decode(), newline="")
+        frame, broken = _one_by_one(lines, separator, names, skipped)
+        if rows is not None:  # the last record may be cut here, not in the file
+            broken = tuple(line for line in broken if line.found != OPEN or line.line <= rows + skipped - LONGEST)
+    frame = frame.select(wanted)
+    return Lines(frame, broken)
+
+
+def _header_again(frame: pl.DataFrame) -> bool:
+    """Return whether the header stands among the rows, as in files that were put one behind the other."""
+    if frame.width < 2 or set(frame.dtypes) != {pl.String}:
+        return False
+    return bool(
+        frame.select(pl.all_horizontal(pl.col(name).str.strip_chars() == name for name in frame.columns).any()).item()
+    )
+
+
+def names_of(path: Path, separator: str) -> list[str]:
+    """Return the names in a file's first line, without the types of an atomic file's header."""
+    return plain_names(_first_line(path, separator)[0])
+
+
+def plain_names(names: Iterable[str]) -> list[str]:
+    """Return column names without the spaces around them and the types that an atomic file's header gives them."""
+    names = [name.strip() for name in names]
+    found = [TYPED.match(name) for name in names]
+    return [match[1] for match in found if match] if found and all(found) else names
+
+
+def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
+    """Return the columns of an atomic file that hold several values, separated by spaces."""
+    given = _first_line(path, separator)[0]
+    return tuple(
+        name
+        for name, shown in zip(plain_names(given), given)
+        if name != shown.strip() and shown.strip().endswith("_seq")
+    )
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Return names of which none occurs twice: columns without a name, or with another one's, get one by their place."""
+    seen: set[str] = set()
+    made = []
+    for place, name in enumerate(names, start=1):
+        own = name if name and name not in seen else f"{name or 'column'}_{place}"
+        seen.add(own)
+        made.append(own)
+    return made
+
+
+def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
+    """Return the cells of the header, and the number of lines up to it."""
+    above = lines_above(list(islice(text_lines(path), HEAD)), separator)
+    for number, line in enumerate(text_lines(path), start=1):
+        if number > above and line.strip():
+            return next(csv.reader([line.rstrip("\r\n")], delimiter=separator)), number
+    return [], 0
+
+
+def lines_above(lines: Sequence[str], separator: str) -> int:
+    """Return how many of a file's first lines stand above its table: a title, comments, ``sep=;``, and blank lines among them."""
+    widths = [len(next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])) for line in lines]
+    usual, _ = max(Counter(width for width in widths if width > 1).items(), key=lambda entry: entry[1], default=(0, 0))
+    for place, (line, width) in enumerate(zip(lines, widths)):
+        if SEPARATED.match(line):
+            continue
+        if width == usual:
+            return place
+        if width > 1 and not line.startswith("#"):
+            return 0
+    return 0
+
+
+def _scanned(
+    source: Path | bytes, separator: str, names: list[str], skipped: int, wanted: list[str], types: Mapping[str, Kind]
+) -> pl.DataFrame | None:
+    """Return what Polars makes of it, as text where a value does not fit its type; None where it cannot."""
+    for chosen in (types, {}) if types else ({},):
+        schema = {name: chosen.get(name, pl.String) for name in names}
+        try:
+            scan = pl.scan_csv(source, separator=separator, has_header=False, skip_rows=skipped, schema=schema)
+            return scan.select(wanted).collect()
+        except pl.exceptions.NoDataError:
+            return pl.DataFrame(schema=schema).select(wanted)
+        except pl.exceptions.PolarsError:
+            continue
+    return None
+
+
+def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped: int) -> bool:
+    """Return whether each line of the file is one row with as many fields as there are columns."""
+    if not rows:
+        given = text_lines(source) if isinstance(source, Path) else source.decode().splitlines()
+        return not any(line.strip() for line in islice(given, skipped, None))
+    lines = pl.scan_csv(
+        source, separator="\x01", quote_char=None, has_header=False, schema={"line": pl.String}, skip_rows=skipped
+    )
+    line = pl.col("line")
+    bare = line.str.replace_all('"[^"]*"', "")
+    try:
+        count, fields, quotes = (
+            lines.select(
+                pl.len(),
+                (bare.str.count_matches(separator, literal=True) == width - 1).fill_null(False).all(),
+                (bare.str.contains('"', literal=True) | line.str.contains('\\"', literal=True)).any().alias("quotes"),
+            )
+            .collect(engine="streaming")
+            .row(0)
+        )
+    except pl.exceptions.PolarsError:
+        return False
+    return count == rows and bool(fields) and not quotes
+
+
+def _one_by_one(
+    lines: Iterable[str], separator: str, names: list[str], skipped: int
+) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
+    """Return the rows among the lines as text, and the lines that are none."""
+    broken: list[Broken] = []
+    rows = list(_records(lines, separator, names, skipped, broken))
+    columns = zip(*rows) if rows else ((),) * len(names)
+    frame = pl.DataFrame(
+        [pl.Series(name, column, pl.String).replace({"": None}) for name, column in zip(names, columns)]
+    )
+    return frame, tuple(broken)
+
+
+def _records(
+    lines: Iterable[str], separator: str, names: list[str], skipped: int, broken: list[Broken]
+) -> Iterator[list[str]]:
+    """Yield the records; a record may have line breaks inside its quotes, unless one of its lines is a whole row by itself."""
+    width = len(names)
+    waiting: deque[tuple[int, str]] = deque()
+    stream = enumerate(lines, start=1)
+    for _ in range(skipped):
+        next(stream, None)
+    while True:
+        if not waiting:
+            waiting.extend(islice(stream, 1))
+            if not waiting:
+                return
+        number, line = waiting.popleft()
+        if not line.strip():
+            continue
+        row, wrong = _cells(line, separator, width)
+        inner: list[tuple[int, str]] = []
+        text = line
+        while row is None and wrong == OPEN and len(inner) < LONGEST:
+            if not waiting:
+                waiting.extend(islice(stream, 1))
+            if not waiting:
+                break
+            inner.append(waiting.popleft())
+            text += inner[-1][1]
+            if _cells(inner[-1][1], separator, width)[0] is not None:
+                break
+            row, wrong = _cells(text, separator, width)
+        if row is None:
+            waiting.extendleft(reversed(inner))
+            broken.append(Broken(number, wrong, line.strip()[:60]))
+        elif skipped and plain_names(row) == names:
+            broken.append(Broken(number, "the header again", line.strip()[:60]))
+        else:
+            yield row
+
+
+def field_counts(lines: Sequence[str], separator: str) -> list[int]:
+    """Return the number of fields in each record among the first lines of a file."""
+    if any('\\"' in line for line in lines):
+        return [len(row) for row in csv.reader(lines, delimiter=separator, escapechar="\\")]
+    return [len(row) for row in csv.reader(lines, delimiter=separator)]
+
+
+OPEN = "a quote that is not closed"
+
+
+def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str]:
+    """Return a record's fields, or None and what is wrong with it; backslashes escape quotes where nothing else fits."""
+    text = text.rstrip("\r\n")
+    wrong = OPEN
+    for escape in (None, "\\") if '\\"' in text else (None,):
+        try:
+            row = next(
+                csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, escapechar=escape), []
+            )
+        except csv.Error as error:
+            wrong = OPEN if "unexpected end" in str(error) else "quotes that do not fit"
+            continue
+        if len(row) == width + 1 and not row[-1]:
+            row.pop()
+        if len(row) == width:
+            return row, ""
+        wrong = f"{len(row)} fields"
+    return None, wrong

@@ -1,0 +1,131 @@
+"""Tables that lie in several files: a folder of parts, hive partitions (``date=2024-01-01/part-0.parquet``), a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+import polars as pl
+
+from taiji.core.errors import InputError
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""Stands for a missing value in a partition's name."""
+EXACT = 2**53
+"""Whole numbers below this are exact as floats."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table, and the values of the partition that its folders name."""
+
+    path: Path
+    values: dict[str, str | None] = field(default_factory=dict)
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a file's name stands for several files."""
+    return "*" in name
+
+
+def hidden(path: Path) -> bool:
+    """Return whether a writer's own file or folder (``_SUCCESS``, ``.crc``, ``_metadata``) is meant."""
+    return path.name.startswith((".", "_"))
+
+
+def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
+    """Return the files that a path stands for: itself, those of a folder, or those that a pattern in its name fits.
+
+    Args:
+        path: a file, a folder or a pattern (``log-*.csv``, ``date=*``).
+        suffixes: kinds of files that count in a folder; None takes all.
+
+    Raises:
+        InputError: a folder of a table format whose files alone do not tell which rows count.
+    """
+    from taiji.data.sources.files import kind_of
+
+    if is_pattern(path.name):
+        matches = [match for match in sorted(path.parent.glob(path.name)) if not hidden(match)]
+        return [
+            Part(part.path, {**_partition([match.name]), **part.values}) if match.is_dir() else part
+            for match in matches
+            for part in parts_of(match, suffixes)
+        ]
+    if not path.is_dir():
+        return [Part(path)]
+    for log in ("_delta_log", ".hoodie", "metadata"):
+        if (path / log).is_dir() and (log != "metadata" or any((path / log).glob("*.metadata.json"))):
+            raise InputError(
+                "A folder is a table whose files also hold deleted rows.",
+                where=str(path),
+                expected="plain files, or a folder of them",
+                found=f"the log of a table format ({log})",
+                fix="export the table as Parquet with the program that wrote it",
+            )
+    found = []
+    for file in sorted(path.rglob("*")):
+        inner = file.relative_to(path)
+        shown = file.is_file() and not any(hidden(Path(part)) for part in inner.parts)
+        if shown and (suffixes is None or kind_of(file) in suffixes):
+            found.append(Part(file, _partition(inner.parts[:-1])))
+    return found
+
+
+def _partition(folders: Sequence[str]) -> dict[str, str | None]:
+    pairs = [folder.partition("=") for folder in folders if "=" in folder]
+    return {key: None if value == NO_VALUE else unquote(value) for key, _, value in pairs}
+
+
+def with_partition(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
+    """Return a part's rows with the values that its folders name, as text."""
+    return frame.with_columns(
+        pl.lit(value, pl.String).alias(name) for name, value in part.values.items() if name not in frame.columns
+    )
+
+
+def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of all parts; a column that a part lacks is null there, and no id loses digits where types differ."""
+    if len(frames) == 1:
+        return frames[0]
+    kinds: dict[str, set[pl.DataType]] = {}
+    for frame in frames:
+        for name, kind in frame.schema.items():
+            kinds.setdefault(name, set()).add(kind)
+    mixed = {name for name, found in kinds.items() if len(found - {pl.Null()}) > 1}
+    return pl.concat([frame.with_columns(_common(frame, frames, mixed)) for frame in frames], how="diagonal_relaxed")
+
+
+def _common(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixed: set[str]) -> list[pl.Series]:
+    made = []
+    for name in sorted(mixed & set(frame.columns)):
+        every = [other[name] for other in frames if name in other.columns]
+        if all(values.dtype.is_temporal() for values in every) or all(values.dtype.is_integer() for values in every):
+            continue
+        if all(values.dtype.is_numeric() for values in every):
+            if all(whole(values) for values in every):
+                made.append(frame[name].cast(pl.Int64))
+            elif all(values.dtype.is_float() or _small(values) for values in every):
+                made.append(frame[name].cast(pl.Float64))
+            else:
+                made.append(frame[name].cast(pl.String))
+        elif not frame[name].dtype.is_nested():
+            values = frame[name]
+            made.append(
+                (values.cast(pl.Int64) if values.dtype.is_float() and whole(values) else values).cast(pl.String)
+            )
+    return made
+
+
+def _small(values: pl.Series) -> bool:
+    return len(values.drop_nulls()) == 0 or max(abs(int(values.min())), abs(int(values.max()))) < EXACT  # type: ignore[arg-type]
+
+
+def whole(values: pl.Series) -> bool:
+    """Return whether all numbers are whole and exact; missing ones and NaN do not count."""
+    if values.dtype.is_integer():
+        return True
+    known = values.cast(pl.Float64).fill_nan(None).drop_nulls()
+    return bool(((known == known.floor()) & (known.abs() < EXACT)).all())

@@ -1,0 +1,137 @@
+"""Cells as numbers: decimal and thousands signs, currencies and signs for nothing, told from a column as a whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import polars as pl
+
+NumberForm = Literal["1234.50", "1234,50", "1,234.50", "1.234,50", "1 234,50", "1 234.50", "1'234.50"]
+"""How numbers are written, as one written number."""
+PLAIN: NumberForm = "1234.50"
+FORMS: dict[NumberForm, tuple[str, str]] = {
+    "1234.50": ("", "."),
+    "1234,50": ("", ","),
+    "1,234.50": (",", "."),
+    "1.234,50": (".", ","),
+    "1 234,50": (" ", ","),
+    "1 234.50": (" ", "."),
+    "1'234.50": ("'", "."),
+}
+"""Sign between thousands and sign before the fraction, the plain forms first."""
+BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
+"""Form of a whole file by its decimal sign."""
+MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
+"""Cells, in lower case, that say that there is no value."""
+MOST = 0.95
+"""Share of a column's cells that must be understood for the others to count as broken cells."""
+MOST_NUMBERS = 0.8
+"""The same of a column of numbers, which a few words make no text."""
+
+CURRENCY = (
+    r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
+    r"EUR|USD|GBP|CHF|JPY|CNY|RMB|INR|SEK|NOK|DKK|PLN|CZK|HUF|RUB|TRY|TL|BRL|CAD|AUD|NZD|KRW|MXN|ZAR"
+)
+SPACES = r"[\s\u00a0\u202f\u2009]"
+
+
+def stripped(values: pl.Series) -> pl.Series:
+    """Return texts without spaces around them, and null where a cell says that there is no value."""
+    texts = values.cast(pl.String).str.strip_chars()
+    return texts.to_frame("x").select(
+        pl.when(~pl.col("x").str.to_lowercase().is_in(MISSING)).then(pl.col("x")).alias(values.name)
+    )[values.name]
+
+
+def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
+    """Return a column's values as finite numbers (Float64); null where there is none, and where a cell is not one.
+
+    Args:
+        values: numbers, booleans or texts.
+        form: how texts are written; currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are understood in each.
+    """
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+        numbers = values.cast(pl.Float64)
+        return numbers.to_frame("x").select(pl.when(pl.col("x").is_finite()).then(pl.col("x")).alias(values.name))[
+            values.name
+        ]
+    if values.dtype == pl.Null:
+        return values.cast(pl.Float64)
+    texts = stripped(values)
+    fits = texts.str.contains(_pattern(form))
+    if not bool(fits.all()):  # null counts as true
+        texts = _bare(texts)
+        fits = texts.str.contains(_pattern(form))
+    thousands, decimal = FORMS[form]
+    if thousands:
+        texts = texts.str.replace_all(thousands, "", literal=True)
+    if decimal != ".":
+        texts = texts.str.replace(decimal, ".", literal=True)
+    numbers = texts.cast(pl.Float64, strict=False)
+    frame = pl.DataFrame({"x": numbers, "fits": fits.fill_null(False)})
+    return frame.select(
+        pl.when(pl.col("fits") & pl.col("x").is_finite()).then(pl.col("x")).alias(values.name)
+    ).to_series()
+
+
+def said_missing(values: pl.Series) -> dict[str, int]:
+    """Return the texts that stand for a missing value (``n/a``, ``NULL``) and how often each does; empty cells are not counted."""
+    if values.dtype != pl.String:
+        return {}
+    texts = values.str.strip_chars()
+    there = texts.filter(texts.is_not_null() & (texts != "") & stripped(values).is_null())
+    counts = there.value_counts(name="cells").sort("cells", values.name, descending=[True, False])
+    return dict(counts.iter_rows())
+
+
+def broken(values: pl.Series, read: pl.Series) -> pl.Series:
+    """Return where a cell holds something (not nothing, not a sign for nothing) and nothing was read from it."""
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    there = stripped(values) if values.dtype == pl.String else values
+    return there.is_not_null() & read.is_null()
+
+
+def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
+    """Return how the numbers of a column of texts are written: several forms where its cells read differently in each, none where too few are numbers."""
+    counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows")
+    cells, rows = counts[values.name], counts["rows"]
+    if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):
+        return ()
+    read = {form: as_numbers(cells, form) for form in FORMS}
+    known = {form: int(rows.filter(numbers.is_not_null()).sum()) for form, numbers in read.items()}
+    best = max(known.values())
+    if best < MOST_NUMBERS * int(rows.sum()):
+        return ()
+    chosen: list[NumberForm] = []
+    for form in FORMS:
+        if known[form] == best and not any(read[form].equals(read[other]) for other in chosen):
+            chosen.append(form)
+    return tuple(chosen)
+
+
+def _pattern(form: NumberForm) -> str:
+    thousands, decimal = FORMS[form]
+    sign, point = "[+-]?", re.escape(decimal)
+    if not thousands:
+        power = r"(?:[eE][+-]?\d+)?" if decimal == "." else ""
+        return rf"^{sign}(?:\d+{point}?\d*|{point}\d+){power}$"
+    step = r"\d{2,3}" if thousands == "," else r"\d{3}"  # 12,34,567 as in India
+    group = re.escape(thousands)
+    return rf"^{sign}(?:[1-9]\d{{0,2}}(?:{group}{step})*{group}\d{{3}}(?:{point}\d+)?|\d+(?:{point}\d+)?|{point}\d+)$"
+
+
+def _bare(texts: pl.Series) -> pl.Series:
+    """Return texts without currency, and with the minus in front."""
+    return (
+        texts.str.replace_all(r"[−﹣－]", "-")
+        .str.replace_all("[’`´]", "'")
+        .str.replace_all(SPACES, " ")
+        .str.replace(rf"^(?P<sign>[+-]?) ?(?:{CURRENCY}) ?(?P<rest>[-+(.,\d])", "${sign}${rest}")
+        .str.replace(rf"(?P<rest>[-–—.,)\d]) ?(?:{CURRENCY})$", "${rest}")
+        .str.strip_chars()
+        .str.replace(r"^\((?P<number>[\d.,' ]+)\)$", "-${number}")
+        .str.replace(r"[.,][-–—]+$", "")
+        .str.replace(r"^(?P<number>\d[\d.,' ]*) ?-$", "-${number}")
+    )

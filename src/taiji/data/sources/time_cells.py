@@ -1,0 +1,339 @@
+"""Cells as times: epochs, dates as people and programs write them, spreadsheets' serial days; told from a column as a whole."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Literal
+
+import polars as pl
+
+from taiji.data.sources.number_cells import MOST, as_numbers, stripped
+
+Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
+"""Of times as numbers: since 1970, or a spreadsheet's days since 1900; ``text`` for dates written out."""
+MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
+YEARS = (1995, 2036)
+"""What lies between may be the time of an event."""
+WRITTEN_YEARS = (1970, 2101)
+"""What lies between may be a date that is written out."""
+EXCEL_DAY = 86_400_000_000
+EXCEL_START = -2_209_161_600_000_000
+"""Day 0 of a spreadsheet, 1899-12-30, in microseconds since 1970."""
+FARTHEST = 253_402_300_800_000_000
+"""Microseconds of the year 10000: no time is later."""
+
+COMPARED = 2000
+"""Different cells of a column that are tried."""
+SHAPES = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%b": "[A-Za-z]{3}",
+    "%B": "[A-Za-z]+",
+    "%a": "[A-Za-z]{3}",
+    "%H": r"\d{1,2}",
+    "%I": r"\d{1,2}",
+    "%M": r"\d{1,2}",
+    "%S": r"\d{1,2}",
+    "%.f": r"(?:\.\d+)?",
+    "%p": "[AaPp][Mm]",
+}
+CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
+QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
+"""Forms of ISO 8601 by length that are read at once."""
+ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
+AFTER_CLOCK = (
+    rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
+)
+ISO = (
+    r"^(?P<day>[+-]?\d{4}-\d{1,2}-\d{1,2})(?:[ T_]+(?P<hour>\d{1,2}):(?P<minute>\d{2})"
+    r"(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?)?$"
+)
+DAYS = (
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y年%m月%d日",
+    "%Y%m%d",
+    "%d.%m.%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d %b %Y",
+    "%b %d, %Y",
+    "%d-%b-%Y",
+    "%d-%b-%y",
+    "%d/%b/%Y",
+    "%b %d %Y",
+    "%d %B %Y",
+    "%B %d, %Y",
+    "%a, %d %b %Y",
+    "%a %b %d %Y",
+)
+"""Ways to write a day beside ISO 8601."""
+CLOCKS = (
+    "",
+    " %H:%M",
+    " %H:%M:%S",
+    " %H:%M:%S%.f",
+    "T%H:%M:%S",
+    "T%H:%M:%S%.f",
+    " %H时%M分",
+    " %H时%M分%S秒",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    ":%H:%M:%S",
+    "-%H:%M:%S",
+    " %H.%M",
+    " %H.%M.%S",
+    ", %H:%M",
+    ", %H:%M:%S",
+    ", %I:%M %p",
+    ", %I:%M:%S %p",
+    " %I:%M%p",
+    " %I:%M:%S%p",
+)
+"""Ways to write the time behind it."""
+WHOLE = (
+    "%Y%m%d%H%M%S",
+    "%Y%m%d%H%M",
+    "%Y%m%d %H%M%S",
+    "%Y%m%dT%H%M%S",
+    "%Y-%m-%d %I:%M:%S %p",
+    "%Y-%m-%d %I:%M %p",
+    "%a %b %d %H:%M:%S %Y",
+)
+"""Ways that are not a day followed by a clock."""
+
+
+def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) -> pl.Series:
+    """Return a column as times in microseconds (UTC, naive); null where there is none, and where a cell is not one.
+
+    Args:
+        values: numbers, texts, dates or date-times.
+        unit: of numbers (also of those in a CSV); ``text`` for dates written out.
+        form: how a date is written (chrono's codes); None for ISO 8601. A zone behind the time of day is understood with any.
+    """
+    if values.dtype.is_temporal():
+        return _temporal(values)
+    if unit != "text":
+        return _epoch(values, unit)
+    if values.dtype.is_float():
+        values = values.cast(pl.Int64, strict=False)
+    texts = stripped(values).str.replace_all(r"[\s\u00a0\u202f]+", " ")
+    texts, offset = _without_zone(texts, form)
+    times = _iso(texts) if not form else _formatted(texts, form)
+    shifted = pl.DataFrame({"time": times, "offset": offset})
+    return shifted.select(
+        (pl.col("time") - pl.col("offset").fill_null(0).cast(pl.Duration("us"))).alias(values.name)
+    ).to_series()
+
+
+def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
+    """Return days and times of day as one column of texts; null where either is missing.
+
+    Args:
+        days: dates, date-times at midnight, or texts.
+        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, as the whole column tells).
+    """
+    day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
+    joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
+    return joined.select((pl.col("day") + " " + pl.col("clock")).alias(days.name)).to_series()
+
+
+def is_clock(values: pl.Series, hours: bool = False) -> bool:
+    """Tell whether nearly all cells of a column are times of day.
+
+    Args:
+        values: texts, times or whole numbers.
+        hours: numbers of at most 23 count as hours.
+    """
+    if values.dtype == pl.Time:
+        return True
+    if values.dtype.is_float() or values.dtype.is_temporal() or values.dtype.is_nested():
+        return False
+    cells = stripped(values).drop_nulls()
+    if not len(cells):
+        return False
+    if bool(cells.str.contains(r"^\d{1,6}$").all()):
+        top = int(cells.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+        if top < 24 and not hours:
+            return False
+        cells = _clock(cells)
+    return float(cells.str.contains(CLOCK).mean() or 0.0) >= MOST  # type: ignore[arg-type]
+
+
+def time_forms(values: pl.Series) -> tuple[str, ...]:
+    """Return every way in which nearly all of a column's texts can be dates: an empty text for ISO 8601; several where the values do not tell."""
+    counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows").head(COMPARED)
+    cells, rows = counts[values.name].str.replace_all(r"[\s\u00a0\u202f]+", " "), counts["rows"]
+    least = MOST * int(rows.sum())
+    if not least or not bool(cells.str.contains(r"\d").any()):
+        return ()
+    if _dates(as_times(cells), rows, WRITTEN_YEARS) >= least:
+        return ("",)
+    bare, first = _without_zone(cells, None)[0], cells.head(20).to_list()
+    found: dict[str, tuple[int, pl.Series]] = {}
+    for day in DAYS:
+        for clock in CLOCKS:
+            if _taken(found, bare, rows, day + clock, first, least):
+                break
+    for form in WHOLE:
+        _taken(found, bare, rows, form, first, least)
+    most = max((count for count, _ in found.values()), default=0)
+    return tuple(form for form, (count, _) in found.items() if count == most)
+
+
+def units_of(numbers: pl.Series) -> tuple[Unit, ...]:
+    """Return the units in which nearly all of these numbers are times of events."""
+    units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
+    return tuple(unit for unit in units if len(numbers) and _dates(_epoch(numbers, unit)) >= MOST * len(numbers))
+
+
+def serial_days(numbers: pl.Series) -> bool:
+    """Tell whether nearly all of these numbers can be a spreadsheet's serial days."""
+    return len(numbers) > 0 and _dates(_epoch(numbers, "excel")) >= MOST * len(numbers)
+
+
+def _taken(
+    found: dict[str, tuple[int, pl.Series]],
+    cells: pl.Series,
+    rows: pl.Series,
+    form: str,
+    first: list[str],
+    least: float,
+) -> bool:
+    """Tell whether a form fits, and keep it unless another one says the same."""
+    shape = _shape(form)
+    if not any(shape.match(cell) for cell in first):
+        return False
+    times = _formatted(cells, form)
+    count = _dates(times, rows, WRITTEN_YEARS)
+    if count < least:
+        return False
+    if not any(times.equals(other) for _, other in found.values()):
+        found[form] = (count, times)
+    return True
+
+
+@cache
+def _shape(form: str) -> re.Pattern[str]:
+    """Return a pattern that any date of this form begins with; comparing it is far quicker than reading the date."""
+    text = re.escape(form).replace(r"\ ", " ")
+    for code, shape in SHAPES.items():
+        text = text.replace(re.escape(code), shape)
+    return re.compile(text)
+
+
+def _dates(times: pl.Series, rows: pl.Series | None = None, years: tuple[int, int] = YEARS) -> int:
+    """Count the times (each in so many rows) that are plausible for an event."""
+    plausible = times.dt.year().is_between(years[0], years[1] - 1).fill_null(False)
+    return int(plausible.sum()) if rows is None else int(rows.filter(plausible).sum())
+
+
+def _temporal(values: pl.Series) -> pl.Series:
+    if isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
+        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return values.cast(pl.Datetime("us"))
+
+
+def _epoch(values: pl.Series, unit: str) -> pl.Series:
+    whole = values if values.dtype.is_integer() else None
+    if values.dtype == pl.String:
+        texts = stripped(values)
+        whole = texts.cast(pl.Int64, strict=False)
+        whole = whole if whole.null_count() == texts.null_count() else None
+    if whole is not None and unit != "excel":
+        whole = whole.cast(pl.Int64, strict=False)
+        limit = FARTHEST // MICROSECONDS[unit] if unit != "ns" else 2**63 - 1
+        whole = whole.to_frame("x").select(pl.when(pl.col("x").abs() <= limit).then(pl.col("x"))).to_series()
+        micros = whole // 1000 if unit == "ns" else whole * MICROSECONDS[unit]
+        return micros.cast(pl.Datetime("us")).alias(values.name)
+    numbers = as_numbers(values)
+    if unit == "excel":
+        scaled = numbers * EXCEL_DAY + EXCEL_START
+    else:
+        scaled = numbers / 1000 if unit == "ns" else numbers * MICROSECONDS[unit]
+    # A float holds a serial day to about a microsecond; spreadsheets show milliseconds.
+    rounded = (scaled / 1000).round() * 1000 if unit == "excel" else scaled.round()
+    return (
+        rounded.to_frame("x")
+        .select(pl.when(pl.col("x").abs() < FARTHEST).then(pl.col("x")).cast(pl.Int64).cast(pl.Datetime("us")))
+        .to_series()
+        .alias(values.name)
+    )
+
+
+def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Series]:
+    """Return texts without a zone behind the time of day, and the zone's offset in microseconds (null where there is none)."""
+    none = pl.repeat(None, len(texts), dtype=pl.Int64, eager=True)
+    if form and ("%z" in form or "%Z" in form or "%:z" in form or "%#z" in form):
+        return texts, none
+    zone = texts.str.extract(AFTER_CLOCK, 2)
+    if zone.null_count() == len(zone):
+        return texts, none
+    digits = zone.str.extract(r"[+-](\d{1,2}(?::?\d{2})?)$", 1).str.replace(":", "", literal=True)
+    frame = pl.DataFrame({"zone": zone, "digits": digits}).select(
+        hours=pl.when(pl.col("digits").str.len_chars() > 2)
+        .then(pl.col("digits").str.head(-2))
+        .otherwise(pl.col("digits"))
+        .cast(pl.Int64, strict=False),
+        minutes=pl.when(pl.col("digits").str.len_chars() > 2)
+        .then(pl.col("digits").str.tail(2))
+        .cast(pl.Int64, strict=False),
+        sign=pl.when(pl.col("zone").str.contains("-", literal=True)).then(-1).otherwise(1),
+        there=pl.col("zone").is_not_null(),
+    )
+    offset = frame.select(
+        pl.when("there").then(
+            pl.col("sign") * (pl.col("hours").fill_null(0) * 60 + pl.col("minutes").fill_null(0)) * 60_000_000
+        )
+    ).to_series()
+    return texts.str.replace(AFTER_CLOCK, "${clock}"), offset
+
+
+def _iso(texts: pl.Series) -> pl.Series:
+    """Read ISO 8601: all cells at once where they are of one usual form, otherwise part by part."""
+    first = texts.head(1000).drop_nulls().head(1).to_list()
+    if form := QUICK.get(len(first[0]) if first else 0):
+        times = _formatted(texts, form)
+        if times.null_count() == texts.null_count():
+            return times
+    parts = texts.str.extract_groups(ISO).struct.unnest()
+    numbers = [pl.col(name).cast(pl.Int64, strict=False).fill_null(0) for name in ("hour", "minute", "second")]
+    day = pl.col("day").str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    hour, minute, second = numbers
+    fraction = pl.col("fraction").str.pad_end(9, "0").str.head(6).cast(pl.Int64, strict=False).fill_null(0)
+    clock = ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction
+    valid = (minute < 60) & (second <= 60) & ((hour < 24) | ((hour == 24) & (minute == 0) & (second == 0)))
+    return parts.select(pl.when(valid).then(day + clock.cast(pl.Duration("us"))).alias(texts.name)).to_series()
+
+
+def _formatted(texts: pl.Series, form: str) -> pl.Series:
+    # A time of day without a date's seconds or minutes needs no default: chrono takes the hour and minute alone.
+    try:
+        times = texts.str.to_datetime(form, strict=False, time_unit="us")
+    except (pl.exceptions.PolarsError, ValueError):
+        return pl.Series(texts.name, [None] * len(texts), pl.Datetime("us"))
+    return _temporal(times)
+
+
+def _clock(values: pl.Series) -> pl.Series:
+    if values.dtype == pl.Time or isinstance(values.dtype, pl.Datetime):
+        return values.dt.strftime("%H:%M:%S%.6f")
+    if values.dtype.is_float():
+        values = values.cast(pl.Int64, strict=False)
+    texts = stripped(values)
+    digits = texts.str.contains(r"^\d{1,6}$").fill_null(False)
+    if not bool((digits | texts.is_null()).all()) or texts.null_count() == len(texts):
+        return texts
+    top = int(texts.cast(pl.Int64, strict=False).max() or 0)  # type: ignore[arg-type]
+    padded = texts + ":00" if top < 24 else texts.str.zfill(4) if top < 2400 else texts.str.zfill(6)
+    return padded.str.replace(r"^(\d{2})(\d{2})(\d{2})$", "${1}:${2}:${3}").str.replace(
+        r"^(\d{2})(\d{2})$", "${1}:${2}"
+    )

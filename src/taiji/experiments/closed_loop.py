@@ -1,0 +1,288 @@
+"""``taiji world run``: an A/B test of two policies in a world, beside what would be true if everybody had either.
+
+Until the test begins, the scenario's logging policy serves everybody; then users are assigned to the arms, by chance. The same
+world is run twice more with everybody in one arm: users and draws are the same, so the difference of those two runs is the
+effect that a full roll-out would have, and its distance from the estimate is what the design gets wrong. Arms that share
+creators or capacity interfere with each other; in the co-diverted design creators are assigned too, and users see those of
+their own arm only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.component import NO_ITEM, Slate
+from taiji.core.errors import ConfigError
+from taiji.core.progress import track
+from taiji.core.settings import Settings
+from taiji.experiments.abtest import Comparison, aa_tests, compare_arms, cuped, minimum_effect, power_of, sample_size
+from taiji.world.draws import Draws
+from taiji.world.log import run
+from taiji.world.mechanisms.content import Content
+from taiji.world.mechanisms.creators import Creators
+from taiji.world.observation import Choice, Observation, SlatePolicy
+from taiji.world.outcomes import Totals
+from taiji.world.policies import make_policy
+from taiji.world.world import World
+
+Array = NDArray[Any]
+METRICS = ("reward", "click", "buy", "watch", "pleased", "requests", "active_days")
+"""Totals per user that are compared, where the world has them."""
+SHARED = {"creators": "creators", "load": "capacity to compute lists"}
+"""Mechanisms through which users of one arm reach those of the other."""
+
+
+class ClosedLoopSettings(Settings):
+    """Settings of an A/B test in a world."""
+
+    before: int = Field(default=3, ge=1)
+    """Days before the test, in which the logging policy serves everybody; what users did then is CUPED's covariate."""
+    days: int = Field(default=7, ge=1)
+    """Days of the test."""
+    co_diverted: bool = False
+    """Assign creators to arms too, and show users those of their own arm."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Of every interval."""
+    power: float = Field(default=0.8, gt=0, lt=1)
+    """Of the sample-size calculation."""
+    splits: int = Field(default=200, ge=20)
+    """A/A tests."""
+
+
+class Arms:
+    """Policy that serves each user by the arm that the user is in.
+
+    Args:
+        world: to act in.
+        policies: of the control and of the treatment.
+        treated: (users,) bool.
+        start: day on which the test begins; before it the scenario's logging policy serves.
+        item_arm: (items,) bool, the arm of each item's creator; None where everybody may see everything.
+    """
+
+    def __init__(
+        self, world: World, policies: tuple[str, str], treated: Array, start: int, item_arm: Array | None = None
+    ) -> None:
+        self.world, self.treated, self.start, self.item_arm = world, treated, start, item_arm
+        self.logging = make_policy(world.scenario.policy, world)
+        self.policies: tuple[SlatePolicy, SlatePolicy] = (
+            make_policy(policies[0], world), make_policy(policies[1], world)
+        )  # fmt: skip
+
+    def choose(self, observation: Observation, length: int) -> Choice:
+        """See :class:`~taiji.world.observation.SlatePolicy`."""
+        if (self.world.slot + 1e-9) * self.world.slot_days < self.start:
+            return self.logging.choose(observation, length)
+        mine = self.treated[observation.requests.user]
+        parts = []
+        for arm, policy in enumerate(self.policies):
+            rows = np.flatnonzero(mine == bool(arm))
+            if len(rows):
+                asked = observation.take(rows)
+                parts.append((rows, policy.choose(self._own(asked, bool(arm)), length)))
+        return _joined(len(observation), parts)
+
+    def _own(self, observation: Observation, arm: bool) -> Observation:
+        """Return the observation with the candidates of the arm's creators alone."""
+        if self.item_arm is None:
+            return observation
+        items = observation.candidates.items
+        items = np.where((items != NO_ITEM) & (self.item_arm[items] == arm), items, NO_ITEM)
+        items = np.take_along_axis(items, np.argsort(items == NO_ITEM, axis=1, kind="stable"), axis=1)
+        pool = observation.available & (self.item_arm == arm)
+        return Observation(
+            observation.requests, observation.number, observation.place, Slate(items), pool,
+            np.full(len(items), pool.sum()), observation.public,
+        )  # fmt: skip
+
+
+def _joined(count: int, parts: list[tuple[Array, Choice]]) -> Choice:
+    """Return one choice of several that answer different rows."""
+    width = max(choice.items.shape[1] for _, choice in parts)
+    items = np.full((count, width), NO_ITEM, dtype=np.int64)
+    chances = np.full((count, width), np.nan)
+    display: dict[str, Array] = {}
+    row: dict[str, Array] = {}
+    for rows, choice in parts:
+        items[rows, : choice.items.shape[1]] = choice.items
+        chances[rows, : choice.items.shape[1]] = choice.chances
+        for name, values in choice.display.items():
+            place = display.setdefault(name, np.zeros((count, width), dtype=values.dtype))
+            place[rows, : values.shape[1]] = values
+        for name, values in choice.row.items():
+            row.setdefault(name, np.ones(count, dtype=np.asarray(values).dtype))[rows] = values
+    if any(set(choice.display) != set(display) for _, choice in parts):
+        raise ConfigError(
+            "One of two policies decides something that the other does not.", where=", ".join(display),
+            expected="two policies that decide the same",
+            fix="let both decide it, or neither",
+        )  # fmt: skip
+    return Choice(items, chances, display, row)
+
+
+def closed_loop(
+    world: World, control: str, treatment: str, settings: ClosedLoopSettings | None = None
+) -> dict[str, Any]:
+    """Compare two policies in a world.
+
+    Args:
+        world: of the test; it is reset.
+        control, treatment: names of policies (:func:`taiji.world.policies.make_policy`).
+        settings: of the test.
+
+    Returns:
+        ``ab`` (metric → comparison per user, with CUPED and the truth), ``new`` (the same of users who first came during the
+        test), ``by_day`` (reward of each day, and cumulative with intervals that hold at all looks), ``aa``, ``plan``,
+        ``creators`` (co-diverted: uploads, and ``same_policy``, the same test with the control in both arms) and ``notes``.
+    """
+    settings = settings or ClosedLoopSettings()
+    users = world.scenario.users
+    draws = Draws(world.seed, "assignment")
+    treated = draws.uniform("user", np.arange(users)) < 0.5
+    content, shares = world.find(Content), [name for name in SHARED if name in world.mechanisms]
+    creator_arm = None
+    if settings.co_diverted:
+        if content is None or "creators" not in world.mechanisms:
+            raise ConfigError(
+                "The co-diverted design assigns creators.", where=f"world {world.scenario.name}",
+                expected="the mechanism creators", found=", ".join(world.mechanisms),
+            )  # fmt: skip
+        creator_arm = draws.uniform("creator", np.arange(content.settings.creators)) < 0.5
+    item_arm = None if creator_arm is None else creator_arm[content.creator]
+    everybody = np.ones(users, dtype=bool)
+    runs: dict[str, Totals] = {}
+    uploads: dict[str, Array] = {}
+    both, plans = (control, treatment), []
+    plans += [
+        ("split", both, treated, item_arm),
+        ("control", both, ~everybody, None),
+        ("treatment", both, everybody, None),
+    ]
+    if settings.co_diverted:
+        plans.append(("same", (control, control), treated, item_arm))
+    for name, pair, who, of in track(plans, f"worlds of {world.scenario.name}", unit="runs"):
+        world.reset()
+        policy = Arms(world, pair, who, settings.before, of)
+        runs[name] = Totals(world, settings.before + settings.days)
+        for exposure in run(world, policy, settings.before + settings.days):
+            runs[name].add(exposure)
+        if (creators := world.find(Creators)) is not None:
+            uploads[name] = creators.uploads.copy()
+    found = {
+        "scenario": world.scenario.name, "seed": world.seed, "control": control, "treatment": treatment,
+        "users": {"control": int((~treated).sum()), "treatment": int(treated.sum())},
+        "before": settings.before, "days": settings.days, "co_diverted": settings.co_diverted,
+        **_compared(runs, treated, settings), "notes": _notes(world, shares, settings),
+    }  # fmt: skip
+    if creator_arm is not None:
+        arms = {
+            name: compare_arms(uploads[name][creator_arm], uploads[name][~creator_arm], level=settings.level)
+            for name in ("split", "same")
+        }
+        truth = uploads["treatment"] - uploads["control"]
+        found["creators"] = {
+            "metric": "uploads", **_row(arms["split"]), "truth": float(truth.mean()), "same_policy": _row(arms["same"])
+        }  # fmt: skip
+    return found
+
+
+def _row(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values."""
+    return asdict(comparison)
+
+
+def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> list[str]:
+    notes = ["A simulated world: nothing here says anything about real users."]
+    if shares and not settings.co_diverted:
+        what = " and ".join(SHARED[name] for name in shares)
+        notes.append(
+            f"Both arms share {what}: the estimate may differ from the effect of a roll-out, which stands beside it."
+        )
+    if settings.co_diverted:
+        notes.append("Creators are assigned to arms as well; users see half of them, in both arms, during the test.")
+        notes.append(
+            "Creators of an arm share its users, so their interval is too narrow: look at the same test of equal policies, too."
+        )
+    return notes
+
+
+def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSettings) -> dict[str, Any]:
+    """Return comparisons of all metrics, by day, A/A tests and plan."""
+    start, level, planned = settings.before, settings.level, len(treated)
+    metrics = [name for name in METRICS if name in runs["split"].sums or name == "active_days"]
+    came_before = runs["split"].by_day("requests")[:, :start].sum(axis=1) > 0
+    came = runs["split"].by_day("requests").sum(axis=1) > 0
+    new = came & ~came_before
+    ab: dict[str, Any] = {}
+    newcomers: dict[str, Any] = {}
+    aa: dict[str, float] = {}
+    for name in metrics:
+        days = {arm: totals.by_day(name) for arm, totals in runs.items()}
+        values, before = days["split"][:, start:].sum(axis=1), days["split"][:, :start].sum(axis=1)
+        gain = days["treatment"][:, start:].sum(axis=1) - days["control"][:, start:].sum(axis=1)
+        truth = {"truth": float(gain.mean()), "truth_error": float(gain.std(ddof=1) / np.sqrt(len(gain)))}
+        adjusted = cuped(values, before)
+        ab[name] = _row(compare_arms(values[treated], values[~treated], level=level, planned=planned)) | truth
+        ab[f"{name} (CUPED)"] = (
+            _row(compare_arms(adjusted[treated], adjusted[~treated], level=level, planned=planned)) | truth
+        )
+        if min((new & treated).sum(), (new & ~treated).sum()) >= 2:
+            newcomers[name] = _row(compare_arms(values[new & treated], values[new & ~treated], level=level))
+            newcomers[name] |= {"truth": float(gain[new].mean())}
+        base = days["control"][:, start:].sum(axis=1)
+        aa[name] = aa_tests(base, runs=settings.splits, level=level)
+        covariate = days["control"][:, :start].sum(axis=1)
+        aa[f"{name} (CUPED)"] = aa_tests(base, before=covariate, runs=settings.splits, level=level)
+    by_day, reward = [], runs["split"].by_day("reward")[:, start:]
+    gains = (runs["treatment"].by_day("reward") - runs["control"].by_day("reward"))[:, start:]
+    for day in range(reward.shape[1]):
+        one = compare_arms(reward[treated, day], reward[~treated, day], level=level)
+        total = reward[:, : day + 1].sum(axis=1)
+        so_far = compare_arms(total[treated], total[~treated], level=level, planned=planned)
+        by_day.append(
+            {
+                "day": day + 1, "difference": one.difference, "low": one.low, "high": one.high,
+                "truth": float(gains[:, day].mean()),
+                "cumulative": {**_row(so_far), "truth": float(gains[:, : day + 1].sum(axis=1).mean())},
+            }
+        )  # fmt: skip
+    return {
+        "ab": ab, "new": newcomers, "new_users": int(new.sum()), "by_day": by_day, "aa": aa,
+        "aa_any_look": _any_look(runs["control"].by_day("reward")[:, start:], settings), "plan": _plan(runs, treated, settings),
+    }  # fmt: skip
+
+
+def _any_look(days: Array, settings: ClosedLoopSettings) -> float:
+    """Return the share of A/A tests in which the always-valid interval of the cumulative reward excludes 0 on any day."""
+    totals, generator, found = np.cumsum(days, axis=1), np.random.default_rng([17, len(days)]), 0
+    for _ in range(settings.splits):
+        mask = generator.permutation(len(days)) < len(days) // 2
+        for day in range(days.shape[1]):
+            looked = compare_arms(totals[mask, day], totals[~mask, day], level=settings.level, planned=len(days))
+            if looked.always_low is None or looked.always_high is None:
+                continue  # nothing to tell from yet
+            if not looked.always_low <= 0 <= looked.always_high:
+                found += 1
+                break
+    return found / settings.splits
+
+
+def _plan(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSettings) -> dict[str, Any]:
+    """Return how many users the true effect on the reward needs, and what this test could find."""
+    start = settings.before
+    base = runs["control"].by_day("reward")
+    adjusted = cuped(base[:, start:].sum(axis=1), base[:, :start].sum(axis=1))
+    deviation, arm = float(adjusted.std(ddof=1)), int(min(treated.sum(), (~treated).sum()))
+    effect = float((runs["treatment"].by_day("reward") - base)[:, start:].sum(axis=1).mean())
+    known = effect != 0 and deviation > 0
+    return {
+        "metric": "reward (CUPED)", "deviation": deviation, "effect": effect, "power": settings.power,
+        "users_an_arm": sample_size(deviation, effect, level=settings.level, power=settings.power) if known else None,
+        "power_here": power_of(arm, deviation, effect, level=settings.level) if known else None,
+        "minimum_effect": minimum_effect(arm, deviation, level=settings.level, power=settings.power),
+    }  # fmt: skip

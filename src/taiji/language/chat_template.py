@@ -1,0 +1,126 @@
+"""Arguments and date of a chat template, written into the template itself.
+
+So prompts are the same wherever it is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model that somebody else
+serves. A template that prints today's date would give other ids tomorrow than it was trained on; it prints one fixed date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING
+
+from taiji.core.errors import ConfigError
+from taiji.language.settings import TemplateValue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CLOCK = "strftime_now"
+"""The function by which templates ask for today's date."""
+FIXED = "date_string"
+"""The variable in which Llama's templates keep the date; some have a fixed one in it and ask for none."""
+DEFAULT_DATE = date(2024, 7, 26)
+"""Date of templates that print one, where none is set: the one that Llama 3's own template falls back to."""
+_HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", CLOCK)
+"""Variables of a template that are no settings."""
+
+
+def bind_template(
+    tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, TemplateValue], today: date | None
+) -> None:
+    """Set a tokenizer's template arguments and date for good.
+
+    Args:
+        tokenizer: changed: its ``chat_template`` begins with the assignments.
+        arguments: name -> value, as ``chat_template_kwargs`` elsewhere.
+        today: date that the template prints; None: the one that was written into it before, else :data:`DEFAULT_DATE`.
+
+    Raises:
+        ConfigError: the template reads no such argument, prints no date that could be set, or there is none.
+    """
+    given = tokenizer.chat_template
+    templates = given if isinstance(given, dict) else {"default": given} if given else {}
+    for name in arguments:
+        _check(name, templates)
+    if today is not None and not any(prints_date(text) for text in templates.values()):
+        raise ConfigError(
+            "The model's chat template prints no date.",
+            where="language.template_date",
+            expected=f"a template that reads {CLOCK} or {FIXED}",
+            found="a template that does not" if templates else "a model without a chat template",
+            fix="set language.template_date to null",
+        )
+    bound = {key: _bound(text, arguments, today) for key, text in templates.items()}
+    if bound:
+        tokenizer.chat_template = bound if isinstance(given, dict) else bound["default"]  # type: ignore[assignment]
+
+
+def prints_date(template: str) -> bool:
+    """Return whether a template prints a date: today's, or one that it keeps."""
+    return CLOCK in template or FIXED in template
+
+
+def _check(name: str, templates: Mapping[str, str]) -> None:
+    if name in RESERVED or not any(re.search(rf"\b{re.escape(name)}\b", text) for text in templates.values()):
+        raise ConfigError(
+            "The model's chat template reads no such argument.",
+            where=f"language.chat_template_kwargs.{name}",
+            expected="a variable of the template, such as enable_thinking in those of hybrid models",
+            found="a template that does not name it" if templates else "a model without a chat template",
+            fix="take it out; `taiji doctor CONFIG` shows how a prompt ends",
+        )
+
+
+def _bound(template: str, arguments: Mapping[str, TemplateValue], today: date | None) -> str:
+    earlier = _HEADER.match(template)
+    own = template[earlier.end() :] if earlier else template
+    lines = {line.split()[2].split("(")[0]: line for line in earlier.group(1).splitlines()} if earlier else {}
+    lines |= {name: f"{{% set {name} = {_literal(value)} %}}" for name, value in arguments.items()}
+    if CLOCK in own and (today is not None or CLOCK not in lines):
+        lines[CLOCK] = _clock(today or DEFAULT_DATE)
+    elif FIXED in own and today is not None and FIXED not in arguments:
+        said = f"{today.day:02d} {MONTHS[today.month - 1][:3]} {today.year}"
+        lines[FIXED] = f"{{% set {FIXED} = {_literal(said)} %}}"
+    # These templates are read with Jinja's trim_blocks: the line break after a block or comment is not printed.
+    header = "".join(f"{lines[name]}\n" for name in sorted(lines))
+    return f"{{# set by taiji: #}}\n{header}{{# end #}}\n{own}" if lines else own
+
+
+def _literal(value: TemplateValue) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _clock(today: date) -> str:
+    """A macro in the clock's place; in English, whatever the machine's language."""
+    days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    month, day = MONTHS[today.month - 1], days[today.weekday()]
+    parts = {
+        "%-d": str(today.day),
+        "%e": f"{today.day:2d}",
+        "%d": f"{today.day:02d}",
+        "%-m": str(today.month),
+        "%m": f"{today.month:02d}",
+        "%B": month,
+        "%b": month[:3],
+        "%A": day,
+        "%a": day[:3],
+        "%Y": str(today.year),
+        "%y": f"{today.year % 100:02d}",
+        "%j": f"{today.timetuple().tm_yday:03d}",
+        "%F": today.isoformat(),
+        "%H": "00",
+        "%I": "12",
+        "%M": "00",
+        "%S": "00",
+        "%p": "AM",
+    }
+    said = "".join(f".replace({json.dumps(key)}, {json.dumps(value)})" for key, value in parts.items())
+    return f"{{% macro {CLOCK}(format) %}}{{{{ format{said} }}}}{{% endmacro %}}"

@@ -1,0 +1,116 @@
+"""From text to token ids and back: the one place, so that the ids trained on, scored and generated from are the same.
+
+A rendered prompt is written out with its special tokens (:func:`taiji.language.chat.render`), so no special token is added here,
+whatever the tokenizer adds by itself. What follows a prompt is appended to the prompt's own ids: a completion is written
+token by token after them, and no token reaches back over the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from taiji.core.errors import ResourceError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+"""Texts of the answer's format: shown even where a tokenizer counts them among its special tokens."""
+ANCHORS = ("\n", ".", "a", ">", "\x00")
+"""Texts that a completion is tokenised behind where it cannot be behind its prompt."""
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A prompt's ids with those of its completion.
+
+    Attributes:
+        ids: all of them.
+        first: how many are the prompt's; these are :func:`ids_of` the prompt, always.
+        offsets: (T, 2) int64, [start, end) of each of the others in the completion's characters.
+    """
+
+    ids: list[int]
+    first: int
+    offsets: np.ndarray
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text that already holds its special tokens."""
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Continued:
+    """Return a prompt's own ids, then the ids of what follows it.
+
+    Where the tokens of the whole text begin with the prompt's, they are taken. Where a token would merge over the border, or a
+    tokenizer puts a space before every text, the completion is tokenised so that the ids decode to prompt and completion.
+
+    Raises:
+        ResourceError: the tokenizer gives no character offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ResourceError(
+            "The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
+        )
+    before = ids_of(tokenizer, prompt)
+    if not completion:
+        return Continued(before, len(before), np.zeros((0, 2), dtype=np.int64))
+    whole = _behind(tokenizer, prompt, completion, before)
+    if whole is not None:
+        return Continued([*before, *whole[0]], len(before), whole[1])
+    wanted = _shown(tokenizer, before) + completion
+    special = [text for text in (tokenizer.eos_token, tokenizer.bos_token) if isinstance(text, str)]
+    for anchor in (*special, *ANCHORS):
+        found = _behind(tokenizer, anchor, completion, ids_of(tokenizer, anchor))
+        if found is not None and _shown(tokenizer, [*before, *found[0]]) == wanted:
+            return Continued([*before, *found[0]], len(before), found[1])
+    alone = _behind(tokenizer, "", completion, [])
+    assert alone is not None  # every text begins with nothing
+    return Continued([*before, *alone[0]], len(before), alone[1])
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Return the text of generated ids without special tokens; the tags of the answer's format stay."""
+    special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if not any(text in TAGS for text in special.values()):
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+    return str(tokenizer.decode([i for i in ids if special.get(i, TAGS[0]) in TAGS], skip_special_tokens=False))
+
+
+def opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that a tokenizer puts before every text by itself."""
+    return _framed(tokenizer)[0]
+
+
+def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that a tokenizer puts after every text by itself."""
+    return _framed(tokenizer)[1]
+
+
+def _framed(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    bare, whole = ids_of(tokenizer, "a"), list(tokenizer("a").input_ids)
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []
+
+
+def _behind(
+    tokenizer: PreTrainedTokenizerBase, context: str, text: str, before: list[int]
+) -> tuple[list[int], np.ndarray] | None:
+    """Ids and offsets of ``text`` behind ``context``, None where the ids of both do not begin with the context's."""
+    encoding = tokenizer(context + text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = list(encoding.input_ids)
+    if ids[: len(before)] != before:
+        return None
+    offsets = np.asarray(encoding.offset_mapping, dtype=np.int64).reshape(-1, 2)[len(before) :] - len(context)
+    return ids[len(before) :], np.maximum(offsets, 0)
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

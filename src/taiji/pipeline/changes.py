@@ -1,0 +1,47 @@
+"""What changed between a finished stage and today's settings and inputs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 3
+"""Changed settings that are named; of more the number is told."""
+
+
+def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
+    """Return in words what a stage depends on that is not as its manifest has it.
+
+    Args:
+        manifest: of the finished stage.
+        depends_on: the same values as they are today.
+    """
+    said = []
+    settings = _changed(manifest.get("settings"), depends_on["settings"])
+    if settings:
+        more = f" and {len(settings) - SHOWN} more" if len(settings) > SHOWN else ""
+        said.append(f"settings changed: {', '.join(settings[:SHOWN])}{more}")
+    before, now = manifest.get("inputs") or {}, depends_on["inputs"]
+    inputs = [name for name in now if before.get(name) != now[name]]
+    if inputs:
+        said.append(f"what it reads changed: {', '.join(inputs)}")
+    if manifest.get("outside") != depends_on["outside"]:
+        said.append("your files that it reads changed (name, size or time of change)")
+    for key, what in (("version", "version of taiji"), ("seed", "seed"), ("parameters", "parameters")):
+        if manifest.get(key) != depends_on.get(key):
+            said.append(f"{what} changed: {manifest.get(key)} → {depends_on.get(key)}")
+    if any(manifest.get(key) != depends_on.get(key) for key in ("class", "foreign code")):
+        said.append("code of another package changed")
+    return "; ".join(said) or "it is of another run"
+
+
+def _changed(before: Any, now: Any, key: str = "") -> list[str]:
+    """Return every setting that differs, as `key: before → now`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        at = {name: f"{key}.{name}" if key else name for name in (*now, *before)}
+        new = [f"{at[name]}: new, {now[name]}" for name in now if name not in before]
+        gone = [f"{at[name]}: gone" for name in before if name not in now]
+        both = (_changed(before[name], now[name], at[name]) for name in now if name in before)
+        return [*(line for lines in both for line in lines), *new, *gone]
+    before, now = (list(value) if isinstance(value, tuple) else value for value in (before, now))
+    return [] if before == now else [f"{key}: {before} → {now}"]

@@ -1,0 +1,167 @@
+"""Read what servers that call themselves OpenAI-compatible answer: one reply, told apart by how it ended."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from taiji.core.errors import ResourceError
+from taiji.core.http_retry import TransientError, is_transient
+
+Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
+"""How a reply ended: said to its end; cut at a length limit; stopped by a content filter; refused; a call of a tool; nothing said."""
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
+_THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
+_FINISHES: dict[str, Ending] = {
+    "length": "cut",
+    "max_tokens": "cut",
+    "max_output_tokens": "cut",
+    "model_length": "cut",
+    "incomplete": "cut",
+    "content_filter": "filtered",
+    "safety": "filtered",
+    "recitation": "filtered",
+    "blocklist": "filtered",
+    "prohibited_content": "filtered",
+    "refusal": "refused",
+    "tool_calls": "tools",
+    "tool_use": "tools",
+    "function_call": "tools",
+}
+"""Servers' words for what is no whole answer; every other word, or none, is a whole one."""
+_FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
+"""Error codes of a request that a filter turned down."""
+_CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_CHAIN_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "summary_text")
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """One chat completion.
+
+    Attributes:
+        identity: the server's id of it.
+        answer: the visible text.
+        chain: a reasoning model's chain, empty when there is none.
+        ended: how it ended.
+        prompt_tokens: as the server counts them; None where it does not say.
+        completion_tokens: as the server counts them; None where it does not say.
+    """
+
+    identity: str
+    answer: str
+    chain: str
+    ended: Ending
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+def read_reply(text: str) -> ChatReply:
+    """Read the body of a successful answer; one that is delivered twice in a row counts once.
+
+    Raises:
+        TransientError: the body is cut off, holds no chat completion, or an error that another attempt may mend.
+        ResourceError: it holds an error that another attempt does not mend.
+    """
+    try:
+        body, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        _raise_error(body)
+        if not body.get("choices"):
+            raise TransientError(f"an answer without choices: {text[:80]!r}")
+        choice = body["choices"][0]
+        _raise_error(choice)
+        message = choice["message"]
+        answer, chain, refused = _parts(message.get("content"))
+        chain = next((said for name in _CHAIN_FIELDS if (said := _text(message.get(name)))), "") or chain
+        refused = refused or bool(message.get("refusal"))
+        tools = bool(message.get("tool_calls") or message.get("function_call"))
+        usage = body.get("usage") or {}
+        tokens = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
+        finish = str(choice.get("finish_reason") or choice.get("stop_reason") or "").lower()
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise TransientError(f"no chat completion: {text[:80]!r}") from error
+    if finish in ("error", "abort"):
+        raise TransientError(f"the server gave up: {finish}")
+    ended = _FINISHES.get(finish, "whole")
+    if not chain:
+        closed, opened = _THINK.match(answer), _OPEN.match(answer)
+        if closed:
+            chain, answer = closed.groups()
+        elif opened:  # the chain has no end: whatever the server calls it, it was cut
+            chain, answer = opened.group(1), ""
+            ended = "cut" if ended == "whole" else ended
+    answer, chain = answer.strip(), chain.strip()
+    if ended == "whole":
+        ended = "refused" if refused else "tools" if tools else "whole" if answer or chain else "empty"
+    if ended == "empty" and not tokens[1]:
+        raise TransientError("an empty answer")
+    return ChatReply(str(body.get("id") or ""), answer, chain, ended, *tokens)
+
+
+def was_filtered(text: str) -> bool:
+    """Return whether the body of a rejected request says that a content filter turned the prompt down."""
+    try:
+        error = json.loads(text)["error"]
+        codes = (error.get("code"), error.get("type"), (error.get("innererror") or {}).get("code"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return any(code in _FILTERED for code in codes)
+
+
+def _raise_error(part: dict[str, Any]) -> None:
+    """Raise what an error object inside a successful answer says (some gateways send them with status 200)."""
+    error = part.get("error")
+    if not error:
+        return
+    code = error.get("code") if isinstance(error, dict) else None
+    said = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+    if str(code).isdigit() and not is_transient(int(str(code))):
+        raise ResourceError(
+            "The teacher's endpoint rejected a request.",
+            where="reasoning.endpoint",
+            found=f"error {code}: {said[:200]}",
+            fix="check the model's name, the key and the parameters",
+        )
+    raise TransientError(f"an error in the answer: {said[:80]}")
+
+
+def _parts(content: object) -> tuple[str, str, bool]:
+    """Visible text, chain and whether it is a refusal, of a content as a text or as a list of parts."""
+    if not isinstance(content, list):
+        return _text(content), "", False
+    answer, chain, refused = [], [], False
+    for part in content:
+        kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
+        if kind in _CHAIN_PARTS:
+            chain.append(_text(part))
+        elif kind == "refusal":
+            refused = True
+        elif kind in ("text", "output_text"):
+            answer.append(_text(part))
+    return "".join(answer), "\n".join(chain), refused
+
+
+def _text(value: object) -> str:
+    """Return the text in a text, a part, or a list of them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_text(part) for part in value)
+    if isinstance(value, dict):
+        return next(
+            (said for name in ("text", "thinking", "reasoning", "summary") if (said := _text(value.get(name)))), ""
+        )
+    return ""
+
+
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    """Return the first of these counts that is one."""
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+            return int(value)
+    return None

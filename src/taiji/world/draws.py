@@ -1,0 +1,89 @@
+"""Random numbers as a function of what they are for.
+
+A generator that is read in sequence gives everybody another number as soon as one draw more or less is made before. Here a number depends
+on the seed, on its owner and purpose, and on keys (a user, the user's request, a place) alone. So a draw is the same whoever else asks, in
+whatever batch and order, and two worlds that differ in one mechanism share every other draw, also when users come and go differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Keys = Array | int
+"""Integers; several keys of one draw broadcast against each other."""
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S11, _S32 = (np.uint64(n) for n in (30, 27, 31, 11, 32))
+_LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
+
+
+def folded(*keys: Keys) -> Array:
+    """Return one key (uint64) for each broadcast combination of keys; a draw by it is the draw by those keys, and cheaper."""
+    state: Any = _STEP
+    for key in keys:
+        state = _mixed(state + (np.atleast_1d(np.asarray(key, dtype=np.int64)).astype(np.uint64) + _ONE) * _STEP)
+    return np.asarray(state)
+
+
+class Draws:
+    """Draws of one owner in one world.
+
+    Args:
+        seed: of the world.
+        owner: a mechanism, or whoever else draws.
+    """
+
+    def __init__(self, seed: int, owner: str) -> None:
+        self.seed, self.owner = seed, owner
+        self._starts: dict[str, Any] = {}
+
+    def bits(self, purpose: str, *keys: Keys) -> Array:
+        """Return 64 random bits for each broadcast combination of keys, or for each of one folded key."""
+        state = self._starts.get(purpose)
+        if state is None:
+            digest = hashlib.blake2b(f"{self.seed}/{self.owner}/{purpose}".encode(), digest_size=8).digest()
+            state = self._starts[purpose] = np.frombuffer(digest, dtype="<u8").astype(np.uint64)[0]
+        first = keys[0]
+        known = len(keys) == 1 and isinstance(first, np.ndarray) and first.dtype == np.uint64
+        return np.asarray(_mixed(_mixed(state + (first if known else folded(*keys)))))
+
+    def uniform(self, purpose: str, *keys: Keys) -> Array:
+        """Return numbers in the open interval (0, 1)."""
+        return ((self.bits(purpose, *keys) >> _S11).astype(np.float64) + 0.5) * 2.0**-53
+
+    def normal(self, purpose: str, *keys: Keys) -> Array:
+        """Return standard normal numbers (Box and Muller, from the two halves of the bits)."""
+        bits = self.bits(purpose, *keys)
+        radius = np.sqrt(-2 * np.log(((bits >> _S32).astype(np.float64) + 0.5) * 2.0**-32))
+        return np.asarray(radius * np.cos(2 * np.pi * 2.0**-32 * (bits & _LOW).astype(np.float64)))
+
+    def exponential(self, purpose: str, *keys: Keys) -> Array:
+        """Return exponential numbers with mean 1."""
+        return np.asarray(-np.log(self.uniform(purpose, *keys)))
+
+    def logistic(self, purpose: str, *keys: Keys) -> Array:
+        """Return standard logistic numbers."""
+        uniform = self.uniform(purpose, *keys)
+        return np.asarray(np.log(uniform / (1 - uniform)))
+
+    def integers(self, purpose: str, below: int, *keys: Keys) -> Array:
+        """Return whole numbers from 0 to ``below`` − 1."""
+        return np.minimum((self.uniform(purpose, *keys) * below).astype(np.int64), below - 1)
+
+    def choice(self, purpose: str, weights: Array, *keys: Keys) -> Array:
+        """Return places in the last axis of ``weights`` (…, S), each with its share of the sum; the keys' shape is that of the rest."""
+        steps = np.cumsum(weights, axis=-1)
+        point = self.uniform(purpose, *keys)[..., None] * steps[..., -1:]
+        return np.minimum((steps <= point).sum(axis=-1), weights.shape[-1] - 1)
+
+
+def _mixed(state: Any) -> Any:
+    """Return the bits after SplitMix64's last step (Steele, Lea and Flood, *OOPSLA* 2014)."""
+    state = (state ^ (state >> _S30)) * _FIRST
+    state = (state ^ (state >> _S27)) * _SECOND
+    return state ^ (state >> _S31)

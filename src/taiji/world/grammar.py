@@ -1,0 +1,70 @@
+"""A small language about topics: words that name a topic, kinds of things, and templates in which both stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.world.shop import ITEM_KINDS, THEMES
+
+Array = NDArray[Any]
+TOPICS = (
+    *THEMES,
+    ("Desert", "Camel", "Oasis", "Dune", "Nomad", "Cactus"),
+    ("Robot", "Circuit", "Pixel", "Hacker", "Cyber", "Drone"),
+    ("Puppy", "Kitten", "Hamster", "Parrot", "Rabbit", "Pony"),
+    ("Theatre", "Opera", "Ballet", "Puppet", "Circus", "Comedy"),
+    ("Racing", "Turbo", "Rally", "Motor", "Diesel", "Garage"),
+    ("Yoga", "Pilates", "Meditation", "Wellness", "Breathing", "Balance"),
+    ("Detective", "Mystery", "Noir", "Heist", "Alibi", "Forensic"),
+    ("Winter", "Snow", "Skiing", "Icicle", "Frost", "Sleigh"),
+)
+"""Words of each topic; no word belongs to two."""
+VIDEO_KINDS = (
+    ("CLIP", "HOWTO", "TUTORIAL"),
+    ("CLIP", "HOWTO", "TEST"),
+    ("CLIP", "FUN", "SKETCH"),
+    ("CLIP", "FUN", "CHALLENGE"),
+    ("STORY", "REAL", "REPORT"),
+    ("STORY", "REAL", "PORTRAIT"),
+    ("STORY", "MADE", "EPISODE"),
+    ("STORY", "MADE", "TRAILER"),
+    ("TALK", "ONE", "VLOG"),
+    ("TALK", "ONE", "REVIEW"),
+    ("TALK", "MANY", "DEBATE"),
+    ("TALK", "MANY", "INTERVIEW"),
+)
+KINDS = {"shop": ITEM_KINDS, "films": VIDEO_KINDS, "books": VIDEO_KINDS}
+"""Three category levels of what an item is, by the domain of a scenario; they say nothing about topics."""
+OPINIONS = ("Great", "Lovely", "Boring", "Strange", "Funny", "Real")
+STYLES = {
+    "suspense": "You will not guess what this {words} {kind} leads to…",
+    "emotional": "This {words} {kind} will warm your heart",
+    "factual": "New: {words} {kind}",
+    "question": "Do you know this {words} {kind}?",
+    "urgent": "Only today: {words} {kind}!",
+    "personal": "Picked for you: {words} {kind}",
+}
+"""Styles of copy, with a template each."""
+
+
+def words_of(topics: Array, variants: Array) -> list[str]:
+    """Return texts of topic words: topics (N, W) and which of their words (N, W)."""
+    flat = np.array([list(words) for words in TOPICS], dtype=object)
+    picked = flat[topics % len(TOPICS), variants % flat.shape[1]]
+    return [" ".join(dict.fromkeys(row)) for row in picked.tolist()]
+
+
+def titles(topics: Array, variants: Array, kinds: Array, domain: str) -> list[str]:
+    """Return titles: topic words (N, W), then the kind (N,) in small letters ("Alpine Trail lamp")."""
+    table = KINDS.get(domain, ITEM_KINDS)
+    return [f"{words} {table[kind][2].lower()}" for words, kind in zip(words_of(topics, variants), kinds.tolist())]
+
+
+def copies(styles: Array, texts: list[str]) -> list[str]:
+    """Return the copy of each title in a style (N,)."""
+    templates = list(STYLES.values())
+    parts = (text.rpartition(" ") for text in texts)
+    return [templates[style].format(words=words, kind=kind) for style, (words, _, kind) in zip(styles.tolist(), parts)]

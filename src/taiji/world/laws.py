@@ -1,0 +1,57 @@
+"""Formulas that several mechanisms share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+
+def sigmoid(values: ArrayLike) -> Array:
+    """Return 1 / (1 + e^−x), without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(values, dtype=np.float64))))
+
+
+def logit(chance: ArrayLike) -> Array:
+    """Return log(p / (1 − p))."""
+    chance = np.asarray(chance, dtype=np.float64)
+    return np.asarray(np.log(chance) - np.log1p(-chance))
+
+
+def unit(vectors: Array) -> Array:
+    """Return vectors (…, K) scaled to length 1."""
+    return np.asarray(vectors / np.maximum(np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True)), 1e-12))
+
+
+def dot(left: Array, right: Array) -> Array:
+    """Return products of (…, K) vectors, each row by itself, so that a result does not depend on the batch."""
+    return np.einsum("...k,...k->...", left, right)
+
+
+def blend(first: Array, second: Array, share: float) -> Array:
+    """Return unit vectors between two (…, K): ``share`` of the second."""
+    return unit((1 - share) * first + share * second)
+
+
+def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: float, step: float) -> Array:
+    """Return unit vectors (…, K) one step of an Ornstein–Uhlenbeck process on the sphere later.
+
+    A step goes ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction (noise (…, K)
+    standard normal, of length √K on average, hence the division), and back to the sphere.
+    """
+    moved = vectors + min(pull * step, 1.0) * (centre - vectors)
+    tangent = noise - dot(noise, vectors)[..., None] * vectors
+    return unit(moved + spread * np.sqrt(step / vectors.shape[-1]) * tangent)
+
+
+def view_chance(place: Array, position: float) -> Array:
+    """Return the probability that a place (L,), counted from 0, is looked at: (1 + place)^−position."""
+    return np.asarray((1.0 + place) ** -position)
+
+
+def log_normal_mean(location: ArrayLike, spread: float) -> Array:
+    """Return the mean e^(μ + σ²/2) of a log-normal number."""
+    return np.asarray(np.exp(np.asarray(location, dtype=np.float64) + spread**2 / 2))

@@ -1,0 +1,1 @@
+"""Mechanisms: one module each, found by its name."""

@@ -1,0 +1,84 @@
+"""Copy: the style in which something is announced, and readers who have tastes for styles."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.errors import InputError
+from taiji.core.settings import Settings as Base
+from taiji.world import grammar
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.mechanism import Ground, Mechanism
+from taiji.world.mechanisms.content import Content
+from taiji.world.observation import Choice
+
+Array = NDArray[Any]
+STYLES = tuple(grammar.STYLES)
+
+
+class CopySettings(Base):
+    """Settings of ``copy``."""
+
+    taste: float = Field(default=0.8, ge=0)
+    """Spread of users' liking of each style, on the logit scale of a click."""
+    common: float = Field(default=0.4, ge=0)
+    """Spread of what a style has for everybody."""
+
+
+class Copy(Mechanism[CopySettings]):
+    """Utility of styles to users (users, styles), constant."""
+
+    Settings = CopySettings
+    after = ("content",)
+    twins: ClassVar = {"": {"taste": 0.0, "common": 0.0}, "taste": {"taste": 0.0}}
+    truths = ("style_utility",)
+    decisions = ("style",)
+    bias = ("style_name", "copy", "style_propensity")
+
+    def __init__(self, settings: CopySettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        self.content = ground.need(Content, "copy")
+        user, style = np.arange(ground.users)[:, None], np.arange(len(STYLES))[None, :]
+        common = settings.common * draws.normal("common", np.arange(len(STYLES)))
+        self.utility = settings.taste * draws.normal("taste", user, style) + common
+
+    def serve(self, exposure: Exposure, choice: Choice) -> None:
+        """Take the policy's styles, by number; where it has none, draw them evenly."""
+        if "style" not in exposure.display:
+            exposure.display["style"] = self.draws.integers("style", len(STYLES), *exposure.keys)
+            exposure.display["style_propensity"] = np.full(exposure.shape, 1 / len(STYLES))
+        self._check(exposure.display["style"])
+
+    def assume(self, exposure: Exposure) -> None:
+        """Take the first style where none is said."""
+        exposure.display.setdefault("style", np.zeros(exposure.shape, dtype=np.int64))
+        self._check(exposure.display["style"])
+
+    def _check(self, styles: Array) -> None:
+        if styles.dtype.kind not in "iu" or (styles < 0).any() or (styles >= len(STYLES)).any():
+            raise InputError(
+                "A style is not one of those of the copy.", expected=f"whole numbers from 0 to {len(STYLES) - 1}",
+                found=f"{styles.dtype} from {styles.min()} to {styles.max()}",
+            )  # fmt: skip
+
+    def shape(self, exposure: Exposure) -> None:
+        """Add the style's utility to the click."""
+        exposure.add("click", self.utility[exposure.user[:, None], exposure.display["style"]])
+
+    def expect(self, exposure: Exposure) -> None:
+        """Tell the style's utility."""
+        exposure.expected["style_utility"] = self.utility[exposure.user[:, None], exposure.display["style"]]
+
+    def draw(self, exposure: Exposure) -> None:
+        """Write the copy."""
+        styles, items = exposure.display["style"], exposure.safe_items
+        titles = self.content.titles
+        texts = grammar.copies(styles.ravel(), [titles[item] for item in items.ravel().tolist()])
+        exposure.display["copy"] = np.array(texts, dtype=object).reshape(exposure.shape)
+        exposure.display["style_name"] = np.array(STYLES)[styles]
+        exposure.display.setdefault("style_propensity", np.ones(exposure.shape))

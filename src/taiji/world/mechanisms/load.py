@@ -1,0 +1,108 @@
+"""Load: so many lists can be computed in a slot; whoever asks beyond that gets what was left over from an earlier list."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.component import NO_ITEM
+from taiji.core.settings import Settings as Base
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.mechanism import Ground, Mechanism
+from taiji.world.observation import Choice
+
+Array = NDArray[Any]
+
+
+class LoadSettings(Base):
+    """Settings of ``load``."""
+
+    capacity: float = Field(default=0.8, gt=0)
+    """Lists that can be computed in a slot, as a share of the requests expected in a slot of average demand."""
+    stale: bool = True
+    """Show what is cached to those who are served from the cache; false shows them a list computed for free."""
+
+
+class Load(Mechanism[LoadSettings]):
+    """Lists computed in the running slot, and the cached ranking of each user (users, slate)."""
+
+    Settings = LoadSettings
+    after = ("network", "surfaces")
+    twins: ClassVar = {"": {"stale": False}}
+    context = ("load", "served_from")
+    decisions = ("fresh",)
+
+    def __init__(self, settings: LoadSettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        mean = ground.requests * ground.slot_days
+        self.capacity = max(round(settings.capacity * mean), 1)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let nothing be computed, and nothing be cached."""
+        self.computed, self.asked, self.most = 0, 0, 0
+        self.lists = np.full((self.ground.users, self.ground.slate), NO_ITEM, dtype=np.int64)
+        self.chances = np.full(self.lists.shape, np.nan)
+
+    def advance(self, slot: int) -> None:
+        """Begin a slot with the whole capacity."""
+        self.computed, self.asked = 0, 0
+
+    def observe(self, exposure: Exposure) -> None:
+        """Tell the load: requests of the slot up to these, over the capacity."""
+        self.asked += len(exposure.user)
+        exposure.context["load"] = np.full(len(exposure.user), self.asked / self.capacity)
+        exposure.context["has_cache"] = self.has_cache(exposure.user)
+
+    def has_cache(self, users: Array) -> Array:
+        """Return (B,) bool, users with something cached."""
+        return (self.lists[users] != NO_ITEM).any(axis=1)
+
+    def cached(self, users: Array) -> Array:
+        """Return (B, slate) what the cache holds."""
+        return self.lists[users]
+
+    def serve(self, exposure: Exposure, choice: Choice) -> None:
+        """Compute lists for those whom the policy chose, as far as the capacity goes, and serve the others from the cache."""
+        b, user = len(exposure.user), exposure.user
+        wanted = exposure.context.pop("chosen_fresh", np.ones(b)) > 0
+        order = np.argsort(np.where(wanted, self.draws.uniform("turn", *exposure.row_keys), 2.0), kind="stable")
+        fresh = np.zeros(b, dtype=bool)
+        fresh[order[: max(min(self.capacity - self.computed, int(wanted.sum())), 0)]] = True
+        self.computed += int(fresh.sum())
+        self.most = max(self.most, self.computed)
+        exposure.context["served_from"] = np.where(fresh, "real time", "cache")
+        if self.settings.stale and not fresh.all():
+            items, chances = self._left_over(exposure)
+            exposure.items = np.where(fresh[:, None], exposure.items, items)
+            exposure.display["propensity"] = np.where(fresh[:, None], exposure.display["propensity"], chances)
+        length = self.ground.slate
+        spare, chances = choice.items[:, length : 2 * length], choice.chances[:, length : 2 * length]
+        rows = fresh & (spare != NO_ITEM).any(axis=1)
+        self.lists[user[rows]] = NO_ITEM
+        self.lists[user[rows], : spare.shape[1]] = spare[rows]
+        self.chances[user[rows], : spare.shape[1]] = chances[rows]
+
+    def _left_over(self, exposure: Exposure) -> tuple[Array, Array]:
+        """Return cached lists without what has gone since; where nothing is cached, the first candidates, which nobody ranked."""
+        assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
+        kept = self.lists[exposure.user]
+        kept = np.where((kept != NO_ITEM) & exposure.available[np.maximum(kept, 0)], kept, NO_ITEM)
+        order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")
+        kept = np.take_along_axis(kept, order, axis=1)
+        chances = np.take_along_axis(self.chances[exposure.user], order, axis=1)
+        plain: Array = np.full(kept.shape, NO_ITEM, dtype=np.int64)
+        count = min(self.ground.slate, exposure.candidates.shape[1])
+        plain[:, :count] = exposure.candidates[:, :count]
+        nothing = (kept == NO_ITEM).all(axis=1, keepdims=True)
+        return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
+
+    def settle(self, exposure: Exposure) -> None:
+        """Forget what was shown from the cache: it must hold unseen items."""
+        cached = exposure.context["served_from"] == "cache"
+        if self.settings.stale:
+            self.lists[exposure.user[cached]] = NO_ITEM

@@ -1,0 +1,69 @@
+"""Leaving and returning by how a session went; in the confounded variant eager users return sooner whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.errors import ConfigError
+from taiji.core.settings import Settings as Base
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.mechanism import Ground, Mechanism
+
+Array = NDArray[Any]
+
+
+class RetentionSettings(Base):
+    """Settings of ``retention``."""
+
+    outcome: str = "click"
+    """What makes a list a good one: the share of viewed places with this outcome (``click``, ``pleased``, ``buy``)."""
+    centre: float = Field(default=0.15, ge=0, le=1)
+    """Share at which a list is neither good nor bad."""
+    scale: float = Field(default=0.15, gt=0)
+    """Share above it that counts as 1; more than 2 counts as 2."""
+    fading: float = Field(default=0.6, ge=0, lt=1)
+    """Weight of the mood before a list in the mood after it."""
+    stay: float = Field(default=0.7, ge=0)
+    """Loss of the logit of leaving for a mood of 1."""
+    back: float = Field(default=0.5, ge=0)
+    """Loss of the logarithm of the time away for a mood of 1."""
+    confounded: float = Field(default=0.0, ge=0)
+    """Loss of the same logarithm for a spread of keenness: those who click more return sooner, and not because of it."""
+
+
+class Retention(Mechanism[RetentionSettings]):
+    """Mood of each user (users,), moved by every list."""
+
+    Settings = RetentionSettings
+    after = ("funnel", "watch", "satisfaction", "comments", "network", "load", "creators")
+    twins: ClassVar = {"": {"stay": 0.0, "back": 0.0, "confounded": 0.0}, "confounding": {"confounded": 0.0}}
+
+    def __init__(self, settings: RetentionSettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        keenness = ground.traits["keenness"]
+        self.eager = keenness / max(float(keenness.std()), 1e-12)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let everybody be neither pleased nor annoyed."""
+        self.mood = np.zeros(self.ground.users)
+
+    def settle(self, exposure: Exposure) -> None:
+        """Move the moods, and let them say who leaves and for how long."""
+        s, user = self.settings, exposure.user
+        viewed = np.maximum(exposure.outcome["view"].sum(axis=1), 1)
+        if s.outcome not in exposure.outcome:
+            raise ConfigError(
+                "Users' moods depend on an outcome that this world does not have.", where="mechanisms.retention.outcome",
+                expected=", ".join(exposure.outcome), found=s.outcome,
+            )  # fmt: skip
+        share = np.nansum(exposure.outcome[s.outcome], axis=1) / viewed
+        good = np.clip((share - s.centre) / s.scale, -2.0, 2.0)
+        self.mood[user] = s.fading * self.mood[user] + (1 - s.fading) * good
+        exposure.add_row("leave", -s.stay * self.mood[user])
+        exposure.add_row("delay", -s.back * self.mood[user] - s.confounded * self.eager[user])

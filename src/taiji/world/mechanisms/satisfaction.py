@@ -1,0 +1,80 @@
+"""Satisfaction, which is not watch time: bait raises clicks and seconds and disappoints. A few are asked, fewer answer, and not evenly."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.settings import Settings as Base
+from taiji.data.tasks import Task
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.laws import sigmoid
+from taiji.world.mechanism import Ground, Mechanism
+
+Array = NDArray[Any]
+
+
+class SatisfactionSettings(Base):
+    """Settings of ``satisfaction``."""
+
+    bias: float = -0.5
+    """Logit of being satisfied by something that leaves a user cold."""
+    interest: float = Field(default=0.8, ge=0)
+    """What the interest adds to it."""
+    bait: float = Field(default=1.2, ge=0)
+    """Loss of it for a spread of bait."""
+    lure: float = Field(default=0.5, ge=0)
+    """What a spread of bait adds to the logit of a click."""
+    hold: float = Field(default=0.3, ge=0)
+    """What a spread of bait adds to the logarithm of the seconds watched."""
+    asked: float = Field(default=0.005, ge=0, le=1)
+    """Share of the views after which a question is shown."""
+    answers: float = Field(default=0.015, ge=0, le=0.5)
+    """Share of the asked who answer, satisfied and unsatisfied alike as often on average."""
+    selection: float = Field(default=0.4, ge=0, lt=1)
+    """Selection bias: the satisfied answer by this share more often, the others by it less."""
+
+
+class Satisfaction(Mechanism[SatisfactionSettings]):
+    """Bait of items (state, constant) and the satisfaction of views."""
+
+    Settings = SatisfactionSettings
+    after = ("funnel", "watch", "taste", "content")
+    twins: ClassVar = {"": {"bait": 0.0, "lure": 0.0, "hold": 0.0, "selection": 0.0}, "selection": {"selection": 0.0}}
+    truths = ("pleased",)
+    labels = (Task(name="satisfied", kind="survey"),)
+
+    def __init__(self, settings: SatisfactionSettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        self.bait = draws.normal("bait", np.arange(ground.items))
+
+    def shape(self, exposure: Exposure) -> None:
+        """Let bait lure and hold."""
+        bait = self.bait[exposure.safe_items]
+        exposure.add("click", self.settings.lure * bait)
+        exposure.add("watch", self.settings.hold * bait)
+
+    def chance(self, exposure: Exposure) -> Array:
+        """Return (B, L) the probability that a view satisfies."""
+        s = self.settings
+        return sigmoid(s.bias + s.interest * exposure.term("interest") - s.bait * self.bait[exposure.safe_items])
+
+    def expect(self, exposure: Exposure) -> None:
+        """Expect satisfied views."""
+        exposure.expected["pleased"] = exposure.expected["view"] * self.chance(exposure)
+
+    def draw(self, exposure: Exposure) -> None:
+        """Draw who is satisfied (``pleased``, which nobody sees), and the answers of those who give one (``satisfied``)."""
+        s = self.settings
+        viewed = exposure.outcome["view"] == 1
+        pleased = viewed & (self.draws.uniform("pleased", *exposure.keys) < self.chance(exposure))
+        asked = viewed & (self.draws.uniform("asked", *exposure.keys) < s.asked)
+        willing = s.answers * (1 + s.selection * np.where(pleased, 1.0, -1.0))
+        answered = asked & (self.draws.uniform("answers", *exposure.keys) < willing)
+        exposure.outcome["pleased"] = pleased.astype(np.float64)
+        exposure.outcome["asked"] = asked.astype(np.float64)
+        exposure.outcome["satisfied"] = np.where(answered, pleased.astype(np.float64), np.nan)

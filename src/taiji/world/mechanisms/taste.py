@@ -1,0 +1,91 @@
+"""What users like: a long-term part, and a short-term part that drifts; tastes of single behaviours that differ from it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.settings import Settings as Base
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.laws import blend, drift, unit
+from taiji.world.mechanism import Ground, Mechanism
+from taiji.world.mechanisms.content import Content
+
+Array = NDArray[Any]
+
+
+class TasteSettings(Base):
+    """Settings of ``taste``."""
+
+    strength: float = Field(default=3.0, ge=0)
+    """Interest that full affinity adds, on the logit scale."""
+    breadth: float = Field(default=0.25, ge=0)
+    """Liking of everything beside the favourites: spread around the two favourite topics."""
+    short: float = Field(default=0.4, ge=0, le=1)
+    """Weight of the short-term part."""
+    pull: float = Field(default=0.3, ge=0)
+    """Share of the way back to the long-term part that the short-term part goes in a day."""
+    drift: float = Field(default=1.0, ge=0)
+    """Spread of the short-term part's random walk in a day; 0 lets it stand still."""
+    behaviours: float = Field(default=0.3, ge=0, le=1)
+    """Share by which the tastes for putting into the cart and for buying differ from the taste for looking."""
+
+
+class Taste(Mechanism[TasteSettings]):
+    """Users' tastes, unit vectors over topics (users, topics); they drift by themselves, whatever is shown."""
+
+    Settings = TasteSettings
+    after = ("content",)
+    twins: ClassVar = {
+        "": {"strength": 0.0},
+        "drift": {"drift": 0.0, "pull": 0.0},
+        "short": {"short": 0.0},
+        "behaviours": {"behaviours": 0.0},
+    }
+
+    def __init__(self, settings: TasteSettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        topics = ground.need(Content, "taste").settings.topics
+        user, topic = np.arange(ground.users), np.arange(topics)
+        first = draws.integers("favourite", topics, user)
+        second = draws.integers("second favourite", topics, user)
+        liked = 1.0 * (topic == first[:, None]) + 0.5 * (topic == second[:, None])
+        self.long = unit(liked + settings.breadth * draws.normal("liking", user[:, None], topic))
+        self._start = self.long
+        self.offsets = {name: unit(draws.normal(f"taste for {name}", user[:, None], topic)) for name in ("cart", "buy")}
+        self._short, self._slot = self._start, 0
+
+    def short_at(self, slot: int) -> Array:
+        """Return (users, topics) short-term parts in a slot; they follow from the seed alone."""
+        s, user = self.settings, np.arange(self.ground.users)[:, None]
+        if slot < self._slot:
+            self._short, self._slot = self._start, 0
+        while self._slot < slot:
+            self._slot += 1
+            if s.drift or s.pull:
+                noise = self.draws.normal("drift", user, self._slot, np.arange(self.long.shape[1]))
+                self._short = drift(
+                    self._short, self.long, noise, pull=s.pull, spread=s.drift, step=self.ground.slot_days
+                )
+        return self._short
+
+    def at(self, users: Array, slot: int) -> Array:
+        """Return (B, topics) tastes of users in a slot."""
+        return blend(self.long[users], self.short_at(slot)[users], self.settings.short)
+
+    def place(self, exposure: Exposure) -> None:
+        """Add the tastes in the exposure's slot."""
+        exposure.user_vector = self.at(exposure.user, exposure.slot)
+        if self.settings.behaviours:
+            for name, offset in self.offsets.items():
+                exposure.behaviour_vectors[name] = blend(
+                    exposure.user_vector, offset[exposure.user], self.settings.behaviours
+                )
+
+    def shape(self, exposure: Exposure) -> None:
+        """Add the affinity to the interest."""
+        exposure.add("interest", self.settings.strength * exposure.affinity())

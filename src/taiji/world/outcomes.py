@@ -1,0 +1,59 @@
+"""What users did in a world: totals per user, of everything or by day."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.world.exposure import Exposure
+from taiji.world.log import run
+from taiji.world.observation import SlatePolicy
+from taiji.world.policies import make_policy
+
+if TYPE_CHECKING:
+    from taiji.world.world import World
+
+Array = NDArray[Any]
+
+
+class Totals:
+    """Sums per user and day of what steps brought.
+
+    Attributes:
+        sums: name to (users, days).
+    """
+
+    def __init__(self, world: World, days: int) -> None:
+        self.world, self.days = world, days
+        self.sums: dict[str, Array] = {}
+
+    def add(self, exposure: Exposure) -> None:
+        """Count one step."""
+        inside = exposure.time < self.days
+        user, day = exposure.user[inside], exposure.time[inside].astype(np.int64)
+        one = np.ones(len(user))
+        left = exposure.context["left"][inside].astype(np.float64)
+        named = {"requests": one, "sessions": left, "reward": self.world.reward(exposure.outcome)[inside]}
+        named |= {name: np.nansum(values, axis=1)[inside] for name, values in exposure.outcome.items()}
+        users = self.world.scenario.users
+        for name, values in named.items():
+            flat = np.bincount(user * self.days + day, weights=values, minlength=users * self.days)
+            have = self.sums.get(name)
+            self.sums[name] = flat if have is None else have + flat
+
+    def by_day(self, name: str) -> Array:
+        """Return (users, days) sums; ``active_days`` is 1 on a day with a request."""
+        if name == "active_days":
+            return (self.by_day("requests") > 0).astype(np.float64)
+        found = self.sums.get(name, np.zeros(self.world.scenario.users * self.days))
+        return found.reshape(self.world.scenario.users, self.days)
+
+
+def user_outcomes(world: World, policy: SlatePolicy | str, days: float) -> dict[str, Array]:
+    """Return (users,) totals of a policy that serves everybody: ``reward``, ``requests``, ``sessions``, ``active_days``, and the outcomes."""
+    totals = Totals(world, int(np.ceil(days)))
+    for exposure in run(world, make_policy(policy, world), days):
+        totals.add(exposure)
+    return {name: totals.by_day(name).sum(axis=1) for name in (*totals.sums, "active_days")}

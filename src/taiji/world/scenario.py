@@ -1,0 +1,160 @@
+"""Scenarios: a YAML file each, which names mechanisms and their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+
+from taiji.core.errors import ConfigError
+from taiji.core.settings import Settings, problem_text
+from taiji.core.yaml_files import read_yaml
+from taiji.data.settings import DOMAIN
+
+if TYPE_CHECKING:
+    from taiji.world.mechanism import Mechanism
+
+FOLDER = Path(__file__).parent / "scenarios"
+GROUP = "taiji.mechanisms"
+"""Entry points of other packages' mechanisms."""
+
+
+class Scenario(Settings):
+    """A world's sizes, its users' habits and its mechanisms."""
+
+    name: str = Field(default="world", pattern=DOMAIN)
+    """Of the data set."""
+    summary: str = ""
+    """One line about what it is for."""
+    domain: str = Field(default="shop", pattern=DOMAIN)
+    """Wording of prompts: a folder of prompt templates."""
+    users: int = Field(default=2000, ge=2)
+    """Users over the whole time."""
+    items: int = Field(default=3000, ge=20)
+    """Items over the whole time."""
+    days: int = Field(default=21, ge=1)
+    """Length of a log where no other is asked for; items are born within it."""
+    slot_hours: float = Field(default=2.0, gt=0, le=24)
+    """Length of a slot; tastes, topics, creators and load change between slots."""
+    slate: int = Field(default=10, ge=1)
+    """Places of a list."""
+    candidates: int = Field(default=100, ge=1)
+    """Items that a request offers the policy, an even sample of those available."""
+    joining: float = Field(default=0.5, ge=0, le=1)
+    """Share of the users who come during the days, at even times; the others are there from the beginning."""
+    visits: float = Field(default=0.6, gt=0)
+    """Sessions a day of a user of average activity."""
+    activity: float = Field(default=0.5, ge=0)
+    """Spread of users' activity, on the log scale."""
+    requests: float = Field(default=4.0, ge=1)
+    """Requests of a session, on average."""
+    longest: int = Field(default=30, ge=1)
+    """Requests of a session at most."""
+    pause: float = Field(default=60.0, gt=0)
+    """Seconds between the requests of a session, on average."""
+    diurnal: float = Field(default=0.5, ge=0, lt=1)
+    """Swing of the demand over the day around its mean; the peak is in the evening."""
+    click_bias: float = -2.0
+    """Logit of a click on something that leaves a user cold."""
+    keenness: float = Field(default=0.5, ge=0)
+    """Spread of users' readiness to click, on the logit scale."""
+    segments: int = Field(default=4, ge=1, le=20)
+    """Groups of users; they say nothing unless a mechanism makes them."""
+    reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
+    """What a list is worth: weights of expectations (click, buy, watch, pleased, …), which are outcomes too."""
+    task: Literal["slate", "fusion", "cache", "copy"] = "slate"
+    """What an agent decides in the Gymnasium environment."""
+    policy: str = "random"
+    """Logging policy."""
+    mechanisms: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
+    """Mechanism (a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or ``package.module:Class``) to its settings; what is not named is switched off."""
+
+    @field_validator("mechanisms", mode="before")
+    @classmethod
+    def _own_settings(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("a mapping of mechanisms to their settings is expected")
+        return {str(name): _settings_of(str(name), given) for name, given in value.items()}
+
+
+def scenarios() -> tuple[str, ...]:
+    """Return the names of the scenarios that are shipped."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def load_scenario(name: str | Path, **changes: Any) -> Scenario:
+    """Return a scenario.
+
+    Args:
+        name: of one that is shipped, or the path of a YAML file.
+        changes: of its keys; None leaves one as it is.
+
+    Raises:
+        ConfigError: no such scenario, or it is not right.
+    """
+    shipped = FOLDER / f"{name}.yaml"
+    path = shipped if str(name) in scenarios() else Path(name).expanduser()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise ConfigError(
+            "No scenario has that name.",
+            where=str(name),
+            expected=f"{', '.join(scenarios())}, or the path of a scenario's YAML file",
+            found="no such file" if not path.exists() else "a folder" if path.is_dir() else "another kind of file",
+        )
+    given = read_yaml(path, "the scenario", "check the path")
+    if not isinstance(given, dict):
+        raise ConfigError("A scenario is not a mapping.", where=str(path), found=type(given).__name__)
+    values = {"name": path.stem, **given, **{key: value for key, value in changes.items() if value is not None}}
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
+        raise ConfigError("A scenario is not right.", where=str(path), found="; ".join(problems)) from error
+
+
+def find_mechanism(name: str) -> type[Mechanism[Any]]:
+    """Return the class of a mechanism.
+
+    Raises:
+        ConfigError: nothing has that name, or it is no mechanism.
+    """
+    from taiji.core.component import find_class
+    from taiji.world.mechanism import Mechanism
+
+    module = f"taiji.world.mechanisms.{name}"
+    if name in _own():
+        found = getattr(import_module(module), "".join(part.title() for part in name.split("_")))
+    else:
+        found = find_class(name, GROUP, f"mechanisms.{name}")
+    if not (isinstance(found, type) and issubclass(found, Mechanism)):
+        raise ConfigError(
+            "What a scenario names is not a mechanism.",
+            where=f"mechanisms.{name}",
+            expected="a subclass of taiji.world.Mechanism",
+            found=repr(found),
+        )
+    return found
+
+
+def known_mechanisms() -> tuple[str, ...]:
+    """Return the names of all mechanisms, those of other packages too."""
+    return tuple(sorted({*_own(), *entry_points(group=GROUP).names}))
+
+
+def _own() -> set[str]:
+    return {path.stem for path in (Path(__file__).parent / "mechanisms").glob("[!_]*.py")}
+
+
+def _settings_of(name: str, given: Any) -> Settings:
+    kind = find_mechanism(name).Settings
+    if isinstance(given, Settings):
+        given = given.model_dump(exclude_unset=True)
+    try:
+        return kind.model_validate({} if given is None else given)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
+        raise ValueError(f"{name}: {'; '.join(problems)}") from error

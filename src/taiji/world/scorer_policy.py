@@ -1,0 +1,81 @@
+"""A fitted scorer as a policy of a world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM, Requests, Scorer, Slate
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.world.observation import Observation
+from taiji.world.policies import RankingPolicy
+from taiji.world.world import World
+
+Array = NDArray[Any]
+CLICK: Mapping[str, float] = {"click": 1.0}
+
+
+class ScorerPolicy(RankingPolicy):
+    """Policy that ranks candidates by a scorer's predictions.
+
+    The scorer knows what the dataset that it is bound to knows: histories and counts end with that log, however long the policy
+    serves. Items that are not in it come last.
+
+    Args:
+        world: to act in.
+        scorer: fitted on a log of this world, or of one with the same users and items.
+        dataset: that log.
+        weights: prediction to its weight in the score.
+        temperature: see :class:`RankingPolicy`.
+
+    Raises:
+        InputError: the log has users that the world does not have.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        scorer: Scorer[Any],
+        dataset: Dataset,
+        weights: Mapping[str, float] = CLICK,
+        temperature: float = 0.0,
+    ) -> None:
+        super().__init__(world, temperature)
+        self.scorer, self.weights = scorer, weights
+        self._user = _dense(dataset.users["user_id"].to_numpy(), world.scenario.users, "users")
+        self._item = _dense(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
+
+    def scores(self, observation: Observation) -> Array:
+        """Return weighted sums of predictions; what the log does not know gets less than anything else."""
+        user = self._user[observation.requests.user]
+        candidates = observation.candidates.items
+        items = np.where(candidates == NO_ITEM, NO_ITEM, self._item[candidates])
+        found = np.full(items.shape, -np.inf)
+        rows = np.flatnonzero(user >= 0)
+        if len(rows):
+            columns = {name: values[rows] for name, values in observation.requests.columns.items()}
+            order = np.argsort(items[rows] == NO_ITEM, axis=1, kind="stable")  # a slate's padding is behind its items
+            slate = Slate(np.take_along_axis(items[rows], order, axis=1))
+            state = self.scorer.encode(Requests(user[rows], observation.requests.time[rows], columns))
+            predicted = self.scorer.score(state, slate)
+            values = np.asarray(sum(weight * predicted[name] for name, weight in self.weights.items()))
+            np.put_along_axis(part := np.empty(values.shape), order, values, axis=1)
+            found[rows] = part
+        known = (items != NO_ITEM) & (user >= 0)[:, None]
+        lowest = found[known].min(initial=0.0)
+        return np.where(known, found, lowest - 1.0)
+
+
+def _dense(ids: Array, count: int, what: str) -> Array:
+    """Return (count,) the row of each of the world's ids; −1 where the log does not have it."""
+    if ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
+        raise InputError(
+            "A log is not of this world.", where=what, expected=f"ids from 0 to {count - 1}", found=f"{ids[:5].tolist()}, …"
+        )  # fmt: skip
+    found = np.full(count, NO_ITEM, dtype=np.int64)
+    found[ids] = np.arange(len(ids))
+    return found

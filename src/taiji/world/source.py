@@ -1,0 +1,61 @@
+"""``data.source: world:SCENARIO``: a simulated log like any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.component import foreign_code
+from taiji.core.errors import ConfigError
+from taiji.data.sources.source import Source
+from taiji.world.scenario import find_mechanism, load_scenario
+from taiji.world.world import World
+
+if TYPE_CHECKING:
+    from taiji.data.schema import Tables
+    from taiji.data.settings import DataSettings
+
+
+class WorldSource(Source):
+    """``world:SCENARIO``: a scenario's name or file, then whatever of its keys is to be different: ``world:short-video,users=500,days=7``.
+
+    A mechanism after a minus makes no difference: ``world:short-video,-content.text``. ``data.users`` is the number of users of the
+    world; every exposure is one that happened, so ``data.non_clicks`` samples nothing.
+    """
+
+    takes = "SCENARIO"
+
+    def world(self, settings: DataSettings, seed: int) -> World:
+        """Return the world that the argument names.
+
+        Raises:
+            ConfigError: no such scenario, key or mechanism.
+        """
+        name, *rest = self.argument.split(",") if self.argument else ["short-video"]
+        changes: dict[str, Any] = {}
+        for text in rest:
+            key, equals, value = text.partition("=")
+            if not equals and not text.startswith("-"):
+                raise ConfigError(
+                    "A part of a world's name is not of the form key=value.", where=f"world:{self.argument}",
+                    expected="world:SCENARIO,key=value,-mechanism", found=text,
+                )  # fmt: skip
+            if equals:
+                changes[key] = value
+        if settings.users is not None:
+            changes["users"] = settings.users
+        world = World(load_scenario(name, **changes), seed)
+        for text in rest:
+            if text.startswith("-"):
+                world = world.twin(text[1:])
+        return world
+
+    def load(self, settings: DataSettings, seed: int) -> Tables:
+        """See :meth:`taiji.data.sources.source.Source.load`."""
+        return self.world(settings, seed).log()
+
+    def state(self, settings: DataSettings) -> Any:
+        """Return the scenario with every setting, and the code of mechanisms of other packages."""
+        scenario = self.world(settings, 0).scenario.model_dump(mode="json")
+        code = {name: find_mechanism(name) for name in scenario["mechanisms"]}
+        references = [f"{kind.__module__}:{kind.__name__}" for kind in code.values()]
+        return {"scenario": scenario, "code": foreign_code(references)}

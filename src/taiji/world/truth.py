@@ -1,0 +1,237 @@
+"""What is true of a world: expectations, best lists, regret, and values of policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from math import perm
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM
+from taiji.core.errors import ConfigError, InputError
+from taiji.world.clock import to_days
+from taiji.world.exposure import Exposure
+from taiji.world.mechanisms.load import Load
+from taiji.world.observation import Observation, SlatePolicy
+
+if TYPE_CHECKING:
+    from taiji.world.world import World
+
+Array = NDArray[Any]
+NOTHING: Mapping[str, Array] = {}
+EXACT = 6000
+"""Lists per request up to which the best one is found by trying all."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """Mean over worlds, with its standard error."""
+
+    mean: float
+    error: float
+    runs: int
+
+
+class Truth:
+    """Truth of one world. Tastes and topics are those of the time that is asked about; availability, networks and load are those of now."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def affinity(self, users: Array, items: Array, time: Array | int | None = None, behaviour: str = "view") -> Array:
+        """Return (N,) cosines of the users' tastes and the items' topics.
+
+        Args:
+            users, items: (N,) ids. time: microseconds since the epoch, (N,) or one; None is now. behaviour: ``view``, ``cart`` or ``buy``.
+        """
+        found = np.zeros(len(users))
+        for rows, exposure in self._exposures(np.asarray(users), np.asarray(items)[:, None], time):
+            self.world.expect(exposure)
+            found[rows] = exposure.affinity(behaviour)[:, 0]
+        return found
+
+    def expect(
+        self, users: Array, slates: Array, time: Array | int | None = None, display: Mapping[str, Array] = NOTHING
+    ) -> dict[str, Array]:
+        """Return every expectation, (B, L) each: ``view``, ``click``, and those of the world's mechanisms.
+
+        Args:
+            users: (B,) ids. slates: (B, L) lists, padded with −1, or (B,) single items. time: as for :meth:`affinity`.
+            display: further choices of a policy (``style``), (B, L) each.
+        """
+        slates = np.asarray(slates)
+        slates = slates[:, None] if slates.ndim == 1 else slates
+        found: dict[str, Array] = {}
+        for rows, exposure in self._exposures(np.asarray(users), slates, time, display):
+            for name, values in self.world.expect(exposure).expected.items():
+                found.setdefault(name, np.zeros(slates.shape))[rows] = values
+        return found
+
+    def simulate(self, users: Array, slates: Array, time: Array | int | None = None, *, first: int = 0) -> Exposure:
+        """Return responses to lists that nobody was shown; ``first`` numbers the draws, and the same number gives the same ones.
+
+        All times must lie in one slot of the clock.
+        """
+        found = [exposure for _, exposure in self._exposures(np.asarray(users), np.asarray(slates), time)]
+        if len(found) != 1:
+            raise InputError(
+                "Responses are simulated in one slot of the clock at a time.", where="time",
+                expected=f"times within {self.world.scenario.slot_hours:g} hours of the clock", found=f"{len(found)} slots",
+            )  # fmt: skip
+        exposure = found[0]
+        exposure.renumber(first + np.arange(len(exposure.user)))
+        return self.world.respond(exposure)
+
+    def value(self, users: Array, slates: Array, time: Array | int | None = None) -> Array:
+        """Return (B,) expected rewards of lists, by the scenario's weights."""
+        return self.world.reward(self.expect(users, slates, time))
+
+    def rewards(self, observation: Observation, items: Array) -> Array:
+        """Return (B, C) expected rewards of items, each shown alone in the first place in the circumstances of the requests."""
+        flat = {name: values.reshape(-1, 1) for name, values in self.alone(observation, items).items()}
+        return self.world.reward(flat).reshape(items.shape)
+
+    def alone(self, observation: Observation, items: Array) -> dict[str, Array]:
+        """Return every expectation (B, C) of items, each shown alone in the first place in the circumstances of the requests."""
+        b, c = items.shape
+        exposure = self._of(observation, np.repeat(np.arange(b), c), items.reshape(-1, 1))
+        return {name: values.reshape(b, c) for name, values in self.world.expect(exposure).expected.items()}
+
+    def list_values(self, observation: Observation, lists: Array) -> Array:
+        """Return (B, K) expected rewards of lists (B, K, L) in the circumstances of the requests."""
+        b, k, length = lists.shape
+        exposure = self._of(observation, np.repeat(np.arange(b), k), lists.reshape(b * k, length))
+        return self.world.reward(self.world.expect(exposure).expected).reshape(b, k)
+
+    def best_slate(self, observation: Observation, length: int | None = None, budget: int | None = None) -> Array:
+        """Return (B, L) lists of the highest expected reward.
+
+        Args:
+            observation: requests with candidates.
+            length: of the lists; None takes the scenario's.
+            budget: candidates that are considered, those of the highest reward alone; None takes all.
+
+        With at most :data:`EXACT` possible lists they are all tried. Otherwise a list grows by the item that adds most, and
+        is then improved by exchanging one item or two places as long as that helps; this is a lower bound of the best.
+        """
+        items = observation.candidates.items
+        alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))
+        order = np.argsort(-alone, axis=1, kind="stable")[:, : budget or items.shape[1]]
+        items = np.take_along_axis(items, order, axis=1)
+        length = min(length or self.world.scenario.slate, items.shape[1])
+        if perm(items.shape[1], length) <= EXACT:
+            lists = np.array([p for c in combinations(range(items.shape[1]), length) for p in permutations(c)])
+            return self._best(observation, items[:, lists])[0]
+        return self._improved(observation, items, self._grown(observation, items, length))
+
+    def regret(self, observation: Observation, slates: Array, budget: int | None = None) -> Array:
+        """Return (B,) by how much lists fall short of the best ones of the candidates (at least 0 where those are exact)."""
+        best = self.list_values(observation, self.best_slate(observation, np.shape(slates)[1], budget)[:, None])
+        return np.asarray((best - self.list_values(observation, np.asarray(slates)[:, None]))[:, 0])
+
+    def cache_regret(self, observation: Observation, slates: Array) -> Array:
+        """Return (B,) what each request is expected to lose if it is served from the cache and not with ``slates`` (B, L); NaN where nothing is cached.
+
+        Raises:
+            ConfigError: the world has no cache.
+        """
+        load = self.world.find(Load)
+        if load is None:
+            raise ConfigError(
+                "This world has no cache.", where=f"world {self.world.scenario.name}", expected="the mechanism load"
+            )
+        user = observation.requests.user
+        values = self.list_values(observation, np.stack([np.asarray(slates), load.cached(user)], axis=1))
+        return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
+
+    def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
+        """Return what a policy is worth per user over the days, by Monte Carlo over worlds of other seeds.
+
+        ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``; each the mean over runs of the mean per user.
+        """
+        from taiji.world.outcomes import user_outcomes
+        from taiji.world.world import World
+
+        found: dict[str, list[float]] = {}
+        for run in range(runs):
+            world = World(self.world.scenario, self.world.seed + 1_000_003 * (run + 1))
+            for name, values in user_outcomes(world, policy, days).items():
+                found.setdefault(name, []).append(float(values.mean()))
+        return {
+            name: Value(float(np.mean(v)), float(np.std(v, ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan"), runs)
+            for name, v in found.items()
+        }
+
+    def _exposures(
+        self, users: Array, slates: Array, time: Array | int | None, display: Mapping[str, Array] = NOTHING
+    ) -> Iterator[tuple[Array, Exposure]]:
+        """Yield rows and exposures by slot."""
+        world, s = self.world, self.world.scenario
+        for what, ids, low, count in (("users", users, 0, s.users), ("items", slates, NO_ITEM, s.items)):
+            if ids.size and not (ids.dtype.kind in "iu" and low <= ids.min() and ids.max() < count):
+                raise InputError(
+                    "The truth is asked about what this world does not have.", where=what,
+                    expected=f"whole numbers from {low} to {count - 1}", found=f"{ids.dtype}, {ids.min()} to {ids.max()}",
+                )  # fmt: skip
+        days = np.full(len(users), world.slot * world.slot_days) if time is None else to_days(np.asarray(time))
+        days = np.broadcast_to(days, users.shape)
+        slots = np.floor(days / world.slot_days + 1e-9).astype(np.int64)
+        for slot in np.unique(slots):
+            rows = np.flatnonzero(slots == slot)
+            exposure = Exposure(users[rows], np.zeros(len(rows), np.int64), days[rows], int(slot), slates[rows])
+            exposure.display = {name: np.asarray(values)[rows] for name, values in display.items()}
+            for mechanism in world.mechanisms.values():
+                mechanism.assume(exposure)
+            yield rows, exposure
+
+    def _of(self, observation: Observation, rows: Array, lists: Array) -> Exposure:
+        requests = observation.requests
+        context = {name: values[rows] for name, values in requests.columns.items()}
+        days = to_days(requests.time)[rows]
+        exposure = Exposure(
+            requests.user[rows], observation.number[rows], days, self.world.slot, lists, context=context
+        )
+        for mechanism in self.world.mechanisms.values():
+            mechanism.assume(exposure)
+        return exposure
+
+    def _best(self, observation: Observation, lists: Array) -> tuple[Array, Array]:
+        """Return the best (B, L) of lists (B, K, L), and its value (B,)."""
+        values = self.list_values(observation, lists)
+        best = values.argmax(axis=1)
+        rows = np.arange(len(lists))
+        return lists[rows, best], values[rows, best]
+
+    def _grown(self, observation: Observation, items: Array, length: int) -> Array:
+        b, c = items.shape
+        lists = np.full((b, length), NO_ITEM, dtype=np.int64)
+        for place in range(length):
+            tried = np.repeat(lists[:, None], c, axis=1)
+            tried[:, :, place] = items
+            values = self.list_values(observation, tried)
+            values[(lists[:, None, :] == items[:, :, None]).any(axis=2)] = -np.inf
+            lists[:, place] = items[np.arange(b), values.argmax(axis=1)]
+        return lists
+
+    def _improved(self, observation: Observation, items: Array, lists: Array) -> Array:
+        length = lists.shape[1]
+        value = self.list_values(observation, lists[:, None])[:, 0]
+        swaps = [(i, j) for i in range(length) for j in range(i)]
+        for _ in range(2 * length):
+            tried = np.repeat(lists[:, None], len(swaps) + length * items.shape[1], axis=1)
+            for number, (i, j) in enumerate(swaps):
+                tried[:, number, [i, j]] = tried[:, number, [j, i]]
+            for place in range(length):
+                start = len(swaps) + place * items.shape[1]
+                there = (lists[:, None, :] == items[:, :, None]).any(axis=2)
+                tried[:, start : start + items.shape[1], place] = np.where(there, lists[:, [place]], items)
+            better, found = self._best(observation, tried)
+            gain = found > value + 1e-12
+            if not gain.any():
+                break
+            lists, value = np.where(gain[:, None], better, lists), np.where(gain, found, value)
+        return lists

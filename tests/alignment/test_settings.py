@@ -1,0 +1,16 @@
+"""Settings of alignment that other modules must agree with."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from taiji.alignment.settings import STEERED, AlignmentSettings
+from taiji.nn.weighting_rules import RULES
+
+
+def test_the_rules_that_know_a_preference_are_named():
+    assert {name for name, rule in RULES.items() if rule.steered} == set(STEERED)
+    assert AlignmentSettings(weighting="popo-covariance", preference=(3.0, 1.0)).preference == (3.0, 1.0)
+    with pytest.raises(ValidationError, match="preference is read by popo and popo-covariance only"):
+        AlignmentSettings(weighting="popo-light", preference=(3.0, 1.0))

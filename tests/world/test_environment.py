@@ -1,0 +1,67 @@
+"""Outside agents run in the worlds."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from tests.world.small import small
+
+from taiji.core.errors import InputError
+from taiji.world.scenario import scenarios
+
+pytest.importorskip("gymnasium", reason="the extra `world` is not installed")
+from gymnasium.utils.env_checker import check_env
+
+from taiji.world.environment import WorldEnv
+
+
+@pytest.mark.parametrize("name", scenarios())
+def test_gymnasiums_checker_passes_without_a_warning(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(WorldEnv(name, days=8, items=230), skip_render_check=True)
+
+
+def test_actions_outside_the_space_are_errors():
+    env = WorldEnv("push", days=2)
+    env.reset(seed=1)
+    for wrong in (np.full(20, 6), np.zeros(19, dtype=int), np.full(20, -1)):
+        with pytest.raises(InputError, match="action space"):
+            env.step(wrong)
+
+
+def test_an_episode_ends_with_the_days_and_its_reward_is_that_of_the_world():
+    env = WorldEnv(small("retention", users=30, days=2))
+    _, about = env.reset(seed=3)
+    total, steps, over = 0.0, 0, False
+    while not over:
+        _, reward, terminated, over, about = env.step(np.ones(env.action_space.shape, dtype=np.float32))
+        total, steps = total + reward, steps + 1
+        assert not terminated
+    assert about["slot"] == 24 and steps > 10 and total > 0
+
+
+def test_knowing_what_to_fuse_earns_more():
+    earned = []
+    for weights in ((0, 0, 0, 0, 1.0), (1.0, 0, 0, 0, 0)):
+        env = WorldEnv(small("retention", users=200, days=1, candidates=60))
+        assert env.fused[-1] == "pleased"
+        env.reset(seed=3)
+        action, over = np.tile(np.array(weights, dtype=np.float32), (200, 1)), False
+        while not over:
+            _, _, _, over, _ = env.step(action)
+        earned.append(env.world.public.seen.sum())
+    assert earned[0] > earned[1], "who fuses for satisfaction keeps more users"
+
+
+@pytest.mark.integration
+def test_ppo_of_stable_baselines_runs_and_learns():
+    sb3 = pytest.importorskip("stable_baselines3", reason="the extra `peers` is not installed")
+    env = WorldEnv("push", users=20, days=7)
+    agent = sb3.PPO("MlpPolicy", env, n_steps=64, batch_size=32, seed=0, device="cpu").learn(512)
+    observation, _ = env.reset(seed=0)
+    action, _ = agent.predict(observation, deterministic=True)
+    assert env.action_space.contains(action)
+    sb3.PPO("MlpPolicy", WorldEnv("retention", users=20, days=3), n_steps=64, batch_size=32, seed=0).learn(128)
