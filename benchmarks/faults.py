@@ -152,6 +152,10 @@ class Load:
                 found = (row["feature_version"], row["events_seen"])
                 self.books.regressions += found[0] < mark[0] or found[1] < mark[1]
                 newest[user, row["release"]] = found
+            status, answer = client.ask("POST", "/v1/recommend", {"user": user, "k": 1})
+            if status == 200:  # the double recommends its release's version first
+                self.books.reads += 1
+                self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
             time.sleep(0.003)
 
     def _served(self, start: float, end: float) -> set[str]:
@@ -201,7 +205,8 @@ class World:
         settings = ServingSettings.model_validate(
             {**SETTINGS, "store": self.place if self.redis else f"sqlite:{self.place}"}
         )
-        self.service = Service(runs[0], settings, environment={"PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"})
+        path = os.pathsep.join([str(folder), os.getcwd(), os.environ.get("PYTHONPATH", "")])
+        self.service = Service(runs[0], settings, environment={"PYTHONPATH": path})
         self.service.start()
         stack.callback(self.service.stop)
         self.releases = [f"one-{VERSIONS[0]}", roll_out(runs[1], settings, activate=False).name]

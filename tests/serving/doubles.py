@@ -12,9 +12,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
-from taiji.serving.types import FeatureRow, RankRequest, RankResult, Release, Usage, UserHistory
+from taiji.serving.types import (
+    FeatureRow,
+    RankRequest,
+    RankResult,
+    RecommendRequest,
+    RecommendResult,
+    Release,
+    Usage,
+    UserHistory,
+)
 
 
 def echo_ids(model_version: str, event_ids: Iterable[str]) -> tuple[int, ...]:
@@ -82,6 +92,36 @@ class LengthScorer:
         return results
 
 
+class ListMaker(LengthScorer):
+    """Recommends the release's version, then what the user did, newest first, then the items ``item-0`` … ``item-49``."""
+
+    def __init__(self, version: str = "echo-1") -> None:
+        self.version, self.calls = version, 0
+
+    def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
+        self.calls += 1
+        results = []
+        for request in requests:
+            known = [self.version, *(event.item for event in request.history.events[::-1])]
+            items = [*known, *(f"item-{number}" for number in range(50))]
+            chosen = [item for item in dict.fromkeys(items) if item not in request.exclude][: request.length or 10]
+            wrong = {name: "no such column" for name in request.context if name.startswith("ghost")}
+            unknown = tuple(item for item in request.exclude if item.startswith("ghost"))
+            late = ("slow",) if request.history.user == "unlucky" else ()
+            if request.history.user == "nobody answers":
+                raise ResourceError("No retriever answered.")
+            scores, sources = tuple(-float(at) for at in range(len(chosen))), ("echo",) * len(chosen)
+            trace = [{"item": item, "place": at} for at, item in enumerate(chosen, 1)] if request.trace else None
+            results.append(
+                RecommendResult(wrong_context=wrong)
+                if wrong
+                else RecommendResult(
+                    tuple(chosen), scores, sources, unknown, late=late, seconds={"retrieve": 0.001}, trace=trace
+                )
+            )
+        return results
+
+
 # A backend module (``ServingSettings.backend``): a run directory is a folder with a file ``version``.
 
 
@@ -110,5 +150,5 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
     )
 
 
-def scorer(run: Path, settings: ServingSettings) -> LengthScorer:
-    return LengthScorer()
+def scorer(run: Path, settings: ServingSettings) -> ListMaker:
+    return ListMaker((run / "version").read_text())

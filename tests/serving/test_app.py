@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.serving.doubles import EchoWriter, LengthScorer
+from tests.serving.doubles import EchoWriter, LengthScorer, ListMaker
 
 from taiji.core.errors import ArtifactError
 from taiji.serving.app import build_app
@@ -48,7 +48,7 @@ def store(make_store: Callable[..., Store]) -> Store:
 
 def open_client(store: Store, keys: Keyring | None = None, **limits: object) -> Iterator[TestClient]:
     settings = ServingSettings.model_validate({"limits": limits})
-    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers = Scorers(store, lambda run: ListMaker())
     scorers.refresh()
     app = build_app(store, scorers, settings, keys or Keyring(), SteadyClock())
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
@@ -231,10 +231,11 @@ def test_a_service_without_a_ranker_still_serves_features(store: Store) -> None:
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/v1/features/u1").status_code == 200
         assert client.post("/v1/rank", json={"user": "u1", "items": ["a"]}).json()["code"] == "not_ready"
+        assert client.post("/v1/recommend", json={"user": "u1"}).json()["code"] == "not_ready"
         answer = client.get("/readyz")
         assert answer.status_code == 503 and answer.json()["code"] == "not_ready"
         assert answer.json()["message"].startswith(
-            "The ranker of the active release cannot be loaded: FileNotFoundError at"
+            "The models of the active release cannot be loaded: FileNotFoundError at"
         )
 
 
@@ -246,7 +247,9 @@ def test_a_run_without_a_ranker_for_requests_is_ready_for_features(store: Store)
     scorers.refresh()
     app = build_app(store, scorers, ServingSettings(), Keyring(), SteadyClock())
     with TestClient(app, base_url="http://localhost") as client:
-        assert client.get("/readyz").json() == {"status": "ok", "ranker": "none"}
+        assert client.get("/readyz").json() == {"status": "ok", "ranker": "none", "recommender": "none"}
+        refused = client.post("/v1/recommend", json={"user": "u1"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "no_recommender")
 
 
 def test_a_ranker_that_could_not_be_loaded_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +373,7 @@ def test_metrics_count_and_health_answers(client: TestClient, store: Store) -> N
     assert client.get("/healthz").json()["status"] == "ok" and client.get("/readyz").json() == {
         "status": "ok",
         "ranker": "ready",
+        "recommender": "ready",
     }
     assert "u1" not in text and "nobody" not in text
 
@@ -405,6 +409,7 @@ REQUESTS = [
     ("GET", "/v1/features/u1", None, "read"),
     ("POST", "/v1/features:batch", {"users": ["u1"]}, "read"),
     ("POST", "/v1/rank", {"user": "u1", "items": ["a"]}, "read"),
+    ("POST", "/v1/recommend", {"user": "u1"}, "read"),
     ("GET", "/metrics", None, "read"),
     ("POST", "/v1/events", {"events": [EVENT]}, "write"),
     ("DELETE", "/v1/users/u1", None, "admin"),

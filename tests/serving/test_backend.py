@@ -194,8 +194,8 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
     name, items = "u5", tuple(world.item_names[:8])
     events = tuple(Event(str(n), name, world.item_names[n], LATER - 100 + n) for n in range(4))
     live = world.of([UserHistory(name, LATER, events)])
-    from taiji.data.statistics import statistics_of
-    from taiji.serving.scorer import USER_SIDE, LiveStatistics
+    from taiji.data.statistics import OWN, statistics_of
+    from taiji.serving.live_statistics import LiveStatistics
 
     extended = pl.concat(
         [
@@ -210,9 +210,9 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
     found = LiveStatistics(world, live, [UserHistory(name, LATER, events)]).at(
         np.zeros(8, np.int64), np.arange(8), np.full(8, LATER)
     )
-    for statistic in USER_SIDE:
+    for statistic in OWN:
         np.testing.assert_allclose(found[statistic], expected[statistic], rtol=1e-6)
-    assert {"user_clicks", "pair_clicks", "user_l3_share", "user_l1_clicks"} <= set(USER_SIDE)
+    assert {"user_clicks", "pair_clicks", "user_l3_share", "user_l1_clicks"} <= set(OWN)
     before = scorer.score([RankRequest(UserHistory(name, LATER), items, None)])[0]
     after = scorer.score([RankRequest(UserHistory(name, LATER, events, 4), items, None)])[0]
     assert before.with_features is None and before.without_features != after.without_features

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from tests.serving.doubles import LengthScorer
+from tests.serving.doubles import ListMaker
 
 from taiji.serving.app import build_app
 from taiji.serving.clock import SteadyClock
@@ -35,7 +35,7 @@ def make_app(folder: Path) -> object:
     for name in ("r1", "r2"):
         store.add_release(Release(name, "/run", name, name), 1)
     store.publish("r1", [FeatureRow(user, 5, (1,), None, (), "r1", "r1", 5, 0) for user in USERS], 10)
-    scorers = Scorers(store, lambda run: LengthScorer())
+    scorers = Scorers(store, lambda run: ListMaker())
     scorers.refresh()
     return build_app(
         store, scorers, ServingSettings(), load_keys(None, {"TAIJI_API_KEYS": f"boss:admin:{SECRET}"}), SteadyClock()
@@ -50,6 +50,7 @@ OPERATIONS = [
     ("GET", "/v1/features/{user}"),
     ("POST", "/v1/features:batch"),
     ("POST", "/v1/rank"),
+    ("POST", "/v1/recommend"),
     ("DELETE", "/v1/users/{user}"),
     ("GET", "/v1/admin/releases"),
     ("POST", "/v1/admin/releases:activate"),

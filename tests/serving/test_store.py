@@ -584,3 +584,14 @@ def test_bytes_of_any_kind_are_an_event_or_unreadable(packed: bytes | str) -> No
     except Unreadable:
         return
     assert Event.unpack(event.pack()) == event
+
+
+def test_a_release_without_features_makes_nobody_due(store: Store) -> None:
+    take_in(store, batch("k0", ("u0", "i0")))
+    store.add_release(Release("lists", "/runs/c", "cascade-1", ""), NOW)
+    take_in(store, batch("k1", ("u1", "i1")))
+    later = NOW + 10 * SECOND
+    assert store.claim("lists", "w", 10, later, SECOND) == []
+    assert {claim.history.user for claim in store.claim("r1", "w", 10, later, SECOND)} == {"u0", "u1"}
+    assert store.histories(["u1"], later)[0].events[0].item == "i1"
+    assert store.releases().live["lists"].features is False

@@ -77,7 +77,7 @@ def test_other_statuses_are_counted(server: Server) -> None:
     assert set(report.statuses) == {404} and not report.all_2xx
 
 
-@pytest.mark.parametrize("kind", ["batch", "rank", "write"])
+@pytest.mark.parametrize("kind", ["batch", "rank", "recommend", "write"])
 def test_bodies_are_complete(server: Server, kind: str) -> None:
     load(server.url, ["u"], ["i"], kind=kind, seconds=0.1, connections=1)  # type: ignore[arg-type]
     head, _, body = server.seen[0].partition(b"\r\n\r\n")

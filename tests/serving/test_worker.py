@@ -309,3 +309,16 @@ def test_a_hanging_llm_ends_the_process_even_if_the_store_is_broken_too(
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     worker.step()
     assert dead == [HUNG]
+
+
+def test_a_worker_of_a_release_without_features_takes_events_in_alone(store: Store) -> None:
+    release = Release("lists", "/run", "cascade-1", "")
+    store.add_release(release, 1)
+    worker = Worker(store, None, release, ServingSettings.model_validate(SECTIONS), "w-lists")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    send(store, "u1")
+    until(lambda: bool(store.histories(["u1"], 10)[0].events))
+    worker.stopping.set()
+    thread.join()
+    assert not worker.step() and store.claim("lists", "w-lists", 10, 10**12, 1) == []

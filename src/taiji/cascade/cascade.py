@@ -47,15 +47,16 @@ class Recommendation:
     Attributes:
         slate: (B, k) items, best first, with their scores.
         seconds: step to the time it took.
-        late, failed: retrievers that were left out; ``unranked``: candidates that were left out because time was up.
+        unranked: (B,) candidates of each request that were left out because time was up.
+        late, failed: retrievers that were left out.
         trace: a row per request and candidate, where it was asked for.
     """
 
     slate: Slate
     seconds: Mapping[str, float]
+    unranked: Array
     late: Sequence[str] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
-    unranked: int = 0
     trace: pl.DataFrame | None = None
 
 
@@ -96,19 +97,20 @@ class Cascade:
         """
         notes, watch = Trace() if trace else None, Watch()
         with watch("retrieve"):
-            asked = self.pool.ask(requests, self.budget.retrieved)
+            asked = self.pool.ask(requests, self.budget.retrieved + (0 if exclude is None else exclude.shape[1]))
         with watch("merge"):
             if notes is not None:
                 for slate, columns in rank_columns(asked.slates):
                     notes.scores(slate, columns)
-            merged = self.merge(_without(asked.slates, exclude, notes), self.budget.candidates)
+            slates = _without(asked.slates, exclude, self.budget.retrieved, notes)
+            merged = self.merge(slates, self.budget.candidates)
             assert merged.scores is not None
             merged = replace(merged, columns={**merged.columns, MERGED: merged.scores})
             if notes is not None:
-                for slate in asked.slates.values():
+                for slate in slates.values():
                     notes.left_out(slate, merged, "not among the merged candidates")
                 notes.scores(merged, {MERGED: merged.columns[MERGED]})
-        current, unranked = merged, 0
+        current, unranked = merged, np.zeros(len(requests), np.int64)
         for step, ranking, keep in (
             ("coarse", self.coarse, self.budget.coarse),
             ("rank", self.ranking, self.budget.reranked if self.rerankers else k),
@@ -130,15 +132,15 @@ class Cascade:
         if notes is not None:
             notes.left_out(current, shown, f"below the first {k}")
         return Recommendation(
-            shown, watch.seconds, asked.late, asked.failed, unranked, None if notes is None else notes.frame(shown)
+            shown, watch.seconds, unranked, asked.late, asked.failed, None if notes is None else notes.frame(shown)
         )
 
     def _ranked(
         self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
-    ) -> tuple[Slate, int]:
-        """Return the ``keep`` best of a slate by a ranking's score, and how many candidates were not ranked in time."""
+    ) -> tuple[Slate, Array]:
+        """Return the ``keep`` best of a slate by a ranking's score, and how many (B,) candidates were not ranked in time."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
-        unranked = int(slate.mask[:, ranked:].sum())
+        unranked = slate.mask[:, ranked:].sum(axis=1)
         slate = slate.take(np.broadcast_to(np.arange(ranked), (len(slate.items), ranked)))
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)
@@ -187,19 +189,21 @@ class Watch:
         self.seconds[step] = time.perf_counter() - start
 
 
-def _without(slates: Mapping[str, Slate], exclude: Array | None, notes: Trace | None) -> Mapping[str, Slate]:
-    """Return the slates without the excluded items (B, E); what follows moves up."""
+def _without(slates: Mapping[str, Slate], exclude: Array | None, most: int, notes: Trace | None) -> Mapping[str, Slate]:
+    """Return the first ``most`` of each slate without the excluded items (B, E); what follows moves up."""
     if exclude is None or not exclude.size:
         return slates
     out = {}
     for name, slate in slates.items():
-        gone = (slate.items[:, :, None] == exclude[:, None, :]).any(axis=2) & slate.mask
-        kept = np.argsort(gone | ~slate.mask, axis=1, kind="stable")
+        gone = np.stack([np.isin(items, without) for items, without in zip(slate.items, exclude)]) & slate.mask
+        kept = np.argsort(gone | ~slate.mask, axis=1, kind="stable")[:, :most]
         moved = slate.take(kept)
         there = np.take_along_axis(~gone & slate.mask, kept, axis=1)
         out[name] = Slate(np.where(there, moved.items, NO_ITEM), moved.scores, moved.source, moved.columns)
         if notes is not None:
-            notes.left_out(slate, out[name], "excluded by the request")
+            notes.left_out(Slate(np.where(gone, slate.items, NO_ITEM)), out[name], "excluded by the request")
+            spare = Slate(np.where(gone, NO_ITEM, slate.items))
+            notes.left_out(spare, out[name], f"below the best {most} of {name}")
     return out
 
 

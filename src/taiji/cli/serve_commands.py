@@ -14,7 +14,7 @@ from taiji.cli.view_commands import config_of
 
 
 def serve(run: RunFolder, overrides: Overrides = None) -> None:
-    """Serve a finished run near-online: event intake, worker, feature store, HTTP API."""
+    """Serve a finished run near-online: event intake, features, ranking, recommendations, HTTP API."""
     from taiji.serving import serve as start
     from taiji.serving.logs import to_standard_error
 
@@ -43,7 +43,7 @@ def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
 def load(
     run: RunFolder,
     url: Annotated[str, typer.Option(help="Address of the service; this machine only.")] = "http://127.0.0.1:8080",
-    kind: Annotated[str, typer.Option(help="read, batch, write, rank or health.")] = "read",
+    kind: Annotated[str, typer.Option(help="read, batch, write, rank, recommend or health.")] = "read",
     seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
     connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
     overrides: Overrides = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,7 @@ class Availability:
             _times(dataset.items, UNTIL, EVER.max),
         )
 
-    @property
+    @cached_property
     def bounded(self) -> bool:
         """Whether any item is ever unavailable."""
         return bool((self.first > EVER.min).any() or (self.end < EVER.max).any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -61,7 +62,7 @@ class Statistics:
         self.user_known, self.user_bought = count(user, known, matured), count(user, bought, matured)
         self.item_known, self.item_bought = count(item, known, matured), count(item, bought, matured)
         self.all_known, self.all_bought = count(everything, known, matured), count(everything, bought, matured)
-        self.user_level = [count(user * size + level[item], click) for size, level in zip(self.sizes, self.levels)]
+        self.user_level = self._per_level(user[click], item[click], time[click])
         self.l3_clicks = count(self.levels[2][item], click)
 
         # A price on an event says what the item cost at that time, to whomever; it is known from the next instant on.
@@ -74,6 +75,19 @@ class Statistics:
         base = np.bincount(kinds, filled, self.sizes[2]), np.bincount(kinds, has, self.sizes[2])
         self.item_price = PastMean(item[priced], time[priced], logged, (filled, has))
         self.l3_price = PastMean(kinds[item[priced]], time[priced], logged, base)
+
+    def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
+        """Return statistics in which what the users clicked on is given, (E,) each, and everything else is as it is here.
+
+        Only the statistics in :data:`OWN` mean something then: the others number users as this log does.
+        """
+        made = copy(self)
+        made.user_clicks, made.pair_clicks = PastCount(users, times), PastCount(users * self.n_items + items, times)
+        made.user_level = self._per_level(users, items, times)
+        return made
+
+    def _per_level(self, users: Array, items: Array, times: Array) -> list[PastCount]:
+        return [PastCount(users * size + level[items], times) for size, level in zip(self.sizes, self.levels)]
 
     def at(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> PointInTime:
         """Return the query for rows of users (N,), items (N,) and times (N,)."""
@@ -238,6 +252,12 @@ price is not read, for in many logs it stands only where something was bought.
 ``l1``, ``l2`` and ``l3`` are the items' first, second and deepest category level.
 ``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
 NAMES = tuple(STATISTICS)
+OWN = tuple(
+    name
+    for name in NAMES
+    if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))
+)
+"""Statistics that depend on the user's own clicks only."""
 _BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
 
 

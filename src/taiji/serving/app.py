@@ -22,6 +22,7 @@ from taiji.serving.gate import Gate, Rejected
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
+from taiji.serving.recommendations import Recommendations, wrong_context
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
@@ -45,6 +46,7 @@ class Service:
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
         self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200, apart=True)
+        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics)
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
@@ -58,7 +60,7 @@ class Service:
         if self.scorers.active is None:
             return "No release is active yet."
         if self.scorers.state == "failed":
-            return f"The ranker of the active release cannot be loaded: {self.scorers.reason}"
+            return f"The models of the active release cannot be loaded: {self.scorers.reason}"
         stall = self.settings.limits.stall_s
         if self.settings.workers and self.store.queue_age(self.clock()) > stall:
             return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
@@ -90,13 +92,13 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        for batcher in (self.rows, self.batches, self.histories, self.intake, self.ranks):
+        for batcher in (self.rows, self.batches, self.histories, self.intake, self.ranks, self.lists):
             batcher.close()
 
 
 def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: Keyring, clock: SteadyClock) -> Gate:
     """The ASGI application of one process."""
-    metrics = Metrics(store, clock)
+    metrics = Metrics(store, clock, settings.recommend)
     service = Service(store, scorers, settings, clock, metrics)
 
     @asynccontextmanager
@@ -118,7 +120,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     app = FastAPI(
         title="taiji",
         version=__version__,
-        summary="Near-online features from an LLM",
+        summary="Near-online features from an LLM, and recommendations",
         lifespan=lifespan,
         redoc_url=None,
         telemetry=silent,
@@ -215,14 +217,15 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="Store reached, a release active with its ranker, events being taken in",
+        summary="Store reached, a release active with its models, events being taken in",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
         await asyncio.to_thread(service.store.check)
         if reason := await asyncio.to_thread(service.not_ready):
             raise Rejected(503, "not_ready", reason, retry_s=1)
-        return _json(s.State(status="ok", ranker=service.scorers.state))
+        state, recommender = service.scorers.state, service.scorers.recommender_state
+        return _json(s.State(status="ok", ranker=state, recommender=recommender))
 
     @app.get(
         "/metrics",
@@ -283,18 +286,18 @@ def _routes(app: FastAPI, service: Service) -> None:
         features = json.loads(row.body()) if row else None
         result = await service.ranks((release, RankRequest(history, tuple(asked.items), features, asked.context)))
         if result.wrong_context:
-            raise Rejected(
-                422,
-                "context",
-                f"The context does not fit the log: {'; '.join(sorted(set(result.wrong_context.values())))}.",
-                places=[f"/context/{name}" for name in list(result.wrong_context)[:20]],
-            )
+            raise wrong_context(result.wrong_context)
         better: list[float | None] = (
             [None] * len(asked.items) if result.with_features is None else [*result.with_features]
         )
         pairs = zip(asked.items, result.without_features, better, strict=True)
         scores = [s.Score(item=item, without_features=plain, with_features=other) for item, plain, other in pairs]
         return _json(s.RankOut(release=release, feature_version=row.version if row else None, scores=scores))
+
+    @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Find a list of items for a user",
+              responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip
+    async def recommend(request: Request) -> Response:
+        return _json(await service.lists.answer(await _body(request, s.RecommendIn)))
 
     @app.delete(
         "/v1/users/{user:path}",

@@ -1,33 +1,46 @@
-"""The serving backend of a run directory made by the pipeline; see :class:`taiji.serving.releases.Backend`."""
+"""The serving backend of a run directory made by the pipeline; see :class:`taiji.serving.releases.Backend`.
+
+A run has features (``taiji run``), a recommender (``taiji recommend``), or both where they share a name.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from taiji.core.manifests import Verifier
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
-from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
+from taiji.serving.types import FeatureRow, FeaturesOnly, FeatureWriter, Recommender, Release, Scorer
 
 PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Named after the run and the versions in its feature table; a run whose artefacts are damaged is not served."""
+    """Named after the run, the versions in its feature table, and its recommender's; a damaged run is not served."""
     from taiji.serving.live_dataset import read_features
+    from taiji.serving.recommender import has_recommender, recommender_version
 
+    name, recommender = re.sub(r"[^A-Za-z0-9._-]", "_", run.name), ""
+    if has_recommender(run):
+        recommender = recommender_version(run)
+        if not _has_features(run):
+            return Release(f"{name}-{recommender[:8]}", str(run), recommender, "")
     Verifier().demand_whole(run, ("alignment", "evaluation_ranker", "ranking"))
     model, quantizer = read_features(run).select("model_version", "quantizer_version").row(0)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", run.name)
-    return Release(f"{name}-{model[:8]}-{quantizer[:8]}", str(run), model, quantizer)
+    versions = [model[:8], quantizer[:8], *([recommender[:8]] if recommender else [])]
+    return Release("-".join([name, *versions]), str(run), model, quantizer)
 
 
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
     """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0."""
     from taiji.serving.live_dataset import World, read_features
+    from taiji.serving.recommender import has_recommender
 
+    if has_recommender(run) and not _has_features(run):
+        return
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
     newest = read_features(run).sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
@@ -56,8 +69,21 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
     return from_run(run, settings, store)
 
 
-def scorer(run: Path, settings: ServingSettings) -> Scorer:
-    """Load the rankers."""
-    from taiji.serving.scorer import from_run
+def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
+    """Load the rankers, and the recommender where the run has one."""
+    from taiji.serving.live_dataset import World
+    from taiji.serving.recommender import has_recommender, recommender_of
+    from taiji.serving.scorer import scorer_of
 
-    return from_run(run, settings)
+    del settings  # the run's own configuration says what its models are
+    world, rankers = World(run), None
+    if not has_recommender(run):
+        return scorer_of(world)
+    if _has_features(run):
+        with suppress(FeaturesOnly):
+            rankers = scorer_of(world)
+    return recommender_of(world, rankers)
+
+
+def _has_features(run: Path) -> bool:
+    return (run / "features").is_dir()

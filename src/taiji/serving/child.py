@@ -59,7 +59,8 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
 
     store = open_store(settings, run)
     found = store.releases().live[release]
-    made = Worker(store, backend(settings).writer(Path(found.run), settings, store), found, settings, name)
+    writer = backend(settings).writer(Path(found.run), settings, store) if found.features else None
+    made = Worker(store, writer, found, settings, name)
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()
 

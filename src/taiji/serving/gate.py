@@ -30,7 +30,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
-READ_ROUTES = frozenset({("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank")})
+READ_ROUTES = frozenset(
+    {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
+)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

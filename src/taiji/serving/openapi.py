@@ -25,7 +25,13 @@ REASONS = {
     429: "Too many requests",
     503: "Cannot be answered now; see Retry-After",
 }
-BODIES: tuple[type[BaseModel], ...] = (schemas.EventsIn, schemas.UsersIn, schemas.RankIn, schemas.ReleaseIn)
+BODIES: tuple[type[BaseModel], ...] = (
+    schemas.EventsIn,
+    schemas.UsersIn,
+    schemas.RankIn,
+    schemas.RecommendIn,
+    schemas.ReleaseIn,
+)
 
 
 def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, Any]]:

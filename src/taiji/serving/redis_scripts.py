@@ -89,7 +89,11 @@ for i = 6, #ARGV, 2 do
     done = done + 1
   end
 end
-local releases = redis.call('HKEYS', P..'releases')
+local releases, bodies = {}, redis.call('HGETALL', P..'releases')
+for i = 1, #bodies, 2 do  -- without a quantiser version there are no features to write
+  local read, body = pcall(cjson.decode, bodies[i + 1])
+  if not read or type(body) ~= 'table' or body['quantizer_version'] ~= '' then releases[#releases + 1] = bodies[i] end
+end
 for user, amount in pairs(fresh) do
   redis.call('ZREMRANGEBYRANK', P..'h:'..user, 0, -limit - 1)
   local seen = redis.call('HINCRBY', P..'u:'..user, 'seen', amount)

@@ -236,7 +236,7 @@ class RedisStore:
             self._redis.sadd(self._key("names"), release.name)
             self._redis.hset(self._key("releases"), release.name, release.pack())
             self._redis.hsetnx(self._key("meta"), "active", release.name)
-            if self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
+            if not release.features or self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
                 return
             for users in self._scan("u:"):
                 self._run("FILL", release.name, now + self._window(), *users)

@@ -13,7 +13,7 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, to_previous
 from taiji.serving.stores import open_store
-from taiji.serving.types import FeatureRow, FeatureWriter, Release, Scorer
+from taiji.serving.types import FeatureRow, FeatureWriter, Recommender, Release, Scorer
 
 
 class Backend(Protocol):
@@ -24,15 +24,15 @@ class Backend(Protocol):
         ...
 
     def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
-        """The rows the batch run made, newest of each user, in batches."""
+        """The rows the batch run made, newest of each user, in batches; none where the run has no features."""
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
-        """Load the LLM and what follows it."""
+        """Load the LLM and what follows it; not asked for where the release has no quantiser version."""
         ...
 
-    def scorer(self, run: Path, settings: ServingSettings) -> Scorer:
-        """Load the rankers."""
+    def scorer(self, run: Path, settings: ServingSettings) -> Scorer | Recommender:
+        """Load the rankers of given candidates, the recommender, or one object that is both."""
         ...
 
 

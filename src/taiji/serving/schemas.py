@@ -5,11 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 ID = r"^[^\x00-\x1f\x7f]+$"
 RFC3339 = r"^(19[7-9][0-9]|2[0-9]{3})-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 MAX_EVENTS, MAX_USERS, MAX_ITEMS, MAX_CONTEXT = 1000, 1000, 1000, 100
+MAX_LIST = 500
+
+
+def _whole(value: object) -> object:
+    """Return 6 for 6.0, which JSON Schema calls an integer, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 Flag = Annotated[int, Field(ge=0, le=1)]
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
@@ -123,6 +130,45 @@ class RankOut(BaseModel):
     scores: list[Score]
 
 
+class RecommendIn(Body):
+    """A list wanted for a user.
+
+    ``k`` items, by default as many as the run's lists have; none of those in ``exclude``; ``context`` as for ranking.
+    ``trace`` brings every candidate's way through the cascade.
+    """
+
+    user: Id
+    k: Annotated[int, Field(ge=1, le=MAX_LIST), BeforeValidator(_whole)] | None = None
+    exclude: Annotated[list[Id], Field(max_length=MAX_ITEMS)] = []
+    context: Annotated[dict[ColumnName, ContextValue], Field(max_length=MAX_CONTEXT)] = {}
+    trace: bool = False
+
+
+class Recommended(BaseModel):
+    """An item of a list, with its score and the retriever that contributed most to its being found."""
+
+    item: str
+    score: float
+    source: str
+
+
+class RecommendOut(BaseModel):
+    """The list, best first; shorter than asked where there are fewer candidates.
+
+    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out, as were
+    ``unranked`` candidates, because time was up. ``cached``: the list was made a moment ago for the same question.
+    """
+
+    release: str
+    items: list[Recommended]
+    unknown_exclusions: list[str]
+    late: list[str]
+    failed: list[str]
+    unranked: int
+    cached: bool
+    trace: list[dict[str, str | int | float | None]] | None = None
+
+
 class Erased(BaseModel):
     """Rows of other users that carried this user's items and lost them."""
 
@@ -175,10 +221,11 @@ class Retried(BaseModel):
 
 
 class State(BaseModel):
-    """Readiness of the process."""
+    """Readiness of the process; ``ranker`` and ``recommender`` are ready, loading, failed or none."""
 
     status: str
     ranker: str | None = None
+    recommender: str | None = None
 
 
 class Problem(BaseModel):

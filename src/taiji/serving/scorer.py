@@ -15,21 +15,12 @@ import numpy as np
 import polars as pl
 
 from taiji.data.dataset import Dataset
-from taiji.data.history import Prices
-from taiji.data.statistics import NAMES, Statistics, statistics_of
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
-from taiji.serving.settings import ServingSettings
-from taiji.serving.types import FeaturesOnly, RankRequest, RankResult, UserHistory
-
-USER_SIDE = tuple(
-    name
-    for name in NAMES
-    if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))
-)
-"""Statistics that depend on the user's own clicks only."""
+from taiji.serving.live_statistics import LiveStatistics
+from taiji.serving.types import FeaturesOnly, RankRequest, RankResult
 
 
 class RunScorer:
@@ -37,11 +28,11 @@ class RunScorer:
 
     Args:
         world: the run's data set.
-        plain, featured: rankers without and with features, bound to that data set.
+        plain, featured: rankers without and with features, bound to that data set; None where the run has no features.
         quantizer_version: rows of another version are not used; their ids mean something else.
     """
 
-    def __init__(self, world: World, plain: Ranker, featured: Ranker, quantizer_version: str) -> None:
+    def __init__(self, world: World, plain: Ranker, featured: Ranker | None, quantizer_version: str) -> None:
         self._world, self._plain, self._featured, self._quantizer_version = world, plain, featured, quantizer_version
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
@@ -76,13 +67,17 @@ class RunScorer:
             frame = pl.concat([frame, context[np.repeat(np.arange(len(requests)), sizes)]], how="horizontal")
         usable = [
             request.features
-            if request.features and request.features["quantizer_version"] == self._quantizer_version
+            if self._featured is not None
+            and request.features
+            and request.features["quantizer_version"] == self._quantizer_version
             else None
             for request in requests
         ]
         past = LiveStatistics(self._world, live, [request.history for request in requests])
         plain = _scores(self._plain.bound_to(live, past), frame)
-        featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
+        featured = plain
+        if self._featured is not None:
+            featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
         results, start = [], 0
         for size, features in zip(sizes, usable):
             end = start + size
@@ -104,41 +99,6 @@ class RunScorer:
         return pl.concat([frame, features[np.repeat(np.arange(len(rows)), sizes)]], how="horizontal")
 
 
-class LiveStatistics:
-    """Statistics with the users' side from their newest state and the items' side from the run's log.
-
-    Args:
-        world: the run's dataset. live: the users asked about, numbered from 0. histories: what is known about each of them.
-    """
-
-    def __init__(self, world: World, live: Dataset, histories: Sequence[UserHistory]) -> None:
-        self._world, self._live = world, live
-        strangers = world.dataset.n_users  # an id that never occurs in the run's log
-        self._numbers = np.array(
-            [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
-        )
-        self._last: tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]] | None = None
-
-    def at(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Return every statistic of rows, (N,) float32 each; the answer to the same question is not computed twice."""
-        asked = users, items, times
-        if self._last is None or not all(map(np.array_equal, self._last[0], asked)):
-            self._last = asked, self._compute(*asked)
-        return self._last[1]
-
-    def _compute(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-        run = statistics_of(self._world.dataset).at(self._numbers[users], items, times)
-        # Only the items in play are looked at, renumbered: counting is by user and category, whatever the numbers are.
-        seen = self._live.events["item"].to_numpy().astype(np.int64)
-        used, place = np.unique(np.concatenate([seen, items]), return_inverse=True)
-        events = self._live.events.with_columns(item=pl.Series(place[: len(seen)], dtype=pl.UInt32))
-        kept = self._live.items[used]
-        own = Statistics(events, kept, Prices.from_frames(events, kept), self._world.dataset.levels).at(
-            users, place[len(seen) :], times
-        )
-        return {name: own[name] if name in USER_SIDE else run[name] for name in NAMES}
-
-
 def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
     """Return a result with None at the places of candidates that were not scored."""
 
@@ -154,16 +114,20 @@ def _scores(ranker: Ranker, frame: pl.DataFrame) -> list[float]:
     return ranker.predict(frame)[ranker.goal].to_list()
 
 
-def from_run(run: Path, settings: ServingSettings) -> RunScorer:
-    """Load the rankers of a finished run."""
-    del settings  # the run's own configuration says what its rankers are
-    world = World(run)
-    plain = _neural(run / "evaluation_ranker" / "ranker", world.dataset)
-    featured = _neural(run / "ranking" / "taiji", world.dataset)
+def scorer_of(world: World) -> RunScorer:
+    """Load the rankers of a run with features.
+
+    Raises:
+        ArtifactError: a stage is not finished, or damaged.
+        FeaturesOnly: a ranker that cannot be asked about users as they are now.
+    """
+    run = world.run
+    plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
+    featured = load_neural(run / "ranking" / "taiji", world.dataset)
     return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)
 
 
-def _neural(folder: Path, dataset: Dataset) -> Ranker:
+def load_neural(folder: Path, dataset: Dataset) -> Ranker:
     """Read a ranker that can be asked about users as they are now."""
     found = load_ranker(folder, dataset)
     if not isinstance(found, Ranker):

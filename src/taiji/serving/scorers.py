@@ -1,4 +1,4 @@
-"""The rankers of every live release, loaded in the background so that a switch of releases finds its ranker ready."""
+"""The models of every live release, loaded in the background so that a switch of releases finds them ready."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import FeaturesOnly, RankRequest, RankResult, Scorer
+from taiji.serving.types import (
+    FeaturesOnly,
+    RankRequest,
+    RankResult,
+    Recommender,
+    RecommendRequest,
+    RecommendResult,
+    Scorer,
+)
 
 RELEASE_POLL_S = 1.0
 RETRY_S = 60.0
@@ -23,12 +31,12 @@ class Scorers:
 
     Args:
         store: says which releases are live.
-        load: makes the scorer of a run directory.
+        load: makes the scorer, the recommender, or one object that is both, of a run directory.
     """
 
-    def __init__(self, store: Store, load: Callable[[Path], Scorer]) -> None:
+    def __init__(self, store: Store, load: Callable[[Path], Scorer | Recommender]) -> None:
         self._store, self._load = store, load
-        self._loaded: dict[str, Scorer | None] = {}
+        self._loaded: dict[str, Scorer | Recommender | None] = {}
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self.trouble = ""
@@ -50,7 +58,15 @@ class Scorers:
         """``ready``, ``loading``, ``failed``, or ``none`` where the run's ranker is not asked online; of the active release."""
         if self.active not in self._loaded:
             return "loading"
-        if self._loaded[self.active] is not None:
+        return self._state(Scorer)
+
+    @property
+    def recommender_state(self) -> str:
+        """As :attr:`state`, of the active release's recommender; ``none`` where the run has none."""
+        return "loading" if self.active not in self._loaded else self._state(Recommender)
+
+    def _state(self, kind: type) -> str:
+        if isinstance(self._loaded.get(self.active or ""), kind):
             return "ready"
         return "failed" if self.active in self._reasons else "none"
 
@@ -61,7 +77,13 @@ class Scorers:
 
     def ready(self, release: str | None) -> bool:
         """Return whether a release's ranker can be asked."""
-        return release is not None and self._loaded.get(release) is not None
+        return isinstance(self._loaded.get(release or ""), Scorer)
+
+    def recommends(self, release: str | None) -> bool | None:
+        """Return whether a release has a recommender; None while its models are not loaded."""
+        if release not in self._loaded or release in self._reasons:
+            return None
+        return isinstance(self._loaded[release], Recommender)
 
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
@@ -111,7 +133,18 @@ class Scorers:
         for release in sorted({name for name, _ in asked}):
             places = [place for place, (name, _) in enumerate(asked) if name == release]
             scorer = self._loaded.get(release)
-            if scorer is None:  # retired since the route asked ready()
+            if not isinstance(scorer, Scorer):  # retired since the route asked ready()
                 raise Overloaded
             results.update(zip(places, scorer.score([asked[place][1] for place in places]), strict=True))
+        return [results[place] for place in range(len(asked))]
+
+    def recommend(self, asked: Sequence[tuple[str, RecommendRequest]]) -> list[RecommendResult]:
+        """Answer (release, request) pairs, those of one release together."""
+        results: dict[int, RecommendResult] = {}
+        for release in sorted({name for name, _ in asked}):
+            places = [place for place, (name, _) in enumerate(asked) if name == release]
+            recommender = self._loaded.get(release)
+            if not isinstance(recommender, Recommender):  # retired since the route asked recommends()
+                raise Overloaded
+            results.update(zip(places, recommender.recommend([asked[place][1] for place in places]), strict=True))
         return [results[place] for place in range(len(asked))]

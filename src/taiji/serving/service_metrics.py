@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 from taiji.serving.clock import SteadyClock
+from taiji.serving.settings import RecommendServingSettings
 from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.types import RecommendResult
 
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STALENESS = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 3 * 86400.0, 7 * 86400.0, 30 * 86400.0)
+LATEST = 2000
+"""Lists whose times the quantiles are of."""
 COUNTERS = {
     "rows": "Feature rows written",
     "rows_discarded": "Rows whose lease was lost; another worker wrote them",
@@ -25,7 +31,7 @@ COUNTERS = {
 class Metrics:
     """Counters of one process; ``render`` gives the exposition text."""
 
-    def __init__(self, store: Store, clock: SteadyClock) -> None:
+    def __init__(self, store: Store, clock: SteadyClock, recommend: RecommendServingSettings) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "taiji_requests_total", "Answered requests", ["route", "status"], registry=self._registry
@@ -39,6 +45,54 @@ class Metrics:
             "taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry
         )
         self._registry.register(_StoreCollector(store, clock))  # type: ignore[arg-type]
+        self._slowest = recommend.p99_ms / 1e3
+        self._times: deque[float] = deque(maxlen=LATEST)
+        self._lists = Counter(
+            "taiji_lists_total", "Lists answered, made anew or from the cache", ["from"], registry=self._registry
+        )
+        self._slow = Counter(
+            "taiji_lists_over_budget_total", "Lists that took longer than the p99 budget", registry=self._registry
+        )
+        self._left_out = Counter(
+            "taiji_retrievers_left_out_total",
+            "Lists made without a retriever, which was late or failed",
+            ["retriever", "why"],
+            registry=self._registry,
+        )
+        self._unranked = Counter(
+            "taiji_lists_unranked_total", "Lists made without ranking all candidates in time", registry=self._registry
+        )
+        self._steps = Histogram(
+            "taiji_list_step_seconds",
+            "Time of a step of the cascade, for the requests answered together",
+            ["step"],
+            buckets=LATENCIES,
+            registry=self._registry,
+        )
+        budget = Gauge("taiji_list_budget_seconds", "Time budget of a list", ["quantile"], registry=self._registry)
+        taken = Gauge("taiji_list_seconds", f"Time of the latest {LATEST} lists", ["quantile"], registry=self._registry)
+        for quantile, most in ((0.5, recommend.p50_ms), (0.99, recommend.p99_ms)):
+            budget.labels(quantile).set(most / 1e3)
+            taken.labels(quantile).set_function(lambda quantile=quantile: self._quantile(quantile))  # type: ignore[misc]
+
+    def note_list(self, found: RecommendResult, seconds: float, *, cached: bool) -> None:
+        """Count an answer and its time."""
+        self._lists.labels("cache" if cached else "cascade").inc()
+        self._times.append(seconds)
+        self._slow.inc(seconds > self._slowest)
+        if not cached:
+            for why, names in (("late", found.late), ("failed", found.failed)):
+                for name in names:
+                    self._left_out.labels(name, why).inc()
+            self._unranked.inc(found.unranked > 0)
+
+    def note_cascade(self, found: Sequence[RecommendResult]) -> None:
+        """Note the steps' times of requests that were answered together."""
+        for step, seconds in next((dict(result.seconds) for result in found if result.seconds), {}).items():
+            self._steps.labels(step).observe(seconds)
+
+    def _quantile(self, quantile: float) -> float:
+        return float(np.quantile(np.array(self._times), quantile)) if self._times else float("nan")
 
     def render(self) -> bytes:
         """All metrics as text."""

@@ -67,8 +67,21 @@ class LimitSettings(Settings):
     """Largest lead of an event's time over our clock."""
 
 
+class RecommendServingSettings(Settings):
+    """Answers of ``POST /v1/recommend``."""
+
+    cache_s: float = Field(default=10.0, ge=0)
+    """Seconds for which the same question of a user about whom nothing new is known gets the same list; 0 makes every list anew."""
+    cache_entries: int = Field(default=10_000, ge=1)
+    """Lists kept by an HTTP process, at most."""
+    p50_ms: float = Field(default=40.0, gt=0)
+    """Half of the answers should be faster; the metrics show it beside what they take."""
+    p99_ms: float = Field(default=80.0, gt=0)
+    """All answers but one in a hundred should be faster; slower ones are counted."""
+
+
 class ServingSettings(Settings):
-    """The near-online feature service."""
+    """The near-online service of features and recommendations."""
 
     store: str = "sqlite"
     """``sqlite`` (a file in the run directory), ``sqlite:PATH``, or ``redis://HOST:PORT/DB``."""
@@ -91,6 +104,7 @@ class ServingSettings(Settings):
     trigger: TriggerSettings = TriggerSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
+    recommend: RecommendServingSettings = RecommendServingSettings()
 
 
 def loopback(host: str) -> bool:

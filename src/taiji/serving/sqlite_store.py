@@ -176,7 +176,7 @@ class SQLiteStore:
         return len(taken)
 
     def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int) -> None:
-        """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release."""
+        """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release with features."""
         trigger = self._settings.trigger
         db.execute(
             "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount)
@@ -189,7 +189,8 @@ class SQLiteStore:
         db.execute(
             """INSERT INTO work (release, user, due)
             SELECT r.name, ?1, CASE WHEN (SELECT seen FROM users WHERE user = ?1) - coalesce(f.seen, 0) >= ?4 THEN ?2 ELSE ?3 END
-            FROM releases AS r LEFT JOIN features AS f ON f.user = ?1 AND f.release = r.name WHERE true
+            FROM releases AS r LEFT JOIN features AS f ON f.user = ?1 AND f.release = r.name
+            WHERE coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadable') <> ''
             ON CONFLICT DO UPDATE SET due = CASE WHEN lease IS NOT NULL THEN due WHEN attempts > 0 AND due IS NOT NULL THEN due
                 ELSE min(coalesce(due, excluded.due), excluded.due) END""",
             (user, now, now + int(trigger.window_s * 1e6), trigger.events),
@@ -318,7 +319,7 @@ class SQLiteStore:
             known = db.execute("SELECT 1 FROM releases WHERE name = ?", (release.name,)).fetchone()
             db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?)", (release.name, release.pack()))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('active', ?)", (release.name,))
-            if not known:
+            if not known and release.features:
                 db.execute(
                     """INSERT INTO work (release, user, due) SELECT ?1, u.user, ?2 FROM users AS u
                     LEFT JOIN features AS f ON f.user = u.user AND f.release = ?1 WHERE u.seen > coalesce(f.seen, 0)

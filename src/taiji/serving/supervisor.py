@@ -130,7 +130,7 @@ def serve(
     """Serve a finished run until SIGTERM or Ctrl-C.
 
     Args:
-        run: run directory whose alignment, features and ranking stages are finished.
+        run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji recommend``.
         settings: of the service.
         started: told one line, with the address, when the processes are being started.
 

@@ -26,8 +26,8 @@ import numpy as np
 from taiji.core.errors import ConfigError, InputError, ResourceError
 from taiji.serving.settings import ServingSettings, loopback
 
-Kind = Literal["read", "batch", "write", "rank", "health"]
-BATCH_USERS, WRITE_EVENTS, RANK_ITEMS = 50, 10, 50
+Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
+BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 
 
@@ -79,7 +79,7 @@ def load(
         url: of the service, ``http://127.0.0.1:PORT``; this machine only.
         users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
         items: ids for events and candidates.
-        kind: read (one user), batch (50 users), write (10 events), rank (50 candidates) or health.
+        kind: read (one user), batch (50 users), write (10 events), rank (50 candidates), recommend (a list of 50) or health.
         seconds: how long. connections: how many. rate: requests a second, or as many as possible.
         key: API key. seed: of the choice of users and items.
 
@@ -134,9 +134,13 @@ def load(
 
 
 def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
-    """Users and items of a run's published rows, at most ``limit`` of each."""
+    """Users and items of a run's published rows, at most ``limit`` of each; of its log where it has no features."""
+    from taiji.serving.live_dataset import World
     from taiji.serving.releases import backend
 
+    if not backend(settings).release(Path(run).resolve()).features:
+        world = World(Path(run))
+        return list(islice(world.users, limit)), list(islice(world.items, limit))
     rows = list(islice(chain.from_iterable(backend(settings).rows(Path(run).resolve())), limit))
     items = dict.fromkeys(chain.from_iterable(row.neighbour_items for row in rows))
     return [row.user for row in rows], list(islice(items, limit))
@@ -171,11 +175,13 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
             return post("/v1/features:batch", {"users": pick(users, BATCH_USERS)})
         if kind == "rank":
             return post("/v1/rank", {"user": pick(users, 1)[0], "items": pick(items, RANK_ITEMS)})
+        if kind == "recommend":
+            return post("/v1/recommend", {"user": pick(users, 1)[0], "k": LIST_ITEMS})
         return f"GET /healthz HTTP/1.1\r\n{headers}\r\n".encode()
 
     if kind == "write":
         return write
-    prepared = [one() for _ in range(PREPARED_REQUESTS if kind == "read" else 200)]
+    prepared = [one() for _ in range(PREPARED_REQUESTS if kind in ("read", "recommend") else 200)]
     order = rng.integers(0, len(prepared), 1 << 16).tolist()
     place = iter(range(1 << 62))
     return lambda: prepared[order[next(place) & 0xFFFF]]

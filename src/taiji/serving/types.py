@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from taiji.core.errors import ConfigError
 
@@ -153,12 +153,20 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Release:
-    """A model and quantiser version under which rows are written and read; named after its run directory and versions."""
+    """A model and quantiser version under which rows are written and read; named after its run directory and versions.
+
+    A run without features has its recommender's version as model version, and no quantiser version.
+    """
 
     name: str
     run: str
     model_version: str
     quantizer_version: str
+
+    @property
+    def features(self) -> bool:
+        """Whether there are features to write."""
+        return bool(self.quantizer_version)
 
     def pack(self) -> str:
         """As JSON."""
@@ -230,13 +238,70 @@ class RankResult:
     wrong_context: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class RecommendRequest:
+    """A list wanted for one user.
+
+    Attributes:
+        length: items; None: as many as the run's lists have.
+        exclude: items that must not be in it.
+        context: as of :class:`RankRequest`.
+        trace: whether every candidate's way is wanted.
+    """
+
+    history: UserHistory
+    length: int | None = None
+    exclude: tuple[str, ...] = ()
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendResult:
+    """A list and how it came about.
+
+    Attributes:
+        items, scores, sources: best first; the source is the retriever that contributed most.
+        unknown: excluded items that are not in the catalogue.
+        wrong_context: as of :class:`RankResult`; then nothing was looked for.
+        late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
+        seconds: step to the time that it took, together with the requests that were answered at once.
+        trace: a row per candidate, where it was asked for.
+    """
+
+    items: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    sources: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    wrong_context: dict[str, str] = field(default_factory=dict)
+    late: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    unranked: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    trace: list[dict[str, Any]] | None = None
+
+
 class FeaturesOnly(ConfigError):
     """A release whose ranker cannot be asked online, by choice of the model: its features are served, and it ranks elsewhere."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A release's rankers, with and without features."""
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """One result a request, in order."""
+        ...
+
+
+@runtime_checkable
+class Recommender(Protocol):
+    """A release's way from a request to a list."""
+
+    def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
+        """One result a request, in order.
+
+        Raises:
+            ResourceError: no retriever answered.
+        """
         ...

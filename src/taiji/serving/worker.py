@@ -35,7 +35,8 @@ class Worker:
 
     Args:
         store: shared with every other process.
-        writer: of the release; its versions must be the release's.
+        writer: of the release; its versions must be the release's. None where there are no features to write: then it only
+            takes events in.
         name: stable across restarts, so that a restarted worker gives back what its earlier life held.
         clock: steady microseconds.
         die: ends the process (replaced in tests).
@@ -44,7 +45,7 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        writer: FeatureWriter,
+        writer: FeatureWriter | None,
         release: Release,
         settings: ServingSettings,
         name: str,
@@ -125,6 +126,8 @@ class Worker:
 
     def step(self) -> bool:
         """Claim and write one batch; returns whether there was one."""
+        if self._writer is None:
+            return False
         probing = self._failed_batches - self._settings.breaker
         if probing >= 0:
             self.stopping.wait(min(self._settings.backoff_s * 2 ** min(probing, 30), MAX_PROBE_S))
@@ -163,6 +166,7 @@ class Worker:
         return healthy
 
     def _attempt(self, group: list[Claim]) -> tuple[list[FeatureRow] | None, str]:
+        assert self._writer is not None
         watchdog = threading.Timer(self._settings.timeout_s, self._hung, args=(group,))
         watchdog.daemon = True
         watchdog.start()
@@ -182,6 +186,7 @@ class Worker:
 
     def _commit(self, group: list[Claim], rows: list[FeatureRow], lease_end: int) -> bool:
         """Store rows; the store's absence is waited out while the lease lasts, since the LLM's work is dear."""
+        assert self._writer is not None
         usage = self._writer.usage
         prompt, completion = (
             usage.prompt_tokens - self._prompt_tokens,

@@ -6,6 +6,7 @@ from tests.models.ranking.conftest import with_features
 from taiji.core.component import Requests, Slate
 from taiji.core.errors import TaijiError
 from taiji.data.field_set import FieldSet
+from taiji.data.statistics import statistics_of
 from taiji.data.tasks import DEFAULT_TASKS, labels
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs
@@ -99,3 +100,23 @@ def test_missing_features_are_absent_rows_and_wrong_ones_are_explained(shop, exp
         inputs(shop, exposures.head(2).with_columns(ids=pl.Series([[1, 2, 3], [1]])))
     with pytest.raises(TaijiError, match="Columns are missing"):
         made.arrays(exposures.drop("time"))
+
+
+def test_inputs_bound_apart_may_batch_at_the_same_time(shop, exposures, monkeypatch):
+    """A batch made in the midst of another one, as a second thread would, changes nothing in it."""
+    frame = exposures.sample(40, seed=6)
+    made = inputs(shop, frame)
+    arrays = made.arrays(frame)
+    statistics = statistics_of(shop)
+    one, other = made.bound_to(shop, statistics), made.bound_to(shop, statistics)
+    expected, distinct = one.batch(arrays, slice(0, 10)), Inputs._distinct
+
+    def interrupted(self, wanted):
+        found = distinct(self, wanted)
+        if self is one:
+            other.batch(arrays, slice(10, 40))
+        return found
+
+    monkeypatch.setattr(Inputs, "_distinct", interrupted)
+    batch = one.batch(arrays, slice(0, 10))
+    assert all(np.array_equal(batch[name].numpy(), expected[name].numpy()) for name in expected)

@@ -1,6 +1,7 @@
 """Every retriever keeps the contract, finds the checkerboard's answer, comes back from disk, and reads no future."""
 
 import tempfile
+from copy import copy
 
 import numpy as np
 import polars as pl
@@ -138,3 +139,49 @@ def test_a_damaged_folder_is_one_error(board, tmp_path):
 def test_nothing_to_learn_from(board):
     with pytest.raises(InputError, match="no interactions"):
         Popularity().fit(board, board.events.filter(pl.col("click") == 0))
+
+
+def scored(model: CatalogueRetriever, requests: Requests, k: int) -> np.ndarray:
+    """What a model answers when it scores every item."""
+    slow = copy(model)
+    slow.room = lambda k: -1  # type: ignore[method-assign]
+    return slow.retrieve(requests, k).items
+
+
+@pytest.mark.parametrize("seen", ["keep", "drop"])
+@pytest.mark.parametrize("kind", [Cooccurrence, ItemKNN, Popularity, "segments"], ids=str)
+def test_without_scoring_everything_the_same_items_are_found(board, kind, seen):
+    users = board.users.with_columns(side=pl.Series([f"s{n % 3}" for n in range(board.n_users)]))
+    board = Dataset(board.items, users, board.events, board.name, board.domain, event_columns=board.event_columns)
+    if kind == "segments":
+        model = Popularity(PopularitySettings(segment="side", half_life_days=1, seen=seen)).fit(board)
+    else:
+        model = kind(kind.Settings(seen=seen)).fit(board)
+    times = np.sort(board.events["time"].to_numpy())[[5, 300, 500, -1]]
+    requests = Requests(np.tile(np.arange(board.n_users), 4), np.repeat(times + 1, board.n_users))
+    first, end = np.full(board.n_items, -5), np.full(board.n_items, int(times[-1]) + 10)
+    first[[2, 7]], end[[4, 5]] = times[2], times[1]
+    for availability in (model.availability, Availability(first, end)):
+        model.availability = availability
+        for k in (1, 6, 500):
+            np.testing.assert_array_equal(model.retrieve(requests, k).items, scored(model, requests, k))
+
+
+def test_bound_to_other_users_it_reads_their_histories_and_its_own_log(board):
+    users = board.users.with_columns(side=pl.Series([f"s{n % 2}" for n in range(board.n_users)]))
+    board = Dataset(board.items, users, board.events, board.name, board.domain, event_columns=board.event_columns)
+    requests = requests_of(board)
+    order = np.array([5, 0, 3])
+    numbers = pl.DataFrame({"user": order.astype(np.uint32), "now": np.arange(3, dtype=np.uint32)})
+    theirs = board.events.join(numbers, on="user").with_columns(user="now").drop("now").sort("time")
+    some = board.with_users(board.users[order].with_columns(user=pl.Series(range(3), dtype=pl.UInt32)), theirs)
+    for model in (
+        Cooccurrence(CooccurrenceSettings(seen="drop")),
+        Popularity(PopularitySettings(segment="side", half_life_days=2)),
+    ):
+        model.fit(board)
+        asked = requests.take(order)
+        expected = model.retrieve(asked, 9).items
+        bound = model.bound_to(some)
+        np.testing.assert_array_equal(bound.retrieve(Requests(np.arange(3), asked.time), 9).items, expected)
+        assert model.dataset is board and bound.version == model.version

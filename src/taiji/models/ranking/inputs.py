@@ -81,10 +81,17 @@ class Inputs:
         self._place = np.zeros(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
-        """Return the same inputs for other users of the same catalogue; the items' codes are shared, not made again."""
+        """Return the same inputs for other users of the same catalogue; the items' codes are shared, not made again.
+
+        Inputs that were bound apart may be used in threads at the same time.
+        """
         made = Inputs.__new__(Inputs)
         made.__dict__.update(
-            self.__dict__, dataset=users, statistics=statistics, user_codes=self.fields.user_codes(users)
+            self.__dict__,
+            dataset=users,
+            statistics=statistics,
+            user_codes=self.fields.user_codes(users),
+            _place=np.zeros(len(self.item_codes), dtype=np.int64),
         )
         return made
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from taiji.core.component import Requests
+from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.history import History
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.models.retrieval.settings import RetrieverSettings
@@ -50,6 +50,32 @@ class NeighbourRetriever(CatalogueRetriever):
 
     def scores(self, requests: Requests) -> Array:
         """Return the sum of the recent items' votes; −inf for items that nobody votes for."""
+        flat, votes = self._votes(requests)
+        count = len(self.places)
+        total = np.bincount(flat, votes, minlength=len(requests) * count).reshape(len(requests), count)
+        return np.where(total > 0, np.round(total, 12), -np.inf)
+
+    def room(self, k: int) -> int:
+        """Return the number of items."""
+        return len(self.places)
+
+    def best(self, requests: Requests, k: int) -> Slate:
+        """Return the items with the most votes; only those that have any are looked at."""
+        flat, votes = self._votes(requests)
+        count = len(self.places)
+        keys, inverse = np.unique(flat, return_inverse=True)
+        total = np.round(np.bincount(inverse, votes, minlength=len(keys)), 12)
+        row, item = keys // count, keys % count
+        order = np.lexsort((item, -total, row))
+        row, item, total = row[order], item[order], total[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = place < k
+        items, scores = np.full((len(requests), k), NO_ITEM), np.zeros((len(requests), k))
+        items[row[kept], place[kept]], scores[row[kept], place[kept]] = item[kept], total[kept]
+        return Slate(items, scores)
+
+    def _votes(self, requests: Requests) -> tuple[Array, Array]:
+        """Return votes (V,) with where they go (V,): request times the number of items, plus the item."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -57,10 +83,7 @@ class NeighbourRetriever(CatalogueRetriever):
         neighbours = self._neighbours[voters]
         votes = votes[place][:, None] * self._weights[voters]
         there = neighbours >= 0
-        count = len(self.places)
-        flat = (row[:, None] * count + neighbours)[there]
-        total = np.bincount(flat, votes[there], minlength=len(requests) * count).reshape(len(requests), count)
-        return np.where(total > 0, np.round(total, 12), -np.inf)
+        return (row[:, None] * len(self.places) + neighbours)[there], votes[there]
 
 
 def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from taiji.core.component import Requests
+from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
+from taiji.data.dataset import Dataset
 from taiji.data.history import History
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.models.retrieval.settings import RetrieverSettings
 
 Array = NDArray[Any]
 DAY = 86_400_000_000
+REMEMBERED = 4_000_000
+"""Decayed counts that are kept for days asked about before, at most, and at least one day's."""
 PRIOR = 10.0
 """Interactions that every segment starts with, spread as everybody's are."""
 
@@ -43,7 +47,7 @@ class Popularity(CatalogueRetriever):
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Count interactions per segment."""
         self.facts["segments"] = sorted(set(self._values()))
-        self.segments = self._numbered()
+        self._take_segments()
         users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
         self.counts = self._counted(users, self.codes[history.items], np.ones(len(users)))
 
@@ -53,27 +57,63 @@ class Popularity(CatalogueRetriever):
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
         """Take the counts."""
-        self.segments, self.counts = self._numbered(), weights["counts"]
+        self._take_segments()
+        self.counts = weights["counts"]
 
     def scores(self, requests: Requests) -> Array:
         """Return the counts of each request's segment, mixed with everybody's."""
-        if self.settings.half_life_days is None:
-            return self._mixed(requests.user, self.counts)
         out = np.empty((len(requests), len(self.places)))
-        days = requests.time // DAY
-        for day in np.unique(days):
-            rows = days == day
-            out[rows] = self._mixed(requests.user[rows], self._decayed(int(day) * DAY, self.settings.half_life_days))
+        for rows, day, segment in self._kinds(requests):
+            out[rows] = self._ranked(day, segment)[0]
         return out
 
-    def _mixed(self, users: Array, counts: Array) -> Array:
-        total = counts.sum(axis=0)
-        own = counts[self.segments[users]] if self.settings.segment else 0.0
-        return np.broadcast_to(own + PRIOR * total / max(float(total.sum()), 1.0), (len(users), len(total))).copy()
+    def room(self, k: int) -> int:
+        """Return the number of items."""
+        return len(self.places)
+
+    def best(self, requests: Requests, k: int) -> Slate:
+        """Return the most popular items of each request's segment, whose order is known before anybody asks."""
+        items, scores = np.empty((len(requests), k), np.int64), np.empty((len(requests), k))
+        for rows, day, segment in self._kinds(requests):
+            found, order = self._ranked(day, segment)
+            items[rows], scores[rows] = order[:k], found[order[:k]]
+        return Slate(items, scores)
+
+    def bound_to(self, users: Dataset) -> Self:
+        """Return the retriever for other users, with the segments that their profiles tell; counts stay the log's."""
+        made = super().bound_to(users)
+        made.segments = made._numbered()
+        return made
+
+    def _take_segments(self) -> None:
+        """Number the segments of the log's users, and forget what was counted before."""
+        self.segments = self._log_segments = self._numbered()
+        self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
+
+    def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
+        """Return the rows that have one answer, with its day (0 without a half-life) and segment (0 where there is one)."""
+        days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
+        segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
+        kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
+        return [(inverse.ravel() == at, int(day), int(segment)) for at, (day, segment) in enumerate(kinds.T)]
+
+    def _ranked(self, day: int, segment: int) -> tuple[Array, Array]:
+        """Return the scores (N,) of a segment on a day and the items (N,) in their order, best first."""
+        if (day, segment) not in self._orders:
+            half_life = self.settings.half_life_days
+            counts = self.counts if half_life is None else self._decayed(day * DAY, half_life)
+            total = counts.sum(axis=0)
+            everybody = PRIOR * total / max(float(total.sum()), 1.0)
+            for number in range(len(counts)) if self.settings.segment else (0,):
+                scores = (counts[number] if self.settings.segment else 0.0) + everybody
+                self._orders[day, number] = scores, np.argsort(-scores, kind="stable")
+            while len(self._orders) > max(2 * len(counts), REMEMBERED // len(self.places)):
+                self._orders.popitem(last=False)
+        return self._orders[day, segment]
 
     def _decayed(self, now: int, half_life: float) -> Array:
         """Return decayed counts (S, N) of the log's interactions strictly before ``now``."""
-        history = self.dataset.history
+        history = self.log.history
         users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
         past = (history.times < now) & (self.codes[history.items] >= 0)
         ages = (now - history.times[past]) / (half_life * DAY)
@@ -82,7 +122,9 @@ class Popularity(CatalogueRetriever):
     def _counted(self, users: Array, items: Array, amounts: Array) -> Array:
         """Return sums (S + 1, N); the last segment is that of values not seen in training."""
         kinds, count = len(self.facts["segments"]) + 1, len(self.places)
-        return np.bincount(self.segments[users] * count + items, amounts, minlength=kinds * count).reshape(kinds, count)
+        return np.bincount(self._log_segments[users] * count + items, amounts, minlength=kinds * count).reshape(
+            kinds, count
+        )
 
     def _values(self) -> list[str]:
         """Return each user's value of the segment column, as text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash, write_json, write_parquet
-from taiji.core.component import Requests, Slate, find_class
+from taiji.core.component import NO_ITEM, Requests, Slate, find_class
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
@@ -38,6 +39,7 @@ class CatalogueRetriever(ABC):
     Attributes:
         settings: as given.
         dataset: that its users and items are of.
+        log: the dataset that it was bound to first, whose events tell about items; see :meth:`bound_to`.
         availability: of the dataset's items; set it to restrict what is retrieved.
         keeps_seen: whether items that the user knows stay candidates.
         facts: what a model learnt beside arrays, as JSON.
@@ -67,6 +69,25 @@ class CatalogueRetriever(ABC):
     @abstractmethod
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
         """Take what :meth:`weights` returned."""
+
+    # What a model may add.
+
+    def room(self, k: int) -> int:
+        """Return how many hidden items a request for ``k`` may have to be answered by :meth:`best`; −1: score every item."""
+        return -1
+
+    def best(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` items of each request with the highest scores, in the model's own numbers, without scoring all.
+
+        A slate of width ``k``, padded where a request has fewer; of equal scores the smaller number comes first.
+        """
+        raise NotImplementedError
+
+    def bound_to(self, users: Dataset) -> Self:
+        """Return the retriever reading the histories of other users of the same catalogue; what it learnt is shared."""
+        made = copy(self)
+        made.dataset = users
+        return made
 
     # What all have.
 
@@ -111,17 +132,52 @@ class CatalogueRetriever(ABC):
         )
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
+        rows, hidden = self._hidden(requests)
+        counts = np.bincount(rows, minlength=len(requests))
+        quick = counts <= self.room(k)
+        width = min(k, len(self.places))
+        items, scores = np.empty((len(requests), width), np.int64), np.empty((len(requests), width))
+        for chosen, answer in ((quick, self._best_shown), (~quick, self._best_of_all)):
+            if chosen.any():
+                inside = chosen[rows]
+                places = (np.cumsum(chosen) - 1)[rows[inside]]
+                asked = requests if chosen.all() else requests.take(np.flatnonzero(chosen))
+                slate = answer(asked, width, (places, hidden[inside]))
+                assert slate.scores is not None
+                items[chosen], scores[chosen] = slate.items, slate.scores
+        return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
+
+    def _best_of_all(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
+        """Return the ``k`` best by scoring every item."""
         scores = self.scores(requests)
-        if self._gone.any():
-            scores[:, self._gone] = -np.inf
+        scores[hidden] = -np.inf
+        return top_items(scores, k)
+
+    def _hidden(self, requests: Requests) -> tuple[Array, Array]:
+        """Return request numbers and items (H,) that must not be retrieved: gone, unavailable, or seen and dropped."""
+        rows, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self.availability.bounded:
-            scores[~self.availability.at(requests.time)[:, self.places]] = -np.inf
+            rows, items = np.nonzero(self._gone | ~self.availability.at(requests.time)[:, self.places])
+        elif self._gone.any():
+            rows, items = np.nonzero(np.broadcast_to(self._gone, (len(requests), len(self.places))))
         if not self.keeps_seen:
-            rows, items = seen_items(self.dataset.history, requests)
-            items = self.codes[items]
-            scores[rows[items >= 0], items[items >= 0]] = -np.inf
-        slate = top_items(scores, k)
-        return Slate(np.where(slate.items >= 0, self.places[slate.items], -1), slate.scores)
+            row, seen = seen_items(self.dataset.history, requests)
+            seen = self.codes[seen]
+            rows, items = np.concatenate([rows, row[seen >= 0]]), np.concatenate([items, seen[seen >= 0]])
+        return rows, items
+
+    def _best_shown(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
+        """Return the ``k`` best by :meth:`best`, asked for as many more as are hidden."""
+        rows, items = hidden
+        count = len(self.places)
+        slate = self.best(requests, min(k + int(np.bincount(rows, minlength=1).max()), count))
+        keys = np.arange(len(requests))[:, None] * count + slate.items
+        out = ~slate.mask | np.isin(keys, rows * count + items) if len(rows) else ~slate.mask
+        order = np.argsort(out, axis=1, kind="stable")[:, :k]
+        there = ~np.take_along_axis(out, order, axis=1)
+        chosen = slate.take(order)
+        assert chosen.scores is not None
+        return Slate(np.where(there, chosen.items, NO_ITEM), np.where(there, chosen.scores, 0.0))
 
     def recent(self, requests: Requests) -> tuple[Array, Array]:
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
@@ -190,7 +246,8 @@ class CatalogueRetriever(ABC):
 
     def _bind(self, dataset: Dataset, item_ids: pl.Series) -> None:
         """Number the items as ``item_ids`` does, and find them in the dataset."""
-        self.dataset, self.item_ids = dataset, item_ids
+        self.dataset = self.log = dataset
+        self.item_ids = item_ids
         self.availability = Availability.of(dataset)
         own = pl.DataFrame({"item_id": item_ids}).with_row_index("own")
         theirs = dataset.items.select("item_id", pl.col("item").cast(pl.Int64))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taiji.core.component import Requests
+from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.data.dataset import Dataset
 from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
 Array = NDArray[Any]
+SHARE = 80
+"""Up to one item in so many may be asked for, and as many be hidden, to be answered by the index; beyond it every item is scored."""
 REQUESTS = 1024
 """Requests that go through a network at a time."""
 
@@ -25,15 +29,53 @@ class VectorRetriever(CatalogueRetriever):
     """
 
     vectors: Array
+    _indexed: tuple[Array, VectorIndex] | None = None
 
     @abstractmethod
     def queries(self, requests: Requests) -> Array:
         """Return (B, d) float32, reading nothing at or after a request's time."""
 
     def scores(self, requests: Requests) -> Array:
-        """Return inner products with all items."""
-        query, table = torch.from_numpy(self.queries(requests)), torch.from_numpy(self.vectors)
-        return (query @ table.T).double().numpy()
+        """Return inner products with all items; a request of which nothing is known, whose vector is zero, finds none."""
+        query = self.queries(requests)
+        scores = (torch.from_numpy(query) @ torch.from_numpy(self.vectors).T).double().numpy()
+        scores[~query.any(axis=1)] = -np.inf
+        return scores  # type: ignore[no-any-return]
+
+    def room(self, k: int) -> int:
+        """Return how many hidden items the index can pass over; −1 where the catalogue is small or much is asked for."""
+        most = len(self.vectors) // SHARE
+        return most if len(self.vectors) > EXACT_BELOW and k <= most else -1
+
+    def best(self, requests: Requests, k: int) -> Slate:
+        """Return the nearest items by the index; some may be missed, see :class:`VectorIndex`."""
+        query = self.queries(requests)
+        items, _ = self.index.search(query, k)
+        known: Array = np.any(query, axis=1, keepdims=True)
+        there = (items != NO_ITEM) & known
+        # Products in float64, one by one: what the index sums up in blocks depends on how many are asked together.
+        scores = np.einsum("bd,bkd->bk", query, self.vectors[items], dtype=np.float64)
+        scores = np.where(there, scores, -np.inf)
+        order = np.lexsort((items, -scores), axis=1)
+        items, scores, there = (np.take_along_axis(values, order, axis=1) for values in (items, scores, there))
+        return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
+
+    def bound_to(self, users: Dataset) -> Self:
+        """Return the retriever for other users; the index is built before, so that all of them share it."""
+        made = super().bound_to(users)
+        if len(self.vectors) > EXACT_BELOW:
+            self._indexed = made._indexed = (self.vectors, self.index)
+        return made
+
+    @property
+    def index(self) -> VectorIndex:
+        """Index over the vectors, built at the first use."""
+        held = self._indexed
+        if held is None or held[0] is not self.vectors:
+            made = VectorIndex(self.vectors.shape[1])
+            made.add(np.arange(len(self.vectors)), self.vectors)
+            held = self._indexed = (self.vectors, made)
+        return held[1]
 
 
 def in_blocks(count: int) -> list[slice]:

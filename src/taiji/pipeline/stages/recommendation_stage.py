@@ -95,6 +95,7 @@ class Recommendation(Stage):
                 "targets": len(targets.items),
                 "new_items_only": new_only,
                 "length": settings.length,
+                "retrievers": list(self.retrievers),  # in their order, which quotas depend on
                 "retrieval": found.retrieval,
                 "lists": found.lists,
                 "milliseconds": dict(found.milliseconds),

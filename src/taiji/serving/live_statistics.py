@@ -1,0 +1,70 @@
+"""Point-in-time statistics with the users' side from their newest state and the items' side from the run's log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.data.dataset import Dataset
+from taiji.data.statistics import OWN, PointInTime, statistics_of
+from taiji.serving.live_dataset import World
+from taiji.serving.types import UserHistory
+
+Array = NDArray[Any]
+
+
+class LiveStatistics:
+    """See :class:`taiji.models.ranking.inputs.PastStatistics`.
+
+    Args:
+        world: the run's dataset. live: the users asked about, numbered from 0. histories: what is known about each of them.
+    """
+
+    def __init__(self, world: World, live: Dataset, histories: Sequence[UserHistory]) -> None:
+        strangers = world.dataset.n_users  # an id that never occurs in the run's log
+        self._numbers = np.array(
+            [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
+        )
+        self._run = statistics_of(world.dataset)
+        clicks = (live.events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
+        self._own = self._run.with_clicks(*clicks)
+        self._last: LivePointInTime | None = None
+
+    def at(self, users: Array, items: Array, times: Array) -> LivePointInTime:
+        """Return the statistics of rows; those of the same rows are not computed twice."""
+        last = self._last
+        if last is None or not all(map(np.array_equal, last.asked, (users, items, times))):
+            run, own = self._run.at(self._numbers[users], items, times), self._own.at(users, items, times)
+            last = self._last = LivePointInTime(run, own)
+        return last
+
+
+class LivePointInTime(PointInTime):
+    """Statistics of given rows, each computed once.
+
+    Args:
+        run: of the run's log. own: of the users' newest state, for those that depend on the user's own clicks.
+    """
+
+    def __init__(self, run: PointInTime, own: PointInTime) -> None:
+        self.__dict__.update(run.__dict__)
+        self._own = own
+        self._found: dict[str, Array] = {}
+
+    @property
+    def asked(self) -> tuple[Array, Array, Array]:
+        """Users, items and times of the rows, as the question had them."""
+        return self._own.user, self._own.item, self._own.time
+
+    def __getitem__(self, name: str) -> Array:
+        """Return one statistic, (N,) float32."""
+        if name not in self._found:
+            self._found[name] = self._own[name] if name in OWN else super().__getitem__(name)
+        return self._found[name]
+
+    def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
+        """Return the statistics of some of these rows, which are requests, with each of their items (R, M)."""
+        return LivePointInTime(super().spread(items, rows), self._own.spread(items, rows))

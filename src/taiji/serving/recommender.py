@@ -1,0 +1,274 @@
+"""The recommender of a run, asked about users as they are now.
+
+The cascade is the one that the run evaluated. Retrievers and ranker read the users' newest histories, which each call
+brings with its requests; what they know about items is the run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.cascade.cascade import Cascade, Recommendation
+from taiji.cascade.composition import make_cascade
+from taiji.cascade.settings import RecommendSettings
+from taiji.core.artifacts import read_json, value_hash
+from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
+from taiji.core.errors import ArtifactError, ResourceError
+from taiji.core.manifests import Verifier, read_manifest
+from taiji.data.dataset import Dataset
+from taiji.models.ranking import Ranker
+from taiji.models.ranking.inputs import RequestState
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.serving.live_dataset import World
+from taiji.serving.live_statistics import LiveStatistics
+from taiji.serving.scorer import RunScorer, load_neural
+from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
+
+Array = NDArray[Any]
+STAGE = "recommendation"
+
+
+@dataclass(frozen=True, eq=False)
+class LiveRequests(Requests):
+    """Requests with what is known about their users.
+
+    Attributes:
+        live: dataset whose users they are numbered by. past: statistics of these users.
+    """
+
+    live: Dataset = field(kw_only=True)
+    past: LiveStatistics = field(kw_only=True)
+
+    def take(self, index: Array | slice) -> LiveRequests:
+        """Return the requests at ``index``."""
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return LiveRequests(self.user[index], self.time[index], columns, live=self.live, past=self.past)
+
+
+class LiveRetriever:
+    """Retriever that reads the histories that the requests bring."""
+
+    def __init__(self, model: CatalogueRetriever) -> None:
+        self.model = model
+
+    def retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return at most ``k`` candidates per request."""
+        assert isinstance(requests, LiveRequests)
+        return self.model.bound_to(requests.live).retrieve(requests, k)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveState:
+    """Request side of a ranker bound to the users of the requests."""
+
+    ranker: Ranker
+    state: RequestState
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+class LiveRanker:
+    """Scorer that reads the histories that the requests bring."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self.ranker = ranker
+
+    def encode(self, requests: Requests) -> LiveState:
+        """Return the request side."""
+        assert isinstance(requests, LiveRequests)
+        bound = self.ranker.bound_to(requests.live, requests.past)
+        return LiveState(bound, bound.encode(requests))
+
+    def score(self, state: LiveState, slate: Slate) -> Predictions:
+        """Return every head's prediction for every place."""
+        return state.ranker.score(state.state, slate)
+
+
+class RunRecommender:
+    """See :class:`taiji.serving.types.Recommender`.
+
+    Args:
+        world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: of a list, by default.
+    """
+
+    def __init__(self, world: World, cascade: Cascade, length: int) -> None:
+        self.world, self.cascade, self.length = world, cascade, length
+        self.names = tuple(cascade.pool.retrievers)
+
+    def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
+        """Return a list per request; nothing for one whose context does not fit."""
+        wrong = [self.world.wrong_context(request.context) for request in requests]
+        results = [RecommendResult(wrong_context=bad) for bad in wrong]
+        kinds: dict[tuple[int, bool], list[int]] = {}
+        for place, (request, bad) in enumerate(zip(requests, wrong)):
+            if not bad:
+                kinds.setdefault((request.length or self.length, request.trace), []).append(place)
+        for (length, trace), places in kinds.items():
+            for place, result in zip(places, self._answers([requests[at] for at in places], length, trace)):
+                results[place] = result
+        return results
+
+    def _answers(self, requests: Sequence[RecommendRequest], length: int, trace: bool) -> list[RecommendResult]:
+        known = self.world.items
+        excluded = [[known[item] for item in request.exclude if item in known] for request in requests]
+        exclude = np.full((len(requests), max(map(len, excluded))), NO_ITEM)
+        for row, items in enumerate(excluded):
+            exclude[row, : len(items)] = items
+        found = self.cascade.recommend(self._live(requests), length, exclude=exclude, trace=trace)
+        return [self._result(row, request, found) for row, request in enumerate(requests)]
+
+    def _live(self, requests: Sequence[RecommendRequest]) -> LiveRequests:
+        histories = [request.history for request in requests]
+        live = self.world.of(histories)
+        context = self.world.context_frame([request.context for request in requests])
+        columns = {
+            name: _column(context[name]) for name in context.columns if context[name].null_count() < len(context)
+        }
+        times = [history.as_of for history in histories]
+        past = LiveStatistics(self.world, live, histories)
+        return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
+
+    def _result(self, row: int, request: RecommendRequest, found: Recommendation) -> RecommendResult:
+        slate, names, known = found.slate, self.world.item_names, self.world.items
+        assert slate.scores is not None and slate.source is not None
+        there = slate.mask[row]
+        return RecommendResult(
+            items=tuple(names[item] for item in slate.items[row, there].tolist()),
+            scores=tuple(slate.scores[row, there].tolist()),
+            sources=tuple(self.names[number] for number in slate.source[row, there].tolist()),
+            unknown=tuple(dict.fromkeys(item for item in request.exclude if item not in known)),
+            late=tuple(found.late),
+            failed=tuple(found.failed),
+            unranked=int(found.unranked[row]),
+            seconds=found.seconds,
+            trace=None if found.trace is None else _trace(found.trace.filter(pl.col("request") == row), names),
+        )
+
+
+class RankingRecommender(RunRecommender):
+    """Recommender of a run that can also score candidates that somebody else found.
+
+    Args:
+        world, cascade, length: as of :class:`RunRecommender`. scorer: of the run.
+    """
+
+    def __init__(self, world: World, cascade: Cascade, length: int, scorer: RunScorer) -> None:
+        super().__init__(world, cascade, length)
+        self._scorer = scorer
+
+    def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        """Return one result a request, in order."""
+        return self._scorer.score(requests)
+
+
+def has_recommender(run: Path) -> bool:
+    """Return whether a run was made by ``taiji recommend``."""
+    return (run / STAGE / "manifest.json").is_file()
+
+
+def recommender_version(run: Path) -> str:
+    """Return the hash of everything that a run's lists depend on, found without loading a model.
+
+    Raises:
+        ArtifactError: a stage is not finished, or damaged.
+    """
+    settings = _settings(run, read_json(run / "config.json"))
+    stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
+    Verifier().demand(run, stages)
+    outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
+    composed = settings.model_dump(
+        mode="json", exclude={"depths", "requests", "request_at", "horizon_days", "new_items_only"}
+    )
+    return value_hash([outputs, composed, list(settings.retrievers)])[:16]
+
+
+def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
+    """Load the components of a run that ``taiji recommend`` made, and compose them as it did.
+
+    Args:
+        world: the run's dataset.
+        scorer: the run's rankers of given candidates; None: the recommender's own ranker, where it has one.
+
+    Raises:
+        ArtifactError: a stage is not finished, or damaged.
+    """
+    run = world.run
+    settings = _settings(run, world.config)
+    retrievers = {
+        name: CatalogueRetriever.load(_made(run, f"retriever-{name}") / "retriever", world.dataset)
+        for name in settings.retrievers
+    }
+    ranker = load_neural(_made(run, "candidate_ranker") / "ranker", world.dataset) if settings.rank else None
+    cascade = make_cascade(
+        settings,
+        world.dataset,
+        {name: LiveRetriever(model) for name, model in retrievers.items()},
+        None if ranker is None else LiveRanker(ranker),
+        _vectors(world) if settings.rerank != "none" else None,
+    )
+    if scorer is None and ranker is not None:
+        scorer = RunScorer(world, ranker, None, "")
+    if scorer is None:
+        made = RunRecommender(world, cascade, settings.length)
+    else:
+        made = RankingRecommender(world, cascade, settings.length, scorer)
+    now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
+    with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
+        made.recommend([RecommendRequest(UserHistory("", now))])
+    return made
+
+
+def _settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
+    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
+    settings = RecommendSettings.model_validate(config.get("recommend", {}))
+    names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
+    if set(names) != set(settings.retrievers):
+        raise ArtifactError(
+            "The run's recommender is not the one of its configuration.",
+            where=str(run / STAGE),
+            expected=", ".join(settings.retrievers),
+            found=", ".join(names) or "no list of retrievers",
+            fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
+        )
+    return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})
+
+
+def _made(run: Path, stage: str) -> Path:
+    """Return the folder of a finished stage."""
+    if not (run / stage).is_dir():
+        raise ArtifactError(
+            "The run's recommender is not complete.",
+            where=str(run / stage),
+            fix=f"taiji recommend CONFIG --name {run.name} --resume finishes it",
+        )
+    return run / stage
+
+
+def _vectors(world: World) -> Array:
+    """Return the text vectors (N, d) of all items."""
+    from taiji.language.embed import load_embedder
+    from taiji.reasoning.prompts import item_lines
+
+    embedder = world.config["embedder"]
+    return load_embedder(embedder["name"], embedder["device"]).encode(item_lines(world.dataset))
+
+
+def _column(values: pl.Series) -> Array:
+    """Return a column of the context as an array; one with unknown values as objects, which keeps them apart from numbers."""
+    return values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)
+
+
+def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a trace as JSON objects with text ids; what is not a number is null."""
+    items = pl.Series("item", [names[item] for item in rows["item"]], dtype=pl.String)
+    floats = [name for name, kind in rows.schema.items() if kind.is_float()]
+    return rows.drop("request").with_columns(items, pl.col(floats).fill_nan(None)).to_dicts()

@@ -1,0 +1,275 @@
+"""A run of ``taiji recommend`` as it is served: lists online equal those of its cascade offline, whatever came since."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from tests.tiny import write_shop
+
+from taiji.cascade.cascade import Cascade
+from taiji.cascade.composition import make_cascade
+from taiji.config import Config
+from taiji.core.artifacts import read_json, write_json
+from taiji.core.component import Requests, Slate
+from taiji.core.errors import ArtifactError, ResourceError
+from taiji.core.manifests import read_manifest, write_manifest
+from taiji.data.dataset import Dataset
+from taiji.models.ranking.train import load_ranker
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.pipeline.engine import Run
+from taiji.pipeline.recommend_recipe import recommend_stages
+from taiji.serving import backend
+from taiji.serving.live_dataset import World
+from taiji.serving.recommender import RankingRecommender, RunRecommender, recommender_of
+from taiji.serving.releases import roll_back, roll_out
+from taiji.serving.scorers import Scorers
+from taiji.serving.settings import ServingSettings
+from taiji.serving.stores import open_store
+from taiji.serving.traffic import of_run
+from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
+
+LATER = 1_700_000_000_000_000
+RETRIEVERS = {
+    "popular": {"model": "popularity", "half_life_days": 7},
+    "together": {"model": "cooccurrence"},
+    "towers": {"model": "two_towers", "width": 8, "hidden": 8, "epochs": 1},
+    "sasrec": {"model": "sasrec", "width": 8, "layers": 1, "epochs": 1, "history": 10, "negatives": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recommend")
+    config = Config.model_validate(
+        {
+            "data": {"source": str(write_shop(folder / "shop", users=20, items=40, events=1500))},
+            "ranking": {"epochs": 1, "min_steps": 10, "dimension": 4, "hidden": [8]},
+            "recommend": {
+                "retrievers": RETRIEVERS,
+                "depths": [5],
+                "length": 5,
+                "most_per_category": 3,
+                "requests": 5,
+                "budget": {"retrieved": 20, "candidates": 30, "reranked": 20},
+            },
+            "evaluation": {"resamples": 10},
+        }
+    )
+    Run(folder / "small", config, recommend_stages(config), say=lambda text: None).execute()
+    return folder / "small"
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Path) -> RankingRecommender:
+    found = backend.scorer(run, ServingSettings())
+    assert isinstance(found, RankingRecommender)
+    return found
+
+
+def offline(run: Path, dataset: Dataset, *, rank: bool = True) -> Cascade:
+    """The cascade as the run composed it, reading a dataset."""
+    settings = Config.model_validate(read_json(run / "config.json")).recommend
+    retrievers = {n: CatalogueRetriever.load(run / f"retriever-{n}" / "retriever", dataset) for n in RETRIEVERS}
+    ranker: Any = load_ranker(run / "candidate_ranker" / "ranker", dataset) if rank else None
+    return make_cascade(settings, dataset, retrievers, ranker)
+
+
+def names(world: World, cascade: Cascade, user: int, k: int = 5) -> tuple[str, ...]:
+    slate = cascade.recommend(Requests([user], [LATER]), k).slate
+    return tuple(world.item_names[item] for item in slate.items[slate.mask].tolist())
+
+
+def test_lists_online_equal_the_cascade_offline_alone_and_together(run: Path, recommender: RankingRecommender) -> None:
+    world = recommender.world
+    cascade = offline(run, world.dataset)
+    users = list(world.users)[:6]
+    together = recommender.recommend([RecommendRequest(UserHistory(user, LATER)) for user in users])
+    for user, found in zip(users, together):
+        assert found.items == names(world, cascade, world.users[user]) and len(found.items) == 5
+        (alone,) = recommender.recommend([RecommendRequest(UserHistory(user, LATER))])
+        assert alone.items == found.items
+        np.testing.assert_allclose(alone.scores, found.scores, rtol=1e-5)
+    assert set(together[0].sources) <= set(RETRIEVERS) and {"retrieve", "rank"} <= set(together[0].seconds)
+    assert len({found.items for found in together}) > 1
+
+
+def test_new_events_count_as_if_they_had_been_in_the_log(run: Path, recommender: RankingRecommender) -> None:
+    world, name = recommender.world, "u5"
+    events = tuple(Event(str(n), name, world.item_names[n], LATER - 100 + n) for n in range(4))
+    history = UserHistory(name, LATER, events, 4)
+    live = world.of([history])
+    since = live.events.filter(pl.col("time") >= LATER - 100).with_columns(user=pl.lit(world.users[name], pl.UInt32))
+    log = pl.concat([world.dataset.events, since], how="diagonal_relaxed").sort("time", "user")
+    unranked = recommender_of(World(run), None).cascade
+    unranked.ranking = None  # what a ranker knows about items is the run's, so the lists before it are compared
+    online = RunRecommender(world, unranked, 5).recommend([RecommendRequest(history, 20)])[0].items
+    expected = offline(run, replace(world.dataset, events=log), rank=False)
+    assert online == names(world, expected, world.users[name], 20)
+    before = RunRecommender(world, unranked, 5).recommend([RecommendRequest(UserHistory(name, LATER), 20)])[0].items
+    assert online != before
+    (ranked,) = recommender.recommend([RecommendRequest(history)])
+    (old,) = recommender.recommend([RecommendRequest(UserHistory(name, LATER))])
+    assert ranked.scores != old.scores
+
+
+def test_a_stranger_gets_what_popularity_and_an_empty_history_give(run: Path, recommender: RankingRecommender) -> None:
+    stranger, erased = UserHistory("never seen", LATER), UserHistory("u1", LATER, forgotten=True)
+    found = recommender.recommend([RecommendRequest(stranger), RecommendRequest(erased)])
+    assert found[0].items == found[1].items and len(found[0].items) == 5
+    traced = recommender.recommend([RecommendRequest(stranger, trace=True)])[0].trace
+    assert traced and not any(row["rank in sasrec"] or row["rank in together"] for row in traced)
+
+
+def test_excluded_items_stay_out_and_cost_no_candidates(recommender: RankingRecommender) -> None:
+    user = UserHistory("u3", LATER)
+    whole = recommender.recommend([RecommendRequest(user, 20)])[0].items
+    request = RecommendRequest(user, 20, exclude=("nothing", *whole[:6], "nothing"))
+    found, other = recommender.recommend([request, RecommendRequest(user, 20)])
+    assert not set(found.items) & set(whole[:6]) and len(found.items) == len(whole)
+    assert found.unknown == ("nothing",) and other.items == whole, "another request's exclusions changed this list"
+
+
+def test_a_list_is_as_long_as_asked_where_there_are_as_many(recommender: RankingRecommender) -> None:
+    user = UserHistory("u3", LATER)
+    found = recommender.recommend([RecommendRequest(user, k) for k in (1, 7, 500)])
+    assert [len(result.items) for result in found[:2]] == [1, 7]
+    assert 7 < len(found[2].items) <= 20 and found[2].items[:1] == found[0].items
+
+
+def test_the_trace_says_of_every_candidate_what_became_of_it(recommender: RankingRecommender) -> None:
+    users = [UserHistory("u2", LATER), UserHistory("u4", LATER)]
+    first, second = recommender.recommend([RecommendRequest(user, trace=True) for user in users])
+    for found in (first, second):
+        assert found.trace is not None
+        placed = {row["item"]: row["place"] for row in found.trace if row["place"]}
+        assert tuple(sorted(placed, key=placed.get)) == found.items  # type: ignore[arg-type]
+        assert all(row["left_out"] for row in found.trace if not row["place"])
+    assert recommender.recommend([RecommendRequest(users[0])])[0].trace is None
+
+
+def test_a_context_that_does_not_fit_costs_nobody_else_a_list(recommender: RankingRecommender) -> None:
+    user = UserHistory("u2", LATER)
+    bad, good = recommender.recommend([RecommendRequest(user, context={"screen": "phone"}), RecommendRequest(user)])
+    assert set(bad.wrong_context) == {"screen"} and not bad.items and len(good.items) == 5
+
+
+def test_a_retriever_that_fails_is_left_out_and_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = recommender_of(World(run), None)
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("broken")
+
+    for name in list(RETRIEVERS)[1:]:
+        monkeypatch.setattr(recommender.cascade.pool.retrievers[name], "retrieve", broken)
+    (found,) = recommender.recommend([RecommendRequest(UserHistory("u2", LATER))])
+    assert found.failed == tuple(list(RETRIEVERS)[1:]) and len(found.items) == 5 and set(found.sources) == {"popular"}
+    monkeypatch.setattr(recommender.cascade.pool.retrievers["popular"], "retrieve", broken)
+    with pytest.raises(ResourceError, match="No retriever answered"):
+        recommender.recommend([RecommendRequest(UserHistory("u2", LATER))])
+
+
+def test_late_retrievers_and_candidates_beyond_the_time_are_left_out_and_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(run)
+    world.config["recommend"]["budget"] |= {"retrieval_seconds": 5.0, "ranking_seconds": 1e-9, "ranking_block": 8}
+    recommender, answered = recommender_of(world, None), threading.Event()
+    pool = recommender.cascade.pool
+    retrieve = pool.retrievers["sasrec"].retrieve
+
+    def slow(requests: Requests, k: int) -> Slate:
+        answered.wait(10)
+        return retrieve(requests, k)
+
+    monkeypatch.setattr(pool.retrievers["sasrec"], "retrieve", slow)
+    pool.seconds = 0.6
+    users = [RecommendRequest(UserHistory("u2", LATER)), RecommendRequest(UserHistory("never seen", LATER))]
+    found = recommender.recommend(users)
+    answered.set()
+    assert [result.late[-1:] for result in found] == [("sasrec",)] * 2 and "sasrec" not in found[0].sources
+    assert all(len(result.items) == 5 and result.unranked > 0 for result in found)
+    assert found[0].unranked > found[1].unranked, "a stranger has fewer candidates"
+    pool.close()
+
+
+def test_the_release_is_of_the_whole_cascade(run: Path, tmp_path: Path) -> None:
+    release = backend.release(run)
+    assert release.name == f"small-{release.model_version[:8]}" and not release.features and release.run == str(run)
+    assert list(backend.rows(run)) == []
+    users, items = of_run(run, ServingSettings(), limit=3)
+    assert users == ["u0", "u1", "u10"] and len(items) == 3
+    other = shutil.copytree(run, tmp_path / "small")
+    assert backend.release(other).name == release.name, "the same cascade in another place is the same release"
+    config = read_json(other / "config.json")
+    config["recommend"]["fusion_weights"] = {"click": 1.0}
+    write_json(other / "config.json", config)
+    assert backend.release(other).name != release.name, "another composition is another release"
+    changed = shutil.copytree(run, tmp_path / "changed" / "small")
+    with (changed / "retriever-towers" / "retriever" / "weights.safetensors").open("ab") as weights:
+        weights.write(b" ")
+    with pytest.raises(ArtifactError, match="retriever-towers"):
+        backend.release(changed)
+    values = {
+        name: value for name, value in read_manifest(changed / "data").items() if name in ("fingerprint", "facts")
+    }
+    write_manifest(changed / "retriever-towers", values)
+    assert backend.release(changed).name != release.name, "a retriever of other weights is another release"
+    shutil.rmtree(other / "retriever-together")
+    with pytest.raises(ArtifactError, match="retriever-together"):
+        backend.release(other)
+    with pytest.raises(ArtifactError, match="not complete"):
+        backend.scorer(other, ServingSettings())
+
+
+def test_candidates_found_elsewhere_are_scored_by_the_ranker_of_the_cascade(
+    run: Path, recommender: RankingRecommender
+) -> None:
+    world = recommender.world
+    (result,) = recommender.score([RankRequest(UserHistory("u3", LATER), ("S1", "nothing", "S2"), None)])
+    ranker: Any = load_ranker(run / "candidate_ranker" / "ranker", world.dataset)
+    items = np.array([world.items["S1"], world.items["S2"]])
+    expected = ranker.score_pairs(np.full(2, world.users["u3"]), items, np.full(2, LATER))
+    assert result.without_features == [
+        pytest.approx(expected[0], rel=1e-5),
+        None,
+        pytest.approx(expected[1], rel=1e-5),
+    ]
+    assert result.with_features is None
+
+
+def test_without_a_ranker_lists_keep_the_order_of_the_merge(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "small")
+    config = read_json(other / "config.json")
+    write_json(other / "config.json", {**config, "recommend": {**config["recommend"], "rank": False}})
+    shutil.rmtree(other / "candidate_ranker")
+    found = backend.scorer(other, ServingSettings())
+    assert type(found) is RunRecommender
+    world = found.world
+    expected = names(world, offline(other, world.dataset, rank=False), world.users["u3"])
+    assert found.recommend([RecommendRequest(UserHistory("u3", LATER))])[0].items == expected
+
+
+def test_a_cascade_is_rolled_out_and_back_as_a_whole(run: Path, tmp_path: Path) -> None:
+    settings = ServingSettings(store=f"sqlite:{tmp_path / 'store.sqlite3'}")
+    other = shutil.copytree(run, tmp_path / "other")
+    first, second = roll_out(run, settings), roll_out(other, settings)
+    store = open_store(settings)
+    assert store.releases().active == second.name != first.name and set(store.releases().live) == {
+        first.name,
+        second.name,
+    }
+    assert roll_back(settings) == first.name and store.releases().previous == second.name
+    scorers = Scorers(store, lambda folder: backend.scorer(folder, settings))
+    scorers.refresh()
+    assert scorers.recommends(first.name) and scorers.recommends(second.name)
+    assert (scorers.state, scorers.recommender_state) == ("ready", "ready")
+    request = RecommendRequest(UserHistory("u1", LATER))
+    lists = scorers.recommend([(first.name, request), (second.name, request)])
+    assert lists[0].items == lists[1].items and len(lists[0].items) == 5
