@@ -15,10 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from tests.tiny import configuration, write_shop
+from tests.tiny import configuration, write_model, write_shop
 
 from benchmarks.harness import Result, run
-from benchmarks.scale_out import model
 from taiji.config import Config, load_config
 from taiji.pipeline import engine
 from taiji.pipeline.engine import Run
@@ -65,7 +64,7 @@ def measure(quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="taiji-plan-") as name:
         folder = Path(name)
         if quick:
-            model(folder / "tiny", 64, 2)
+            write_model(folder / "tiny")
             shop(folder, 0.5)  # the first run of a process also loads libraries
             with mock.patch.object(engine, "time", SimpleNamespace(monotonic=time.process_time)):
                 runs = [shop(folder, scale) for scale in (1, 2, 4)]

@@ -114,7 +114,7 @@ def test_what_a_dead_node_had_in_hand_is_done_by_the_other(nodes, tmp_path):
     watcher.join()
     assert out["square"].to_list() == [x**2 for x in range(20)]
     assert found and alive() == 1
-    assert len(list(parts.glob("part-*"))) == 20
+    assert len(list(parts.glob("part-*.parquet"))) == 20
     survivor = next(path.name.split("@")[1] for path in traces.glob("*@*") if second.node_id not in path.name)
     for number in in_hand:  # a worker may outlive its raylet for a moment and finish too: same rows, one file
         assert (traces / f"{number}@{survivor}@done").exists(), "begun on the dead node, finished on the other"
@@ -128,7 +128,7 @@ def test_the_loop_on_two_nodes_one_of_which_dies_gives_what_one_process_gives(no
     found: dict = {}
 
     def under_way() -> bool:
-        found["parts"] = len(list(scratch.glob("part-*")))
+        found["parts"] = len(list(scratch.glob("part-*.parquet")))
         return found["parts"] > 0
 
     watcher = kill_when(under_way, cluster, second, found)

@@ -41,7 +41,7 @@ def test_a_declared_label_is_learnt_and_shown(tmp_path, model_folder):
     assert found["watch_seconds xauc"]["value"] > 0.5
     assert 0.3 < found["watch_seconds calibration"]["value"] < 3
     assert "watch seconds" in (run / "report.html").read_text()
-    assert "watch_seconds" in done.stdout
+    assert "watch seconds" in done.stdout
     files = RunFiles(run)
     titles = [group["title"] for group in compare(files, files)["groups"]]
     assert "Mean absolute error, watch seconds, all users" in titles

@@ -26,6 +26,7 @@ from taiji.scale.workload import workload
 def module(tmp_path, monkeypatch):
     """The other package's module, importable."""
     monkeypatch.syspath_prepend(write_module(tmp_path / "parts"))
+    sys.modules.pop("shop_parts", None)  # another test of this process may have imported one of that name
     yield
     sys.modules.pop("shop_parts", None)
 

@@ -217,7 +217,10 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
-        raise InputError("There is no rationale to set the threshold on.", fix="raise size.calibration_prompts")
+        raise InputError(
+            "There is no rationale to set the threshold on.",
+            fix="raise size.calibration_prompts; where rationales were cut, raise reasoning.teacher.max_new_tokens",
+        )
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
