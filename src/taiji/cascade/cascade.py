@@ -17,7 +17,7 @@ from taiji.cascade.retrieving import RetrieverPool
 from taiji.cascade.trace import Trace, rank_columns
 from taiji.core.component import NO_ITEM, Debiaser, Fuser, Predictions, Requests, Reranker, Retriever, Scorer, Slate
 from taiji.core.errors import ConfigError
-from taiji.models.retrieval.top_items import top_items
+from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 MERGED = "merged"
@@ -128,7 +128,7 @@ class Cascade:
                 current = reranker.rerank(requests, current, k)
                 if notes is not None:
                     notes.left_out(before, current, f"left out by {type(reranker).__name__}")
-            shown = _first(current, k)
+            shown = current.first(k)
         if notes is not None:
             notes.left_out(current, shown, f"below the first {k}")
         return Recommendation(
@@ -141,7 +141,7 @@ class Cascade:
         """Return the ``keep`` best of a slate by a ranking's score, and how many (B,) candidates were not ranked in time."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = slate.mask[:, ranked:].sum(axis=1)
-        slate = slate.take(np.broadcast_to(np.arange(ranked), (len(slate.items), ranked)))
+        slate = slate.first(ranked)
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)
         predictions = {MERGED: slate.columns[MERGED], **predictions}
@@ -150,13 +150,7 @@ class Cascade:
         if notes is not None:
             notes.predictions(slate, predictions, step)
             notes.scores(slate, {f"{step} score": scores})
-        best = top_items(scores, keep)
-        places = np.where(best.items == NO_ITEM, 0, best.items)
-        chosen = slate.take(places)
-        there = best.items != NO_ITEM
-        assert chosen.source is not None
-        items, source = np.where(there, chosen.items, NO_ITEM), np.where(there, chosen.source, 0)
-        return Slate(items, best.scores, source, chosen.columns), unranked
+        return best_of(slate, scores, keep), unranked
 
     def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
         """Return predictions of the first places, and how many places they are: all, where there is no time limit."""
@@ -196,17 +190,9 @@ def _without(slates: Mapping[str, Slate], exclude: Array | None, most: int, note
     out = {}
     for name, slate in slates.items():
         gone = np.stack([np.isin(items, without) for items, without in zip(slate.items, exclude)]) & slate.mask
-        kept = np.argsort(gone | ~slate.mask, axis=1, kind="stable")[:, :most]
-        moved = slate.take(kept)
-        there = np.take_along_axis(~gone & slate.mask, kept, axis=1)
-        out[name] = Slate(np.where(there, moved.items, NO_ITEM), moved.scores, moved.source, moved.columns)
+        out[name] = slate.kept(~gone).first(most)
         if notes is not None:
             notes.left_out(Slate(np.where(gone, slate.items, NO_ITEM)), out[name], "excluded by the request")
             spare = Slate(np.where(gone, NO_ITEM, slate.items))
             notes.left_out(spare, out[name], f"below the best {most} of {name}")
     return out
-
-
-def _first(slate: Slate, k: int) -> Slate:
-    width = min(k, slate.items.shape[1])
-    return slate.take(np.broadcast_to(np.arange(width), (len(slate.items), width)))

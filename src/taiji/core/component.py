@@ -100,6 +100,27 @@ class Slate:
         """(B, M) bool: the places that hold an item."""
         return self.items != NO_ITEM
 
+    def first(self, k: int) -> Slate:
+        """Return the slate's first ``k`` places."""
+        width = min(k, self.items.shape[1])
+        return self.take(np.broadcast_to(np.arange(width), (len(self.items), width)))
+
+    def kept(self, places: Array) -> Slate:
+        """Return the items at which ``places (B, M)`` is True, in their order, padding behind them."""
+        there = places & self.mask
+        order = np.argsort(~there, axis=1, kind="stable")
+        return self.take(order).where(np.take_along_axis(there, order, axis=1))
+
+    def where(self, there: Array) -> Slate:
+        """Return the slate with padding in place of the items at which ``there (B, M)`` is False."""
+        assert self.scores is not None and self.source is not None
+        return replace(
+            self,
+            items=np.where(there, self.items, NO_ITEM),
+            scores=np.where(there, self.scores, 0.0),
+            source=np.where(there, self.source, 0),
+        )
+
     def take(self, places: Array) -> Slate:
         """Return the slate with the places ``(B, K)`` of each request in that order, all columns alike."""
         rows = np.arange(len(self.items))[:, None]
@@ -126,6 +147,7 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+K = TypeVar("K")
 
 
 @runtime_checkable
@@ -256,6 +278,29 @@ def find_class(reference: str, group: str, where: str) -> Any:
         found=reference,
         fix=f"name it as package.module:Name, or install the package that provides it ({group})",
     )
+
+
+def as_subclass(
+    found: object, base: type[K], noun: str, where: str, *, path: str = "", fix: str | None = None
+) -> type[K]:
+    """Return what :func:`find_class` found, where it is a subclass.
+
+    Args:
+        found: whatever a setting names. base: of such classes. noun: with its article, for messages. where: the setting.
+        path: where people import the base from, if not from the module that defines it. fix: what to do about it.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(
+            f"What a setting names is not {noun}.",
+            where=where,
+            expected=f"a subclass of {path or f'{base.__module__}.{base.__qualname__}'}",
+            found=f"{found!r} ({type(found).__name__})",
+            fix=fix,
+        )
+    return found
 
 
 def foreign_code(values: Any) -> dict[str, str]:

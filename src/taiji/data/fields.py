@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.core.component import find_class
+from taiji.core.component import as_subclass, find_class
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.statistics import STATISTICS, statistics_of
@@ -345,14 +345,8 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
     arguments = {"field": given} if isinstance(given, str) else dict(given)
     reference = str(arguments.pop("field", "category"))
     built_in: dict[str, type[Field]] = {"category": CategoryField, "number": NumberField}
-    made = built_in.get(reference) or find_class(reference, "taiji.fields", where)
-    if not (isinstance(made, type) and issubclass(made, Field)):
-        raise ConfigError(
-            "What a setting names is not a field.",
-            where=where,
-            expected="a subclass of taiji.data.fields.Field",
-            found=repr(made),
-        )
+    found = built_in.get(reference) or find_class(reference, "taiji.fields", where)
+    made = as_subclass(found, Field, "a field", where)
     try:
         return made(**arguments)
     except TypeError as error:

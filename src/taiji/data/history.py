@@ -62,6 +62,12 @@ def even_ranges(offsets: Ints, size: int) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in pairwise(bounds)]
 
 
+def rows_and_places(counts: Ints) -> tuple[Ints, Ints]:
+    """Row of each entry, and its place within the row, of rows with so many entries ``(n,)``: ``(sum of counts,)`` each."""
+    rows = np.repeat(np.arange(len(counts)), counts)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
     """Stable order that groups entries by row, and the rows' offsets ``(count + 1,)``."""
     offsets = np.zeros(count + 1, np.int64)

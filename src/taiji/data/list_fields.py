@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Field, Rows
+from taiji.data.history import rows_and_places
 from taiji.data.statistics import DAY
 
 Array = NDArray[Any]
@@ -152,7 +153,5 @@ def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
         lists = frame[column].list.head(width)
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         values = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()
-        row = np.repeat(np.arange(len(frame)), lengths)
-        place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        out[row, place] = values
+        out[rows_and_places(lengths)] = values
     return out

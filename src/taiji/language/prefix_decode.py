@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from taiji.core.errors import InputError
+from taiji.data.history import rows_and_places
 from taiji.language.prefix_attention import PACKED_MASK, check_seen
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
@@ -90,7 +91,7 @@ class SharedDecoder:
             self._lengths, self._source = self._lengths[kept], groups
         width = int(counts.max())
         order = np.argsort(groups, kind="stable")
-        within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        _, within = rows_and_places(counts)
         slots = np.zeros(len(counts) * width, np.int64)
         flat = np.empty(len(order), np.int64)
         flat[order] = groups[order] * width + within

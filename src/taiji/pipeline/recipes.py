@@ -100,14 +100,7 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
 
 def _made(reference: str) -> Stage:
     from taiji.config import STAGE_GROUP
-    from taiji.core.component import find_class
+    from taiji.core.component import as_subclass, find_class
 
-    kind = find_class(reference, STAGE_GROUP, "stages")
-    if not (isinstance(kind, type) and issubclass(kind, Stage)):
-        raise ConfigError(
-            "What `stages` names is not a stage.",
-            where=f"stages: {reference}",
-            expected="a subclass of taiji.pipeline.stage.Stage",
-            found=repr(kind),
-        )
-    return kind()
+    found = find_class(reference, STAGE_GROUP, "stages")
+    return as_subclass(found, Stage, "a stage", f"stages: {reference}")()  # type: ignore[type-abstract]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
@@ -21,6 +22,8 @@ from taiji.serving.types import (
     Scorer,
 )
 
+Q = TypeVar("Q")
+R = TypeVar("R")
 RELEASE_POLL_S = 1.0
 RETRY_S = 60.0
 """Pause before a ranker that could not be loaded is tried again: its stage may have been finished meanwhile."""
@@ -129,22 +132,31 @@ class Scorers:
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
         """Answer (release, request) pairs, those of one release together."""
-        results: dict[int, RankResult] = {}
-        for release in sorted({name for name, _ in asked}):
-            places = [place for place, (name, _) in enumerate(asked) if name == release]
+
+        def answer(release: str, requests: list[RankRequest]) -> list[RankResult]:
             scorer = self._loaded.get(release)
             if not isinstance(scorer, Scorer):  # retired since the route asked ready()
                 raise Overloaded
-            results.update(zip(places, scorer.score([asked[place][1] for place in places]), strict=True))
-        return [results[place] for place in range(len(asked))]
+            return scorer.score(requests)
+
+        return _by_release(asked, answer)
 
     def recommend(self, asked: Sequence[tuple[str, RecommendRequest]]) -> list[RecommendResult]:
         """Answer (release, request) pairs, those of one release together."""
-        results: dict[int, RecommendResult] = {}
-        for release in sorted({name for name, _ in asked}):
-            places = [place for place, (name, _) in enumerate(asked) if name == release]
+
+        def answer(release: str, requests: list[RecommendRequest]) -> list[RecommendResult]:
             recommender = self._loaded.get(release)
             if not isinstance(recommender, Recommender):  # retired since the route asked recommends()
                 raise Overloaded
-            results.update(zip(places, recommender.recommend([asked[place][1] for place in places]), strict=True))
-        return [results[place] for place in range(len(asked))]
+            return recommender.recommend(requests)
+
+        return _by_release(asked, answer)
+
+
+def _by_release(asked: Sequence[tuple[str, Q]], answer: Callable[[str, list[Q]], list[R]]) -> list[R]:
+    """Return the answers in the order of the questions, those of one release asked together."""
+    results: dict[int, R] = {}
+    for release in sorted({name for name, _ in asked}):
+        places = [place for place, (name, _) in enumerate(asked) if name == release]
+        results.update(zip(places, answer(release, [asked[place][1] for place in places]), strict=True))
+    return [results[place] for place in range(len(asked))]

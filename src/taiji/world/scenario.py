@@ -122,7 +122,7 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
     Raises:
         ConfigError: nothing has that name, or it is no mechanism.
     """
-    from taiji.core.component import find_class
+    from taiji.core.component import as_subclass, find_class
     from taiji.world.mechanism import Mechanism
 
     module = f"taiji.world.mechanisms.{name}"
@@ -130,14 +130,7 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
         found = getattr(import_module(module), "".join(part.title() for part in name.split("_")))
     else:
         found = find_class(name, GROUP, f"mechanisms.{name}")
-    if not (isinstance(found, type) and issubclass(found, Mechanism)):
-        raise ConfigError(
-            "What a scenario names is not a mechanism.",
-            where=f"mechanisms.{name}",
-            expected="a subclass of taiji.world.Mechanism",
-            found=repr(found),
-        )
-    return found
+    return as_subclass(found, Mechanism, "a mechanism", f"mechanisms.{name}", path="taiji.world.Mechanism")  # type: ignore[type-abstract]
 
 
 def known_mechanisms() -> tuple[str, ...]:

@@ -130,15 +130,13 @@ def _references() -> dict[str, str]:
 
 
 def _load(reference: str) -> type[Source]:
-    from taiji.core.component import find_class  # with numpy, which names and state need not load
+    from taiji.core.component import as_subclass, find_class  # with numpy, which names and state need not load
 
-    found = find_class(reference, GROUP, "data.source")
-    if not (isinstance(found, type) and issubclass(found, Source)):
-        raise ConfigError(
-            "What data.source names is not a data source.",
-            where="data.source",
-            expected="a subclass of taiji.data.sources.Source",
-            found=f"{reference} ({type(found).__name__})",
-            fix="give it load(settings, seed) and state(settings); docs/data.md has an example",
-        )
-    return found
+    return as_subclass(
+        find_class(reference, GROUP, "data.source"),
+        Source,  # type: ignore[type-abstract]
+        "a data source",
+        "data.source",
+        path="taiji.data.sources.Source",
+        fix="give it load(settings, seed) and state(settings); docs/data.md has an example",
+    )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash
-from taiji.core.component import Predictions, Requests, Slate, find_class, pick_device
+from taiji.core.component import Predictions, Requests, Slate, as_subclass, find_class, pick_device
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.field_set import Arrays, FieldSet, Layout
@@ -390,15 +390,7 @@ def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
     Raises:
         ConfigError: nothing has that name, or it is not a ranker.
     """
-    found = find_class(reference, GROUP, where)
-    if not (isinstance(found, type) and issubclass(found, Ranker)):
-        raise ConfigError(
-            "What a setting names is not a ranking model.",
-            where=where,
-            expected="a subclass of taiji.models.ranking.ranker.Ranker",
-            found=reference,
-        )
-    return found
+    return as_subclass(find_class(reference, GROUP, where), Ranker, "a ranking model", where)
 
 
 def _check_columns(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
 
 Array = NDArray[Any]
@@ -145,9 +145,7 @@ def _listed(slate: Slate, places: Array) -> Slate:
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)
-    made = slate.take(places)
-    assert made.scores is not None
-    return Slate(np.where(real, made.items, NO_ITEM), np.where(real, made.scores, 0.0), made.source, made.columns)
+    return slate.take(places).where(real)
 
 
 def _scores(slate: Slate) -> Array:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash, write_json, write_parquet
-from taiji.core.component import NO_ITEM, Requests, Slate, find_class
+from taiji.core.component import NO_ITEM, Requests, Slate, as_subclass, find_class
 from taiji.core.errors import ArtifactError, ConfigError, InputError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
-from taiji.data.history import History
+from taiji.data.history import History, rows_and_places
 from taiji.models.retrieval.settings import GROUP, RetrieverSettings
 from taiji.models.retrieval.top_items import top_items
 
@@ -77,11 +77,11 @@ class CatalogueRetriever(ABC):
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` items of each request with the highest scores, in the model's own numbers, without scoring all.
+        """Return the ``k`` items of each request with the highest scores, in the model's own numbers; here by scoring all.
 
         A slate of width ``k``, padded where a request has fewer; of equal scores the smaller number comes first.
         """
-        raise NotImplementedError
+        return top_items(self.scores(requests), k)
 
     def bound_to(self, users: Dataset) -> Self:
         """Return the retriever reading the histories of other users of the same catalogue; what it learnt is shared."""
@@ -172,12 +172,8 @@ class CatalogueRetriever(ABC):
         count = len(self.places)
         slate = self.best(requests, min(k + int(np.bincount(rows, minlength=1).max()), count))
         keys = np.arange(len(requests))[:, None] * count + slate.items
-        out = ~slate.mask | np.isin(keys, rows * count + items) if len(rows) else ~slate.mask
-        order = np.argsort(out, axis=1, kind="stable")[:, :k]
-        there = ~np.take_along_axis(out, order, axis=1)
-        chosen = slate.take(order)
-        assert chosen.scores is not None
-        return Slate(np.where(there, chosen.items, NO_ITEM), np.where(there, chosen.scores, 0.0))
+        out = np.isin(keys, rows * count + items)
+        return slate.kept(~out).first(k)
 
     def recent(self, requests: Requests) -> tuple[Array, Array]:
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
@@ -276,9 +272,7 @@ def share_of_repeats(history: History) -> float:
 
 def seen_items(history: History, requests: Requests) -> tuple[Array, Array]:
     """Return request numbers (S,) and items (S,) of every interaction strictly before its request."""
-    counts = history.count_before(requests.user, requests.time)
-    rows = np.repeat(np.arange(len(requests)), counts)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows, place = rows_and_places(history.count_before(requests.user, requests.time))
     return rows, np.asarray(history.items[history.offsets[requests.user][rows] + place], dtype=np.int64)
 
 
@@ -288,12 +282,5 @@ def retriever_class(reference: str, where: str = "retrieval.model") -> type[Cata
     Raises:
         ConfigError: nothing has that name, or it is not a retriever.
     """
-    found = find_class(reference, GROUP, where)
-    if not (isinstance(found, type) and issubclass(found, CatalogueRetriever)):
-        raise ConfigError(
-            "What a setting names is not a retriever.",
-            where=where,
-            expected="a subclass of taiji.models.retrieval.retriever.CatalogueRetriever",
-            found=reference,
-        )
-    return found
+    # An abstract base is what a subclass of it is checked against, and what nobody makes.
+    return as_subclass(find_class(reference, GROUP, where), CatalogueRetriever, "a retriever", where)  # type: ignore[type-abstract]

@@ -21,11 +21,11 @@ from torch import nn
 from taiji.core.component import Device, Requests, pick_device
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
-from taiji.data.history import History
+from taiji.data.history import History, rows_and_places
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
 from taiji.nn.lookup import look_up
-from taiji.nn.packing import pack
+from taiji.nn.packing import Packing, pack
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 from taiji.nn.sequence_transformer import SequenceTransformer
 
@@ -139,24 +139,20 @@ class SASRec(VectorRetriever):
     def _encode(self, newest_first: Array) -> Array:
         """Return the last states (B, d) of histories (B, L), newest first, −1 for padding and unknown items."""
         known = newest_first >= 0
-        order = np.argsort(~known, axis=1, kind="stable")
-        items = np.take_along_axis(newest_first, order, axis=1)
-        lengths = known.sum(axis=1)
-        out = np.zeros((len(items), self.settings.width), dtype=np.float32)
-        rows = np.flatnonzero(lengths)
+        rows = np.flatnonzero(known.any(axis=1))
+        out = np.zeros((len(known), self.settings.width), dtype=np.float32)
         if not len(rows):
             return out
-        width = int(lengths.max())
-        packing = pack(lengths[rows], width)
-        flat = items[rows][np.arange(items.shape[1]) < lengths[rows, None]]
-        place = np.concatenate([np.arange(n) for n in lengths[rows]])
+        lengths = known[rows].sum(axis=1)
+        packing = pack(lengths, int(lengths.max()))
+        places, (row, place) = packing.places(lengths), rows_and_places(lengths)
         # Newest first here, oldest first in a row: entry j of n goes to place n − 1 − j.
-        reverse = np.repeat(lengths[rows] - 1, lengths[rows]) - 2 * place
-        batch = _batch(flat, place, packing.places(lengths[rows]) + reverse, lengths[rows], packing.rows, width)
+        reverse = lengths[row] - 1 - 2 * place
+        batch = _batch(newest_first[known], place, places + reverse, lengths, packing)
         self.network.eval()
         with torch.no_grad():
             states = self.network(*(torch.from_numpy(part).to(self.device) for part in batch))
-        last = torch.from_numpy(packing.places(lengths[rows])[np.cumsum(lengths[rows]) - 1])
+        last = torch.from_numpy(places[np.cumsum(lengths) - 1])
         out[rows] = to_numpy(states.flatten(0, 1)[last.to(self.device)])
         return out
 
@@ -273,25 +269,21 @@ class Sequences:
     def batch(self, users: Array) -> PackedBatch:
         """Return the packed histories of some users, with the item after each entry as its target."""
         lengths = self.lengths[users]
-        width = int(lengths.max())
-        packing = pack(lengths, width)
-        offsets = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        step = np.arange(int(lengths.sum())) - offsets
-        source = np.repeat(self.starts[users], lengths) + step
+        packing = pack(lengths, int(lengths.max()))
+        row, step = rows_and_places(lengths)
+        source = self.starts[users][row] + step
         flat = packing.places(lengths)
-        place = np.repeat(lengths - 1, lengths) - step
-        packed = _batch(self.items[source], place, flat, lengths, packing.rows, width)
+        place = lengths[row] - 1 - step
+        packed = _batch(self.items[source], place, flat, lengths, packing)
         return (*packed, flat, self.items[source + 1])
 
 
-def _batch(
-    items: Array, place: Array, flat: Array, lengths: Array, rows: int, width: int
-) -> tuple[Array, Array, Array]:
-    """Return items (from 1), places and segments (rows, width) with the given entries at the flat places."""
-    out = tuple(np.zeros(rows * width, dtype=np.int64) for _ in range(3))
+def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Packing) -> tuple[Array, Array, Array]:
+    """Return items (from 1), places and segments (R, L) with the given entries at the flat places of a packing."""
+    out = tuple(np.zeros(packing.rows * packing.length, dtype=np.int64) for _ in range(3))
     out[0][flat], out[1][flat] = items + 1, place
     out[2][flat] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
-    return tuple(part.reshape(rows, width) for part in out)  # type: ignore[return-value]
+    return tuple(part.reshape(packing.rows, packing.length) for part in out)  # type: ignore[return-value]
 
 
 class _Valid:
@@ -308,7 +300,5 @@ class _Valid:
     def seen(self, block: slice) -> tuple[Array, Array]:
         """Return rows of the block and items, of every interaction before the held-out one."""
         starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
-        counts = ends - starts
-        rows = np.repeat(np.arange(len(counts)), counts)
-        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows, place = rows_and_places(ends - starts)
         return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

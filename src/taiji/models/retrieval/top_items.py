@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,9 @@ def top_items(scores: Array, k: int) -> Slate:
     items, found = np.take_along_axis(items, order, axis=1), np.take_along_axis(found, order, axis=1)
     there = found > -np.inf
     return Slate(np.where(there, items, NO_ITEM), np.where(there, found, 0.0))
+
+
+def best_of(slate: Slate, scores: Array, k: int) -> Slate:
+    """Return the slate's ``k`` items with the highest scores (B, M), best first, with these scores; ties and −inf as above."""
+    best = top_items(scores, k)
+    return replace(slate.take(np.where(best.mask, best.items, 0)).where(best.mask), scores=best.scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.component import NO_ITEM, Requests, Retriever, Slate
 from taiji.core.errors import ConfigError
-from taiji.models.retrieval.top_items import top_items
+from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 SMOOTHING = 60.0
@@ -86,17 +87,9 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
     at = np.arange(len(pairs)) - np.searchsorted(owner, owner)
     scores = np.full((rows, int(at.max(initial=-1)) + 1), -np.inf)
     scores[owner, at] = np.round(total, 12)
-    table = {name: np.full(scores.shape, fill) for name, fill in (("items", NO_ITEM), ("source", 0))}
-    table["items"][owner, at], table["source"][owner, at] = own, source[place[first]]
-    best = top_items(scores, k)
-    there = best.items != NO_ITEM
-    chosen = np.where(there, best.items, 0)
-    rows_ = np.arange(rows)[:, None]
-    return Slate(
-        np.where(there, table["items"][rows_, chosen], NO_ITEM) if chosen.size else best.items,
-        best.scores,
-        np.where(there, table["source"][rows_, chosen], 0) if chosen.size else None,
-    )
+    candidates, sources = np.full(scores.shape, NO_ITEM), np.zeros(scores.shape, np.int64)
+    candidates[owner, at], sources[owner, at] = own, source[place[first]]
+    return best_of(Slate(candidates, source=sources), scores, k)
 
 
 def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
@@ -114,9 +107,5 @@ def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate
         parts.append(np.where(new, items, NO_ITEM))
     items = np.concatenate(parts, axis=1)
     source = np.concatenate([np.full(p.shape, number) for number, p in enumerate(parts)], axis=1)
-    order = np.argsort(items == NO_ITEM, axis=1, kind="stable")[:, :k]
-    items, source = np.take_along_axis(items, order, axis=1), np.take_along_axis(source, order, axis=1)
-    width = min(k, sum(quotas))
-    items, source = items[:, :width], source[:, :width]
-    scores = np.where(items != NO_ITEM, -np.arange(items.shape[1], dtype=np.float64), 0.0)
-    return Slate(items, scores, np.where(items != NO_ITEM, source, 0))
+    listed = Slate(items, source=source).kept(items != NO_ITEM).first(min(k, sum(quotas)))
+    return replace(listed, scores=np.where(listed.mask, -np.arange(listed.items.shape[1], dtype=np.float64), 0.0))
