@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from taiji.cascade.composition import make_cascade, make_retriever
+from taiji.cascade.assembly import make_cascade, make_retriever
 from taiji.cascade.evaluation import WHOLE, evaluate_recommender, item_popularity
 from taiji.cascade.requests import period_requests
 from taiji.cascade.settings import RecommendSettings

@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 from tests.tiny import write_shop
 
+from taiji.cascade.assembly import make_cascade
 from taiji.cascade.cascade import Cascade
-from taiji.cascade.composition import make_cascade
 from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.component import Requests, Slate

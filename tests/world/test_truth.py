@@ -9,9 +9,9 @@ import pytest
 from tests.world.small import small
 
 from taiji.core.errors import InputError
-from taiji.world.clock import START, to_micros
 from taiji.world.observation import Choice
 from taiji.world.scenario import scenarios
+from taiji.world.world_time import START, to_micros
 
 DRAWS, LISTS = 10_000, 10
 NEVER_HAPPENS = {"unbiased_interest", "style_utility"}

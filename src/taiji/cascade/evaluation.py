@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taiji.cascade.assembly import deepest_category, make_fuser, make_merge, make_rerankers
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
-from taiji.cascade.composition import deepest_category, make_fuser, make_merge, make_rerankers
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import NO_ITEM, Requests, Retriever, Scorer, Slate
 from taiji.core.progress import progress
@@ -47,7 +47,7 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found.
+    """Findings on a recommender.
 
     Attributes:
         retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, arms are the retrievers and their merge.

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Asked:
-    """What came back.
+    """Answers of the retrievers.
 
     Attributes:
         slates: retriever to its answer, in the order in which they were given.

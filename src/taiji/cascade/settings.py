@@ -50,4 +50,4 @@ class RecommendSettings(Settings):
     horizon_days: float | None = Field(default=None, gt=0)
     """Time after a request in which what the user takes counts as found; `null`: to the end of the log."""
     new_items_only: bool | None = None
-    """Whether only items count that the user had not had before; `null` follows the retrievers: where they drop seen items."""
+    """Count only items that the user had not had before; `null` does so where the retrievers drop seen items."""

@@ -52,7 +52,7 @@ class Availability:
 
     @cached_property
     def bounded(self) -> bool:
-        """Whether any item is ever unavailable."""
+        """True if any item is ever unavailable."""
         return bool((self.first > EVER.min).any() or (self.end < EVER.max).any())
 
     def at(self, times: ArrayLike) -> NDArray[np.bool_]:

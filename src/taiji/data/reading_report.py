@@ -157,9 +157,9 @@ class Finding(Record):
     check: str
     """Name of the check."""
     found: str
-    """What was found, with counts."""
+    """Finding, with counts."""
     ask: str = ""
-    """What a person should look at or decide, and how."""
+    """Advice: what a person should look at or decide, and how."""
 
     @property
     def text(self) -> str:

@@ -22,7 +22,7 @@ LEVELS = ("category_l1", "category_l2", "category_l3")
 LEVEL = re.compile(r"^category_l([1-9]\d*)$")
 TIME = pl.Datetime("us")
 SHOWN = 5
-"""How many offending rows a message lists."""
+"""Number of offending rows that a message lists."""
 
 REQUIRED = {
     "items": ("item_id", "title"),

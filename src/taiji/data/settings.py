@@ -25,7 +25,7 @@ class DataSettings(Settings):
     non_clicks: int | None = Field(default=None, ge=0)
     """Sampled exposures without a click: per trip (completejourney) or per rating; `null` takes the source's default."""
     domain: str | None = Field(default=None, pattern=DOMAIN)
-    """What the items are, for the wording of prompts: `shop`, `films`, `books` or a folder of your own beneath `reasoning.prompts.templates`; `null` takes the source's own."""
+    """Kind of the items, for the wording of prompts: `shop`, `films`, `books` or a folder of your own beneath `reasoning.prompts.templates`; `null` takes the source's own."""
 
 
 class SplitSettings(Settings):

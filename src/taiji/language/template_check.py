@@ -22,7 +22,7 @@ _TWICE = re.compile(r"<think>\s*(</think>)?\s*<think>\s*$")
 
 @dataclass(frozen=True)
 class PromptLook:
-    """What a look found.
+    """Findings of a look.
 
     Attributes:
         start: the prompt's first characters.

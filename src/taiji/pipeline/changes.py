@@ -1,4 +1,4 @@
-"""What changed between a finished stage and today's settings and inputs, in words."""
+"""Differences between a finished stage and today's settings and inputs, in words."""
 
 from __future__ import annotations
 

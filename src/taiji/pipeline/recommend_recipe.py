@@ -25,7 +25,7 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     Raises:
         ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
     """
-    from taiji.cascade.composition import make_retriever
+    from taiji.cascade.assembly import make_retriever
 
     settings = config.recommend
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]

@@ -12,7 +12,7 @@ from taiji.core.errors import ResourceError
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
-"""How a reply ended: said to its end; cut at a length limit; stopped by a content filter; refused; a call of a tool; nothing said."""
+"""End of a reply: said to its end; cut at a length limit; stopped by a content filter; refused; a call of a tool; nothing said."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)

@@ -31,7 +31,7 @@ _SECTION = re.compile(r"^\[([a-z]+)\]\n", re.MULTILINE)
 ORDER = ("opening", "detail", "recent", "prices", "conclusion")
 WITHOUT_LEVELS = ("titles", "prices")
 OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
-"""How often an optional section is used, so that k rationales differ."""
+"""Share of rationales in which an optional section is used, so that k rationales differ."""
 NEWEST = 3
 """Titles that are named together."""
 SEEN = 12

@@ -40,7 +40,7 @@ LEFT_OUT = {
     "tools": "a call of a tool in place of a rationale",
     "empty": "empty rationale",
 }
-"""How a rationale ended that no rule keeps → the reason."""
+"""End of a rationale that no rule keeps → the reason."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 

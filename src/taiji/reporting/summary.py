@@ -49,7 +49,7 @@ class RationaleSummary(_Open):
     threshold: float | None
     reasons: dict[str, int] = {}
     ended: dict[str, int] = {}
-    """How the teacher's texts ended → count, those of the calibration prompts included."""
+    """End of a teacher's text → count, those of the calibration prompts included."""
     perplexities: list[float] = []
     """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
     masked: bool = False

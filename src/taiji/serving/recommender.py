@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.cascade.assembly import make_cascade
 from taiji.cascade.cascade import Cascade, Recommendation
-from taiji.cascade.composition import make_cascade
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Predictions, Requests, Slate

@@ -165,7 +165,7 @@ class Release:
 
     @property
     def features(self) -> bool:
-        """Whether there are features to write."""
+        """True if there are features to write."""
         return bool(self.quantizer_version)
 
     def pack(self) -> str:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from taiji.core.component import NO_ITEM
 from taiji.core.errors import InputError
 from taiji.data.schema import validate
-from taiji.world.clock import START
 from taiji.world.exposure import Exposure
 from taiji.world.observation import Choice
 from taiji.world.world import World
+from taiji.world.world_time import START
 
 DAY = 86_400_000_000
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from taiji.core.component import NO_ITEM
 from taiji.core.errors import InputError
 from taiji.core.optional import needs
-from taiji.world.clock import to_days
 from taiji.world.draws import Draws
 from taiji.world.mechanisms.copy import STYLES
 from taiji.world.observation import Choice, Observation
 from taiji.world.policies import ContentPolicy
 from taiji.world.scenario import Scenario
 from taiji.world.world import World
+from taiji.world.world_time import to_days
 
 try:
     import gymnasium

@@ -13,11 +13,11 @@ from taiji.core.errors import InputError
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import Tables
 from taiji.world import grammar
-from taiji.world.clock import DAY, to_micros
 from taiji.world.exposure import Exposure
 from taiji.world.mechanisms.content import Content
 from taiji.world.observation import SlatePolicy
 from taiji.world.policies import make_policy
+from taiji.world.world_time import DAY, to_micros
 
 if TYPE_CHECKING:
     from taiji.world.world import World
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 HORIZON = DAY
 """Microseconds until it is known whether a click became a purchase."""
 BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
-"""What a user did at most with something shown."""
+"""Furthest step of a user with something shown."""
 
 
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:

@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Base)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What a mechanism stands on.
+    """Ground that a mechanism stands on.
 
     Attributes:
         users, items: how many there are, or will be.
@@ -102,7 +102,7 @@ class Mechanism(Generic[S]):
     after: ClassVar[tuple[str, ...]] = ()
     """Mechanisms that come first where the scenario has them."""
     twins: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """What "makes no difference": part to the settings that switch it off; the part ``""`` is the whole mechanism."""
+    """Meaning of "makes no difference": part to the settings that switch it off; the part ``""`` is the whole mechanism."""
     truths: ClassVar[tuple[str, ...]] = ()
     """Expectations that it adds to ``exposure.expected``."""
     labels: ClassVar[tuple[Task, ...]] = ()
@@ -112,7 +112,7 @@ class Mechanism(Generic[S]):
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values of circumstances that are text."""
     decisions: ClassVar[tuple[str, ...]] = ()
-    """What a policy may decide for it, in a choice's ``display`` or ``row``."""
+    """Decisions of a policy for it, in a choice's ``display`` or ``row``."""
     bias: ClassVar[tuple[str, ...]] = ()
     """Circumstances of the display that it adds to the log, from the exposure's ``display``."""
 

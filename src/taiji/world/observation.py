@@ -1,4 +1,4 @@
-"""What a policy sees of a world, and what it answers."""
+"""Observation of a policy in a world, and its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Public:
-    """What everybody could know by now from what was shown.
+    """Public knowledge: what everybody could know by now from what was shown.
 
     Attributes:
         exposures, clicks: (items,) so far.

@@ -1,4 +1,4 @@
-"""What users did in a world: totals per user, of everything or by day."""
+"""Outcomes of users in a world: totals per user, of everything or by day."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ class Scenario(Settings):
     segments: int = Field(default=4, ge=1, le=20)
     """Groups of users; they say nothing unless a mechanism makes them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
-    """What a list is worth: weights of expectations (click, buy, watch, pleased, …), which are outcomes too."""
+    """Worth of a list: weights of expectations (click, buy, watch, pleased, …), which are outcomes too."""
     task: Literal["slate", "fusion", "cache", "copy"] = "slate"
-    """What an agent decides in the Gymnasium environment."""
+    """Decisions of an agent in the Gymnasium environment."""
     policy: str = "random"
     """Logging policy."""
     mechanisms: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)

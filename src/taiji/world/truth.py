@@ -1,4 +1,4 @@
-"""What is true of a world: expectations, best lists, regret, and values of policies."""
+"""Truth of a world: expectations, best lists, regret, and values of policies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM
 from taiji.core.errors import ConfigError, InputError
-from taiji.world.clock import to_days
 from taiji.world.exposure import Exposure
 from taiji.world.mechanisms.load import Load
 from taiji.world.observation import Observation, SlatePolicy
+from taiji.world.world_time import to_days
 
 if TYPE_CHECKING:
     from taiji.world.world import World

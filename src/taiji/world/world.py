@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.core.errors import ConfigError, InputError
-from taiji.world.clock import demand_until, to_micros, when
 from taiji.world.draws import Draws
 from taiji.world.exposure import Exposure
 from taiji.world.laws import logit, sigmoid
@@ -19,6 +18,7 @@ from taiji.world.mechanism import Ground, Mechanism
 from taiji.world.mechanisms.content import Content
 from taiji.world.observation import Choice, Observation, Public
 from taiji.world.scenario import Scenario, find_mechanism, load_scenario
+from taiji.world.world_time import demand_until, to_micros, when
 
 if TYPE_CHECKING:
     from taiji.data.schema import Tables
@@ -109,7 +109,7 @@ class World:
 
     @property
     def truth(self) -> Truth:
-        """What nobody in the world can know: expectations, best lists, values of policies."""
+        """Truth that nobody in the world can know: expectations, best lists, values of policies."""
         from taiji.world.truth import Truth
 
         return Truth(self)
@@ -145,7 +145,7 @@ class World:
 
     @property
     def observation(self) -> Observation:
-        """Who asks now."""
+        """Users who ask now."""
         return self._observation
 
     def step(self, choice: Choice) -> Exposure:

@@ -64,7 +64,7 @@ class Column:
 
     @property
     def form(self) -> NumberForm:
-        """How its numbers are written; the plainest where the values do not tell."""
+        """Form of its numbers; the plainest where the values do not tell."""
         return self.forms[0]
 
     @property

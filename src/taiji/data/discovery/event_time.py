@@ -1,4 +1,4 @@
-"""How the times of a log are written, and whether a second column holds the time of day."""
+"""Form of a log's times, and a second column with the time of day."""
 
 from __future__ import annotations
 

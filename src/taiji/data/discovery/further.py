@@ -26,7 +26,7 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""What a column's name says about the part that it plays in a log; the first that fits counts."""
+"""Words of a column's name to the part that it plays in a log; the first that fits counts."""
 GRADES = 11
 """Up to this many different ratings are grades."""
 CIRCUMSTANCES = 200

@@ -28,7 +28,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Unusable:
-    """What cannot be used.
+    """Rows and cells that cannot be used.
 
     Attributes:
         reasons: sentences with counts.

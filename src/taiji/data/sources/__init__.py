@@ -28,7 +28,7 @@ OWN = {
     "movielens": "taiji.data.sources.movielens:MovieLens",
     "amazon": "taiji.data.sources.amazon:Amazon",
     "sequences": "taiji.data.sources.sequences:Sequences",
-    "world": "taiji.world.source:WorldSource",
+    "world": "taiji.world.world_source:WorldSource",
 }
 """This package's sources, kept here so that they work without installed metadata."""
 

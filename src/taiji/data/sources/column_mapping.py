@@ -31,7 +31,7 @@ class FileMapping(Settings):
     header: list[str] | None = None
     """Column names of a CSV without a header line."""
     decimal: Literal[".", ","] = "."
-    """How numbers in a CSV are written: ``3.10``, or ``3,10`` (and ``1.234,50``)."""
+    """Form of numbers in a CSV: ``3.10``, or ``3,10`` (and ``1.234,50``)."""
     numbers: dict[str, NumberForm] = Field(default_factory=dict)
     """Columns whose numbers are written otherwise, each with an example: ``{price: "1,234.50"}``."""
 
@@ -46,7 +46,7 @@ class TimeMapping(Settings):
     unit: Unit = "text"
     """Of numbers since 1970, or ``excel`` for a spreadsheet's serial days; ``text`` for dates written out (in a Parquet file also for date-times as such)."""
     format: str | None = None
-    """How a date is written, such as ``%d.%m.%Y %H:%M`` (day and clock with a space between); by default ISO 8601. A zone behind the time of day is understood."""
+    """Form of a date, such as ``%d.%m.%Y %H:%M`` (day and clock with a space between); by default ISO 8601. A zone behind the time of day is understood."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class EventsMapping(FileMapping):
     timestamp: TimeMapping | str
     """A column name alone means ``{column: NAME, unit: text}``."""
     exposed: bool | int | str = True
-    """Whether the row is an exposure; ``false`` for actions that none led to."""
+    """True if the row is an exposure; ``false`` for actions that none led to."""
     click: bool | int | str = 1
     conversion: bool | int | str | None = None
     price: str | None = None

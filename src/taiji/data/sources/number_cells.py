@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 NumberForm = Literal["1234.50", "1234,50", "1,234.50", "1.234,50", "1 234,50", "1 234.50", "1'234.50"]
-"""How numbers are written, as one written number."""
+"""Form of written numbers, shown by one of them."""
 PLAIN: NumberForm = "1234.50"
 FORMS: dict[NumberForm, tuple[str, str]] = {
     "1234.50": ("", "."),

@@ -14,9 +14,9 @@ Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
 """Of times as numbers: since 1970, or a spreadsheet's days since 1900; ``text`` for dates written out."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
-"""What lies between may be the time of an event."""
+"""Range of years in which an event may lie."""
 WRITTEN_YEARS = (1970, 2101)
-"""What lies between may be a date that is written out."""
+"""Range of years of dates that are written out."""
 EXCEL_DAY = 86_400_000_000
 EXCEL_START = -2_209_161_600_000_000
 """Day 0 of a spreadsheet, 1899-12-30, in microseconds since 1970."""

@@ -7,8 +7,8 @@ from pydantic import PositiveInt
 from torch import nn
 
 from taiji.data.field_set import Arrays, Layout
-from taiji.models.ranking.network import Network
 from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import NeuralRankerSettings
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs

@@ -112,7 +112,7 @@ class Inputs:
         return self.fields.arrays(self._rows(frame), labels(frame, self.tasks, self.known_until), grouped=grouped)
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
-        """Return the network's input for some rows; see :class:`taiji.models.ranking.network.Network`."""
+        """Return the network's input for some rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
         return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:

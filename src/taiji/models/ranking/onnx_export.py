@@ -44,7 +44,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> No
         ranker: to be exported; embeddings and calibration go into the file.
         exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
         path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
-            items may be any number, and sequences may have one row per row or one per request, see :class:`taiji.models.ranking.network.Network`.
+            items may be any number, and sequences may have one row per row or one per request, see :class:`taiji.models.ranking.ranking_network.Network`.
     """
     batch = {
         name: tensor.cpu() for name, tensor in ranker.inputs.batch(ranker.inputs.arrays(exposures), slice(None)).items()

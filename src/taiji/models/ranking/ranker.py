@@ -23,7 +23,7 @@ from taiji.data.statistics import NAMES
 from taiji.data.tasks import CONVERSION, Task, check_tasks, last_known
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
-from taiji.models.ranking.network import Network
+from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.training_loop import train
 from taiji.nn.losses import MultitaskLoss

@@ -13,8 +13,8 @@ from taiji.data.dataset import Dataset
 from taiji.data.field_set import Arrays, Layout
 from taiji.data.fields import Field
 from taiji.models.ranking.default_fields import default_fields
-from taiji.models.ranking.network import Network
 from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import RankerSettings
 from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
 from taiji.nn.lookup import look_up

@@ -42,7 +42,7 @@ class VectorIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether every vector is looked at."""
+        """True if every vector is looked at."""
         return not self._trained_on
 
     @property

@@ -9,7 +9,10 @@ from taiji.pipeline.amounts import Amount
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from taiji.config import Config
+    from taiji.data import Dataset
     from taiji.pipeline.amounts import Log
     from taiji.pipeline.engine import Context
 
@@ -104,7 +107,7 @@ class Recommendation(Stage):
         return {"requests": len(requests), "targets": len(targets.items)}
 
 
-def item_vectors(context: Context, dataset: Any) -> Any:
+def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:
     """Return the text vectors (N, d) of all items."""
     from taiji.language.embed import load_embedder
     from taiji.reasoning.prompts import item_lines

@@ -31,7 +31,7 @@ class RetrieverStage(Stage):
 
     def parameters(self) -> dict[str, Any]:
         """Return the section of the configuration, without what concerns the merge alone."""
-        from taiji.cascade.composition import OWN_KEYS
+        from taiji.cascade.assembly import OWN_KEYS
 
         return {key: value for key, value in self.values.items() if key == "model" or key not in OWN_KEYS}
 
@@ -43,7 +43,7 @@ class RetrieverStage(Stage):
         """Fit and save."""
         import polars as pl
 
-        from taiji.cascade.composition import make_retriever
+        from taiji.cascade.assembly import make_retriever
         from taiji.data import time_split
         from taiji.pipeline.run_data import load
 

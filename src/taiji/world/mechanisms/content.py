@@ -1,4 +1,4 @@
-"""What items are: topics, quality, price, duration, creator, birth and death, and a text that carries the topic by a set amount."""
+"""Items: topics, quality, price, duration, creator, birth and death, and a text that carries the topic by a set amount."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class CreatorsSettings(Base):
     bias: float = -1.5
     """Logit of an upload on a day by a creator whom nobody sees."""
     reach: float = Field(default=1.5, ge=0)
-    """What log(1 + recent exposure / even share) adds to it."""
+    """Amount that log(1 + recent exposure / even share) adds to it."""
     fading: float = Field(default=0.7, ge=0, lt=1)
     """Weight of the days before in the recent exposure."""
 

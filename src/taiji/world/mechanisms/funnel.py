@@ -31,11 +31,11 @@ class FunnelSettings(Base):
     cart_bias: float = -1.0
     """Logit of putting something clicked into the cart that leaves a user cold."""
     cart: float = Field(default=2.0, ge=0)
-    """What full affinity adds to it."""
+    """Amount that full affinity adds to it."""
     buy_bias: float = -0.5
     """Logit of buying what is in the cart."""
     buy: float = Field(default=2.0, ge=0)
-    """What full affinity adds to it."""
+    """Amount that full affinity adds to it."""
     price: float = Field(default=0.4, ge=0)
     """Loss of that logit for each factor e of the price above the median."""
 

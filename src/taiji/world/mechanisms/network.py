@@ -42,7 +42,7 @@ class NetworkSettings(Base):
     cut: float = Field(default=0.6, ge=0, le=1)
     """Share of the watch time that a stall costs."""
     leave: float = Field(default=0.5, ge=0)
-    """What each stall adds to the logit of leaving."""
+    """Amount that each stall adds to the logit of leaving."""
 
 
 def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: float, patience: float) -> Array:

@@ -21,7 +21,7 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """What makes a list a good one: the share of viewed places with this outcome (``click``, ``pleased``, ``buy``)."""
+    """Measure of a good list: the share of viewed places with this outcome (``click``, ``pleased``, ``buy``)."""
     centre: float = Field(default=0.15, ge=0, le=1)
     """Share at which a list is neither good nor bad."""
     scale: float = Field(default=0.15, gt=0)

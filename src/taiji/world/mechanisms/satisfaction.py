@@ -24,13 +24,13 @@ class SatisfactionSettings(Base):
     bias: float = -0.5
     """Logit of being satisfied by something that leaves a user cold."""
     interest: float = Field(default=0.8, ge=0)
-    """What the interest adds to it."""
+    """Amount that the interest adds to it."""
     bait: float = Field(default=1.2, ge=0)
     """Loss of it for a spread of bait."""
     lure: float = Field(default=0.5, ge=0)
-    """What a spread of bait adds to the logit of a click."""
+    """Amount that a spread of bait adds to the logit of a click."""
     hold: float = Field(default=0.3, ge=0)
-    """What a spread of bait adds to the logarithm of the seconds watched."""
+    """Amount that a spread of bait adds to the logarithm of the seconds watched."""
     asked: float = Field(default=0.005, ge=0, le=1)
     """Share of the views after which a question is shown."""
     answers: float = Field(default=0.015, ge=0, le=0.5)

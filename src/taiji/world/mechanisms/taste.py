@@ -1,4 +1,4 @@
-"""What users like: a long-term part, and a short-term part that drifts; tastes of single behaviours that differ from it."""
+"""Tastes of users: a long-term part, and a short-term part that drifts; tastes of single behaviours that differ from it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taiji.world.clock import PEAK, demand, demand_until, to_days, to_micros, when
+from taiji.world.world_time import PEAK, demand, demand_until, to_days, to_micros, when
 
 
 def test_felt_time_is_the_integral_of_demand_and_its_inverse_comes_back():

@@ -12,7 +12,7 @@ from taiji.data.sources import find_source, load_source
 from taiji.testing import check_source
 from taiji.world.settings import ShopSettings
 from taiji.world.shop import Shop
-from taiji.world.source import WorldSource
+from taiji.world.world_source import WorldSource
 
 SMALL = "world:short-video,users=40,items=80,days=2"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from taiji.cascade.cascade import Cascade, Merge, Ranking
@@ -19,6 +20,7 @@ from taiji.models.fusion.weighted import LinearFusion, LogLinearFusion, RankAver
 from taiji.models.rerank.diversity import DPP, MMR, Caps
 from taiji.models.retrieval.retriever import CatalogueRetriever, retriever_class
 
+Array = NDArray[Any]
 OWN_KEYS = ("model", "weight", "quota")
 """Keys of a retriever's section that are not its model's settings."""
 FUSERS: Mapping[str, Callable[[Mapping[str, float]], Fuser]] = {
@@ -67,23 +69,24 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
     return FUSERS[settings.fusion](settings.fusion_weights)
 
 
-def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Any = None) -> list[Reranker]:
+def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array | None = None) -> list[Reranker]:
     """Return the re-rankers in their order: diversity, then caps.
 
     Args:
         settings: which. dataset: whose categories are capped. vectors: (N, d) of the items, where diversity needs them.
     """
     made: list[Reranker] = []
-    if settings.rerank == "mmr":
-        made.append(MMR(vectors, settings.rerank_strength))
-    elif settings.rerank == "dpp":
-        made.append(DPP(vectors, settings.rerank_strength))
+    if settings.rerank != "none":
+        if vectors is None:
+            raise ConfigError("Diversity needs the items' vectors.", where=f"recommend.rerank: {settings.rerank}")
+        kind = MMR if settings.rerank == "mmr" else DPP
+        made.append(kind(vectors, settings.rerank_strength))
     if settings.most_per_category is not None:
         made.append(Caps({"category": deepest_category(dataset)}, {"category": settings.most_per_category}))
     return made
 
 
-def deepest_category(dataset: Dataset) -> Any:
+def deepest_category(dataset: Dataset) -> Array:
     """Return a code (N,) of each item's deepest category, −1 where it has none."""
     if not dataset.levels:
         return np.full(dataset.n_items, -1)
@@ -95,7 +98,7 @@ def make_cascade(
     dataset: Dataset,
     retrievers: Mapping[str, Retriever],
     ranker: Scorer[Any] | None,
-    vectors: Any = None,
+    vectors: Array | None = None,
 ) -> Cascade:
     """Compose fitted components as the settings say."""
     return Cascade(

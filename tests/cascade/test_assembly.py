@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taiji.cascade.composition import deepest_category, make_cascade, make_merge, make_rerankers, make_retriever
+from taiji.cascade.assembly import deepest_category, make_cascade, make_merge, make_rerankers, make_retriever
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import Requests
