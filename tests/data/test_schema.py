@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
+from taiji.data.event_columns import EventColumns
 from taiji.data.schema import row_list, validate
 
 
@@ -161,3 +162,18 @@ def test_row_list():
     assert row_list([4]) == "row 5"
     assert row_list([0, 2]) == "rows 1, 3"
     assert row_list(list(range(7))) == "rows 1, 2, 3, 4, 5 and 2 more"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_checked_tables_are_not_checked_again_and_replaced_ones_are(make_log, name):
+    checked = validate(make_log())
+    assert validate(checked) is checked
+    table, change, _ = CASES[name]
+    with pytest.raises(TaijiError):
+        validate(broken(checked, table, change))
+
+
+def test_a_new_role_is_checked_in_checked_tables(make_log):
+    checked = validate(make_log())
+    with pytest.raises(TaijiError, match="A column is missing"):
+        validate(replace(checked, event_columns=EventColumns(position="place")))

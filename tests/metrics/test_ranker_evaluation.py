@@ -90,7 +90,7 @@ def test_unripe_clicks_take_their_non_clicks_with_them():
     frame = frame.with_columns(pl.lit(0).alias("user"))
 
     def judged(rows):
-        kept = {part.head: part.chosen.tolist() for part in head_rows(rows)}.get("ctcvr", [])
+        kept = {part.head: part.chosen.tolist() for part in head_rows(rows, {})}.get("ctcvr", [])
         return [row in kept for row in range(len(rows))]
 
     assert judged(frame) == [True, True, False, False, False, False]

@@ -94,6 +94,18 @@ def test_ndcg_averages_requests_within_users_before_users():
     assert NDCG(1).calc_per_user(rows)[0] == 0.5
 
 
+def test_rows_of_several_arms_are_those_of_each():
+    users, labels, times = ["b", "a", "b", "a"], [1, 0, 0, 1], [2, 2, 1, 2]
+    scores = {"one": [0.1, 0.2, 0.3, 0.4], "two": [0.4, 0.3, 0.2, 0.1]}
+    made = Rows.of_arms(users, labels, scores, times)
+    assert list(made) == ["one", "two"]
+    for arm, rows in made.items():
+        alone = Rows.of(users, labels, scores[arm], times)
+        assert all(np.array_equal(getattr(rows, name), getattr(alone, name)) for name in vars(alone))
+    with pytest.raises(TaijiError, match="two row 1"):
+        Rows.of_arms(users, labels, {**scores, "two": [0.4, np.nan, 0.2, 0.1]}, times)
+
+
 def test_log_loss_by_hand_and_bounded_on_certain_mistakes():
     rows = Rows.of(["a", "a", "b"], [1, 0, 1], [0.5, 0.75, 0.25])
     np.testing.assert_allclose(LogLoss().calc_per_user(rows), [(np.log(2) + np.log(4)) / 2, np.log(4)])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from taiji.core.component import as_subclass, find_class
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
-from taiji.data.statistics import STATISTICS, statistics_of
+from taiji.data.statistics import STATISTICS, PastStatistics, statistics_of
 from taiji.data.vocabulary import Vocabulary, stable_hash
 
 Array = NDArray[Any]
@@ -30,6 +30,8 @@ BINS = 10
 """Quantile bins of a numeric column that is read as a category."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
+NEEDED = ("user", "item", "time")
+"""Columns of every row."""
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
 """Columns of events that nothing may read of a row to predict that row."""
 
@@ -41,12 +43,26 @@ class Rows:
     Attributes:
         dataset: what the ids mean.
         frame: ``user``, ``item`` (dense ids), ``time`` (microseconds) and further columns.
+        past: where point-in-time statistics come from, if not from the dataset's own log.
+        known: statistics of these rows by name, where they are computed already.
+
+    Raises:
+        InputError: ``user``, ``item`` or ``time`` is missing.
     """
 
     dataset: Dataset
     frame: pl.DataFrame
+    past: PastStatistics | None = None
     known: Mapping[str, Array] | None = None
-    """Statistics of these rows by name, where they do not come from the dataset's own log."""
+
+    def __post_init__(self) -> None:
+        if not set(NEEDED) <= set(self.frame.columns):
+            raise InputError(
+                "Columns are missing.",
+                where="exposures",
+                expected=", ".join(NEEDED),
+                found=", ".join(self.frame.columns),
+            )
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -72,7 +88,10 @@ class Rows:
     @cached_property
     def statistics(self) -> Mapping[str, Array]:
         """Point-in-time statistics of the rows by name, (N,) float32 each."""
-        return statistics_of(self.dataset).at(self.user, self.item, self.time) if self.known is None else self.known
+        if self.known is not None:
+            return self.known
+        past = statistics_of(self.dataset) if self.past is None else self.past
+        return past.at(self.user, self.item, self.time)
 
     def source(self, side: Side) -> pl.DataFrame:
         """Return the table that a side's columns stand in: users, items, or the rows themselves."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -51,6 +51,7 @@ class Tables:
         event_columns: roles of the further columns of ``events``; columns without a role are left out.
         levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
         reading: account of what the source's files held, where its reader keeps one.
+        checked: what :func:`validate` made; where a table, a role or a level was replaced since, it checks again.
     """
 
     items: pl.DataFrame
@@ -62,6 +63,12 @@ class Tables:
     event_columns: EventColumns = NO_COLUMNS
     levels: tuple[str, ...] | None = None
     reading: ReadingReport | None = None
+    checked: tuple[object, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Whatever the checks look at together."""
+        return self.items, self.users, self.events, self.event_columns, self.levels
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
@@ -86,7 +93,10 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
             found=repr(tables.domain),
         )
     tables.event_columns.check(f"event columns of {tables.name}")
-    frames = {name: _frame(getattr(tables, name), name) for name in REQUIRED}
+    if tables.checked and all(part is seen for part, seen in zip(tables.parts, tables.checked)):
+        return tables
+    given = {name: getattr(tables, name) for name in REQUIRED}
+    frames = {name: f if isinstance(f, pl.DataFrame) else _frame(f, name) for name, f in given.items()}
     deep = [name for name in frames["items"].columns if name not in LEVELS]
     levels = level_names(frames["items"].columns if tables.levels is None else (*tables.levels, *deep))
     for name, frame in frames.items():
@@ -96,18 +106,10 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
     for name, column in IDS.items():
         _Check(name, files.get(name)).unique(frames[name], column)
         _Check("events", files.get("events")).known(frames["events"], frames[name], column, name)
-    events = _Check("events", files.get("events")).labels(frames["events"])
-    return Tables(
-        frames["items"],
-        frames["users"],
-        events,
-        tables.name,
-        tables.domain,
-        tuple(tables.notes),
-        tables.event_columns,
-        levels,
-        tables.reading,
-    )
+    _Check("events", files.get("events")).labels(frames["events"])
+    items, users, events = (frames[name] for name in ("items", "users", "events"))
+    made = replace(tables, items=items, users=users, events=events, notes=tuple(tables.notes), levels=levels)
+    return replace(made, checked=made.parts)
 
 
 def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
@@ -135,8 +137,6 @@ def level_names(columns: Iterable[str]) -> tuple[str, ...]:
 def _frame(value: Any, name: str) -> pl.DataFrame:
     if isinstance(value, pl.LazyFrame):
         return value.collect()
-    if isinstance(value, pl.DataFrame):
-        return value
     if type(value).__module__.split(".")[0] == "pandas":
         return pl.from_pandas(value)
     raise InputError(
@@ -384,7 +384,7 @@ class _Check:
                 fix=f"add them to {name}, or drop these events",
             )
 
-    def labels(self, events: pl.DataFrame) -> pl.DataFrame:
+    def labels(self, events: pl.DataFrame) -> None:
         rows = positions((events["conversion"] == 1) & (events["click"] == 0))
         if len(rows):
             raise InputError(
@@ -404,7 +404,6 @@ class _Check:
                 found=f"{first['matured_at']} before {first['timestamp']}",
                 fix="correct the times; leave matured_at empty for labels known at once",
             )
-        return events
 
 
 def dense(ids: pl.Series, known: pl.Series) -> pl.Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -259,6 +259,13 @@ OWN = tuple(
 )
 """Statistics that depend on the user's own clicks only."""
 _BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
+
+
+class PastStatistics(Protocol):
+    """Source of point-in-time statistics: the dataset's own log, or a service's newest state."""
+
+    def at(self, users: Array, items: Array, times: Array) -> Mapping[str, Array]:
+        """Return statistics by name, (N,) float32 each."""
 
 
 def statistics_of(dataset: Dataset) -> Statistics:

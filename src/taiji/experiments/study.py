@@ -308,10 +308,9 @@ def evaluate_seeds(
         list(dict.fromkeys(number for _, number in predictions)),
     )
     rows: list[dict[str, Any]] = []
-    for part in head_rows(test, sparse_users, groups, tasks):
-        tables = {key: part.rows(frame) for key, frame in predictions.items()}
+    for part in head_rows(test, predictions, sparse_users, groups, tasks):
         found = [
-            _figures(metric, tables, arms, seeds, against, competitors, resamples, level, seed)
+            _figures(metric, part.arms, arms, seeds, against, competitors, resamples, level, seed)
             for metric in part.metrics
         ]
         rows += [

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from taiji.core.errors import InputError
-from taiji.data.tasks import DEFAULT_TASKS, Kind, Task, labels
+from taiji.data.tasks import DEFAULT_TASKS, Task, labels
 from taiji.metrics.bootstrap import distribution
 from taiji.metrics.intervals import differences, interval_of
-from taiji.metrics.ranking_metrics import Metric, Rows
+from taiji.metrics.ranking_metrics import Arm, Metric, Rows
 from taiji.metrics.task_metrics import METRICS
 
 if TYPE_CHECKING:
@@ -29,34 +29,22 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class HeadRows:
-    """Rows on which one prediction is evaluated.
+class HeadRows(Generic[Arm]):
+    """One prediction of every arm, on the rows of a group where its label is known.
 
     Attributes:
         group: name of the group of rows.
         head: name of the prediction, a column of every arm's frame.
-        kind: of the prediction's task.
-        users, times, labels: (N,) each.
+        metrics: of this kind of prediction.
         chosen: (N,) row numbers in the exposures.
+        arms: arm to its labelled predictions.
     """
 
     group: str
     head: str
-    kind: Kind
-    users: Array
-    times: Array
-    labels: Array
+    metrics: tuple[Metric, ...]
     chosen: Array
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of this kind of prediction."""
-        return METRICS[self.kind]
-
-    def rows(self, predictions: pl.DataFrame) -> Rows:
-        """Return labels and one arm's predictions, given in the order of the exposures."""
-        scores = predictions[self.head].to_numpy()[self.chosen]
-        return Rows.of(self.users, self.labels, scores, self.times, kind=self.kind)
+    arms: dict[Arm, Rows]
 
 
 def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
@@ -119,12 +107,11 @@ def evaluate_rankers(
     """
     _check(exposures, predictions, tasks)
     rows: list[dict[str, Any]] = []
-    for part in head_rows(exposures, sparse_users, groups, tasks):
-        tables = {arm: part.rows(frame) for arm, frame in predictions.items()}
-        found = [_entries(metric, tables, against, competitors, resamples, level, seed) for metric in part.metrics]
+    for part in head_rows(exposures, predictions, sparse_users, groups, tasks):
+        found = [_entries(metric, part.arms, against, competitors, resamples, level, seed) for metric in part.metrics]
         rows += [
             {"features": arm, "group": part.group, "metric": f"{part.head} {m.name}", **entries[arm]}
-            for arm in tables
+            for arm in part.arms
             for m, entries in zip(part.metrics, found)
         ]
     return rows
@@ -132,11 +119,17 @@ def evaluate_rankers(
 
 def head_rows(
     exposures: pl.DataFrame,
+    predictions: Mapping[Arm, pl.DataFrame],
     sparse_users: ArrayLike | None = None,
     groups: Mapping[str, Array] | None = None,
     tasks: Sequence[Task] = DEFAULT_TASKS,
-) -> Iterator[HeadRows]:
-    """Yield what is evaluated on which rows; groups without a labelled row are left out."""
+) -> Iterator[HeadRows[Arm]]:
+    """Yield what is evaluated on which rows; groups without a labelled row are left out.
+
+    Args:
+        exposures, sparse_users, groups, tasks: as :func:`evaluate_rankers` takes them.
+        predictions: arm → frame with a column per evaluated prediction, in the rows' order.
+    """
     masks = {"all": np.ones(len(exposures), dtype=bool)}
     if sparse_users is not None:
         masks["sparse"] = np.isin(exposures["user"].to_numpy(), np.asarray(sparse_users))
@@ -147,7 +140,9 @@ def head_rows(
         for head, task in evaluated_heads(tasks).items():
             chosen = np.flatnonzero(mask & np.isfinite(known[head]))
             if len(chosen):
-                yield HeadRows(group, head, task.kind, users[chosen], times[chosen], known[head][chosen], chosen)
+                scores = {arm: frame[head].to_numpy()[chosen] for arm, frame in predictions.items()}
+                arms = Rows.of_arms(users[chosen], known[head][chosen], scores, times[chosen], kind=task.kind)
+                yield HeadRows(group, head, METRICS[task.kind], chosen, arms)
 
 
 def _entries(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,7 @@ from taiji.data.tasks import Kind
 from taiji.metrics.bootstrap import Fixed, PooledAUC, Ratio, Statistic
 
 Array = NDArray[Any]
+Arm = TypeVar("Arm", bound=Hashable)
 SMALLEST = 1e-7
 """Probabilities are kept this far from 0 and 1, so that one certain mistake costs 16 nats and not infinity."""
 
@@ -56,36 +58,52 @@ class Rows:
         *,
         kind: Kind = "binary",
     ) -> Rows:
-        """Make rows of raw ids of any type.
+        """Make rows of raw ids of any type; see :meth:`of_arms`."""
+        return cls.of_arms(users, labels, {"": scores}, times, kind=kind)[""]
+
+    @classmethod
+    def of_arms(
+        cls,
+        users: ArrayLike,
+        labels: ArrayLike,
+        scores: Mapping[Arm, ArrayLike],
+        times: ArrayLike | None = None,
+        *,
+        kind: Kind = "binary",
+    ) -> dict[Arm, Rows]:
+        """Make each arm's rows of raw ids of any type; users and requests are coded once for all of them.
 
         Args:
-            users, labels, scores: (N,) each.
+            users, labels: (N,) each.
+            scores: arm to (N,) predictions.
             times: (N,); they split a user's rows into requests. Without them a user has one request.
             kind: of the task, for checking its labels.
 
         Raises:
             InputError: different lengths, labels that the task cannot have, or scores that are not finite.
         """
-        raw, y, s = (
-            np.asarray(users),
-            np.asarray(labels, dtype=np.float64),
-            np.asarray(scores, dtype=np.float64),
-        )
-        if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
-            raise InputError("Users, labels and scores differ in length.", found=f"{raw.shape}, {y.shape}, {s.shape}")
+        raw, y = np.asarray(users), np.asarray(labels, dtype=np.float64)
+        of = {arm: np.asarray(values, dtype=np.float64) for arm, values in scores.items()}
+        for arm, s in of.items():
+            if not (raw.shape == y.shape == s.shape and raw.ndim == 1):
+                raise InputError(
+                    "Users, labels and scores differ in length.",
+                    where=str(arm) or None,
+                    found=f"{raw.shape}, {y.shape}, {s.shape}",
+                )
+            if not np.isfinite(s).all():
+                raise InputError(
+                    "A prediction is not a finite number.",
+                    where=f"{arm} row {int(np.flatnonzero(~np.isfinite(s))[0])}".lstrip(),
+                    fix="look at the ranker that made it",
+                )
         _check_labels(y, kind)
-        if not np.isfinite(s).all():
-            raise InputError(
-                "A prediction is not a finite number.",
-                where=f"row {int(np.flatnonzero(~np.isfinite(s))[0])}",
-                fix="look at the ranker that made it",
-            )
         unique, codes = np.unique(raw, return_inverse=True)
         requests = codes
         if times is not None:
             _, when = np.unique(np.asarray(times), return_inverse=True)
             _, requests = np.unique(codes.astype(np.int64) * (int(when.max(initial=0)) + 1) + when, return_inverse=True)
-        return cls(codes, y, s, requests, len(unique))
+        return {arm: cls(codes, y, s, requests, len(unique)) for arm, s in of.items()}
 
 
 def _check_labels(labels: Array, kind: Kind) -> None:

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class LiveStatistics:
-    """See :class:`taiji.models.ranking.inputs.PastStatistics`.
+    """See :class:`taiji.data.statistics.PastStatistics`.
 
     Args:
         world: the run's dataset. live: the users asked about, numbered from 0. histories: what is known about each of them.

@@ -46,7 +46,6 @@ from taiji.data.sources.files import (
     read_table,
     tell_broken,
     unreadable,
-    without_categories,
 )
 from taiji.data.sources.label_rules import NUMBER
 from taiji.data.sources.time_cells import time_forms
@@ -336,7 +335,7 @@ def _read(part: Part, rows: int) -> Table:
     try:
         if kind in PARQUET:
             frame = pl.scan_parquet(path, hive_partitioning=False).head(rows).collect()
-            return Table(path, with_partition(flat(without_categories(frame)), part))
+            return Table(path, with_partition(flat(frame), part))
         if kind in JSON_LINES:
             frame = frame_of(list(islice(json_lines(path, broken), rows)))
             return Table(path, with_partition(frame, part), broken=tuple(broken))

@@ -120,9 +120,11 @@ def _read_part(
             require_columns(path, frame.columns, own)
             frame = frame.select(list(own)) if own is not None else frame
         elif kind in CSV:
-            frame = _read_csv(
-                path, own, separator or ("\t" if kind == ".tsv" else ","), header, typed=decimal == ".", broken=broken
-            )
+            sign = separator or ("\t" if kind == ".tsv" else ",")
+            names, types = _csv_columns(path, own, sign, header, typed=decimal == ".")
+            lines = read_delimited(path, sign, names, types=types)
+            tell_broken(path, lines.broken, broken)
+            frame = lines.frame
         elif kind in EXCEL:
             frame = read_sheet(path)
             require_columns(path, frame.columns, own)
@@ -136,7 +138,6 @@ def _read_part(
             )
     except (OSError, EOFError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise unreadable(path, error) from error
-    frame = without_categories(frame)
     for name, wanted in (own or {}).items():
         if wanted is not None:
             frame = frame.with_columns(converted(frame[name], wanted, path, decimal))
@@ -155,13 +156,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.Da
         require_columns(path, frame.columns, columns)
         return frame.select(list(columns))
     require_columns(path, schema.names(), columns)
-    return scan.select(list(columns)).collect()
-
-
-def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with categories (of pandas, of dictionaries) as the text that they stand for."""
-    coded = [name for name, kind in frame.schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
-    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
+    return flat(scan.select(list(columns)).collect())
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -170,7 +165,7 @@ def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with the fields of nested objects as columns of their own: ``user.id``."""
+    """Return the frame with the fields of nested objects as columns of their own (``user.id``), and categories as the text that they stand for."""
     while any(isinstance(kind, pl.Struct) for kind in frame.schema.values()):
         made: list[pl.Series] = []
         for values in frame.get_columns():
@@ -180,18 +175,18 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
             else:
                 made.append(values)
         frame = pl.DataFrame(made)
-    return frame
+    coded = [name for name, kind in frame.schema.items() if kind == pl.Categorical or isinstance(kind, pl.Enum)]
+    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
 
 
-def _read_csv(
-    path: Path,
-    columns: Mapping[str, str | None] | None,
-    separator: str,
-    header: list[str] | None,
-    *,
-    typed: bool,
-    broken: list[Broken] | None,
-) -> pl.DataFrame:
+def _csv_columns(
+    path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, typed: bool
+) -> tuple[list[str] | None, dict[str, type[pl.DataType]] | None]:
+    """Return a CSV's column names where its own header does not give them, and the types of those that are read.
+
+    Raises:
+        InputError: a wanted column is missing or stands there twice, or rows are shorter than the given header.
+    """
     names = names_of(path, separator)
     if header is None:
         distinct_columns(path, names, columns)
@@ -207,14 +202,8 @@ def _read_csv(
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     require_columns(path, names, columns)
     # Typed reading takes a fraction of the memory; when a value does not fit, text shows which one.
-    types = (
-        None
-        if columns is None
-        else {name: KINDS[kind] if kind and typed else pl.String for name, kind in columns.items()}
-    )
-    found = read_delimited(path, separator, header and names, types=types)
-    tell_broken(path, found.broken, broken)
-    return found.frame
+    kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
+    return names if header else None, kinds
 
 
 def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None) -> None:

@@ -39,62 +39,6 @@ if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
 
 
-def load(
-    mapping: Path, folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
-) -> Tables:
-    """Read the files that a mapping describes.
-
-    Ids in a CSV stay exactly as written; where tables disagree on an id's type all become text.
-
-    Args:
-        mapping: the YAML file.
-        folder: where the files lie; by default beside the mapping.
-        seed: of the samples.
-        users: keep a sample of this many users.
-        non_clicks: to sample beside each click, instead of the mapping's number.
-
-    Raises:
-        InputError: naming the file, column and rows at fault.
-    """
-    plan = read_mapping(mapping)
-    folder = mapping.parent if folder is None else folder
-    reader = _Reader(folder, Reading(), drop=plan.unusable == "drop", log=plan.events.file)
-    items, events = _items(reader, plan.items), _events(reader, plan.events)
-    profiles = ids_of(events) if plan.users is None else _users(reader, plan.users)
-    files = {
-        "items": plan.items.file,
-        "events": plan.events.file,
-        "users": plan.users.file if plan.users else plan.events.file,
-    }
-    items, events = _joined(reader, items, events, "items", files)
-    if plan.users is None:
-        profiles, events = _own_ids(reader, events)
-    else:
-        profiles, events = _joined(reader, profiles, events, "users", files)
-    notes: tuple[str, ...] = ()
-    if reader.drop:
-        items, profiles, events, notes = _usable(reader, items, profiles, events)
-    tables = validate(
-        Tables(
-            items.drop(ROW, strict=False),
-            profiles.drop(ROW, strict=False),
-            events,
-            plan.name,
-            plan.domain,
-            notes,
-            plan.events.event_columns,
-            reading=reader.reading.report(),
-        ),
-        {name: str(folder / file) for name, file in files.items()},
-    )
-    return with_non_clicks(
-        surveyed(tables),
-        per_row=plan.events.non_clicks if non_clicks is None else non_clicks,
-        seed=seed,
-        keep_users=users,
-    )
-
-
 @dataclass(frozen=True)
 class _Reader:
     """Where the files lie, what is told of them, and whether rows that cannot be used are left out."""
@@ -160,9 +104,51 @@ class Files(Source):
         return mapping, path if path.is_dir() else mapping.parent
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
-        """See :func:`load`."""
+        """Read the files that the mapping describes.
+
+        Ids in a CSV stay exactly as written; where tables disagree on an id's type all become text.
+
+        Args:
+            settings: ``non_clicks`` is instead of the mapping's number.
+            seed: of the samples.
+
+        Raises:
+            InputError: naming the file, column and rows at fault.
+        """
         mapping, folder = self._places(settings)
-        return load(mapping, folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
+        plan = read_mapping(mapping)
+        reader = _Reader(folder, Reading(), drop=plan.unusable == "drop", log=plan.events.file)
+        items, events = _items(reader, plan.items), _events(reader, plan.events)
+        users = ids_of(events) if plan.users is None else _users(reader, plan.users)
+        files = {
+            "items": plan.items.file,
+            "events": plan.events.file,
+            "users": plan.users.file if plan.users else plan.events.file,
+        }
+        items, events = _joined(reader, items, events, "items", files)
+        if plan.users is None:
+            users, events = _own_ids(reader, events)
+        else:
+            users, events = _joined(reader, users, events, "users", files)
+        notes: tuple[str, ...] = ()
+        if reader.drop:
+            items, users, events, notes = _usable(reader, items, users, events)
+        tables = Tables(
+            items.drop(ROW, strict=False),
+            users.drop(ROW, strict=False),
+            events,
+            plan.name,
+            plan.domain,
+            notes,
+            plan.events.event_columns,
+            reading=reader.reading.report(),
+        )
+        return with_non_clicks(
+            surveyed(validate(tables, {name: str(folder / file) for name, file in files.items()})),
+            per_row=plan.events.non_clicks if settings.non_clicks is None else settings.non_clicks,
+            seed=seed,
+            keep_users=settings.users,
+        )
 
     def state(self, settings: DataSettings) -> Any:
         """Return the state of the mapping and of the files that it names."""

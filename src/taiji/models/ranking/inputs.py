@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,19 +20,11 @@ from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.field_set import Arrays, FieldSet
 from taiji.data.fields import Rows
-from taiji.data.statistics import PointInTime
+from taiji.data.statistics import PastStatistics, PointInTime
 from taiji.data.tasks import Task, labels
 from taiji.nn.field_embeddings import Batch
 
 Array = NDArray[Any]
-NEEDED = ("user", "item", "time")
-
-
-class PastStatistics(Protocol):
-    """Source of point-in-time statistics: the dataset's own log, or a service's newest state."""
-
-    def at(self, users: Array, items: Array, times: Array) -> Mapping[str, Array]:
-        """Return statistics by name, (N,) float32 each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,21 +87,12 @@ class Inputs:
         )
         return made
 
-    def _rows(self, frame: pl.DataFrame, known: Mapping[str, Array] | None = None) -> Rows:
-        missing = set(NEEDED) - set(frame.columns)
-        if missing:
-            raise InputError(
-                "Columns are missing.", where="exposures", expected=", ".join(NEEDED), found=", ".join(frame.columns)
-            )
-        rows = Rows(self.dataset, frame, known)
-        if known is None and self.statistics is not None:
-            rows = Rows(self.dataset, frame, self.statistics.at(rows.user, rows.item, rows.time))
-        return rows
-
     def arrays(self, frame: pl.DataFrame) -> Arrays:
         """Return arrays of exposures: user, item, time, and label, context and feature columns where there are any."""
         grouped = any(task.kind == "pairwise" for task in self.tasks)
-        return self.fields.arrays(self._rows(frame), labels(frame, self.tasks, self.known_until), grouped=grouped)
+        return self.fields.arrays(
+            Rows(self.dataset, frame, self.statistics), labels(frame, self.tasks, self.known_until), grouped=grouped
+        )
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
         """Return the network's input for some rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
@@ -128,7 +111,7 @@ class Inputs:
         frame = pl.DataFrame(
             {"user": requests.user, "item": np.zeros(len(requests), np.int64), "time": requests.time, **columns}
         )
-        rows = self._rows(frame)
+        rows = Rows(self.dataset, frame, self.statistics)
         return RequestState(requests, self.fields.arrays(rows, {}, sides=("user", "context")), rows.statistics)
 
     def candidates(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
@@ -149,7 +132,7 @@ class Inputs:
             }
         )
         known = state.statistics.spread(items, chosen) if isinstance(state.statistics, PointInTime) else None
-        rows = self._rows(frame, known)
+        rows = Rows(self.dataset, frame, self.statistics, known)
         pair = self.fields.arrays(rows, {}, sides=("item", "pair"))
 
         def spread(values: Array) -> Array:

@@ -19,10 +19,10 @@ from taiji.data.dataset import Dataset
 from taiji.data.field_set import Arrays, FieldSet, Layout
 from taiji.data.fields import Field, StatisticField
 from taiji.data.splits import later_slice
-from taiji.data.statistics import NAMES
+from taiji.data.statistics import NAMES, PastStatistics
 from taiji.data.tasks import CONVERSION, Task, check_tasks, last_known
 from taiji.models.ranking.default_fields import default_fields
-from taiji.models.ranking.inputs import Inputs, PastStatistics, RequestState
+from taiji.models.ranking.inputs import Inputs, RequestState
 from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.training_loop import train

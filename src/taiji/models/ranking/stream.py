@@ -10,10 +10,9 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
+from taiji.data.fields import NEEDED
 from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.settings import NeuralRankerSettings, RankerSettings
-
-NEEDED = ("user", "item", "time")
 
 
 def train_streamed(
