@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import serving
+import pytest
+from benchmarks import serving, serving_lists
 
 
 def test_the_serving_benchmark_runs() -> None:
@@ -12,3 +13,11 @@ def test_the_serving_benchmark_runs() -> None:
     assert correct and all(check.holds for check in correct), result
     assert all(check.value > 0 for check in result.checks if "throughput" in check.name), result
     assert {"read", "write", "rank", "batch"} <= {row["what"] for row in result.rows}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_served_lists_runs() -> None:
+    result = serving_lists.measure(quick=True)
+    assert result.checks and all(check.holds for check in result.checks), result
+    assert {row["loop"] for row in result.rows} == {"open, 100/s", "closed"}
+    assert all(row["CPU ms a list"] > 0 for row in result.rows), result

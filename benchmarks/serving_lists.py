@@ -1,0 +1,210 @@
+"""`POST /v1/recommend` over a large catalogue: real models, a service in its own processes, a load generator in another.
+
+A log of 100,000 items is made, `taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on it, and `taiji
+serve` answers with two HTTP processes and no cache: lists of 50 out of some 500 ranked candidates. An open loop asks 100 times a second;
+latency counts from the moment a request was due. A closed loop tells how much goes through. Service and load generator share the
+machine's cores, so every second of anybody else's work there is in the figures. Absolute times are rows; the checks are counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import psutil
+import yaml
+from tests.serving.rig import free_port
+
+from benchmarks.harness import Result, run
+from taiji.serving.traffic import Kind
+
+RATE = 100.0
+LENGTH, RETRIEVED, CANDIDATES = 50, 200, 500
+LOADER = """
+import json, sys
+from dataclasses import asdict
+from taiji.serving import load
+asked = json.loads(sys.stdin.read())
+print(json.dumps(asdict(load(**asked))))
+"""
+
+
+def write_log(folder: Path, users: int, items: int, rows: int) -> None:
+    """Write a log of groups of like items: a user has a taste for three of them, items are popular by a power law."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    group = random.integers(200, size=items)
+    pl.DataFrame(
+        {
+            "item_id": [f"item-{number}" for number in range(items)],
+            "title": [f"Thing {number} of kind {kind}" for number, kind in enumerate(group.tolist())],
+            "kind": [f"kind {kind}" for kind in group.tolist()],
+        }
+    ).write_parquet(folder / "items.parquet")
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(201))
+    tastes = random.integers(200, size=(users, 3))
+    user = random.integers(users, size=rows)
+    kind = np.where(
+        random.random(rows) < 0.8, tastes[user, random.integers(3, size=rows)], random.integers(200, size=rows)
+    )
+    sizes = starts[kind + 1] - starts[kind]
+    item = order[starts[kind] + (sizes * random.random(rows) ** 3).astype(int)]
+    pl.DataFrame(
+        {
+            "user_id": [f"user-{number}" for number in user.tolist()],
+            "item_id": [f"item-{number}" for number in item.tolist()],
+            "time": 1_700_000_000 + np.sort(random.integers(90 * 86_400, size=rows)),
+            "bought": (random.random(rows) < 0.1).astype(int),
+        }
+    ).write_parquet(folder / "events.parquet")
+    mapping = {
+        "name": "large",
+        "items": {"file": "items.parquet", "item_id": "item_id", "title": "title", "category_l1": "kind"},
+        "events": {
+            "file": "events.parquet",
+            "user_id": "user_id",
+            "item_id": "item_id",
+            "timestamp": {"column": "time", "unit": "s"},
+            "click": True,
+            "conversion": "bought",
+            "non_clicks": 2,
+        },
+    }
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+
+
+def train(folder: Path, quick: bool) -> Path:
+    """Return the run that `taiji recommend` makes of the log."""
+    small = {"epochs": 1, "min_steps": 10} if quick else {"epochs": 1}
+    config = {
+        "data": {"source": str(folder / "log")},
+        "ranking": small,
+        "recommend": {
+            "retrievers": {
+                "popular": {"model": "popularity", "half_life_days": 28},
+                "together": {"model": "cooccurrence"},
+                "towers": {"model": "two_towers", "epochs": 1},
+            },
+            "budget": {"retrieved": RETRIEVED, "candidates": CANDIDATES},
+            "most_per_category": 10,
+            "length": LENGTH,
+            "requests": 200,
+        },
+        "evaluation": {"resamples": 20},
+    }
+    (folder / "large.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "taiji.cli", "recommend", str(folder / "large.yaml"), "--name", "large"]
+    done = subprocess.run([*command, "--runs", str(folder), "--quiet"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return folder / "large"
+
+
+class Served:
+    """`taiji serve` of a run, on a free port, without a cache."""
+
+    def __init__(self, served: Path, folder: Path, processes: int) -> None:
+        port = free_port()
+        self.url, self.log = f"http://127.0.0.1:{port}", folder / "serve.log"
+        values = {
+            "port": port,
+            "store": f"sqlite:{folder / 'store.sqlite3'}",
+            "api_processes": processes,
+            "workers": 0,
+            "recommend.cache_s": 0,
+            "limits.rate": 1e6,
+            "limits.burst": 10**6,
+        }
+        options = [word for key, value in values.items() for word in ("--set", f"serving.{key}={value}")]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "taiji.cli", "serve", str(served), *options],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+            )
+
+    def __enter__(self) -> Served:
+        deadline = time.monotonic() + 300
+        question = {"user": "user-1", "k": LENGTH}
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.post(f"{self.url}/v1/recommend", json=question, timeout=10).status_code == 200:
+                    return self
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+        raise RuntimeError(self.log.read_text()[-2000:])
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of the service's processes so far."""
+        mine = psutil.Process(self.process.pid)
+        return sum(sum(process.cpu_times()[:2]) for process in [mine, *mine.children(recursive=True)])
+
+
+def ask(served: Served, users: list[str], seconds: float, connections: int, rate: float | None) -> dict[str, Any]:
+    """Put load on the service from a process of its own and return what was measured, with the service's CPU per list."""
+    kind: Kind = "recommend"
+    asked = {"url": served.url, "users": users, "kind": kind, "seconds": seconds, "connections": connections}
+    before, idle = served.cpu(), psutil.cpu_times()
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER], input=json.dumps({**asked, "rate": rate}), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    found = json.loads(done.stdout)
+    after = psutil.cpu_times()
+    busy = sum(after) - after.idle - after.iowait - (sum(idle) - idle.idle - idle.iowait)
+    spent = served.cpu() - before
+    refused = sum(count for status, count in found["statuses"].items() if not status.startswith("2"))
+    return {
+        "loop": "closed" if rate is None else f"open, {rate:g}/s",
+        "connections": connections,
+        "lists/s": found["rate"],
+        "p50 ms": found["p50"],
+        "p90 ms": found["p90"],
+        "p99 ms": found["p99"],
+        "CPU ms a list": 1e3 * spent / max(1, found["requests"]),
+        "others' share of the CPU": max(0.0, 1 - spent / busy) if busy else 0.0,
+        "wrong": refused + found["errors"],
+    }
+
+
+def measure(quick: bool) -> Result:
+    """Quick: 2,000 items and a second a loop. Full: 100,000 items, three runs of 20 seconds."""
+    result = Result()
+    users, items, rows, seconds, repeats = (300, 2000, 8000, 1.0, 1) if quick else (20_000, 100_000, 600_000, 20.0, 3)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(os.environ.get("TAIJI_BENCHMARK_FOLDER", name))
+        if not (folder / "log").exists():
+            write_log(folder / "log", users, items, rows)
+        finished = folder / "large"
+        if not (finished / "recommendation" / "manifest.json").exists():
+            finished = train(folder, quick)
+        names = [f"user-{number}" for number in range(users)]
+        with Served(finished, folder, processes=2) as served:
+            ask(served, names, seconds / 4, 8, None)
+            for _ in range(repeats):
+                for connections, rate in ((16, RATE), (8, None)):
+                    result.rows.append(ask(served, names, seconds, connections, rate))
+                    result.so_far()
+    result.at_most("answers other than 2xx, and broken connections", sum(row["wrong"] for row in result.rows), 0)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)
