@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from taiji.cascade.assembly import make_cascade
 from taiji.cascade.cascade import Cascade, Recommendation
-from taiji.cascade.settings import RecommendSettings
+from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
@@ -185,9 +185,7 @@ def recommender_version(run: Path) -> str:
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    composed = settings.model_dump(
-        mode="json", exclude={"depths", "requests", "request_at", "horizon_days", "new_items_only"}
-    )
+    composed = settings.model_dump(mode="json", exclude=set(EVALUATION_KEYS))
     return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 
 
