@@ -15,13 +15,13 @@ FEW_PER_ITEM = 20.0
 
 
 def component_findings(
-    retrieval: Sequence[Row], slices: Sequence[Row], facts: LogFacts, baselines: Mapping[str, str], metric: str
+    retrieval: Sequence[Row], slices: Sequence[Row], baselines: Mapping[str, str], metric: str
 ) -> list[dict[str, Any]]:
     """Return a finding per component that is not a baseline.
 
     Args:
         retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, those of slices with ``slice``.
-        facts: of the log. baselines: arm to what it is called. metric: by which they are compared.
+        baselines: arm to what it is called. metric: by which they are compared.
 
     Returns:
         ``component``, ``metric``, ``value``, ``comparisons`` (paired differences with ``verdict``), ``beats`` (None where there
@@ -43,7 +43,7 @@ def component_findings(
                 "high": row["high"],
                 "comparisons": pairs,
                 "beats": beats,
-                "reasons": _reasons(row, behind, slices, facts, metric) if behind else [],
+                "reasons": _reasons(row, behind, slices, metric) if behind else [],
             }
         )
     return found
@@ -70,7 +70,7 @@ def _pairs(row: Row, baselines: Mapping[str, str]) -> list[Row]:
     return [pair for pair in every if pair["against"] in baselines]
 
 
-def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], facts: LogFacts, metric: str) -> list[str]:
+def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str) -> list[str]:
     """Return sentences about what the log shows, the most telling first; the least that is said is how wide the interval is."""
     arm, texts = row["arm"], []
     for pair in behind:
@@ -87,6 +87,12 @@ def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], facts: LogF
             told = [f"{name} ({gap_text(gap)})" for name, gap in gaps if verdict(gap) == wanted]
             if told:
                 texts.append(f"It is {word} {pair['against']} for: {'; '.join(told)}.")
+    return texts
+
+
+def log_limits(facts: LogFacts) -> list[str]:
+    """Return what about the log holds back whatever learns from it."""
+    texts = []
     if facts.no_history >= MANY:
         texts.append(
             f"{facts.no_history:.0%} of the requests come from users who had taken nothing before: there is no history to read."
@@ -95,6 +101,8 @@ def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], facts: LogF
         texts.append(
             f"{facts.unknown_targets:.0%} of the targets are items that nobody had taken before the test period: whatever learns from interactions cannot know them."
         )
+    if facts.had_before >= 0.3:
+        texts.append(f"{facts.had_before:.0%} of the targets are items that the user had taken before the request.")
     if facts.per_item < FEW_PER_ITEM:
         texts.append(f"There are {facts.per_item:.1f} past interactions per item to learn from.")
     if facts.head_targets >= 0.5:

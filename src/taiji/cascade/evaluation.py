@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from taiji.cascade.assembly import deepest_category, make_fuser, make_merge, make_rerankers
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
-from taiji.cascade.component_findings import component_findings
+from taiji.cascade.component_findings import component_findings, log_limits
 from taiji.cascade.log_slices import facts_of, slices_of
 from taiji.cascade.remembered import BLOCK, RememberedRetriever, RememberedScorer, Rows
 from taiji.cascade.settings import RecommendSettings
@@ -124,8 +124,17 @@ def evaluate_recommender(
     counts = {f"retrieve: {name}": slate for name, slate in slates.items()} | {"merge": merged}
     candidates = {step: float(slate.mask.sum(axis=1).mean()) for step, slate in counts.items()}
     candidates["list"] = float((lists[WHOLE] != NO_ITEM).sum(axis=1).mean())
-    findings = component_findings(retrieval, slices, facts, baselines, f"recall@{depth}")
-    return Evaluation(retrieval, final, milliseconds, findings, slices, facts.to_json(), candidates, lists)
+    findings = component_findings(retrieval, slices, baselines, f"recall@{depth}")
+    return Evaluation(
+        retrieval,
+        final,
+        milliseconds,
+        findings,
+        slices,
+        {**facts.to_json(), "limits": log_limits(facts)},
+        candidates,
+        lists,
+    )
 
 
 def baseline_arms(settings: RecommendSettings, names: Mapping[str, Any]) -> dict[str, str]:

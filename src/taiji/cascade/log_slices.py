@@ -92,7 +92,7 @@ def slices_of(
         if len(rows):
             yield name, rows, _chosen(targets, rows, np.ones(len(targets.items), dtype=bool))
     head = head_of(past_counts(dataset, before))[targets.items]
-    for name, inside in (("targets among the most popular", head), ("targets outside them", ~head)):
+    for name, inside in (("targets among the most popular", head), ("targets outside the most popular", ~head)):
         owner = np.repeat(np.arange(len(targets)), targets.counts)
         rows = np.unique(owner[inside])
         if len(rows):

@@ -102,7 +102,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
     """Return the retrievers, the predictions that fusion weighs, pairs of estimate and truth, and whether there is a score."""
     pairs = [
-        (task, f"rank: {task}", f"{TRUE}{of}")
+        (of, f"rank: {task}", f"{TRUE}{of}")
         for task, of in BESIDE.items()
         if f"rank: {task}" in part.columns and f"{TRUE}{of}" in part.columns
     ]

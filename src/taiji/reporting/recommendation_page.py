@@ -59,6 +59,7 @@ def recommendation_values(
         "off_policy": _off_policy(found.get("off_policy"), found),
         "loop": None if loop is None else _loop(loop),
         "facts": _facts(found.get("log") or {}),
+        "limits": (found.get("log") or {}).get("limits", []),
     }
 
 
@@ -122,6 +123,8 @@ def _cell(row: Row) -> dict[str, str]:
     tone = tone_of(gap, judged=row["metric"].partition("@")[0] not in UNJUDGED)
     value, interval = value_text(row)
     tip = "" if gap is None else " ".join((f"against {gap['against']}:", *value_text(gap, signed=True)))
+    if row.get("reason"):  # a sentence; the cell is small
+        interval, tip = "no interval", row["reason"]
     return {"value": value, "interval": interval, "tone": tone, "mark": MARKS.get(tone, ""), "tip": tip}
 
 
@@ -169,7 +172,7 @@ def _component(row: Row) -> dict[str, Any]:
         "metric": metric_title(row["metric"]),
         "value": f"{value} ({interval})" if interval else value,
         "text": text,
-        "beats": row["beats"],
+        "mark": "better" if row["beats"] else "worse" if any(pair["tone"] == "worse" for pair in pairs) else "open",
         "pairs": pairs,
         "reasons": [real_minus(reason) if "[" in reason else reason for reason in row["reasons"]],
     }
