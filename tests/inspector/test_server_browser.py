@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from tests.inspector.browser import browser, executable
+from tests.inspector.recommender_samples import write_recommender
 
 from taiji.inspector.pages import Inspector
 from taiji.inspector.server import InspectorServer
@@ -236,3 +237,36 @@ def test_everything_can_be_reached_without_script(tab, url):
         tab.until("document.querySelector('#h-step').innerText === 'Step 2 of 25'")
     finally:
         tab.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.fixture(scope="module")
+def recommender_url(tmp_path_factory):
+    folder = write_recommender(tmp_path_factory.mktemp("recommends") / "found")
+    with InspectorServer(Inspector(folder), 0) as server:
+        server.inspector.warm()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.url
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False)])
+def test_pages_of_requests_have_contrast_fit_and_stay_harmless(tab, recommender_url, width, dark):
+    tab.size(width, dark=dark)
+    for page in ("", "requests", "requests/0"):
+        tab.open(recommender_url + page)
+        tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert tab.run(CONTRAST) == [] and tab.run("document.documentElement.scrollWidth") <= width, page
+        assert "owned" not in tab.run("document.title")
+    assert tab.complaints == [] and all(request.startswith((recommender_url, "data:")) for request in tab.requests)
+
+
+def test_candidates_change_in_place_and_keep_the_keyboard(tab, recommender_url):
+    tab.open(recommender_url + "requests")
+    tab.run("document.querySelector('[data-keys] a').focus()")
+    tab.press("ArrowDown")
+    tab.press("Enter")
+    tab.until("location.pathname === '/requests/1' && document.querySelector('#only')")
+    tab.run("document.querySelector('#only').focus()")
+    tab.run("(e => (e.value = 'taken', e.dispatchEvent(new Event('input', {bubbles: true}))))(document.activeElement)")
+    tab.until("document.querySelector('#candidates .count').innerText === '2 candidates'")
+    assert tab.run("document.activeElement.id") == "only" and "only=taken" in tab.run("location.search")

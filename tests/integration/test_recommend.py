@@ -38,7 +38,7 @@ def files(run: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "recommendation.json")
+        if path.is_file() and path.name not in ("manifest.json", "recommendation.json", "recommendation.html")
     }
 
 
@@ -48,12 +48,12 @@ def test_one_command_from_a_log_to_a_recommender(config, tmp_path):
     found = read_json(tmp_path / "shop" / "recommendation.json")
     arms = {row["arm"] for row in found["lists"]}
     assert {"all components", *(f"without {name}" for name in RETRIEVERS), "without the ranker"} <= arms
-    assert {row["arm"] for row in found["retrieval"]} == {*RETRIEVERS, "merged"}
+    assert {row["arm"] for row in found["retrieval"]} == {*RETRIEVERS, "merged", "ranked"}
     assert not found["new_items_only"], "a shop whose users come back for the same things keeps them"
     assert "Retrieval, with" in done.stdout and "milliseconds per request" in done.stdout
     before = files(tmp_path / "shop")
     again = taiji("recommend", config, "--name", "shop", "--runs", tmp_path, "--resume")
-    assert again.returncode == 0 and again.stderr.count("unchanged, skipped") == 6, again.stderr
+    assert again.returncode == 0 and again.stderr.count("unchanged, skipped") == 7, again.stderr
     assert files(tmp_path / "shop") == before
 
     other = taiji("recommend", config, "--name", "other", "--runs", tmp_path, "--quiet")
@@ -77,7 +77,8 @@ def test_what_is_wrong_is_said_before_anything_runs(config, tmp_path):
 @pytest.mark.slow
 def test_killed_in_every_stage_it_ends_in_the_same_bytes(config, tmp_path):
     assert taiji("recommend", config, "--name", "whole", "--runs", tmp_path).returncode == 0
-    stages = ["data", *(f"retriever-{name}" for name in RETRIEVERS), "candidate_ranker", "recommendation"]
+    fitting = [*(f"retriever-{name}" for name in RETRIEVERS), "candidate_ranker"]
+    stages = ["data", *fitting, "recommendation", "recommend_report"]
     for stage in stages:
         process = subprocess.Popen(
             command("recommend", config, "--name", "killed", "--runs", tmp_path, "--resume"),

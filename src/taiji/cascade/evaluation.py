@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from taiji.cascade.assembly import deepest_category, make_fuser, make_merge, make_rerankers
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
+from taiji.cascade.component_findings import component_findings, log_limits
+from taiji.cascade.log_slices import facts_of, slices_of
+from taiji.cascade.remembered import BLOCK, RememberedRetriever, RememberedScorer, Rows
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import NO_ITEM, Requests, Retriever, Scorer, Slate
 from taiji.core.progress import progress
@@ -22,27 +25,11 @@ from taiji.metrics.list_metrics import Targets
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
-BLOCK = 128
-"""Requests that go through a cascade at a time."""
-WHOLE, POPULAR = "all components", "popular"
-
-
-class Remembered:
-    """Answers of a retriever to known requests, so that every variant of a cascade sees the same ones and pays once.
-
-    Args:
-        slate: of all requests, in their order.
-    """
-
-    def __init__(self, slate: Slate) -> None:
-        self.slate, self.rows = slate, slice(0, 0)
-
-    def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the answers to the requests at ``rows``, which the caller sets."""
-        assert self.slate.scores is not None and self.slate.source is not None
-        return Slate(
-            self.slate.items[self.rows, :k], self.slate.scores[self.rows, :k], self.slate.source[self.rows, :k]
-        )
+WHOLE, POPULAR, RANKED = "all components", "popular", "ranked"
+BASELINES = {"popularity": "popularity", "cooccurrence": "co-occurrence"}
+"""Model of a retriever to its name as a baseline: what every trained component must beat."""
+COMPARED_DEPTH = 50
+"""Depth at which components are compared with the baselines; the nearest of ``depths`` is taken."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +37,22 @@ class Evaluation:
     """Findings on a recommender.
 
     Attributes:
-        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, arms are the retrievers and their merge.
+        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, arms are the retrievers, their merge, and the ranker's order of it.
         lists: the same for the final list of every variant: with all components, and without each of them.
         milliseconds: step to median milliseconds per request, requests in blocks.
+        components: of :func:`taiji.cascade.component_findings.component_findings`. slices: the rows they rest on. facts: of the log.
+        candidates: step to the mean number of candidates that it hands on.
+        shown: variant to its lists (B, K).
     """
 
     retrieval: list[dict[str, Any]]
     lists: list[dict[str, Any]]
     milliseconds: Mapping[str, float]
+    components: list[dict[str, Any]] = field(default_factory=list)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Mapping[str, float] = field(default_factory=dict)
+    shown: Mapping[str, Array] = field(default_factory=dict)
 
 
 def evaluate_recommender(
@@ -70,6 +65,7 @@ def evaluate_recommender(
     *,
     before: int,
     vectors: Array | None = None,
+    further: Callable[[Array], Mapping[str, Array]] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a recommender and its variants on the same requests.
@@ -77,70 +73,115 @@ def evaluate_recommender(
     Args:
         settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: of the test period.
         before: microseconds; interactions before it make an item popular (for novelty). vectors: (N, d) for diversity.
+        further: metric to value per request (B,) of final lists (B, K), for what only the caller knows.
         seed: of the bootstrap.
     """
     if not len(requests):
         return Evaluation([], [], {})
-    popularity, kinds = item_popularity(dataset, before), deepest_category(dataset)
+    kinds = deepest_category(dataset)
+    common: dict[str, Any] = {
+        "popularity": item_popularity(dataset, before),
+        "categories": kinds if (kinds >= 0).any() else None,
+        "seed": seed,
+    }
+    at = Rows()
     slates: dict[str, Slate] = {}
     spent: dict[str, float] = {}
     for name, retriever in retrievers.items():
         slates[name], spent[f"retrieve: {name}"] = _retrieved(name, retriever, requests, settings.budget.retrieved)
+    remembered = None if ranker is None else RememberedScorer(ranker, requests, slates, at)
     merged = make_merge(settings, list(slates))(slates, settings.budget.candidates)
-    baseline = next((name for name in slates if settings.retrievers[name].get("model") == "popularity"), "")
-    common: dict[str, Any] = {
-        "popularity": popularity,
-        "categories": kinds if (kinds >= 0).any() else None,
-        "seed": seed,
-    }
-    width = max(settings.depths)
-    retrieval = evaluate_lists(
-        {**{name: padded(slate.items, width) for name, slate in slates.items()}, MERGED: padded(merged.items, width)},
-        targets,
-        requests.user,
-        depths=settings.depths,
-        against=baseline,
-        **common,
-    )
+
+    depth = min(settings.depths, key=lambda depth: abs(depth - COMPARED_DEPTH))
+    baselines = baseline_arms(settings, slates)
+    names = [*baselines, *(name for name in slates if name not in baselines)]
+    found = {name: slates[name].items for name in names} | {MERGED: merged.items}
+    if remembered is not None:
+        ranked = variants(settings, dataset, slates, remembered, vectors, at)["without re-ranking"]
+        found[RANKED], _ = _recommended(RANKED, ranked, requests, max(settings.depths), at)
+    found = {name: padded(items, max(settings.depths)) for name, items in found.items()}
+    against = {"against": next(iter(baselines), ""), "competitors": list(baselines)}
+    retrieval = evaluate_lists(found, targets, requests.user, depths=settings.depths, **against, **common)
+    slices: list[dict[str, Any]] = []
+    for name, rows, wanted in slices_of(dataset, requests, targets, before):
+        part = {arm: items[rows] for arm, items in found.items()}
+        of = evaluate_lists(part, wanted, requests.user[rows], depths=(depth,), **against, **common)
+        slices += [{"slice": name, "requests": len(rows), **row} for row in of if row["metric"] == f"recall@{depth}"]
+    facts = facts_of(dataset, requests, targets, before)
+
     lists: dict[str, Array] = {}
     milliseconds: dict[str, float] = {}
-    for variant, cascade in variants(settings, dataset, slates, ranker, vectors).items():
+    for variant, cascade in variants(settings, dataset, slates, remembered, vectors, at, ranker).items():
+        if variant == "without re-ranking" and not make_rerankers(settings, dataset, vectors):
+            continue
         log.info("Recommending: %s", variant)
-        lists[variant], steps = _recommended(variant, cascade, requests, settings.length)
+        lists[variant], steps = _recommended(variant, cascade, requests, settings.length, at)
         if variant == WHOLE:
             milliseconds = {**spent, **steps}
-    final = evaluate_lists(lists, targets, requests.user, depths=(settings.length,), against=WHOLE, **common)
-    return Evaluation(retrieval, final, milliseconds)
+    final = evaluate_lists(
+        lists, targets, requests.user, depths=(settings.length,), against=WHOLE, further=further, **common
+    )
+    counts = {f"retrieve: {name}": slate for name, slate in slates.items()} | {"merge": merged}
+    candidates = {step: float(slate.mask.sum(axis=1).mean()) for step, slate in counts.items()}
+    candidates["list"] = float((lists[WHOLE] != NO_ITEM).sum(axis=1).mean())
+    findings = component_findings(retrieval, slices, baselines, f"recall@{depth}")
+    return Evaluation(
+        retrieval,
+        final,
+        milliseconds,
+        findings,
+        slices,
+        {**facts.to_json(), "limits": log_limits(facts)},
+        candidates,
+        lists,
+    )
+
+
+def baseline_arms(settings: RecommendSettings, names: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first retriever of each baseline model among ``names``: arm to what it is called, popularity first."""
+    found = {}
+    for model, title in BASELINES.items():
+        arm = next((name for name in names if settings.retrievers[name].get("model") == model), None)
+        if arm is not None:
+            found[arm] = title
+    return found
 
 
 def variants(
     settings: RecommendSettings,
     dataset: Dataset,
     slates: Mapping[str, Slate],
-    ranker: Scorer[Any] | None,
+    remembered: Scorer[Any] | None,
     vectors: Array | None,
+    at: Rows,
+    ranker: Scorer[Any] | None = None,
 ) -> dict[str, Cascade]:
-    """Return the whole cascade and those without one component each, over remembered answers of the retrievers."""
+    """Return the whole cascade and those without one component each, over remembered answers.
 
-    def composed(names: Sequence[str], *, ranked: bool = True, reranked: bool = True) -> Cascade:
+    Args:
+        settings, dataset, vectors: the composition. slates: of each retriever. remembered: predictions of the ranker.
+        at: the requests asked for. ranker: takes the place of ``remembered`` in the whole cascade, whose time is taken.
+    """
+
+    def composed(names: Sequence[str], scorer: Scorer[Any] | None = remembered, *, reranked: bool = True) -> Cascade:
         return Cascade(
-            {name: Remembered(slates[name]) for name in names},
+            {name: RememberedRetriever(slates[name], at) for name in names},
             make_merge(settings, names),
-            Ranking(ranker, make_fuser(settings)) if ranked and ranker is not None else None,
+            None if scorer is None else Ranking(scorer, make_fuser(settings)),
             rerankers=make_rerankers(settings, dataset, vectors) if reranked else (),
             budget=settings.budget,
         )
 
     names = list(slates)
-    out = {WHOLE: composed(names)}
+    out = {WHOLE: composed(names, ranker or remembered)}
     if len(names) > 1:
         out |= {f"without {name}": composed([other for other in names if other != name]) for name in names}
-    if ranker is not None:
-        out["without the ranker"] = composed(names, ranked=False)
-    if make_rerankers(settings, dataset, vectors):
-        out["without re-ranking"] = composed(names, reranked=False)
+    if remembered is not None:
+        out["without the ranker"] = composed(names, None)
+    out["without re-ranking"] = composed(names, reranked=False)
     if POPULAR in slates and len(names) > 1:
-        out["popularity alone"] = Cascade({POPULAR: Remembered(slates[POPULAR])}, make_merge(settings, [POPULAR]))
+        popular = {POPULAR: RememberedRetriever(slates[POPULAR], at)}
+        out["popularity alone"] = Cascade(popular, make_merge(settings, [POPULAR]))
     return out
 
 
@@ -174,18 +215,18 @@ def _retrieved(name: str, retriever: Retriever, requests: Requests, k: int) -> t
     return Slate(np.concatenate([padded(part.items, k) for part in parts])), 1e3 * float(np.median(seconds))
 
 
-def _recommended(variant: str, cascade: Cascade, requests: Requests, k: int) -> tuple[Array, dict[str, float]]:
+def _recommended(
+    variant: str, cascade: Cascade, requests: Requests, k: int, at: Rows
+) -> tuple[Array, dict[str, float]]:
     """Return the lists (B, k), and the median milliseconds of the steps per request."""
     lists, seconds = [], []
     with progress(f"recommending: {variant}", len(requests)) as update:
         for start in range(0, len(requests), BLOCK):
-            rows = slice(start, min(start + BLOCK, len(requests)))
-            for retriever in cascade.pool.retrievers.values():
-                assert isinstance(retriever, Remembered)
-                retriever.rows = rows
-            found = cascade.recommend(requests.take(rows), k)
+            at.rows = slice(start, min(start + BLOCK, len(requests)))
+            found = cascade.recommend(requests.take(at.rows), k)
             lists.append(padded(found.slate.items, k))
-            seconds.append({step: value / (rows.stop - rows.start) for step, value in found.seconds.items()})
-            update(rows.stop)
+            size = at.rows.stop - at.rows.start
+            seconds.append({step: value / size for step, value in found.seconds.items()})
+            update(at.rows.stop)
     steps = {step: 1e3 * float(np.median([s[step] for s in seconds])) for step in seconds[0] if step != "retrieve"}
     return np.concatenate(lists), steps

@@ -9,6 +9,17 @@ from pydantic import Field, PositiveInt
 from taiji.cascade.budget import Budget
 from taiji.core.settings import Settings
 
+EVALUATION_KEYS = (
+    "depths",
+    "requests",
+    "request_at",
+    "horizon_days",
+    "new_items_only",
+    "traced",
+    "closed_loop_users",
+)
+"""Keys of the section that no list depends on."""
+
 
 class RecommendSettings(Settings):
     """A recommender over one log: components of the request path, and how it is evaluated."""
@@ -51,3 +62,7 @@ class RecommendSettings(Settings):
     """Time after a request in which what the user takes counts as found; `null`: to the end of the log."""
     new_items_only: bool | None = None
     """Count only items that the user had not had before; `null` does so where the retrievers drop seen items."""
+    traced: int = Field(default=100, ge=0)
+    """Requests of which the way of every candidate is kept, for `taiji view`."""
+    closed_loop_users: int = Field(default=500, ge=0)
+    """Users whom the recommender serves in the world that the log came from, where it came from one; 0 leaves the closed loop out."""

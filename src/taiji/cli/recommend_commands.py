@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
 
 from taiji.cli import console
 from taiji.cli.options import ConfigPath, Data, Force, JsonPath, Name, Overrides, Preset, Quiet, Resume, Runs, Verify
 from taiji.cli.view_commands import open_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def recommend(
@@ -34,14 +39,22 @@ def recommend(
         opened.force(force)
     opened.execute()
     found = read_json(opened.folder / "recommendation.json")
-    if json_path and console.emit_json(json_path, {"run": str(opened.folder), "recommendation": found}):
+    looped = opened.folder / "closed_loop" / "closed_loop.json"
+    loop = read_json(looped) if looped.is_file() else None
+    page = opened.folder / "recommendation.html"
+    told = {"run": str(opened.folder), "page": str(page), "recommendation": found, "closed_loop": loop}
+    if json_path and console.emit_json(json_path, told):
         return
-    print_recommendation(found)
-    print(f"\nfigures: {opened.folder / 'recommendation.json'}")
+    print_recommendation(found, loop)
+    print(f"\npage: {page}\nfigures: {opened.folder / 'recommendation.json'}")
 
 
-def print_recommendation(found: Mapping[str, Any]) -> None:
-    """Print what a recommender was worth: recall of the retrievers, lists with and without each component, time."""
+def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | None = None) -> None:
+    """Print what a recommender was worth: recall of the retrievers, lists with and without each component, time.
+
+    Args:
+        found: the content of ``recommendation.json``. loop: of ``closed_loop.json``, where there is one.
+    """
     from rich.console import Console
 
     out = Console()
@@ -65,8 +78,40 @@ def print_recommendation(found: Mapping[str, Any]) -> None:
     ]
     for arm, metric, gap in losses:
         out.print(f"  {arm}: {metric} {_value(gap, signed=True)} against all components", highlight=False)
+    _print_components(out, found)
+    _print_values(out, found, loop)
     spent = ", ".join(f"{step} {value:.2f}" for step, value in found["milliseconds"].items())
     out.print(f"[dim]milliseconds per request, requests in blocks: {spent}[/dim]", highlight=False)
+
+
+def _print_components(out: Console, found: Mapping[str, Any]) -> None:
+    """Print where each component stands against the baselines."""
+    from taiji.reporting.recommendation_page import recommendation_values
+
+    shown = recommendation_values(found)
+    if shown["verdicts"]:
+        out.print(f"\nAgainst popularity and co-occurrence, {shown['verdicts'][0]['metric']}, paired:")
+    for row in shown["verdicts"]:
+        pairs = "; ".join(f"{pair['text']} against {pair['against']}" for pair in row["pairs"])
+        out.print(f"  [bold]{row['name']}[/bold] {row['text']}: {pairs}", highlight=False)
+        for reason in row["reasons"]:
+            out.print(f"      [dim]{escape(reason)}[/dim]", highlight=False)
+    for limit in shown["limits"]:
+        out.print(f"  [dim]{escape(limit)}[/dim]", highlight=False)
+
+
+def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
+    """Print what lists are worth off-policy, and in the world that the log came from."""
+    if off := found.get("off_policy"):
+        out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
+        out.print(f"  the log itself {_value(off['logged'])}", highlight=False)
+        for arm in off["arms"]:
+            out.print(f"  {arm['arm']} {_value(arm['snips'])}", highlight=False)
+    if loop:
+        out.print(f"\nReward per user over {loop['days']} days in the world, {loop['users']:,} users:")
+        for row in (row for row in loop["metrics"] if row["metric"] == "reward"):
+            gap = f", {_value(row['difference'], signed=True)} paired" if row.get("difference") else ""
+            out.print(f"  {row['policy']} {_value(row)}{gap}", highlight=False)
 
 
 def _grid(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -66,7 +66,12 @@ class Arms:
     """
 
     def __init__(
-        self, world: World, policies: tuple[str, str], treated: Array, start: int, item_arm: Array | None = None
+        self,
+        world: World,
+        policies: tuple[str | SlatePolicy, str | SlatePolicy],
+        treated: Array,
+        start: int,
+        item_arm: Array | None = None,
     ) -> None:
         self.world, self.treated, self.start, self.item_arm = world, treated, start, item_arm
         self.logging = make_policy(world.scenario.policy, world)

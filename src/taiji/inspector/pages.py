@@ -13,12 +13,13 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from taiji.core.errors import TaijiError
 from taiji.core.number_format import brief_text
-from taiji.inspector import people, steps, user
+from taiji.inspector import people, request_view, steps, user
 from taiji.inspector.compare import compare
 from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
 from taiji.inspector.run_view import RunFiles, run_state
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD
+from taiji.reporting.recommendation_page import recommendation_values
 from taiji.reporting.report import FILTERS, clock, curves, page_values, reading_view
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class Inspector:
                 return self._users(asked)
             case ["users", quoted]:
                 return self._user(unquote(quoted), asked)
+            case ["requests"]:
+                return self._html("requests.html.j2", rows=request_view.request_list(self.runs[0]))
+            case ["requests", number]:
+                return self._request(number, asked)
             case ["alignment"]:
                 return self._alignment(asked)
             case ["compare"]:
@@ -111,7 +116,9 @@ class Inspector:
             case [file] if file in (MODEL_CARD, DATA_CARD):  # as the report links to them
                 return self._card("model" if file == MODEL_CARD else "data")
             case ["report"]:
-                return self._report()
+                return self._report("report", "report.html")
+            case ["recommendation.html"]:
+                return self._report("recommend_report", "recommendation.html")
             case ["static", name] if name in STATIC:
                 package, file, kind = STATIC[name]
                 return Page(files(package).joinpath(file).read_bytes(), kind=kind)
@@ -127,6 +134,7 @@ class Inspector:
             states=run.stages,
             total=clock(run.seconds),
             shown=shown,
+            recommender=recommender_view(run),
             reading=reading_view(run.reading),
             cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
         )
@@ -178,6 +186,17 @@ class Inspector:
             when=user.when,
         )
 
+    def _request(self, number: str, asked: dict[str, str]) -> Page:
+        only, order = asked.get("only", "")[:200], asked.get("order", "way")
+        view = request_view.request_view(self.runs[0], whole(number, -1), only, order, whole(asked.get("page"), 1))
+        if view is None:
+            raise Missing("This run traced no such request.")
+
+        def link(page: int) -> str:
+            return f"/requests/{view['number']}?" + urlencode({"only": only, "order": order, "page": page})
+
+        return self._html("request.html.j2", view=view, link=link)
+
     @staticmethod
     def _telling(moments: list[user.Moment]) -> int:
         """The moment shown first: the one with most to read."""
@@ -224,8 +243,8 @@ class Inspector:
             raise Missing(f"This run has no {title.lower()} yet: the report stage writes it.")
         return self._html("card.html.j2", title=title, text=to_html(path.read_text(encoding="utf-8")))
 
-    def _report(self) -> Page:
-        path = self.runs[0].published("report.html")
+    def _report(self, stage: str, name: str) -> Page:
+        path = self.runs[0].published(name, stage)
         if not path.is_file():
             raise Missing("This run has no report yet.")
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-same-origin allow-top-navigation-by-user-activation"
@@ -237,6 +256,9 @@ class Inspector:
             "names": [run.name for run in runs],
             "template": template,
             "has_report": (runs[0].folder / "report.html").is_file(),
+            "has_page": (runs[0].folder / "recommendation.html").is_file(),
+            "recommends": runs[0].recommends,
+            "enhances": runs[0].enhances,
         }
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)
 
@@ -248,6 +270,15 @@ class Inspector:
         made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
         made.filters |= FILTERS | {"number": brief_text, "address": address}
         return made
+
+
+def recommender_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the overview shows of a recommender, once it has been evaluated."""
+    found = run.recommendation
+    if found is None:
+        return None
+    seconds = {state.name: state.seconds for state in run.stages if state.seconds is not None}
+    return recommendation_values(found, run.closed_loop, seconds)
 
 
 def whole(text: str | None, default: D) -> int | D:

@@ -21,6 +21,7 @@ from taiji.data.reading_report import ReadingReport
 from taiji.inspector.indexed_frame import Table
 from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.recipes import stages_of
+from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.reporting.summary import RunMetrics, check_metrics
 
 T = TypeVar("T")
@@ -82,7 +83,60 @@ class RunFiles:
     @property
     def stages(self) -> list[StageState]:
         """Every stage, also those of other packages, finished or not."""
-        return self._once("stages", lambda: [self._stage(s.key, s.summary) for s in stages_of(self.config)])
+
+        def load() -> list[StageState]:
+            found: dict[str, str] = {}
+            if self.enhances:
+                found |= {stage.key: stage.summary for stage in stages_of(self.config)}
+            if self.recommends:
+                found |= {stage.key: stage.summary for stage in recommend_stages(self.config)}
+            return [self._stage(key, summary) for key, summary in found.items()]
+
+        return self._once("stages", load)
+
+    @property
+    def recommends(self) -> bool:
+        """Whether ``taiji recommend`` worked here."""
+        return next(self.folder.glob("retriever-*"), None) is not None
+
+    @property
+    def enhances(self) -> bool:
+        """Whether ``taiji run`` worked here; a run of which nothing is done counts as one."""
+        return not self.recommends or self.done("examples")
+
+    @property
+    def recommendation(self) -> dict[str, Any] | None:
+        """The figures of a recommender, once it has been evaluated."""
+        return self._json("recommendation", "recommendation.json")
+
+    @property
+    def closed_loop(self) -> dict[str, Any] | None:
+        """The figures of a recommender that served in its world."""
+        return self._json("closed_loop", "closed_loop.json")
+
+    def _json(self, stage: str, name: str) -> dict[str, Any] | None:
+        def load() -> dict[str, Any] | None:
+            file = self.folder / stage / name
+            return read_json(file) if self.whole(stage) and file.is_file() else None
+
+        return self._once(f"{stage}/{name}", load)
+
+    @property
+    def requests(self) -> pl.DataFrame:
+        """Traced requests: ``request, user, time``, context, ``targets``."""
+        return self._whole_frame("recommendation/requests.parquet")
+
+    @property
+    def traces(self) -> pl.DataFrame:
+        """Their candidates; see :mod:`taiji.pipeline.traced_requests`."""
+        return self._whole_frame("recommendation/traces.parquet")
+
+    def _whole_frame(self, path: str) -> pl.DataFrame:
+        def load() -> pl.DataFrame:
+            there = self.whole(path.split("/")[0]) and (self.folder / path).is_file()
+            return read_parquet(self.folder / path) if there else pl.DataFrame()
+
+        return self._once(path, load)
 
     def _stage(self, name: str, summary: str) -> StageState:
         path = self.folder / name / MANIFEST
@@ -116,13 +170,13 @@ class RunFiles:
 
         return self._once("metrics", load)
 
-    def published(self, name: str) -> Path:
-        """Return a file of the report at the top of the run, whether or not it is there.
+    def published(self, name: str, stage: str = "report") -> Path:
+        """Return a file that a stage put at the top of the run, whether or not it is there.
 
         Raises:
-            ArtifactError: it is not what the report stage wrote.
+            ArtifactError: it is not what the stage wrote.
         """
-        return self._verifier.published(self.folder, "report", name)
+        return self._verifier.published(self.folder, stage, name)
 
     def whole(self, stage: str) -> bool:
         """Return whether a stage's artefacts are there.
@@ -271,6 +325,8 @@ class RunFiles:
             self.completions,
             self.judged,
             self.kept_lines,
+            self.requests,
+            self.traces,
         )
         for arm in ARMS:
             self.features(arm)

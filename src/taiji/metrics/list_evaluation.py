@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def evaluate_lists(
     categories: Array | None = None,
     against: str = "",
     competitors: Sequence[str] = (),
+    further: Callable[[Array], Mapping[str, Array]] | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -41,6 +42,7 @@ def evaluate_lists(
         popularity: (N,) share of users who took an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
+        further: metric to value per request (B,) of lists (B, K), for what is not computed here.
         resamples, level, seed: of the bootstrap.
 
     Returns:
@@ -48,7 +50,10 @@ def evaluate_lists(
         catalogue is of all lists together and has no interval.
     """
     _, owner = np.unique(users, return_inverse=True)
-    found = {arm: _values(rows, targets, depths, popularity, categories) for arm, rows in lists.items()}
+    found = {
+        arm: {**_values(rows, targets, depths, popularity, categories), **(further(rows) if further else {})}
+        for arm, rows in lists.items()
+    }
     arms, rows = list(lists), []
     contents = [lists[arm].tobytes() for arm in arms]
     for metric in found[arms[0]] if arms else ():

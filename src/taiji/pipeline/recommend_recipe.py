@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from taiji.core.errors import ConfigError
 from taiji.pipeline.stage import Stage
 from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
+from taiji.pipeline.stages.closed_loop_stage import ClosedLoop
 from taiji.pipeline.stages.data_stage import Data
+from taiji.pipeline.stages.recommend_report_stage import RecommendReport
 from taiji.pipeline.stages.recommendation_stage import Recommendation
 from taiji.pipeline.stages.retriever_stage import RetrieverStage
 
@@ -20,7 +22,7 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 
 def recommend_stages(config: Config) -> tuple[Stage, ...]:
-    """Return the stages: the data, a retriever each, the ranker where there is one, the evaluation.
+    """Return the stages: the data, a retriever each, the ranker where there is one, the evaluation, in a world the closed loop, the page.
 
     Raises:
         ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
@@ -39,9 +41,20 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     for name, values in settings.retrievers.items():
         make_retriever(name, values)  # what is wrong in its settings is said now, not after the stages before it
     names = list(settings.retrievers)
-    return (
-        Data(),
+    looped = is_world(config) and settings.closed_loop_users > 0
+    fitting = (
         *(RetrieverStage(name, values) for name, values in settings.retrievers.items()),
         *((CandidateRanker(),) * settings.rank),
-        Recommendation(names, settings.rank),
     )
+    return (
+        Data(),
+        *fitting,
+        Recommendation(names, settings.rank),
+        *((ClosedLoop(names, settings.rank),) * looped),
+        RecommendReport(tuple(stage.key for stage in fitting), looped),
+    )
+
+
+def is_world(config: Config) -> bool:
+    """Return whether the log comes from a world."""
+    return config.data.mapping is None and config.data.source.partition(":")[0] == "world"

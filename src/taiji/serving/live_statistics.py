@@ -53,6 +53,7 @@ class LivePointInTime(PointInTime):
         self.__dict__.update(run.__dict__)
         self._own = own
         self._found: dict[str, Array] = {}
+        self._spread: dict[tuple[int | None, int | None], tuple[Array, LivePointInTime]] = {}
 
     @property
     def asked(self) -> tuple[Array, Array, Array]:
@@ -66,5 +67,12 @@ class LivePointInTime(PointInTime):
         return self._found[name]
 
     def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
-        """Return the statistics of some of these rows, which are requests, with each of their items (R, M)."""
-        return LivePointInTime(super().spread(items, rows), self._own.spread(items, rows))
+        """Return the statistics of some of these rows, which are requests, with each of their items (R, M); the same question is answered once."""
+        key = (rows.start, rows.stop)
+        last = self._spread.get(key)
+        if last is None or not np.array_equal(last[0], items):
+            last = self._spread[key] = (
+                items,
+                LivePointInTime(super().spread(items, rows), self._own.spread(items, rows)),
+            )
+        return last[1]

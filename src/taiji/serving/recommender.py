@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from taiji.cascade.assembly import make_cascade
 from taiji.cascade.cascade import Cascade, Recommendation
-from taiji.cascade.settings import RecommendSettings
+from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
@@ -29,7 +29,7 @@ from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.scorer import RunScorer, load_neural
+from taiji.serving.scorer import RunScorer, load_neural, request_columns
 from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
 
 Array = NDArray[Any]
@@ -129,10 +129,7 @@ class RunRecommender:
     def _live(self, requests: Sequence[RecommendRequest]) -> LiveRequests:
         histories = [request.history for request in requests]
         live = self.world.of(histories)
-        context = self.world.context_frame([request.context for request in requests])
-        columns = {
-            name: _column(context[name]) for name in context.columns if context[name].null_count() < len(context)
-        }
+        columns = request_columns(self.world, [request.context for request in requests])
         times = [history.as_of for history in histories]
         past = LiveStatistics(self.world, live, histories)
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
@@ -185,9 +182,7 @@ def recommender_version(run: Path) -> str:
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    composed = settings.model_dump(
-        mode="json", exclude={"depths", "requests", "request_at", "horizon_days", "new_items_only"}
-    )
+    composed = settings.model_dump(mode="json", exclude=set(EVALUATION_KEYS))
     return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 
 
@@ -260,11 +255,6 @@ def _vectors(world: World) -> Array:
 
     embedder = world.config["embedder"]
     return load_embedder(embedder["name"], embedder["device"]).encode(item_lines(world.dataset))
-
-
-def _column(values: pl.Series) -> Array:
-    """Return a column of the context as an array; one with unknown values as objects, which keeps them apart from numbers."""
-    return values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)
 
 
 def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,21 +6,22 @@ side (popularity, rates) is the run's, as fresh as its data. Refreshing that is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+from numpy.typing import NDArray
 
+from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.dataset import Dataset
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.types import FeaturesOnly, RankRequest, RankResult
+from taiji.serving.types import ContextValue, FeaturesOnly, RankRequest, RankResult
 
 
 class RunScorer:
@@ -53,50 +54,63 @@ class RunScorer:
     def _score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         if not requests:
             return []
-        live = self._world.of([request.history for request in requests])
+        histories = [request.history for request in requests]
+        live = self._world.of(histories)
+        past = LiveStatistics(self._world, live, histories)
         sizes = [len(request.items) for request in requests]
-        frame = pl.DataFrame(
-            {
-                "user": np.repeat(np.arange(len(requests)), sizes),
-                "item": [self._world.items[item] for request in requests for item in request.items],
-                "time": np.repeat([request.history.as_of for request in requests], sizes),
-            }
-        )
-        context = self._world.context_frame([request.context for request in requests])
-        if context.width:
-            frame = pl.concat([frame, context[np.repeat(np.arange(len(requests)), sizes)]], how="horizontal")
-        usable = [
-            request.features
-            if self._featured is not None
-            and request.features
-            and request.features["quantizer_version"] == self._quantizer_version
-            else None
-            for request in requests
-        ]
-        past = LiveStatistics(self._world, live, [request.history for request in requests])
-        plain = _scores(self._plain.bound_to(live, past), frame)
-        featured = plain
-        if self._featured is not None:
-            featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
-        results, start = [], 0
-        for size, features in zip(sizes, usable):
-            end = start + size
-            results.append(RankResult([*plain[start:end]], [*featured[start:end]] if features else None))
-            start += size
-        return results
+        items = np.full((len(requests), max(sizes)), NO_ITEM)
+        for row, request in enumerate(requests):
+            items[row, : sizes[row]] = [self._world.items[item] for item in request.items]
+        slate, columns = Slate(items), request_columns(self._world, [request.context for request in requests])
+        times = np.array([history.as_of for history in histories])
 
-    def _with_features(
-        self, frame: pl.DataFrame, rows: Sequence[dict[str, Any] | None], sizes: Sequence[int]
-    ) -> pl.DataFrame:
-        known = self._world.items
-        ids = [row["ids"] or None if row else None for row in rows]
-        items = [[known[item] for item in row["neighbour_items"] if item in known] if row else None for row in rows]
-        vectors = [row.get("vector") if row else None for row in rows]
-        features = pl.DataFrame(
-            {"ids": ids, "neighbour_items": items, "vector": vectors},
-            schema={"ids": pl.List(pl.UInt16), "neighbour_items": pl.List(pl.UInt32), "vector": pl.List(pl.Float32)},
-        )
-        return pl.concat([frame, features[np.repeat(np.arange(len(rows)), sizes)]], how="horizontal")
+        def scores(ranker: Ranker, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+            """Return (R, M) of the goal; the counts of requests and candidates are shared by the rankers."""
+            bound = ranker.bound_to(live, past)
+            return bound.score(bound.encode(Requests(np.arange(len(requests)), times, columns)), slate)[ranker.goal]
+
+        usable = [self._usable(request.features) for request in requests]
+        plain = scores(self._plain, columns)
+        featured = plain
+        if self._featured is not None and any(row is not None for row in usable):
+            featured = scores(self._featured, columns | feature_columns(self._world, usable))
+        return [
+            RankResult(plain[row, :size].tolist(), featured[row, :size].tolist() if features else None)
+            for row, (size, features) in enumerate(zip(sizes, usable))
+        ]
+
+    def _usable(self, features: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return a feature row that the ranker with features understands."""
+        there = self._featured is not None and features and features["quantizer_version"] == self._quantizer_version
+        return features if there else None
+
+
+def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
+    """Return the context columns of requests of which any says something; one with unknown values as objects, which keeps them apart from numbers."""
+    frame = world.context_frame(contexts)
+    return {
+        name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)
+        for name, values in zip(frame.columns, frame)
+        if values.null_count() < len(values)
+    }
+
+
+def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict[str, NDArray[Any]]:
+    """Return the feature columns of requests as objects: lists in the run's numbers, None where a row has nothing; columns of nothing are left out."""
+    known = world.items
+    found: dict[str, list[list[Any] | None]] = {
+        "ids": [(row["ids"] or None) if row else None for row in rows],
+        "neighbour_items": [
+            [known[item] for item in row["neighbour_items"] if item in known] or None if row else None for row in rows
+        ],
+        "vector": [(row.get("vector") or None) if row else None for row in rows],
+    }
+    columns = {}
+    for name, values in found.items():
+        if any(value is not None for value in values):
+            columns[name] = np.empty(len(values), dtype=object)
+            columns[name][:] = values
+    return columns
 
 
 def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
@@ -108,10 +122,6 @@ def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
 
     other = found.with_features
     return RankResult(spread(found.without_features), None if other is None else spread(other))
-
-
-def _scores(ranker: Ranker, frame: pl.DataFrame) -> list[float]:
-    return ranker.predict(frame)[ranker.goal].to_list()
 
 
 def scorer_of(world: World) -> RunScorer:

@@ -46,8 +46,8 @@ class ScorerPolicy(RankingPolicy):
     ) -> None:
         super().__init__(world, temperature)
         self.scorer, self.weights = scorer, weights
-        self._user = _dense(dataset.users["user_id"].to_numpy(), world.scenario.users, "users")
-        self._item = _dense(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
+        self._user = dense_ids(dataset.users["user_id"].to_numpy(), world.scenario.users, "users")
+        self._item = dense_ids(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
 
     def scores(self, observation: Observation) -> Array:
         """Return weighted sums of predictions; what the log does not know gets less than anything else."""
@@ -70,7 +70,7 @@ class ScorerPolicy(RankingPolicy):
         return np.where(known, found, lowest - 1.0)
 
 
-def _dense(ids: Array, count: int, what: str) -> Array:
+def dense_ids(ids: Array, count: int, what: str) -> Array:
     """Return (count,) the row of each of the world's ids; −1 where the log does not have it."""
     if ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
         raise InputError(

@@ -64,7 +64,7 @@ addEventListener("popstate", () => location.reload());
 let waiting;
 function live(form, pause) {
   clearTimeout(waiting);
-  waiting = setTimeout(() => swap("/users?" + new URLSearchParams(new FormData(form)), form.dataset.live, "replace"), pause);
+  waiting = setTimeout(() => swap(form.getAttribute("action") + "?" + new URLSearchParams(new FormData(form)), form.dataset.live, "replace"), pause);
 }
 document.addEventListener("input", event => {
   const form = event.target.closest("[data-live]");

@@ -122,12 +122,13 @@ class Inputs:
         items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
         times, base = items.shape[1], state.arrays.take(chosen)
         requests = state.requests.take(chosen)
+        owner = np.repeat(np.arange(len(requests)), times)
         frame = pl.DataFrame(
             {
-                "user": np.repeat(requests.user, times),
+                "user": requests.user[owner],
                 "item": items.ravel(),
-                "time": np.repeat(requests.time, times),
-                **{name: _series(name, np.repeat(values, times, axis=0)) for name, values in requests.columns.items()},
+                "time": requests.time[owner],
+                **{name: _series(name, values).gather(owner) for name, values in requests.columns.items()},
                 **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
             }
         )

@@ -160,7 +160,7 @@ class SASRec(VectorRetriever):
         settings, network = self.settings, self.network
         optimiser = self._optimiser()
         best, best_state, worse = -1.0, None, 0
-        with progress("SASRec", total=settings.epochs) as update:
+        with progress("SASRec", total=settings.epochs, unit="epochs") as update:
             for epoch in range(1, settings.epochs + 1):
                 loss = self._epoch(optimiser, data, chance, random)
                 update(epoch)

@@ -102,7 +102,7 @@ class TwoTowers(VectorRetriever):
             self._build(device)
             optimiser = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, fused=True)
             self.network.train()
-            with progress("Two towers", total=settings.epochs) as update:
+            with progress("Two towers", total=settings.epochs, unit="epochs") as update:
                 for epoch in range(settings.epochs):
                     order = random.permutation(rows)
                     losses = [

@@ -9,10 +9,7 @@ from taiji.pipeline.amounts import Amount
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from taiji.config import Config
-    from taiji.data import Dataset
     from taiji.pipeline.amounts import Log
     from taiji.pipeline.engine import Context
 
@@ -34,62 +31,51 @@ class Recommendation(Stage):
         self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked))
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the candidates ranked."""
+        """Return the candidates ranked: for the whole cascade, once for all its variants, and on logged lists."""
         settings = config.recommend
-        variants = len(self.retrievers) + 2
-        return Amount(min(settings.requests, log.users) * settings.budget.candidates * variants)
+        return Amount(min(settings.requests, log.users) * settings.budget.candidates * 3)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Evaluate."""
         from taiji.cascade.evaluation import evaluate_recommender
         from taiji.cascade.requests import period_requests
         from taiji.core.artifacts import write_json
-        from taiji.core.errors import ConfigError
         from taiji.data import time_split
-        from taiji.models.ranking.ranker import Ranker
-        from taiji.models.retrieval.retriever import CatalogueRetriever
+        from taiji.experiments.world_lists import WorldTruth
         from taiji.pipeline.run_data import load
-        from taiji.pipeline.run_rankers import load_trained
+        from taiji.pipeline.run_recommender import load_components, world_of
+        from taiji.pipeline.traced_requests import off_policy_values, write_traces
 
-        settings, dataset = context.config.recommend, load(context)
+        settings, dataset, seed = context.config.recommend, load(context), context.config.seed
         start, _ = time_split(dataset, context.config.split).interval("test")
-        retrievers = {
-            name: CatalogueRetriever.load(context.input(f"retriever-{name}") / "retriever", dataset)
-            for name in self.retrievers
-        }
-        ranker = load_trained(context, "candidate_ranker", dataset) if self.ranked else None
-        if ranker is not None and not isinstance(ranker, Ranker):
-            raise ConfigError(
-                "A ranking model that does not score slates cannot rank candidates.",
-                where="ranking.model",
-                expected="a subclass of taiji.models.ranking.ranker.Ranker",
-                found=type(ranker).__name__,
-                fix="choose another model, or recommend.rank: false",
-            )
+        parts = load_components(context, dataset, self.retrievers, self.ranked)
         new_only = settings.new_items_only
         if new_only is None:
-            new_only = not any(retriever.keeps_seen for retriever in retrievers.values())
+            new_only = not any(retriever.keeps_seen for retriever in parts.retrievers.values())
         requests, targets = period_requests(
             dataset,
             start,
             settings.requests,
-            context.config.seed,
+            seed,
             at=settings.request_at,
             horizon_days=settings.horizon_days,
             new_only=new_only,
         )
-        vectors = item_vectors(context, dataset) if settings.rerank != "none" else None
+        world = world_of(context.config)
+        truth = None if world is None else WorldTruth(world, dataset)
         found = evaluate_recommender(
             settings,
             dataset,
-            retrievers,
-            ranker,
+            parts.retrievers,
+            parts.ranker,
             requests,
             targets,
             before=start,
-            vectors=vectors,
-            seed=context.config.seed,
+            vectors=parts.vectors,
+            further=None if truth is None else truth.of_lists(requests),
+            seed=seed,
         )
+        traced = write_traces(context.folder, settings, dataset, parts, requests, targets, truth, seed)
         write_json(
             context.folder / "recommendation.json",
             {
@@ -101,16 +87,12 @@ class Recommendation(Stage):
                 "retrievers": list(self.retrievers),  # in their order, which quotas depend on
                 "retrieval": found.retrieval,
                 "lists": found.lists,
+                "components": found.components,
+                "slices": found.slices,
+                "log": found.facts,
+                "candidates": dict(found.candidates),
+                "off_policy": off_policy_values(settings, dataset, parts, start, seed),
                 "milliseconds": dict(found.milliseconds),
             },
         )
-        return {"requests": len(requests), "targets": len(targets.items)}
-
-
-def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:
-    """Return the text vectors (N, d) of all items."""
-    from taiji.language.embed import load_embedder
-    from taiji.reasoning.prompts import item_lines
-
-    settings = context.config.embedder
-    return load_embedder(settings.name, settings.device).encode(item_lines(dataset))
+        return {"requests": len(requests), "targets": len(targets.items), "traced": traced}

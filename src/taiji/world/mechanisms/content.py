@@ -7,15 +7,18 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
 from taiji.core.settings import Settings as Base
+from taiji.data.availability import FROM, UNTIL
 from taiji.world import grammar
 from taiji.world.draws import Draws
 from taiji.world.exposure import Exposure
 from taiji.world.laws import unit
 from taiji.world.mechanism import Ground, Mechanism
+from taiji.world.world_time import to_micros
 
 Array = NDArray[Any]
 
@@ -135,5 +138,15 @@ class Content(Mechanism[ContentSettings]):
         return float(1 - np.square(topics - told @ slope).sum() / np.square(topics).sum())
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return price, duration and creator."""
-        return {"price": self.price, "duration": self.duration, "creator": [f"c{c}" for c in self.creator.tolist()]}
+        """Return price, duration and creator, and the times between which items can be shown where they come and go."""
+        columns: dict[str, Any] = {
+            "price": self.price,
+            "duration": self.duration,
+            "creator": [f"c{c}" for c in self.creator.tolist()],
+        }
+        for name, days, bounded in ((FROM, self.born, self.born > 0), (UNTIL, self.dies, np.isfinite(self.dies))):
+            if bounded.any():
+                times = to_micros(np.where(np.isfinite(days), days, 0.0))
+                known = [t if there else None for t, there in zip(times.tolist(), bounded.tolist())]
+                columns[name] = pl.Series(name, known, dtype=pl.Int64).cast(pl.Datetime("us"))
+        return columns

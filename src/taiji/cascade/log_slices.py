@@ -1,0 +1,108 @@
+"""Facts about requests and targets that decide what a retriever can find, and the parts of them to look at apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.component import Requests
+from taiji.data.dataset import Dataset
+from taiji.metrics.list_metrics import Targets
+
+Array = NDArray[Any]
+HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past items"), (5, 19, "5 to 19 past items"), (20, None, "20 past items or more"))  # fmt: skip
+"""Fewest and most past interactions of a request, and the name of the slice."""
+
+
+@dataclass(frozen=True)
+class LogFacts:
+    """Shares and counts of a log that bound what its models can find.
+
+    Attributes:
+        interactions: before the test period; items: of the catalogue; per_item: their ratio.
+        no_history: share of requests before which the user had taken nothing.
+        unknown_targets: share of targets that nobody had taken before the test period.
+        had_before: share of targets that the user had taken before the request.
+        head: number of items that together hold half of the past interactions; head_targets: their share of the targets.
+    """
+
+    interactions: int
+    items: int
+    per_item: float
+    no_history: float
+    unknown_targets: float
+    had_before: float
+    head: int
+    head_targets: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON."""
+        return asdict(self)
+
+
+def past_counts(dataset: Dataset, before: int) -> Array:
+    """Return how often each item (N,) was taken strictly before a time (microseconds)."""
+    history = dataset.history
+    past = np.asarray(history.times) < before
+    return np.bincount(np.asarray(history.items)[past], minlength=dataset.n_items)
+
+
+def head_of(counts: Array) -> Array:
+    """Return (N,) bool, the fewest items that together hold half of the counts (N,)."""
+    order = np.argsort(-counts, kind="stable")
+    inside = np.cumsum(counts[order]) - counts[order] < counts.sum() / 2
+    found = np.zeros(len(counts), dtype=bool)
+    found[order[inside]] = True
+    return found
+
+
+def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int) -> LogFacts:
+    """Return the facts; ``before`` (microseconds) is where the test period begins."""
+    counts = past_counts(dataset, before)
+    known = dataset.history.count_before(requests.user, requests.time)
+    head, items = head_of(counts), targets.items
+    had = 0
+    for row, (user, time) in enumerate(zip(requests.user, requests.time)):
+        past, _ = dataset.history.before(int(user), int(time))
+        had += int(np.isin(items[targets.offsets[row] : targets.offsets[row + 1]], past).sum())
+    share = 1 / max(len(items), 1)
+    return LogFacts(
+        interactions=int(counts.sum()),
+        items=dataset.n_items,
+        per_item=float(counts.sum() / max(dataset.n_items, 1)),
+        no_history=float((known == 0).mean()),
+        unknown_targets=float((counts[items] == 0).sum() * share),
+        had_before=had * share,
+        head=int(head.sum()),
+        head_targets=float(head[items].sum() * share),
+    )
+
+
+def slices_of(
+    dataset: Dataset, requests: Requests, targets: Targets, before: int
+) -> Iterator[tuple[str, Array, Targets]]:
+    """Yield name, request numbers and targets of each slice: by length of history, and by how popular the targets were."""
+    known = dataset.history.count_before(requests.user, requests.time)
+    for fewest, most, name in HISTORIES:
+        rows = np.flatnonzero((known >= fewest) & (known <= (np.inf if most is None else most)))
+        if len(rows):
+            yield name, rows, _chosen(targets, rows, np.ones(len(targets.items), dtype=bool))
+    head = head_of(past_counts(dataset, before))[targets.items]
+    for name, inside in (("targets among the most popular", head), ("targets outside the most popular", ~head)):
+        owner = np.repeat(np.arange(len(targets)), targets.counts)
+        rows = np.unique(owner[inside])
+        if len(rows):
+            yield name, rows, _chosen(targets, rows, inside)
+
+
+def _chosen(targets: Targets, rows: Array, inside: Array) -> Targets:
+    """Return the targets of some requests, numbered anew, of which only those that are ``inside``."""
+    owner = np.repeat(np.arange(len(targets)), targets.counts)
+    place = np.full(len(targets), -1)
+    place[rows] = np.arange(len(rows))
+    kept = inside & (place[owner] >= 0)
+    return Targets.of(place[owner[kept]], targets.items[kept], len(rows))

@@ -1,0 +1,186 @@
+"""A recommender in the world that its log came from: the lists that it chooses, and what would be true if it served everybody.
+
+The world is run once per policy. Until the test period the scenario's logging policy serves, which gives the log again; then the
+policy does, for the same users under the same draws, so that users are their own controls. A cascade keeps what it learnt and reads
+the users' histories, which are brought up to date at every midnight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.cascade.cascade import Cascade
+from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.core.progress import progress
+from taiji.data.dataset import Dataset
+from taiji.experiments.closed_loop import METRICS, Arms
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import compare, estimate
+from taiji.world.exposure import Exposure
+from taiji.world.log import HORIZON, run
+from taiji.world.observation import Choice, Observation, SlatePolicy
+from taiji.world.outcomes import Totals
+from taiji.world.scorer_policy import dense_ids
+from taiji.world.world import World
+from taiji.world.world_time import to_days, to_micros
+
+Array = NDArray[Any]
+SPARE = 20
+"""Items asked for beyond the list's length: some may have gone since the log ended."""
+
+
+class CascadePolicy:
+    """Policy that shows a cascade's lists.
+
+    Args:
+        world: to act in. dataset: the log of this world that the components learnt from, as far as it goes.
+        compose: makes the cascade over a dataset of the same users and items with newer events.
+
+    Raises:
+        InputError: the log has users or items that the world does not have.
+    """
+
+    def __init__(self, world: World, dataset: Dataset, compose: Callable[[Dataset], Cascade]) -> None:
+        self._log, self._compose = dataset, compose
+        self._user = dense_ids(dataset.users["user_id"].to_numpy(), world.scenario.users, "users")
+        self._item = dense_ids(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
+        self._ids = dataset.items["item_id"].to_numpy()
+        self._shown: list[pl.DataFrame] = []
+        self._end = int(dataset.events["time"].max() or 0)  # type: ignore[arg-type]
+        self._day, self._cascade = -1, compose(dataset)
+
+    def learn(self, exposure: Exposure) -> None:
+        """Note what was shown and clicked behind the end of the log; it is known from the next midnight on."""
+        row, place = np.nonzero(exposure.shown & (to_micros(exposure.time) > self._end)[:, None])
+        time, click = to_micros(exposure.time)[row], exposure.outcome["click"][row, place]
+        frame = {"user": self._user[exposure.user[row]], "item": self._item[exposure.items[row, place]], "time": time}
+        frame |= {"click": click, "matured_at": time + np.where(click == 1, HORIZON, 0)}
+        if "buy" in exposure.outcome:
+            frame["conversion"] = exposure.outcome["buy"][row, place]
+        self._shown.append(pl.DataFrame(frame).filter((pl.col("user") >= 0) & (pl.col("item") >= 0)))
+
+    def choose(self, observation: Observation, length: int) -> Choice:
+        """See :class:`~taiji.world.observation.SlatePolicy`; users whom the log does not know get candidates as they come."""
+        day = int(to_days(observation.requests.time).max(initial=0.0))
+        if day != self._day:
+            self._day = day
+            if self._shown:
+                self._cascade = self._compose(self._newest(day))
+        user = self._user[observation.requests.user]
+        rows = np.flatnonzero(user >= 0)
+        ranked = np.full((len(user), length + SPARE), NO_ITEM, dtype=np.int64)
+        if len(rows):
+            columns = {name: values[rows] for name, values in observation.requests.columns.items()}
+            asked = Requests(user[rows], observation.requests.time[rows], columns)
+            found = self._cascade.recommend(asked, length + SPARE).slate.items
+            ranked[rows, : found.shape[1]] = np.where(found == NO_ITEM, NO_ITEM, self._ids[found])
+        return Choice(_first_available(ranked, observation, length))
+
+    def _newest(self, day: int) -> Dataset:
+        """Return the log with what was shown before a midnight."""
+        log, midnight = self._log, to_micros(np.array([float(day)]))[0]
+        rows = pl.concat(self._shown).filter(pl.col("time") < midnight).with_columns(exposed=pl.lit(True))
+        known = rows.select(pl.col(name).cast(log.events.schema[name]) for name in rows.columns)
+        events = pl.concat([log.events.drop("event"), known], how="diagonal").sort("time", "user", maintain_order=True)
+        return log.with_users(log.users, events.with_row_index("event"))
+
+
+class OverCatalogue:
+    """Policy that chooses among everything available and not among the candidates that the world offers it.
+
+    Args:
+        inner: the policy.
+    """
+
+    def __init__(self, inner: SlatePolicy) -> None:
+        self.inner = inner
+
+    def choose(self, observation: Observation, length: int) -> Choice:
+        """See :class:`~taiji.world.observation.SlatePolicy`."""
+        items = np.flatnonzero(observation.available)
+        every = Slate(np.broadcast_to(items, (len(observation), len(items))))
+        return self.inner.choose(replace(observation, candidates=every), length)
+
+
+def _first_available(ranked: Array, observation: Observation, length: int) -> Array:
+    """Return the first ``length`` available items (B, length) of rankings, filled up with the requests' candidates."""
+    every = np.concatenate([ranked, observation.candidates.items], axis=1)
+    usable = (every != NO_ITEM) & observation.available[every]
+    out = np.full((len(every), length), NO_ITEM, dtype=np.int64)
+    for row, (items, there) in enumerate(zip(every, usable)):
+        chosen = list(dict.fromkeys(items[there].tolist()))[:length]
+        out[row, : len(chosen)] = chosen
+    return out
+
+
+def serve_world(
+    world: World,
+    policies: Mapping[str, Callable[[World], SlatePolicy | CascadePolicy]],
+    start: int,
+    days: int,
+    users: Array,
+    against: str,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Let each policy serve in the world from a time on, and compare what users did.
+
+    Args:
+        world: that the log came from; it is reset. policies: name to what makes it. start: microseconds; the first midnight from then on
+        begins. days: of the world altogether. users: (S,) the world's users who are served; the logging policy keeps serving the rest.
+        against: the policy that the others are compared with. seed: of the bootstrap.
+
+    Returns:
+        ``first_day``, ``days``, ``users`` and ``metrics``: a row per policy and metric with its mean per user, its interval, and
+        the paired ``difference`` to ``against``.
+    """
+    first = int(np.ceil(to_days(np.array([start]))[0] - 1e-9))
+    served = np.zeros(world.scenario.users, dtype=bool)
+    served[users] = True
+    totals: dict[str, dict[str, Array]] = {}
+    with progress(f"serving in {world.scenario.name}", len(policies), unit="policies") as update:
+        for number, (name, make) in enumerate(policies.items()):
+            totals[name] = _served(world, make, first, days, served)
+            update(number + 1)
+    own = {name: {metric: values[users] for metric, values in found.items()} for name, found in totals.items()}
+    rows = []
+    for metric in METRICS:
+        for name, values in own.items():
+            if metric not in values:
+                continue
+            mine = Ratio.of_values(values[metric])
+            row: dict[str, Any] = {"policy": name, "metric": metric, **estimate(mine, seed=seed)}
+            if name != against:
+                other = Ratio.of_values(own[against][metric])
+                row["difference"] = {"against": against, **compare(mine, other, seed=seed)}
+            rows.append(row)
+    return {"first_day": first, "days": days - first, "users": len(users), "metrics": rows}
+
+
+def _served(
+    world: World,
+    make: Callable[[World], SlatePolicy | CascadePolicy],
+    first: int,
+    days: int,
+    served: Array,
+) -> dict[str, Array]:
+    """Return metric to totals (users,) of the days from ``first`` on."""
+    world.reset()
+    policy = make(world)
+    arms = Arms(world, (world.scenario.policy, policy), served, first)
+    totals = Totals(world, days)
+    for exposure in run(world, arms, days):
+        totals.add(exposure)
+        if isinstance(policy, CascadePolicy):
+            policy.learn(exposure)
+    return {
+        name: totals.by_day(name)[:, first:].sum(axis=1)
+        for name in METRICS
+        if name in totals.sums or name == "active_days"
+    }

@@ -1,0 +1,123 @@
+"""Value of recommended lists, estimated from a log that kept its propensities: clicks per item shown, off-policy.
+
+The target policy shows one item of its list, drawn evenly, in the place of the exposure that was logged: π(a|x) = 1/k for the k
+items of the list. That is the click rate of the list's items in the places that the log has, with what the log's other places held
+beside them; the gain of a list over the sum of its items is not in it. Propensities must be those of the item whatever the other
+places hold, as an even choice's are; under a sampling without replacement by scores they are conditional, and the weights are
+an approximation, which their mean shows (it is 1 where they are right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM, Requests
+from taiji.data.dataset import Dataset
+from taiji.experiments.offpolicy import Logged, ips_terms, snips_terms, value_interval
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LoggedLists:
+    """Logged requests of a period with everything that was shown to them.
+
+    Attributes:
+        requests: B of them.
+        row: (N,) the request of each exposure. item, reward, propensity: (N,) of the exposures.
+    """
+
+    requests: Requests
+    row: Array
+    item: Array
+    reward: Array
+    propensity: Array
+
+
+def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLists | None:
+    """Return logged requests from a time on, a seeded sample; None where the log has no propensities there.
+
+    Args:
+        dataset: the log. start: microseconds. most: requests. seed: of the sample.
+    """
+    column = dataset.event_columns.propensity
+    if column is None:
+        return None
+    shown = dataset.events.filter(
+        (pl.col("time") >= start) & pl.col("exposed") & pl.col(column).is_not_null() & pl.col("click").is_not_null()
+    )
+    if not len(shown):
+        return None
+    asked = shown.unique(["user", "time"], keep="first", maintain_order=True).sort("user", "time")
+    if len(asked) > most:
+        chosen = np.sort(np.random.default_rng([seed, len(asked)]).choice(len(asked), most, replace=False))
+        asked = asked[chosen]
+    numbered = asked.select("user", "time").with_row_index("row")
+    rows = shown.join(numbered, on=["user", "time"], how="inner", maintain_order="right_left")
+    columns = {name: asked[name].to_numpy() for name in dataset.context}
+    requests = Requests(asked["user"].to_numpy(), asked["time"].to_numpy(), columns)
+    row, item, click = (rows[name].to_numpy().astype(np.int64) for name in ("row", "item", "click"))
+    return LoggedLists(requests, row, item, click.astype(np.float64), rows[column].to_numpy().astype(np.float64))
+
+
+def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *, seed: int = 0) -> dict[str, Any]:
+    """Return what lists would have earned per item shown.
+
+    Args:
+        logged: requests and exposures. lists: arm to its lists (B, K), padded with −1. against: the arm that others are compared with.
+        seed: of the bootstrap over users.
+
+    Returns:
+        ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched`` (exposures that
+        the arm would have shown, too), ``effective_rows``, ``mean_weight``, ``ips``, ``snips``, ``gain`` (ips minus what the log
+        earned, paired) and ``difference`` to ``against`` (of snips).
+    """
+    _, user = np.unique(logged.requests.user[logged.row], return_inverse=True)
+    mean = Logged(logged.reward, np.ones(len(logged.reward)), np.ones(len(logged.reward)))
+    found: dict[str, Any] = {
+        "requests": len(logged.requests),
+        "exposures": len(logged.row),
+        "reward": "clicks per item shown",
+        "logged": _interval(logged.reward, user, mean, seed),
+        "arms": [],
+    }
+    logs = {name: _log(logged, items) for name, items in lists.items()}
+    for name, log in logs.items():
+        arm = {
+            "arm": name,
+            "matched": int((log.targets > 0).sum()),
+            "effective_rows": log.effective_rows,
+            "mean_weight": float(log.weights.mean()),
+            "ips": _interval(ips_terms(log), user, log, seed),
+            "snips": _interval(snips_terms(log), user, log, seed),
+            "gain": _interval(ips_terms(log) - logged.reward, user, log, seed),
+        }
+        if name != against and against in logs:
+            gap = snips_terms(log) - snips_terms(logs[against])
+            scarce = min(log, logs[against], key=lambda one: one.effective_rows)
+            arm["difference"] = {"against": against, **_interval(gap, user, scarce, seed)}
+        found["arms"].append(arm)
+    return found
+
+
+def _log(logged: LoggedLists, items: Array) -> Logged:
+    """Return the log with the target policy's probabilities: an even choice of the request's list."""
+    there = items != NO_ITEM
+    inside = ((items[logged.row] == logged.item[:, None]) & there[logged.row]).any(axis=1)
+    length = np.maximum(there.sum(axis=1), 1)[logged.row]
+    return Logged(logged.reward, logged.propensity, np.where(inside, 1.0 / length, 0.0))
+
+
+def _interval(terms: Array, user: Array, log: Logged, seed: int) -> dict[str, Any]:
+    """Return the mean of terms (N,) with the interval over users, whose rows are not independent."""
+    users = int(user.max(initial=-1)) + 1
+    if not np.isfinite(terms).all():
+        return {"value": None, "low": None, "high": None, "n": users, "reason": log.no_overlap}
+    sums = np.bincount(user, weights=terms, minlength=users) * users / len(terms)
+    return dict(value_interval(sums, log, seed=seed))

@@ -1,0 +1,94 @@
+"""Fitted components of a run's recommender, read again and composed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from taiji.cascade.assembly import make_cascade
+from taiji.core.errors import ConfigError
+from taiji.data.statistics import statistics_of
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.pipeline.run_rankers import load_trained
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from taiji.cascade.cascade import Cascade
+    from taiji.cascade.settings import RecommendSettings
+    from taiji.config import Config
+    from taiji.data import Dataset
+    from taiji.pipeline.engine import Context
+    from taiji.world.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """What the stages fitted, bound to the run's dataset.
+
+    Attributes:
+        retrievers: by name, in the order of the configuration. ranker: of candidates, where there is one.
+        vectors: (N, d) of the items, where re-ranking needs them.
+    """
+
+    retrievers: Mapping[str, CatalogueRetriever]
+    ranker: Ranker | None
+    vectors: NDArray[Any] | None
+
+    def cascade(
+        self, settings: RecommendSettings, dataset: Dataset, live: Dataset | None = None, names: Sequence[str] = ()
+    ) -> Cascade:
+        """Return the cascade.
+
+        Args:
+            settings: the composition. dataset: of the run. live: the same users and items with newer events.
+            names: retrievers to compose, without the ranker; none: everything.
+        """
+        chosen = {name: model for name, model in self.retrievers.items() if not names or name in names}
+        ranker = None if names else self.ranker
+        if live is not None:
+            chosen = {name: model.bound_to(live) for name, model in chosen.items()}
+            ranker = None if ranker is None else ranker.bound_to(live, statistics_of(live))
+        return make_cascade(settings, dataset, chosen, ranker, self.vectors)
+
+
+def load_components(context: Context, dataset: Dataset, names: Sequence[str], ranked: bool) -> Components:
+    """Read what the stages fitted.
+
+    Raises:
+        ConfigError: the ranker cannot rank candidates.
+    """
+    retrievers = {
+        name: CatalogueRetriever.load(context.input(f"retriever-{name}") / "retriever", dataset) for name in names
+    }
+    ranker = load_trained(context, "candidate_ranker", dataset) if ranked else None
+    if ranker is not None and not isinstance(ranker, Ranker):
+        raise ConfigError(
+            "A ranking model that does not score slates cannot rank candidates.",
+            where="ranking.model",
+            expected="a subclass of taiji.models.ranking.ranker.Ranker",
+            found=type(ranker).__name__,
+            fix="choose another model, or recommend.rank: false",
+        )
+    vectors = item_vectors(context, dataset) if context.config.recommend.rerank != "none" else None
+    return Components(retrievers, ranker, vectors)
+
+
+def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:
+    """Return the text vectors (N, d) of all items."""
+    from taiji.language.embed import load_embedder
+    from taiji.reasoning.prompts import item_lines
+
+    settings = context.config.embedder
+    return load_embedder(settings.name, settings.device).encode(item_lines(dataset))
+
+
+def world_of(config: Config) -> World | None:
+    """Return the world that the log came from, at its opening; None for any other source."""
+    from taiji.data.sources import find_source
+    from taiji.world.world_source import WorldSource
+
+    source = find_source(config.data)
+    return source.world(config.data, config.seed) if isinstance(source, WorldSource) else None

@@ -1,0 +1,90 @@
+"""Stage `closed_loop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.data import Dataset
+    from taiji.experiments.cascade_loop import CascadePolicy
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+    from taiji.world.observation import SlatePolicy
+    from taiji.world.world import World
+
+
+class ClosedLoop(Stage):
+    """The recommender serving in the world that the log came from, from the test period on.
+
+    Args:
+        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates.
+    """
+
+    name = "closed_loop"
+    summary = "Let the recommender serve in the world that the log came from, beside popularity and the logging policy."
+    settings = ("recommend", "split", "embedder", "data")
+
+    def __init__(self, retrievers: Sequence[str], ranked: bool) -> None:
+        self.retrievers, self.ranked = tuple(retrievers), ranked
+        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked))
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the candidates ranked."""
+        settings = config.recommend
+        shown = log.exposures(3) / max(log.users, 1) / 10
+        return Amount(min(settings.closed_loop_users, log.users) * shown * settings.budget.candidates)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Serve and compare."""
+        from dataclasses import replace
+
+        import numpy as np
+        import polars as pl
+
+        from taiji.cascade.evaluation import baseline_arms
+        from taiji.core.artifacts import write_json
+        from taiji.data import time_split
+        from taiji.experiments.cascade_loop import CascadePolicy, OverCatalogue, serve_world
+        from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_recommender import load_components, world_of
+        from taiji.world.policies import make_policy
+        from taiji.world.world_time import to_days, to_micros
+
+        settings, dataset, world = context.config.recommend, load(context), world_of(context.config)
+        assert world is not None, "the recipe has this stage only where the source is a world"
+        parts = load_components(context, dataset, self.retrievers, self.ranked)
+        start, _ = time_split(dataset, context.config.split).interval("test")
+        midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
+        known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))
+        there = dataset.users["user_id"].to_numpy()
+        random = np.random.default_rng([context.config.seed, len(there)])
+        users = np.sort(random.choice(there, min(settings.closed_loop_users, len(there)), replace=False))
+
+        def cascade_of(names: Sequence[str]) -> Callable[[World], CascadePolicy]:
+            def compose(live: Dataset) -> Any:
+                return parts.cascade(settings, dataset, live, names)
+
+            return lambda of: CascadePolicy(of, known, compose)
+
+        def named(name: str) -> Callable[[World], SlatePolicy]:
+            return lambda of: make_policy(name, of)
+
+        policies: dict[str, Callable[[World], SlatePolicy | CascadePolicy]] = {"all components": cascade_of(())}
+        policies |= {
+            f"{title} alone": cascade_of([arm]) for arm, title in baseline_arms(settings, parts.retrievers).items()
+        }
+        policies |= {
+            f"logging policy ({world.scenario.policy})": named(world.scenario.policy),
+            "click rates so far": lambda of: OverCatalogue(make_policy("popular", of)),
+            "oracle": lambda of: OverCatalogue(make_policy("oracle", of)),
+        }
+        found = serve_world(
+            world, policies, start, world.scenario.days, users, "all components", seed=context.config.seed
+        )
+        write_json(context.folder / "closed_loop.json", found)
+        return {"users": found["users"], "days": found["days"], "policies": len(policies)}

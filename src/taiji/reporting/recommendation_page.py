@@ -1,0 +1,263 @@
+"""``recommendation.html``: a recommender's worth on one page, what did not pay among it, and as far as the log shows, why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import taiji
+from taiji.core.artifacts import write_text
+from taiji.core.number_format import number_text, real_minus
+from taiji.reporting.report import FILTERS
+
+Row = Mapping[str, Any]
+NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward"}
+"""Metrics whose title is not their name with a capital."""
+LIST_METRICS = ("true_reward", "ndcg", "recall", "hit", "coverage", "novelty", "diversity")
+"""Metrics of lists in the order in which they are shown."""
+UNJUDGED = ("coverage", "novelty", "diversity")
+"""Metrics with no better direction."""
+MARKS = {"better": "▲", "worse": "▼", "different": "◆", "open": "○", "no interval": "○"}
+WORDS = {
+    "better": "better",
+    "worse": "worse",
+    "open": "no difference shown",
+    "no interval": "too little to tell",
+}
+LOOP_METRICS = {
+    "reward": "Reward",
+    "click": "Clicks",
+    "buy": "Purchases",
+    "watch": "Seconds watched",
+    "pleased": "Pleased",
+    "requests": "Requests",
+    "active_days": "Active days",
+}
+
+
+def recommendation_values(
+    found: Row, loop: Row | None = None, seconds: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return what the templates show.
+
+    Args:
+        found: the content of ``recommendation.json``. loop: of ``closed_loop.json``. seconds: stage to the time it took.
+    """
+    retrieval = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
+    lists = [row for row in found["lists"] if row["metric"].partition("@")[0] in LIST_METRICS]
+    lists.sort(key=lambda row: LIST_METRICS.index(row["metric"].partition("@")[0]))
+    return {
+        "found": found,
+        "verdicts": [_component(row) for row in found.get("components", ())],
+        "retrieval": _table(retrieval, "arm"),
+        "slices": _slices(found.get("slices", ())),
+        "lists": _table(lists, "arm"),
+        "path": _path(found, seconds or {}),
+        "off_policy": _off_policy(found.get("off_policy"), found),
+        "loop": None if loop is None else _loop(loop),
+        "facts": _facts(found.get("log") or {}),
+        "limits": (found.get("log") or {}).get("limits", []),
+    }
+
+
+def render_recommendation(
+    name: str, found: Row, loop: Row | None, seconds: Mapping[str, float], configuration: Row
+) -> str:
+    """Return the page as text; the arguments are those of :func:`write_recommendation`."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("taiji.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= FILTERS
+    return environment.get_template("recommendation.html.j2").render(
+        **recommendation_values(found, loop, seconds),
+        name=name,
+        version=taiji.__version__,
+        today=date.today().isoformat(),
+        configuration=json.dumps(configuration, indent=2, ensure_ascii=False, default=str),
+    )
+
+
+def write_recommendation(
+    path: Path, name: str, found: Row, loop: Row | None, seconds: Mapping[str, float], configuration: Row
+) -> None:
+    """Write the page atomically.
+
+    Args:
+        path: the HTML file. name: of the run. found, loop, seconds: see :func:`recommendation_values`. configuration: every setting.
+    """
+    write_text(path, render_recommendation(name, found, loop, seconds, configuration))
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric's name for people: ``NDCG@10``."""
+    name, at, depth = metric.partition("@")
+    return NAMES.get(name, name.capitalize()) + at + depth
+
+
+def value_text(row: Row, *, signed: bool = False) -> tuple[str, str]:
+    """Return a value and its interval, or the reason for which there is none."""
+    if row["value"] is None:
+        return "–", str(row.get("reason", "undefined"))
+    places = 1 if abs(row["value"]) >= 100 else 2 if abs(row["value"]) >= 10 else 4
+    interval = str(row.get("reason", ""))
+    if row["low"] is not None and row["high"] is not None and row["low"] != row["high"]:
+        low, high = (number_text(row[end], places, signed=signed) for end in ("low", "high"))
+        interval = f"{low} to {high}"
+    return number_text(row["value"], places, signed=signed), interval
+
+
+def tone_of(gap: Row | None, *, judged: bool = True) -> str:
+    """Return ``better``, ``worse`` or ``different`` where a paired difference excludes 0, else nothing."""
+    if gap is None or gap["low"] is None or gap["high"] is None or gap["low"] <= 0 <= gap["high"]:
+        return ""
+    return ("better" if gap["low"] > 0 else "worse") if judged else "different"
+
+
+def _cell(row: Row) -> dict[str, str]:
+    gap = row.get("difference")
+    tone = tone_of(gap, judged=row["metric"].partition("@")[0] not in UNJUDGED)
+    value, interval = value_text(row)
+    tip = "" if gap is None else " ".join((f"against {gap['against']}:", *value_text(gap, signed=True)))
+    if row.get("reason"):  # a sentence; the cell is small
+        interval, tip = "no interval", row["reason"]
+    return {"value": value, "interval": interval, "tone": tone, "mark": MARKS.get(tone, ""), "tip": tip}
+
+
+def _table(rows: Sequence[Row], key: str) -> dict[str, Any]:
+    """Return columns and rows of a table of metrics by arm."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    cells = {(row[key], row["metric"]): _cell(row) for row in rows}
+    empty = {"value": "–", "interval": "", "tone": "", "mark": "", "tip": ""}
+    against = next((row["difference"]["against"] for row in rows if row.get("difference")), "")
+    return {
+        "columns": [metric_title(metric) for metric in metrics],
+        "rows": [
+            {"name": name, "cells": [cells.get((name, metric), empty) for metric in metrics]}
+            for name in dict.fromkeys(row[key] for row in rows)
+        ],
+        "against": against,
+    }
+
+
+def _component(row: Row) -> dict[str, Any]:
+    """Return a finding as a sentence, its comparisons and its reasons."""
+    pairs = []
+    for pair in row["comparisons"]:
+        value, interval = value_text(pair, signed=True)
+        verdict = pair["verdict"]
+        pairs.append(
+            {
+                "against": pair["against"],
+                "text": f"{value} ({interval})" if interval else value,
+                "tone": verdict if verdict in ("better", "worse") else "open",
+                "mark": MARKS[verdict],
+                "word": WORDS[verdict],
+            }
+        )
+    missed = [pair["against"] for pair in pairs if pair["tone"] != "better"]
+    if row["beats"] is None:
+        text = "is not compared: there is neither popularity nor co-occurrence among the retrievers"
+    elif row["beats"]:
+        text = f"beats {' and '.join(pair['against'] for pair in pairs)}"
+    else:
+        text = f"does not beat {' nor '.join(missed)}"
+    value, interval = value_text(row)
+    return {
+        "name": row["component"],
+        "metric": metric_title(row["metric"]),
+        "value": f"{value} ({interval})" if interval else value,
+        "text": text,
+        "mark": "better" if row["beats"] else "worse" if any(pair["tone"] == "worse" for pair in pairs) else "open",
+        "pairs": pairs,
+        "reasons": [real_minus(reason) if "[" in reason else reason for reason in row["reasons"]],
+    }
+
+
+def _slices(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return recall by slice (rows) and arm (columns)."""
+    if not rows:
+        return None
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    cells = {(row["slice"], row["arm"]): _cell(row) for row in rows}
+    counts = {row["slice"]: row["requests"] for row in rows}
+    return {
+        "metric": metric_title(rows[0]["metric"]),
+        "against": next((row["difference"]["against"] for row in rows if row.get("difference")), ""),
+        "columns": arms,
+        "rows": [
+            {"name": name, "requests": n, "cells": [cells[name, arm] for arm in arms]} for name, n in counts.items()
+        ],
+    }
+
+
+def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return steps of the request path with candidates handed on, milliseconds per request, and seconds to fit."""
+    candidates, spent = found.get("candidates", {}), found["milliseconds"]
+    steps = [f"retrieve: {name}" for name in found["retrievers"]]
+    steps += [step for step in spent if step not in steps]
+    fitted = {f"retrieve: {name}": seconds.get(f"retriever-{name}") for name in found["retrievers"]}
+    fitted["rank"] = seconds.get("candidate_ranker")
+    rows = [
+        {"step": step, "candidates": candidates.get(step), "milliseconds": spent.get(step), "seconds": fitted.get(step)}
+        for step in steps
+    ]
+    known = [row["seconds"] for row in rows if row["seconds"] is not None]
+    total = {"step": "together", "candidates": candidates.get("list"), "milliseconds": sum(spent.values())}
+    return [*rows, {**total, "seconds": sum(known) if known else None}] if rows else []
+
+
+def _off_policy(found: Row | None, whole: Row) -> dict[str, Any] | None:
+    """Return the lists' value off-policy, and in a world the truth beside it."""
+    if found is None:
+        return None
+    truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_reward@")}
+    truth["popularity alone"] = truth.get("popularity alone", {})
+    rows = []
+    for arm in found["arms"]:
+        known = truth.get(arm["arm"]) or None
+        rows.append(
+            {
+                "name": arm["arm"],
+                "matched": arm["matched"],
+                "weight": number_text(arm["mean_weight"], 2),
+                "ips": value_text(arm["ips"]),
+                "snips": value_text(arm["snips"]),
+                "gain": value_text(arm["gain"], signed=True),
+                "tone": tone_of(arm["gain"]),
+                "truth": None if known is None else number_text(known["value"] / max(whole["length"], 1), 4),
+            }
+        )
+    return {
+        "requests": found["requests"],
+        "exposures": found["exposures"],
+        "logged": value_text(found["logged"]),
+        "rows": rows,
+        "truth": any(row["truth"] for row in rows),
+    }
+
+
+def _loop(loop: Row) -> dict[str, Any]:
+    rows = [row for row in loop["metrics"] if row["metric"] in LOOP_METRICS]
+    table = _table(rows, "policy")
+    names = dict.fromkeys(row["metric"] for row in rows)
+    return {**table, "columns": [LOOP_METRICS[name] for name in names], "users": loop["users"], "days": loop["days"]}
+
+
+def _facts(log: Row) -> dict[str, str]:
+    """Return facts of the log by name."""
+    if not log:
+        return {}
+    return {
+        "interactions before the test period": f"{log['interactions']:,}",
+        "items": f"{log['items']:,}",
+        "interactions per item": number_text(log["per_item"], 1),
+        "requests without a history": f"{log['no_history']:.0%}",
+        "targets nobody had taken before": f"{log['unknown_targets']:.0%}",
+        "targets the user had had": f"{log['had_before']:.0%}",
+        f"targets among the {log['head']:,} most popular items": f"{log['head_targets']:.0%}",
+    }
