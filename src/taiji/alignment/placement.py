@@ -96,9 +96,19 @@ WHOLE = Placement()
 """One process."""
 
 
+def trainable(model: torch.nn.Module) -> list[Tensor]:
+    """Return the trainable parameters as the optimizer knows them: modules of FSDP2 that are gathered for a forward are not seen whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this process holds, in the same memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    with torch.no_grad():
+        part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return part
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:

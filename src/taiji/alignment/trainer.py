@@ -33,7 +33,7 @@ from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.advantages import common, linear
 from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import Silent, check_hooks
-from taiji.alignment.placement import Placement, placed_like
+from taiji.alignment.placement import Placement, placed_like, trainable
 from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
 from taiji.alignment.scales import RewardScale
 from taiji.alignment.sharing import SharedPrefixes
@@ -239,7 +239,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         count, given = self.rule.count, self.rule.options.preference
         preference = np.full(count, 1 / count) if given is None else np.asarray(given) / sum(given)
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        parameters = trainable(model)
         mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
         return AccumulationStep(
             parameters=parameters,
