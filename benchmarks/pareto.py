@@ -27,16 +27,22 @@ LANGUAGE_RULES = (
     "mgda",
     "pcgrad",
     "upgrad",
+    "fairgrad",
     "dwa",
     "uncertainty",
     "random",
 )
 SWEEP = np.linspace(0, 1, 11)
-POPO_VARIANTS = {
-    "popo directional": {"gram_estimator": "directional"},
-    "popo same-batch": {"gram_estimator": "same-batch"},
-    "popo linear": {"aggregation": "linear"},
-    "popo linear, mean-only": {"aggregation": "linear", "scale_rewards": "none"},
+VARIANTS = {
+    "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
+    "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
+    "popo trl": {"weighting": "popo", "aggregation": "trl"},
+    "popo mean-only": {"weighting": "popo", "scale_rewards": "none"},
+    "popo linear": {"weighting": "popo", "aggregation": "linear"},
+    "popo linear, mean-only": {"weighting": "popo", "aggregation": "linear", "scale_rewards": "none"},
+    "popo-light group": {"weighting": "popo-light", "light_statistics": "group"},
+    "fixed 0.5, common": {"weighting": "fixed", "aggregation": "common", "reward_weights": [0.5, 0.5]},
+    "fixed 0.5, mean-only": {"weighting": "fixed", "scale_rewards": "none", "reward_weights": [0.5, 0.5]},
 }
 
 
@@ -219,6 +225,7 @@ def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
             "mgda",
             "pcgrad",
             "upgrad",
+            "fairgrad",
             "dwa",
             "uncertainty",
             "random",
@@ -273,7 +280,7 @@ def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.
 
 def kl_free(result: Result, seeds: range, steps: int) -> None:
     """Without KL every weighted sum of expectations is linear in the policy: only vertices of the front are reached."""
-    for name in ("fixed", "popo", "mgda", "upgrad"):
+    for name in ("fixed", "popo", "mgda", "upgrad", "fairgrad"):
         largest = []
         for seed in seeds:
             problem = exact.Bandit(exact.two_rewards(seed), 0.0)
@@ -378,10 +385,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
     variants = (
         {}
         if quick
-        else {
-            name: [language.run(s, steps, weighting="popo", **options) for s in seeds]
-            for name, options in POPO_VARIANTS.items()
-        }
+        else {name: [language.run(s, steps, **options) for s in seeds] for name, options in VARIANTS.items()}
     )
     steered = (
         {}
@@ -403,6 +407,8 @@ def tiny_language_model(result: Result, quick: bool) -> None:
             {
                 "environment": "tiny LM",
                 "rule": name,
+                "aggregation": found[0].aggregation,
+                "scale": found[0].scale,
                 "r1": float(np.mean([r.final()[0] for r in found])),
                 "r2": float(np.mean([r.final()[1] for r in found])),
                 "worst gain": float(gains.mean()),
@@ -461,6 +467,8 @@ def tiny_language_model(result: Result, quick: bool) -> None:
             {
                 "environment": "tiny LM, reward 2 times 3",
                 "rule": name,
+                "aggregation": found[0].aggregation,
+                "scale": found[0].scale,
                 "r1": float(np.mean([r.final()[0] for r in found])),
                 "r2": float(np.mean([r.final()[1] for r in found])),
                 "worst gain": interval(gains)["value"],

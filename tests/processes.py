@@ -53,3 +53,33 @@ def _one(target: Callable[..., None], rank: int, world: int, port: int, argument
         with suppress(RuntimeError):  # the other one has gone already
             torch.distributed.barrier()
     os._exit(0)  # gloo's threads may wait for a peer that has gone, and take a clean exit with them
+
+
+def shard_on_cpu(on: bool) -> None:
+    """Let accelerate shard by FSDP2, or copy by DDP, the models of trainers made from now on; by itself it shards on accelerators only."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    settings = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    }
+    for name, value in settings.items():
+        os.environ.pop(name, None)
+        if on:
+            os.environ[name] = value
+    AcceleratorState._reset_state(reset_partial_state=False)
+    if hasattr(AcceleratorState, "of_library"):
+        return
+    AcceleratorState.of_library = AcceleratorState.__init__
+
+    def made(self: Any, *arguments: Any, fsdp_plugin: Any = None, **keywords: Any) -> None:
+        AcceleratorState.of_library(self, *arguments, fsdp_plugin=fsdp_plugin, **keywords)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = made

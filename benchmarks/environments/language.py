@@ -30,11 +30,15 @@ class Run:
         curves: (steps, 2) mean rewards a step, unscaled.
         weights: (steps, 2) applied weights.
         seconds: of the training.
+        aggregation: how the rewards' advantages make the update.
+        scale: deviation that the advantages are divided by.
     """
 
     curves: np.ndarray
     weights: np.ndarray
     seconds: float
+    aggregation: str
+    scale: str
 
     def final(self) -> np.ndarray:
         """Mean rewards over the last tenth of the run (at least 3 steps)."""
@@ -104,7 +108,7 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
     lines = [line for line in trainer.state.log_history if "reward" in line]
     curves = np.array([[line["rewards/class0/mean"], line["rewards/class1/mean"] / scale] for line in lines])
     weights = np.array([[line["weight/class0"], line["weight/class1"]] for line in lines])
-    return Run(curves, weights, seconds)
+    return Run(curves, weights, seconds, str(arguments.aggregation), str(trainer.scale_rewards))
 
 
 def hypervolume(points: np.ndarray, reference: tuple[float, float] = (0.0, 0.0)) -> float:

@@ -22,7 +22,18 @@ from benchmarks.environments.language import distance_to_front, hypervolume
 from benchmarks.harness import Result
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
-RULES = ("popo", "popo-light", "popo-covariance", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random")
+RULES = (
+    "popo",
+    "popo-light",
+    "popo-covariance",
+    "mgda",
+    "pcgrad",
+    "upgrad",
+    "fairgrad",
+    "dwa",
+    "uncertainty",
+    "random",
+)
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_gram_matrix_and_update_whatever_is_kept(estimator, options):
     parts = [[0, 2], [1, 3]] if estimator == "cross-batch" else [range(4)]
     halves = [torch.einsum("kbt,btp->kp", rewards[:, list(p)], rows[list(p)]) for p in parts]
     whole = sum(halves)
-    seen = step.close(1, lambda t: t, 1e-3)
+    seen = step.close(1e-3)
     exact = whole @ whole.T if len(halves) == 1 else 2 * (halves[0] @ halves[1].T + halves[1] @ halves[0].T)
     assert np.allclose(seen.gram, exact, atol=1e-12)
     assert seen.square_norm == pytest.approx(float((whole**2).sum(1).mean()))
@@ -49,6 +49,6 @@ def test_gram_matrix_and_update_whatever_is_kept(estimator, options):
 
 def test_rewards_that_nothing_has_are_not_present():
     step, _, _ = filled("same-batch", [0.5, 0.5])
-    assert step.close(1, lambda t: t, 1e-3).present == (True, True)
+    assert step.close(1e-3).present == (True, True)
     step.applies[1] = 0
-    assert step.close(1, lambda t: t, 1e-3).present == (True, False)
+    assert step.close(1e-3).present == (True, False)

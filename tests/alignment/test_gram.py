@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from taiji.alignment.gram import GradientSums, cross_gram, directional_step, gram, perturbed_change
+from taiji.alignment.gram import (
+    GradientSums,
+    cross_gram,
+    directional_step,
+    gram,
+    inner_products,
+    perturbed_change,
+    square_norm,
+)
 
 
 @pytest.fixture
@@ -63,7 +71,9 @@ def test_cross_gram_of_a_noiseless_split_is_the_gram_matrix(problem):
     whole = gradients(losses(torch.arange(12)), parameters)
     third = [[g / 4 for g in gradient] for gradient in whole]
     rest = [[3 * g / 4 for g in gradient] for gradient in whole]
-    assert torch.allclose(cross_gram(stacked(third), stacked(rest), (0.25, 0.75)), gram(stacked(whole)), atol=1e-13)
+    assert torch.allclose(
+        cross_gram(inner_products(stacked(third), stacked(rest)), (0.25, 0.75)), gram(stacked(whole)), atol=1e-13
+    )
 
 
 def test_cross_gram_is_unbiased_where_the_same_batch_is_not():
@@ -73,7 +83,7 @@ def test_cross_gram_is_unbiased_where_the_same_batch_is_not():
     for _ in range(3000):
         halves = [(truth + torch.randn(2, 6, generator=generator).double() * 3) / 2 for _ in range(2)]
         same += gram(halves[0] + halves[1]) / 3000
-        cross += cross_gram(*halves) / 3000
+        cross += cross_gram(inner_products(*halves)) / 3000
     exact = truth @ truth.T
     assert (cross - exact).abs().max() < 2.0
     assert (same - exact).diagonal().min() > 20.0, "6 dimensions, noise variance 9 / 2 each"
@@ -91,9 +101,8 @@ def test_directional_derivative_matches_autograd_and_restores_parameters(problem
     before = [p.detach().clone() for p in parameters]
     direction = [torch.randn_like(p) for p in parameters]
     rows = torch.randn(4, 5).double()
-    change = perturbed_change(
-        parameters, direction, directional_step(parameters, direction, 1e-5), lambda: [network(rows)]
-    )[0]
+    step = directional_step(float(square_norm(parameters)), float(square_norm(direction)), 1e-5)
+    change = perturbed_change(parameters, direction, step, lambda: [network(rows)])[0]
     _, exact = torch.autograd.functional.jvp(
         lambda *values: torch.func.functional_call(
             network, dict(zip(dict(network.named_parameters()), values)), (rows,)
@@ -103,4 +112,5 @@ def test_directional_derivative_matches_autograd_and_restores_parameters(problem
     )
     assert torch.allclose(change, exact, rtol=1e-7, atol=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, parameters))
-    assert directional_step(parameters, [torch.zeros_like(p) for p in parameters], 1e-5) == 0
+    assert square_norm(parameters) == pytest.approx(float(flat(before).square().sum()))
+    assert directional_step(1.0, 0.0, 1e-5) == 0

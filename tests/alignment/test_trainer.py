@@ -9,8 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig
-from tests.alignment.jobs import build_job, length, parameters, spaces, vowels
-from tests.processes import launched
+from tests.alignment.jobs import length, parameters, spaces, vowels
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -467,44 +466,6 @@ def test_moved_hooks_are_named(job):
     del trainer._buffered_inputs
     with pytest.raises(TaijiError, match=r"_compute_loss\(inputs\)[\s\S]*_buffered_inputs"):
         check_hooks(Moved, trainer)
-
-
-def fixed_rollouts(prompts, trainer):
-    """Completions that depend on the prompt and the rollout's number only, whatever process asks."""
-    tokenizer, seen, ids = trainer.processing_class, {}, []
-    for prompt in prompts:
-        number = seen[prompt] = seen.get(prompt, -1) + 1
-        rng = np.random.default_rng([number, *prompt.encode()])
-        ids.append(rng.integers(3, len(tokenizer), size=rng.integers(3, 7)).tolist())
-    return {"prompt_ids": [tokenizer(p)["input_ids"] for p in prompts], "completion_ids": ids, "logprobs": None}
-
-
-def distributed_run(rank, world, folder, estimator):
-    trainer = build_job(
-        folder,
-        ParetoGRPOTrainer,
-        ParetoGRPOConfig,
-        gram_estimator=estimator,
-        per_device_train_batch_size=16 // world,
-        max_steps=3,
-        optim="sgd",
-        learning_rate=0.5,
-        folder=f"world{world}",
-    )
-    trainer.rollout_func = fixed_rollouts
-    trainer.train()
-    indicators, weights = history(trainer, "indicator/vowels"), trainer.rule.weights
-    np.savez(folder / f"{world}-{rank}.npz", parameters(trainer).numpy(), indicators, weights)
-
-
-@pytest.mark.parametrize("estimator", ["cross-batch", "directional"])
-def test_two_processes_take_the_steps_of_one(tmp_path, estimator):
-    for world in (1, 2):
-        launched(distributed_run, world, tmp_path, estimator)
-    one, first, second = (list(np.load(tmp_path / f"{name}.npz").values()) for name in ("1-0", "2-0", "2-1"))
-    assert np.array_equal(first[0], second[0]) and np.array_equal(first[2], second[2]), "processes agree to the bit"
-    assert np.allclose(one[0], first[0], atol=2e-6) and np.allclose(one[2], first[2], atol=1e-5)
-    assert np.allclose(one[1], first[1], rtol=5e-3)
 
 
 def test_linear_aggregation_applies_each_rewards_own_advantage(job):

@@ -9,7 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from taiji.alignment.gram import GradientSums, cross_gram, directional_step, gram, perturbed_change
+from taiji.alignment.gram import (
+    GradientSums,
+    cross_gram,
+    directional_step,
+    gram,
+    inner_products,
+    perturbed_change,
+    square_norm,
+)
+from taiji.alignment.placement import WHOLE, Placement, local
 from taiji.alignment.recording import OutputGradient, Recording, scaled_sum
 from taiji.nn.weighting_rules import Observation
 
@@ -40,6 +49,11 @@ class AccumulationStep:
         weights: (K,) weights in force.
         fresh: whether the weights to apply are made from this step's gradients, so that those in force do not count.
         given: whether the update is a loss of its own (TRL's), not the weighted sum of the rewards' losses.
+        placement: how parameters and gradients lie over processes.
+
+    Attributes:
+        held: second halves whose change is measured at the end of the step (directional form).
+        finite: whether all gradients of the closed step are numbers.
     """
 
     parameters: list[Tensor]
@@ -50,18 +64,22 @@ class AccumulationStep:
     weights: Sequence[float]
     fresh: bool = False
     given: bool = False
+    placement: Placement = WHOLE
     halves: int = field(init=False)
+    parts: list[Tensor] = field(init=False)
     sums: GradientSums = field(init=False)
     rows: Tensor = field(init=False)
     applies: Tensor = field(init=False)
     held: list[Held] = field(default_factory=list)
+    finite: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         self.halves = 1 if self.estimator == "same-batch" else 2
         extra = int(self.common or self.given)
         directions = 2 if self.estimator == "directional" else self.count + extra
-        self.sums = GradientSums(self.parameters, directions, self.halves, self.halves + self.count)
-        device = self.parameters[0].device
+        self.parts = [local(parameter) for parameter in self.parameters]
+        self.sums = GradientSums(self.parts, directions, self.halves, self.halves + self.count)
+        device = self.parts[0].device
         self.rows = torch.zeros(self.halves, dtype=torch.float64, device=device)
         self.applies = torch.zeros(self.count, dtype=torch.float64, device=device)
 
@@ -101,7 +119,7 @@ class AccumulationStep:
                 [range(2), range(1, 2)],
             )
             second = torch.nonzero(recording.in_half(1)).flatten()
-            if len(second):
+            if len(second) or self.placement.together:
                 again = partial(recording.recorded.forward.logps_now, second)
                 self.held.append(Held(again, torch.stack([c[0][second] for c in inside])))
         elif self.replaced is not None:
@@ -129,59 +147,81 @@ class AccumulationStep:
             matrix[self.replaced] /= weights[self.replaced]
         return matrix
 
-    def close(self, processes: int, mean: Callable[[Tensor], Tensor], step: float) -> Observation | None:
+    def close(self, step: float) -> Observation | None:
         """Sum over processes first, then take inner products; None where one half of the prompts is empty.
 
         Args:
-            processes: number of processes.
-            mean: a tensor's mean over processes.
             step: size of the finite difference, relative to the parameters' norm (directional form).
         """
         counts = torch.cat([self.rows, self.applies])
-        if processes > 1:
-            counts = self.sums.reduce(mean, counts)
+        if self.placement.sharded:
+            counts, products = self.placement.total(counts, self._products())
+        else:
+            if self.placement.processes > 1:
+                counts = self.sums.reduce(self.placement.mean, counts)
+            products = self._products()
+        self.finite = bool(torch.isfinite(products).all())
         rows, applies = counts[: self.halves], counts[self.halves :].tolist()
         present = tuple(count > 0 for count in applies)
         share = (rows / rows.sum()).tolist()
         if self.halves == 2 and min(share) == 0:
             return None
+        directions = self.sums.flat.size(1)
+        same, further = products[: directions**2].view(directions, -1), products[directions**2 :]
         if self.estimator == "directional":
-            return self._directional(share, processes, mean, step, present)
+            size, length = further.tolist()
+            return self._directional(share, directional_step(size, length, step), length, present)
         made = self.columns()
-        same = made @ gram(self.sums.totals()) @ made.T
-        if self.halves == 1:
-            estimate = same
-        else:
-            estimate = made @ cross_gram(self.sums.flat[0], self.sums.flat[1], (share[0], share[1])) @ made.T
+        estimate = same = made @ same @ made.T
+        if self.halves == 2:
+            estimate = cross_gram(made @ further.view(directions, -1) @ made.T, (share[0], share[1]))
         found = torch.cat([estimate, same.diagonal()[None]]).cpu().numpy()
         squares = [float(square) for square, there in zip(found[-1], present) if there]
         return Observation(
             gram=found[:-1], square_norm=sum(squares) / len(squares) if squares else 0.0, present=present
         )
 
-    def _directional(
-        self,
-        share: list[float],
-        processes: int,
-        mean: Callable[[Tensor], Tensor],
-        relative: float,
-        present: tuple[bool, ...],
-    ) -> Observation:
-        """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half."""
-        direction = self.sums.parts[0][0]
+    def _products(self) -> Tensor:
+        """Inner products of the parts on this process, in a row: (D, D) of the whole step's sums, then (D, D) of one half with the other.
+
+        In the directional form the second are ||theta||^2 and the squared length of the first half's reference direction.
+        """
+        products = [gram(self.sums.totals()).flatten()]
+        if self.estimator == "directional":
+            products.append(torch.stack([square_norm(self.parts), square_norm(self.sums.parts[0][0])]))
+        elif self.halves == 2:
+            products.append(inner_products(self.sums.flat[0], self.sums.flat[1]).flatten())
+        return torch.cat(products)
+
+    def _directional(self, share: list[float], step: float, square: float, present: tuple[bool, ...]) -> Observation:
+        """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half.
+
+        Args:
+            share: fraction of the rows in each half.
+            step: of the finite difference, in units of v.
+            square: ||v||^2.
+            present: rewards that something in the batch has.
+        """
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)
-        step = directional_step(self.parameters, direction, relative)
         if step > 0:
-            changes = perturbed_change(self.parameters, direction, step, lambda: [held.forward() for held in self.held])
+            try:
+                changes = perturbed_change(self.parts, self.sums.parts[0][0], step, self._held_now)
+            finally:
+                self.placement.gathered_anew()
             for held, change in zip(self.held, changes):
                 result += torch.einsum("kbt,bt->k", held.by_reward.double(), change.double())
-        if processes > 1:
-            result = mean(result)
-        flat = self.sums.flat[0, :1]
-        square = float(gram(flat)) / share[0] ** 2 / max(sum(present), 1)
+        if self.placement.processes > 1:
+            result = self.placement.mean(result)
         return Observation(
-            indicators=(result / (share[0] * share[1])).cpu().numpy(), square_norm=square, present=present
+            indicators=(result / (share[0] * share[1])).cpu().numpy(),
+            square_norm=square / share[0] ** 2 / max(sum(present), 1),
+            present=present,
         )
+
+    def _held_now(self) -> list[Tensor]:
+        """Log-probabilities of the second halves with the parameters as they are now."""
+        self.placement.gathered_anew()
+        return [held.forward() for held in self.held]
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
         """The update's gradient: sum_k w_k g_k and what the rewards share, or the loss that was given."""

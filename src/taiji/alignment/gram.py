@@ -7,6 +7,7 @@ float64 on its device, and only the K x K result is brought to the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,14 +30,16 @@ def gram(gradients: Tensor) -> Tensor:
     return inner_products(gradients, gradients)
 
 
-def cross_gram(first: Tensor, second: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tensor:
     """Unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
 
-    ``share`` holds the fraction of the batch in each half; the gradients are parts of one sum with a common normaliser,
-    so each is scaled up to the whole batch.
+    Args:
+        product: A B' (K, K), inner products of the first half's gradients with the second's.
+        share: fraction of the batch in each half; the gradients are parts of one sum with a common normaliser, so each is scaled
+            up to the whole batch.
     """
-    product = inner_products(first, second) / (share[0] * share[1])
-    return (product + product.T) / 2
+    scaled = product / (share[0] * share[1])
+    return (scaled + scaled.T) / 2
 
 
 class GradientSums:
@@ -87,11 +90,6 @@ class GradientSums:
         """(count, P) gradients of the whole step."""
         return self.flat[0] if len(self.flat) == 1 else self.flat.sum(0)
 
-    @property
-    def finite(self) -> bool:
-        """Return whether all sums are numbers."""
-        return bool(torch.isfinite(self.flat.sum(dtype=torch.float64)))
-
     def combined(self, weights: Sequence[float]) -> list[Tensor | None]:
         """sum_k weights[k] g_k per parameter; ``None`` where no gradient arrived, as autograd leaves it."""
         total = torch.zeros_like(self.flat[0, 0])
@@ -131,10 +129,17 @@ def perturbed_change(
     return [(a - b) / (2 * step) for a, b in zip(plus, minus)]
 
 
-def directional_step(parameters: Sequence[Tensor], direction: Sequence[Tensor], relative: float) -> float:
-    """Step in units of v so that ||step * v|| = relative * max(||theta||, 1), the balance of truncation and rounding."""
-    size, length = (
-        float(torch.stack([t.detach().double().square().sum() for t in tensors]).sum().sqrt())
-        for tensors in (parameters, direction)
-    )
-    return relative * max(size, 1.0) / length if length > 0 else 0.0
+def square_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Sum () of the squares of all entries, float64."""
+    return torch.stack([t.detach().double().square().sum() for t in tensors]).sum()
+
+
+def directional_step(size: float, length: float, relative: float) -> float:
+    """Step in units of v so that ||step * v|| = relative * max(||theta||, 1), the balance of truncation and rounding.
+
+    Args:
+        size: ||theta||^2.
+        length: ||v||^2.
+        relative: step relative to the parameters' norm.
+    """
+    return relative * max(math.sqrt(size), 1.0) / math.sqrt(length) if length > 0 else 0.0

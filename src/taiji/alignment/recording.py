@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taiji.alignment.placement import vector_jacobian_product
 from taiji.alignment.tokens import Evidence, hidden_states
 from taiji.core.errors import ResourceError
 
@@ -53,9 +54,17 @@ class Forward:
         return all(self.options.get(name) is None for name in MEDIA) and not self.options.get("compute_aux_loss")
 
     def __call__(self, rows: Tensor, *, padded: bool = False) -> Outputs:
-        """Run the rows; ``padded`` runs the model on TRL's padded batch, prompts not shared."""
-        ids, mask = self.input_ids[rows], self.attention_mask[rows]
-        return self.function(self.model, ids, mask, self.logits_to_keep, padded=padded, **self.options)
+        """Run the rows; ``padded`` runs the model on TRL's padded batch, prompts not shared.
+
+        Without rows the model runs all the same, for the processes that wait for it, and the outputs have no rows.
+        """
+        some = rows if len(rows) else rows.new_zeros(1)
+        ids, mask = self.input_ids[some], self.attention_mask[some]
+        outputs = self.function(self.model, ids, mask, self.logits_to_keep, padded=padded, **self.options)
+        if len(rows):
+            return outputs
+        logps, entropies, auxiliary = outputs
+        return logps[:0], None if entropies is None else entropies[:0], auxiliary
 
     def logps_now(self, rows: Tensor) -> Tensor:
         """Log-probabilities of the rows with the parameters as they are now, without gradient."""
@@ -63,11 +72,12 @@ class Forward:
         with torch.no_grad():
             if self.options.get("pixel_values") is not None:  # whose rows are patches
                 return self(torch.arange(size, device=self.input_ids.device))[0][rows]
+            some = rows if len(rows) else rows.new_zeros(1)
             options = {
-                name: value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value
+                name: value[some] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size else value
                 for name, value in self.options.items()
             }
-            return replace(self, options=options)(rows)[0]
+            return replace(self, options=options)(some)[0][: len(rows)]
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ class Recording:
             no more arithmetic and lets a backward visit one half only.
         evidence: prompt tokens that PEPO compares the completions with.
         attached: replay the forward's outputs themselves instead of leaves, for a loss that runs its own backward.
+        together: run a forward for a half without rows, too, because other processes wait for it.
     """
 
     def __init__(
@@ -125,8 +136,10 @@ class Recording:
         halves: Tensor | None = None,
         evidence: Evidence | None = None,
         attached: bool = False,
+        together: bool = False,
     ) -> None:
         self.model, self.halves, self.evidence, self.attached = model, halves, evidence, attached
+        self.together = together
         self._recorded: Recorded | None = None
 
     @property
@@ -147,7 +160,7 @@ class Recording:
             if self.halves is None or not forward.divisible:
                 parts = [self._run(forward, rows, None)]
             else:
-                halves = [half for half in (0, 1) if bool((self.halves == half).any())]
+                halves = [half for half in (0, 1) if self.together or bool((self.halves == half).any())]
                 parts = [self._run(forward, rows[self.halves == half], half) for half in halves]
             self._recorded = Recorded.joined(forward, parts)
         return self._recorded.outputs if self.attached else self._recorded.leaves
@@ -157,7 +170,9 @@ class Recording:
             return Part(rows, half, forward(rows))
         with hidden_states(forward.model) as layers:
             outputs = forward(rows, padded=True)
-        return Part(rows, half, outputs, self.evidence.similarity(layers[-1], rows, forward.logits_to_keep))
+        return Part(
+            rows, half, outputs, self.evidence.similarity(layers[-1][: len(rows)], rows, forward.logits_to_keep)
+        )
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
         """Similarity to the evidence (B, T) and entropy (B, T) of each completion token.
@@ -192,7 +207,7 @@ class Recording:
     def vector_jacobian_product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
-        """Gradient by the parameters of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
+        """Gradient by the parameters' local parts of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
         outputs: list[Tensor] = []
         values: list[Tensor] = []
         for part in self.recorded.parts:
@@ -212,7 +227,7 @@ class Recording:
                 values.append(gradient[2] / halves)
         if not outputs:
             return [None] * len(parameters)
-        return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))
+        return vector_jacobian_product(outputs, values, parameters, keep)
 
 
 def scaled_sum(gradients: Sequence[OutputGradient], weights: Sequence[float]) -> OutputGradient:

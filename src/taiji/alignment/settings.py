@@ -9,7 +9,18 @@ from pydantic import Field, field_validator, model_validator
 from taiji.core.settings import Settings
 
 Weighting = Literal[
-    "fixed", "popo", "popo-light", "popo-covariance", "gdpo", "mgda", "pcgrad", "upgrad", "dwa", "uncertainty", "random"
+    "fixed",
+    "popo",
+    "popo-light",
+    "popo-covariance",
+    "gdpo",
+    "mgda",
+    "pcgrad",
+    "upgrad",
+    "fairgrad",
+    "dwa",
+    "uncertainty",
+    "random",
 ]
 
 STEERED = ("popo", "popo-covariance")

@@ -8,11 +8,14 @@ auxiliary losses, wrapped or windowed models, unusual generation settings) is le
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from taiji.alignment.recording import Outputs
 from taiji.language.logits_processing import Sampling
 from taiji.language.prefix_forward import bare_model, shared_batches, shared_logprobs
 from taiji.language.prefix_generate import generate_shared, sampling_of
@@ -58,17 +61,34 @@ class SharedPrefixes(Base):
         *,
         padded: bool = False,
         **media: Any,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> Outputs:
+        whole = model.module if isinstance(model, DistributedDataParallel) else model
         if (
             padded
             or compute_aux_loss
             or any(v is not None for v in media.values())
-            or not self.shares(model)
+            or not self.shares(whole)
             or not bool((attention_mask[:, :-logits_to_keep].sum(1) > 0).all())
         ):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **media
             )
+
+        def forward(*_: Tensor) -> Outputs:
+            return self._shared_logps(whole, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
+
+        return forward() if whole is model else in_place_of_forward(model, forward, input_ids)
+
+    def _shared_logps(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None,
+        compute_entropy: bool,
+    ) -> Outputs:
+        """Log-probabilities and entropies of the completions, rows that begin alike computed together."""
         inside = attention_mask.bool()
         rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), inside.cpu())]
         scored = inside[:, -logits_to_keep:]
@@ -145,6 +165,28 @@ class SharedPrefixes(Base):
             and "num_images" not in self._buffered_inputs[0]
             and self.shares(self.model)
         )
+
+
+def in_place_of_forward(wrapper: DistributedDataParallel, forward: Callable[..., Outputs], argument: Tensor) -> Outputs:
+    """Return ``forward(argument)``, run by the wrapper in place of its module's forward, so that the wrapper reduces the gradients."""
+    module = wrapper.module
+    own = module.__dict__.get("forward")  # accelerate puts one there, for mixed precision
+
+    def once(*arguments: Tensor) -> Outputs:
+        put_back()
+        return forward(*arguments)
+
+    def put_back() -> None:
+        module.__dict__.pop("forward", None)
+        if own is not None:
+            module.forward = own
+
+    module.forward = once
+    try:
+        outputs: Outputs = wrapper(argument)
+    finally:
+        put_back()
+    return outputs
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

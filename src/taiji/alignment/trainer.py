@@ -33,6 +33,7 @@ from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.advantages import common, linear
 from taiji.alignment.checkpoint import load_state, save_state
 from taiji.alignment.hooks import Silent, check_hooks
+from taiji.alignment.placement import Placement, placed_like, trainable
 from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
 from taiji.alignment.scales import RewardScale
 from taiji.alignment.sharing import SharedPrefixes
@@ -49,9 +50,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     Logged beside TRL's metrics, per reward name: ``weight/<name>`` (applied in this step), ``indicator/<name>`` (where
     the rule has them) and ``max_delta_log_weight``.
 
-    Works with full parameters or LoRA, gradient accumulation and data parallelism. Gradient rules hold K gradients
-    (2K for cross-batch) of the trainable parameters in fp32 and need parameters that are whole on each process; under FSDP or
-    DeepSpeed use a reward rule.
+    Works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients
+    (2K for cross-batch) of a process's part of the trainable parameters in fp32; under FSDP1 or DeepSpeed use a reward rule.
 
     Attributes:
         rule: the weight rule; its weights are copied to TRL's ``reward_weights`` whenever they move.
@@ -83,11 +83,12 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **keywords)
         check_hooks(GRPOTrainer, self)
         if args.source == "gradients":
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
                 raise ConfigError(
-                    f"weighting={args.weighting!r} needs whole parameters on each process.",
-                    found="FSDP or DeepSpeed",
-                    fix="use popo-light or popo-covariance, or data parallelism with LoRA",
+                    f"weighting={args.weighting!r} takes several backward passes over one forward, which these shards do not allow.",
+                    expected="parameters that are whole on each process, or sharded by FSDP2",
+                    found="DeepSpeed" if self.is_deepspeed_enabled else "FSDP1",
+                    fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a reward rule such as popo-light",
                 )
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
@@ -208,7 +209,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         batch = RewardColumns.of(inputs)
         step = self.step_state.accumulation(partial(self._start_accumulation, model))
         halves = batch.prompt % 2 if step.halves == 2 else None
-        recording = Recording(model, halves, self._evidence(inputs) if self.args.token_weighting == "pepo" else None)
+        evidence = self._evidence(inputs) if self.args.token_weighting == "pepo" else None
+        recording = Recording(model, halves, evidence, together=step.placement.together)
         token_weights = None if recording.evidence is None else self._token_weights(recording, inputs)
         trl_loss = super()._compute_loss
 
@@ -226,6 +228,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         update = recording.output_gradient(loss) if step.given else None
         rewards = [derivative(column) for column in batch.advantages.unbind(1)]
         common_part = derivative(torch.zeros_like(batch.advantages[:, 0])) if step.common else None
+        step.placement.reduce_in_each_backward()
         step.add(recording, rewards, common_part, update, batch.applies)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
@@ -236,8 +239,10 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         count, given = self.rule.count, self.rule.options.preference
         preference = np.full(count, 1 / count) if given is None else np.asarray(given) / sum(given)
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
+        parameters = trainable(model)
+        mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
         return AccumulationStep(
-            parameters=[p for p in model.parameters() if p.requires_grad],
+            parameters=parameters,
             count=count,
             estimator=self.args.gram_estimator,
             common=shared and not self.args.kl_in_indicator,
@@ -245,14 +250,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             weights=self.rule.weights.tolist(),
             fresh=self.rule.fresh,
             given=self.args.aggregation == "trl",
+            placement=Placement.of(model, parameters, self.accelerator.num_processes, mean),
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
         """Close the step: the rule observes it, unless no reward told its rollouts apart, and the parameters get their gradients."""
-        mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
-        seen = step.close(self.accelerator.num_processes, mean, self.args.directional_step)
+        seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
-        scaler, finite = self.accelerator.scaler, step.sums.finite
+        scaler, finite = self.accelerator.scaler, step.finite
         if not finite:
             reading = self.rule.skip()
         elif signal and seen is not None:
@@ -262,7 +267,7 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         factor = scaler.get_scale() if scaler is not None else 1.0
         for parameter, gradient in zip(step.parameters, step.gradient(applied.tolist())):
             if gradient is not None and (finite or scaler is not None):  # a scaler sees infinities for itself
-                gradient = (gradient * factor).to(parameter.dtype)
+                gradient = placed_like(parameter, (gradient * factor).to(parameter.dtype))
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._log_weights(self.reward_scale.shares(applied), reading)
 

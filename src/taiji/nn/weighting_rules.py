@@ -384,6 +384,7 @@ class _Library:
     """TorchJD's Gramian weightings, created on first use; they may draw from torch's generator, which is kept apart."""
 
     name: str
+    options: dict[str, float]
     made: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, gram: np.ndarray, seed: int) -> Vector:
@@ -393,7 +394,7 @@ class _Library:
             with needs("peers", where="alignment.weighting"):
                 from torchjd import aggregation
 
-                self.made["weighting"] = getattr(aggregation, self.name)()
+                self.made["weighting"] = getattr(aggregation, self.name)(**self.options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return np.asarray(
@@ -402,14 +403,15 @@ class _Library:
 
 
 class GramPeer(Rule):
-    """MGDA, PCGrad or UPGrad: weights from the batch's own Gram matrix, scaled to sum one (the direction is unchanged)."""
+    """A peer of TorchJD: weights from the batch's own Gram matrix, scaled to sum one (the direction is unchanged)."""
 
     source: Source = "gradients"
     library: ClassVar[str] = ""
+    arguments: ClassVar[dict[str, float]] = {}
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
-        self.weighting = _Library(self.library)
+        self.weighting = _Library(self.library, self.arguments)
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         if seen.gram is None:
@@ -422,7 +424,7 @@ class GramPeer(Rule):
         block = np.asarray(seen.gram)[np.ix_(there, there)]
         if not np.trace(block) > 0:
             return self.log_weights, None
-        raw = np.maximum(self.weighting(block, self.options.seed + self.steps), 0.0)
+        raw = np.maximum(self.weighting(block / np.trace(block), self.options.seed + self.steps), 0.0)
         shares = functions.normalised(raw) if raw.sum() > 0 else functions.uniform(len(block))
         return self.among(there, _log(shares)), None
 
@@ -445,6 +447,13 @@ class UpGrad(GramPeer):
     library = "UPGradWeighting"
 
 
+class FairGrad(GramPeer):
+    """Proportional fairness, through TorchJD: w_i (G w)_i = 1 (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024, at alpha = 1)."""
+
+    library = "FairGradWeighting"
+    arguments: ClassVar[dict[str, float]] = {"alpha": 1.0}
+
+
 RULES: dict[str, type[Rule]] = {
     "fixed": Rule,
     "gdpo": Rule,
@@ -454,6 +463,7 @@ RULES: dict[str, type[Rule]] = {
     "mgda": Mgda,
     "pcgrad": PcGrad,
     "upgrad": UpGrad,
+    "fairgrad": FairGrad,
     "dwa": DynamicAverage,
     "uncertainty": Uncertainty,
     "random": RandomWeights,

@@ -1,0 +1,144 @@
+"""Where the entries of the trainable parameters and of their gradients are: whole on each process, or sharded by FSDP2.
+
+Under FSDP2 a parameter is a ``DTensor`` of which each process holds a part. Its module gathers it for each forward and backward, and
+a backward leaves the gradient's part, averaged over processes, in ``parameter.grad``. So gradients are sums of local parts, an inner
+product is the sum over processes of local ones, and every process has to run as many forwards and backwards as the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from taiji.core.errors import ConfigError
+
+
+def _one_process(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How parameters and gradients lie over processes.
+
+    Args:
+        processes: number of processes.
+        mean: a tensor's mean over processes.
+        sharded: whether gradients are parts, averaged already, instead of a process's own and whole ones.
+        copies: number of processes that hold the same part (more than one with replicas of the shards).
+        modules: modules that gather their parameters; empty unless the model is sharded.
+    """
+
+    processes: int = 1
+    mean: Callable[[Tensor], Tensor] = _one_process
+    sharded: bool = False
+    copies: int = 1
+    modules: tuple[FSDPModule, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: torch.nn.Module,
+        parameters: Sequence[Tensor],
+        processes: int,
+        mean: Callable[[Tensor], Tensor],
+    ) -> Placement:
+        """Read the placement of a model's trainable parameters.
+
+        Raises:
+            ConfigError: they do not lie alike, or in a way of which inner products are not known.
+        """
+        modules = tuple(module for module in model.modules() if isinstance(module, FSDPModule))
+        parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+        if not parts:
+            return cls(processes, mean, modules=modules)
+        kinds = {(part.device_mesh, tuple(type(kind) for kind in part.placements)) for part in parts}
+        mesh, placements = next(iter(kinds))
+        if not modules or len(parts) < len(parameters) or len(kinds) > 1 or not {*placements} <= {Shard, Replicate}:
+            raise ConfigError(
+                "The trainable parameters do not lie alike on the processes, so the rewards' gradients cannot be compared.",
+                expected="all of them whole, or all of them sharded by FSDP2 over one mesh",
+                found=f"{len(parameters) - len(parts)} whole, {len(parts)} sharded as {sorted(str(kind) for kind in kinds)}",
+                fix="use a reward rule such as popo-light, or shard the model by FSDP2 alone",
+            )
+        apart = math.prod(size for size, kind in zip(mesh.shape, placements) if kind is Shard)
+        return cls(processes, mean, True, processes // apart, modules)
+
+    @property
+    def together(self) -> bool:
+        """Return whether forwards and backwards wait for the other processes'."""
+        return bool(self.modules)
+
+    def total(self, counts: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``counts`` averaged over processes and inner products summed over the gradients' parts, in one collective."""
+        both = self.mean(torch.cat([counts, products])) if self.processes > 1 else torch.cat([counts, products])
+        return both[: len(counts)], both[len(counts) :] * (self.processes / self.copies)
+
+    def gathered_anew(self) -> None:
+        """Let modules forget what they have gathered, after parameters were changed by hand."""
+        for module in self.modules:
+            module.reshard()
+
+    def reduce_in_each_backward(self) -> None:
+        """Undo a caller's wish to reduce gradients at the last micro-batch only: they are not kept whole until then."""
+        for module in self.modules:
+            module.set_requires_gradient_sync(True, recurse=False)
+            module.set_requires_all_reduce(True, recurse=False)
+
+
+WHOLE = Placement()
+"""One process."""
+
+
+def trainable(model: torch.nn.Module) -> list[Tensor]:
+    """Return the trainable parameters as the optimizer knows them: modules of FSDP2 that are gathered for a forward are not seen whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds, in the same memory."""
+    with torch.no_grad():
+        part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return part
+
+
+def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
+    """Return the tensor of which this process holds ``part``, placed as ``parameter`` is."""
+    if not isinstance(parameter, DTensor):
+        return part
+    return DTensor.from_local(
+        part,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+def vector_jacobian_product(
+    outputs: Sequence[Tensor], values: Sequence[Tensor], parameters: Sequence[Tensor], keep: bool
+) -> list[Tensor | None]:
+    """Gradient of sum <output, value> by this process's part of each parameter; None where it does not reach.
+
+    FSDP2 reduces what a backward leaves in ``grad`` and knows nothing of ``torch.autograd.grad``. What ``grad`` held is put back.
+    """
+    if not isinstance(parameters[0], DTensor):
+        return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    torch.autograd.backward(outputs, values, retain_graph=keep)
+    found = [None if parameter.grad is None else local(parameter.grad) for parameter in parameters]
+    for parameter, gradient in zip(parameters, before):
+        parameter.grad = gradient
+    return found
