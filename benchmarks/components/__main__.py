@@ -1,6 +1,6 @@
 """Does each component help in the world that it is made for, and not in the world's twin?
 
-    python -m benchmarks.components [--only NAME ...] [--quick] [--json FILE]
+python -m benchmarks.components [--only NAME ...] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ def main() -> None:
     known = components()
     chosen = arguments.only or list(known)
     if unknown := sorted(set(chosen) - set(known)):
-        sys.exit(str(ConfigError("There is no such component.", where="--only", expected=", ".join(known), found=", ".join(unknown))))
+        sys.exit(
+            str(
+                ConfigError(
+                    "There is no such component.", where="--only", expected=", ".join(known), found=", ".join(unknown)
+                )
+            )
+        )
 
     def all_of_them(quick: bool) -> Result:
         """Does each component help in its world, and not in the twin? ``--only NAME`` runs one."""

@@ -102,7 +102,9 @@ def components() -> dict[str, Component]:
     package = importlib.import_module("benchmarks.components")
     found = {}
     for module in sorted(entry.name for entry in pkgutil.iter_modules(package.__path__)):
-        if module != "__main__" and (made := getattr(importlib.import_module(f"{package.__name__}.{module}"), "COMPONENT", None)):
+        if module != "__main__" and (
+            made := getattr(importlib.import_module(f"{package.__name__}.{module}"), "COMPONENT", None)
+        ):
             found[module] = made
     return found
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+from numpy.typing import NDArray
 
+from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.dataset import Dataset
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
@@ -21,6 +22,8 @@ from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
 from taiji.serving.types import FeaturesOnly, RankRequest, RankResult
+
+Array = NDArray[Any]
 
 
 class RunScorer:
@@ -54,17 +57,11 @@ class RunScorer:
         if not requests:
             return []
         live = self._world.of([request.history for request in requests])
-        sizes = [len(request.items) for request in requests]
-        frame = pl.DataFrame(
-            {
-                "user": np.repeat(np.arange(len(requests)), sizes),
-                "item": [self._world.items[item] for request in requests for item in request.items],
-                "time": np.repeat([request.history.as_of for request in requests], sizes),
-            }
-        )
-        context = self._world.context_frame([request.context for request in requests])
-        if context.width:
-            frame = pl.concat([frame, context[np.repeat(np.arange(len(requests)), sizes)]], how="horizontal")
+        context = {
+            n: v.to_numpy() for n, v in self._world.context_frame([r.context for r in requests]).to_dict().items()
+        }
+        asked = Requests(np.arange(len(requests)), [request.history.as_of for request in requests], context)
+        items = [np.array([self._world.items[item] for item in request.items]) for request in requests]
         usable = [
             request.features
             if self._featured is not None
@@ -74,29 +71,29 @@ class RunScorer:
             for request in requests
         ]
         past = LiveStatistics(self._world, live, [request.history for request in requests])
-        plain = _scores(self._plain.bound_to(live, past), frame)
+        plain = _scores(self._plain.bound_to(live, past), asked, items)
         featured = plain
         if self._featured is not None:
-            featured = _scores(self._featured.bound_to(live, past), self._with_features(frame, usable, sizes))
-        results, start = [], 0
-        for size, features in zip(sizes, usable):
-            end = start + size
-            results.append(RankResult([*plain[start:end]], [*featured[start:end]] if features else None))
-            start += size
-        return results
+            featured = _scores(self._featured.bound_to(live, past), self._with_features(asked, usable), items)
+        return [
+            RankResult(without, with_features if features else None)
+            for without, with_features, features in zip(plain, featured, usable)
+        ]
 
-    def _with_features(
-        self, frame: pl.DataFrame, rows: Sequence[dict[str, Any] | None], sizes: Sequence[int]
-    ) -> pl.DataFrame:
+    def _with_features(self, asked: Requests, rows: Sequence[dict[str, Any] | None]) -> Requests:
         known = self._world.items
-        ids = [row["ids"] or None if row else None for row in rows]
-        items = [[known[item] for item in row["neighbour_items"] if item in known] if row else None for row in rows]
-        vectors = [row.get("vector") if row else None for row in rows]
-        features = pl.DataFrame(
-            {"ids": ids, "neighbour_items": items, "vector": vectors},
-            schema={"ids": pl.List(pl.UInt16), "neighbour_items": pl.List(pl.UInt32), "vector": pl.List(pl.Float32)},
-        )
-        return pl.concat([frame, features[np.repeat(np.arange(len(rows)), sizes)]], how="horizontal")
+        columns = {
+            "ids": [row["ids"] or None if row else None for row in rows],
+            "neighbour_items": [
+                [known[i] for i in row["neighbour_items"] if i in known] if row else None for row in rows
+            ],
+            "vector": [row.get("vector") if row else None for row in rows],
+        }
+        made = {name: np.empty(len(rows), dtype=object) for name in columns}
+        for name, values in columns.items():
+            for number, value in enumerate(values):
+                made[name][number] = value
+        return Requests(asked.user, asked.time, {**asked.columns, **made})
 
 
 def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
@@ -110,8 +107,20 @@ def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
     return RankResult(spread(found.without_features), None if other is None else spread(other))
 
 
-def _scores(ranker: Ranker, frame: pl.DataFrame) -> list[float]:
-    return ranker.predict(frame)[ranker.goal].to_list()
+def _scores(ranker: Ranker, asked: Requests, items: Sequence[Array]) -> list[list[float | None]]:
+    """Return the goal of each request's candidates; requests of about as many are scored together, so that little is padded."""
+    found: list[list[float | None]] = [[] for _ in items]
+    lengths = np.array([len(own) for own in items])
+    sizes = np.ceil(np.log2(lengths))
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        slate = np.full((len(rows), lengths[rows].max()), NO_ITEM)
+        for place, row in enumerate(rows):
+            slate[place, : lengths[row]] = items[row]
+        scores = ranker.score(ranker.encode(asked.take(rows)), Slate(slate))[ranker.goal]
+        for place, row in enumerate(rows):
+            found[row] = scores[place, : lengths[row]].tolist()
+    return found
 
 
 def scorer_of(world: World) -> RunScorer:
