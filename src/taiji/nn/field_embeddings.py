@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,14 @@ class CodeTable(nn.Module):
         with torch.no_grad():
             for start, hashed in zip(starts, self.categories.hashed):
                 self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
+
+    def for_columns(self, columns: Sequence[int]) -> tuple[CodeTable, list[int]]:
+        """Return a view of the table for some of the codes, and which columns of the whole's output its columns are."""
+        made = CodeTable.__new__(CodeTable)
+        nn.Module.__init__(made)
+        made.table, made.categories = self.table, self.categories
+        made.register_buffer("offsets", self.offsets[list(columns)], persistent=False)
+        return made, list(columns)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """(n, C) codes to (n, C, width)."""
@@ -120,6 +129,15 @@ class NumberEncoding(nn.Module):
         pieces = (numbers.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
         plain = ((numbers - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
         return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
+
+    def for_columns(self, columns: Sequence[int]) -> tuple[NumberEncoding, list[int]]:
+        """Return the encoding of some of the numbers, and which columns of the whole encoding its columns are."""
+        numbers, chosen = self.edges.shape[0], list(columns)
+        made = NumberEncoding(len(chosen), self.bins).to(self.edges)
+        made.edges.copy_(self.edges[chosen])
+        made.scales.copy_(self.scales[:, chosen])
+        pieces = [numbers + column * self.bins + piece for column in chosen for piece in range(self.bins)]
+        return made, [*chosen, *pieces]
 
     def fit(self, values: NDArray[Any]) -> None:
         """Set scales and edges from (a stride of) training rows, (N, F)."""

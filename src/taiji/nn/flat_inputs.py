@@ -8,6 +8,7 @@ from torch import nn
 from taiji.data.field_set import Arrays, Layout
 from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
 from taiji.nn.lookup import look_up
+from taiji.nn.per_request import spread
 
 
 class FlatInputs(nn.Module):
@@ -65,4 +66,4 @@ def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) ->
     there = (sequence > 0).to(items.dtype)
     total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)
     mean = total / there.sum(dim=1, keepdim=True).clamp_min(1)
-    return (mean.unsqueeze(1) + mean.new_zeros(item.shape).view(mean.shape[0], -1, 1)).view(item.shape[0], -1)
+    return spread(mean, item)

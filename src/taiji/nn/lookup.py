@@ -33,7 +33,7 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
     Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times faster.
     """
-    if on_cpu(table) and torch.is_grad_enabled() and table.requires_grad:
+    if torch.is_grad_enabled() and table.requires_grad and on_cpu(table):
         return _LookUp.apply(table, index)  # type: ignore[no-any-return, no-untyped-call]
     return functional.embedding(index, table)
 

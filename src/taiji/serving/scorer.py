@@ -23,6 +23,8 @@ from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
 from taiji.serving.types import ContextValue, FeaturesOnly, RankRequest, RankResult
 
+Array = NDArray[Any]
+
 
 class RunScorer:
     """See :class:`taiji.serving.types.Scorer`.
@@ -54,6 +56,15 @@ class RunScorer:
     def _score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         if not requests:
             return []
+        alike = np.ceil(np.log2([len(request.items) for request in requests]))  # so that little is padded
+        found: dict[int, RankResult] = {}
+        for size in np.unique(alike):
+            rows = np.flatnonzero(alike == size).tolist()
+            found.update(zip(rows, self._score_alike([requests[row] for row in rows])))
+        return [found[row] for row in range(len(requests))]
+
+    def _score_alike(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        """Return one result a request, all in one slate."""
         histories = [request.history for request in requests]
         live = self._world.of(histories)
         past = LiveStatistics(self._world, live, histories)

@@ -7,7 +7,7 @@ looked up and projected once per item, not once per place in a sequence, which i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from taiji.data.field_set import Arrays, FieldSet
 from taiji.data.fields import Rows
 from taiji.data.statistics import PastStatistics, PointInTime
 from taiji.data.tasks import Task, labels
+from taiji.models.ranking.split_inputs import sides_of
+from taiji.models.ranking.split_weights import SplitGraph
 from taiji.nn.field_embeddings import Batch
 
 Array = NDArray[Any]
@@ -35,11 +37,15 @@ class RequestState:
         requests: (R,) who asks and when.
         arrays: of these R rows, with the numbers of user and context alone.
         statistics: of these R rows.
+        split: the network whose request side was computed, None where it is computed with the candidates.
+        hoisted: what it handed on, a row per request each.
     """
 
     requests: Requests
     arrays: Arrays
     statistics: Mapping[str, Array]
+    split: SplitGraph | None = None
+    hoisted: tuple[torch.Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -119,22 +125,8 @@ class Inputs:
 
         Padding is scored as item 0.
         """
-        items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
-        times, base = items.shape[1], state.arrays.take(chosen)
-        requests = state.requests.take(chosen)
-        owner = np.repeat(np.arange(len(requests)), times)
-        frame = pl.DataFrame(
-            {
-                "user": requests.user[owner],
-                "item": items.ravel(),
-                "time": requests.time[owner],
-                **{name: _series(name, values).gather(owner) for name, values in requests.columns.items()},
-                **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
-            }
-        )
-        known = state.statistics.spread(items, chosen) if isinstance(state.statistics, PointInTime) else None
-        rows = Rows(self.dataset, frame, self.statistics, known)
-        pair = self.fields.arrays(rows, {}, sides=("item", "pair"))
+        base, times = state.arrays.take(chosen), slate.items.shape[1]
+        pair = self._pairs(state, slate, chosen)
 
         def spread(values: Array) -> Array:
             return np.repeat(values, times, axis=0)
@@ -162,20 +154,77 @@ class Inputs:
             )
         )
 
+    def _pairs(self, state: RequestState, slate: Slate, chosen: slice) -> Arrays:
+        """Return arrays of the fields of item and pair, for all places of some requests' slates."""
+        items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
+        requests = state.requests.take(chosen)
+        owner = np.repeat(np.arange(len(requests)), items.shape[1])
+        frame = pl.DataFrame(
+            {
+                "user": requests.user[owner],
+                "item": items.ravel(),
+                "time": requests.time[owner],
+                **{name: _series(name, values).gather(owner) for name, values in requests.columns.items()},
+                **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
+            }
+        )
+        known = state.statistics.spread(items, chosen) if isinstance(state.statistics, PointInTime) else None
+        return self.fields.arrays(Rows(self.dataset, frame, self.statistics, known), {}, sides=("item", "pair"))
+
+    def request_side(self, arrays: Arrays) -> Batch:
+        """Return the request's split inputs of rows whose numbers and categories are those of user and context alone."""
+        distinct = self._distinct(list(arrays.sequences.values()))
+        out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
+        if self.fields.layout.row.width:
+            out["request_categories"] = arrays.categories.astype(np.int64)
+        return self._tensors(out)
+
+    def candidate_side(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
+        """Return the candidates' split inputs for some of the requests with all places of their slates, request by request."""
+        return self._items(self._pairs(state, slate, chosen))
+
+    def split_batch(self, arrays: Arrays) -> Batch:
+        """Return all split inputs of rows, each row a request with one candidate."""
+        columns = sides_of(self.fields).columns
+        sides = []
+        for own in (True, False):
+            kept = {
+                name: [n for n in range(values.shape[1]) if (n in columns.get(name, ())) == own]
+                for name, values in (("numbers", arrays.numbers), ("categories", arrays.categories))
+            }
+            sides.append(
+                replace(
+                    arrays,
+                    numbers=arrays.numbers[:, kept["numbers"]],
+                    categories=arrays.categories[:, kept["categories"]],
+                )
+            )
+        return {**self.request_side(sides[0]), **self._items(sides[1])}
+
+    def _items(self, arrays: Arrays) -> Batch:
+        distinct = self._distinct([arrays.item])
+        out = {"items": self.item_codes[distinct], "item": self._place[arrays.item], "numbers": arrays.numbers}
+        if self.fields.layout.row.width:
+            out["categories"] = arrays.categories.astype(np.int64)
+        return self._tensors(out)
+
     def _batch(self, arrays: Arrays) -> Batch:
-        users, user = np.unique(arrays.user, return_inverse=True)
         distinct = self._distinct([arrays.item, *arrays.sequences.values()])
-        codes = self.user_codes[users]
         out = {
-            "users": codes[:, 0],
-            "user_categories": codes[:, 1:],
-            "user": user,
             "items": self.item_codes[distinct],
             "item": self._place[arrays.item],
             "numbers": arrays.numbers,
+            **self._users(arrays),
         }
         if arrays.categories.shape[1]:
             out["categories"] = arrays.categories.astype(np.int64)
+        return self._tensors(out)
+
+    def _users(self, arrays: Arrays) -> dict[str, Array]:
+        """Return users, sequences, codes and vectors; the sequences' items have their places in the list of distinct ones."""
+        users, user = np.unique(arrays.user, return_inverse=True)
+        codes = self.user_codes[users]
+        out = {"users": codes[:, 0], "user_categories": codes[:, 1:], "user": user}
         out |= {name: self._place[items] for name, items in arrays.sequences.items()}
         out |= {f"{name}_age": ages.astype(np.float32) for name, ages in arrays.ages.items()}
         for field in self.fields.codes:
@@ -184,6 +233,9 @@ class Inputs:
             out[field.name] = np.where(found < 0, 0, found + first).astype(np.int64)
         for name, values in arrays.vectors.items():
             out[name], out[f"{name}_present"] = values, arrays.present[name]
+        return out
+
+    def _tensors(self, out: Mapping[str, Array]) -> Batch:
         return {name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device) for name, value in out.items()}
 
     def _distinct(self, wanted: Sequence[Array]) -> Array:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from taiji.core.artifacts import atomic_file
-from taiji.data.field_set import Layout
 from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.split_inputs import sides_of, split_network
+from taiji.models.ranking.split_weights import SplitGraph
 from taiji.nn.predictions import decode
 
 OPSET = 17
@@ -21,23 +22,25 @@ OPSET = 17
 class _Graph(nn.Module):
     """Network and calibration, tensors in, predictions out."""
 
-    def __init__(self, ranker: Ranker, names: list[str]) -> None:
+    def __init__(self, ranker: Ranker, names: list[str], split: SplitGraph | None) -> None:
         super().__init__()
         self.network, self.names, self.tasks = ranker.network, names, ranker.tasks
         self.calibration = ranker.calibration
+        self.joint = None if split is None else split.joint
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = self.network(dict(zip(self.names, inputs)))
+        outputs = self.network(dict(zip(self.names, inputs))) if self.joint is None else self.joint(*inputs)
         return tuple(decode(outputs, self.tasks, self.calibration).values())
 
 
-def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Return the graph's inputs for some exposures."""
-    batch = ranker.inputs.batch(ranker.inputs.arrays(exposures), slice(None))
+def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame, *, split: bool = False) -> dict[str, np.ndarray]:
+    """Return the graph's inputs for some exposures; of a split one, each row is a request with one candidate."""
+    arrays = ranker.inputs.arrays(exposures)
+    batch = ranker.inputs.split_batch(arrays) if split else ranker.inputs.batch(arrays, slice(None))
     return {name: tensor.cpu().numpy() for name, tensor in batch.items()}
 
 
-def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> None:
+def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, split: bool = False) -> None:
     """Write the ranker as one ONNX file with an output per prediction (``click``, ``conversion``, ``ctcvr``, …), (rows,) each.
 
     Args:
@@ -45,13 +48,20 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> No
         exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
         path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
             items may be any number, and sequences may have one row per row or one per request, see :class:`taiji.models.ranking.ranking_network.Network`.
+        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`): what belongs to the request then has a
+            row per request, and every request has the same number of candidates, in a row.
+
+    Raises:
+        InputError: the network cannot be split; see :func:`taiji.models.ranking.split_inputs.split_network`.
     """
-    batch = {
-        name: tensor.cpu() for name, tensor in ranker.inputs.batch(ranker.inputs.arrays(exposures), slice(None)).items()
-    }
-    names = list(batch)
+    batch = {name: torch.from_numpy(values) for name, values in onnx_inputs(ranker, exposures, split=split).items()}
     device, heads = ranker.device, list(ranker.heads)
-    axes = {name: {0: axis} for name, axis in _axes(names, ranker.layout).items()} | {
+    graph = split_network(ranker.network, ranker.fieldset, device) if split else None
+    if graph is not None:
+        inputs = [node.target for node in graph.joint.graph.nodes if node.op == "placeholder"]
+        batch = {str(name): batch[str(name)] for name in inputs}
+    names = list(batch)
+    axes = {name: {0: axis} for name, axis in _axes(names, ranker, split).items()} | {
         head: {0: "rows"} for head in heads
     }
     ranker.network.eval()
@@ -59,7 +69,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> No
         with atomic_file(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _Graph(ranker, names).eval().cpu(),
+                _Graph(ranker, names, graph).eval().cpu(),
                 tuple(batch.values()),
                 str(temporary),
                 input_names=names,
@@ -72,8 +82,11 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path) -> No
         ranker.network.to(device)
 
 
-def _axes(names: list[str], layout: Layout) -> dict[str, str]:
+def _axes(names: list[str], ranker: Ranker, split: bool) -> dict[str, str]:
     """Return what the first axis of each input counts."""
-    axes = {"users": "users", "user_categories": "users", "items": "items"}
-    axes |= {part: "requests" for name in layout.sequences for part in (name, f"{name}_age")}
+    axes = {"users": "users", "user_categories": "users", "items": "items", "request_items": "request_items"}
+    axes |= {part: "requests" for name in ranker.layout.sequences for part in (name, f"{name}_age")}
+    if split:
+        sides = sides_of(ranker.fieldset)
+        axes |= dict.fromkeys([*sides.tiled, *(f"request_{name}" for name in sides.columns)], "requests")
     return {name: axes.get(name, "rows") for name in names}

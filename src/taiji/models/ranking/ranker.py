@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,6 +26,7 @@ from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, RequestState
 from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
+from taiji.models.ranking.split_inputs import SplitCache
 from taiji.models.ranking.training_loop import train
 from taiji.nn.losses import MultitaskLoss
 from taiji.nn.predictions import predictions
@@ -194,6 +196,7 @@ class Ranker:
         self.loss = MultitaskLoss(self.tasks)
         self.calibration = {task.name: (1.0, 0.0) for task in self.tasks}
         self.inputs = Inputs(dataset, fieldset, self.tasks, self.device)
+        self._split = SplitCache(self.network, fieldset, self.device)
         return self
 
     @property
@@ -266,8 +269,18 @@ class Ranker:
         return self.predict(frame)[self.goal].to_numpy()
 
     def encode(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, and the statistics of user and context, computed once."""
-        return self.inputs.state(requests)
+        """Return the request side: sequences, features, the statistics of user and context, and what the network makes of them."""
+        state = self.inputs.state(requests)
+        self.network.eval()
+        split = self._split.get() if self.settings.split_weights else None
+        if split is None:
+            return state
+        with torch.inference_mode():
+            parts = [
+                split.encode(self.inputs.request_side(state.arrays.take(slice(start, start + BATCH))))
+                for start in range(0, max(1, len(state)), BATCH)
+            ]
+        return replace(state, split=split, hoisted=tuple(torch.cat(kept) for kept in zip(*parts)))
 
     def score(self, state: RequestState, slate: Slate) -> Predictions:
         """Return every head's prediction for every place of the slate, (R, M) float64 each."""
@@ -279,8 +292,13 @@ class Ranker:
         size = max(1, BATCH // max(1, places))
         with torch.inference_mode():
             for start in range(0, requests if places else 0, size):
-                batch = self.inputs.candidates(state, slate, slice(start, start + size))
-                parts.append(self.network(batch).double().cpu().numpy())
+                chosen = slice(start, start + size)
+                if state.split is None:
+                    outputs = self.network(self.inputs.candidates(state, slate, chosen))
+                else:
+                    batch = self.inputs.candidate_side(state, slate, chosen)
+                    outputs = state.split.score([values[chosen] for values in state.hoisted], batch)
+                parts.append(outputs.double().cpu().numpy())
         found = predictions(np.concatenate(parts), self.tasks, self.calibration)
         return {head: values.reshape(requests, places) for head, values in found.items()}
 

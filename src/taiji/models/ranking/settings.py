@@ -67,6 +67,9 @@ class NeuralRankerSettings(Settings):
     patience: PositiveInt = 2
     """Checks in a row without improvement after which training stops."""
 
+    split_weights: bool = True
+    """Compute once per request, and not once per candidate, what the network makes of the request alone (MaRI). Predictions are the same."""
+
     def passes(self, rows: float) -> int:
         """Return passes over so many training rows: ``epochs``, or what ``min_steps`` takes, ten at most; more only learn small data by heart."""
         return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))

@@ -83,7 +83,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
         embed, item, width = self.embeddings, batch["item"], self.settings.dimension
         items = embed.items(batch)
         target, user = look_up(items, item), embed.users(batch)
-        penalty = (user.square().sum() + target[:, :width].square().sum()) / len(item)
+        penalty = (user.square().sum() + target[:, :width].square().sum()) / item.shape[0]
         profile = embed.profile(batch)
         for name, module in self.text.items():
             if isinstance(module, SelectAlign):

@@ -1,0 +1,246 @@
+"""A network as a graph whose nodes are coloured by what they depend on: constants, the request, a candidate."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.graph import CodeGen
+from torch.nn import functional
+
+from taiji.core.errors import InputError
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.per_request import spread, spread_add
+
+CONSTANT, TABLE, REQUEST, CANDIDATE = "constant", "table", "request", "candidate"
+ORDER = (CONSTANT, TABLE, REQUEST, CANDIDATE)
+UNARY_FUNCTIONS = {
+    torch.relu, torch.tanh, torch.sigmoid, torch.exp, torch.abs, torch.square, torch.neg, torch.clamp, functional.relu,
+    functional.gelu, functional.silu, functional.elu, functional.leaky_relu, functional.softplus, operator.neg,
+}  # fmt: skip
+UNARY_METHODS = {
+    "relu",
+    "tanh",
+    "sigmoid",
+    "exp",
+    "abs",
+    "square",
+    "neg",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "float",
+    "double",
+}
+UNARY_MODULES = (
+    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Identity, nn.modules.dropout._DropoutNd,
+)  # fmt: skip
+BINARY = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div}
+NORMALISING = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "softmax", "log_softmax", "normalize"}
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The sides of a network's inputs. What is not named belongs to the candidates, a row each.
+
+    The network is given all inputs with a row per candidate; its *split* inputs have the request's once per request.
+
+    Args:
+        tiled: a row per candidate in the network's inputs, a row per request in the split ones.
+        shared: a row per request, or per distinct user, in both.
+        tables: lists of distinct things that rows of both sides point into; split into ``<name>`` of the candidates and ``request_<name>``.
+        columns: inputs (B, F) with columns of both sides, to the request's columns; split into ``<name>`` and ``request_<name>``.
+        like: an input with a row per candidate.
+        rows: a split input with a row per request.
+    """
+
+    like: str
+    rows: str
+    tiled: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
+    columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def candidate_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the split inputs of the candidates' side, of a network with such inputs."""
+        return tuple(dict.fromkeys([*(n for n in names if n not in self.tiled | self.shared), self.like]))
+
+    def split_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return all split inputs."""
+        own = [n for n in names if n in self.tiled | self.shared]
+        both = [f"request_{n}" for n in names if n in self.tables or n in self.columns]
+        return (*own, *both, *self.candidate_names(names))
+
+    def requests(self, batch: Batch) -> int:
+        """Return how many requests split inputs are of."""
+        return batch[self.rows].shape[0]
+
+    def widths(self, batch: Batch) -> dict[str, int]:
+        """Return how many columns each input of both sides has."""
+        return {name: batch[name].shape[1] + len(own) for name, own in self.columns.items()}
+
+    def whole(self, batch: Batch) -> Batch:
+        """Return the network's inputs, of split ones; both sides must have the same tables."""
+        like, out = batch[self.like], {}
+        for name, values in batch.items():
+            if name in self.tiled:
+                out[name] = spread(values, like)
+            elif name in self.columns:
+                own, request = self.columns[name], spread(batch[f"request_{name}"], like)
+                out[name] = values.new_zeros(values.shape[0], values.shape[1] + len(own))
+                theirs = [column for column in range(out[name].shape[1]) if column not in set(own)]
+                out[name][:, list(own)], out[name][:, theirs] = request, values
+            elif name.removeprefix("request_") not in self.tables | set(self.columns) or name in self.tables:
+                out[name] = values
+        return out
+
+    def first(self, batch: Batch) -> Batch:
+        """Return split inputs with the first candidate of each request alone."""
+        rows = batch[self.like].shape[0]
+        times = rows // self.requests(batch)
+        kept = self.tiled | self.shared | self.tables
+
+        def is_candidates(name: str) -> bool:
+            return name not in kept and not name.startswith("request_") and batch[name].shape[0] == rows
+
+        return {name: values[::times] if is_candidates(name) else values for name, values in batch.items()}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return hasattr(m, "for_columns") or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
+    """Return the graph of a network whose only argument is a batch with these names, an input per name.
+
+    Raises:
+        InputError: the network's control flow depends on values, or it does what cannot be traced.
+    """
+    argument = next(iter(inspect.signature(network.forward).parameters))
+    tracer = _Tracer(autowrap_functions=(spread, spread_add))
+    try:
+        with torch.no_grad():
+            graph = tracer.trace(network, {argument: dict.fromkeys(names, fx.PH)})
+    except Exception as error:
+        raise InputError(
+            "A network cannot be traced.",
+            where=type(network).__name__,
+            expected="a forward pass whose steps do not depend on the values in the batch",
+            found=f"{type(error).__name__}: {str(error)[:200]}",
+        ) from error
+    graph.set_codegen(CodeGen())
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    if isinstance(output.args[0], (list, tuple)) and len(output.args[0]) == 1:  # as trees of outputs are flattened
+        output.args = (output.args[0][0],)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, name in zip(inputs, names, strict=True):
+        node.target = name
+        node._rename(name)
+    drop_unused(graph)
+    for node in inputs:
+        if not node.users:
+            graph.erase_node(node)
+    return graph
+
+
+def drop_unused(graph: fx.Graph) -> None:
+    """Take out what nothing uses, inputs excepted; a ranking network has no side effects."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes shapes: a tuple for a tensor, a list for several, None for anything else."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(root, graph=graph)
+        self.found: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node, note its shape."""
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.found[n] = tuple(value.shape)
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(part, torch.Tensor) for part in value):
+            self.found[n] = [tuple(part.shape) for part in value]
+        else:
+            self.found[n] = None
+        return value
+
+
+def shapes_of(root: nn.Module, graph: fx.Graph, batch: Batch) -> dict[fx.Node, Any]:
+    """Return each node's shape on a batch; None for what is not a tensor."""
+    run = _Shapes(root, graph)
+    with torch.no_grad():
+        run.run(*(batch[node.target] for node in graph.nodes if node.op == "placeholder"))
+    return run.found
+
+
+def is_size(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
+    """Tell whether a node is a number or a size and not a tensor."""
+    return shapes[node] is None
+
+
+def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """Return, for each output of ``broadcast_tensors``, the argument whose values it has."""
+    found = {}
+    for node in graph.nodes:
+        if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+            source = node.args[0]
+            if source.target in (torch.broadcast_tensors, functional.torch.functional.broadcast_tensors):
+                arguments = source.args[0] if isinstance(source.args[0], (tuple, list)) else source.args
+                found[node] = arguments[node.args[1]]
+    return found
+
+
+def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
+    """Return the colour of each node.
+
+    A node has the last colour, in the order of :data:`ORDER`, of its inputs. Rows of a table that are looked up have the colour of who asks
+    for them; what is only widened keeps its colour.
+
+    Args:
+        graph: to be coloured. sides: of its inputs. shapes: with one candidate per request.
+
+    Raises:
+        InputError: a table is used otherwise than row by row and looked up.
+    """
+    found: dict[fx.Node, str] = {}
+    base = aliases(graph)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            name = node.target
+            found[node] = (
+                TABLE if name in sides.tables else REQUEST if name in sides.tiled | sides.shared else CANDIDATE
+            )
+            continue
+        if node.target is spread:
+            found[node] = found[node.args[0]]
+            continue
+        if node in base and shapes[base[node]] == shapes[node]:
+            found[node] = found[base[node]]
+            continue
+        inputs = node.all_input_nodes
+        if node.target is functional.embedding and len(node.args) > 1 and found[node.args[1]] == TABLE:
+            found[node] = found[node.args[0]]
+            continue
+        known = {found[part] for part in inputs}
+        colour = max((*known, CONSTANT), key=ORDER.index)
+        if TABLE in known and colour in (REQUEST, CANDIDATE):
+            tables = [part for part in inputs if found[part] == TABLE and shapes[part] is not None]
+            if tables and node.op != "output":
+                raise InputError(
+                    "A network uses the list of distinct items otherwise than by looking rows up.",
+                    where=f"node {node.name}",
+                    expected="an embedding, a function of single rows, or a look-up",
+                    found=str(node.target),
+                )
+        found[node] = colour
+    return found

@@ -1,0 +1,162 @@
+"""MaRI (arXiv 2602.23105): compute once per request what does not depend on the candidate, without changing a prediction.
+
+A ranking network is traced as a graph. Its nodes are *coloured*: what depends on the request's inputs alone is the same for
+all of its candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so
+that its request side is a row per request and joins the candidates' rows by a broadcast addition. Of DIN's
+[q, k, q − k, q ⊙ k] the difference goes into the matrices of q and k. Weights are laid out by side when the graph is rewritten, so nothing
+is gathered when it runs.
+
+A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split and is refused by name. An
+operation that only needs it whole gets it whole: exact, and told in :attr:`SplitGraph.whole`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from taiji.models.ranking.graph_building import NotSeparable
+from taiji.models.ranking.graph_colours import CANDIDATE, CONSTANT, REQUEST, Sides, drop_unused, shapes_of, trace
+from taiji.models.ranking.graph_rewriting import Rewriting
+from taiji.nn.field_embeddings import Batch
+
+
+@dataclass(frozen=True)
+class SplitGraph:
+    """A network in two steps.
+
+    Attributes:
+        joint: from all split inputs (:meth:`Sides.split_names`) to the outputs.
+        request: from the request's inputs to the tensors that the candidates need, one row per request each.
+        candidates: from those and the candidates' inputs to the outputs.
+        hoisted: names of those tensors. request_inputs, candidate_inputs: names of either step's inputs.
+        split: linear layers that were split. whole: nodes that needed a concatenation whole.
+    """
+
+    joint: fx.GraphModule
+    request: fx.GraphModule
+    candidates: fx.GraphModule
+    hoisted: tuple[str, ...]
+    request_inputs: tuple[str, ...]
+    candidate_inputs: tuple[str, ...]
+    split: tuple[str, ...]
+    whole: tuple[str, ...]
+
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Return what the candidates need of the request side, a row per request each."""
+        return self.request(*(batch[name] for name in self.request_inputs))  # type: ignore[no-any-return]
+
+    def score(self, hoisted: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
+        """Return the network's outputs for the candidates, (B, O)."""
+        return self.candidates(*hoisted, *(batch[name] for name in self.candidate_inputs))  # type: ignore[no-any-return]
+
+
+def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance: float = 1e-4) -> SplitGraph:
+    """Rewrite a network.
+
+    Args:
+        network: from a batch (name to tensor) to a tensor (B, O); in evaluation mode. It must treat rows independently.
+        example: split inputs of at least two requests with several candidates each (:meth:`Sides.whole` puts them together), from which
+            shapes are read and on which the rewritten graph is compared with the network.
+        sides: which inputs are the request's.
+        tolerance: by which outputs may differ on the example, of the largest output.
+
+    Raises:
+        NotSeparable: a layer over a concatenation of both sides that has no split, an operation that cannot be traced, or a rewritten graph
+            that predicts something else; with the node's name.
+    """
+    whole = sides.whole(example)
+    graph = network.graph if isinstance(network, fx.GraphModule) else trace(network, tuple(whole))
+    build = Rewriting(network, graph, example, sides)
+    joint = build.joint()
+    with torch.no_grad():
+        expected = network(*(whole[n] for n in build.inputs)) if isinstance(network, fx.GraphModule) else network(whole)
+        try:
+            found = joint(*(example[node.target] for node in joint.graph.nodes if node.op == "placeholder"))
+        except (RuntimeError, IndexError) as error:
+            raise NotSeparable(
+                "The network cannot be computed request side first.",
+                where=type(network).__name__,
+                found=str(error)[:300],
+            ) from error
+    if expected.shape != found.shape or not (
+        (expected - found).abs().max() <= tolerance * expected.abs().max().clamp_min(1)
+    ):
+        raise NotSeparable(
+            "The network predicts something else when its request side is computed once.",
+            where=type(network).__name__,
+            expected="a network whose rows do not depend on each other",
+            found=f"outputs that differ by {float((expected - found).abs().max()):.3g}"
+            if expected.shape == found.shape
+            else f"outputs of shape {tuple(found.shape)} in place of {tuple(expected.shape)}",
+        )
+    return _parted(joint, build, example)
+
+
+def _parted(joint: fx.GraphModule, build: Rewriting, example: Batch) -> SplitGraph:
+    """Cut the joint graph into the request's step and the candidates'."""
+    nodes = list(joint.graph.nodes)
+    colour = {node: _joint_colour(node) for node in nodes}
+    hoisted = [
+        node for node in nodes
+        if colour[node] == REQUEST and any(colour[user] == CANDIDATE for user in node.users)
+    ]  # fmt: skip
+    graphs, inputs = {}, {}
+    for side in (REQUEST, CANDIDATE):
+        graph, made = fx.Graph(), {}
+        if side == CANDIDATE:
+            made = {node: graph.placeholder(node.name) for node in hoisted}
+        for node in nodes:
+            if node.op == "placeholder" and colour[node] == side and node.users and node not in made:
+                made[node] = graph.placeholder(node.target)
+        inputs[side] = tuple(n.target for n in nodes if n.op == "placeholder" and colour[n] == side and n.users)
+        for node in nodes:
+            if node.op == "placeholder" or node in made or colour[node] not in (side, CONSTANT):
+                continue
+            if node.op == "output":
+                if side == CANDIDATE:
+                    graph.output(made[node.args[0]])
+                continue
+            made[node] = graph.node_copy(node, lambda old, made=made: made[old])
+        if side == REQUEST:
+            graph.output(tuple(made[node] for node in hoisted))
+        drop_unused(graph)
+        graphs[side] = fx.GraphModule(joint, graph)
+    found = SplitGraph(
+        joint, graphs[REQUEST], graphs[CANDIDATE], tuple(node.name for node in hoisted), inputs[REQUEST],
+        inputs[CANDIDATE], tuple(build.split), tuple(build.whole),
+    )  # fmt: skip
+    requests = build.sides.requests(example)
+    with torch.no_grad():
+        kept = found.encode(example)
+    for name, values in zip(found.hoisted, kept):
+        if not isinstance(values, torch.Tensor) or not values.dim() or values.shape[0] != requests:
+            raise NotSeparable(
+                "What a request hands on to its candidates does not have a row per request.",
+                where=f"node {name}",
+                expected=f"{requests} rows",
+                found=str(tuple(values.shape)) if isinstance(values, torch.Tensor) else type(values).__name__,
+            )
+    return found
+
+
+def _joint_colour(node: fx.Node) -> str:
+    if node.op == "output":
+        return CANDIDATE
+    if node.op == "get_attr":
+        return CONSTANT
+    return str(node.meta.get("colour", CANDIDATE))
+
+
+def flops(graph: fx.Graph, root: nn.Module, batch: Batch) -> int:
+    """Return the floating-point operations of a graph's linear layers on a batch; what only widens or adds is not counted."""
+    shapes = shapes_of(root, graph, batch)
+    total = 0
+    for node in graph.nodes:
+        if node.op == "call_module" and isinstance(layer := root.get_submodule(node.target), nn.Linear):
+            total += 2 * layer.in_features * math.prod(shapes[node])
+    return total

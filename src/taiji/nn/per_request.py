@@ -1,0 +1,26 @@
+"""From one row per request to one row per candidate: R requests with B / R candidates each, in a row."""
+
+from __future__ import annotations
+
+import torch
+
+
+def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """Return each request's values for each of its candidates.
+
+    Args:
+        values: (R, …); with another axis than 0, (R, …, 1, …).
+        rows: (B, …), anything that has a row per candidate.
+        axis: 0 gives (B, …), any other widens that axis to B / R.
+    """
+    times = rows.shape[0] // values.shape[0]
+    if axis:
+        return values.expand(*(times if place == axis else -1 for place in range(values.dim())))
+    wide = values.unsqueeze(1).expand(-1, times, *(-1 for _ in range(values.dim() - 1)))
+    return wide.reshape(rows.shape[0], *values.shape[1:])
+
+
+def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """Return ``spread(values, candidates) + candidates`` without spreading, (R, …) and (B, …) to (B, …)."""
+    rest = candidates.shape[1:]
+    return (candidates.view(values.shape[0], -1, *rest) + values.unsqueeze(1)).view(-1, *rest)
