@@ -19,8 +19,6 @@ def test_the_page_holds_findings_values_and_costs(tmp_path):
     ):  # fmt: skip
         assert told in text, told
     assert "<script" not in text and "<link" not in text, "nothing is loaded from elsewhere"
-        "nothing is loaded from elsewhere"
-    )
 
 
 def test_what_is_not_there_is_left_out():

@@ -1,0 +1,13 @@
+"""The package's benchmark in its quick form, so that it does not rot."""
+
+from __future__ import annotations
+
+import pytest
+from tests.quick import run_quick
+
+
+@pytest.mark.integration
+def test_quick_run_writes_every_check(tmp_path):
+    # With 60 users of one world, what holds is the full benchmark's business.
+    written = run_quick("recommend", tmp_path, must_hold=lambda check: False)
+    assert len(written["checks"]) == 7
