@@ -62,9 +62,9 @@ def measure(quick: bool) -> Result:
             truths.setdefault((twin, variant), []).append(values)
     for twin in TWINS:
         whole = truths[twin, WHOLE]
-        for (where, variant), values in truths.items():
+        for (where, variant), found in truths.items():
             if where == twin:
-                level = estimate(Ratio.of_values(np.concatenate(values)))
+                level = estimate(Ratio.of_values(np.concatenate(found)))
                 result.rows.append({"part": "true reward", "where": twin, "what": variant, **level})
         for component in COMPONENTS:
             pairs = [a - b for a, b in zip(whole, truths[twin, f"without {component}"])]
@@ -105,6 +105,7 @@ def recommended(seed: int, twin: tuple[str, ...], quick: bool, **size: Any) -> d
     rows = exposures(log, Split((first, first, first, test, end)), "ranker")
     small = DCNRanker.Settings(epochs=1, min_steps=60, dimension=4, hidden=(16,)) if quick else DCNRanker.Settings()
     ranker = train_ranker(log, rows, small, seed)
+    assert isinstance(ranker, DCNRanker)
     requests, targets = period_requests(log, start, settings.requests, seed)
     values_of = WorldTruth(world, log).of_lists(requests)
     found = evaluate_recommender(settings, log, retrievers, ranker, requests, targets, before=start, seed=seed)

@@ -100,7 +100,7 @@ def evaluate_recommender(
         ranked = variants(settings, dataset, slates, remembered, vectors, at)["without re-ranking"]
         found[RANKED], _ = _recommended(RANKED, ranked, requests, max(settings.depths), at)
     found = {name: padded(items, max(settings.depths)) for name, items in found.items()}
-    against = {"against": next(iter(baselines), ""), "competitors": list(baselines)}
+    against: dict[str, Any] = {"against": next(iter(baselines), ""), "competitors": list(baselines)}
     retrieval = evaluate_lists(found, targets, requests.user, depths=settings.depths, **against, **common)
     slices: list[dict[str, Any]] = []
     for name, rows, wanted in slices_of(dataset, requests, targets, before):

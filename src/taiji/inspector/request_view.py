@@ -213,7 +213,7 @@ def _agreement(part: pl.DataFrame) -> list[tuple[str, float]]:
             if len(both) >= 3:
                 ranks = [both[name].rank().to_numpy() for name in both.columns]
                 with np.errstate(invalid="ignore"):
-                    value = float(np.corrcoef(*ranks)[0, 1])
+                    value = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
                 if np.isfinite(value):
                     found.append((title, value))
     return found
