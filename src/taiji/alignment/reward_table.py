@@ -118,7 +118,7 @@ class RewardTable:
                 fix="choose the examples with reasoning.prompts.answer: set and build the reward table again",
             )
         chosen = self.sets["items"].gather(self.places(examples))
-        out = np.zeros((len(chosen), int(chosen.list.len().max() or 0), self.vectors.shape[1]), np.float32)  # type: ignore[call-overload]
+        out = np.zeros((len(chosen), int(chosen.list.len().max() or 0), self.vectors.shape[1]), np.float32)  # type: ignore[arg-type]
         for row, items in enumerate(chosen):
             out[row, : len(items)] = self.vectors[np.searchsorted(self.item_ids, items.to_numpy())]
         return out
