@@ -167,9 +167,9 @@ class EncoderEmbedder:
         self.version = f"{Path(name).name}-{self._pooling}-{self._weights_hash()}"
 
     def _weights_hash(self) -> str:
-        from taiji.language.causal_lm import LanguageModel
+        from taiji.language.causal_lm import weights_version
 
-        return LanguageModel(self._model, self._tokenizer, self.name).version[:8]
+        return weights_version(self._model, self._tokenizer)[:8]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Embedder`."""
