@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
-from taiji.features.intents import INTENTS, directions, intent_columns, intent_metrics, intent_rows, to_int8
+from taiji.data.intent_rows import INTENTS, directions, intent_rows, to_int8
+from taiji.features.intents import intent_columns, intent_metrics
 
 
 def unit(rows: int, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -27,9 +28,10 @@ def test_columns_and_rows_hang_together():
     vectors = unit(6)
     vectors[3] = vectors[1]  # said twice
     levels = [[f"l{place}", ""] for place in range(6)]
-    columns = intent_columns(vectors, np.array([0.2, 0.3, 0.1, 0.4, 0.5, 0.5]), levels, [4, 0, 2], 2)
+    columns = intent_columns(vectors, np.array([0.2, 0.3, 0.1, 0.4, 0.5, 0.5]), levels, [4, 0, 2], 2, "e@1")
     assert dict(columns.schema) == INTENTS
     assert columns["intents"].to_list()[1] is None
+    assert columns["intent_embedder"].to_list() == ["e@1", None, "e@1"]
     rows = intent_rows(columns, 3, 2)
     assert rows.vectors.shape == (3, 3, 64)
     assert rows.weights == pytest.approx(np.array([[0.7 / 0.9, 0.2 / 0.9, 0], [0, 0, 0], [0.5, 0.5, 0]]))
@@ -44,7 +46,7 @@ def test_columns_and_rows_hang_together():
 
 
 def test_a_table_without_any_intent():
-    columns = intent_columns(np.zeros((0, 4)), np.zeros(0), [], [0, 0], 8)
+    columns = intent_columns(np.zeros((0, 4)), np.zeros(0), [], [0, 0], 8, "e@1")
     assert intent_metrics(columns) == {"with_intents": 0, "intents": 0, "first_weight": 0}
     rows = intent_rows(columns, 8, 1)
     assert rows.weights.shape == (2, 8) and not rows.weights.any()
@@ -52,9 +54,11 @@ def test_a_table_without_any_intent():
 
 def test_errors():
     with pytest.raises(TaijiError, match="do not match"):
-        intent_columns(unit(2), np.ones(2), [["a"]], [2], 8)
+        intent_columns(unit(2), np.ones(2), [["a"]], [2], 8, "e@1")
     with pytest.raises(TaijiError, match="no intents"):
         intent_rows(pl.DataFrame({"ids": [1]}), 8, 1)
-    mixed = pl.concat([intent_columns(unit(1, width), np.ones(1), [["a"]], [1], 8) for width in (4, 6)], how="vertical")
+    mixed = pl.concat(
+        [intent_columns(unit(1, width), np.ones(1), [["a"]], [1], 8, "e@1") for width in (4, 6)], how="vertical"
+    )
     with pytest.raises(TaijiError, match="different lengths"):
         intent_rows(mixed, 8, 1)

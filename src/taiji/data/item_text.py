@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from taiji.data.dataset import Dataset
 
 CHARACTERS = 200
@@ -11,14 +13,16 @@ CHARACTERS = 200
 def item_texts(dataset: Dataset) -> list[str]:
     """Return each item's title and its categories, coarse to fine, without what the title or another one says already; "" where there is nothing."""
     columns = [dataset.items[name].cast(str).fill_null("").to_list() for name in ("title", *dataset.levels)]
-    texts = []
-    for row in zip(*columns):
-        parts: list[str] = []
-        for part in row:
-            if part.strip() and not any(part in earlier for earlier in parts):
-                parts.append(part.strip())
-        texts.append(". ".join(parts)[:CHARACTERS])
-    return texts
+    return [item_text(row) for row in zip(*columns)]
+
+
+def item_text(row: Sequence[str]) -> str:
+    """Return the text of a title and categories, coarse to fine; :func:`item_texts` of what is no item of the catalogue, such as an intent."""
+    parts: list[str] = []
+    for part in row:
+        if part.strip() and not any(part in earlier for earlier in parts):
+            parts.append(part.strip())
+    return ". ".join(parts)[:CHARACTERS]
 
 
 def has_texts(dataset: Dataset) -> bool:

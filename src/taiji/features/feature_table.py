@@ -14,7 +14,7 @@ import polars as pl
 
 from taiji.core.artifacts import write_parquet
 from taiji.core.errors import InputError
-from taiji.features.intents import INTENTS
+from taiji.data.intent_rows import INTENTS
 from taiji.features.lookalike import nearest_users
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings

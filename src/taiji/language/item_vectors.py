@@ -39,6 +39,11 @@ def _loaded(name: str) -> Embedder:
     return load_embedder(name)
 
 
+def embedder_version(name: str) -> str:
+    """Return the version of an embedder by name; see :func:`taiji.language.embed.load_embedder`."""
+    return _loaded(name).version
+
+
 @lru_cache(maxsize=KEPT)
 def _embedded(name: str, texts: tuple[str, ...]) -> Array:
     embedder = _loaded(name)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.errors import ConfigError
+from taiji.data.item_text import item_text
 from taiji.language.embed import load_embedder
 from taiji.language.generate import write
 from taiji.language.vllm_engine import with_engine
@@ -55,7 +56,7 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFr
     """Return what :func:`complete` does for the first of ``features.intent_samples`` answers, and the intents of all of them.
 
     Returns:
-        the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts``, ``intent_levels`` and ``intent_weights``,
+        the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts`` (as item texts are embedded), ``intent_levels`` and ``intent_weights``,
         the sequence probability (geometric mean over an intent's tokens) of one answer, or 1 for each of several.
     """
     samples = context.config.features.intent_samples
@@ -99,7 +100,9 @@ def _open_answering_sets(context: Context, which: str) -> Work:
             prompts["dropped"],
             completion=pl.Series([row[0].text for row in written], dtype=pl.String),
             cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
-            intent_texts=pl.Series([[i.text for i in said] for said in intents], dtype=pl.List(pl.String)),
+            intent_texts=pl.Series(
+                [[item_text((i.title, *i.levels)) for i in said] for said in intents], dtype=pl.List(pl.String)
+            ),
             intent_levels=pl.Series(
                 [[list(i.levels) for i in said] for said in intents], dtype=pl.List(pl.List(pl.String))
             ),

@@ -119,6 +119,7 @@ class Features(Stage):
                     flat["intent_levels"].to_list(),
                     completions["intent_texts"].list.len().to_list(),
                     asked.intents,
+                    f"{embedder.name}@{embedder.version}",
                 )
                 table = pl.concat([table, columns], how="horizontal")
                 metrics[name] |= intent_metrics(table)
