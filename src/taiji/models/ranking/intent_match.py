@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,27 @@ from taiji.data.item_text import item_texts
 from taiji.language.item_vectors import embedded, embedder_version
 from taiji.models.ranking.pair_fields import requests_of
 from taiji.models.ranking.text_space import TextSpace
-from taiji.nn.quantised_vectors import QuantisedVectors
 from taiji.nn.set_match import SET_MATCHES, weighted_match
 
 Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
 """Codes of a claim that no item has, and of an item without the level."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Catalogue:
+    """A catalogue of n items.
+
+    Attributes:
+        codes: (k, n) float32, whitened text vectors of whole numbers, a column per item. inverse_lengths: (n,).
+        names: per category level, folded name → code. levels: (depth, n) codes of the items.
+    """
+
+    codes: Array
+    inverse_lengths: Array
+    names: list[dict[str, int]]
+    levels: Array
 
 
 class IntentMatch(NumbersField):
@@ -47,7 +62,7 @@ class IntentMatch(NumbersField):
         self.most, self.embedder, self.depth = most, "", 0
         self.options = {"most": most, "name": name}
         self.space = TextSpace.empty()
-        self._bound: tuple[pl.DataFrame, QuantisedVectors, list[dict[str, int]], Array] | None = None
+        self._bound: tuple[pl.DataFrame, _Catalogue] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,23 +95,28 @@ class IntentMatch(NumbersField):
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
             return out
-        self._check(rows.frame)
-        vectors, codes, levels = self._catalogue(rows.dataset)
         order, starts, counts = requests_of(rows.user, rows.time)
-        intents = intent_rows(rows.frame[order[starts].tolist()], self.most, self.depth)
+        told = rows.frame.select(*INTENTS)[order[starts].tolist()]
+        self._check(told)
+        catalogue = self._catalogue(rows.dataset)
+        intents = intent_rows(told, self.most, self.depth)
         kept: dict[bytes, tuple[Array, Array]] = {}
         for request in np.flatnonzero(intents.weights.sum(axis=1) > 0):
             key = intents.vectors[request].tobytes()
             if key not in kept:
-                kept[key] = self._cosines(vectors, intents.vectors[request])
+                kept[key] = self._cosines(catalogue, intents.vectors[request])
             places = order[starts[request] : starts[request] + counts[request]]
-            out[places] = self._agreement(*kept[key], intents, int(request), rows.item[places], codes, levels).T
+            out[places] = self._agreement(*kept[key], intents, int(request), rows.item[places], catalogue).T
         return out
 
-    def _cosines(self, vectors: QuantisedVectors, intents: Array) -> tuple[Array, Array]:
+    def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
         """Return cosines of a request's intents (m, d) with the whole catalogue (m, n), and the best ones (n,) in ascending order."""
         there = np.abs(intents).sum(axis=1) > 0
-        cosines = self.space.place(intents)[0].cosines(vectors)
+        placed = self.space.place(intents)[0]
+        # As of QuantisedVectors.cosines: products of codes are exact, whatever else is multiplied with them.
+        cosines = placed.codes.astype(np.float32) @ catalogue.codes
+        cosines *= placed.inverse_lengths[:, None]
+        cosines *= catalogue.inverse_lengths
         best = np.where(there[:, None], cosines, np.float32(-2)).max(axis=0)
         return cosines, np.sort(best)
 
@@ -107,8 +127,7 @@ class IntentMatch(NumbersField):
         intents: IntentRows,
         request: int,
         items: Array,
-        codes: list[dict[str, int]],
-        levels: Array,
+        catalogue: _Catalogue,
     ) -> Array:
         """Return the numbers of a request's candidates (M,), (F, M) float32."""
         weights = intents.weights[request]
@@ -119,8 +138,8 @@ class IntentMatch(NumbersField):
         named = np.zeros((self.depth, len(items)), dtype=np.float32)
         for level in range(self.depth):
             for weight, claim in zip(weights, intents.levels[request, :, level]):
-                code = NOTHING if claim is None else codes[level].get(_fold(claim), NOTHING)
-                named[level] += weight * (levels[level, items] == code)
+                code = NOTHING if claim is None else catalogue.names[level].get(_fold(claim), NOTHING)
+                named[level] += weight * (catalogue.levels[level, items] == code)
         return np.concatenate([matches, rank[None], named, np.ones((1, len(items)))]).astype(np.float32)
 
     def _check(self, frame: pl.DataFrame) -> None:
@@ -134,8 +153,8 @@ class IntentMatch(NumbersField):
                 fix="make the features again, or train the ranker again",
             )
 
-    def _catalogue(self, dataset: Dataset) -> tuple[QuantisedVectors, list[dict[str, int]], Array]:
-        """Return a catalogue's places (n of them), and its category levels: codes of the folded names, and each item's code (depth, n)."""
+    def _catalogue(self, dataset: Dataset) -> _Catalogue:
+        """Return a dataset's catalogue, made once."""
         if self._bound is None or self._bound[0] is not dataset.items:
             name, _, version = self.embedder.rpartition("@")
             if embedder_version(name) != version:
@@ -147,7 +166,7 @@ class IntentMatch(NumbersField):
                     fix="install the version that made the features, or make them again",
                 )
             vectors, _ = self.space.place(embedded(name, item_texts(dataset)))
-            codes: list[dict[str, int]] = []
+            names: list[dict[str, int]] = []
             levels = np.full((self.depth, dataset.n_items), NO_LEVEL, dtype=np.int64)
             for place, column in enumerate(dataset.levels[: self.depth]):
                 known: dict[str, int] = {}
@@ -155,9 +174,10 @@ class IntentMatch(NumbersField):
                 levels[place] = [
                     NO_LEVEL if value is None else known.setdefault(_fold(value), len(known)) for value in values
                 ]
-                codes.append(known)
-            self._bound = (dataset.items, vectors, codes, levels)
-        return self._bound[1:]
+                names.append(known)
+            transposed = np.ascontiguousarray(vectors.codes.T, dtype=np.float32)
+            self._bound = (dataset.items, _Catalogue(transposed, vectors.inverse_lengths, names, levels))
+        return self._bound[1]
 
     def tensors(self) -> dict[str, Array]:
         """Return the whitening."""
