@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
 from taiji.data import PERIODS, Dataset, ExampleSettings, make_examples, time_split
+from taiji.data.examples import next_sets
 
 ALL = ExampleSettings(per_user=None, min_history=2)
 
@@ -87,3 +91,29 @@ def test_the_seeded_choice_is_even_over_time(dataset):
 def test_nothing_left_is_a_clear_error(dataset):
     with pytest.raises(TaijiError, match=r"(?s)'reward'.*10000 interactions.*min_history"):
         make_examples(dataset, time_split(dataset), "reward", ExampleSettings(min_history=10_000), 0)
+
+
+def test_sets_of_next_items_are_those_of_the_definition(dataset):
+    split = time_split(dataset)
+    frame = make_examples(dataset, split, "llm", ALL, 0)
+    end = split.interval("llm")[1]
+    clicks = dataset.events.filter(pl.col("click") == 1).select("user", "item", "time").rows()
+    sets = next_sets(dataset, frame, [end] * len(frame), 6).to_list()
+    for (user, as_of, target), items in zip(frame.select("user", "as_of", "target").iter_rows(), sets):
+        had = {item for who, item, time in clicks if who == user and time < as_of}
+        coming = list(dict.fromkeys(i for who, i, time in clicks if who == user and as_of <= time < end))
+        rest = [item for item in coming if item != target]
+        ordered = [target, *(i for i in rest if i not in had), *(i for i in rest if i in had)]
+        assert items == ordered[:6]
+    assert {len(items) for items in sets} >= {6}
+
+
+def test_what_comes_after_the_period_is_in_no_set(dataset):
+    split = time_split(dataset)
+    frame = make_examples(dataset, split, "llm", ALL, 0)
+    ends, history = [split.interval("llm")[1]] * len(frame), dataset.history
+    changed = replace(history, items=np.where(history.times >= ends[0], 0, history.items))
+    assert not np.array_equal(changed.items, history.items)
+    known = next_sets(dataset, frame, ends, 6)
+    assert next_sets(SimpleNamespace(history=changed), frame, ends, 6).equals(known)
+    assert not next_sets(dataset, frame, [2**62] * len(frame), 6).equals(known)

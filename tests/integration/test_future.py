@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from taiji.alignment import build_reward_table
 from taiji.alignment.settings import RewardTableSettings
 from taiji.data import Dataset, ExampleSettings, Tables, exposures, load_source, make_examples, time_split
+from taiji.data.examples import next_sets
 from taiji.features.feature_table import build_table
 from taiji.features.history_mean import history_mean
 from taiji.features.quantizer import ProductQuantizer
@@ -22,7 +23,8 @@ from taiji.metrics.baselines import baselines
 from taiji.models.ranking import Ranker, train_ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.pipeline.refreshes import refresh_times
-from taiji.reasoning.prompts import item_lines, student_prompts
+from taiji.reasoning.prompts import item_lines, student_prompts, true_answers
+from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.settings import PromptSettings
 
 CUT = 0.8
@@ -55,7 +57,18 @@ class World:
             dataset, split, self.examples, ranker, self.embedder, RewardTableSettings(random_candidates=5), 0
         )
         judged = exposures(dataset, split, "ranker")
+        ends = [split.interval("llm")[1]] * len(self.examples)
+        sets = self.examples.with_columns(next_sets(dataset, self.examples, ends, 10))
+        asked = PromptSettings(token_budget=1500, answer="set")
+        of_sets = build_reward_table(
+            dataset, split, sets, ranker, self.embedder, RewardTableSettings(random_candidates=5), 0
+        )
         return {
+            "sets": sets,
+            "prompts of sets": student_prompts(dataset, sets, asked, self.tokenizer),
+            "rationales of sets": RuleWriter(asked).write(dataset, sets, 2, 0),
+            "taught sets": pl.DataFrame({"answers": true_answers(dataset, sets, asked, 2, asked.most)}),
+            "reward table of sets": of_sets.rows,
             "examples": make_examples(dataset, split, "llm", ExampleSettings(min_history=3), 0),
             "prompts": student_prompts(dataset, self.examples, PromptSettings(token_budget=1500), self.tokenizer),
             "environment": environment.rows,

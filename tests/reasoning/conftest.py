@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from taiji.data.dataset import Dataset
+from taiji.data.examples import next_sets
 from taiji.data.schema import Tables
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.tiny import CORPUS, tiny_causal_lm, tiny_tokenizer
@@ -67,6 +68,18 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def examples(dataset) -> pl.DataFrame:
     return examples_of(dataset)
+
+
+@pytest.fixture(scope="session")
+def set_examples(dataset) -> pl.DataFrame:
+    """Each user's interaction five from the end, and the next items from there on."""
+    rows = examples_of(dataset, -5)
+    return rows.with_columns(next_sets(dataset, rows, [2**62] * len(rows), 4))
+
+
+@pytest.fixture(scope="session")
+def set_prompts() -> PromptSettings:
+    return PromptSettings(token_budget=1200, answer="set", intents=3, next_items=4)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from taiji.reasoning.answers import (
     field_spans,
     format_answer,
     format_completion,
+    format_set,
+    line_spans,
     parse,
 )
 
@@ -133,3 +135,66 @@ def test_special_tokens_of_models_never_get_into_what_is_taught(token):
         f"Buys milk.{token} And{token}tea.", format_answer(f"Milk {token} 1 l", [f"{token}Dairy"])
     )
     assert taught == "<think>Buys milk. And tea.</think><answer>Item title: Milk 1 l; Category L1: Dairy</answer>"
+
+
+SET = [("Heat (1995)", ("Crime", "Drama")), ("Ocean's 11.", ("Comedy", "")), ("Ran", ("War", "Drama"))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Item title: Heat (1995); Category L1: Crime; L2: Drama\nItem title: Ocean's 11.; Category L1: Comedy\nItem title: Ran; Category L1: War; L2: Drama",
+        "1. Item title: Heat (1995); Category L1: Crime; L2: Drama\n2. Item title: Ocean's 11.; L1: Comedy\n3) Title: Ran; L1: War; L2: Drama",
+        "- item title: Heat (1995); category l1: Crime; l2: Drama;\n\n- title: Ocean's 11.; L1: Comedy,\n * title: Ran; L1: War; L2: Drama",
+        "Item title: Heat (1995); Category L1: Crime; L2: Drama | Item title: Ocean's 11.; Category L1: Comedy | Item title: Ran; Category L1: War; L2: Drama",
+        "1. Item title: Heat (1995); Category L1: Crime; L2: Drama 2. Item title: Ocean's 11.; Category L1: Comedy 3. Item title: Ran; Category L1: War; L2: Drama",
+        "Item title: Heat (1995); Category L1: Crime; L2: Drama Item title: Ocean's 11.; Category L1: Comedy Item title: Ran; Category L1: War; L2: Drama",
+    ],
+    ids=["lines", "numbers", "bullets", "bars", "one line", "nothing between"],
+)
+def test_a_set_is_read_however_its_intents_are_set_apart(text):
+    read = parse(f"why</think><answer>{text}</answer>", depth=2, most=8)
+    assert read.well_formed, read.problem
+    assert [(intent.title, intent.levels) for intent in read.intents] == SET
+    assert (read.title, read.levels) == SET[0]
+
+
+def test_a_set_comes_back_as_it_was_written():
+    lines = [format_answer(title, levels) for title, levels in SET]
+    text = format_completion("why", format_set(lines))
+    read = parse(text, depth=2, most=8)
+    assert [intent.text for intent in read.intents] == lines
+    assert [text[intent.start : intent.end].strip() for intent in read.intents] == lines
+    assert parse(text, depth=2, most=2).intents == read.intents[:2] and parse(text, depth=2, most=2).well_formed
+    spans = line_spans(format_set(lines), 2)
+    assert [format_set(lines)[a:b] for line in spans for a, b in line[:2]] == [
+        part for title, levels in SET for part in (title, levels[0])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "titles"),
+    [
+        ("why</think><answer>Item title: a\nItem title: b; Cat", "answer not closed", ["a"]),
+        ("why</think><answer>milk; FOOD\n2. bread</answer>", "no title", ["milk", "bread"]),
+        ("why</think><answer>\n</answer>", "empty answer", []),
+        ("why</think><answer>Item title: ; L1: a\nItem title: -</answer>", "no title", []),
+        (f"why</think><answer>Item title: a\nItem title: {'b' * 400}</answer>", "answer too long", None),
+        ("no tags at all", "no answer", []),
+    ],
+)
+def test_sets_that_are_not_well_formed(text, problem, titles):
+    read = parse(text, most=8)
+    assert (read.problem, read.well_formed) == (problem, False)
+    assert titles is None or [intent.title for intent in read.intents] == titles
+
+
+def test_a_set_may_be_longer_than_one_answer():
+    text = "why</think><answer>" + format_set([f"Item title: {'b' * 90} {n}" for n in range(8)]) + "</answer>"
+    assert parse(text, most=8).well_formed and parse(text).problem == "answer too long"
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_as_a_set(text):
+    read = parse(f"<answer>{text}</answer>", most=4)
+    assert len(read.intents) <= 4 and all(intent.title for intent in read.intents)

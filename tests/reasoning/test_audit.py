@@ -155,3 +155,16 @@ def test_one_example_has_no_interval_and_shows_nothing():
     controls = dict.fromkeys(CONTROLS, alone)
     controls |= {f"{other} - {one}": alone for one, other in pairwise(CONTROLS)}
     assert _order(controls)["verdict"] == "not shown"
+
+
+def test_sets_are_audited_with_sets_of_decoys(lm, dataset, set_examples, set_prompts):
+    rationales = RuleWriter(set_prompts).write(dataset, set_examples, 2, 0)
+    scored = score_rationales(lm, dataset, set_examples, rationales, SelectionSettings(), set_prompts)
+    verdicts = select(scored, calibrate(scored, SelectionSettings()), SelectionSettings())
+    settings = AuditSettings(controls=4, decoys=2, blind=2, resamples=20)
+    report = audit_run(lm, dataset, set_examples, verdicts, settings, SelectionSettings(), set_prompts, 0)
+    assert report["controls"]["own"]["n"] == 4
+    assert report["worst"]["lowest perplexity"][0]["target"].count("Item title") == 4
+    rng = np.random.default_rng(0)
+    for items in set_examples["targets"].to_list():
+        assert not set(items) & {d for t in items for d in decoys_of(dataset, t, 9, rng, items)}

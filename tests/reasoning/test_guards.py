@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.reasoning.guards import MASK, find_mentions, words
+from taiji.reasoning.guards import MASK, find_mentions, find_set_mentions, words
 
 HISTORY = "Bought: - Item title: FLUID MILK WHITE ONLY; Category L1: GROCERY; L2: FLUID MILK PRODUCTS; L3: FLUID MILK WHITE ONLY"
 FILM = ("Gangs of New York (2002)", ["Crime", "Drama", ""])
@@ -127,3 +127,16 @@ def test_any_text_is_handled(rationale, title, levels, history):
     found = find_mentions(rationale, title, levels, history)
     assert len(found.levels) == 3
     assert 0 <= found.recall <= 1
+
+
+def test_each_of_several_targets_is_looked_for_by_the_rules_of_one():
+    items = [("Heat (1995)", ["Crime", "Drama", "Heist"]), ("Velvet Harbour", ["Drama", "", "Noir"])]
+    found = find_set_mentions("They like noir, so Velvet Harbour fits, and heat too.", items, "")
+    one, other = (find_mentions("They like noir, so Velvet Harbour fits, and heat too.", *item, "") for item in items)
+    assert set(found.title) == {*one.title, *other.title} and "exact" in found.title
+    assert found.levels == tuple(a or b for a, b in zip(one.levels, other.levels))
+    assert not {"velvet", "harbour", "noir", "heat"} & set(words(found.masked))
+    assert find_set_mentions("They like old films.", items, "").masked == "They like old films."
+    assert find_set_mentions("A heist.", items[:1], "") == find_mentions("A heist.", *items[0], "")
+    told = find_set_mentions("The next purchases are clear.", items, "")
+    assert told.forbidden == ("next purchases are",)

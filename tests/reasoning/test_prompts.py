@@ -30,6 +30,7 @@ from taiji.reasoning.prompts import (
     student_prompt,
     student_prompts,
     teacher_prompt,
+    true_answers,
 )
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import known_answers
@@ -293,3 +294,38 @@ def test_shorten(text, characters):
     short = shorten(text, characters)
     assert len(short) <= characters
     assert " ".join(text.split()).startswith(short)
+
+
+def test_a_set_is_asked_for_and_shown_to_the_teacher_alone(dataset, set_examples, set_prompts, lm):
+    user, as_of, items = set_examples.select("user", "as_of", "targets").row(0)
+    lines = [item_line(dataset, item) for item in items]
+    student = student_prompt(dataset, user, as_of, set_prompts, lm.tokenizer).messages[-1]["content"]
+    teacher = teacher_prompt(dataset, user, as_of, set_prompts, lm.tokenizer, items).messages[-1]["content"]
+    blind = teacher_prompt(dataset, user, as_of, set_prompts, lm.tokenizer, None).messages[-1]["content"]
+    assert "up to 3 of them" in student and student.count("Item title: ...") == 2
+    past = {item_line(dataset, int(item)) for item in dataset.history.before(user, as_of)[0]}
+    for line in lines:
+        assert f"- {line}" in teacher
+        assert line in past or (line not in student and line not in blind)
+
+
+def test_true_answers_of_sets_hang_on_their_example_alone(dataset, set_examples, set_prompts):
+    texts = true_answers(dataset, set_examples, set_prompts, orders=3)
+    for orders, items in zip(texts, set_examples["targets"]):
+        lines = {item_line(dataset, item) for item in items}
+        assert all(set(order.split("\n")) == lines for order in orders)
+    assert any(len(set(orders)) > 1 for orders in texts)
+    assert true_answers(dataset, set_examples[2:], set_prompts, orders=3) == texts[2:]
+    fewer = true_answers(dataset, set_examples, set_prompts, orders=2, most=2)
+    assert [len(text.split("\n")) for text in fewer[0]] == [2, 2]
+    with pytest.raises(TaijiError, match="no sets of next items"):
+        true_answers(dataset, set_examples.drop("targets"), set_prompts)
+
+
+@pytest.mark.parametrize("domain", ["books", "films", "shop"])
+def test_every_domain_has_templates_for_sets(domain, set_prompts, lm):
+    data = build(domain)
+    for target in (None, [1, 2]):
+        text = teacher_prompt(data, 0, 2**62, set_prompts, lm.tokenizer, target).messages[-1]["content"]
+        assert text and ("item1word" in text.split("newest first")[1]) >= (target is not None)
+    assert "one a line" in student_prompt(data, 0, 2**62, set_prompts, lm.tokenizer).messages[-1]["content"]

@@ -11,9 +11,10 @@ import torch
 
 from taiji.core.errors import TaijiError
 from taiji.reasoning.answers import format_completion
-from taiji.reasoning.prompts import item_line, student_prompts
+from taiji.reasoning.prompts import item_line, student_prompts, true_answers
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import (
+    ORDERS,
     Calibration,
     answer_perplexities,
     calibrate,
@@ -219,6 +220,50 @@ def test_planted_titles_are_rejected_and_clean_rationales_spared(lm, dataset, ex
         .alias("rationale")
     )
     scored = score_rationales(lm, dataset, examples, planted, GUARDED, prompts)
+    judged = select(scored, calibrate(scored, GUARDED), GUARDED)
+    assert not judged.filter(pl.col("sample") == 0)["kept"].any()
+    assert judged.filter(pl.col("sample") > 0)["named"].list.len().sum() == 0
+
+
+def test_a_set_is_scored_in_random_orders_and_averaged(lm, dataset, set_examples, set_prompts):
+    texts = [["They buy Garden things.", ""]] * len(set_examples)
+    rows = rationale_frame(set_examples["example"].to_list(), texts, "test")
+    scored = score_rationales(lm, dataset, set_examples, rows, GUARDED, set_prompts)
+    sheets = student_prompts(dataset, set_examples, set_prompts, lm.tokenizer)["prompt"].to_list()
+    orders = true_answers(dataset, set_examples, set_prompts, ORDERS)
+    for name in ("ppl", "ppl_title", "ppl_values"):
+        logs = [
+            answer_perplexities(lm, sheets, ["They buy Garden things."] * len(sheets), [row[n] for row in orders], 4)[
+                name
+            ].log()
+            for n in range(ORDERS)
+        ]
+        expected = np.exp(np.mean([values.to_numpy() for values in logs], axis=0))
+        np.testing.assert_allclose(scored.filter(pl.col("sample") == 0)[name].to_numpy(), expected, rtol=1e-4)
+
+
+def test_titles_in_a_set_are_scored_without_labels_and_categories(lm):
+    lines = ["Item title: milk; Category L1: FOOD", "Item title: bread; Category L1: FOOD"]
+    scored = answer_perplexities(lm, ["buy:\n"], ["because"], ["\n".join(lines)], 4).row(0, named=True)
+    ends = sorted([scored["ppl_title"], scored["ppl_category"]])
+    assert ends[0] <= scored["ppl_values"] <= ends[1]
+
+
+def test_planted_titles_of_any_item_of_a_set_are_rejected_and_clean_rationales_spared(
+    lm, dataset, set_examples, set_prompts
+):
+    clean = RuleWriter(set_prompts, answer_in_view=False).write(dataset, set_examples, 4, 0)
+    titles = {
+        name: dataset.items["title"][items[number % len(items)]]
+        for number, (name, items) in enumerate(set_examples.select("example", "targets").iter_rows())
+    }
+    planted = clean.with_columns(
+        pl.when(pl.col("sample") == 0)
+        .then(pl.col("rationale") + " So: " + pl.col("example").replace_strict(titles) + ".")
+        .otherwise("rationale")
+        .alias("rationale")
+    )
+    scored = score_rationales(lm, dataset, set_examples, planted, GUARDED, set_prompts)
     judged = select(scored, calibrate(scored, GUARDED), GUARDED)
     assert not judged.filter(pl.col("sample") == 0)["kept"].any()
     assert judged.filter(pl.col("sample") > 0)["named"].list.len().sum() == 0

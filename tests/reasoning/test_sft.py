@@ -15,8 +15,8 @@ from taiji.language.chat_template import bind_template
 from taiji.language.score import completion_logprobs
 from taiji.language.tiny import tiny_causal_lm
 from taiji.language.token_ids import ids_of
-from taiji.reasoning.answers import format_completion
-from taiji.reasoning.prompts import opened
+from taiji.reasoning.answers import format_completion, parse
+from taiji.reasoning.prompts import item_line, opened
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.settings import SFTSettings
 from taiji.reasoning.sft import _trainer, sft_rows, token_row, train_sft
@@ -106,3 +106,17 @@ def test_a_model_without_an_end_of_text_token_is_an_error(lm):
     tokenizer = TOKENIZERS["no EOS"]()
     with pytest.raises(TaijiError, match="no end-of-text token"):
         token_row(tokenizer, "a prompt", format_completion("why", "Item title: oat"))
+
+
+def test_a_set_is_taught_in_another_order_with_each_rationale(lm, dataset, set_examples, set_prompts):
+    kept = RuleWriter(set_prompts).write(dataset, set_examples, 3, 0)
+    rows = sft_rows(dataset, set_examples, kept, set_prompts, lm.tokenizer)
+    taught = [parse(text, most=set_prompts.most) for text in rows["completion"]]
+    assert all(answer.well_formed for answer in taught)
+    lines = [[item_line(dataset, item) for item in items] for items in set_examples["targets"]]
+    for number, answer in enumerate(taught):
+        said = [intent.text for intent in answer.intents]
+        assert len(said) == min(set_prompts.intents, len(lines[number // 3])) and set(said) <= set(lines[number // 3])
+    assert taught[0].text != taught[1].text
+    alone = sft_rows(dataset, set_examples[1:], kept[3:], set_prompts, lm.tokenizer)
+    assert alone.equals(rows[3:])

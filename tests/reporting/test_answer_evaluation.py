@@ -11,7 +11,7 @@ from tests.reporting.samples import sample_metrics
 from tests.small_shops import WordEmbedder, build, examples, micros
 
 from taiji.core.errors import TaijiError
-from taiji.reasoning.answers import format_completion
+from taiji.reasoning.answers import format_completion, format_set
 from taiji.reasoning.prompts import item_line
 from taiji.reporting.answer_evaluation import evaluate_answers, fold
 from taiji.reporting.catalogue import Catalogue
@@ -164,3 +164,29 @@ def test_mismatched_input_is_explained():
         evaluate_answers(dataset, ROWS, {"base": ["x"]}, WordEmbedder())
     with pytest.raises(TaijiError, match="no example"):
         evaluate_answers(dataset, ROWS.head(0), {"base": []}, WordEmbedder())
+
+
+def test_sets_are_means_over_their_intents_and_cover_what_came_next():
+    dataset = build(LOG, n_items=200)
+    rows = ROWS.with_columns(targets=pl.Series([[1, 3], [3, 5], [5, 1], [1, 7], [3, 9]], dtype=pl.List(pl.UInt32)))
+    lines = [[item_line(dataset, item) for item in items] for items in rows["targets"]]
+    wrong = item_line(dataset, 100)
+    said = {
+        "whole": [format_completion("", format_set(two)) for two in lines],
+        "half": [format_completion("", format_set([two[0], wrong])) for two in lines],
+        "twice": [format_completion("", format_set([two[0], two[0]])) for two in lines],
+        "bad": [two[0] for two in lines],
+    }
+    found = table(evaluate_answers(dataset, rows, said, WordEmbedder(), judge, resamples=20, most=4))
+    assert found["whole", "coverage"]["value"] == pytest.approx(1, abs=1e-5)
+    assert found["half", "coverage"]["value"] < 1 and found["bad", "coverage"]["value"] == 0
+    assert found["twice", "redundancy"]["value"] == pytest.approx(1, abs=1e-4)
+    assert found["twice", "intents"]["value"] == 1 and found["half", "intents"]["value"] == 2
+    assert found["half", "ctcvr"]["value"] == pytest.approx(np.mean([(2 + 101) / 2, 52.5, 53.5, 51.5, 52.5]) / 100)
+    assert found["twice", "category_l1"]["value"] == 1 and found["bad", "format"]["value"] == 0
+    levels = dataset.items["category_l1"]
+    same = np.mean([(1 + (levels[100] == levels[items[0]])) / 2 for items in rows["targets"].to_list()])
+    assert found["half", "category_l1"]["value"] == pytest.approx(same)
+    assert found["half", "hit@50"]["value"] == 1
+    assert ("bad", "redundancy") not in found and ("popular", "coverage") not in found
+    assert any(kind == "coverage" and row["kind"] == "baseline" for (_, kind), row in found.items())

@@ -3,7 +3,7 @@
 Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up.
 The answer is open text, so an item has to be found for it (our definition): the nearest of the prompt's candidates by cosine
 of embeddings, exact search. Candidates are the items that the user was shown in the LLM period up to the cutoff, the most
-popular items before that period, seeded random items, and the true target; nothing after the cutoff is read.
+popular items before that period, seeded random items, and the true target (of a set, every one); nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taiji.language.embed import Embedder
     from taiji.models.ranking.external import PairScorer
 
+SETS = "sets.parquet"
 SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward": pl.Float64}
 
 
@@ -51,6 +52,7 @@ class RewardTable:
         targets: ``example, item``, in the examples' order.
         item_ids: (V,) items that occur anywhere, ascending; ``vectors`` (V, d) are their embeddings.
         embedder: the embedder's version.
+        sets: ``example, items`` (lists): the next items of examples whose answers are sets, in the examples' order; None for single answers.
     """
 
     rows: pl.DataFrame
@@ -58,6 +60,7 @@ class RewardTable:
     item_ids: np.ndarray
     vectors: np.ndarray
     embedder: str
+    sets: pl.DataFrame | None = None
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -101,6 +104,30 @@ class RewardTable:
         items = self.targets["item"].to_numpy()[self.places(examples)]
         return np.asarray(self.vectors[np.searchsorted(self.item_ids, items)])
 
+    def set_vectors(self, examples: Sequence[str]) -> np.ndarray:
+        """Embeddings (B, N, d) of each example's next items, zero behind the last.
+
+        Raises:
+            ArtifactError: the table was built for single answers.
+        """
+        if self.sets is None:
+            raise ArtifactError(
+                "The reward table was built for single answers.",
+                expected="the next items of each example",
+                found="one true item each",
+                fix="choose the examples with reasoning.prompts.answer: set and build the reward table again",
+            )
+        chosen = self.sets["items"].gather(self.places(examples))
+        out = np.zeros((len(chosen), int(chosen.list.len().max() or 0), self.vectors.shape[1]), np.float32)  # type: ignore[arg-type]
+        for row, items in enumerate(chosen):
+            out[row, : len(items)] = self.vectors[np.searchsorted(self.item_ids, items.to_numpy())]
+        return out
+
+    def candidate_vectors(self, examples: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; NaN rewards where there is none."""
+        candidates, _, reward = (table[self.places(examples)] for table in self._padded)
+        return self.vectors[np.maximum(candidates, 0)], reward
+
     def ground(self, examples: Sequence[str], embeddings: np.ndarray) -> Grounded:
         """Nearest candidate of each answer embedding (B, d) among its example's candidates; ties go to the lowest item id."""
         places = self.places(examples)
@@ -118,6 +145,8 @@ class RewardTable:
         with atomic_folder(folder) as temporary:
             write_parquet(temporary / "environment.parquet", self.rows)
             write_parquet(temporary / "targets.parquet", self.targets)
+            if self.sets is not None:
+                write_parquet(temporary / SETS, self.sets)
             with atomic_file(temporary / "vectors.safetensors") as file:
                 save_file(
                     {"items": np.ascontiguousarray(self.item_ids), "vectors": np.ascontiguousarray(self.vectors)}, file
@@ -141,6 +170,7 @@ class RewardTable:
             tensors["items"],
             tensors["vectors"],
             about["embedder"],
+            pl.read_parquet(folder / SETS) if (folder / SETS).exists() else None,
         )
 
 
@@ -168,7 +198,7 @@ def build_reward_table(
     Args:
         dataset: the log.
         split: its periods; the LLM period bounds the exposures that are used.
-        examples: ``example``, ``user``, ``as_of``, ``target``.
+        examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``: they are candidates, too.
         ranker: trained on data before the LLM period.
         embedder: turns item texts into vectors.
         settings: numbers of candidates.
@@ -185,10 +215,11 @@ def build_reward_table(
     popular = popular[popular >= 0]
     shown = _exposed(dataset, examples, start, settings.exposed_candidates)
     chosen = []
-    for number, (name, target) in enumerate(examples.select("example", "target").iter_rows()):
+    sets = examples["targets"].to_list() if "targets" in examples.columns else [[t] for t in examples["target"]]
+    for number, (name, true) in enumerate(zip(examples["example"], sets)):
         key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
         drawn = np.random.default_rng(key).integers(0, dataset.n_items, settings.random_candidates)
-        chosen.append(np.unique(np.concatenate([[target], shown.get(number, []), popular, drawn]).astype(np.int64)))
+        chosen.append(np.unique(np.concatenate([true, shown.get(number, []), popular, drawn]).astype(np.int64)))
     lengths = np.array([len(items) for items in chosen])
     items = np.concatenate(chosen)
     users, as_ofs = (np.repeat(examples[c].to_numpy().astype(np.int64), lengths) for c in ("user", "as_of"))
@@ -217,7 +248,8 @@ def build_reward_table(
     lines = item_lines(dataset, title_characters)
     vectors = np.asarray(embedder.encode([lines[i] for i in known]), dtype=np.float32)
     targets = examples.select("example", pl.col("target").alias("item").cast(pl.UInt32))
-    return RewardTable(rows, targets, known, vectors, embedder.version)
+    coming = examples.select("example", items="targets") if "targets" in examples.columns else None
+    return RewardTable(rows, targets, known, vectors, embedder.version, coming)
 
 
 def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:

@@ -42,7 +42,7 @@ class Answers:
 
 def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
     """cos(answer, true item's text), negative values cut to 0, in [0, 1]; 0 for a malformed answer."""
-    _same_embedder(table, answers)
+    same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
@@ -54,7 +54,7 @@ def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
 
 def preference_reward(table: RewardTable, answers: Answers) -> Reward:
     """The grounded item's CTCVR, min-max normalised over the example's candidates; 0 for a malformed answer."""
-    _same_embedder(table, answers)
+    same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
         well, vectors = answers.read(completions)
@@ -89,11 +89,12 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
     return function
 
 
-def _same_embedder(table: RewardTable, answers: Answers) -> None:
-    if table.embedder != answers.embedder.version:
+def same_embedder(table: RewardTable, embedder: Embedder) -> None:
+    """Raise an ArtifactError where the reward table was built with another embedder."""
+    if table.embedder != embedder.version:
         raise ArtifactError(
             "The reward table was built with another embedder.",
             expected=table.embedder,
-            found=answers.embedder.version,
+            found=embedder.version,
             fix="build the reward table again",
         )

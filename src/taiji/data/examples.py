@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -92,6 +94,30 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
             "target_id",
         )
     )
+
+
+def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], count: int) -> pl.Series:
+    """The items that each example's user takes next: its target, then items new to the user, then known ones, each kind in order of time.
+
+    Args:
+        dataset: the log.
+        examples: ``user``, ``as_of``, ``target``.
+        ends: the time before which each example's interactions are looked at: the end of its period, since a later period is judged by what
+            this one taught.
+        count: most items of a set; users who took fewer have smaller sets.
+
+    Returns:
+        ``targets``, a list of different dense item ids for each example, its target first.
+    """
+    history, sets = dataset.history, []
+    for (user, as_of, target), end in zip(examples.select("user", "as_of", "target").iter_rows(), ends, strict=True):
+        own = slice(int(history.offsets[user]), int(history.offsets[user + 1]))
+        items, times = np.asarray(history.items[own]), np.asarray(history.times[own])
+        before = set(items[times < as_of].tolist())
+        coming = list(dict.fromkeys(items[(times >= as_of) & (times < end)].tolist()))
+        ordered = [target, *(i for i in coming if i not in before), *(i for i in coming if i in before)]
+        sets.append(list(dict.fromkeys(ordered))[:count])
+    return pl.Series("targets", sets, dtype=pl.List(pl.UInt32))
 
 
 def _keys(seed: int, *columns: NDArray[np.int64]) -> NDArray[np.uint64]:

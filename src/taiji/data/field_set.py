@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
-from taiji.data.fields import CategoryField, Field, IdField, NumberField, Rows, Saved, Side
+from taiji.data.fields import CategoryField, Field, IdField, NumbersField, Rows, Saved, Side
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
 
 Array = NDArray[Any]
@@ -134,7 +134,7 @@ class FieldSet:
                 found=", ".join(twice),
                 fix="give one of them another `name`",
             )
-        kinds = (IdField, CategoryField, NumberField, SequenceField, CodesField, VectorField)
+        kinds = (IdField, CategoryField, NumbersField, SequenceField, CodesField, VectorField)
         unknown = [f"{field.name} ({type(field).__name__})" for field in fields if not isinstance(field, kinds)]
         if unknown:
             raise ConfigError(
@@ -152,7 +152,7 @@ class FieldSet:
                 found=", ".join(names),
             )
         self.user_id, self.item_id = ids["user"], ids["item"]
-        self.numbers, self.sequences = self._of(NumberField), self._of(SequenceField)
+        self.numbers, self.sequences = self._of(NumbersField), self._of(SequenceField)
         self.codes, self.vectors = self._of(CodesField), self._of(VectorField)
 
     def _of(self, kind: type[F]) -> tuple[F, ...]:
@@ -186,7 +186,7 @@ class FieldSet:
             user=sizes("user"),
             item=sizes("item"),
             row=sizes("context", "pair"),
-            numbers=tuple(field.name for field in self.numbers),
+            numbers=tuple(label for field in self.numbers for label in field.labels),
             sequences={field.name: (field.length, field.aged) for field in self.sequences},
             codes={field.name: (field.slots, field.values) for field in self.codes},
             vectors={field.name: field.width for field in self.vectors},
@@ -215,9 +215,9 @@ class FieldSet:
             rows: of the dataset that the fields were fitted on, or a later one. labels: of the rows.
             sides: of the fields. grouped: tell which rows are of one request.
         """
-        nothing = [np.zeros((0, len(rows)), dtype=np.float32)]
-        columns = [field.numbers(rows)[None] for field in self.numbers if field.side in sides]
-        numbers = np.concatenate([*nothing, *columns]).T
+        nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
+        columns = [field.matrix(rows) for field in self.numbers if field.side in sides]
+        numbers = np.concatenate([*nothing, *columns], axis=1)
         own = "user" in sides
         sequences = {field.name: field.sequences(rows) for field in self.sequences if own}
         vectors = {field.name: field.vectors(rows) for field in self.vectors if own}
@@ -263,7 +263,9 @@ class FieldSet:
 
 def _says_something(field: Field) -> bool:
     return not (
-        (isinstance(field, CodesField) and not field.slots) or (isinstance(field, VectorField) and not field.width)
+        (isinstance(field, CodesField) and not field.slots)
+        or (isinstance(field, VectorField) and not field.width)
+        or (isinstance(field, NumbersField) and not field.labels)
     )
 
 

@@ -273,7 +273,20 @@ class CategoryField(CodeField):
         return found
 
 
-class NumberField(Field):
+class NumbersField(Field, ABC):
+    """A field of one or several numbers per row."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of its numbers, unique among a model's; none where the field has nothing to say."""
+
+    @abstractmethod
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers of each row, (N, len(labels)) float32, every one finite."""
+
+
+class NumberField(NumbersField):
     """A number per row; a missing or non-finite one becomes the median of the training rows.
 
     Args:
@@ -288,6 +301,15 @@ class NumberField(Field):
         super().__init__(name or column, side)
         self.column, self.median = column, 0.0
         self.options = {"column": column, "side": side, "name": name}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The field's own name."""
+        return (self.name,)
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return :meth:`numbers` as a column, (N, 1) float32."""
+        return self.numbers(rows)[:, None]
 
     def compute(self, rows: Rows) -> Array:
         """Return the number of each row, (N,), NaN where there is none; override for numbers that are computed."""

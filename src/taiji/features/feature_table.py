@@ -14,6 +14,7 @@ import polars as pl
 
 from taiji.core.artifacts import write_parquet
 from taiji.core.errors import InputError
+from taiji.data.intent_rows import INTENTS
 from taiji.features.lookalike import nearest_users
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
@@ -212,10 +213,11 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
 
     Returns:
         the frame that was written: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
-        vector, model_version, quantizer_version.
+        vector, the columns of intents where answers are sets, model_version, quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
     items = dataset.items["item_id"]
+    further = [name for name in INTENTS if name in table.columns]
     lengths = table["neighbour_items"].list.len()
     flat = table["neighbour_items"].filter(lengths.fill_null(0) > 0).explode()
     names = items.gather(flat) if len(flat) else items.head(0)
@@ -242,6 +244,7 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
             "similarity",
             "neighbour_item_ids",
             "vector",
+            *further,
             "model_version",
             "quantizer_version",
         )

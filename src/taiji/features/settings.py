@@ -25,6 +25,8 @@ class FeatureSettings(Settings):
     history_mean: PositiveInt = 50
     """Most recent interactions averaged by the history-mean embedding."""
 
+    intent_samples: PositiveInt = 1
+    """Answers per row where answers are sets. 1: an intent's weight is its sequence probability; more: how many of the sampled answers name it (needs `generation.temperature` above 0)."""
     delay_s: float = Field(default=0.0, ge=0)
     """Seconds from a row's `as_of` until it can be read, for rows made in batches: how long prompting, writing and publishing take."""
 

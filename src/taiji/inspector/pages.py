@@ -209,7 +209,7 @@ class Inspector:
             return []
         other = self.runs[1]
         rows = [(model, row) for model in ("base", "sft", "aligned") for row in other.answers(model).of(moment.example)]
-        return [{"model": model, "run": other.name, **user.said(row["completion"])} for model, row in rows]
+        return [{"model": model, "run": other.name, **user.said(other, row["completion"])} for model, row in rows]
 
     def _alignment(self, asked: dict[str, str]) -> Page:
         run, metrics = self.runs[0], self.runs[0].metrics

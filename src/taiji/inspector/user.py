@@ -34,6 +34,8 @@ class Moment:
     as_of: int
     example: str
     target: int | None
+    targets: tuple[int, ...] = ()
+    """The next items, where an answer is a set; the target first."""
 
     @property
     def title(self) -> str:
@@ -43,7 +45,10 @@ class Moment:
 
 def moments_of(run: RunFiles, user: int) -> list[Moment]:
     """The prompts and feature rows of a user, oldest first."""
-    asked = [Moment(row["role"], row["as_of"], row["example"], row["target"]) for row in run.examples.of(user)]
+    asked = [
+        Moment(row["role"], row["as_of"], row["example"], row["target"], tuple(row.get("targets") or ()))
+        for row in run.examples.of(user)
+    ]
     rows = [Moment("feature", row["as_of"], row["example"], None) for row in run.completions.of(user)]
     order = list(ROLES)
     return sorted(
@@ -143,6 +148,7 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
         "moment": moment,
         "when": when(moment.as_of),
         "target": target,
+        "targets": items_of(run, moment.targets),
         "prompt": prompt_of(run, user, moment),
         "rationales": _rationales(run, moment),
         "answers": [answer for model in MODELS for answer in [_answer(run, model, moment)] if answer],
@@ -187,27 +193,32 @@ def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
         (near for near in run.grounding.of(moment.example) if near["model"] == model), key=lambda near: near["place"]
     )
     found = [
-        {**near, **what, "true": near["item"] == moment.target}
+        {**near, **what, "true": near["item"] in (moment.targets or (moment.target,))}
         for near, what in zip(landed, items_of(run, [near["item"] for near in landed]))
     ]
     return {
         "model": model,
-        **said(row["completion"]),
+        **said(run, row["completion"]),
         "grounded": found,
         "target_place": landed[0]["target_place"] if landed else None,
     }
 
 
-def said(completion: str) -> dict[str, Any]:
-    """A completion, read."""
-    return {"completion": completion, "answer": parse(completion)}
+def said(run: RunFiles, completion: str) -> dict[str, Any]:
+    """A completion, read; with its intents where an answer is a set."""
+    most = run.config.reasoning.prompts.most
+    answer = parse(completion, most=most)
+    return {"completion": completion, "answer": answer, "intents": answer.intents if most > 1 else ()}
 
 
 def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rollouts with their grounded items' names."""
-    grounded = [row["item"] for row in rows if row.get("item") is not None]
-    names = {what["item"]: what for what in items_of(run, grounded)}
-    return [{**row, **said(row["completion"]), "grounded": names.get(row.get("item"))} for row in rows]
+    landed = [row.get("items") or [row["item"]] if row.get("item") is not None else [] for row in rows]
+    names = {what["item"]: what for what in items_of(run, sorted({item for items in landed for item in items}))}
+    return [
+        {**row, **said(run, row["completion"]), "grounded": [names[item] for item in dict.fromkeys(items)]}
+        for row, items in zip(rows, landed)
+    ]
 
 
 def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
@@ -231,6 +242,7 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
                 {**what, "had": what["item"] in had, "later": what["item"] in later} for what in items_of(run, lent)
             ],
             "made_by": row["model_version"],
+            "intents": _intents(row),
         }
         neighbours[arm]["new"] = sum(not what["had"] for what in neighbours[arm]["items"])
         neighbours[arm]["hits"] = len(
@@ -243,10 +255,18 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
         if row["time"] > moment.as_of and (not following or row["time"] <= following[0])
     ]
     return {
-        "said": said(written["completion"]) if written else None,
+        "said": said(run, written["completion"]) if written else None,
         "arms": neighbours,
         "exposures": _exposures(run, shown),
     }
+
+
+def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Weight and category path of each intent of a feature row."""
+    return [
+        {"weight": weight, "path": " › ".join(level for level in levels if level)}
+        for weight, levels in zip(row.get("intent_weights") or (), row.get("intent_levels") or ())
+    ]
 
 
 def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:

@@ -72,17 +72,8 @@ class LanguageModel:
 
     @cached_property
     def version(self) -> str:
-        """16 hex digits over the names, types and bytes of all weights, the vocabulary and the chat template: equal models have equal versions."""
-        import torch
-
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        for token, number in sorted(self.tokenizer.get_vocab().items()):
-            digest.update(f"{token} {number}\n".encode())
-        digest.update(repr(self.tokenizer.chat_template).encode())
-        return digest.hexdigest()[:16]
+        """:func:`weights_version` of model and tokenizer."""
+        return weights_version(self.model, self.tokenizer)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -109,6 +100,20 @@ class LanguageModel:
     def save(self, folder: str | Path) -> Path:
         """Write a plain `save_pretrained` folder, atomically, and return it."""
         return save_model(self.model, self.tokenizer, folder)
+
+
+def weights_version(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return 16 hex digits over the names, types and bytes of all weights, the vocabulary and the chat template: equal models have equal versions."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for token, number in sorted(tokenizer.get_vocab().items()):
+        digest.update(f"{token} {number}\n".encode())
+    digest.update(repr(tokenizer.chat_template).encode())
+    return digest.hexdigest()[:16]
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:

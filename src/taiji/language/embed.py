@@ -54,6 +54,16 @@ def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embed
     return EncoderEmbedder(str(name), str(name), device)
 
 
+def encode_sets(embedder: Embedder, texts: Sequence[Sequence[str]], most: int) -> np.ndarray:
+    """Return the vectors (B, m, d) of the first ``most`` texts of each row, zero behind the last."""
+    vectors = np.zeros((len(texts), most, embedder.dimension), dtype=np.float32)
+    places = [(row, place) for row, said in enumerate(texts) for place in range(len(said[:most]))]
+    if places:
+        rows, columns = np.array(places).T
+        vectors[rows, columns] = embedder.encode([texts[row][place] for row, place in places])
+    return vectors
+
+
 def _package_folder(module: str, install: str) -> Path:
     spec = find_spec(module)
     places = list(spec.submodule_search_locations or []) if spec else []
@@ -157,9 +167,9 @@ class EncoderEmbedder:
         self.version = f"{Path(name).name}-{self._pooling}-{self._weights_hash()}"
 
     def _weights_hash(self) -> str:
-        from taiji.language.causal_lm import LanguageModel
+        from taiji.language.causal_lm import weights_version
 
-        return LanguageModel(self._model, self._tokenizer, self.name).version[:8]
+        return weights_version(self._model, self._tokenizer)[:8]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Embedder`."""

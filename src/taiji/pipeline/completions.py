@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import ConfigError
+from taiji.data.item_text import item_text
 from taiji.language.embed import load_embedder
 from taiji.language.generate import write
 from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
+from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
@@ -44,6 +47,66 @@ def _open_answering(context: Context, which: str) -> Work:
             prompts["dropped"],
             completion=pl.Series([text[0].text for text in texts], dtype=pl.String),
             cut=pl.Series([text[0].cut for text in texts], dtype=pl.Boolean),
+        )
+
+    return work
+
+
+def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
+    """Return what :func:`complete` does for the first of ``features.intent_samples`` answers, and the intents of all of them.
+
+    Returns:
+        the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts`` (as item texts are embedded), ``intent_levels`` and ``intent_weights``,
+        the sequence probability (geometric mean over an intent's tokens) of one answer, or 1 for each of several.
+    """
+    samples = context.config.features.intent_samples
+    if samples > 1 and context.config.generation.temperature == 0:
+        raise ConfigError(
+            "Samples of an answer are all the same at temperature 0.",
+            where="features.intent_samples",
+            expected="1, or a generation.temperature above 0",
+            found=f"{samples} samples at temperature 0",
+        )
+    return context.over(
+        rows, partial(_open_answering_sets, context, which), f"{which} model answers", "prompts", folder=which
+    )
+
+
+def _open_answering_sets(context: Context, which: str) -> Work:
+    config, dataset = context.config, stored(context)
+    lm, depth = with_engine(load_model(context, which), config.language), len(dataset.levels)
+    samples, most = config.features.intent_samples, config.reasoning.prompts.most
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        from taiji.language.score import score_completions
+
+        prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
+        asked = [opened(prompt) for prompt in prompts["prompt"]]
+        written = write(lm, asked, n=samples, settings=config.generation, seed=config.seed)
+        intents = []
+        for row in written:
+            answers = [parse(sample.text, depth, most) for sample in row]
+            intents.append([intent for answer in answers if answer.title for intent in answer.intents])
+        weights: list[list[float]] = [[1.0] * len(said) for said in intents]
+        told = [row for row, said in enumerate(intents) if said] if samples == 1 else []
+        if told:
+            texts = [written[row][0].text for row in told]
+            scored = score_completions(lm, [asked[row] for row in told], texts, config.generation.batch_size)
+            for place, text in zip(told, scored):
+                logs = [text.span(intent.start, intent.end) for intent in intents[place]]
+                weights[place] = [float(np.exp(np.mean(values))) if len(values) else 0.0 for values in logs]
+        return part.select("example", "user", "as_of").with_columns(
+            prompts["kept"],
+            prompts["dropped"],
+            completion=pl.Series([row[0].text for row in written], dtype=pl.String),
+            cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
+            intent_texts=pl.Series(
+                [[item_text((i.title, *i.levels)) for i in said] for said in intents], dtype=pl.List(pl.String)
+            ),
+            intent_levels=pl.Series(
+                [[list(i.levels) for i in said] for said in intents], dtype=pl.List(pl.List(pl.String))
+            ),
+            intent_weights=pl.Series(weights, dtype=pl.List(pl.Float64)),
         )
 
     return work

@@ -17,7 +17,7 @@ from taiji.pipeline.recipes import ENHANCE
 from taiji.pipeline.run_data import load, load_examples, load_split
 from taiji.pipeline.run_models import base_model
 from taiji.pipeline.run_rankers import evaluation_ranker
-from taiji.reasoning.prompts import item_line, student_messages
+from taiji.reasoning.prompts import student_messages, true_answers
 from taiji.reasoning.selection import count_reasons
 from taiji.reporting.answer_evaluation import evaluate_answers
 from taiji.reporting.cards import DATA_CARD, MODEL_CARD, data_card, model_card
@@ -116,7 +116,8 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     start, titles = int(test["as_of"].min()), config.reasoning.prompts.title_characters  # type: ignore[arg-type]
     catalogue = Catalogue(dataset, embedder, start, titles)
     write_parquet(
-        context.folder / "grounding.parquet", ground_answers(catalogue, embedder, test, said, evaluator.score_pairs)
+        context.folder / "grounding.parquet",
+        ground_answers(catalogue, embedder, test, said, evaluator.score_pairs, most=config.reasoning.prompts.most),
     )
     return evaluate_answers(
         dataset,
@@ -130,6 +131,7 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
         level=config.evaluation.level,
         seed=config.seed,
         catalogue=catalogue,
+        most=config.reasoning.prompts.most,
     )
 
 
@@ -162,8 +164,10 @@ def _alignment(context: Context) -> dict[str, Any]:
 
 def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[dict[str, Any]]:
     """The median and quartile rationales of the kept and of the rejected ones: typical, not hand-picked."""
-    targets = dict(load_examples(context, "rationale").select("example", "target").iter_rows())
-    users = dict(load_examples(context, "rationale").select("example", "user_id").iter_rows())
+    examples = load_examples(context, "rationale")
+    answers = true_answers(dataset, examples, context.config.reasoning.prompts)
+    targets = {example: texts[0] for example, texts in zip(examples["example"], answers)}
+    users = dict(examples.select("example", "user_id").iter_rows())
     shown = []
     for kept in (True, False):
         rows = verdicts.filter((pl.col("kept") == kept) & pl.col("ppl").is_finite()).sort("ppl", "example", "sample")
@@ -178,9 +182,7 @@ def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[d
                     "kept": kept,
                     "reason": "; ".join(row["reasons"]),
                     "perplexity": row["ppl"],
-                    "target": item_line(
-                        dataset, targets[row["example"]], context.config.reasoning.prompts.title_characters
-                    ),
+                    "target": targets[row["example"]],
                     "rationale": row["rationale"],
                     "user": str(users[row["example"]]),
                 }

@@ -128,7 +128,8 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     for example, sample, rationale in chosen.select("example", "sample", "rationale").iter_rows():
         shown = student_messages(dataset, *at[example], prompts, tokenizer)[-1]["content"]
         facts = known[example]
+        (title, levels), *further = ((item["title"], tuple(item["levels"])) for item in facts["items"])
         drafts.append(
-            Draft(f"{example}#{sample}", shown, facts["answer"], facts["title"], tuple(facts["levels"]), rationale)
+            Draft(f"{example}#{sample}", shown, facts["answer"], title, levels, rationale, further=tuple(further))
         )
     return drafts

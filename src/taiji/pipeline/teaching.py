@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from taiji.reasoning.teachers import Teacher
 
 
+ASKED = ("example", "user", "as_of", "target", "targets")
+"""Columns of an example that its prompts and true answers are made of; the last where answers are sets."""
+
+
 def taught_examples(context: Context) -> pl.DataFrame:
     """Return the prompts that the teacher writes for, those of calibration first."""
     return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
@@ -65,9 +69,8 @@ def open_scoring(context: Context, columns: list[str]) -> Work:
     )
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
-        examples = part.select("example", "user", "as_of", "target").unique(
-            "example", keep="first", maintain_order=True
-        )
+        examples = part.select(name for name in ASKED if name in part.columns)
+        examples = examples.unique("example", keep="first", maintain_order=True)
         prompts = student_prompts(dataset, examples, settings.prompts, lm.tokenizer).select(
             "example", prompt_kept="kept", prompt_dropped="dropped"
         )

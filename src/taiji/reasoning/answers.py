@@ -1,12 +1,16 @@
 """The one format of a completion: write it, and read whatever a language model made of it.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
+
+A set of intents has several of them between the tags, one a line.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from functools import lru_cache
 
 THINK = "<think>"
@@ -23,6 +27,39 @@ _SPECIAL = re.compile(
 """Special tokens of known model families: in a text they would be read as turns and ends."""
 
 
+_TITLE = re.compile(
+    r"(?P<label>(?<!\w)item title\s*:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s*(?P<short>title\s*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The beginning of an intent: its label anywhere, or the short one at the start of a line or behind a separator, a bullet or a number."""
+_BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
+_REST = " \t\n;|,-*•"
+"""Separators and bullets that stand between intents and belong to none."""
+_NUMBER = {True: re.compile(r"\n\s*\d{1,2}[.)]\s*$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
+"""The number of the intent that follows: at the start of a line where there are several lines, else behind a space."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One of the things that an answer foresees.
+
+    Attributes:
+        title: its title.
+        levels: its category levels, as many as were looked for; a level that is not given is empty.
+        start, end: its characters in the text that was read.
+    """
+
+    title: str
+    levels: tuple[str, ...]
+    start: int = attribute(default=0, compare=False)
+    end: int = attribute(default=0, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The intent in the form of an item's text, whatever form it was written in."""
+        return format_answer(self.title, self.levels)
+
+
 @dataclass(frozen=True)
 class Answer:
     """Parts of a completion.
@@ -34,6 +71,7 @@ class Answer:
         levels: its category levels, as many as were looked for; a level that is not given is empty.
         well_formed: the format is right, so title and levels may be believed.
         problem: why not, else empty.
+        intents: what it names, in the order of the text, whatever its form; at most as many as were asked for, and none that the end cut.
     """
 
     rationale: str
@@ -42,6 +80,7 @@ class Answer:
     levels: tuple[str, ...]
     well_formed: bool
     problem: str
+    intents: tuple[Intent, ...] = ()
 
     @property
     def said(self) -> str:
@@ -76,15 +115,20 @@ def format_completion(rationale: str, answer: str) -> str:
     return f"<think>{clean(rationale)}</think><answer>{answer}</answer>"
 
 
+def format_set(lines: Sequence[str]) -> str:
+    """The text inside `<answer>` of a set of intents, each of :func:`format_answer`."""
+    return "\n".join(lines)
+
+
 def answer_span(rationale: str, answer: str) -> tuple[int, int]:
     """Characters of the answer's text within :func:`format_completion`."""
     start = len(f"<think>{clean(rationale)}</think><answer>")
     return start, start + len(answer)
 
 
-def answer_form(depth: int) -> str:
-    """Return the form of an answer with so many category levels, for a prompt: ``Item title: ...; Category L1: ...``."""
-    return format_answer("...", ["..."] * depth)
+def answer_form(depth: int, most: int = 1) -> str:
+    """Return the form of an answer with so many category levels, for a prompt: ``Item title: ...; Category L1: ...``, two lines of it for a set."""
+    return format_set([format_answer("...", ["..."] * depth)] * min(most, 2))
 
 
 @lru_cache(maxsize=DEEPEST)
@@ -112,12 +156,50 @@ def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
     return spans
 
 
-def parse(text: str, depth: int = DEPTH) -> Answer:
+def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
+    """Return :func:`field_spans` of each line of an answer's text: of each intent of a set."""
+    spans, start = [], 0
+    for line in answer.split("\n"):
+        spans.append([(start + a, start + b) if b > a else (0, 0) for a, b in field_spans(line, depth)])
+        start += len(line) + 1
+    return spans
+
+
+def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
+    """Read the intents in the text of an answer, however they are set apart: lines, numbers, bullets, `|`, or the next title.
+
+    Where no title has its label, each line (or part between `|`) is an intent of its own: a title, then levels behind semicolons.
+    """
+    starts = list(_TITLE.finditer(content))
+    begins = [max(match.start("label"), match.start("short")) for match in starts]
+    ends = [match.start() for match in starts[1:]] + [len(content)]
+    intents = []
+    for begin, end in zip(begins, ends):
+        piece = (
+            content[begin:end] if end == len(content) else _NUMBER["\n" in content.strip()].sub("", content[begin:end])
+        )
+        text = clean(piece).rstrip(_REST)
+        title, *levels = (text[a:b].rstrip(_REST) for a, b in field_spans(text, depth))
+        intents.append(Intent(title, tuple(levels), begin, end))
+    if not starts:
+        for line in re.finditer(r"[^\n|]+", content):
+            title, *levels = (part.strip() for part in clean(_BULLET.sub("", line.group())).split(";"))
+            intents.append(Intent(title, tuple((levels + [""] * depth)[:depth]), *line.span()))
+    return [intent for intent in intents if any(c.isalnum() for c in intent.title)]
+
+
+def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
     """Read a completion and ``depth`` category levels of its answer; never raises.
 
     The opening `<think>` may be missing (it is usually prefilled), tags may be in any case, text after `</answer>` is
-    ignored. Not well formed: no answer, not closed, empty, longer than :data:`LONGEST`, without a title, or a rationale
+    ignored. Not well formed: no answer, not closed, empty, longer than :data:`LONGEST` an intent, without a title, or a rationale
     that is not closed by `</think>` before the answer.
+
+    Args:
+        text: the completion.
+        depth: category levels.
+        most: intents that were asked for; further ones are left out. With 1 the title and levels are the answer's, whatever follows; else
+            those of the first intent.
     """
     tags = list(_TAG.finditer(text))
     thought = next((t for t in reversed(tags) if (t.group(1), t.group(2).lower()) == ("/", "think")), None)
@@ -129,20 +211,31 @@ def parse(text: str, depth: int = DEPTH) -> Answer:
         return Answer(clean(text), "", "", ("",) * depth, False, "no answer")
     rationale = clean(text[: opening.start()])
     closing = next((t for t in tags if t.start() >= opening.end()), None)
-    content = clean(text[opening.end() : closing.start() if closing else len(text)])
+    written = text[opening.end() : closing.start() if closing else len(text)]
+    content = clean(written)
     values = [content[a:b] for a, b in field_spans(content, depth)]
+    intents = [
+        replace(intent, start=intent.start + opening.end(), end=intent.end + opening.end())
+        for intent in read_intents(written, depth)
+    ]
+    if closing is None:
+        intents = intents[:-1]  # the end may have cut it
+    intents = intents[:most]
+    if most > 1:
+        labelled = bool(intents) and _TITLE.search(written) is not None
+        values = [intents[0].title, *intents[0].levels] if labelled else [""] * (1 + depth)
     problem = ""
     if closing is None or not _is(closing, "/", "answer"):
         problem = "answer not closed"
     elif not content:
         problem = "empty answer"
-    elif len(content) > LONGEST:
+    elif len(content) > LONGEST if most == 1 else any(len(intent.text) > LONGEST for intent in intents):
         problem = "answer too long"
     elif not any(c.isalnum() for c in values[0]):
         problem = "no title"
     elif rationale and thought is None:
         problem = "rationale not closed"
-    return Answer(rationale, content, values[0], tuple(values[1:]), not problem, problem)
+    return Answer(rationale, content, values[0], tuple(values[1:]), not problem, problem, tuple(intents))
 
 
 def _is(tag: re.Match[str], slash: str, name: str) -> bool:

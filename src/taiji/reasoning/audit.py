@@ -9,7 +9,8 @@ blind gap (the teacher's lift against that of rationales written without the ans
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.metrics.bootstrap import Ratio
 from taiji.metrics.intervals import estimate
-from taiji.reasoning.answers import parse
-from taiji.reasoning.prompts import item_line, opened, student_prompts
+from taiji.reasoning.answers import format_set, parse
+from taiji.reasoning.prompts import item_line, opened, student_prompts, true_answers, true_items
 from taiji.reasoning.selection import answer_perplexities, count_reasons, known_answers, score_rationales
 from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSettings
 from taiji.reasoning.teachers import rationale_frame, tidy
@@ -130,7 +131,9 @@ def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
     """The rationales to read first: most leaked, most suspiciously likely, and kept with the least lift."""
-    rows = verdicts.join(examples.select("example", "target"), on="example", how="left", maintain_order="left")
+    answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
+    known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
+    rows = verdicts.join(known, on="example", how="left", maintain_order="left")
     lists = {
         "largest leak share": rows.filter(pl.col("leak_share").is_not_null()).sort(
             "leak_share", "example", "sample", descending=[True, False, False]
@@ -138,14 +141,12 @@ def worst_examples(
         "lowest perplexity": rows.sort("ppl", "example", "sample"),
         "kept with the least lift": rows.filter("kept").sort("lift", "example", "sample"),
     }
-    return {
-        name: [_readable(dataset, row, prompts) for row in frame.head(count).iter_rows(named=True)]
-        for name, frame in lists.items()
-    }
+    return {name: [_readable(row) for row in frame.head(count).iter_rows(named=True)] for name, frame in lists.items()}
 
 
-def _readable(dataset: Dataset, row: dict[str, Any], prompts: PromptSettings) -> dict[str, Any]:
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
     fields = (
+        "target",
         "example",
         "sample",
         "rationale",
@@ -158,10 +159,7 @@ def _readable(dataset: Dataset, row: dict[str, Any], prompts: PromptSettings) ->
         "verdict",
         "reasons",
     )
-    return {
-        "target": item_line(dataset, row["target"], prompts.title_characters),
-        **{name: row[name] for name in fields},
-    }
+    return {name: row[name] for name in fields}
 
 
 def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
@@ -198,9 +196,13 @@ def _controls_and_decoys(
         "empty": [""] * len(own),
     }
     requests = [(row, name, texts[row], answers[row]) for name, texts in variants.items() for row in range(len(own))]
-    for row, target in enumerate(sample["target"].to_list()):
-        for item in decoys_of(dataset, target, settings.decoys, np.random.default_rng([seed, 3, row])):
-            line = item_line(dataset, item, prompts.title_characters)
+    for row, items in enumerate(true_items(sample, prompts)):
+        rng = np.random.default_rng([seed, 3, row])
+        others = [decoys_of(dataset, target, settings.decoys, rng, items) for target in items]
+        for chosen in zip_longest(*others):  # one for each item, as far as its category reaches
+            line = format_set(
+                [item_line(dataset, item, prompts.title_characters) for item in chosen if item is not None]
+            )
             requests += [(row, "decoy own", own[row], line), (row, "decoy empty", "", line)]
     sheets = known["prompt"].to_list()
     scores = answer_perplexities(
@@ -240,13 +242,17 @@ def _other(users: list[int], row: int) -> int:
     return next((place for place in places if users[place] != users[row]), places[0] if places else row)
 
 
-def decoys_of(dataset: Dataset, target: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Other items of the target's narrowest category that has any (the deepest level, else the next above)."""
+def decoys_of(
+    dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
+) -> list[int]:
+    """Other items of the target's narrowest category that has any (the deepest level, else the next above); none of the ``true`` ones."""
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
             continue
-        items = dataset.items.filter((pl.col(level) == value) & (pl.col("item") != target))["item"].to_numpy()
+        items = dataset.items.filter((pl.col(level) == value) & ~pl.col("item").is_in([target, *true]))[
+            "item"
+        ].to_numpy()
         if len(items):
             return [int(i) for i in rng.choice(items, min(count, len(items)), replace=False)]
     return []

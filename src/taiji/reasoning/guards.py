@@ -29,6 +29,11 @@ _FORBIDDEN = re.compile(
     r"|turned out to be|as (?:we|i) (?:now )?know|(?:was|is) (?:told|given) that|the answer is|next (?:new )?(?:purchase|film|choice|item) (?:is|was)\b",
     re.IGNORECASE,
 )
+_FORBIDDEN_SETS = re.compile(
+    r"(?:target|true|correct|given|actual) (?:next )?(?:products|movies|purchases|answers|choices)|next (?:new )?(?:purchases|films|choices|items) (?:are|were|include)\b",
+    re.IGNORECASE,
+)
+"""The same of several items; what begins like one item is found by the other pattern."""
 _STOP = frozenset(
     word
     for line in (
@@ -87,6 +92,35 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
             _mark(hit, spots, len(phrase))
     forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
     return Mentions(tuple(kinds), tuple(named), forbidden, _recall(said, name), _redact(rationale, places, hit))
+
+
+def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]], history: str) -> Mentions:
+    """Look for every one of several targets in a rationale, each by the rules of one.
+
+    Args:
+        rationale: the text.
+        items: title and category levels of each target.
+        history: everything the student's prompt shows.
+
+    Returns:
+        what any of them shows, with the mentions of all of them redacted.
+    """
+    found = [find_mentions(rationale, title, levels, history) for title, levels in items]
+    if len(found) == 1:
+        return found[0]
+    masked = rationale
+    for (title, levels), mentions in zip(items, found):
+        if mentions.masked != rationale:
+            masked = find_mentions(masked, title, levels, history).masked
+    depth = max(len(mentions.levels) for mentions in found)
+    spoken = (m.group().casefold() for m in _FORBIDDEN_SETS.finditer(rationale))
+    return Mentions(
+        tuple(dict.fromkeys(kind for mentions in found for kind in mentions.title)),
+        tuple(any(m.levels[place] for m in found if place < len(m.levels)) for place in range(depth)),
+        tuple(dict.fromkeys([*found[0].forbidden, *spoken])),
+        max(mentions.recall for mentions in found),
+        masked,
+    )
 
 
 def _title_kinds(

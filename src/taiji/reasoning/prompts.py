@@ -2,12 +2,14 @@
 
 A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (how the answer
 begins); the packaged ones lie in ``templates/<domain>/`` and are meant to be copied and edited; ``form`` is the form of an
-answer with the data's category levels. The student's template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
+answer with the data's category levels. Answers that are sets have templates of their own, ``student-set.j2`` and ``teacher-set.j2``,
+which are told the most ``intents`` of an answer. The student's template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
 the target beside them (RUPR, Taiji §2).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.core.errors import ConfigError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import Message, begun, render
 from taiji.language.token_ids import ids_of
-from taiji.reasoning.answers import THINK, answer_form, field, format_answer
+from taiji.reasoning.answers import THINK, answer_form, field, format_answer, format_set
 from taiji.reasoning.settings import PromptSettings
 
 PACKAGED = Path(__file__).parent / "templates"
@@ -59,6 +61,54 @@ def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
     return [format_answer(shorten(title or "", title_characters), levels) for title, *levels in zip(*columns)]
 
 
+def true_items(examples: pl.DataFrame, settings: PromptSettings) -> list[list[int]]:
+    """Return the items that each example's answer should name: its target, or its set of next items.
+
+    Raises:
+        InputError: the examples were chosen for single answers.
+    """
+    if settings.answer == "item":
+        return [[target] for target in examples["target"]]
+    if "targets" not in examples.columns:
+        raise InputError(
+            "The examples have no sets of next items.",
+            where="column targets",
+            expected="a list of items for each example, as reasoning.prompts.answer is set",
+            found="target alone",
+            fix="choose the examples again (stage examples) with reasoning.prompts.answer: set",
+        )
+    return [list(items) for items in examples["targets"]]
+
+
+def true_answers(
+    dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, orders: int = 1, most: int | None = None
+) -> list[list[str]]:
+    """Return the text of each example's true answer; that of a set in random orders.
+
+    An order hangs on the example's name and its own number alone.
+
+    Args:
+        dataset: the log.
+        examples: ``example``, ``target`` and, for sets, ``targets``.
+        settings: the form of an answer.
+        orders: texts of a set, each in another order; a single item has one.
+        most: items of each text, drawn anew for each order; None for all.
+
+    Returns:
+        a list for each example.
+    """
+    texts = []
+    for name, items in zip(examples["example"], true_items(examples, settings)):
+        lines = [item_line(dataset, item, settings.title_characters) for item in items]
+        if settings.answer == "item":
+            texts.append(lines)
+            continue
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        shuffles = [np.random.default_rng([key, order]).permutation(len(lines))[:most] for order in range(orders)]
+        texts.append([format_set([lines[place] for place in shuffle]) for shuffle in shuffles])
+    return texts
+
+
 def student_messages(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
 ) -> list[Message]:
@@ -84,12 +134,19 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
 
 
 def teacher_prompt(
-    dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any, target: int | None
+    dataset: Dataset,
+    user: int,
+    as_of: int,
+    settings: PromptSettings,
+    tokenizer: Any,
+    target: int | Sequence[int] | None,
 ) -> Prompt:
-    """Return the teacher's prompt: the student's interactions and, unless ``target`` is None, the true next item."""
+    """Return the teacher's prompt: the student's interactions and, unless ``target`` is None, the true next item or items."""
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
-    line = None if target is None else item_line(dataset, target, settings.title_characters)
-    return _prompt(dataset, "teacher", settings, {**context, "target": line}, dropped)
+    items = [] if target is None else [target] if isinstance(target, int) else target
+    lines = [item_line(dataset, item, settings.title_characters) for item in items]
+    shown = {"targets": lines} if settings.answer == "set" else {"target": lines[0] if lines else None}
+    return _prompt(dataset, "teacher", settings, {**context, **shown}, dropped)
 
 
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
@@ -205,9 +262,11 @@ def _prompt(
 ) -> Prompt:
     from jinja2 import TemplateError
 
-    path = template_file(dataset.domain, role, settings.templates)
+    path = template_file(dataset.domain, role if settings.answer == "item" else f"{role}-set", settings.templates)
     try:
-        form = answer_form(len(dataset.levels))
+        form = answer_form(len(dataset.levels), settings.most)
+        if settings.answer == "set":
+            variables = {**variables, "intents": settings.intents}
         sections = _template(str(path), path.stat().st_mtime_ns)
         texts = {name: template.render(form=form, **variables).strip() for name, template in sections.items()}
     except TemplateError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import InputError, TaijiError
-from taiji.reasoning.guards import find_mentions, words
+from taiji.reasoning.guards import find_set_mentions, words
 
 if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
@@ -44,6 +44,7 @@ class Draft:
         levels: its category levels.
         rationale: the draft.
         round: 1 for the first draft.
+        further: title and category levels of the other items of an answer that is a set.
     """
 
     record: str
@@ -53,6 +54,7 @@ class Draft:
     levels: tuple[str, ...]
     rationale: str
     round: int = 1
+    further: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RuleReviewer:
         return [self._judge(draft) for draft in drafts]
 
     def _judge(self, draft: Draft) -> Review:
-        found = find_mentions(draft.rationale, draft.title, draft.levels, draft.context)
+        found = find_set_mentions(draft.rationale, [(draft.title, draft.levels), *draft.further], draft.context)
         said, shown = words(draft.rationale), set(words(draft.context))
         sentences = [s for s in re.split(r"(?<=[.!?])\s+", draft.rationale.strip()) if s]
         whole = bool(sentences) and re.search(r"[.!?][\"')]*$", sentences[-1]) is not None

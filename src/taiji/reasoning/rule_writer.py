@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.reasoning.answers import field
-from taiji.reasoning.prompts import shorten, template_file
+from taiji.reasoning.prompts import shorten, template_file, true_items
 from taiji.reasoning.settings import PromptSettings
 from taiji.reasoning.teachers import rationale_frame
 
@@ -34,6 +35,8 @@ OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
 """Share of rationales in which an optional section is used, so that k rationales differ."""
 NEWEST = 3
 """Titles that are named together."""
+FOCUSES = 3
+"""Categories to conclude with at most, where an answer is a set."""
 SEEN = 12
 """Newest interactions that the writer looks at: about what a student's prompt holds."""
 
@@ -61,11 +64,13 @@ class RuleWriter:
         sections = _sentences(str(path), path.stat().st_mtime_ns)
         order = ORDER if dataset.levels or "titles" not in sections else WITHOUT_LEVELS
         texts = []
-        for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
+        for (user, as_of), items in zip(
+            examples.select("user", "as_of").iter_rows(), true_items(examples, self.prompts)
+        ):
             facts = history_facts(
                 dataset, user, as_of, min(SEEN, self.prompts.history_limit), self.prompts.title_characters
             )
-            facts.update(_focus(dataset, facts, target if self.answer_in_view else None))
+            facts.update(_focus(dataset, facts, items if self.answer_in_view else None))
             texts.append(
                 [
                     _write(sections, order, facts, np.random.default_rng([seed, user, as_of, sample]))
@@ -106,11 +111,21 @@ def _top(values: list[str | None]) -> tuple[str, int] | None:
     return max(counts.items(), key=lambda pair: pair[1]) if counts else None
 
 
-def _focus(dataset: Dataset, facts: dict[str, Any], target: int | None) -> dict[str, Any]:
-    """The category to conclude with, and whether the history holds it already."""
+def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
+    """The category to conclude with, or the most frequent ones of several items, and whether the history holds it (any of them) already."""
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
-    if target is None:
+    if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
+    found = [focus for focus in (_focus_of(dataset, shown, target) for target in targets) if focus]
+    if not found:
+        return {}
+    named = [name for name, _ in Counter(focus["focus"] for focus in found).most_common(FOCUSES)]
+    told = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return {"focus": told, "fresh": all(focus["fresh"] for focus in found if focus["focus"] in named)}
+
+
+def _focus_of(dataset: Dataset, shown: dict[str, set[Any]], target: int) -> dict[str, Any]:
+    """The category to conclude with for one item."""
     first, second = ([dataset.items[name][target] for name in dataset.levels[:2]] + [None, None])[:2]
     if not first:
         return {}

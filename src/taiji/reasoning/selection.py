@@ -21,9 +21,9 @@ from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.language.chat import continuation
-from taiji.reasoning.answers import DEEPEST, answer_span, field_spans, format_completion
-from taiji.reasoning.guards import find_mentions
-from taiji.reasoning.prompts import item_line, opened, student_prompts
+from taiji.reasoning.answers import DEEPEST, answer_span, format_completion, line_spans
+from taiji.reasoning.guards import find_set_mentions
+from taiji.reasoning.prompts import opened, student_prompts, true_answers, true_items
 from taiji.reasoning.settings import PromptSettings, SelectionSettings
 from taiji.reasoning.teachers import TAUGHT
 
@@ -41,6 +41,8 @@ LEFT_OUT = {
     "empty": "empty rationale",
 }
 """End of a rationale that no rule keeps → the reason."""
+ORDERS = 2
+"""Random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
@@ -80,13 +82,13 @@ def answer_perplexities(
     batch_size: int,
     description: str = "Scoring rationales",
 ) -> pl.DataFrame:
-    """Perplexity of each answer after its prompt and rationale.
+    """Perplexity of each answer, or of each set of answers in the order given, after its prompt and rationale.
 
     Args:
         lm: the scoring model.
         prompts: (B,) rendered student prompts, without prefill.
         rationales: (B,) texts, may be empty.
-        answers: (B,) texts as of ``item_line``.
+        answers: (B,) texts as of ``item_line``, or of ``format_set`` of several.
         batch_size: texts a forward pass.
         description: what the progress display says.
 
@@ -109,8 +111,9 @@ def answer_perplexities(
         scored = scores[place[prompt, tail]]
         shift = len(completion) - len(tail)  # the prompt has the `<think>`
         start, end = (position - shift for position in answer_span(rationale, answer))
-        spans = [(start + a, start + b) for a, b in field_spans(answer, DEEPEST)]
-        title, categories = scored.span(*spans[0]), [scored.span(a, b) for a, b in spans[1:] if b > a]
+        lines = [[(start + a, start + b) for a, b in spans] for spans in line_spans(answer, DEEPEST)]
+        title = np.concatenate([scored.span(*spans[0]) for spans in lines])
+        categories = [scored.span(a, b) for spans in lines for a, b in spans[1:] if b > a]
         rows.append(
             {
                 "ppl": perplexity(scored.span(start, end)),
@@ -125,15 +128,25 @@ def answer_perplexities(
 def known_answers(
     dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: PreTrainedTokenizerBase
 ) -> pl.DataFrame:
-    """``example``, rendered student ``prompt`` and true ``answer`` text, ``title`` and ``levels`` of each example."""
-    columns = [dataset.items[name].gather(examples["target"]).to_list() for name in ("title", *dataset.levels)]
-    levels = zip(*columns[1:]) if dataset.levels else [()] * len(examples)
+    """Student prompt and true answer of each example.
+
+    Returns:
+        ``example``, rendered ``prompt``, ``answers`` (the true answer's text; that of a set in :data:`ORDERS` random orders) and the first
+        of them as ``answer``, ``title`` and ``levels`` of the target, and ``items``: the same of every item that the answer names.
+    """
+    texts = true_answers(dataset, examples, prompts, ORDERS)
+    named = dataset.items.select("title", *dataset.levels)
+    items = [
+        [{"title": title, "levels": [level or "" for level in levels]} for title, *levels in named[chosen].iter_rows()]
+        for chosen in true_items(examples, prompts)
+    ]
+    targets = [{"title": row[0], "levels": [x or "" for x in row[1:]]} for row in named[examples["target"]].iter_rows()]
     return student_prompts(dataset, examples, prompts, tokenizer).with_columns(
-        pl.Series(
-            "answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String
-        ),
-        pl.Series("title", columns[0], dtype=pl.String),
-        pl.Series("levels", [[level or "" for level in row] for row in levels], dtype=pl.List(pl.String)),
+        pl.Series("answer", [row[0] for row in texts], dtype=pl.String),
+        pl.Series("answers", texts, dtype=pl.List(pl.String)),
+        pl.Series("title", [target["title"] for target in targets], dtype=pl.String),
+        pl.Series("levels", [target["levels"] for target in targets], dtype=pl.List(pl.String)),
+        pl.Series("items", items, dtype=pl.List(pl.Struct({"title": pl.String, "levels": pl.List(pl.String)}))),
     )
 
 
@@ -147,10 +160,12 @@ def score_rationales(
 ) -> pl.DataFrame:
     """Score every rationale by the likelihood of its example's true answer.
 
+    That of a set is scored in :data:`ORDERS` random orders; the logarithms of its perplexities are averaged.
+
     Args:
         lm: the scoring model (the student before fine-tuning).
         dataset: the log.
-        examples: ``example``, ``user``, ``as_of``, ``target``.
+        examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
         rationales: as of :meth:`taiji.reasoning.teachers.Teacher.write`.
         settings: of the selection.
         prompts: of the student.
@@ -175,16 +190,24 @@ def score_rationales(
             found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)),
         )
     mentions = [
-        find_mentions(rationale, title, levels, prompt)
-        for rationale, title, levels, prompt in rows.select("rationale", "title", "levels", "prompt").iter_rows()
+        find_set_mentions(rationale, [(item["title"], item["levels"]) for item in items], prompt)
+        for rationale, items, prompt in rows.select("rationale", "items", "prompt").iter_rows()
     ]
     masked = [m.masked for m in mentions]
+    orders = [list(texts) for texts in zip(*rows["answers"])] or [[]]
     # One call for the three variants: what they share (the prompt above all) is computed once where the engine can.
     texts = [*rows["rationale"].to_list(), *masked, *[""] * len(rows)]
     scores = answer_perplexities(
-        lm, rows["prompt"].to_list() * 3, texts, rows["answer"].to_list() * 3, settings.batch_size
+        lm,
+        rows["prompt"].to_list() * (3 * len(orders)),
+        texts * len(orders),
+        [answer for answers in orders for answer in answers * 3],
+        settings.batch_size,
     )
-    full, redacted, none = (scores.slice(part * len(rows), len(rows)) for part in range(3))
+    full, redacted, none = (
+        _averaged([scores.slice((3 * order + part) * len(rows), len(rows)) for order in range(len(orders))])
+        for part in range(3)
+    )
     added = pl.DataFrame(
         {
             "masked": pl.Series(masked, dtype=pl.String),
@@ -205,6 +228,19 @@ def score_rationales(
         lift=none_log - masked_log,
         leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(share),  # NaN passes any `>` of polars
     )
+
+
+def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
+    """Geometric mean of the perplexities of one set in several orders, row by row."""
+    if len(scores) == 1:
+        return scores[0]
+    mean = [
+        (pl.sum_horizontal(*(frame[name].log() for frame in scores), ignore_nulls=False) / len(scores))
+        .exp()
+        .alias(name)
+        for name in SCORES
+    ]
+    return scores[0].select(mean)
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:

@@ -20,7 +20,18 @@ class PromptSettings(Settings):
     title_characters: int = Field(default=80, ge=8)
     """A longer title is cut at a word, in prompts and answers alike."""
     templates: Path | None = None
-    """A folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones."""
+    """A folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones; with `answer: set` they are `student-set.j2` and `teacher-set.j2`."""
+    answer: Literal["item", "set"] = "item"
+    """An answer names the one next item, or a set of up to `intents` different ones. Give a set more room: `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
+    intents: int = Field(default=8, ge=2)
+    """Set: most intents of an answer (m)."""
+    next_items: int = Field(default=10, ge=2)
+    """Set: next items within the period that the teacher sees, selection scores and rewards aim at (N); those new to the user come first."""
+
+    @property
+    def most(self) -> int:
+        """Intents that an answer may have: 1 where it names one item."""
+        return self.intents if self.answer == "set" else 1
 
 
 class TeacherSettings(Settings):

@@ -25,7 +25,7 @@ from taiji.language.chat import continuation
 from taiji.language.processes import processes
 from taiji.language.token_ids import continued, ids_of
 from taiji.reasoning.answers import format_completion
-from taiji.reasoning.prompts import item_line, opened, student_prompts
+from taiji.reasoning.prompts import opened, student_prompts, true_answers
 from taiji.reasoning.settings import PromptSettings, SFTSettings
 
 if TYPE_CHECKING:
@@ -46,21 +46,26 @@ def sft_rows(
 
     Args:
         dataset: the log.
-        examples: ``example``, ``user``, ``as_of``, ``target``.
+        examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
         kept: ``example``, ``rationale``.
         prompts: of the student.
         tokenizer: the student's.
 
     Returns:
-        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``.
+        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set is taught with at most
+        ``intents`` of its items, which are drawn and ordered at random for each rationale: no order is privileged.
     """
+    numbered = kept.select("example", "rationale", number=pl.int_range(pl.len()).over("example"))
+    orders = 1 + int(numbered["number"].max() or 0)  # type: ignore[arg-type]
+    answers = true_answers(dataset, examples, prompts, orders, prompts.most)
     known = student_prompts(dataset, examples, prompts, tokenizer).with_columns(
-        pl.Series(
-            "answer", [item_line(dataset, t, prompts.title_characters) for t in examples["target"]], dtype=pl.String
-        )
+        pl.Series("answers", answers, dtype=pl.List(pl.String))
     )
-    rows = kept.select("example", "rationale").join(known, on="example", how="inner", maintain_order="left")
-    completions = [format_completion(r, a) for r, a in rows.select("rationale", "answer").iter_rows()]
+    rows = numbered.join(known, on="example", how="inner", maintain_order="left")
+    completions = [
+        format_completion(rationale, texts[number if prompts.answer == "set" else 0])
+        for rationale, texts, number in rows.select("rationale", "answers", "number").iter_rows()
+    ]
     return pl.DataFrame({"prompt": rows["prompt"], "completion": pl.Series(completions, dtype=pl.String)})
 
 

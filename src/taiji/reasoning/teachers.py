@@ -21,7 +21,7 @@ from taiji.data.dataset import Dataset
 from taiji.language.chat import render
 from taiji.language.settings import GenerationSettings
 from taiji.reasoning.answers import clean
-from taiji.reasoning.prompts import teacher_prompt
+from taiji.reasoning.prompts import teacher_prompt, true_items
 from taiji.reasoning.settings import PromptSettings, TeacherSettings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Teacher(Protocol):
 
         Args:
             dataset: the log.
-            examples: ``example``, ``user``, ``as_of``, ``target``.
+            examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
             k: rationales an example.
             seed: the same call gives the same texts, where the teacher can promise that.
 
@@ -131,8 +131,8 @@ def teacher_requests(
 ) -> list[tuple[list[dict[str, str]], str]]:
     """(messages, prefill) of each example."""
     requests = []
-    for user, as_of, target in examples.select("user", "as_of", "target").iter_rows():
-        prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, target if settings.answer_in_view else None)
+    for (user, as_of), items in zip(examples.select("user", "as_of").iter_rows(), true_items(examples, prompts)):
+        prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, items if settings.answer_in_view else None)
         requests.append((prompt.messages, prompt.prefill))
     return requests
 

@@ -4,6 +4,10 @@ Definitions (ours, where the paper gives none): category accuracy is an exact ma
 folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share
 the last places); CTCVR is the mean un-normalised score of the nearest catalogue item under an evaluation ranker that took
 no part in training. A malformed answer is wrong everywhere and has a CTCVR of 0.
+
+Of a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, as a competitor's is);
+hit@K takes the K items nearest to any intent. Coverage is the mean over the next items of the best cosine among the intents, redundancy
+the share of intents that repeat an earlier one, both of :mod:`taiji.metrics.intent_sets`; ``intents`` counts those left when near-duplicates are merged.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from numpy.typing import NDArray
 
 from taiji.core.errors import InputError
 from taiji.features.history_mean import history_mean
+from taiji.language.embed import encode_sets
 from taiji.metrics.baselines import baselines, item_levels
 from taiji.metrics.bootstrap import Ratio, distribution
+from taiji.metrics.intent_sets import coverage, merged, redundancy
 from taiji.metrics.intervals import differences, interval_of
 from taiji.metrics.ranking_metrics import hits
 from taiji.reasoning.answers import DEPTH, field, parse
@@ -50,6 +56,7 @@ def evaluate_answers(
     level: float = 0.95,
     seed: int = 0,
     catalogue: Catalogue | None = None,
+    most: int = 1,
 ) -> list[dict[str, Any]]:
     """Evaluate each model's completions on the same examples, with the baselines beside them.
 
@@ -63,6 +70,7 @@ def evaluate_answers(
         new_only: targets are items new to the user, so baselines leave out what the user had.
         resamples, level, seed: of the bootstrap over users.
         catalogue: where it has been embedded already.
+        most: intents that an answer may have; with more than one, ``examples`` have ``targets``, the next items.
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
@@ -85,7 +93,7 @@ def evaluate_answers(
                 expected=str(len(examples)),
                 found=str(len(texts)),
             )
-    evaluation = _Evaluation(dataset, examples, embedder, evaluation_score, threshold, catalogue)
+    evaluation = _Evaluation(dataset, examples, embedder, evaluation_score, threshold, catalogue, most)
     tables: list[tuple[str, str, dict[str, Array]]] = [
         (model, "model", evaluation.answers(texts)) for model, texts in completions.items()
     ]
@@ -119,15 +127,19 @@ class _Evaluation:
         score: Scorer | None,
         threshold: float,
         catalogue: Catalogue | None = None,
+        most: int = 1,
     ) -> None:
         self.users, self.as_ofs = examples["user"].to_numpy().astype(np.int64), examples["as_of"].to_numpy()
         self.targets = examples["target"].to_numpy().astype(np.int64)
         self.catalogue = catalogue or Catalogue(dataset, embedder, int(self.as_ofs.min()))
         self._names, self._levels = dataset.levels, item_levels(dataset)
         self._embedder, self._score, self._threshold = embedder, score, threshold
+        self._most, self._next = most, examples["targets"].to_list() if most > 1 else []
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
         """Of completions as text."""
+        if self._most > 1:
+            return self._sets(completions)
         depth = len(self._names)
         parsed = [parse(text, max(depth, DEPTH)) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
@@ -151,6 +163,7 @@ class _Evaluation:
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
         values = self._accuracies(claimed) | {f"hit@{k}": hits(found.above, found.tied, k) * there for k in LISTS}
+        values |= self._covering(queries[:, None])
         return values | self._scored(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
@@ -160,7 +173,64 @@ class _Evaluation:
             return values
         match = items == self.targets[:, None]
         values |= {f"hit@{k}": match[:, :k].any(axis=1).astype(np.float64) for k in LISTS}
+        first = items[:, : self._most]
+        values |= self._covering(
+            np.where((first >= 0)[:, :, None], self.catalogue.vectors_of(np.maximum(first, 0)), 0.0)
+        )
         return values | self._scored(items[:, 0])
+
+    def _sets(self, completions: Sequence[str]) -> dict[str, Array]:
+        """Of completions that name up to ``most`` intents each."""
+        depth, most = len(self._names), self._most
+        parsed = [parse(text, max(depth, DEPTH), most) for text in completions]
+        formed = np.array([answer.well_formed for answer in parsed])
+        intents = [answer.intents if answer.well_formed else () for answer in parsed]
+        vectors = encode_sets(self._embedder, [[intent.text for intent in said] for said in intents], most)
+        there = np.abs(vectors).sum(axis=2) > 0
+        counts = np.maximum(there.sum(axis=1), 1)
+
+        def mean(each: Array) -> Array:
+            """Mean over each answer's intents (E, m): (E,)."""
+            return np.asarray(np.where(there, each, 0.0).sum(axis=1) / counts, dtype=np.float64)
+
+        each = self.catalogue.search(vectors.reshape(-1, vectors.shape[2]), np.repeat(self.targets, most))
+        items, similarity = each.item.reshape(-1, most), each.similarity.reshape(-1, most)
+        values: dict[str, Array] = {}
+        claimed = np.full((len(parsed), most, depth), None, dtype=object)
+        for row, said in enumerate(intents):
+            for place, intent in enumerate(said):
+                claimed[row, place] = intent.levels[:depth]
+        right = [self._accuracies(claimed[:, place]) for place in range(most)]
+        values |= {name: mean(np.stack([values[name] for values in right], axis=1)) for name in self._names}
+        for name in self._names:
+            values[name] = np.where(np.isfinite(right[0][name]), values[name], np.nan)
+        found = self.catalogue.search(vectors, self.targets)
+        values |= {f"hit@{k}": hits(found.above, found.tied, k) * formed for k in LISTS}
+        if self._score is not None:
+            scores = [self.ctcvr(np.where(there[:, place], items[:, place], -1)) for place in range(most)]
+            values["ctcvr"] = mean(np.stack(scores, axis=1))
+        values["format"] = formed.astype(np.float64)
+        values["grounding"] = np.where(formed, mean(similarity), np.nan)
+        values["grounding_low"] = np.where(formed, mean(similarity < self._threshold), np.nan)
+        values |= self._covering(vectors)
+        for name in ("redundancy", "intents"):
+            values[name] = np.where(formed, values[name], np.nan)
+        return values
+
+    def _covering(self, vectors: Array) -> dict[str, Array]:
+        """How sets of vectors (E, m, d) cover the next items; nothing where single answers are evaluated."""
+        if self._most == 1:
+            return {}
+        wide = max(len(items) for items in self._next)
+        coming = np.zeros((len(vectors), wide, vectors.shape[2]), dtype=np.float32)
+        for row, items in enumerate(self._next):
+            coming[row, : len(items)] = self.catalogue.vectors_of(items)
+        distinct = [len(merged(row, np.ones(len(row)))[0]) for row in vectors]
+        return {
+            "coverage": coverage(vectors, coming),
+            "redundancy": redundancy(vectors),
+            "intents": np.array(distinct, dtype=np.float64),
+        }
 
     def ctcvr(self, items: Array) -> Array:
         """Return the evaluation ranker's score of an item each (E,), 0 where there is none (−1)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,13 @@ class Catalogue:
         """(n_items, d) a row per item."""
         return self._vectors[self._text]
 
+    def vectors_of(self, items: Array | Sequence[int]) -> Array:
+        """Vectors of items (…,): (…, d)."""
+        found: Array = self._vectors[self._text[np.asarray(items, dtype=np.int64)]]
+        return found
+
     def search(self, queries: Array, targets: Array) -> Found:
-        """Nearest item of each query (E, d), and where the targets (E,) stand; exact search."""
+        """Nearest item of each query (E, d), or of each set of queries (E, m, d) the one nearest to any, and where the targets (E,) stand; exact search."""
         total = len(queries)
         item, above, tied = (np.zeros(total, dtype=np.int64) for _ in range(3))
         similarity = np.zeros(total, dtype=np.float64)
@@ -80,7 +85,7 @@ class Catalogue:
         return Found(item, similarity, above, tied)
 
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
-        """The ``count`` nearest texts of each query (E, d), nearest first: their items and cosines, each (E, count).
+        """The ``count`` nearest texts of each query (E, d), or set of queries (E, m, d), nearest first: their items and cosines, each (E, count).
 
         Texts that several items share count once, under the item that stands for them; ties go to the earlier text.
         """
@@ -97,8 +102,15 @@ class Catalogue:
         return items, similarity
 
     def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:
-        """Yield, for a block of queries (E, d) at a time, their rows and cosines to all texts (rows, texts)."""
-        size = max(1, SEARCH_BLOCK // max(len(self._vectors), 1))
+        """Yield, for a block of queries (E, d) at a time, their rows and cosines to all texts (rows, texts); the best cosine of a set (E, m, d)."""
+        width = queries.shape[1] if queries.ndim == 3 else 1
+        size = max(1, SEARCH_BLOCK // max(len(self._vectors) * width, 1))
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
-            yield part, queries[part].astype(np.float32) @ self._vectors.T
+            near = queries[part].astype(np.float32) @ self._vectors.T
+            if queries.ndim == 3:
+                there = np.abs(queries[part]).sum(axis=2) > 0
+                near = np.where(there[:, :, None], near, np.where(there.any(axis=1), -1.0, 0.0)[:, None, None]).max(
+                    axis=1
+                )
+            yield part, near

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.language.embed import encode_sets
 from taiji.reasoning.answers import parse
 from taiji.reporting.catalogue import Catalogue
 
@@ -34,8 +35,9 @@ def ground_answers(
     completions: Mapping[str, Sequence[str]],
     evaluation_score: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
     count: int = NEAREST,
+    most: int = 1,
 ) -> pl.DataFrame:
-    """The catalogue items nearest to each well-formed answer, with the evaluation ranker's score; a malformed answer has no rows.
+    """The catalogue items nearest to each well-formed answer, or to any intent of a set, with the evaluation ranker's score; a malformed answer has no rows.
 
     Args:
         catalogue: the items as vectors.
@@ -44,6 +46,7 @@ def ground_answers(
         completions: model → one completion a row of ``examples``.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
         count: items an answer.
+        most: intents that an answer may have.
 
     Returns:
         ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``, ``target_place``:
@@ -52,11 +55,14 @@ def ground_answers(
     users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
     targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=GROUNDING_SCHEMA)]
     for model, texts in completions.items():
-        answers = [parse(text) for text in texts]
+        answers = [parse(text, most=most) for text in texts]
         rows = np.flatnonzero([answer.well_formed for answer in answers])
         if not len(rows):
             continue
-        queries = embedder.encode([answers[row].text for row in rows])
+        if most > 1:
+            queries = encode_sets(embedder, [[i.text for i in answers[row].intents] for row in rows], most)
+        else:
+            queries = embedder.encode([answers[row].text for row in rows])
         items, similarity = catalogue.nearest(queries, count)
         above = catalogue.search(queries, targets[rows]).above
         wide = items.shape[1]

@@ -42,8 +42,11 @@ ANSWER_METRICS = {
     "format": "Well-formed",
     "grounding": "Grounding similarity",
     "grounding_low": "Not grounded",
+    "coverage": "Coverage of the next items",
+    "redundancy": "Redundancy",
+    "intents": "Intents",
 }
-PANELS = ("category_l", "hit@", "ctcvr")
+PANELS = ("category_l", "hit@", "ctcvr", "coverage")
 """Beginnings of the answer metrics that are drawn."""
 PROMPT_ROWS = tuple(f"{role} prompts" for role in ("rationale", "calibration", "alignment", "test"))
 """Counts of prompts, in the order in which the loop uses them."""

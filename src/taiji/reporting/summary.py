@@ -153,6 +153,10 @@ class FeatureMetrics(_Open):
     distortion: float
     perplexity: float
     collisions: float
+    with_intents: float | None = None
+    """Share of the rows that have intents, where answers are sets; then the mean number of a row, and the mean weight of its first."""
+    intents: float | None = None
+    first_weight: float | None = None
 
 
 class RunMetrics(_Open):
@@ -210,7 +214,7 @@ def goal_of(metric: str) -> str:
     name = split_key(metric)[1]
     if name in SHOWN_METRICS:
         return SHOWN_METRICS[name].goal
-    return "low" if name == "grounding_low" else "high"
+    return "low" if name in ("grounding_low", "redundancy") else "high"
 
 
 def heads_of(run: RunMetrics) -> list[str]:
@@ -299,6 +303,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         *dict.fromkeys([*levels[:1], *levels[-1:]]),
         "hit@100",
         "ctcvr",
+        *(name for name in ("coverage", "redundancy") if any(figure.metric == name for figure in run.llm)),
         *([*levels[1:-1], "format"] if wide else []),
     ]
     of_rankers: list[str] = []

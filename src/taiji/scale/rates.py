@@ -106,7 +106,7 @@ def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
 def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any]) -> Log:
     from taiji.language.causal_lm import load_tokenizer
     from taiji.language.token_ids import ids_of
-    from taiji.reasoning.prompts import item_line, student_prompts
+    from taiji.reasoning.prompts import student_prompts, true_answers
     from taiji.reasoning.settings import PromptSettings
     from taiji.reasoning.teachers import teacher_requests
 
@@ -145,6 +145,6 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         teacher_tokens=tokens(teacher),
         rationale_tokens=reasoned * tokens(rationales.to_list()),
         answer_tokens=longer * tokens(completions.to_list()),
-        target_tokens=tokens([item_line(dataset, t, prompts.title_characters) for t in examples["target"]]),
+        target_tokens=tokens([texts[0] for texts in true_answers(dataset, examples, prompts, most=prompts.most)]),
         kept_share=facts["selection"]["kept"] / max(facts["selection"]["judged"], 1),
     )

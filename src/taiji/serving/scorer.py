@@ -18,6 +18,7 @@ from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.dataset import Dataset
 from taiji.features.quantizer import ProductQuantizer
 from taiji.models.ranking import Ranker
+from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
@@ -145,6 +146,15 @@ def scorer_of(world: World) -> RunScorer:
     run = world.run
     plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
     featured = load_neural(run / "ranking" / "taiji", world.dataset)
+    read = [field.name for field in featured.fieldset.numbers if isinstance(field, IntentMatch) and field.labels]
+    if read:
+        raise FeaturesOnly(
+            "The ranker reads intents, and the feature rows that the service writes have none.",
+            where=str(run / "ranking" / "taiji"),
+            expected="ranking.pair_fields without intents",
+            found=", ".join(read),
+            fix="train the ranker without that field, or serve features alone",
+        )
     return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.data.dataset import Dataset
-from taiji.data.fields import CodeField, Field, NumberField, Rows, Saved
+from taiji.data.fields import CodeField, Field, NumbersField, Rows, Saved
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.settings import DataSettings
 from taiji.data.sources import Source
@@ -66,8 +66,8 @@ def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray
     rows = Rows(dataset, frame)
     if isinstance(field, CodeField):
         return [field.codes(dataset, rows.source(field.side))]
-    if isinstance(field, NumberField):
-        return [field.numbers(rows)]
+    if isinstance(field, NumbersField):
+        return [field.matrix(rows)]
     if isinstance(field, SequenceField):
         return [values for values in field.sequences(rows) if values is not None]
     if isinstance(field, CodesField):

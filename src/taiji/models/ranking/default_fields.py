@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
@@ -20,6 +21,12 @@ from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.statistics import NAMES
 from taiji.models.ranking.settings import NeuralRankerSettings
 
+PAIR_FIELDS = {
+    "collaborative": "taiji.models.ranking.pair_fields:CollaborativeMatch",
+    "text_match": "taiji.models.ranking.pair_fields:TextMatch",
+    "intents": "taiji.models.ranking.intent_match:IntentMatch",
+}
+"""This package's pair fields by name."""
 FEW_VALUES = 50
 """Distinct whole numbers up to which a column is read as a category."""
 
@@ -43,9 +50,20 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
     if "vector" in columns:
         made.append(VectorField("vector"))
     made += [context_field(dataset, column) for column in dataset.context if column in columns]
+    made += pair_fields(settings.pair_fields)
     for place, given in enumerate(settings.fields):
         made.append(make_field(given, f"ranking.fields[{place}]"))
         check_not_an_outcome(made[-1], dataset, f"ranking.fields[{place}]")
+    return made
+
+
+def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
+    """Return the fields that a setting names: those of :data:`PAIR_FIELDS`, or as :func:`taiji.data.fields.make_field` finds them."""
+    made = []
+    for place, entry in enumerate(given):
+        arguments = {"field": entry} if isinstance(entry, str) else dict(entry)
+        name = str(arguments.get("field", ""))
+        made.append(make_field({**arguments, "field": PAIR_FIELDS.get(name, name)}, f"ranking.pair_fields[{place}]"))
     return made
 
 

@@ -132,7 +132,11 @@ class Inputs:
             return np.repeat(values, times, axis=0)
 
         own, theirs = iter(spread(base.numbers).T), iter(pair.numbers.T)
-        numbers = [next(own if field.side in ("user", "context") else theirs) for field in self.fields.numbers]
+        numbers = [
+            next(own if field.side in ("user", "context") else theirs)
+            for field in self.fields.numbers
+            for _ in field.labels
+        ]
         own, theirs = iter(spread(base.categories).T), iter(pair.categories.T)
         categories = [
             next(own if field.side == "context" else theirs)

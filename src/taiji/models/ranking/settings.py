@@ -22,6 +22,10 @@ class NeuralRankerSettings(Settings):
     fields: tuple[str | dict[str, Any], ...] = ()
     """Further inputs: `{field: category, column: store}`, `{field: number, column: load, side: context}`, or `package.module:Class`
     of a field of your own, with its arguments beside it."""
+    pair_fields: tuple[str | dict[str, Any], ...] = ("collaborative", "text_match")
+    """Agreement of a candidate with its user's history: `collaborative` from the log, `text_match` from the items' texts (left out where
+    they have none, or no embedder is installed); with arguments as `{field: text_match, embedder: minilm}`. `[]` leaves both out.
+    `intents` adds the agreement with the intents of feature rows (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` takes every one that the log has."""
     task_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)

@@ -36,9 +36,8 @@ class Cooccurrence(NeighbourRetriever):
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
         """Return normalised decayed counts of pairs."""
         count = len(self.places)
-        first, second, weight = decayed_pairs(history, self.settings.window, self.settings.step_decay, count)
-        if self.settings.direction == "both":
-            first, second, weight = _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
+        pairs = symmetric_pairs if self.settings.direction == "both" else decayed_pairs
+        first, second, weight = pairs(history, self.settings.window, self.settings.step_decay, count)
         popularity = np.bincount(history.items, minlength=count).astype(np.float64)
         return first, second, weight / (popularity[first] * popularity[second]) ** self.settings.popularity_power
 
@@ -55,14 +54,19 @@ def decayed_pairs(history: History, window: int, decay: float, count: int) -> tu
     """
     users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     items = np.asarray(history.items, dtype=np.int64)
-    first, second, weight = (np.zeros(0, dtype) for dtype in (np.int64, np.int64, np.float64))
+    first, second, weight = ([np.zeros(0, dtype)] for dtype in (np.int64, np.int64, np.float64))
     for step in range(1, window + 1):
         pair = (users[:-step] == users[step:]) & (items[:-step] != items[step:])
-        if pair.any():
-            first, second = np.r_[first, items[:-step][pair]], np.r_[second, items[step:][pair]]
-            weight = np.r_[weight, np.full(int(pair.sum()), decay ** (step - 1))]
-            first, second, weight = _summed(first, second, weight, count)
-    return first, second, weight
+        first.append(items[:-step][pair])
+        second.append(items[step:][pair])
+        weight.append(np.full(int(pair.sum()), decay ** (step - 1)))
+    return _summed(np.concatenate(first), np.concatenate(second), np.concatenate(weight), count)
+
+
+def symmetric_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
+    """Return :func:`decayed_pairs` of both directions, summed."""
+    first, second, weight = decayed_pairs(history, window, decay, count)
+    return _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
 
 
 def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Array, Array, Array]:

@@ -63,6 +63,7 @@ class Alignment(Stage):
         from taiji.alignment.reward_table import RewardTable
         from taiji.alignment.rewards import Answers, ground_rollouts, preference_reward, semantic_reward
         from taiji.alignment.rollouts import FILE as ROLLOUTS
+        from taiji.alignment.set_rewards import SetAnswers, ground_sets, set_preference_reward, set_semantic_reward
         from taiji.core.artifacts import write_parquet
         from taiji.language.embed import load_embedder
         from taiji.language.processes import first_process
@@ -75,8 +76,12 @@ class Alignment(Stage):
         prompts = student_prompts(dataset, examples, config.reasoning.prompts, lm.tokenizer)
         prompts = prompts.with_columns(prompt=pl.Series([opened(text) for text in prompts["prompt"]], dtype=pl.String))
         built = RewardTable.load(context.input("reward_table") / "table")
-        answers = Answers(load_embedder(config.embedder.name, config.embedder.device))
-        rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
+        embedder, asked = load_embedder(config.embedder.name, config.embedder.device), config.reasoning.prompts
+        answers, sets = Answers(embedder), SetAnswers(embedder, asked.most)
+        if asked.answer == "set":
+            rewards = {"semantic": set_semantic_reward(built, sets), "preference": set_preference_reward(built, sets)}
+        else:
+            rewards = {"semantic": semantic_reward(built, answers), "preference": preference_reward(built, answers)}
         align(
             lm,
             prompts.select("example", "prompt"),
@@ -90,9 +95,12 @@ class Alignment(Stage):
         if not first_process():
             return {}  # only the first one has written anything
         rollouts = pl.read_parquet(context.folder / ROLLOUTS)
-        well, grounded = ground_rollouts(
-            built, answers, rollouts["example"].to_list(), rollouts["completion"].to_list()
-        )
+        scored = rollouts["example"].to_list(), rollouts["completion"].to_list()
+        if asked.answer == "set":
+            well, grounded, items = ground_sets(built, sets, *scored)
+            rollouts = rollouts.with_columns(items=pl.Series(items, dtype=pl.List(pl.UInt32)))
+        else:
+            well, grounded = ground_rollouts(built, answers, *scored)
         where = pl.Series(well)
         rollouts = rollouts.with_columns(
             item=pl.when(where).then(pl.Series(grounded.items.astype("uint32"))),

@@ -22,6 +22,8 @@ class Examples(Stage):
     settings = (
         "split",
         "examples",
+        "reasoning.prompts.answer",
+        "reasoning.prompts.next_items",
         *(f"size.{role}_prompts" for role in ("rationale", "calibration", "alignment", "test")),
     )
 
@@ -35,12 +37,16 @@ class Examples(Stage):
 
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.data import PERIODS, fingerprint, scan_exposures, time_split
+        from taiji.data.examples import next_sets
         from taiji.pipeline.example_choice import choose_prompts, iso_time
         from taiji.pipeline.run_data import stored
 
         dataset = stored(context)
         split = time_split(dataset, context.config.split)
         chosen = choose_prompts(context, dataset, split)
+        if context.config.reasoning.prompts.answer == "set":
+            ends = [split.interval(period)[1] for period in chosen["period"]]
+            chosen = chosen.with_columns(next_sets(dataset, chosen, ends, context.config.reasoning.prompts.next_items))
         write_parquet(context.folder / "examples.parquet", chosen)
         rows = {
             "exposures": {

@@ -64,13 +64,15 @@ class Features(Stage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Let the model write, embed what it says, and make both tables."""
+        import numpy as np
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.features.feature_table import fit_table
         from taiji.features.history_mean import history_mean
+        from taiji.features.intents import intent_columns, intent_metrics
         from taiji.language.embed import load_embedder
-        from taiji.pipeline.completions import complete, embed
+        from taiji.pipeline.completions import complete, complete_sets, embed
         from taiji.pipeline.refreshes import choose_users, refresh_times
         from taiji.pipeline.run_data import load_split, stored
         from taiji.pipeline.run_models import load_model
@@ -83,11 +85,13 @@ class Features(Stage):
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
             example=pl.format("{}@{}", "user", "as_of")
         )
-        completions = complete(context, rows, self.writer)
+        asked = config.reasoning.prompts
+        sets = asked.answer == "set"
+        completions = (complete_sets if sets else complete)(context, rows, self.writer)
         write_parquet(context.folder / "completions.parquet", completions)
 
         embedder = load_embedder(config.embedder.name, config.embedder.device)
-        parsed = [parse(text) for text in completions["completion"]]
+        parsed = [parse(text, most=asked.most) for text in completions["completion"]]
         said = embed(context, [answer.said for answer in parsed], "answers")
         lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
         mean = history_mean(
@@ -102,8 +106,24 @@ class Features(Stage):
                 dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed
             )
             quantizer.save(context.folder / f"{name}-quantizer")
-            write_parquet(context.folder / f"{name}.parquet", table)
             metrics[name] = quantizer.metrics(vectors)
+            if sets and vectors is said:
+                intents = completions.select("intent_texts", "intent_levels", "intent_weights").filter(
+                    pl.col("intent_texts").list.len() > 0
+                )
+                flat = intents.explode("intent_texts", "intent_levels", "intent_weights")
+                none = np.zeros((0, embedder.dimension), np.float32)
+                columns = intent_columns(
+                    embed(context, flat["intent_texts"].to_list(), "intents") if len(flat) else none,
+                    flat["intent_weights"].to_numpy(),
+                    flat["intent_levels"].to_list(),
+                    completions["intent_texts"].list.len().to_list(),
+                    asked.intents,
+                    f"{embedder.name}@{embedder.version}",
+                )
+                table = pl.concat([table, columns], how="horizontal")
+                metrics[name] |= intent_metrics(table)
+            write_parquet(context.folder / f"{name}.parquet", table)
         write_json(context.folder / "quantizers.json", metrics)
         return {
             "users": len(users),

@@ -33,6 +33,7 @@ class Ranking(Stage):
 
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.data import exposures
+        from taiji.data.intent_rows import INTENTS
         from taiji.features.feature_table import feature_metrics, join_features
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import load_trained, train
@@ -51,8 +52,9 @@ class Ranking(Stage):
         write_parquet(context.folder / "exposures.parquet", test)
         predictions = {"none": load_trained(context, "evaluation_ranker", dataset).predict(test)}
         for arm, table in tables.items():
-            ranker = train(context, dataset, join_features(before, table, columns), arm)
-            predictions[arm] = ranker.predict(join_features(test, table, columns))
+            joined = (*columns, *(name for name in INTENTS if name in table.columns))
+            ranker = train(context, dataset, join_features(before, table, joined), arm)
+            predictions[arm] = ranker.predict(join_features(test, table, joined))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
         return {"train": len(before), "test": len(test), "arms": list(predictions)}

@@ -39,10 +39,11 @@ class Selection(Stage):
 
         from taiji.core.artifacts import write_parquet
         from taiji.pipeline.run_data import load_examples
-        from taiji.pipeline.teaching import open_scoring, taught_examples
+        from taiji.pipeline.teaching import ASKED, open_scoring, taught_examples
         from taiji.reasoning.selection import calibrate, select
 
-        config, examples = context.config, taught_examples(context).select("example", "user", "as_of", "target")
+        config, examples = context.config, taught_examples(context)
+        examples = examples.select(name for name in ASKED if name in examples.columns)
         settings = config.reasoning
         written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
         rows = written.join(examples, on="example", how="left", maintain_order="left")

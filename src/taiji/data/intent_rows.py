@@ -1,0 +1,101 @@
+"""Columns of intents in a feature table: what a model foresees for a user, as a few vectors with weights and claimed categories.
+
+A row has up to m intents by falling weight. A vector is kept as int8 in a scale of its own, since only its direction is used.
+Weights of a row sum to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import ArtifactError
+
+Array = NDArray[Any]
+INTENTS: dict[str, pl.DataType] = {
+    "intents": pl.List(pl.Int8),
+    "intent_weights": pl.List(pl.Float32),
+    "intent_levels": pl.List(pl.List(pl.String)),
+    "intent_embedder": pl.String(),
+}
+"""Columns of a feature table whose answers are sets: vectors one after another, weights and category levels of each intent, and ``name@version`` of the embedder."""
+FULL_SCALE = 127
+
+
+@dataclass(frozen=True)
+class IntentRows:
+    """Intents of many feature rows.
+
+    Attributes:
+        vectors: (N, m, d) float32 unit vectors, zero behind a row's last intent.
+        weights: (N, m) float32, each row summing to 1, or to 0 where there is no intent.
+        levels: (N, m, depth) category levels, None where there is none.
+    """
+
+    vectors: Array
+    weights: Array
+    levels: Array
+
+
+def to_int8(vectors: Array) -> NDArray[np.int8]:
+    """Return vectors (..., d) in int8, each scaled so that its largest value is :data:`FULL_SCALE`; zero stays zero."""
+    largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0.0)
+    scaled = np.divide(vectors, largest, out=np.zeros_like(vectors, dtype=np.float64), where=largest > 0)
+    return np.rint(scaled * FULL_SCALE).astype(np.int8)
+
+
+def directions(stored: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return the unit vectors (..., d) of stored ones; zero where a row is zero."""
+    values = stored.astype(np.float32)
+    lengths = np.linalg.norm(values, axis=-1, keepdims=True)
+    return np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+
+
+def intent_rows(table: pl.DataFrame, most: int, depth: int) -> IntentRows:
+    """Read :data:`INTENTS` of a feature table.
+
+    Args:
+        table: feature rows, or exposures that they were joined to.
+        most: m; further intents of a row are left out.
+        depth: category levels.
+
+    Raises:
+        ArtifactError: the table has no intents, or its vectors are of different lengths.
+    """
+    missing = [name for name in INTENTS if name not in table.columns]
+    if missing:
+        raise ArtifactError(
+            "The feature table has no intents.",
+            expected=f"columns {', '.join(INTENTS)}",
+            found=f"no {', '.join(missing)}",
+            fix="make the features with reasoning.prompts.answer: set",
+        )
+    counts = table["intent_weights"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    lengths = table["intents"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    sizes = np.unique(lengths[counts > 0] / counts[counts > 0])
+    if len(sizes) > 1 or (sizes % 1).any():
+        raise ArtifactError(
+            "Intents of a feature table have different lengths.",
+            expected="one embedder for all rows",
+            found=", ".join(f"{size:g}" for size in sizes[:5]),
+            fix="make the features again",
+        )
+    dimension = int(sizes[0]) if len(sizes) else 0
+    rows = np.repeat(np.arange(len(table)), counts)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    vectors, weights = np.zeros((len(table), most, dimension), np.float32), np.zeros((len(table), most), np.float32)
+    levels = np.full((len(table), most, depth), None, dtype=object)
+    keep = places < most
+    if len(rows):
+        stored = table["intents"].explode().drop_nulls().to_numpy().reshape(-1, dimension)
+        vectors[rows[keep], places[keep]] = directions(stored[keep])
+        weights[rows[keep], places[keep]] = table["intent_weights"].explode().drop_nulls().to_numpy()[keep]
+        for row, place, said in zip(rows, places, table["intent_levels"].explode().drop_nulls()):
+            if place < most:
+                levels[row, place, : len(said)] = [level or None for level in said.to_list()[:depth]]
+    total = weights.sum(axis=1, keepdims=True)
+    return IntentRows(vectors, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0), levels)

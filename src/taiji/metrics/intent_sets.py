@@ -1,0 +1,115 @@
+"""Sets of intents against the items that came next: coverage, redundancy, retrieved slates, near-duplicates. Pure functions.
+
+Vectors are unit vectors or zero; a zero row stands for an intent or item that is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+NEAR = 0.8
+"""Cosine above which an intent begins to repeat another."""
+SAME_INTENT = 0.9
+"""Cosine from which on two intents are near-duplicates and count as one."""
+
+
+def coverage(intents: Array, items: Array) -> Array:
+    """Mean over the items of the best cosine among the intents, negative ones cut to 0 (facility location).
+
+    Args:
+        intents: (B, m, d).
+        items: (B, N, d).
+
+    Returns:
+        (B,) in [0, 1]; 0 where there is no intent, NaN where there is no item.
+    """
+    best = np.clip(np.einsum("bmd,bnd->bnm", intents, items).max(axis=2, initial=0.0), 0.0, 1.0)
+    there = _there(items)
+    counts = there.sum(axis=1)
+    total = np.where(there, best, 0.0).sum(axis=1, dtype=np.float64)
+    return np.divide(total, counts, out=np.full(len(items), np.nan), where=counts > 0)
+
+
+def redundancy(intents: Array, near: float = NEAR) -> Array:
+    """Share of the intents after the first that repeat an earlier one.
+
+    An intent counts by how far its best cosine with an earlier one lies between ``near`` (0) and 1 (1).
+
+    Args:
+        intents: (B, m, d).
+        near: where repetition begins.
+
+    Returns:
+        (B,) in [0, 1]; 0 for fewer than two intents.
+    """
+    width, there = intents.shape[1], _there(intents)
+    cosine = np.einsum("bmd,bnd->bmn", intents, intents).astype(np.float64)
+    earlier = np.tril(np.ones((width, width), dtype=bool), -1)
+    nearest = np.where(earlier, cosine, -1.0).max(axis=2, initial=-1.0)
+    repeats = np.where(there, np.clip((nearest - near) / (1.0 - near), 0.0, 1.0), 0.0).sum(axis=1)
+    return np.asarray(repeats / np.maximum(there.sum(axis=1) - 1, 1), dtype=np.float64)
+
+
+def best_cosines(intents: Array, candidates: Array) -> Array:
+    """Best cosine among the intents (B, m, d) of each candidate (B, C, d): (B, C); −1 where there is no intent."""
+    cosine = np.einsum("bmd,bcd->bcm", intents, candidates).astype(np.float64)
+    return np.asarray(np.where(_there(intents)[:, None, :], cosine, -1.0).max(axis=2, initial=-1.0))
+
+
+def slate_values(scores: Array, values: Array, size: int) -> Array:
+    """Mean value of the ``size`` candidates with the best scores, scaled to [0, 1] between the worst and the best slate of that size.
+
+    Args:
+        scores: (B, C), −inf where there is no candidate; ties go to the earlier one.
+        values: (B, C) value of each candidate, NaN where there is none.
+        size: of a slate; all candidates where there are fewer.
+
+    Returns:
+        (B,), 0 where all slates are worth the same.
+    """
+    there = np.isfinite(values)
+    takes = np.arange(scores.shape[1])[None] < np.minimum(size, there.sum(axis=1))[:, None]
+    order = np.argsort(-np.where(there, scores, -np.inf), axis=1, kind="stable")
+    chosen = _mean(np.take_along_axis(values, order, axis=1), takes)
+    ascending = np.sort(values, axis=1)  # NaN last
+    worst = _mean(ascending, takes)
+    best = _mean(-np.sort(-values, axis=1), takes)
+    return np.divide(chosen - worst, best - worst, out=np.zeros(len(values)), where=best > worst).clip(0.0, 1.0)
+
+
+def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Merge near-duplicates: each vector joins the first kept one that it is as near as ``same`` to, and lends it its weight.
+
+    Args:
+        vectors: (n, d) unit vectors, in the order in which they are kept; zero rows are left out.
+        weights: (n,) of each.
+        same: cosine from which on two are one.
+
+    Returns:
+        places (k,) of those kept, and their weights (k,), by falling weight and then place.
+    """
+    kept: list[int] = []
+    total: list[float] = []
+    for place in np.flatnonzero(np.abs(vectors).sum(axis=1) > 0):
+        cosines = vectors[kept] @ vectors[place] if kept else np.zeros(0)
+        first = int(np.argmax(cosines >= same)) if (cosines >= same).any() else -1
+        if first >= 0:
+            total[first] += float(weights[place])
+        else:
+            kept.append(int(place))
+            total.append(float(weights[place]))
+    order = sorted(range(len(kept)), key=lambda number: (-total[number], kept[number]))
+    return np.array([kept[n] for n in order], dtype=np.int64), np.array([total[n] for n in order], dtype=np.float64)
+
+
+def _there(vectors: Array) -> Array:
+    return np.asarray(np.abs(vectors).sum(axis=2) > 0)
+
+
+def _mean(values: Array, takes: Array) -> Array:
+    counts = np.maximum(takes.sum(axis=1), 1)
+    return np.asarray(np.where(takes, values, 0.0).sum(axis=1) / counts, dtype=np.float64)

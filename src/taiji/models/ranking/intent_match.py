@@ -1,0 +1,197 @@
+"""Pair field: how a candidate agrees with what a language model foresees for its user (columns of :mod:`taiji.data.intent_rows`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.intent_rows import INTENTS, IntentRows, intent_rows
+from taiji.data.item_text import item_texts
+from taiji.language.item_vectors import embedded, embedder_version
+from taiji.models.ranking.pair_fields import requests_of
+from taiji.models.ranking.text_space import TextSpace
+from taiji.nn.set_match import SET_MATCHES, weighted_match
+
+Array = NDArray[Any]
+_WORD = re.compile(r"\w+")
+NOTHING, NO_LEVEL = -2, -1
+"""Codes of a claim that no item has, and of an item without the level."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Catalogue:
+    """A catalogue of n items.
+
+    Attributes:
+        codes: (k, n) float32, whitened text vectors of whole numbers, a column per item. inverse_lengths: (n,).
+        names: per category level, folded name → code. levels: (depth, n) codes of the items.
+    """
+
+    codes: Array
+    inverse_lengths: Array
+    names: list[dict[str, int]]
+    levels: Array
+
+
+class IntentMatch(NumbersField):
+    """Agreement of a candidate with the intents of its user's feature row; nothing where rows have none.
+
+    ``<name>_max, _mean, _soft_max``: cosine of the candidate's whitened text vector with the intents, best, by weight, and between the two.
+    ``<name>_rank``: place of the candidate among the catalogue by best cosine, 1 for the first and 0 for the last, on a logarithmic scale.
+    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 where the user has intents. All are 0
+    where there are none.
+
+    Args:
+        most: intents that are read, by falling weight.
+        name: of the field, and the beginning of its numbers' names.
+    """
+
+    learnt = ("embedder", "depth")
+
+    def __init__(self, most: int = 8, name: str = "intents") -> None:
+        super().__init__(name, "pair")
+        self.most, self.embedder, self.depth = most, "", 0
+        self.options = {"most": most, "name": name}
+        self.space = TextSpace.empty()
+        self._bound: tuple[pl.DataFrame, _Catalogue] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers; none where the training rows had no intents."""
+        if not self.embedder:
+            return ()
+        levels = (f"l{level + 1}" for level in range(self.depth))
+        return tuple(f"{self.name}_{part}" for part in (*SET_MATCHES, "rank", *levels, "known"))
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Take the embedder that the rows' intents were made with, and whiten the catalogue's vectors of it."""
+        self.embedder, self.depth, self.space, self._bound = "", len(dataset.levels), TextSpace.empty(), None
+        if not set(INTENTS) <= set(rows.columns):
+            return
+        found = rows["intent_embedder"].drop_nulls().unique()
+        if len(found) > 1:
+            raise InputError(
+                "The rows' intents were made with several embedders.",
+                where=f"field {self.name}",
+                expected="one embedder",
+                found=", ".join(sorted(found)),
+                fix="make the features again",
+            )
+        space = TextSpace.fit(embedded(_name(found[0]), item_texts(dataset)), 1) if len(found) else TextSpace.empty()
+        if space.width:
+            self.space, self.embedder = space, found[0]
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers of each row, (N, F) float32. Rows of one user and time have one feature row."""
+        out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
+        if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
+            return out
+        order, starts, counts = requests_of(rows.user, rows.time)
+        told = rows.frame.select(*INTENTS)[order[starts].tolist()]
+        self._check(told)
+        catalogue = self._catalogue(rows.dataset)
+        intents = intent_rows(told, self.most, self.depth)
+        kept: dict[bytes, tuple[Array, Array]] = {}
+        for request in np.flatnonzero(intents.weights.sum(axis=1) > 0):
+            key = intents.vectors[request].tobytes()
+            if key not in kept:
+                kept[key] = self._cosines(catalogue, intents.vectors[request])
+            places = order[starts[request] : starts[request] + counts[request]]
+            out[places] = self._agreement(*kept[key], intents, int(request), rows.item[places], catalogue).T
+        return out
+
+    def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
+        """Return cosines of a request's intents (m, d) with the whole catalogue (m, n), and the best ones (n,) in ascending order."""
+        there = np.abs(intents).sum(axis=1) > 0
+        placed = self.space.place(intents)[0]
+        # As of QuantisedVectors.cosines: products of codes are exact, whatever else is multiplied with them.
+        cosines = placed.codes.astype(np.float32) @ catalogue.codes
+        cosines *= placed.inverse_lengths[:, None]
+        cosines *= catalogue.inverse_lengths
+        best = np.where(there[:, None], cosines, np.float32(-2)).max(axis=0)
+        return cosines, np.sort(best)
+
+    def _agreement(
+        self,
+        cosines: Array,
+        ranked: Array,
+        intents: IntentRows,
+        request: int,
+        items: Array,
+        catalogue: _Catalogue,
+    ) -> Array:
+        """Return the numbers of a request's candidates (M,), (F, M) float32."""
+        weights = intents.weights[request]
+        near = cosines[:, items]
+        matches = weighted_match(near, np.repeat(weights[:, None], len(items), axis=1))
+        above = len(ranked) - np.searchsorted(ranked, matches[0], side="right")
+        rank = 1 - np.log1p(above) / np.log1p(max(len(ranked) - 1, 1))
+        named = np.zeros((self.depth, len(items)), dtype=np.float32)
+        for level in range(self.depth):
+            for weight, claim in zip(weights, intents.levels[request, :, level]):
+                code = NOTHING if claim is None else catalogue.names[level].get(_fold(claim), NOTHING)
+                named[level] += weight * (catalogue.levels[level, items] == code)
+        return np.concatenate([matches, rank[None], named, np.ones((1, len(items)))]).astype(np.float32)
+
+    def _check(self, frame: pl.DataFrame) -> None:
+        found = frame["intent_embedder"].drop_nulls().unique()
+        if len(found) and (len(found) > 1 or found[0] != self.embedder):
+            raise InputError(
+                "Intents were made with another embedder than at training.",
+                where=f"field {self.name}",
+                expected=self.embedder,
+                found=", ".join(sorted(found)),
+                fix="make the features again, or train the ranker again",
+            )
+
+    def _catalogue(self, dataset: Dataset) -> _Catalogue:
+        """Return a dataset's catalogue, made once."""
+        if self._bound is None or self._bound[0] is not dataset.items:
+            name, _, version = self.embedder.rpartition("@")
+            if embedder_version(name) != version:
+                raise InputError(
+                    "The embedder is not the one that the intents were made with.",
+                    where=f"field {self.name}",
+                    expected=f"{name}, version {version}",
+                    found=f"version {embedder_version(name)}",
+                    fix="install the version that made the features, or make them again",
+                )
+            vectors, _ = self.space.place(embedded(name, item_texts(dataset)))
+            names: list[dict[str, int]] = []
+            levels = np.full((self.depth, dataset.n_items), NO_LEVEL, dtype=np.int64)
+            for place, column in enumerate(dataset.levels[: self.depth]):
+                known: dict[str, int] = {}
+                values = dataset.items[column].cast(pl.String).to_list()
+                levels[place] = [
+                    NO_LEVEL if value is None else known.setdefault(_fold(value), len(known)) for value in values
+                ]
+                names.append(known)
+            transposed = np.ascontiguousarray(vectors.codes.T, dtype=np.float32)
+            self._bound = (dataset.items, _Catalogue(transposed, vectors.inverse_lengths, names, levels))
+        return self._bound[1]
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the whitening."""
+        return self.space.tensors()
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        super().restore(config, tensors)
+        self.space, self._bound = TextSpace.restore(tensors), None
+
+
+def _fold(level: str) -> str:
+    return " ".join(_WORD.findall(level.casefold()))  # an answer cannot carry every sign
+
+
+def _name(embedder: str) -> str:
+    return embedder.rpartition("@")[0]

@@ -1,0 +1,408 @@
+"""Pair fields: how a candidate agrees with what its user did before, from the log (collaborative) and from texts.
+
+Both read a user's history strictly before a row's time, and item vectors that were made from events strictly before a
+cut time at or before it. Each row's numbers are made by the same steps whichever rows are asked about with it: what a
+ranker was trained on and what a service computes for one request are the same bytes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import ConfigError
+from taiji.data.dataset import Dataset
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.item_text import has_texts, item_texts
+from taiji.data.vocabulary import stable_hash
+from taiji.language.item_vectors import chosen_embedder, embedded
+from taiji.models.ranking.past_states import WIDTH, PastState, cut_times, past_state
+from taiji.models.ranking.text_space import TextSpace, to_collaborative
+from taiji.nn.quantised_vectors import QuantisedVectors
+from taiji.nn.set_match import HISTORY_MATCHES, history_match
+
+Array = NDArray[Any]
+BLOCK = 2_000_000
+"""Cosines, or votes of requests for items, held at once."""
+CO_DECAY = 0.8
+"""Factor by which an interaction's co-occurrences count less than those of the next newer one."""
+
+
+class PastField(NumbersField):
+    """Base of pair fields that know items from cut times on.
+
+    Args:
+        name: of the field, and the beginning of its numbers' names.
+        history: most recent interactions that a candidate is compared with.
+        refreshes: how often in the training period what is known of items was refreshed; the last time is its end.
+    """
+
+    def __init__(self, name: str, history: int, refreshes: int) -> None:
+        super().__init__(name, "pair")
+        if history < 1 or refreshes < 1:
+            raise ConfigError(
+                "A pair field needs a history and a refresh.",
+                where=f"field {name}",
+                expected="history ≥ 1 and refreshes ≥ 1",
+                found=f"history {history}, refreshes {refreshes}",
+            )
+        self.history, self.refreshes = history, refreshes
+        self.cuts: Array = np.zeros(0, dtype=np.int64)
+        self.known: Array = np.zeros(0, dtype=np.int64)
+        self._bound: tuple[pl.DataFrame, Array] | None = None
+
+    @abstractmethod
+    def learn(self, dataset: Dataset, until: int) -> None:
+        """Add what the interactions strictly before ``until`` teach about the items in ``known``, as the newest cut."""
+
+    @abstractmethod
+    def agreement(self, cut: int, items: Array, histories: Array) -> Array:
+        """Return the numbers of requests' candidates, (F, R * M) float32.
+
+        Args:
+            cut: which one. items: (R, M) and histories: (R, L) by the field's own item numbers; −1 is nothing.
+        """
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn from the log before each cut time."""
+        self._start(dataset)
+        for cut in cut_times(rows, self.refreshes, until):
+            self.refresh(dataset, int(cut))
+
+    def refresh(self, dataset: Dataset, until: int) -> None:
+        """Learn from the log before a time (microseconds) that is later than all before; rows from then on read it.
+
+        Raises:
+            ConfigError: an earlier time.
+        """
+        if len(self.cuts) and until <= self.cuts[-1]:
+            raise ConfigError(
+                "A field cannot be refreshed backwards.",
+                where=f"field {self.name}",
+                expected=f"a time after {self.cuts[-1]}",
+                found=str(until),
+            )
+        self.learn(dataset, until)
+        self.cuts = np.append(self.cuts, until).astype(np.int64)
+
+    def _start(self, dataset: Dataset) -> None:
+        """Number the items as a dataset does, and forget all cuts."""
+        self.cuts, self.known = np.zeros(0, dtype=np.int64), _hashes(dataset)
+        self._bound = (dataset.items, np.arange(dataset.n_items))
+
+    def numbering(self, dataset: Dataset) -> Array:
+        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for one that it does not know."""
+        if self._bound is None or self._bound[0] is not dataset.items:
+            hashes = _hashes(dataset)
+            order = np.argsort(self.known, kind="stable")
+            places = order[np.minimum(np.searchsorted(self.known[order], hashes), len(order) - 1)] if len(order) else 0
+            there = self.known[places] == hashes if len(order) else np.zeros(len(hashes), dtype=bool)
+            self._bound = (dataset.items, self.newcomers(dataset, np.where(there, places, -1)))
+        return self._bound[1]
+
+    def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
+        """Return the numbers of a dataset's items after those have been looked at that are unknown (−1); here they stay so."""
+        return numbers
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers of each row, (N, F) float32; 0 where nothing is known."""
+        out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
+        if not (len(rows) and self.labels):
+            return out
+        numbers = self.numbering(rows.dataset)
+        order, starts, counts = requests_of(rows.user, rows.time)
+        users, times = rows.user[order[starts]], rows.time[order[starts]]
+        items, _ = rows.dataset.history.before_batch(users, times, self.history)
+        histories = np.where(items >= 0, numbers[items], -1)
+        lengths = (items >= 0).sum(axis=1)
+        cuts = np.searchsorted(self.cuts, times, side="right") - 1
+        candidates = numbers[rows.item]
+        by_size = np.lexsort((lengths, counts, cuts))
+        for block in _blocks(by_size[cuts[by_size] >= 0], cuts, counts, lengths):
+            width, longest = int(counts[block].max()), max(int(lengths[block].max()), 1)
+            there = np.arange(width) < counts[block][:, None]
+            places = order[np.minimum(starts[block][:, None] + np.arange(width), len(order) - 1)]
+            found = self.agreement(
+                int(cuts[block[0]]), np.where(there, candidates[places], -1), histories[block, :longest]
+            )
+            out[places[there]] = found.T[there.ravel()]
+        return out
+
+
+def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
+    """Return the order (N,) that brings rows of one user and time together, and where each such request starts and how many rows it has."""
+    if (users == users[0]).all() and (times == times[0]).all():
+        return np.arange(len(users)), np.zeros(1, dtype=np.int64), np.array([len(users)])
+    order = np.lexsort((times, users))
+    new = (np.diff(users[order]) != 0) | (np.diff(times[order]) != 0)
+    starts = np.concatenate([[0], 1 + np.flatnonzero(new)])
+    return order, starts, np.diff(np.append(starts, len(users)))
+
+
+def _blocks(requests: Array, cuts: Array, counts: Array, lengths: Array) -> list[Array]:
+    """Return requests, which are in order of cut and size, in parts of one cut and at most :data:`BLOCK` cosines."""
+    parts: list[Array] = []
+    start = 0
+    for end in range(1, len(requests) + 1):
+        full = end == len(requests) or cuts[requests[end]] != cuts[requests[start]]
+        if not full:
+            widest = counts[requests[end]] * max(int(lengths[requests[start : end + 1]].max()), 1)
+            full = widest * (end + 1 - start) > BLOCK
+        if full:
+            parts.append(requests[start:end])
+            start = end
+    return parts
+
+
+def _hashes(dataset: Dataset) -> Array:
+    return stable_hash(dataset.items["item_id"].to_list())
+
+
+def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> Array:
+    """Return :func:`taiji.nn.set_match.history_match` of requests' candidates, (5, R * M) float32.
+
+    Args:
+        vectors: of the items. items: (R, M). histories: (R, L), newest first; −1 is nothing in both.
+    """
+    known = (vectors.inverse_lengths[histories] > 0) & (histories >= 0)
+    return history_match(vectors.batch_cosines(histories, items), known.T)
+
+
+class CollaborativeMatch(PastField):
+    """Agreement of a candidate with the history according to the log alone.
+
+    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD). ``<name>_co_sum, _co_max, _co_recent``:
+    co-occurrence of the candidate with the history's items.
+
+    Args:
+        history, refreshes: see :class:`PastField`. name: of the field.
+    """
+
+    def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative") -> None:
+        super().__init__(name, history, refreshes)
+        self.factors: list[QuantisedVectors] = []
+        self.neighbours: list[tuple[Array, Array]] = []
+        self.options = {"history": history, "refreshes": refreshes, "name": name}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return tuple(f"{self.name}_{part}" for part in (*HISTORY_MATCHES, "co_sum", "co_max", "co_recent"))
+
+    def _start(self, dataset: Dataset) -> None:
+        super()._start(dataset)
+        self.factors, self.neighbours = [], []
+
+    def learn(self, dataset: Dataset, until: int) -> None:
+        """Take the factors and neighbours of that time."""
+        state, numbers = past_state(dataset, until), self.numbering(dataset)
+        self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
+        self.neighbours.append(
+            (state.neighbours, state.weights)
+            if self._same(numbers)
+            else _moved_neighbours(state, numbers, len(self.known))
+        )
+
+    def _same(self, numbers: Array) -> bool:
+        return len(numbers) == len(self.known) and bool((numbers == np.arange(len(numbers))).all())
+
+    def agreement(self, cut: int, items: Array, histories: Array) -> Array:
+        """Return cosines and co-occurrences."""
+        neighbours, weights = self.neighbours[cut]
+        return np.concatenate(
+            [
+                cosine_match(self.factors[cut], items, histories),
+                cooccurrence_match(neighbours, weights, items, histories, len(self.known)),
+            ]
+        )
+
+    def tensors(self) -> dict[str, Array]:
+        """Return what was learnt, by cut."""
+        width = max((found.shape[1] for found, _ in self.neighbours), default=0)
+        count, cuts = len(self.known), len(self.cuts)
+        neighbours = np.full((cuts, count, width), -1, dtype=np.int32)
+        weights = np.zeros((cuts, count, width), dtype=np.float32)
+        for place, (found, weight) in enumerate(self.neighbours):
+            neighbours[place, :, : found.shape[1]], weights[place, :, : found.shape[1]] = found, weight
+        factors = [vectors.codes for vectors in self.factors]
+        return {
+            "cuts": self.cuts,
+            "known": self.known,
+            "factors": np.stack(factors) if factors else np.zeros((0, count, WIDTH), np.int8),
+            "neighbours": neighbours,
+            "weights": weights,
+        }
+
+    def restore(self, config: Any, tensors: Any) -> None:
+        """Take back what :meth:`tensors` returned."""
+        self.cuts, self.known = tensors["cuts"], tensors["known"]
+        self.factors = [QuantisedVectors(codes) for codes in tensors["factors"]]
+        self.neighbours = list(zip(tensors["neighbours"], tensors["weights"]))
+        self._bound = None
+
+
+def _moved(vectors: QuantisedVectors, numbers: Array, count: int) -> QuantisedVectors:
+    """Return a dataset's vectors by the field's own item numbers."""
+    codes = np.zeros((count, vectors.codes.shape[1]), dtype=np.int8)
+    codes[numbers[numbers >= 0]] = vectors.codes[numbers >= 0]
+    return QuantisedVectors(codes)
+
+
+def _moved_neighbours(state: PastState, numbers: Array, count: int) -> tuple[Array, Array]:
+    width = state.neighbours.shape[1]
+    neighbours, weights = np.full((count, width), -1, np.int32), np.zeros((count, width), np.float32)
+    own = numbers >= 0
+    found = np.where(state.neighbours[own] >= 0, numbers[state.neighbours[own]], -1)
+    neighbours[numbers[own]] = found
+    weights[numbers[own]] = np.where(found >= 0, state.weights[own], 0.0)
+    return neighbours, weights
+
+
+def cooccurrence_match(neighbours: Array, weights: Array, items: Array, histories: Array, count: int) -> Array:
+    """Return how strongly candidates co-occur with the history: sum, largest, and sum with decay by place; (3, R * M) float32.
+
+    Args:
+        neighbours: (N, K), −1 where there are fewer. weights: (N, K). items: (R, M). histories: (R, L). count: N.
+    """
+    requests, width = items.shape
+    out = np.zeros((3, requests, width), dtype=np.float32)
+    for start in range(0, requests, size := max(1, BLOCK // max(count, 1))):
+        block = slice(start, start + size)
+        row, place = np.nonzero(histories[block] >= 0)
+        voters = histories[block][row, place]
+        there = neighbours[voters] >= 0
+        keys = (row[:, None] * count + neighbours[voters])[there]
+        votes = weights[voters].astype(np.float64)
+        decayed = votes * (CO_DECAY**place)[:, None]
+        cells = len(histories[block]) * count
+        largest = np.zeros(cells)
+        np.maximum.at(largest, keys, votes[there])
+        wanted = np.arange(len(histories[block]))[:, None] * count + np.maximum(items[block], 0)
+        sums = np.bincount(keys, votes[there], cells), largest, np.bincount(keys, decayed[there], cells)
+        out[:, block] = [np.where(items[block] >= 0, values[wanted], 0.0) for values in sums]
+    return out.reshape(3, -1)
+
+
+class TextMatch(PastField):
+    """Agreement of a candidate with the history according to the items' texts; no language model is run per user.
+
+    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines where a ridge regression puts the
+    text in the space of the log's item factors, so that a new item has a place there from its text alone.
+    ``<name>_vector_0, …``: the candidate's own text, as its first principal components.
+
+    Args:
+        embedder: ``auto`` (MiniLM where its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
+        vector: principal components.
+        history, refreshes: see :class:`PastField`. name: of the field.
+    """
+
+    learnt = ("embedder_used",)
+
+    def __init__(
+        self, embedder: str = "auto", vector: int = 32, history: int = 50, refreshes: int = 4, name: str = "text_match"
+    ) -> None:
+        super().__init__(name, history, refreshes)
+        self.embedder, self.vector, self.embedder_used = embedder, vector, ""
+        self.options = {
+            "embedder": embedder,
+            "vector": vector,
+            "history": history,
+            "refreshes": refreshes,
+            "name": name,
+        }
+        self.space = TextSpace.empty()
+        self.vectors = QuantisedVectors(np.zeros((0, 1), np.int8))
+        self.components: Array = np.zeros((0, vector), np.float32)
+        self.maps: list[Array] = []
+        self.mapped: list[QuantisedVectors] = []
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers; none where items have no texts."""
+        if not self.space.width:
+            return ()
+        matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]
+        mapped = [f"{self.name}_map_{part}" for part in HISTORY_MATCHES]
+        return (*matches, *mapped, *(f"{self.name}_vector_{place}" for place in range(self.components.shape[1])))
+
+    def _start(self, dataset: Dataset) -> None:
+        super()._start(dataset)
+        self.maps, self.mapped = [], []
+        used = chosen_embedder(self.embedder) if has_texts(dataset) else None
+        self.space, self.embedder_used = TextSpace.empty(), used or ""
+        if used is not None:
+            found = self.embed(dataset, np.arange(dataset.n_items))
+            self.space = TextSpace.fit(found, self.vector)
+            self.vectors, self.components = self.space.place(found)
+
+    def embed(self, dataset: Dataset, items: Array) -> Array:
+        """Return the vectors of some of a dataset's items, (n, d) float32."""
+        texts = item_texts(dataset)
+        return embedded(self.embedder_used, [texts[item] for item in items])
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Embed the catalogue, and fit the map to the log before each cut time."""
+        self._start(dataset)
+        if self.space.width:
+            for cut in cut_times(rows, self.refreshes, until):
+                self.refresh(dataset, int(cut))
+
+    def learn(self, dataset: Dataset, until: int) -> None:
+        """Fit the map of that time."""
+        numbers = self.numbering(dataset)
+        state = past_state(dataset, until)
+        own = numbers[: dataset.n_items]
+        made = to_collaborative(self.vectors.take(own), state.factors, state.counts)
+        self.maps.append(made)
+        self.mapped.append(self.space.mapped(self.vectors, made))
+
+    def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
+        """Give items that came later their places, from their texts."""
+        new = np.flatnonzero(numbers < 0)
+        if len(new) and self.space.width:
+            vectors, components = self.space.place(self.embed(dataset, new))
+            numbers = numbers.copy()
+            numbers[new] = len(self.known) + np.arange(len(new))
+            # What a service reads at the same time goes on with the old arrays.
+            self.known = np.concatenate([self.known, _hashes(dataset)[new]])
+            self.vectors = QuantisedVectors(np.concatenate([self.vectors.codes, vectors.codes]))
+            self.components = np.concatenate([self.components, components])
+            self.mapped = [self.space.mapped(self.vectors, made) for made in self.maps]
+        return numbers
+
+    def agreement(self, cut: int, items: Array, histories: Array) -> Array:
+        """Return both kinds of cosines, and the components of the candidates."""
+        flat = items.ravel()
+        components = np.where(flat[:, None] >= 0, self.components[flat], np.float32(0))
+        return np.concatenate(
+            [
+                cosine_match(self.vectors, items, histories),
+                cosine_match(self.mapped[cut], items, histories),
+                components.T,
+            ]
+        )
+
+    def tensors(self) -> dict[str, Array]:
+        """Return places of items and maps, by cut."""
+        return {
+            "cuts": self.cuts,
+            "known": self.known,
+            "codes": self.vectors.codes,
+            "components": self.components,
+            "maps": np.stack(self.maps) if self.maps else np.zeros((0, self.vectors.codes.shape[1], WIDTH)),
+            **self.space.tensors(),
+        }
+
+    def restore(self, config: Any, tensors: Any) -> None:
+        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        super().restore(config, tensors)
+        self.cuts, self.known = tensors["cuts"], tensors["known"]
+        self.space = TextSpace.restore(tensors)
+        self.vectors, self.components = QuantisedVectors(tensors["codes"]), tensors["components"]
+        self.maps = list(tensors["maps"])
+        self.mapped = [self.space.mapped(self.vectors, made) for made in self.maps]
+        self._bound = None

@@ -1,0 +1,93 @@
+"""What a log taught about items up to given times: factors, neighbours and counts, made once per dataset and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.retrieval.cooccurrence import symmetric_pairs
+from taiji.models.retrieval.item_factors import item_factors
+from taiji.models.retrieval.neighbours import strongest
+from taiji.nn.quantised_vectors import QuantisedVectors
+
+Array = NDArray[Any]
+WIDTH = 32
+"""Factors of an item."""
+NEIGHBOURS = 50
+"""Co-occurring items kept per item."""
+SHRINKAGE = 5.0
+"""Added to the product of two items' counts, so that a chance meeting of rare items is little evidence."""
+WINDOW, STEP_DECAY = 5, 0.8
+"""Interactions within which items co-occur, and the factor per interaction between the two."""
+
+
+@dataclass(frozen=True, eq=False)
+class PastState:
+    """What is known of N items from the interactions strictly before a time.
+
+    Attributes:
+        factors: (N, 32), of the user-item matrix.
+        neighbours: (N, K) int32 co-occurring items, −1 where there are fewer; weights: (N, K) float32.
+        counts: (N,) interactions.
+    """
+
+    factors: QuantisedVectors
+    neighbours: Array
+    weights: Array
+    counts: Array
+
+
+_MADE: WeakKeyDictionary[Dataset, dict[int, PastState]] = WeakKeyDictionary()
+
+
+def past_state(dataset: Dataset, until: int) -> PastState:
+    """Return what the dataset's interactions strictly before ``until`` (microseconds) teach; kept as long as the dataset."""
+    made = _MADE.setdefault(dataset, {})
+    if until not in made:
+        made[until] = _learnt(earlier(dataset.history, until), dataset.n_items)
+    return made[until]
+
+
+def earlier(history: History, until: int) -> History:
+    """Return the interactions strictly before a time (microseconds)."""
+    kept = np.asarray(history.times) < until
+    offsets = np.concatenate([[0], np.cumsum(kept)])[history.offsets]
+    return History(offsets.astype(np.int64), np.asarray(history.items)[kept], np.asarray(history.times)[kept])
+
+
+def _learnt(history: History, count: int) -> PastState:
+    counts = np.bincount(history.items, minlength=count)
+    if not len(history.items):
+        nothing = np.zeros((count, 0), np.int32)
+        return PastState(
+            QuantisedVectors(np.zeros((count, WIDTH), np.int8)), nothing, nothing.astype(np.float32), counts
+        )
+    first, second, weight = symmetric_pairs(history, WINDOW, STEP_DECAY, count)
+    weight = weight / np.sqrt(counts[first] * counts[second] + SHRINKAGE)
+    neighbours, weights = strongest(first, second, weight, count, NEIGHBOURS)
+    return PastState(
+        QuantisedVectors.of(item_factors(history, count, WIDTH)),
+        neighbours.astype(np.int32),
+        weights.astype(np.float32),
+        counts,
+    )
+
+
+def cut_times(rows: pl.DataFrame, refreshes: int, until: int) -> Array:
+    """Return the times (microseconds) at which a model that is trained on rows was refreshed, ascending; the last is ``until``.
+
+    Args:
+        rows: training rows with their ``time``. refreshes: how often before ``until``, each with as many rows behind it.
+    """
+    times = np.sort(rows["time"].to_numpy())
+    if not len(times):
+        return np.array([until], dtype=np.int64)
+    places = np.arange(refreshes) * len(times) // max(refreshes, 1)
+    return np.unique(np.append(times[places], until)).astype(np.int64)

@@ -1,0 +1,111 @@
+"""Vectors as int8, and cosines of them that are the same bytes however rows are grouped.
+
+A product of float32 matrices depends in its last bits on their shapes. Codes of one byte are whole numbers, and so are
+all partial sums of their products; below 2^24 float32 holds each of them exactly, in whatever order they are added. A
+cosine is then one exact number divided by two lengths, offline among a million rows and online among one request's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+LARGEST = 127
+WIDEST = (1 << 24) // LARGEST**2
+"""Dimensions up to which every partial sum of a product of codes is exact in float32."""
+BITS = 22
+"""Bits of a number in :func:`exact_product`."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisedVectors:
+    """Vectors of which directions count.
+
+    Attributes:
+        codes: (n, d) int8; a row of zeros has no direction, and its cosine with anything is 0.
+    """
+
+    codes: Array
+
+    def __post_init__(self) -> None:
+        if self.codes.shape[1] > WIDEST:
+            raise InputError(
+                "Vectors are too wide for exact cosines.",
+                expected=f"at most {WIDEST} dimensions",
+                found=str(self.codes.shape[1]),
+                fix="project them to fewer dimensions first",
+            )
+
+    @classmethod
+    def of(cls, vectors: Array) -> Self:
+        """Quantise vectors (n, d), each by its own largest absolute value."""
+        largest = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
+        scaled = np.divide(vectors * LARGEST, largest, out=np.zeros(vectors.shape), where=largest > 0)
+        return cls(np.rint(scaled).astype(np.int8))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def inverse_lengths(self) -> Array:
+        """Return 1 / length of each row of codes, (n,) float32; 0 for a row of zeros."""
+        squares = np.einsum("nd,nd->n", self.codes, self.codes, dtype=np.int32).astype(np.float64)
+        lengths = np.sqrt(squares)
+        return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(np.float32)
+
+    def take(self, places: Array) -> QuantisedVectors:
+        """Return the vectors at places (m,); −1 is a row of zeros."""
+        codes = self.codes[places]
+        codes[places < 0] = 0
+        return QuantisedVectors(codes)
+
+    def unit(self) -> Array:
+        """Return the vectors at length 1, (n, d) float64; rows of zeros stay zero."""
+        return self.codes * self.inverse_lengths[:, None].astype(np.float64)
+
+    def cosines(self, others: QuantisedVectors) -> Array:
+        """Return the cosine of each vector with each of the others (m of them), (n, m) float32."""
+        products = self.codes.astype(np.float32) @ others.codes.astype(np.float32).T
+        return products * self.inverse_lengths[:, None] * others.inverse_lengths + np.float32(0)
+
+    def batch_cosines(self, sets: Array, items: Array) -> Array:
+        """Return the cosines of requests' candidates with their sets, (L, R, M) float32.
+
+        Args:
+            sets: (R, L) and items: (R, M) places of vectors; −1 is a row of zeros.
+        """
+        left, right = self.codes[sets].astype(np.float32), self.codes[items].astype(np.float32)
+        lengths = (
+            np.where(sets >= 0, self.inverse_lengths[sets], 0),
+            np.where(items >= 0, self.inverse_lengths[items], 0),
+        )
+        products = np.matmul(left, right.transpose(0, 2, 1))  # (R, L, M)
+        products *= lengths[0][:, :, None]
+        products *= lengths[1][:, None, :]
+        products += np.float32(0)  # a zero without a sign: which one it ends with depends on what was gathered
+        return products.transpose(1, 0, 2)
+
+
+def exact_product(left: Array, right: Array) -> Array:
+    """Return ``left @ right`` of (n, d) and (d, k) in float64, each row the same bytes whatever other rows there are.
+
+    Both factors are rounded to :data:`BITS` bits below a power of two: rows of ``left`` each by their own, ``right`` by
+    one. Products and their sums are then whole numbers that float64 holds exactly.
+    """
+    rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True))
+    columns, scale = _whole(right, np.abs(right).max(initial=0.0, keepdims=True))
+    return (rows @ columns + 0.0) * (row_scale * scale)  # type: ignore[no-any-return]
+
+
+def _whole(values: Array, largest: Array) -> tuple[Array, Array]:
+    """Return whole numbers of at most :data:`BITS` bits, and the power of two that they are to be multiplied with."""
+    exponent = np.where(largest > 0, np.ceil(np.log2(np.where(largest > 0, largest, 1.0))), 0.0)
+    scale = np.exp2(exponent - BITS)
+    return np.rint(values / scale), scale
