@@ -82,7 +82,10 @@ class QuantisedVectors:
             sets: (R, L) and items: (R, M) places of vectors; −1 is a row of zeros.
         """
         left, right = self.codes[sets].astype(np.float32), self.codes[items].astype(np.float32)
-        lengths = np.where(sets >= 0, self.inverse_lengths[sets], 0), np.where(items >= 0, self.inverse_lengths[items], 0)
+        lengths = (
+            np.where(sets >= 0, self.inverse_lengths[sets], 0),
+            np.where(items >= 0, self.inverse_lengths[items], 0),
+        )
         products = np.matmul(left, right.transpose(0, 2, 1))  # (R, L, M)
         products *= lengths[0][:, :, None]
         products *= lengths[1][:, None, :]

@@ -125,7 +125,10 @@ def test_a_ranker_scores_alike_offline_and_online(board, rows):
     from taiji.models.ranking.settings import RankerSettings
     from taiji.models.ranking.train import train_ranker
 
-    pairs = ({"field": "collaborative", "refreshes": 2}, {"field": "text_match", "embedder": "wordllama", "refreshes": 2})
+    pairs = (
+        {"field": "collaborative", "refreshes": 2},
+        {"field": "text_match", "embedder": "wordllama", "refreshes": 2},
+    )
     ranker = train_ranker(board, rows, RankerSettings(pair_fields=pairs, min_steps=5, hidden=(8,)), 0)
     names = ranker.layout.numbers
     assert "collaborative_mean" in names and "text_match_map_max" in names

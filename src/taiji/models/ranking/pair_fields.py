@@ -20,7 +20,7 @@ from taiji.data.fields import NumbersField, Rows
 from taiji.data.item_text import has_texts, item_texts
 from taiji.data.vocabulary import stable_hash
 from taiji.language.item_vectors import chosen_embedder, embedded
-from taiji.models.ranking.past_states import NEIGHBOURS, WIDTH, PastState, cut_times, past_state
+from taiji.models.ranking.past_states import WIDTH, PastState, cut_times, past_state
 from taiji.models.ranking.text_space import TextSpace, to_collaborative
 from taiji.nn.quantised_vectors import QuantisedVectors
 from taiji.nn.set_match import HISTORY_MATCHES, history_match
@@ -202,7 +202,9 @@ class CollaborativeMatch(PastField):
         state, numbers = past_state(dataset, until), self.numbering(dataset)
         self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
         self.neighbours.append(
-            (state.neighbours, state.weights) if self._same(numbers) else _moved_neighbours(state, numbers, len(self.known))
+            (state.neighbours, state.weights)
+            if self._same(numbers)
+            else _moved_neighbours(state, numbers, len(self.known))
         )
 
     def _same(self, numbers: Array) -> bool:

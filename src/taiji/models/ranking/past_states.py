@@ -66,7 +66,9 @@ def _learnt(history: History, count: int) -> PastState:
     counts = np.bincount(history.items, minlength=count)
     if not len(history.items):
         nothing = np.zeros((count, 0), np.int32)
-        return PastState(QuantisedVectors(np.zeros((count, WIDTH), np.int8)), nothing, nothing.astype(np.float32), counts)
+        return PastState(
+            QuantisedVectors(np.zeros((count, WIDTH), np.int8)), nothing, nothing.astype(np.float32), counts
+        )
     first, second, weight = symmetric_pairs(history, WINDOW, STEP_DECAY, count)
     weight = weight / np.sqrt(counts[first] * counts[second] + SHRINKAGE)
     neighbours, weights = strongest(first, second, weight, count, NEIGHBOURS)

@@ -57,7 +57,11 @@ class TextSpace:
         # The sign of a direction is arbitrary; its largest entry is made positive.
         directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(len(variances))])
         axes = directions[:, :kept] / variances[:kept] ** (WHITENING / 2)
-        return cls(centre, axes, directions[:, : min(components, kept, len(known) // ITEMS_PER_COMPONENT)] / np.sqrt(variances[0]))
+        return cls(
+            centre,
+            axes,
+            directions[:, : min(components, kept, len(known) // ITEMS_PER_COMPONENT)] / np.sqrt(variances[0]),
+        )
 
     @property
     def width(self) -> int:
