@@ -23,7 +23,9 @@ from pathlib import Path
 from benchmarks.harness import Result, run
 from taiji.data.dataset import Dataset
 from taiji.data.sources import load_source
-from taiji.experiments.ladder import Trial, climb, ladder, log_facts
+from taiji.experiments.ladder import climb
+from taiji.experiments.uplift_rungs import ladder
+from taiji.experiments.uplift_trial import Trial, log_facts
 from taiji.language.item_vectors import chosen_embedder
 
 BARS = {"wordllama": 0.010, "minilm": 0.015}

@@ -7,7 +7,9 @@ import pytest
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
-from taiji.experiments.ladder import NEGATIVES, NextTexts, Rung, Trial, climb, collaborative, counts, ladder, log_facts
+from taiji.experiments.ladder import climb
+from taiji.experiments.uplift_rungs import NextTexts, Rung, collaborative, counts, ladder
+from taiji.experiments.uplift_trial import NEGATIVES, Trial, log_facts
 from taiji.testing import checkerboard
 from taiji.world.settings import ShopSettings
 from taiji.world.shop import Shop

@@ -29,7 +29,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: of :func:`taiji.experiments.ladder.log_facts`. rows: of :func:`taiji.experiments.ladder.climb` with one model.
+        facts: of :func:`taiji.experiments.uplift_trial.log_facts`. rows: of :func:`taiji.experiments.ladder.climb` with one model.
         catalogue: items in all.
     """
     whole = [row for row in rows if row["group"] == "all" and "gain" in row]

@@ -19,8 +19,10 @@ from taiji.core.errors import InputError
 from taiji.core.number_format import number_text
 from taiji.data import Dataset
 from taiji.experiments.decision import decisions, gap
-from taiji.experiments.ladder import Trial, climb, ladder, log_facts
+from taiji.experiments.ladder import climb
 from taiji.experiments.study import NEGATIVE_CONTROL, Arm, shuffled
+from taiji.experiments.uplift_rungs import ladder
+from taiji.experiments.uplift_trial import Trial, log_facts
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
