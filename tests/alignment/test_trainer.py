@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig
 from tests.alignment.jobs import length, parameters, spaces, vowels
+from tests.alignment.rollouts import fixed_rollouts
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -209,11 +210,11 @@ def one_token(kind):
     return reward
 
 
-def test_bf16_updates_at_equal_weights_are_as_exact_as_stock_ones(job):
-    """Binary rewards in groups of two: the weighted sum is often constant where the rewards are not."""
-    worst = {}
+def bf16_errors(job, group: int, steps: int) -> dict[str, list[float]]:
+    """Relative error of each step's bfloat16 update against float32 on the same rollouts, binary rewards, equal weights."""
+    found_errors = {}
     for name, options in {"stock": {"weighting": "fixed"}, "popo": {"weight_step": 0.0, "weight_floor": 0.0}}.items():
-        common = {"rewards": [one_token(0), one_token(1)], "num_generations": 2, "share_prefixes": False, **options}
+        common = {"rewards": [one_token(0), one_token(1)], "num_generations": group, "share_prefixes": False, **options}
         twin = job(ParetoGRPOTrainer, ParetoGRPOConfig, per_device_train_batch_size=16, folder="twin", **common)
         twin.model.train()
         twin.current_gradient_accumulation_steps = 1
@@ -235,10 +236,16 @@ def test_bf16_updates_at_equal_weights_are_as_exact_as_stock_ones(job):
                 return loss
 
         model = tiny_causal_lm(hidden=32, layers=2, heads=4)[0].to(torch.bfloat16)
-        half = {"model": model, "per_device_train_batch_size": 16, "max_steps": 6, "learning_rate": 1e-3}
+        half = {"model": model, "per_device_train_batch_size": 16, "max_steps": steps, "learning_rate": 1e-3}
         job(Watched, ParetoGRPOConfig, **half, **common).train()
-        worst[name] = max(errors)
-    assert worst["popo"] <= 2 * worst["stock"]
+        found_errors[name] = errors
+    return found_errors
+
+
+def test_bf16_updates_at_equal_weights_are_as_exact_as_stock_ones(job):
+    """Groups of two: the weighted sum is often constant where the rewards are not."""
+    errors = bf16_errors(job, 2, 6)
+    assert max(errors["popo"]) <= 2 * max(errors["stock"])
 
 
 @pytest.mark.parametrize("count", [2, 6])
@@ -466,6 +473,86 @@ def test_moved_hooks_are_named(job):
     del trainer._buffered_inputs
     with pytest.raises(TaijiError, match=r"_compute_loss\(inputs\)[\s\S]*_buffered_inputs"):
         check_hooks(Moved, trainer)
+
+
+def test_a_loss_that_does_not_read_the_advantages_is_named(job, monkeypatch):
+    stock = GRPOTrainer._compute_loss
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", lambda self, model, inputs: stock(self, model, {**inputs}))
+    with pytest.raises(TaijiError, match=r"moved hooks[\s\S]*advantages"):
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=1).train()
+
+
+def test_weights_that_are_read_before_they_move_are_named(job, monkeypatch):
+    stock = GRPOTrainer._generate_and_score_completions
+
+    def early(self, inputs):
+        weights, apply = self.reward_weights, self._apply_weights
+        self._apply_weights = lambda: None  # the batch gets the weights of before
+        batch = stock(self, inputs)
+        self._apply_weights = apply
+        assert self.reward_weights is weights
+        apply()
+        return batch
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", early)
+    with pytest.raises(TaijiError, match=r"moved hooks[\s\S]*mean reward"):
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="popo-light", max_steps=2).train()
+
+
+def test_trackers_see_weights_and_indicators_step_by_step(job):
+    """Trackers are callbacks: what they log is what ``on_log`` gets, numbers only, before the next step."""
+
+    class Tracker(TrainerCallback):
+        def __init__(self):
+            self.seen = {}
+
+        def on_log(self, args, state, control, logs=None, **keywords):
+            self.seen[state.global_step] = {
+                name: value for name, value in logs.items() if isinstance(value, int | float)
+            }
+
+    tracker = Tracker()
+    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, callbacks=[tracker])
+    trainer.train()
+    for step in (1, 2, 3):
+        line = tracker.seen[step]
+        assert {
+            "weight/vowels",
+            "weight/spaces",
+            "indicator/vowels",
+            "indicator/spaces",
+            "max_delta_log_weight",
+        } <= line.keys()
+        assert line["weight/vowels"] + line["weight/spaces"] == pytest.approx(1)
+    assert history(trainer, "weight/vowels") == [tracker.seen[step]["weight/vowels"] for step in (1, 2, 3)]
+
+
+def test_turns_of_an_environment_are_weighed_and_not_trained_on(job):
+    """The environment's tokens, masked in ``rollout_func``, take no part in any reward's gradient: frozen weights make TRL's steps."""
+
+    def two_turns(prompts, trainer):
+        found = fixed_rollouts(prompts, trainer)
+        found["env_mask"] = [[int(place % 3 != 1) for place in range(len(ids))] for ids in found["completion_ids"]]
+        return found
+
+    common = {"optim": "sgd", "learning_rate": 0.5, "max_steps": 2, "share_prefixes": False}
+    runs = []
+    for rollouts, weighting in ((two_turns, "fixed"), (two_turns, "popo"), (fixed_rollouts, "popo")):
+        frozen = {} if weighting == "fixed" else {"aggregation": "trl", "weight_step": 0.0, "weight_floor": 0.0}
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting=weighting, **frozen, **common)
+        trainer.rollout_func = rollouts
+        trainer.train()
+        runs.append(parameters(trainer))
+    stock, masked, whole = runs
+    assert torch.allclose(stock, masked, atol=1e-6) and (masked - whole).abs().max() > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_bf16_updates_are_as_exact_as_stock_ones_over_fifty_steps(job, group):
+    errors = bf16_errors(job, group, 50)
+    print({name: (np.mean(found).round(4), max(found)) for name, found in errors.items()})
+    assert max(errors["popo"]) <= 2 * max(errors["stock"])
 
 
 def test_linear_aggregation_applies_each_rewards_own_advantage(job):

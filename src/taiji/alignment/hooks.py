@@ -1,4 +1,9 @@
-"""The hooks of TRL that the trainer hangs on: checked at construction, and silenced where only a loss is wanted."""
+"""The hooks of TRL that the trainer hangs on, and its accelerator where only a loss is wanted.
+
+That methods and attributes are there is checked at construction; that they do what they are relied on for, while they do it:
+TRL asks for the forward (:class:`~taiji.alignment.recording.Recording`), calls in order
+(:class:`~taiji.alignment.step_state.StepState`), reads the advantages and applies the weights (here).
+"""
 
 from __future__ import annotations
 
@@ -39,34 +44,63 @@ ATTRIBUTES = (
     "scale_rewards",
     "aux_loss_enabled",
 )
-MENTIONS = {
-    "_generate_and_score_completions": ("self._calculate_rewards(", "self.reward_weights", '"advantages": advantages'),
-    "_compute_loss": ("self._get_per_token_logps_and_entropies(model,", 'inputs["advantages"]', "self._metrics[mode]"),
-}
+TESTED = "trl>=1.16,<1.17"
+"""Versions that the tests run against."""
 
 
 def check_hooks(base: type, instance: Any = None) -> None:
     """Raise a :class:`TaijiError` that names what moved, if ``base`` (TRL's trainer) or, once it is made, its instance lacks a hook."""
-    import trl
-
     moved = []
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
         known = inspect.signature(method).parameters if method else {}
         moved += [f"{name}()"] if method is None else [f"{name}({p})" for p in parameters if p not in known]
-    for name, texts in MENTIONS.items():
-        method = getattr(base, name, None)
-        source = "".join(inspect.getsource(inspect.unwrap(method)).split()) if method else ""
-        moved += [f"{name} without `{text}`" for text in texts if "".join(text.split()) not in source]
     moved += [f"self.{name}" for name in ATTRIBUTES if instance is not None and not hasattr(instance, name)]
     if moved:
-        raise ResourceError(
-            "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",
-            where=f"trl {trl.__version__}",
-            expected="the hooks of trl 1.16",
-            found="; ".join(dict.fromkeys(moved)),
-            fix='pip install "trl>=1.16,<1.17"',
-        )
+        raise moved_hooks("the hooks of trl 1.16", "; ".join(dict.fromkeys(moved)))
+
+
+def moved_hooks(expected: str, found: str) -> ResourceError:
+    """Error of a TRL that does not do what the trainer relies on."""
+    import trl
+
+    return ResourceError(
+        "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",
+        where=f"trl {trl.__version__}",
+        expected=expected,
+        found=found,
+        fix=f'pip install "{TESTED}"',
+    )
+
+
+class Watched(dict[str, Any]):
+    """A batch that knows whether its advantages were read."""
+
+    def __init__(self, batch: dict[str, Any], advantages: torch.Tensor) -> None:
+        super().__init__({**batch, "advantages": advantages})
+        self.read = False
+
+    def __getitem__(self, name: str) -> Any:
+        self.read = self.read or name == "advantages"
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read = self.read or name == "advantages"
+        return super().get(name, default)
+
+
+def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -> None:
+    """Raise :class:`ResourceError` unless TRL's mean reward is that of these weights: it has read them after they were set.
+
+    Args:
+        logged: mean of the weighted sums that TRL has used.
+        rewards: (N, K), NaN where a reward does not apply.
+        weights: (K,).
+    """
+    sums = (rewards * weights.to(rewards)).nansum(1)
+    mean = float(sums[torch.isfinite(rewards).any(1)].mean())
+    if abs(logged - mean) > 1e-3 * max(abs(mean), 1e-3) and mean == mean:
+        raise moved_hooks(f"a mean reward of {mean:.6g} under the weights {weights.tolist()}", f"{logged:.6g}")
 
 
 class Silent:

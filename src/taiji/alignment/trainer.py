@@ -32,7 +32,7 @@ from taiji.alignment import tokens
 from taiji.alignment.accumulation import AccumulationStep
 from taiji.alignment.advantages import common, linear
 from taiji.alignment.checkpoint import load_state, save_state
-from taiji.alignment.hooks import Silent, check_hooks
+from taiji.alignment.hooks import Silent, Watched, check_hooks, check_weights, moved_hooks
 from taiji.alignment.placement import Placement, placed_like, trainable
 from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
 from taiji.alignment.scales import RewardScale
@@ -146,6 +146,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if not self.model.training:
             return batch
         rewards = self.step_state.take_rewards()
+        if self.rule.source == "rewards" and self.multi_objective_aggregation == "sum_then_normalize":
+            check_weights(self._metrics["train"]["reward"][-1], rewards, self.reward_weights)
         gradients = self.args.source == "gradients"
         if not gradients and self.args.aggregation == "trl":
             return batch
@@ -216,7 +218,10 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
 
         def loss_under(column: Tensor) -> Tensor:
             advantages = column if token_weights is None else column[:, None] * token_weights
-            loss: Tensor = trl_loss(recording, {**inputs, "advantages": advantages})
+            seen = Watched(inputs, advantages)
+            loss: Tensor = trl_loss(recording, seen)
+            if not seen.read:
+                raise moved_hooks("_compute_loss reads inputs['advantages']", "a loss that does not")
             return loss
 
         def derivative(column: Tensor) -> OutputGradient:
