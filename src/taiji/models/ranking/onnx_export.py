@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from taiji.core.artifacts import atomic_file
+from taiji.core.errors import ConfigError
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.split_inputs import sides_of, split_network
 from taiji.models.ranking.split_weights import SplitGraph
@@ -52,6 +53,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
             row per request, and every request has the same number of candidates, in a row.
 
     Raises:
+        ConfigError: the network has an operation that ONNX does not have.
         InputError: the network cannot be split; see :func:`taiji.models.ranking.split_inputs.split_network`.
     """
     batch = {name: torch.from_numpy(values) for name, values in onnx_inputs(ranker, exposures, split=split).items()}
@@ -65,6 +67,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
         head: {0: "rows"} for head in heads
     }
     ranker.network.eval()
+    refused = (torch.onnx.errors.UnsupportedOperatorError, torch.onnx.errors.SymbolicValueError)
     try:
         with atomic_file(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -78,6 +81,13 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
                 opset_version=OPSET,
                 dynamo=False,  # the other exporter needs a further package and gains nothing here
             )
+    except refused as error:
+        raise ConfigError(
+            "This ranker has a step that ONNX does not know.",
+            where=type(ranker).__qualname__,
+            found=str(error)[:200],
+            fix="export a ranker with another model or other settings; of `lifelong`, one with another `operator`",
+        ) from error
     finally:
         ranker.network.to(device)
 

@@ -78,6 +78,10 @@ class Ranker:
         """Raise ConfigError where settings and inputs do not fit each other."""
         return
 
+    def make_network(self) -> Network[Any]:
+        """Return a fresh network for the layout, the tasks and the settings."""
+        return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings)
+
     # Training.
 
     def fit(
@@ -191,8 +195,7 @@ class Ranker:
         self.tasks, self.fieldset = check_tasks(tasks), fieldset
         self.check(self.layout)
         self.device = pick_device(device or self.settings.device)
-        outputs = sum(task.outputs for task in self.tasks)
-        self.network = self.network_class(self.layout, outputs, self.settings).to(self.device)
+        self.network = self.make_network().to(self.device)
         self.loss = MultitaskLoss(self.tasks)
         self.calibration = {task.name: (1.0, 0.0) for task in self.tasks}
         self.inputs = Inputs(dataset, fieldset, self.tasks, self.device)

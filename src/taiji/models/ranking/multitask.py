@@ -1,0 +1,228 @@
+"""Multi-task rankers with any number of tasks: MMoE (Ma et al. 2018b), PLE (Tang et al. 2020) and ESMM (Ma et al. 2018a)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from taiji.data.field_set import Arrays, Layout
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.towers import layers
+
+
+class MultitaskSettings(NeuralRankerSettings):
+    """Shape of a multi-task ranker; ``hidden`` are the widths of each expert, or of each task's tower where there are no experts."""
+
+    task_hidden: tuple[PositiveInt, ...] = (32,)
+    """Widths of the hidden layers that each task has for itself, behind what it takes from the experts."""
+
+
+class MMoESettings(MultitaskSettings):
+    """Shape of MMoE."""
+
+    model: str = "mmoe"
+    experts: PositiveInt = 4
+    """Experts, which all tasks share."""
+
+
+class PLESettings(MultitaskSettings):
+    """Shape of PLE."""
+
+    model: str = "ple"
+    own_experts: PositiveInt = 2
+    """Experts of each task."""
+    shared_experts: PositiveInt = 2
+    """Experts that all tasks share."""
+    levels: PositiveInt = 2
+    """Layers of extraction, one behind the other; one is CGC."""
+
+
+class ESMMSettings(MultitaskSettings):
+    """Shape of ESMM."""
+
+    model: str = "esmm"
+
+
+S = TypeVar("S", bound=MultitaskSettings)
+
+
+class MultitaskNetwork(Network[S]):
+    """All inputs in a line, what each task makes of them, and a head for each task.
+
+    Args:
+        layout: of the inputs. outputs: of each task, in the order of the tasks. settings: of the model.
+    """
+
+    def __init__(self, layout: Layout, outputs: Sequence[int], settings: S) -> None:
+        super().__init__(layout, sum(outputs), settings)
+        self.inputs = FlatInputs(layout, settings.dimension, settings.bins, pooled=True)
+        width = self.grow(self.inputs.out_width, len(outputs))
+        last = settings.task_hidden[-1] if settings.task_hidden else width
+        self.towers = nn.ModuleList(layers(width, settings.task_hidden, settings.dropout) for _ in outputs)
+        self.heads = nn.ModuleList(nn.Linear(last, size) for size in outputs)
+
+    @abstractmethod
+    def grow(self, width: int, tasks: int) -> int:
+        """Make the layers between inputs of a width and the tasks' own; return the width that they hand to each task."""
+
+    @abstractmethod
+    def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Return what each task takes of the inputs (B, width), (B, w) each."""
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        flat, _, penalty = self.inputs(batch)
+        taken = zip(self.towers, self.heads, self.taken(flat))
+        return torch.cat([head(tower(values)) for tower, head, values in taken], dim=1), penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(arrays)
+
+
+class GatedMixture(nn.Module):
+    """One softmax gate over some experts (Ma et al. 2018b, eq. 5–7).
+
+    Args:
+        width: of what the gate looks at. experts: how many there are.
+    """
+
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, experts)
+
+    def weights(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return each expert's share, (B, E), which add up to 1."""
+        return torch.softmax(self.gate(inputs), dim=1)
+
+    def forward(self, inputs: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the mixture (B, w) of the experts' outputs, (B, w) each."""
+        return (self.weights(inputs).unsqueeze(2) * torch.stack(list(experts), dim=1)).sum(dim=1)
+
+
+class MMoENetwork(MultitaskNetwork[MMoESettings]):
+    """Experts that all tasks share, mixed by a gate per task."""
+
+    def grow(self, width: int, tasks: int) -> int:
+        """See :class:`MultitaskNetwork`."""
+        s = self.settings
+        self.experts = nn.ModuleList(layers(width, s.hidden, s.dropout) for _ in range(s.experts))
+        self.gates = nn.ModuleList(GatedMixture(width, s.experts) for _ in range(tasks))
+        return s.hidden[-1]
+
+    def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """See :class:`MultitaskNetwork`."""
+        outputs = [expert(flat) for expert in self.experts]
+        return [gate(flat, outputs) for gate in self.gates]
+
+
+class Extraction(nn.Module):
+    """One layer of progressive extraction: experts of each task and shared ones, gates of each task and a shared one.
+
+    A task's gate sees its own experts and the shared ones; the shared gate sees all. The last layer has no shared gate.
+
+    Args:
+        width: of the inputs. tasks: how many. settings: shape. last: whether no layer follows.
+    """
+
+    def __init__(self, width: int, tasks: int, settings: PLESettings, *, last: bool) -> None:
+        super().__init__()
+        own, shared = settings.own_experts, settings.shared_experts
+
+        def experts(count: int) -> nn.ModuleList:
+            return nn.ModuleList(layers(width, settings.hidden, settings.dropout) for _ in range(count))
+
+        self.own = nn.ModuleList(experts(own) for _ in range(tasks))
+        self.shared = experts(shared)
+        self.gates = nn.ModuleList(GatedMixture(width, own + shared) for _ in range(tasks))
+        self.shared_gate = None if last else GatedMixture(width, tasks * own + shared)
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return (B, w) of each task, and of the shared gate unless it is the last layer; the inputs stand in the same order."""
+        shared = [expert(inputs[-1]) for expert in self.shared]
+        own = [[expert(values) for expert in experts] for experts, values in zip(self.own, inputs)]  # type: ignore[attr-defined]
+        found = [gate(values, [*mine, *shared]) for gate, values, mine in zip(self.gates, inputs, own)]
+        if self.shared_gate is not None:
+            found.append(self.shared_gate(inputs[-1], [*(output for mine in own for output in mine), *shared]))
+        return found
+
+
+class PLENetwork(MultitaskNetwork[PLESettings]):
+    """Layers of extraction between inputs and tasks (Tang et al. 2020, fig. 5)."""
+
+    def grow(self, width: int, tasks: int) -> int:
+        """See :class:`MultitaskNetwork`."""
+        widths = [width, *[self.settings.hidden[-1]] * (self.settings.levels - 1)]
+        self.tasks = tasks
+        self.extractions = nn.ModuleList(
+            Extraction(size, tasks, self.settings, last=level == len(widths) - 1) for level, size in enumerate(widths)
+        )
+        return self.settings.hidden[-1]
+
+    def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """See :class:`MultitaskNetwork`."""
+        values = [flat] * (self.tasks + 1)
+        for extraction in self.extractions:
+            values = extraction(values)
+        return values
+
+
+class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
+    """A tower per task over shared embeddings.
+
+    What makes it ESMM is the loss (:class:`taiji.nn.losses.MultitaskLoss`): a conditional task learns from the joint label over the whole
+    exposure space, as the product of its probability and its conditions'.
+    """
+
+    def grow(self, width: int, tasks: int) -> int:
+        """See :class:`MultitaskNetwork`."""
+        self.bodies = nn.ModuleList(layers(width, self.settings.hidden, self.settings.dropout) for _ in range(tasks))
+        return self.settings.hidden[-1]
+
+    def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """See :class:`MultitaskNetwork`."""
+        return [body(flat) for body in self.bodies]
+
+
+class MultitaskRanker(Ranker):
+    """A ranker whose network is told how many outputs each task has."""
+
+    multitask_class: ClassVar[type[MMoENetwork | PLENetwork | ESMMNetwork]]
+
+    def make_network(self) -> Network[MMoESettings] | Network[PLESettings] | Network[ESMMSettings]:
+        """Return a fresh network for the tasks."""
+        return self.multitask_class(self.layout, [task.outputs for task in self.tasks], self.settings)  # type: ignore[arg-type]
+
+
+class MMoERanker(MultitaskRanker):
+    """See :class:`MMoENetwork`."""
+
+    Settings = MMoESettings
+    multitask_class = MMoENetwork
+
+
+class PLERanker(MultitaskRanker):
+    """See :class:`PLENetwork`."""
+
+    Settings = PLESettings
+    multitask_class = PLENetwork
+
+
+class ESMMRanker(MultitaskRanker):
+    """See :class:`ESMMNetwork`."""
+
+    Settings = ESMMSettings
+    multitask_class = ESMMNetwork

@@ -1,0 +1,115 @@
+"""Attention of candidates over long histories at low rank: three operators, two of which are not softmax attention over the history.
+
+With the history's best rank-r form H ≈ U Σ Vᵀ, keys and values alike:
+
+- ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N behaviours.
+- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax where H has rank r; otherwise each
+  logit is off by at most ‖q‖ σ_{r+1} / √d.
+- ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). It is another function: it does not equal softmax over
+  the behaviours, not even on a history of rank r. The history's order does not matter to it.
+
+A singular vector is known up to its sign, which would change the interests: it is chosen so that the mean behaviour lies on its positive
+side. Singular values grow with √N and are divided by it. Gradients flow through H V and not through V, because those of a decomposition explode
+where singular values are close.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+Operator = Literal["full_softmax", "factored_softmax", "interest_softmax"]
+OVERSAMPLED, ROUNDS, SEED = 4, 3, 11
+"""Directions beyond the rank, power iterations, and the seed of the first directions, of the randomised decomposition."""
+
+
+def first_directions(width: int, rank: int) -> torch.Tensor:
+    """Return the directions (d, r + some) with which :func:`principal_directions` begins; always the same."""
+    count = min(width, rank + OVERSAMPLED)
+    return torch.randn(width, count, generator=torch.Generator().manual_seed(SEED))
+
+
+def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
+    """Return the right singular vectors of the largest r singular values, (B, d, r), without gradient.
+
+    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) a round.
+
+    Args:
+        history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
+    """
+    known = history.detach()
+    basis = start.to(known).expand(known.shape[0], *start.shape)
+    for _ in range(ROUNDS):
+        basis = torch.linalg.qr(known.transpose(1, 2) @ (known @ basis))[0]
+    reduced = known @ basis
+    found = torch.linalg.eigh(reduced.transpose(1, 2) @ reduced)[1]
+    return basis @ found.flip(2)[:, :, :rank]
+
+
+def interests(history: torch.Tensor, mask: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """Return the interests Σ Vᵀ / √N, (B, r, d).
+
+    Args:
+        history: (B, N, d), padding 0. mask: (B, N) True where there is a behaviour. directions: (B, d, r).
+    """
+    count = mask.sum(dim=1).clamp_min(1).to(history.dtype).view(-1, 1, 1)
+    projected = history @ directions
+    strength = (projected.square().sum(dim=1, keepdim=True) / count + 1e-24).sqrt()
+    side = projected.detach().sum(dim=1, keepdim=True)
+    sign = torch.where(side < 0, -torch.ones_like(side), torch.ones_like(side))
+    return (strength * sign * directions).transpose(1, 2)
+
+
+def low_rank_attention(
+    queries: torch.Tensor,
+    history: torch.Tensor,
+    mask: torch.Tensor,
+    operator: Operator,
+    directions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return what each candidate finds in the history, (B, m, d); 0 where it is empty.
+
+    Args:
+        queries: (B, m, d). history: (B, N, d), keys and values, padding 0. mask: (B, N) True where there is a behaviour.
+        operator: see the module. directions: (B, d, r), needed by all but ``full_softmax``.
+    """
+    scale = 1 / math.sqrt(history.shape[2]) if isinstance(history.shape[2], int) else history.shape[2] ** -0.5
+    if operator == "full_softmax":
+        return _masked_softmax(scale * (queries @ history.transpose(1, 2)), mask) @ history
+    assert directions is not None
+    if operator == "factored_softmax":
+        projected = history @ directions
+        weights = _masked_softmax(scale * ((queries @ directions) @ projected.transpose(1, 2)), mask)
+        return (weights @ projected) @ directions.transpose(1, 2)
+    compact = interests(history, mask, directions)
+    return torch.softmax(scale * (queries @ compact.transpose(1, 2)), dim=2) @ compact
+
+
+def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return softmax over the behaviours alone; where there is none, an even choice among the padding, which is 0."""
+    return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
+
+
+class LowRankAttention(nn.Module):
+    """One of the operators over batches of histories.
+
+    Args:
+        width: of behaviours and candidates (d). rank: r, at most the width. operator: see the module.
+    """
+
+    start: torch.Tensor
+
+    def __init__(self, width: int, rank: int, operator: Operator) -> None:
+        super().__init__()
+        self.rank, self.operator = min(rank, width), operator
+        self.register_buffer("start", first_directions(width, self.rank), persistent=False)
+
+    def forward(self, queries: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See :func:`low_rank_attention`."""
+        directions = None
+        if self.operator != "full_softmax":
+            directions = principal_directions(history, self.start, self.rank)
+        return low_rank_attention(queries, history, mask, self.operator, directions)
