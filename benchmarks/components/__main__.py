@@ -1,0 +1,38 @@
+"""Does each component help in the world that it is made for, and not in the world's twin?
+
+    python -m benchmarks.components [--only NAME ...] [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.components.comparison import components, measure
+from benchmarks.harness import Result, run
+from taiji.core.errors import ConfigError
+
+
+def main() -> None:
+    """Parse ``--only``, leave the rest to the harness."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--only", action="append", metavar="NAME", help="a component; again for more")
+    arguments, rest = parser.parse_known_args()
+    known = components()
+    chosen = arguments.only or list(known)
+    if unknown := sorted(set(chosen) - set(known)):
+        sys.exit(str(ConfigError("There is no such component.", where="--only", expected=", ".join(known), found=", ".join(unknown))))
+
+    def all_of_them(quick: bool) -> Result:
+        """Does each component help in its world, and not in the twin? ``--only NAME`` runs one."""
+        result = Result()
+        for name in chosen:
+            measure(name, known[name], result, quick)
+            result.so_far()
+        return result
+
+    run(all_of_them, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The frame that runs one component against its baselines, in the world that it is made for and in that world's twin.
+
+A module of this package defines ``COMPONENT``, a :class:`Component`; it is found by its file name. Everything that decides is stated there
+before anything runs: arms, the configurations of each, the metric with its direction, seeds, world and twin. Each arm has the same number
+of configurations, chosen for each seed and place by the arm's own score on validation data; parameters of all arms are told and compared.
+Differences are paired by seed, with an interval of Student's t.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks.harness import Result
+from taiji.core.errors import ConfigError
+from taiji.core.progress import track
+
+WORLD, TWIN = "world", "twin"
+T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t of an interval that holds 95 %, by the number of seeds."""
+PARAMETERS = 1.25
+"""Parameters of the largest arm over those of the component, at most, where ``same_parameters`` is claimed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of one arm.
+
+    Attributes:
+        validation: by which configurations are chosen, higher is better; on data that no metric is taken from.
+        metrics: name to value, on test data or in a closed loop.
+        parameters: numbers that were learnt.
+    """
+
+    validation: float
+    metrics: Mapping[str, float]
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that are compared.
+
+    Attributes:
+        run: (data of a place, configuration, seed) to its outcome.
+        configurations: what is tried; every arm of a component has as many.
+    """
+
+    run: Callable[[Any, Mapping[str, Any], int], Outcome]
+    configurations: Sequence[Mapping[str, Any]] = ({},)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One system, its baselines, and what is claimed.
+
+    Attributes:
+        claim: in one sentence. metric: that decides. direction: of the metric.
+        arms: name to arm; the first one is the component, the second the baseline that decides, the others are told.
+        data: (place, seed, quick) to what the arms run on, for place ``world`` and ``twin``.
+        seeds: of a whole run, at least 5; ``quick_seeds`` of a quick one, which decides nothing.
+        same_parameters: whether the arms are held to :data:`PARAMETERS`.
+        exact: checks that need no world (identities, costs), run first.
+    """
+
+    claim: str
+    metric: str
+    arms: Mapping[str, Arm]
+    data: Callable[[str, int, bool], Any]
+    direction: Literal["higher", "lower"] = "higher"
+    seeds: int = 5
+    quick_seeds: int = 2
+    same_parameters: bool = True
+    exact: Callable[[Result, bool], None] | None = None
+    places: tuple[str, ...] = field(default=(WORLD, TWIN))
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(arm.configurations) for name, arm in self.arms.items()}
+        if len(set(sizes.values())) > 1:
+            raise ConfigError(
+                "Arms of a component are not tuned alike.",
+                where=self.claim,
+                expected="as many configurations of each arm",
+                found=str(sizes),
+            )
+        if len(self.arms) == 1 or (self.seeds < 5 and self.arms):
+            raise ConfigError(
+                "A component is not compared with anything.",
+                where=self.claim,
+                expected="a baseline, and five seeds or more",
+                found=f"arms {', '.join(self.arms)}; {self.seeds} seeds",
+            )
+
+
+def components() -> dict[str, Component]:
+    """Return all components by the names of their modules."""
+    package = importlib.import_module("benchmarks.components")
+    found = {}
+    for module in sorted(entry.name for entry in pkgutil.iter_modules(package.__path__)):
+        if module != "__main__" and (made := getattr(importlib.import_module(f"{package.__name__}.{module}"), "COMPONENT", None)):
+            found[module] = made
+    return found
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean, low and high of paired differences, one a seed (2 to 10 of them)."""
+    values = np.asarray(differences, dtype=np.float64)
+    half = T[len(values)] * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def tuned(arm: Arm, data: Any, seed: int) -> Outcome:
+    """Return the outcome of the arm's configuration with the best validation score."""
+    return max((arm.run(data, configuration, seed) for configuration in arm.configurations), key=lambda o: o.validation)
+
+
+def measure(name: str, component: Component, result: Result, quick: bool) -> None:
+    """Run a component and add its rows and checks to a result.
+
+    A whole run checks that the difference from the deciding baseline excludes zero in the world, and that it does not in the twin.
+    """
+    if component.exact is not None:
+        component.exact(result, quick)
+    if not component.arms:
+        return
+    seeds = component.quick_seeds if quick else component.seeds
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for seed in track(range(seeds), name, unit="seeds"):
+        for place in component.places:
+            data = component.data(place, seed, quick)
+            for arm_name, arm in component.arms.items():
+                found.setdefault((place, arm_name), []).append(tuned(arm, data, seed))
+    own, *others = component.arms
+    sign = 1.0 if component.direction == "higher" else -1.0
+    for place in component.places:
+        for arm_name in component.arms:
+            outcomes = found[place, arm_name]
+            for metric in outcomes[0].metrics:
+                values = [outcome.metrics[metric] for outcome in outcomes]
+                row = {
+                    "component": name, "place": place, "arm": arm_name, "metric": metric, "value": float(np.mean(values)),
+                    "parameters": outcomes[0].parameters, "seeds": seeds,
+                }  # fmt: skip
+                if arm_name != own:
+                    ours = [outcome.metrics[metric] for outcome in found[place, own]]
+                    row["component minus arm"], row["low"], row["high"] = interval(np.subtract(ours, values).tolist())
+                result.rows.append(row)
+    if component.same_parameters:
+        sizes = {arm_name: found[component.places[0], arm_name][0].parameters for arm_name in component.arms}
+        result.at_most(
+            f"{name}: parameters of the largest arm over those of the smallest",
+            max(sizes.values()) / max(1, min(sizes.values())),
+            PARAMETERS,
+        )
+    if quick:  # too few seeds to hold anybody to a finding
+        return
+    for place in component.places:
+        pairs = zip(found[place, own], found[place, others[0]])
+        differences = [sign * (a.metrics[component.metric] - b.metrics[component.metric]) for a, b in pairs]
+        _, low, _ = interval(differences)
+        if place == WORLD:
+            result.at_least(f"{name}: {component.claim}; low end of the gain in {component.metric}", low, 1e-9)
+        else:
+            result.at_most(f"{name}: low end of the gain in the twin", low, 0.0)
