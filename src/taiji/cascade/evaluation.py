@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.cascade.assembly import deepest_category, make_fuser, make_merge, make_rerankers
+from taiji.cascade.assembly import deepest_category, make_merge, make_rerankers, whole_fuser
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import NO_ITEM, Requests, Retriever, Scorer, Slate
+from taiji.core.component import NO_ITEM, Fuser, Requests, Retriever, Scorer, Slate
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.metrics.list_evaluation import evaluate_lists
@@ -70,6 +70,7 @@ def evaluate_recommender(
     *,
     before: int,
     vectors: Array | None = None,
+    fuser: Fuser | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a recommender and its variants on the same requests.
@@ -77,6 +78,7 @@ def evaluate_recommender(
     Args:
         settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: of the test period.
         before: microseconds; interactions before it make an item popular (for novelty). vectors: (N, d) for diversity.
+        fuser: the fitted fusion, where the settings name one.
         seed: of the bootstrap.
     """
     if not len(requests):
@@ -104,7 +106,7 @@ def evaluate_recommender(
     )
     lists: dict[str, Array] = {}
     milliseconds: dict[str, float] = {}
-    for variant, cascade in variants(settings, dataset, slates, ranker, vectors).items():
+    for variant, cascade in variants(settings, dataset, slates, ranker, vectors, fuser).items():
         log.info("Recommending: %s", variant)
         lists[variant], steps = _recommended(variant, cascade, requests, settings.length)
         if variant == WHOLE:
@@ -119,14 +121,20 @@ def variants(
     slates: Mapping[str, Slate],
     ranker: Scorer[Any] | None,
     vectors: Array | None,
+    fuser: Fuser | None = None,
 ) -> dict[str, Cascade]:
-    """Return the whole cascade and those without one component each, over remembered answers of the retrievers."""
+    """Return the whole cascade and those without one component each, over remembered answers of the retrievers.
 
-    def composed(names: Sequence[str], *, ranked: bool = True, reranked: bool = True) -> Cascade:
+    Instead of a fitted fusion one variant has averaged ranks.
+    """
+
+    def composed(
+        names: Sequence[str], *, ranked: bool = True, reranked: bool = True, by: RecommendSettings = settings
+    ) -> Cascade:
         return Cascade(
             {name: Remembered(slates[name]) for name in names},
             make_merge(settings, names),
-            Ranking(ranker, make_fuser(settings)) if ranked and ranker is not None else None,
+            Ranking(ranker, whole_fuser(by, fuser)) if ranked and ranker is not None else None,
             rerankers=make_rerankers(settings, dataset, vectors) if reranked else (),
             budget=settings.budget,
         )
@@ -137,6 +145,9 @@ def variants(
         out |= {f"without {name}": composed([other for other in names if other != name]) for name in names}
     if ranker is not None:
         out["without the ranker"] = composed(names, ranked=False)
+    if ranker is not None and fuser is not None:
+        plain = settings.model_copy(update={"fusion": "rank_average", "fusion_settings": {}})
+        out["averaged ranks in place of the fusion"] = composed(names, by=plain)
     if make_rerankers(settings, dataset, vectors):
         out["without re-ranking"] = composed(names, reranked=False)
     if POPULAR in slates and len(names) > 1:

@@ -12,7 +12,7 @@ from taiji.models.fusion.learnt_fusion import CANDIDATES, FusionRows
 from taiji.models.fusion.quantile_alignment import QuantileAlignment, QuantileAlignmentSettings
 from taiji.testing import check_component, check_deterministic, check_fuser, checkerboard
 
-SETTINGS = QuantileAlignmentSettings(weights={"watch": 1.0}, numbers=("duration",), steps=400, batch=512)
+SETTINGS = QuantileAlignmentSettings(weights={"watch": 1.0}, numbers=("duration",), steps=300, batch=512, width=32, rate=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def test_planted_world(fitted, biased):
     ranks = fitted.adjust(rows.predictions, rows.requests)["watch"].ravel()
     assert mutual_information(watch, duration) > 0.5
     assert abs(mutual_information(ranks, duration)) < 0.04
-    assert np.abs(np.sort(ranks) - np.linspace(0, 1, len(ranks))).max() < 0.04
-    assert order_kept(watch, ranks, np.floor(np.log(duration) * 50)) > 0.99
+    assert np.abs(np.sort(ranks) - np.linspace(0, 1, len(ranks))).max() < 0.06
+    assert order_kept(watch, ranks, np.floor(np.log(duration) * 200), bins=10_000) > 0.98
     before, after = (spearmanr(x, taste.ravel()).statistic for x in (watch, ranks))
     assert before < 0.5 and after > 0.97
 
@@ -56,13 +56,13 @@ def test_binary_labels_carry_the_bias_on_where_predicted_chances_do_not():
     chance = np.clip(0.1 + 0.2 * kind + random.uniform(-0.09, 0.09, kind.shape), 0, 1)
     label = (random.random(kind.shape) < chance).astype(float)
     requests = Requests(np.arange(600), np.arange(600), {"kind": kind})
-    settings = QuantileAlignmentSettings(categories=("kind",), steps=250, batch=512)
+    settings = QuantileAlignmentSettings(categories=("kind",), steps=300, batch=512, width=32, rate=0.02)
     dependence = {}
     for name, values in (("label", label), ("chance", chance)):
         rows = FusionRows(requests, {"click": values}, {})
         ranks = QuantileAlignment(settings).fit(rows).adjust(rows.predictions, requests)["click"]
         dependence[name] = mutual_information(ranks.ravel(), kind.ravel())
-    assert abs(dependence["chance"]) < 0.02 < 0.1 < dependence["label"]
+    assert abs(dependence["chance"]) < 0.05 < 0.2 < dependence["label"]
 
 
 def test_contracts(fitted, biased):

@@ -8,7 +8,6 @@ probabilities: nothing that needs calibration (an auction) may read them.
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,10 +20,9 @@ from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings as Base
 from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
 from taiji.nn.conditional_quantiles import QuantileNetwork, fit_quantiles, interpolated_ranks
+from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
-KNOTS = 129
-"""Points of the distribution function of everybody, by which values come to a normal scale before conditional quantiles are learnt."""
 
 
 class QuantileAlignmentSettings(FusionSettings):
@@ -39,7 +37,7 @@ class QuantileAlignmentSettings(FusionSettings):
     width: PositiveInt = 64
     steps: PositiveInt = 600
     batch: PositiveInt = 1024
-    rate: float = Field(default=5e-3, gt=0)
+    rate: float = Field(default=0.02, gt=0)
 
 
 class QuantileAlignment(LearntFusion):
@@ -72,10 +70,10 @@ class QuantileAlignment(LearntFusion):
         known = np.isfinite(values).all(axis=2)
         values = values[known]
         numbers, categories = self._circumstances(rows.requests, known.shape)
-        self.knots = [_knots(values[:, task]) for task in range(len(self.tasks))]
-        self.number_knots = [_knots(column[known]) for column in numbers]
+        self.knots = [scale_knots(values[:, task]) for task in range(len(self.tasks))]
+        self.number_knots = [scale_knots(column[known]) for column in numbers]
         self.facts = {"categories": [np.unique(column[known]).tolist() for column in categories]}
-        scaled = np.stack([_normal(values[:, k], knots) for k, knots in enumerate(self.knots)], axis=1)
+        scaled = np.stack([normal_scores(values[:, k], knots) for k, knots in enumerate(self.knots)], axis=1)
         s = self.settings
         self.network = fit_quantiles(
             self._features(numbers, categories)[known],
@@ -103,7 +101,7 @@ class QuantileAlignment(LearntFusion):
             quantiles = self.network(torch.as_tensor(features)).numpy()
         flat = values.reshape(len(features), -1)
         parts = [
-            interpolated_ranks(_normal(flat[:, k], knots), quantiles[:, k], self.levels)
+            interpolated_ranks(normal_scores(flat[:, k], knots), quantiles[:, k], self.levels)
             for k, knots in enumerate(self.knots)
         ]
         return np.stack(parts, axis=1).reshape(values.shape)
@@ -135,30 +133,8 @@ class QuantileAlignment(LearntFusion):
     def _features(self, numbers: list[Array], categories: list[Array]) -> Array:
         """Return (B, M, F): numbers on a normal scale (unknown ones as its middle), categories one-hot."""
         parts = [
-            np.nan_to_num(_normal(column, knots))[..., None] for column, knots in zip(numbers, self.number_knots)
+            np.nan_to_num(normal_scores(column, knots))[..., None] for column, knots in zip(numbers, self.number_knots)
         ]
         for column, known in zip(categories, self.facts["categories"]):
             parts.append((column[..., None] == np.array(known)).astype(np.float64))
         return np.concatenate(parts, axis=-1)
-
-
-def _knots(values: Array) -> Array:
-    """Return (2, P) strictly ascending values, and the normal quantile of the share of all below each."""
-    values = values[np.isfinite(values)]
-    places = np.linspace(0, 1, KNOTS)
-    at, first = np.unique(np.quantile(values, places), return_index=True)
-    last = np.append(first[1:], KNOTS) - 1
-    if len(at) == 1:  # everybody has the same
-        return np.array([[at[0], at[0] + 1.0], [0.0, 1.0]])
-    half = 0.5 / len(values)
-    share = np.clip((places[first] + places[last]) / 2, half, 1 - half)
-    return np.stack([at, np.array([NormalDist().inv_cdf(float(place)) for place in share])])
-
-
-def _normal(values: Array, knots: Array) -> Array:
-    """Return the values on a scale on which everybody's are normal: straight lines between knots, the outer ones going on."""
-    at, score = knots
-    place = np.clip(np.searchsorted(at, values, side="right") - 1, 0, len(at) - 2)
-    slope = (score[place + 1] - score[place]) / (at[place + 1] - at[place])
-    found = score[place] + slope * (values - at[place])
-    return np.asarray(np.where(values < at[place + 1], np.minimum(found, score[place + 1]), found))

@@ -21,7 +21,8 @@ class Recommendation(Stage):
     """The request path evaluated on the test period: recall behind every step, the list, each component taken away.
 
     Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates.
+        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether there is
+            a fitted fusion.
     """
 
     name = "recommendation"
@@ -29,9 +30,9 @@ class Recommendation(Stage):
     settings = ("recommend", "split", "evaluation", "embedder")
     publish = ("recommendation.json",)
 
-    def __init__(self, retrievers: Sequence[str], ranked: bool) -> None:
-        self.retrievers, self.ranked = tuple(retrievers), ranked
-        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked))
+    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
+        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
+        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked), *(("fusion",) * fitted))
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked."""
@@ -50,6 +51,7 @@ class Recommendation(Stage):
         from taiji.models.retrieval.retriever import CatalogueRetriever
         from taiji.pipeline.run_data import load
         from taiji.pipeline.run_rankers import load_trained
+        from taiji.pipeline.stages.fusion_stage import load_fuser
 
         settings, dataset = context.config.recommend, load(context)
         start, _ = time_split(dataset, context.config.split).interval("test")
@@ -88,6 +90,7 @@ class Recommendation(Stage):
             targets,
             before=start,
             vectors=vectors,
+            fuser=load_fuser(context, dataset) if self.fitted else None,
             seed=context.config.seed,
         )
         write_json(
