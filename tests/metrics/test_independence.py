@@ -15,7 +15,9 @@ def test_mutual_information_of_what_is_known():
     assert abs(np.mean(found)) < 0.01
     first = random.integers(0, 2, 20_000)
     second = np.where(random.random(20_000) < 0.2, 1 - first, first)
-    assert mutual_information(first, second) == pytest.approx(np.log(2) + 0.2 * np.log(0.2) + 0.8 * np.log(0.8), abs=0.01)
+    assert mutual_information(first, second) == pytest.approx(
+        np.log(2) + 0.2 * np.log(0.2) + 0.8 * np.log(0.8), abs=0.01
+    )
     with pytest.raises(InputError, match="rows"):
         mutual_information(values[:1], values[:1])
 

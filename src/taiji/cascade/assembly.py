@@ -18,7 +18,7 @@ from taiji.core.settings import problem_text
 from taiji.data.dataset import Dataset
 from taiji.models.fusion.learnt_fusion import LearntFusion
 from taiji.models.fusion.weighted import BesideMerge
-from taiji.models.rerank.diversity import DPP, MMR, Caps
+from taiji.models.rerank.diversity import Caps
 from taiji.models.retrieval.retriever import CatalogueRetriever, retriever_class
 
 Array = NDArray[Any]
@@ -26,6 +26,8 @@ OWN_KEYS = ("model", "weight", "quota")
 """Keys of a retriever's section that are not its model's settings."""
 FUSERS = "taiji.fusers"
 """Entry-point group of fusers."""
+RERANKERS = "taiji.rerankers"
+"""Entry-point group of re-rankers."""
 
 
 def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
@@ -133,8 +135,16 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     if settings.rerank != "none":
         if vectors is None:
             raise ConfigError("Diversity needs the items' vectors.", where=f"recommend.rerank: {settings.rerank}")
-        kind = MMR if settings.rerank == "mmr" else DPP
-        made.append(kind(vectors, settings.rerank_strength))
+        kind = find_class(settings.rerank, RERANKERS, "recommend.rerank")
+        try:
+            made.append(kind(vectors, settings.rerank_strength, **settings.rerank_settings))
+        except TypeError as error:
+            raise ConfigError(
+                "A re-ranker cannot be made.",
+                where="recommend.rerank",
+                expected="a class or function that is called with the vectors, the strength, and rerank_settings",
+                found=f"{settings.rerank} ({error})",
+            ) from error
     if settings.most_per_category is not None:
         made.append(Caps({"category": deepest_category(dataset)}, {"category": settings.most_per_category}))
     return made

@@ -26,7 +26,11 @@ class QuantileNetwork(nn.Module):
         super().__init__()
         self.shape = (quantities, levels)
         self.layers = nn.Sequential(
-            nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, quantities * levels)
+            nn.Linear(inputs, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, quantities * levels),
         )
 
     def forward(self, circumstances: torch.Tensor) -> torch.Tensor:

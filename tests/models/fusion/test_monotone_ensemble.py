@@ -22,7 +22,9 @@ def logged(seed=0, slates=80, personal=1.0):
     share = 0.5 + 0.45 * personal * kind[:, None]
     worth = share * click**4 + (1 - share) * np.sqrt(like)
     labels = {"click": worth + 0.01 * random.normal(size=worth.shape)}
-    return FusionRows(Requests(np.arange(slates) % 8, np.arange(slates), {"kind": kind}), {"click": click, "like": like}, labels), worth
+    return FusionRows(
+        Requests(np.arange(slates) % 8, np.arange(slates), {"kind": kind}), {"click": click, "like": like}, labels
+    ), worth
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,16 @@ def test_weights_read_no_prediction(fitted):
 
 
 def test_planted_world_is_found():
-    settings = SETTINGS.model_copy(update={"weights": {"click": 1.0, "like": 1.0}, "epochs": 60, "users": 0, "rate": 0.02})
+    settings = SETTINGS.model_copy(
+        update={"weights": {"click": 1.0, "like": 1.0}, "epochs": 60, "users": 0, "rate": 0.02}
+    )
     fuser = MonotoneEnsemble(settings).fit(logged(slates=200)[0])
     rows, worth = logged(seed=9, slates=50)
     scores = fuser.fuse(rows.predictions, rows.requests)
     found = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(scores, worth)])
-    simple = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(rows.predictions["click"] + rows.predictions["like"], worth)])
+    simple = np.mean(
+        [np.corrcoef(a, b)[0, 1] for a, b in zip(rows.predictions["click"] + rows.predictions["like"], worth)]
+    )
     assert found > 0.97 > simple
 
 
@@ -81,5 +87,7 @@ def test_feedback_reads_held_out_slates_and_keeps_the_simplex():
     weights = np.array(fuser.facts["label_weights"])
     np.testing.assert_allclose(weights.sum(axis=1), 1.0)
     assert len(np.unique(weights[:, 0])) > 1
-    still = MonotoneEnsemble(SETTINGS.model_copy(update={"feedback": 0.0})).fit(FusionRows(rows.requests, rows.predictions, labels))
+    still = MonotoneEnsemble(SETTINGS.model_copy(update={"feedback": 0.0})).fit(
+        FusionRows(rows.requests, rows.predictions, labels)
+    )
     assert len(np.unique(np.array(still.facts["label_weights"])[:, 0])) == 1

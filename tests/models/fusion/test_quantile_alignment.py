@@ -12,7 +12,9 @@ from taiji.models.fusion.learnt_fusion import CANDIDATES, FusionRows
 from taiji.models.fusion.quantile_alignment import QuantileAlignment, QuantileAlignmentSettings
 from taiji.testing import check_component, check_deterministic, check_fuser, checkerboard
 
-SETTINGS = QuantileAlignmentSettings(weights={"watch": 1.0}, numbers=("duration",), steps=300, batch=512, width=32, rate=0.02)
+SETTINGS = QuantileAlignmentSettings(
+    weights={"watch": 1.0}, numbers=("duration",), steps=300, batch=512, width=32, rate=0.02
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ def test_contracts(fitted, biased):
     dataset = board.with_users(users, board.events)
     of_users = QuantileAlignmentSettings(weights={"click": 1.0, "watch": 2.0}, numbers=("length",), steps=20)
     random = np.random.default_rng(0)
-    logged = FusionRows(Requests(np.arange(6), np.arange(6)), {t: random.random((6, 50)) for t in ("click", "watch")}, {})
+    logged = FusionRows(
+        Requests(np.arange(6), np.arange(6)), {t: random.random((6, 50)) for t in ("click", "watch")}, {}
+    )
     fuser = QuantileAlignment(of_users).fit(logged, dataset)
     check_fuser(fuser, ["click", "watch", "other"], monotone={"click": 1, "watch": 1}, tolerance=1e-12)
     padded = {"click": np.array([[0.5, np.nan]]), "watch": np.array([[0.5, np.nan]])}
@@ -88,7 +92,9 @@ def test_columns_of_items_are_found_by_the_candidates():
     items = np.arange(12).reshape(2, 6) % board.n_items
     requests = Requests([0, 1], [0, 0], {CANDIDATES: items})
     settings = QuantileAlignmentSettings(categories=(name,), steps=2)
-    fuser = QuantileAlignment(settings).fit(FusionRows(requests, {"click": np.random.default_rng(0).random((2, 6))}, {}), board)
+    fuser = QuantileAlignment(settings).fit(
+        FusionRows(requests, {"click": np.random.default_rng(0).random((2, 6))}, {}), board
+    )
     assert set(fuser.facts["categories"][0]) == set(board.items[name].to_numpy()[items].ravel())
     with pytest.raises(InputError, match="circumstance"):
         fuser.fuse({"click": np.zeros((2, 6))}, Requests([0, 1], [0, 0]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taiji.core.component import Requests, Slate
-from taiji.core.errors import InputError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.models.rerank.joint_evaluator import (
     HISTORY,
     BestOfLists,
@@ -12,6 +12,7 @@ from taiji.models.rerank.joint_evaluator import (
     JointEvaluatorSettings,
     JudgedLists,
     multiply_adds,
+    saved_best_of_lists,
 )
 from taiji.models.rerank.list_generators import HeadPermutations, SampledLists
 from taiji.testing import check_component, check_deterministic, check_list_evaluator, check_reranker, checkerboard
@@ -31,7 +32,9 @@ def judged(seed=0, requests=40, lists=6):
     near = (unit[:, :, 1:] * unit[:, :, :-1]).sum(axis=-1).sum(axis=-1)
     worth = (scores[rows, places] * np.array([1, 0.6, 0.4, 0.3])).sum(axis=-1) - 0.5 * near
     history = random.integers(-1, 30, (requests, 5))
-    return JudgedLists(Requests(np.arange(requests), np.arange(requests), {HISTORY: history}), Slate(items, scores), places, worth)
+    return JudgedLists(
+        Requests(np.arange(requests), np.arange(requests), {HISTORY: history}), Slate(items, scores), places, worth
+    )
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["across", "alone"])
@@ -54,7 +57,9 @@ def test_order_of_candidates_does_not_matter_and_equal_lists_are_equal(fitted):
     np.testing.assert_allclose(fitted.score(rows.requests, rows.slate.take(order), moved), scores, rtol=0, atol=1e-12)
     twice = fitted.score(rows.requests, rows.slate, rows.lists[:, [0, 1, 2, 1]])
     np.testing.assert_allclose(twice[:, 1], twice[:, 3], rtol=0, atol=1e-13)
-    padded = Slate(np.pad(rows.slate.items, ((0, 0), (0, 3)), constant_values=-1), np.pad(rows.slate.scores, ((0, 0), (0, 3))))
+    padded = Slate(
+        np.pad(rows.slate.items, ((0, 0), (0, 3)), constant_values=-1), np.pad(rows.slate.scores, ((0, 0), (0, 3)))
+    )
     np.testing.assert_allclose(fitted.score(rows.requests, padded, rows.lists), scores, rtol=0, atol=1e-12)
 
 
@@ -77,7 +82,7 @@ def test_one_logged_list_is_rejected():
 
 @pytest.mark.parametrize("loss", ["softmax", "squared"])
 def test_learns_what_stands_beside_what(loss):
-    settings = SETTINGS.model_copy(update={"epochs": 25, "rate": 0.01, "loss": loss})
+    settings = SETTINGS.model_copy(update={"epochs": 15, "batch": 16, "rate": 0.01, "loss": loss})
     evaluator = JointEvaluator(settings, VECTORS).fit(judged(5, requests=128))
     rows = judged(6, requests=100)
     found = evaluator.score(rows.requests, rows.slate, rows.lists)
@@ -94,6 +99,16 @@ def test_reranker_and_determinism():
         check_reranker(BestOfLists(SampledLists(VECTORS), evaluator, 6), length=length)
     check_reranker(BestOfLists(HeadPermutations(3), evaluator, 6), length=4)
     check_deterministic(lambda seed: JointEvaluator(SETTINGS, VECTORS).fit(judged(requests=8), seed=seed))
+
+
+def test_a_saved_evaluator_is_the_one_that_is_named(tmp_path):
+    evaluator = JointEvaluator(SETTINGS, VECTORS).fit(judged(requests=8))
+    evaluator.save(tmp_path / "evaluator")
+    folder = str(tmp_path / "evaluator")
+    check_reranker(saved_best_of_lists(VECTORS, folder=folder, version=evaluator.version, lists=6), length=4)
+    for version, vectors in (("another", VECTORS), (evaluator.version, VECTORS + 1)):
+        with pytest.raises(ArtifactError, match="not the one"):
+            saved_best_of_lists(vectors, folder=folder, version=version)
 
 
 def test_cost_crosses_near_candidates_over_length():

@@ -87,7 +87,9 @@ class LearntFusion(LearntComponent):
         """
         self.dataset = dataset
         if not np.isfinite(self.stacked(rows.predictions)).all(axis=2).any():
-            raise InputError("There are no slates to fit fusion to.", where="rows", found="no candidate with predictions")
+            raise InputError(
+                "There are no slates to fit fusion to.", where="rows", found="no candidate with predictions"
+            )
         self.learn(rows, seed)
         return self
 

@@ -128,7 +128,9 @@ class MonotoneEnsemble(LearntFusion):
             if s.feedback and held:
                 with torch.inference_mode():
                     scores = self.network(x[fitted:], user[fitted:], c[fitted:]).numpy()
-                rule.observe(Observation(indicators=_uauc(scores, told[fitted:], known[fitted:], rows.requests.user[fitted:])))
+                rule.observe(
+                    Observation(indicators=_uauc(scores, told[fitted:], known[fitted:], rows.requests.user[fitted:]))
+                )
             self.facts["label_weights"].append(rule.weights.tolist())
 
     def score(self, values: Array, requests: Requests) -> Array:

@@ -12,9 +12,10 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from taiji.core.component import NO_ITEM, ListEvaluator, ListGenerator, Requests, Slate
-from taiji.core.errors import InputError
+from taiji.core.errors import ArtifactError, InputError
 from taiji.core.settings import Settings as Base
 from taiji.models.learnt_component import LearntComponent
+from taiji.models.rerank.list_generators import BeamLists, HeadPermutations, MixedLists, SampledLists
 
 Array = NDArray[Any]
 HISTORY = "history"
@@ -76,7 +77,9 @@ class Attention(nn.Module):
         if there is not None:
             mask = torch.cat([there.new_ones(len(there), 1), there], dim=1)[:, None, None, :]
         keys, values = self.know(self.norm_known(known)).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.ask(self.norm(queries)), keys, values))
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.ask(self.norm(queries)), keys, values)
+        )
         found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return queries + self.say(found.transpose(1, 2).flatten(2))
 
@@ -96,7 +99,9 @@ class JointNetwork(nn.Module):
         self.position = nn.Parameter(0.1 * torch.randn(settings.length, width))
         self.whole = nn.Parameter(0.1 * torch.randn(width))
         self.across = Attention(width, heads) if settings.across else None
-        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.worth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
     def forward(
@@ -228,6 +233,32 @@ class BestOfLists:
             best = self.evaluator.score(asked, part, lists).argmax(axis=1)
             places[enough] = lists[np.arange(len(enough)), best]
         return slate.take(places)
+
+
+def saved_best_of_lists(
+    vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
+) -> BestOfLists:
+    """Return a re-ranker by a saved evaluator over permutations of the head, perturbed MMR lists and a beam.
+
+    Args:
+        vectors: (N, d) of all items, those that the evaluator was fitted with. strength: λ of MMR and of the beam, in [0, 1].
+        folder: what :meth:`JointEvaluator.save` wrote. version: of that evaluator, so that another one in its place is noticed.
+        lists: judged for each request.
+
+    Raises:
+        ArtifactError: another evaluator lies there, or one of other items.
+    """
+    evaluator = JointEvaluator.load(folder)
+    if evaluator.version != version or not np.array_equal(evaluator.vectors, vectors):
+        raise ArtifactError(
+            "The saved evaluator of lists is not the one that was named, or was fitted with other vectors.",
+            where=folder,
+            expected=f"version {version}, vectors of shape {np.shape(vectors)}",
+            found=f"version {evaluator.version}, vectors of shape {evaluator.vectors.shape}",
+            fix="name its version, or fit it with the vectors of this dataset",
+        )
+    generators = (HeadPermutations(), SampledLists(vectors, "mmr", strength), BeamLists(vectors, strength))
+    return BestOfLists(MixedLists(generators), evaluator, lists)
 
 
 def _rows(slate: Slate, rows: Array) -> Slate:

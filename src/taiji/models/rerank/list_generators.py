@@ -82,7 +82,12 @@ class SampledLists:
     """
 
     def __init__(
-        self, vectors: Array, kind: Literal["mmr", "dpp"] = "dpp", strength: float = 0.7, noise: float = 0.3, seed: int = 0
+        self,
+        vectors: Array,
+        kind: Literal["mmr", "dpp"] = "dpp",
+        strength: float = 0.7,
+        noise: float = 0.3,
+        seed: int = 0,
     ) -> None:
         self.reranker = MMR(vectors, strength) if kind == "mmr" else DPP(vectors, strength)
         self.noise, self.seed = noise, seed
@@ -100,7 +105,9 @@ class SampledLists:
         return np.stack(
             [
                 self.reranker.rerank(
-                    requests, Slate(slate.items, slate.scores + self.noise * noise[:, k], columns={PLACES: places}), length
+                    requests,
+                    Slate(slate.items, slate.scores + self.noise * noise[:, k], columns={PLACES: places}),
+                    length,
                 ).columns[PLACES]
                 for k in range(lists)
             ],

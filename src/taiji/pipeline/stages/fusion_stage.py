@@ -54,7 +54,9 @@ class Fusion(Stage):
             )
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if not len(shown):
-            raise InputError("Nothing was shown in the period that fusion is fitted to.", where="split", found="no exposure")
+            raise InputError(
+                "Nothing was shown in the period that fusion is fitted to.", where="split", found="no exposure"
+            )
         fuser = make_fuser(config.recommend)
         assert isinstance(fuser, LearntFusion)
         rows = logged_slates(dataset, shown, ranker.predict(shown), [task.name for task in ranker.tasks])

@@ -32,7 +32,12 @@ class Recommendation(Stage):
 
     def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
         self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
-        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked), *(("fusion",) * fitted))
+        self.needs = (
+            "data",
+            *(f"retriever-{name}" for name in retrievers),
+            *(("candidate_ranker",) * ranked),
+            *(("fusion",) * fitted),
+        )
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked."""
