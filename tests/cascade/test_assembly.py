@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 
-from taiji.cascade.assembly import deepest_category, make_cascade, make_merge, make_rerankers, make_retriever
+from taiji.cascade.assembly import (
+    deepest_category,
+    make_cascade,
+    make_fuser,
+    make_merge,
+    make_rerankers,
+    make_retriever,
+    whole_fuser,
+)
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import Requests
 from taiji.core.errors import ConfigError
+from taiji.models.fusion.learnt_fusion import FusionRows
+from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble
+from taiji.models.fusion.weighted import LinearFusion, RankAverage
 from taiji.models.rerank.diversity import DPP, MMR, Caps
 from taiji.models.retrieval.popularity import Popularity
 
@@ -49,6 +60,8 @@ def test_rerankers(board):
         made = make_rerankers(RecommendSettings(rerank=rerank, most_per_category=2), board, vectors)
         assert [type(part) for part in made] == [kind, Caps]
     assert not make_rerankers(RecommendSettings(), board)
+    with pytest.raises(ConfigError, match="cannot be made"):
+        make_rerankers(RecommendSettings(rerank="best_of_lists"), board, vectors)
     assert sorted(set(deepest_category(board).tolist())) == [0, 1]
 
 
@@ -57,3 +70,23 @@ def test_a_cascade_runs(board):
     retriever = make_retriever("popular", settings.retrievers["popular"]).fit(board)
     found = make_cascade(settings, board, {"popular": retriever}, None).recommend(Requests([0], [2**60]), 6)
     assert np.bincount(found.slate.items[0] % 2).tolist() == [3, 3]
+
+
+def test_a_fusion_is_named_and_fitted_before_it_is_composed():
+    assert isinstance(make_fuser(RecommendSettings()), RankAverage)
+    named = RecommendSettings(fusion="taiji.models.fusion.weighted:LinearFusion")
+    assert isinstance(whole_fuser(named, None), LinearFusion)
+    settings = RecommendSettings(fusion="monotone_ensemble", fusion_settings={"epochs": 1})
+    fuser = make_fuser(settings)
+    assert isinstance(fuser, MonotoneEnsemble) and fuser.settings.weights == {"click": 1.0}
+    with pytest.raises(ConfigError, match="has not been fitted"):
+        whole_fuser(settings, None)
+    values = np.random.default_rng(0).random((4, 5))
+    requests = Requests(np.arange(4), np.arange(4))
+    fuser.fit(FusionRows(requests, {"click": values}, {"click": values}))
+    found = whole_fuser(settings, fuser).fuse({"click": values, "merged": -values}, requests)
+    np.testing.assert_allclose(found, 1.0)  # a rank and its opposite
+    with pytest.raises(ConfigError, match="epoch"):
+        make_fuser(RecommendSettings(fusion="monotone_ensemble", fusion_settings={"epoch": 1}))
+    with pytest.raises(ConfigError, match=r"recommend\.fusion"):
+        make_fuser(RecommendSettings(fusion="nothing"))

@@ -199,3 +199,18 @@ def test_a_jump_of_the_raw_update_is_told(caplog):
     assert not caplog.text
     rule.observe(Observation(gram=np.diag([50.0, 1.0])))
     assert "lower popo_eta" in caplog.text
+
+
+def test_feedback_raises_what_fell():
+    rule = make_rule("feedback", 3, RuleOptions(rate=0.1))
+    rule.observe(Observation(indicators=np.array([0.6, 0.6, 0.6])))
+    np.testing.assert_allclose(rule.weights, 1 / 3)
+    rule.observe(Observation(indicators=np.array([0.5, 0.6, 0.7])))
+    expected = np.exp([0.1, 0.0, -0.1])
+    np.testing.assert_allclose(rule.weights, expected / expected.sum(), rtol=1e-12)
+    other = make_rule("feedback", 3, RuleOptions(rate=0.1))
+    other.load(rule.state())
+    for one in (rule, other):
+        one.observe(Observation(rewards=np.array([[0.6, 0.6, np.nan], [0.6, 0.6, np.nan]]), group=2))
+    np.testing.assert_allclose(rule.weights, other.weights)
+    assert rule.weights[0] < expected[0] / expected.sum()

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from taiji.cascade.cascade import Cascade, Merge, Ranking
+from taiji.cascade.cascade import MERGED, Cascade, Merge, Ranking
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import Fuser, Reranker, Retriever, Scorer
+from taiji.core.component import Fuser, Reranker, Retriever, Scorer, find_class
 from taiji.core.errors import ConfigError
 from taiji.core.settings import problem_text
 from taiji.data.dataset import Dataset
-from taiji.models.fusion.weighted import LinearFusion, LogLinearFusion, RankAverage
-from taiji.models.rerank.diversity import DPP, MMR, Caps
+from taiji.models.fusion.learnt_fusion import LearntFusion
+from taiji.models.fusion.weighted import BesideMerge
+from taiji.models.rerank.diversity import Caps
 from taiji.models.retrieval.retriever import CatalogueRetriever, retriever_class
 
 Array = NDArray[Any]
 OWN_KEYS = ("model", "weight", "quota")
 """Keys of a retriever's section that are not its model's settings."""
-FUSERS: Mapping[str, Callable[[Mapping[str, float]], Fuser]] = {
-    "linear": LinearFusion,
-    "log_linear": LogLinearFusion,
-    "rank_average": RankAverage,
-}
+FUSERS = "taiji.fusers"
+"""Entry-point group of fusers."""
+RERANKERS = "taiji.rerankers"
+"""Entry-point group of re-rankers."""
 
 
 def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
@@ -65,8 +65,64 @@ def make_merge(settings: RecommendSettings, names: Sequence[str]) -> Merge:
 
 
 def make_fuser(settings: RecommendSettings) -> Fuser:
-    """Return the fuser."""
-    return FUSERS[settings.fusion](settings.fusion_weights)
+    """Return the fuser that ``recommend.fusion`` names; one that is fitted (:class:`LearntFusion`) is not yet.
+
+    A fitted fusion reads the ranker's predictions: its weights are those without that of the merge.
+
+    Raises:
+        ConfigError: nothing has that name, or its settings are not right.
+    """
+    where = "recommend.fusion"
+    kind = find_class(settings.fusion, FUSERS, where)
+    weights = dict(settings.fusion_weights)
+    if not fitted_fusion(settings):
+        try:
+            return kind(weights, **settings.fusion_settings)  # type: ignore[no-any-return]
+        except TypeError as error:
+            raise ConfigError(
+                "A fusion cannot be made.",
+                where=where,
+                expected="a class that is called with the weights and the settings",
+                found=f"{settings.fusion} ({error})",
+            ) from error
+    own = {task: weight for task, weight in weights.items() if task != MERGED}
+    try:
+        return kind(kind.Settings.model_validate({**settings.fusion_settings, "weights": own}))  # type: ignore[no-any-return]
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
+        raise ConfigError(
+            "The settings of a fusion are not right.",
+            where="recommend.fusion_settings",
+            expected=", ".join(kind.Settings.model_fields),
+            found="; ".join(problems),
+        ) from error
+
+
+def fitted_fusion(settings: RecommendSettings) -> bool:
+    """Return whether ``recommend.fusion`` names one that has to be fitted."""
+    kind = find_class(settings.fusion, FUSERS, "recommend.fusion")
+    return isinstance(kind, type) and issubclass(kind, LearntFusion)
+
+
+def whole_fuser(settings: RecommendSettings, fitted: Fuser | None) -> Fuser:
+    """Return the fuser of a cascade: a fitted one beside the merge's score, where that has a weight, by averaged ranks.
+
+    Raises:
+        ConfigError: the fusion that is named has to be fitted, and there is none.
+    """
+    if not fitted_fusion(settings):
+        return make_fuser(settings)
+    if fitted is None:
+        raise ConfigError(
+            "A fusion has not been fitted.",
+            where=f"recommend.fusion: {settings.fusion}",
+            expected="what the stage fusion made",
+            found="none",
+        )
+    weights = settings.fusion_weights
+    if MERGED not in weights:
+        return fitted
+    return BesideMerge(fitted, sum(weights.values()) - weights[MERGED], weights[MERGED])
 
 
 def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array | None = None) -> list[Reranker]:
@@ -79,8 +135,16 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     if settings.rerank != "none":
         if vectors is None:
             raise ConfigError("Diversity needs the items' vectors.", where=f"recommend.rerank: {settings.rerank}")
-        kind = MMR if settings.rerank == "mmr" else DPP
-        made.append(kind(vectors, settings.rerank_strength))
+        kind = find_class(settings.rerank, RERANKERS, "recommend.rerank")
+        try:
+            made.append(kind(vectors, settings.rerank_strength, **settings.rerank_settings))
+        except TypeError as error:
+            raise ConfigError(
+                "A re-ranker cannot be made.",
+                where="recommend.rerank",
+                expected="a class or function that is called with the vectors, the strength, and rerank_settings",
+                found=f"{settings.rerank} ({error})",
+            ) from error
     if settings.most_per_category is not None:
         made.append(Caps({"category": deepest_category(dataset)}, {"category": settings.most_per_category}))
     return made
@@ -99,12 +163,13 @@ def make_cascade(
     retrievers: Mapping[str, Retriever],
     ranker: Scorer[Any] | None,
     vectors: Array | None = None,
+    fuser: Fuser | None = None,
 ) -> Cascade:
-    """Compose fitted components as the settings say."""
+    """Compose fitted components as the settings say; ``fuser`` is the fitted fusion, where they name one."""
     return Cascade(
         retrievers,
         make_merge(settings, list(retrievers)),
-        None if ranker is None else Ranking(ranker, make_fuser(settings)),
+        None if ranker is None else Ranking(ranker, whole_fuser(settings, fuser)),
         rerankers=make_rerankers(settings, dataset, vectors),
         budget=settings.budget,
     )

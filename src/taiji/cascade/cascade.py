@@ -17,6 +17,7 @@ from taiji.cascade.retrieving import RetrieverPool
 from taiji.cascade.trace import Trace, rank_columns
 from taiji.core.component import NO_ITEM, Debiaser, Fuser, Predictions, Requests, Reranker, Retriever, Scorer, Slate
 from taiji.core.errors import ConfigError
+from taiji.models.fusion.learnt_fusion import CANDIDATES
 from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
@@ -142,6 +143,8 @@ class Cascade:
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = slate.mask[:, ranked:].sum(axis=1)
         slate = slate.first(ranked)
+        # What adjusts and fuses may depend on circumstances of the candidates (a duration), and finds them by their items.
+        requests = replace(requests, columns={**requests.columns, CANDIDATES: slate.items})
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)
         predictions = {MERGED: slate.columns[MERGED], **predictions}

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.cascade.assembly import deepest_category, make_fuser, make_merge, make_rerankers
+from taiji.cascade.assembly import deepest_category, make_merge, make_rerankers, whole_fuser
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
 from taiji.cascade.component_findings import component_findings, log_limits
 from taiji.cascade.log_slices import facts_of, slices_of
 from taiji.cascade.remembered import BLOCK, RememberedRetriever, RememberedScorer, Rows
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import NO_ITEM, Requests, Retriever, Scorer, Slate
+from taiji.core.component import NO_ITEM, Fuser, Requests, Retriever, Scorer, Slate
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.metrics.list_evaluation import evaluate_lists
@@ -66,6 +66,7 @@ def evaluate_recommender(
     before: int,
     vectors: Array | None = None,
     further: Callable[[Array], Mapping[str, Array]] | None = None,
+    fuser: Fuser | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a recommender and its variants on the same requests.
@@ -74,6 +75,7 @@ def evaluate_recommender(
         settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: of the test period.
         before: microseconds; interactions before it make an item popular (for novelty). vectors: (N, d) for diversity.
         further: metric to value per request (B,) of final lists (B, K), for what only the caller knows.
+        fuser: the fitted fusion, where the settings name one.
         seed: of the bootstrap.
     """
     if not len(requests):
@@ -97,7 +99,7 @@ def evaluate_recommender(
     names = [*baselines, *(name for name in slates if name not in baselines)]
     found = {name: slates[name].items for name in names} | {MERGED: merged.items}
     if remembered is not None:
-        ranked = variants(settings, dataset, slates, remembered, vectors, at)["without re-ranking"]
+        ranked = variants(settings, dataset, slates, remembered, vectors, at, fuser=fuser)["without re-ranking"]
         found[RANKED], _ = _recommended(RANKED, ranked, requests, max(settings.depths), at)
     found = {name: padded(items, max(settings.depths)) for name, items in found.items()}
     against: dict[str, Any] = {"against": next(iter(baselines), ""), "competitors": list(baselines)}
@@ -111,7 +113,7 @@ def evaluate_recommender(
 
     lists: dict[str, Array] = {}
     milliseconds: dict[str, float] = {}
-    for variant, cascade in variants(settings, dataset, slates, remembered, vectors, at, ranker).items():
+    for variant, cascade in variants(settings, dataset, slates, remembered, vectors, at, ranker, fuser).items():
         if variant == "without re-ranking" and not make_rerankers(settings, dataset, vectors):
             continue
         log.info("Recommending: %s", variant)
@@ -155,19 +157,27 @@ def variants(
     vectors: Array | None,
     at: Rows,
     ranker: Scorer[Any] | None = None,
+    fuser: Fuser | None = None,
 ) -> dict[str, Cascade]:
     """Return the whole cascade and those without one component each, over remembered answers.
 
     Args:
         settings, dataset, vectors: the composition. slates: of each retriever. remembered: predictions of the ranker.
         at: the requests asked for. ranker: takes the place of ``remembered`` in the whole cascade, whose time is taken.
+        fuser: the fitted fusion, where the settings name one; one variant has averaged ranks instead.
     """
 
-    def composed(names: Sequence[str], scorer: Scorer[Any] | None = remembered, *, reranked: bool = True) -> Cascade:
+    def composed(
+        names: Sequence[str],
+        scorer: Scorer[Any] | None = remembered,
+        *,
+        reranked: bool = True,
+        by: RecommendSettings = settings,
+    ) -> Cascade:
         return Cascade(
             {name: RememberedRetriever(slates[name], at) for name in names},
             make_merge(settings, names),
-            None if scorer is None else Ranking(scorer, make_fuser(settings)),
+            None if scorer is None else Ranking(scorer, whole_fuser(by, fuser)),
             rerankers=make_rerankers(settings, dataset, vectors) if reranked else (),
             budget=settings.budget,
         )
@@ -178,6 +188,9 @@ def variants(
         out |= {f"without {name}": composed([other for other in names if other != name]) for name in names}
     if remembered is not None:
         out["without the ranker"] = composed(names, None)
+    if remembered is not None and fuser is not None:
+        plain = settings.model_copy(update={"fusion": "rank_average", "fusion_settings": {}})
+        out["averaged ranks in place of the fusion"] = composed(names, by=plain)
     out["without re-ranking"] = composed(names, reranked=False)
     if POPULAR in slates and len(names) > 1:
         popular = {POPULAR: RememberedRetriever(slates[POPULAR], at)}

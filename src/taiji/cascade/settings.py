@@ -38,13 +38,20 @@ class RecommendSettings(Settings):
     """One slate of all retrievers': by reciprocal ranks, or so many from each in the order given."""
     rank: bool = True
     """Rank the candidates by the model of section `ranking`; without, the order of the merge stays."""
-    fusion: Literal["linear", "log_linear", "rank_average"] = "rank_average"
-    """One score of the predictions: their sum, their product, or the mean of the ranks that they give."""
+    fusion: str = "rank_average"
+    """One score of the predictions: `linear` (their sum), `log_linear` (their product), `rank_average` (the mean of the ranks that they
+    give), or a fusion that is fitted: `quantile_alignment`, `grouped_alignment`, `monotone_ensemble`, or another entry point of the group
+    `taiji.fusers` or `package.module:Class`."""
+    fusion_settings: dict[str, Any] = Field(default={})
+    """Settings of that fusion beside the weights."""
     fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
     """Prediction to its weight in the fusion; `merged` is the score of the retrievers' merge. A ranker that was trained on what was
     shown says little about the rest of the catalogue, so its word alone may be worse than the merge's."""
-    rerank: Literal["none", "mmr", "dpp"] = "none"
-    """Diversity of the list, by the items' text vectors."""
+    rerank: str = "none"
+    """Diversity of the list, by the items' text vectors: `none`, `mmr`, `dpp`; `best_of_lists` judges proposed lists by an evaluator that was
+    saved; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
+    rerank_settings: dict[str, Any] = Field(default={})
+    """Further settings of that re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)
     """Weight of the scores against diversity: λ of `mmr` (at most 1), the exponent of `dpp`."""
     most_per_category: PositiveInt | None = None

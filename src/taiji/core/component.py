@@ -323,7 +323,16 @@ def foreign_code(values: Any) -> dict[str, str]:
     return found
 
 
-GROUPS = ("taiji.fields", "taiji.mechanisms", "taiji.rankers", "taiji.retrievers", "taiji.stages", "taiji.sources")
+GROUPS = (
+    "taiji.fields",
+    "taiji.fusers",
+    "taiji.mechanisms",
+    "taiji.rankers",
+    "taiji.rerankers",
+    "taiji.retrievers",
+    "taiji.stages",
+    "taiji.sources",
+)
 """Entry-point groups in which other packages name their parts."""
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 

@@ -379,6 +379,36 @@ class RandomWeights(Rule):
         return _log(np.random.default_rng([self.options.seed, self.steps]).dirichlet(np.ones(self.count))), None
 
 
+class Feedback(Rule):
+    """Raise the weight of an objective that became worse and lower that of one that became better (UMRE, arXiv 2508.07613), then normalise.
+
+    The measure of an objective is what the observation has as ``indicators`` (UMRE: the UAUC on validation data), else the batch's mean
+    reward. A step multiplies a weight by exp(± rate); equal values leave it. No Pareto point is claimed.
+    """
+
+    source: Source = "rewards"
+
+    def __init__(self, count: int, options: RuleOptions) -> None:
+        super().__init__(count, options)
+        self.last: list[float] = [float("nan")] * count
+
+    def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
+        now = functions.moments(seen.rewards)[0] if seen.indicators is None else np.asarray(seen.indicators)  # type: ignore[arg-type]
+        last, there = np.asarray(self.last), np.isfinite(now)
+        self.last = np.where(there, now, last).tolist()
+        moved = np.where(there & np.isfinite(last), np.sign(last - now), 0.0)
+        if not there.any():
+            return self.log_weights, None
+        return self.among(there, functions.log_normalised((self.log_weights + self.options.rate * moved)[there])), None
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "last": [None if np.isnan(value) else value for value in self.last]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self.last = [float("nan") if value is None else value for value in state["last"]]
+
+
 @dataclass
 class _Library:
     """TorchJD's Gramian weightings, created on first use; they may draw from torch's generator, which is kept apart."""
@@ -467,6 +497,7 @@ RULES: dict[str, type[Rule]] = {
     "dwa": DynamicAverage,
     "uncertainty": Uncertainty,
     "random": RandomWeights,
+    "feedback": Feedback,
 }
 
 

@@ -10,6 +10,7 @@ from taiji.pipeline.stage import Stage
 from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
 from taiji.pipeline.stages.closed_loop_stage import ClosedLoop
 from taiji.pipeline.stages.data_stage import Data
+from taiji.pipeline.stages.fusion_stage import Fusion
 from taiji.pipeline.stages.recommend_report_stage import RecommendReport
 from taiji.pipeline.stages.recommendation_stage import Recommendation
 from taiji.pipeline.stages.retriever_stage import RetrieverStage
@@ -22,12 +23,12 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 
 def recommend_stages(config: Config) -> tuple[Stage, ...]:
-    """Return the stages: the data, a retriever each, the ranker where there is one, the evaluation, in a world the closed loop, the page.
+    """Return the stages: the data, a retriever each, the ranker and the fusion where there are any, the evaluation, in a world the closed loop, the page.
 
     Raises:
         ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
     """
-    from taiji.cascade.assembly import make_retriever
+    from taiji.cascade.assembly import fitted_fusion, make_fuser, make_retriever
 
     settings = config.recommend
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
@@ -40,17 +41,21 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
         )
     for name, values in settings.retrievers.items():
         make_retriever(name, values)  # what is wrong in its settings is said now, not after the stages before it
+    fitted = settings.rank and fitted_fusion(settings)
+    if settings.rank:
+        make_fuser(settings)  # likewise
     names = list(settings.retrievers)
     looped = is_world(config) and settings.closed_loop_users > 0
     fitting = (
         *(RetrieverStage(name, values) for name, values in settings.retrievers.items()),
         *((CandidateRanker(),) * settings.rank),
+        *((Fusion(),) * fitted),
     )
     return (
         Data(),
         *fitting,
-        Recommendation(names, settings.rank),
-        *((ClosedLoop(names, settings.rank),) * looped),
+        Recommendation(names, settings.rank, fitted),
+        *((ClosedLoop(names, settings.rank, fitted),) * looped),
         RecommendReport(tuple(stage.key for stage in fitting), looped),
     )
 

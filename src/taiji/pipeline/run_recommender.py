@@ -12,6 +12,7 @@ from taiji.data.statistics import statistics_of
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.run_rankers import load_trained
+from taiji.pipeline.stages.fusion_stage import load_fuser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from taiji.cascade.cascade import Cascade
     from taiji.cascade.settings import RecommendSettings
     from taiji.config import Config
+    from taiji.core.component import Fuser
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
     from taiji.world.world import World
@@ -30,12 +32,13 @@ class Components:
 
     Attributes:
         retrievers: by name, in the order of the configuration. ranker: of candidates, where there is one.
-        vectors: (N, d) of the items, where re-ranking needs them.
+        vectors: (N, d) of the items, where re-ranking needs them. fuser: the fitted fusion, where the settings name one.
     """
 
     retrievers: Mapping[str, CatalogueRetriever]
     ranker: Ranker | None
     vectors: NDArray[Any] | None
+    fuser: Fuser | None = None
 
     def cascade(
         self, settings: RecommendSettings, dataset: Dataset, live: Dataset | None = None, names: Sequence[str] = ()
@@ -51,10 +54,12 @@ class Components:
         if live is not None:
             chosen = {name: model.bound_to(live) for name, model in chosen.items()}
             ranker = None if ranker is None else ranker.bound_to(live, statistics_of(live))
-        return make_cascade(settings, dataset, chosen, ranker, self.vectors)
+        return make_cascade(settings, dataset, chosen, ranker, self.vectors, self.fuser)
 
 
-def load_components(context: Context, dataset: Dataset, names: Sequence[str], ranked: bool) -> Components:
+def load_components(
+    context: Context, dataset: Dataset, names: Sequence[str], ranked: bool, fitted: bool = False
+) -> Components:
     """Read what the stages fitted.
 
     Raises:
@@ -73,7 +78,7 @@ def load_components(context: Context, dataset: Dataset, names: Sequence[str], ra
             fix="choose another model, or recommend.rank: false",
         )
     vectors = item_vectors(context, dataset) if context.config.recommend.rerank != "none" else None
-    return Components(retrievers, ranker, vectors)
+    return Components(retrievers, ranker, vectors, load_fuser(context, dataset) if fitted else None)
 
 
 def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:

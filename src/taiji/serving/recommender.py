@@ -16,14 +16,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.cascade.assembly import make_cascade
+from taiji.cascade.assembly import fitted_fusion, make_cascade, make_fuser
 from taiji.cascade.cascade import Cascade, Recommendation
 from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
-from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
+from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import Verifier, read_manifest
 from taiji.data.dataset import Dataset
+from taiji.models.fusion.learnt_fusion import LearntFusion
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
@@ -180,6 +181,7 @@ def recommender_version(run: Path) -> str:
     """
     settings = _settings(run, read_json(run / "config.json"))
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
+    stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
     composed = settings.model_dump(mode="json", exclude=set(EVALUATION_KEYS))
@@ -209,6 +211,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         {name: LiveRetriever(model) for name, model in retrievers.items()},
         None if ranker is None else LiveRanker(ranker),
         _vectors(world) if settings.rerank != "none" else None,
+        fuser=_fuser(run, settings, world.dataset),
     )
     if scorer is None and ranker is not None:
         scorer = RunScorer(world, ranker, None, "")
@@ -235,6 +238,15 @@ def _settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
             fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
         )
     return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})
+
+
+def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> Fuser | None:
+    """Return the run's fitted fusion, bound to its dataset; None where nothing had to be fitted."""
+    if not (settings.rank and fitted_fusion(settings)):
+        return None
+    kind = type(make_fuser(settings))
+    assert issubclass(kind, LearntFusion)
+    return kind.load(_made(run, "fusion") / "fuser", dataset)
 
 
 def _made(run: Path, stage: str) -> Path:

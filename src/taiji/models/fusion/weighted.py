@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.core.component import Predictions, Requests
+from taiji.core.component import Fuser, Predictions, Requests
 from taiji.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
@@ -75,6 +75,23 @@ class RankAverage(WeightedFusion):
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
         """Return (B, M) scores."""
         return np.asarray(sum(weight * exceeded(values) for weight, values in self._values(predictions)))
+
+
+class BesideMerge:
+    """Mean of the ranks by a fusion of the ranker's predictions and by the score of the retrievers' merge.
+
+    Args:
+        fuser: of the predictions. weight, merge_weight: of its ranks and of the merge's.
+    """
+
+    def __init__(self, fuser: Fuser, weight: float, merge_weight: float) -> None:
+        self.fuser = fuser
+        self.ranks = RankAverage({"fused": weight, "merged": merge_weight})
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return (B, M) scores."""
+        parts = {"fused": self.fuser.fuse(predictions, requests), "merged": predictions["merged"]}
+        return self.ranks.fuse(parts, requests)
 
 
 def exceeded(values: Array) -> Array:

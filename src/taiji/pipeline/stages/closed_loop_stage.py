@@ -22,16 +22,21 @@ class ClosedLoop(Stage):
     """The recommender serving in the world that the log came from, from the test period on.
 
     Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates.
+        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether its fusion was fitted.
     """
 
     name = "closed_loop"
     summary = "Let the recommender serve in the world that the log came from, beside popularity and the logging policy."
     settings = ("recommend", "split", "embedder", "data")
 
-    def __init__(self, retrievers: Sequence[str], ranked: bool) -> None:
-        self.retrievers, self.ranked = tuple(retrievers), ranked
-        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked))
+    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
+        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
+        self.needs = (
+            "data",
+            *(f"retriever-{name}" for name in retrievers),
+            *(("candidate_ranker",) * ranked),
+            *(("fusion",) * fitted),
+        )
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked."""
@@ -57,7 +62,7 @@ class ClosedLoop(Stage):
 
         settings, dataset, world = context.config.recommend, load(context), world_of(context.config)
         assert world is not None, "the recipe has this stage only where the source is a world"
-        parts = load_components(context, dataset, self.retrievers, self.ranked)
+        parts = load_components(context, dataset, self.retrievers, self.ranked, self.fitted)
         start, _ = time_split(dataset, context.config.split).interval("test")
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
         known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))

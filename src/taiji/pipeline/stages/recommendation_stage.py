@@ -18,7 +18,8 @@ class Recommendation(Stage):
     """The request path evaluated on the test period: recall behind every step, the list, each component taken away.
 
     Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates.
+        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether there is
+            a fitted fusion.
     """
 
     name = "recommendation"
@@ -26,9 +27,14 @@ class Recommendation(Stage):
     settings = ("recommend", "split", "evaluation", "embedder")
     publish = ("recommendation.json",)
 
-    def __init__(self, retrievers: Sequence[str], ranked: bool) -> None:
-        self.retrievers, self.ranked = tuple(retrievers), ranked
-        self.needs = ("data", *(f"retriever-{name}" for name in retrievers), *(("candidate_ranker",) * ranked))
+    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
+        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
+        self.needs = (
+            "data",
+            *(f"retriever-{name}" for name in retrievers),
+            *(("candidate_ranker",) * ranked),
+            *(("fusion",) * fitted),
+        )
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked: for the whole cascade, once for all its variants, and on logged lists."""
@@ -48,7 +54,7 @@ class Recommendation(Stage):
 
         settings, dataset, seed = context.config.recommend, load(context), context.config.seed
         start, _ = time_split(dataset, context.config.split).interval("test")
-        parts = load_components(context, dataset, self.retrievers, self.ranked)
+        parts = load_components(context, dataset, self.retrievers, self.ranked, self.fitted)
         new_only = settings.new_items_only
         if new_only is None:
             new_only = not any(retriever.keeps_seen for retriever in parts.retrievers.values())
@@ -72,6 +78,7 @@ class Recommendation(Stage):
             targets,
             before=start,
             vectors=parts.vectors,
+            fuser=parts.fuser,
             further=None if truth is None else truth.of_lists(requests),
             seed=seed,
         )

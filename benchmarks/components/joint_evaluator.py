@@ -1,0 +1,150 @@
+"""Lists in a world whose items compete for a list's clicks, and in the twin where each item's clicks are its own.
+
+The generator proposes perturbed lists; their worth is the world's expectation, so that every list of a request has a reward. Metric: the
+worth of the list that is chosen, as a share of the best proposed one's lead over the average proposed one. The same network
+without attention across lists is told; what decides is a sum over places of pointwise worths, learnt from the same lists by the same loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
+from benchmarks.components.world_slates import public_features
+from benchmarks.harness import Result
+from taiji.core.component import Requests, Slate
+from taiji.models.rerank.joint_evaluator import JointEvaluator, JointEvaluatorSettings, JudgedLists, multiply_adds
+from taiji.models.rerank.list_generators import SampledLists
+from taiji.world import World
+from taiji.world.observation import Choice
+
+Array = NDArray[Any]
+LENGTH, LISTS, CANDIDATES = 5, 12, 20
+Data = tuple[Array, JudgedLists, JudgedLists, JudgedLists]
+
+
+def data(place: str, seed: int, quick: bool) -> Data:
+    """Return the items' vectors, and lists of fit, validation and test requests with their worth."""
+    world = World("short-video", seed, users=300, items=300, days=14, slate=LENGTH)
+    if place == TWIN:
+        world = world.twin("funnel.competition")
+    random = np.random.default_rng(seed)
+    wanted, warm, seen = 200 if quick else 800, 400, 0
+    vectors = world.observation.public.text_topics
+    generator = SampledLists(vectors, "mmr", 0.7, noise=0.5, seed=seed)
+    parts: list[tuple[Array, ...]] = []
+    while sum(len(part[0]) for part in parts) < wanted:
+        asked = world.observation
+        full = np.flatnonzero(asked.candidates.mask.sum(axis=1) >= CANDIDATES)
+        if seen >= warm and len(full):
+            asked_full = asked.take(full)
+            items = asked_full.candidates.items[:, :CANDIDATES]
+            features = public_features(world, asked_full, items)
+            scores = features[..., 0] + features[..., 2]  # closeness to what was clicked, and the click rate
+            lists = generator.propose(asked_full.requests, Slate(items, scores), LISTS, LENGTH)
+            rows = np.arange(len(full))[:, None, None]
+            worth = world.truth.list_values(asked_full, items[rows, lists])
+            parts.append((asked_full.requests.user, asked_full.requests.time, items, scores, lists, worth))
+        order = np.argsort(np.where(asked.candidates.mask, random.random(asked.candidates.items.shape), 2.0), axis=1)
+        world.step(Choice(asked.candidates.take(order[:, :LENGTH]).items))
+        seen += len(asked)
+    user, time, items, scores, lists, worth = (np.concatenate(columns)[:wanted] for columns in zip(*parts))
+    a, b = wanted // 2, wanted * 3 // 4
+    cuts = [
+        JudgedLists(Requests(user[s], time[s]), Slate(items[s], scores[s]), lists[s], worth[s])
+        for s in (slice(0, a), slice(a, b), slice(b, wanted))
+    ]
+    return vectors, cuts[0], cuts[1], cuts[2]
+
+
+def outcome(score: Any, validation: JudgedLists, test: JudgedLists, parameters: int) -> Outcome:
+    """Return the share of the possible lead that the choice by ``score`` (judged lists to (B, K)) has."""
+
+    def share(part: JudgedLists) -> float:
+        chosen = part.rewards[np.arange(len(part.rewards)), score(part).argmax(axis=1)]
+        average = part.rewards.mean(axis=1)
+        return float((chosen - average).sum() / (part.rewards.max(axis=1) - average).sum())
+
+    return Outcome(share(validation), {"share of the lead": share(test)}, parameters)
+
+
+def joint(across: bool) -> Any:
+    """Return the run of the evaluator, with or without attention across lists."""
+
+    def run(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
+        vectors, fit, validation, test = slates
+        settings = {"width": 16, "length": LENGTH, "across": across, "batch": 32, "epochs": 15, **configuration}
+        evaluator = JointEvaluator(JointEvaluatorSettings.model_validate(settings), vectors).fit(fit, seed=seed)
+        size = sum(parameter.numel() for parameter in evaluator.network.parameters())
+        return outcome(lambda part: evaluator.score(part.requests, part.slate, part.lists), validation, test, size)
+
+    return run
+
+
+def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run Σ over places of weight of the place · worth of the item, a network of an item's vector and score."""
+    vectors, fit, validation, test = slates
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        worth = torch.nn.Sequential(
+            torch.nn.Linear(vectors.shape[1] + 1, 64),
+            torch.nn.GELU(),
+            torch.nn.Linear(64, 64),
+            torch.nn.GELU(),
+            torch.nn.Linear(64, 1),
+        ).double()
+    places = torch.nn.Parameter(torch.ones(LENGTH, dtype=torch.float64))
+
+    def score(part: JudgedLists) -> torch.Tensor:
+        own = np.concatenate([vectors[part.slate.items], part.slate.scores[..., None]], axis=2)  # type: ignore[index]
+        each = worth(torch.as_tensor(own)).squeeze(-1)
+        return (each[torch.arange(len(each))[:, None, None], torch.as_tensor(part.lists)] * places).sum(dim=2)
+
+    rewards = fit.rewards - fit.rewards.mean(axis=1, keepdims=True)
+    law = torch.softmax(torch.as_tensor(rewards / rewards.std()), dim=1)
+    optimiser = torch.optim.Adam([*worth.parameters(), places], lr=configuration["rate"])
+    random = np.random.default_rng(seed)
+    for _ in range(15):
+        for rows in np.array_split(random.permutation(len(rewards)), max(1, len(rewards) // 32)):
+            slate = Slate(fit.slate.items[rows], fit.slate.scores[rows])  # type: ignore[index]
+            scores = score(JudgedLists(fit.requests.take(rows), slate, fit.lists[rows], fit.rewards[rows]))
+            loss = -(law[torch.as_tensor(rows)] * torch.log_softmax(scores, dim=1)).sum(dim=1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    size = sum(parameter.numel() for parameter in worth.parameters()) + LENGTH
+    with torch.no_grad():
+        return outcome(lambda part: score(part).numpy(), validation, test, size)
+
+
+def cost(result: Result, quick: bool) -> None:
+    """Tell the multiplications of judging each list alone over those of one pass, and where the ratio passes 1."""
+    sizes = {"candidates": 60, "length": 6, "history": 1000, "width": 64}
+
+    def ratio(lists: int) -> float:
+        return multiply_adds(lists, joint=False, **sizes) / multiply_adds(lists, joint=True, **sizes)
+
+    for lists in (1, 10, 50, 200, 1000, 5000):
+        result.rows.append({"component": "joint_evaluator", "lists": lists, "alone over joint": ratio(lists)})
+    crossing = next(lists for lists in range(1, 1000) if ratio(lists) > 1)
+    result.at_most(
+        "joint_evaluator: lists from which one pass is cheaper, over candidates / length", crossing / 10, 1.5
+    )
+
+
+COMPONENT = Component(
+    claim="A list judged whole and beside the others is chosen better than by a sum of pointwise worths",
+    metric="share of the lead",
+    arms={
+        "joint": Arm(joint(True), ({"rate": 0.002}, {"rate": 0.006})),
+        "pointwise": Arm(pointwise, ({"rate": 0.002}, {"rate": 0.006})),
+        "without attention across lists": Arm(joint(False), ({"rate": 0.002}, {"rate": 0.006})),
+    },
+    data=data,
+    exact=cost,
+)

@@ -1,0 +1,138 @@
+"""A planted worth that bends and turns with the user, and the twin in which the mean of the ranks is the worth.
+
+Three predictions, a click each drawn from the worth; metric: Spearman's correlation with the worth within slates. Averaged ranks decide,
+because they beat such a fusion elsewhere; a linear regression, and one whose weights turn with the user (IntEL's idea), are told.
+Every arm has two configurations, chosen by the correlation of scores with labels on validation slates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.components.comparison import WORLD, Arm, Component, Outcome
+from benchmarks.components.world_slates import within_slates
+from benchmarks.harness import Result
+from taiji.core.component import Requests
+from taiji.models.fusion.learnt_fusion import FusionRows
+from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble, MonotoneEnsembleSettings
+from taiji.models.fusion.weighted import RankAverage
+
+Array = NDArray[Any]
+TASKS = ("click", "like", "share")
+Data = tuple[FusionRows, FusionRows, FusionRows, Array]
+
+
+def data(place: str, seed: int, quick: bool) -> Data:
+    """Return fit, validation and test slates, and the worth of the test's."""
+    random = np.random.default_rng([seed, 3])
+    slates = 200 if quick else 1000
+    kind = random.uniform(-1, 1, slates)
+    values = random.random((slates, 10, 3))
+    if place == WORLD:
+        share = np.stack([1 + 0.9 * kind, 1 - 0.9 * kind, np.ones(slates)], axis=1)[:, None] / 3
+        worth = (share * np.stack([values[..., 0] ** 4, np.sqrt(values[..., 1]), values[..., 2] ** 2], axis=2)).sum(
+            axis=2
+        )
+    else:
+        worth = values.mean(axis=2)
+    label = (random.random(worth.shape) < worth).astype(float)
+    requests = Requests(np.arange(slates), np.arange(slates), {"kind": kind})
+    rows = FusionRows(requests, {t: values[..., k] for k, t in enumerate(TASKS)}, {"click": label})
+    a, b = slates // 2, slates * 3 // 4
+    return rows.take(slice(0, a)), rows.take(slice(a, b)), rows.take(slice(b, slates)), worth[b:]
+
+
+def outcome(scores: Any, slates: Data, parameters: int) -> Outcome:
+    """Return what scores (rows to (B, M)) were worth."""
+    _, validation, test, worth = slates
+    return Outcome(
+        float(np.corrcoef(scores(validation).ravel(), validation.labels["click"].ravel())[0, 1]),
+        {"spearman": within_slates(scores(test), worth)},
+        parameters,
+    )
+
+
+def ensemble(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run the component."""
+    base = {
+        "weights": dict.fromkeys(TASKS, 1.0),
+        "columns": ["kind"],
+        "epochs": 20,
+        "batch": 32,
+        "rate": 0.01,
+        "grid": 9,
+        "width": 8,
+    }
+    fuser = MonotoneEnsemble(MonotoneEnsembleSettings.model_validate({**base, **configuration})).fit(
+        slates[0], seed=seed
+    )
+    size = sum(value.size for value in fuser.weights().values())
+    return outcome(lambda rows: fuser.fuse(rows.predictions, rows.requests), slates, size)
+
+
+def ranks(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run averaged ranks."""
+    fuser = RankAverage(configuration["weights"])
+    return outcome(lambda rows: fuser.fuse(rows.predictions, rows.requests), slates, len(TASKS))
+
+
+def regression(personal: bool) -> Any:
+    """Return the run of a ridge regression of the label on predictions, with or without weights that turn with ``kind``."""
+
+    def features(rows: FusionRows) -> Array:
+        x = np.stack([rows.predictions[task] for task in TASKS], axis=2)
+        kind = rows.requests.columns["kind"][:, None, None]
+        parts = [
+            x,
+            *((x * kind, np.broadcast_to(kind, x[..., :1].shape)) if personal else ()),
+            np.ones_like(x[..., :1]),
+        ]
+        return np.concatenate(parts, axis=2)
+
+    def run(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
+        x = features(slates[0])
+        flat, y = x.reshape(-1, x.shape[2]), slates[0].labels["click"].ravel()
+        weights = np.linalg.solve(flat.T @ flat + configuration["penalty"] * np.eye(x.shape[2]), flat.T @ y)
+        return outcome(lambda rows: features(rows) @ weights, slates, len(weights))
+
+    return run
+
+
+def violations(result: Result, quick: bool) -> None:
+    """Count scores that fall where one prediction rises, over a million pairs."""
+    random = np.random.default_rng(0)
+    fuser = MonotoneEnsemble(
+        MonotoneEnsembleSettings(weights=dict.fromkeys(TASKS, 1.0), columns=("kind",), epochs=3, grid=9, width=8)
+    ).fit(data(WORLD, 0, True)[0])
+    bad = pairs = 0
+    for _ in range(1 if quick else 12):
+        requests = Requests(np.arange(1000), np.arange(1000), {"kind": random.uniform(-3, 3, 1000)})
+        values = random.uniform(-0.2, 1.2, (1000, 30, 3))
+        before = fuser.score(values, requests)
+        for task in range(3):
+            raised = values.copy()
+            raised[..., task] += 10.0 ** random.uniform(-16, 0, before.shape)
+            bad, pairs = bad + int((fuser.score(raised, requests) < before).sum()), pairs + before.size
+    result.rows.append({"component": "monotone_ensemble", "metric": "violations", "value": bad, "pairs": pairs})
+    result.at_most(f"monotone_ensemble: violations in {pairs} pairs", bad, 0)
+
+
+COMPONENT = Component(
+    claim="A monotone ensemble with personal weights orders by worth better than averaged ranks",
+    metric="spearman",
+    arms={
+        "ensemble": Arm(ensemble, ({"rate": 0.01}, {"rate": 0.003})),
+        "averaged ranks": Arm(
+            ranks, tuple({"weights": dict(zip(TASKS, w))} for w in ((1.0, 1.0, 1.0), (1.0, 1.0, 2.0)))
+        ),
+        "regression": Arm(regression(False), ({"penalty": 1.0}, {"penalty": 100.0})),
+        "personal regression": Arm(regression(True), ({"penalty": 1.0}, {"penalty": 100.0})),
+    },
+    data=data,
+    same_parameters=False,
+    exact=violations,
+)

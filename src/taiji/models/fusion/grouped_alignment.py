@@ -1,0 +1,83 @@
+"""Baselines of alignment: what a prediction is within the group of candidates under like circumstances.
+
+D2Q (Zhan et al., KDD 2022) takes the rank among the group, WTG (Zheng et al., 2022) the distance to the group's mean in its standard
+deviations, mean alignment the ratio to the mean. All three were made for labels and serve here on predictions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.component import Requests
+from taiji.core.settings import Settings as Base
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+
+Array = NDArray[Any]
+TINY = 1e-12
+
+
+class GroupedAlignmentSettings(FusionSettings):
+    """Settings of grouped alignment."""
+
+    number: str = "duration"
+    """Circumstance by whose quantiles groups of equal size are formed: a column of the requests, the items or the users."""
+    groups: int = Field(default=20, ge=1)
+    form: Literal["rank", "gain", "ratio"] = "rank"
+    """`rank` as D2Q, `gain` as WTG, `ratio` to the group's mean."""
+    points: int = Field(default=65, ge=2)
+    """Quantiles that are kept of each group, for `rank`."""
+
+
+class GroupedAlignment(LearntFusion):
+    """Σ weight · prediction within its group; never falls as a prediction rises (`ratio`: for predictions above 0)."""
+
+    Settings: ClassVar[type[Base]] = GroupedAlignmentSettings
+    settings: GroupedAlignmentSettings
+
+    def learn(self, rows: FusionRows, seed: int) -> None:
+        """Note each group's mean, deviation and quantiles; nothing is random."""
+        values = self.stacked(rows.predictions)
+        known = np.isfinite(values).all(axis=2)
+        by = circumstances(self.settings.number, rows.requests, known.shape, self.dataset)[known]
+        self.edges = np.unique(np.quantile(by, np.linspace(0, 1, self.settings.groups + 1)[1:-1]))
+        group, values = np.searchsorted(self.edges, by, side="right"), values[known]
+        count = len(self.edges) + 1
+        self.means, self.deviations = np.zeros((count, len(self.tasks))), np.ones((count, len(self.tasks)))
+        self.quantiles = np.zeros((count, len(self.tasks), self.settings.points))
+        for number in range(count):
+            own = values[group == number] if (group == number).any() else values
+            self.means[number], self.deviations[number] = own.mean(axis=0), own.std(axis=0) + TINY
+            self.quantiles[number] = np.quantile(own, np.linspace(0, 1, self.settings.points), axis=0).T
+
+    def aligned(self, values: Array, requests: Requests) -> Array:
+        """Return (B, M, K) what predictions (B, M, K) are within their group."""
+        by = circumstances(self.settings.number, requests, values.shape[:2], self.dataset)
+        group = np.searchsorted(self.edges, by, side="right")
+        if self.settings.form == "gain":
+            return np.asarray((values - self.means[group]) / self.deviations[group])
+        if self.settings.form == "ratio":
+            return np.asarray(values / (self.means[group] + TINY))
+        out = np.empty(values.shape)
+        places = np.linspace(0, 1, self.settings.points)
+        for number in np.unique(group):
+            for task in range(values.shape[2]):
+                own = values[group == number, task]
+                out[group == number, task] = np.interp(own, self.quantiles[number, task], places)
+        return out
+
+    def score(self, values: Array, requests: Requests) -> Array:
+        """Return the weighted sum."""
+        return np.asarray(self.aligned(values, requests) @ np.array(list(self.settings.weights.values())))
+
+    def weights(self) -> dict[str, Array]:
+        """Return edges and what is known of the groups."""
+        return {name: getattr(self, name) for name in ("edges", "means", "deviations", "quantiles")}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.edges, self.means = weights["edges"], weights["means"]
+        self.deviations, self.quantiles = weights["deviations"], weights["quantiles"]

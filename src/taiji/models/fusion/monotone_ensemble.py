@@ -1,0 +1,173 @@
+"""Monotone ensemble of predictions with personal weights (UMRE, arXiv 2508.07613).
+
+The score is Σ w_k(h) · t_k(x_k; h) with t_k an exact integral of a positive function and w > 0. The weights attend over learnt
+vectors of the tasks alone: weights that read the predictions themselves, as in the paper's cross-attention over transformed
+scores, would undo the monotonicity of the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from taiji.core.component import Requests
+from taiji.core.settings import Settings as Base
+from taiji.metrics.concordance import grouped_concordance
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.nn.monotone import MonotoneFunctions
+from taiji.nn.normal_scale import normal_scores, scale_knots
+from taiji.nn.weighting_rules import Feedback, Observation, RuleOptions
+
+Array = NDArray[Any]
+
+
+class MonotoneEnsembleSettings(FusionSettings):
+    """Settings of the monotone ensemble."""
+
+    columns: tuple[str, ...] = ()
+    """What a request is told by: numeric columns of the requests or users, one number a request each."""
+    users: int = Field(default=0, ge=0)
+    """Rows of a table of learnt user vectors, the user's number modulo it; 0: none."""
+    dimension: PositiveInt = 8
+    """Length of user and task vectors."""
+    grid: int = Field(default=17, ge=2)
+    """Points at which an integrand is free."""
+    width: PositiveInt = 32
+    epochs: PositiveInt = 20
+    batch: PositiveInt = 128
+    """Slates of a step."""
+    rate: float = Field(default=5e-3, gt=0)
+    feedback: float = Field(default=0.1, ge=0)
+    """Step by which the weight of a label whose UAUC fell is raised after an epoch, and lowered where it rose; 0 keeps `weights`."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Part of the slates, the last ones, on which UAUC is measured; no step is made on them."""
+
+
+class EnsembleNetwork(nn.Module):
+    """Σ_k w_k t_k of K scaled predictions.
+
+    Args:
+        tasks: K. columns: numbers that tell a request. settings: as above.
+    """
+
+    def __init__(self, tasks: int, columns: int, settings: MonotoneEnsembleSettings) -> None:
+        super().__init__()
+        known = columns + (settings.dimension if settings.users else 0)
+        self.users = nn.Embedding(settings.users, settings.dimension) if settings.users else None
+        if self.users is not None:
+            nn.init.zeros_(self.users.weight)
+        self.functions = MonotoneFunctions(tasks, known, settings.grid, settings.width)
+        self.tasks = nn.Parameter(0.1 * torch.randn(tasks, settings.dimension))
+        self.query = nn.Linear(known, settings.dimension) if known else None
+        self.usual = nn.Parameter(torch.zeros(tasks))
+
+    def forward(self, values: torch.Tensor, user: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return (B, M) scores of values (B, M, K) for users (B,) told by columns (B, C)."""
+        told = columns
+        if self.users is not None:
+            told = torch.cat([columns, self.users(user % self.users.num_embeddings)], dim=1)
+        logits = self.usual
+        if self.query is not None:
+            logits = logits + self.query(told) @ self.tasks.T
+        weights = torch.softmax(logits, dim=-1).expand(len(values), -1)
+        risen = self.functions(values, told if self.query is not None else None)
+        total = weights[:, None, 0] * risen[..., 0]
+        for task in range(1, values.shape[2]):  # one after another, so that every task's sum is rounded alike
+            total = total + weights[:, None, task] * risen[..., task]
+        return total
+
+
+class MonotoneEnsemble(LearntFusion):
+    """Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
+
+    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and follow the UAUC of each
+    label on slates that are held out.
+    """
+
+    Settings: ClassVar[type[Base]] = MonotoneEnsembleSettings
+    settings: MonotoneEnsembleSettings
+
+    def learn(self, rows: FusionRows, seed: int) -> None:
+        """Fit the network; ``facts`` keeps the labels' weights after each epoch."""
+        s = self.settings
+        values, known = self.stacked(rows.predictions), np.isfinite(self.stacked(rows.predictions)).all(axis=2)
+        self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
+        labels = [task for task in self.tasks if task in rows.labels]
+        known &= np.isfinite(self.reward(rows))
+        told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
+        spread = np.maximum(told[known].std(axis=0), 1e-9)
+        told = (told - told[known].mean(axis=0)) / spread
+        # In the units of each label's spread a weight is its weight times that spread.
+        start = np.array([s.weights[task] for task in labels]) * spread
+        scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
+        rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = EnsembleNetwork(len(self.tasks), columns.shape[1], s).double()
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=s.rate)
+        random = np.random.default_rng(seed)
+        held = max(1, round(s.validation * len(scaled))) if len(scaled) > 1 else 0
+        fitted = len(scaled) - held
+        x, user, c = torch.as_tensor(scaled), torch.as_tensor(rows.requests.user), torch.as_tensor(columns)
+        y, there = torch.as_tensor(told), torch.as_tensor(known)
+        self.facts = {"labels": labels, "label_weights": [rule.weights.tolist()]}
+        for _ in range(s.epochs):
+            omega = torch.as_tensor(rule.weights)
+            for part in np.array_split(random.permutation(fitted), max(1, fitted // s.batch)):
+                at = torch.as_tensor(part)
+                error = (self.network(x[at], user[at], c[at]) - y[at] @ omega)[there[at]]
+                loss = error.square().mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            if s.feedback and held:
+                with torch.inference_mode():
+                    scores = self.network(x[fitted:], user[fitted:], c[fitted:]).numpy()
+                rule.observe(
+                    Observation(indicators=_uauc(scores, told[fitted:], known[fitted:], rows.requests.user[fitted:]))
+                )
+            self.facts["label_weights"].append(rule.weights.tolist())
+
+    def score(self, values: Array, requests: Requests) -> Array:
+        """Return the scores."""
+        with torch.inference_mode():
+            columns = torch.as_tensor(self._columns(requests))
+            return np.asarray(
+                self.network(torch.as_tensor(self._scaled(values)), torch.as_tensor(requests.user), columns).numpy()
+            )
+
+    def weights(self) -> dict[str, Array]:
+        """Return the network and the scales of the predictions."""
+        found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
+        return found | {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
+        self.network = EnsembleNetwork(len(self.tasks), len(self.settings.columns), self.settings).double()
+        own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
+        self.network.load_state_dict(own)
+
+    def _scaled(self, values: Array) -> Array:
+        """Return predictions (B, M, K) on the scale of the grid: three deviations of everybody's are [0, 1]."""
+        return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
+
+    def _columns(self, requests: Requests) -> Array:
+        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.columns]
+        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+
+
+def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
+    """Return (K,) the mean over users of the concordance of scores (B, M) with each label (B, M, K); 0.5 where nobody's labels differ."""
+    owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
+    found = []
+    for label in range(labels.shape[2]):
+        each = grouped_concordance(owner, labels[known, label], scores[known], int(owner.max(initial=0)) + 1)
+        each = each[np.isfinite(each)]
+        found.append(float(each.mean()) if len(each) else 0.5)
+    return np.array(found)

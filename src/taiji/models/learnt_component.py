@@ -1,0 +1,95 @@
+"""The base of components that learn arrays and need no column of the log: settings, version, saving."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from taiji.core.artifacts import atomic_folder, read_json, value_hash, write_json
+from taiji.core.errors import ArtifactError
+from taiji.core.settings import Settings as Base
+from taiji.data.dataset import Dataset
+
+Array = NDArray[Any]
+FORMAT = 1
+
+
+class LearntComponent(ABC):
+    """Component that is its settings, its facts and its arrays. A model implements :meth:`weights` and :meth:`restore`.
+
+    Attributes:
+        settings: as given.
+        facts: what was learnt beside arrays, as JSON.
+        dataset: that it is bound to, where it reads columns of items or users; None: what it reads comes with the requests.
+    """
+
+    Settings: ClassVar[type[Base]] = Base
+
+    def __init__(self, settings: Any = None) -> None:
+        self.settings = self.Settings() if settings is None else settings
+        self.facts: dict[str, Any] = {}
+        self.dataset: Dataset | None = None
+
+    @abstractmethod
+    def weights(self) -> dict[str, Array]:
+        """Return what was learnt."""
+
+    @abstractmethod
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+
+    @property
+    def version(self) -> str:
+        """Hash of weights, facts and settings."""
+        digest = hashlib.sha256(value_hash(self._config()).encode())
+        for name, value in sorted(self.weights().items()):
+            digest.update(f"{name} {value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``config.json`` atomically."""
+        with atomic_folder(folder) as temporary:
+            arrays = {name: np.ascontiguousarray(value) for name, value in sorted(self.weights().items())}
+            save_file(arrays, temporary / "weights.safetensors")
+            write_json(temporary / "config.json", self._config())
+
+    @classmethod
+    def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
+        """Read what :meth:`save` wrote, and bind it to a dataset.
+
+        Raises:
+            ArtifactError: another version's, another model's, or damaged.
+        """
+        folder = Path(folder)
+        config = read_json(folder / "config.json")
+        if config.get("format") != FORMAT or config.get("class") != cls._name():
+            raise ArtifactError(
+                "This folder does not hold the component that was asked for.",
+                where=str(folder),
+                expected=f"config.json with format {FORMAT} and class {cls._name()}",
+                found=f"format {config.get('format')}, class {config.get('class')}",
+                fix="fit the component again",
+            )
+        try:
+            made = cls(cls.Settings.model_validate(config["settings"]))
+            made.facts, made.dataset = config["facts"], dataset
+            made.restore(load_file(folder / "weights.safetensors"))
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            raise ArtifactError(
+                "A saved component is damaged.", where=str(folder), found=str(error)[:300], fix="fit it again"
+            ) from error
+        return made
+
+    @classmethod
+    def _name(cls) -> str:
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+    def _config(self) -> dict[str, Any]:
+        settings = self.settings.model_dump(mode="json")
+        return {"format": FORMAT, "class": self._name(), "settings": settings, "facts": self.facts}

@@ -1,0 +1,285 @@
+"""Judgement of all of a request's lists in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from taiji.core.component import NO_ITEM, ListEvaluator, ListGenerator, Requests, Slate
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.settings import Settings as Base
+from taiji.models.learnt_component import LearntComponent
+from taiji.models.rerank.list_generators import BeamLists, HeadPermutations, MixedLists, SampledLists
+
+Array = NDArray[Any]
+HISTORY = "history"
+"""Column of the requests with (B, H) items that the user had before, padded with −1; without it the user is not known."""
+
+
+class JointEvaluatorSettings(Base):
+    """Settings of the joint evaluator."""
+
+    width: PositiveInt = 32
+    heads: PositiveInt = 2
+    length: PositiveInt = 20
+    """Places that have a position vector: the longest list."""
+    across: bool = True
+    """Attention across the lists of a request; without it a list's score does not depend on the others."""
+    loss: Literal["softmax", "squared"] = "softmax"
+    """Cross-entropy with the softmax of the rewards over a request's lists, or squared error of the rewards."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of that softmax, in deviations of the rewards within a request."""
+    epochs: PositiveInt = 20
+    batch: PositiveInt = 64
+    """Requests of a step."""
+    rate: float = Field(default=2e-3, gt=0)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedLists:
+    """Lists with what they were worth.
+
+    Attributes:
+        requests: B of them. slate: candidates. lists: (B, K, L) places in it.
+        rewards: (B, K), of a simulator or estimated counterfactually: one logged list a request has nothing to be compared with.
+    """
+
+    requests: Requests
+    slate: Slate
+    lists: Array
+    rewards: Array
+
+
+class Attention(nn.Module):
+    """Attention with a residual, in which every query may also look at a vector that stands for nothing.
+
+    Args:
+        width: of all vectors. heads: that divide it.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_known = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.ask, self.know, self.say = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.nothing = nn.Parameter(0.1 * torch.randn(width))
+
+    def forward(self, queries: torch.Tensor, known: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (B, Q, D) of queries (B, Q, D) over what is known (B, N, D), where it is there (B, N)."""
+        known = torch.cat([self.nothing.expand(len(known), 1, -1), known], dim=1)
+        mask = None
+        if there is not None:
+            mask = torch.cat([there.new_ones(len(there), 1), there], dim=1)[:, None, None, :]
+        keys, values = self.know(self.norm_known(known)).chunk(2, dim=-1)
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.ask(self.norm(queries)), keys, values)
+        )
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return queries + self.say(found.transpose(1, 2).flatten(2))
+
+
+class JointNetwork(nn.Module):
+    """Items once, whatever the number of lists; then lists from them; then lists among one another.
+
+    Args:
+        inputs: numbers of an item. settings: as above.
+    """
+
+    def __init__(self, inputs: int, settings: JointEvaluatorSettings) -> None:
+        super().__init__()
+        width, heads = settings.width, settings.heads
+        self.item, self.past = nn.Linear(inputs + 1, width), nn.Linear(inputs, width)
+        self.among, self.history, self.inside = (Attention(width, heads) for _ in range(3))
+        self.position = nn.Parameter(0.1 * torch.randn(settings.length, width))
+        self.whole = nn.Parameter(0.1 * torch.randn(width))
+        self.across = Attention(width, heads) if settings.across else None
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.worth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+
+    def forward(
+        self, items: torch.Tensor, there: torch.Tensor, past: torch.Tensor, known: torch.Tensor, lists: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (B, K) scores of items (B, M, F + 1), a history (B, H, F), their masks, and lists (B, K, L) of places."""
+        b, k, length = lists.shape
+        encoded = self.item(items)
+        encoded = self.among(encoded, encoded, there)
+        encoded = self.history(encoded, self.past(past), known)
+        rows = torch.arange(b)[:, None, None]
+        ordered = (encoded[rows, lists] + self.position[:length]).flatten(0, 1)
+        ordered = torch.cat([self.whole.expand(b * k, 1, -1), ordered], dim=1)
+        ordered = self.inside(ordered, ordered)
+        ordered = ordered + self.mix(ordered)
+        judged = ordered.mean(dim=1).unflatten(0, (b, k)) + ordered[:, 0].unflatten(0, (b, k))
+        if self.across is not None:
+            judged = self.across(judged, judged)
+        return self.worth(judged).squeeze(-1)
+
+
+class JointEvaluator(LearntComponent):
+    """Evaluator of lists. Permuting the lists permutes the scores, the candidates' order does not matter, equal lists have equal scores.
+
+    It reads the items' vectors, their scores in the slate, the user's history and the places in a list. Where a list stands among the
+    others, and who proposed it, it cannot see.
+
+    Args:
+        settings: as above. vectors: (N, d) of all items.
+    """
+
+    Settings: ClassVar[type[Base]] = JointEvaluatorSettings
+    settings: JointEvaluatorSettings
+
+    def __init__(self, settings: JointEvaluatorSettings | None = None, vectors: Array | None = None) -> None:
+        super().__init__(settings)
+        self.vectors = np.zeros((0, 1)) if vectors is None else np.asarray(vectors, np.float64)
+
+    def fit(self, judged: JudgedLists, *, seed: int = 0) -> Self:
+        """Learn; the same seed gives the same weights.
+
+        Raises:
+            InputError: fewer than two lists a request, or lists longer than there are position vectors.
+        """
+        s, count = self.settings, judged.lists.shape[1]
+        if count < 2:
+            raise InputError(
+                "One list a request tells nothing about which list is better.",
+                where="lists",
+                expected="at least 2 a request, with rewards of a simulator or a counterfactual estimate",
+                found=str(count),
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = JointNetwork(self.vectors.shape[1], s).double()
+        rewards = judged.rewards - judged.rewards.mean(axis=1, keepdims=True)
+        target = torch.as_tensor(rewards / max(float(rewards.std()), 1e-12))
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=s.rate)
+        random = np.random.default_rng(seed)
+        for _ in range(s.epochs):
+            for rows in np.array_split(random.permutation(len(target)), max(1, len(target) // s.batch)):
+                scores = self._forward(judged.requests.take(rows), _rows(judged.slate, rows), judged.lists[rows])
+                wanted = target[torch.as_tensor(rows)]
+                if s.loss == "softmax":
+                    law = torch.softmax(wanted / s.temperature, dim=1)
+                    loss = -(law * torch.log_softmax(scores, dim=1)).sum(dim=1).mean()
+                else:
+                    loss = (scores - wanted).square().mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        return self
+
+    def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
+        """Return (B, K) scores."""
+        with torch.inference_mode():
+            return np.asarray(self._forward(requests, slate, lists).numpy())
+
+    def weights(self) -> dict[str, Array]:
+        """Return the network and the items' vectors."""
+        return {"vectors": self.vectors, **{f"network.{n}": v.numpy() for n, v in self.network.state_dict().items()}}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.vectors = weights["vectors"]
+        self.network = JointNetwork(self.vectors.shape[1], self.settings).double()
+        own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
+        self.network.load_state_dict(own)
+
+    def _forward(self, requests: Requests, slate: Slate, lists: Array) -> torch.Tensor:
+        if lists.shape[2] > self.settings.length:
+            raise InputError(
+                "A list is longer than the evaluator's.",
+                where="lists",
+                expected=f"at most {self.settings.length} places",
+                found=str(lists.shape[2]),
+                fix="fit one with a greater length",
+            )
+        assert slate.scores is not None
+        own = self.vectors[np.where(slate.mask, slate.items, 0)]
+        scores = np.where(slate.mask, slate.scores, 0.0)[..., None]
+        past = np.asarray(requests.columns.get(HISTORY, np.full((len(requests), 0), NO_ITEM)))
+        before = self.vectors[np.maximum(past, 0)]
+        tensors = (np.concatenate([own, scores], axis=2), slate.mask, before, past != NO_ITEM, np.asarray(lists))
+        return self.network(*(torch.as_tensor(values) for values in tensors))
+
+
+class BestOfLists:
+    """Re-ranker that lets lists be proposed and shows the one that is judged best.
+
+    A request with fewer candidates than places has them in the order of their scores.
+
+    Args:
+        generator: proposes. evaluator: judges. lists: to propose for each request.
+    """
+
+    def __init__(self, generator: ListGenerator, evaluator: ListEvaluator, lists: int = 32) -> None:
+        self.generator, self.evaluator, self.lists = generator, evaluator, lists
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request."""
+        assert slate.scores is not None
+        width = min(length, slate.items.shape[1])
+        places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]
+        enough = np.flatnonzero(slate.mask.sum(axis=1) >= width)
+        if len(enough) and width:
+            asked, part = requests.take(enough), _rows(slate, enough)
+            lists = self.generator.propose(asked, part, self.lists, width)
+            best = self.evaluator.score(asked, part, lists).argmax(axis=1)
+            places[enough] = lists[np.arange(len(enough)), best]
+        return slate.take(places)
+
+
+def saved_best_of_lists(
+    vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
+) -> BestOfLists:
+    """Return a re-ranker by a saved evaluator over permutations of the head, perturbed MMR lists and a beam.
+
+    Args:
+        vectors: (N, d) of all items, those that the evaluator was fitted with. strength: λ of MMR and of the beam, in [0, 1].
+        folder: what :meth:`JointEvaluator.save` wrote. version: of that evaluator, so that another one in its place is noticed.
+        lists: judged for each request.
+
+    Raises:
+        ArtifactError: another evaluator lies there, or one of other items.
+    """
+    evaluator = JointEvaluator.load(folder)
+    if evaluator.version != version or not np.array_equal(evaluator.vectors, vectors):
+        raise ArtifactError(
+            "The saved evaluator of lists is not the one that was named, or was fitted with other vectors.",
+            where=folder,
+            expected=f"version {version}, vectors of shape {np.shape(vectors)}",
+            found=f"version {evaluator.version}, vectors of shape {evaluator.vectors.shape}",
+            fix="name its version, or fit it with the vectors of this dataset",
+        )
+    generators = (HeadPermutations(), SampledLists(vectors, "mmr", strength), BeamLists(vectors, strength))
+    return BestOfLists(MixedLists(generators), evaluator, lists)
+
+
+def _rows(slate: Slate, rows: Array) -> Slate:
+    assert slate.scores is not None
+    return Slate(slate.items[rows], slate.scores[rows])
+
+
+def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
+    """Return the multiplications of one request's judgement: items encoded once (``joint``), or anew for every list.
+
+    An attention of n queries over m keys counts 4 n w² + 2 n m w; the history's keys are made once. Beyond some lists the square of
+    their number, in the attention across them, outweighs what encoding once saves.
+    """
+
+    def attention(queries: int, keys: int) -> int:
+        return 4 * queries * width**2 + 2 * queries * keys * width
+
+    def encoding(items: int) -> int:
+        return attention(items, items) + attention(items, history)
+
+    inside = lists * attention(length + 1, length + 1)
+    if joint:
+        return encoding(candidates) + inside + attention(lists, lists)
+    return lists * encoding(length) + inside

@@ -1,0 +1,98 @@
+"""Conditional quantiles that cannot cross, the pinball loss, and ranks among them (AlignPxtr, arXiv 2503.06920)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import softplus
+
+Array = NDArray[Any]
+SMALLEST = 1e-4
+"""Distance that neighbouring quantiles keep."""
+
+
+class QuantileNetwork(nn.Module):
+    """From circumstances (n, F) to quantiles (n, K, Q) of K quantities: the first as it is, then Q − 1 positive increments.
+
+    Args:
+        inputs: F. quantities: K. levels: Q. width: of two hidden layers.
+    """
+
+    def __init__(self, inputs: int, quantities: int, levels: int, width: int = 64) -> None:
+        super().__init__()
+        self.shape = (quantities, levels)
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, quantities * levels),
+        )
+
+    def forward(self, circumstances: torch.Tensor) -> torch.Tensor:
+        """Return the quantiles, strictly ascending."""
+        raw = self.layers(circumstances).view(-1, *self.shape)
+        return torch.cat([raw[..., :1], SMALLEST + softplus(raw[..., 1:] - 3.0)], dim=-1).cumsum(dim=-1)
+
+
+def pinball(quantiles: torch.Tensor, values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Return the mean of max(τ e, (τ − 1) e) with e = value − quantile, for quantiles (…, Q), values (…) and levels τ (Q,)."""
+    error = values.unsqueeze(-1) - quantiles
+    return torch.maximum(levels * error, (levels - 1) * error).mean()
+
+
+def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
+    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,); they never fall as a value rises.
+
+    Linear between quantiles; beyond the outer ones exponential tails with the slope of the outermost interval, so that
+    order is kept there until a rank rounds to 0 or 1. The bounds of each piece hold to the last bit.
+    """
+    rows = np.arange(len(values))
+    place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)
+    low, high = quantiles[rows, place], quantiles[rows, place + 1]
+    inside = levels[place] + (levels[place + 1] - levels[place]) * (values - low) / (high - low)
+    inside = np.minimum(inside, levels[place + 1])
+    first = (levels[1] - levels[0]) / (quantiles[:, 1] - quantiles[:, 0])
+    last = (levels[-1] - levels[-2]) / (quantiles[:, -1] - quantiles[:, -2])
+    below, above = np.minimum(values - quantiles[:, 0], 0.0), np.maximum(values - quantiles[:, -1], 0.0)
+    under = levels[0] * np.exp(below * first / levels[0])
+    over = np.maximum(1 - (1 - levels[-1]) * np.exp(-above * last / (1 - levels[-1])), levels[-1])
+    return np.asarray(np.where(below < 0, under, np.where(above > 0, over, inside)))
+
+
+def fit_quantiles(
+    circumstances: Array, values: Array, levels: Array, *, width: int, steps: int, batch: int, rate: float, seed: int
+) -> QuantileNetwork:
+    """Return the network that was fitted to circumstances (n, F) and values (n, K) by the pinball loss, in float64.
+
+    Args:
+        levels: (Q,) ascending in (0, 1). steps, batch, rate: of Adam, the rate falling to 0 by a cosine. seed: of everything.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = QuantileNetwork(circumstances.shape[1], values.shape[1], len(levels), width).double()
+    # The first forward pass has the quantiles of everybody, whatever the circumstances.
+    with torch.no_grad():
+        final = network.layers[-1]
+        assert isinstance(final, nn.Linear)
+        everybody = np.quantile(values, levels, axis=0).T
+        gaps = np.maximum(np.diff(everybody, axis=1) - SMALLEST, 1e-4)
+        start = np.concatenate([everybody[:, :1], np.log(np.expm1(gaps)) + 3.0], axis=1)
+        final.weight.mul_(0.1)
+        final.bias.copy_(torch.as_tensor(start.ravel()))
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    inputs, targets, taus = torch.as_tensor(circumstances), torch.as_tensor(values), torch.as_tensor(levels)
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = torch.as_tensor(random.integers(len(values), size=min(batch, len(values))))
+        loss = pinball(network(inputs[rows]), targets[rows], taus)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return network

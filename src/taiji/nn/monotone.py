@@ -1,0 +1,79 @@
+"""Functions that rise with their argument by construction: exact integrals of positive piecewise linear functions.
+
+An integral by a quadrature whose nodes move with the upper end (Clenshaw–Curtis, as unconstrained monotone networks have it) is
+not monotone in itself: where the integrand is sharper than the nodes are dense, a longer interval may sum to less. On a
+grid that is the same for every argument the integral of the piecewise linear integrand is a closed form, and its
+derivative is the integrand, which is positive.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import elu
+
+SMALLEST = 1e-6
+"""Smallest value of an integrand."""
+
+
+def positive(raw: torch.Tensor) -> torch.Tensor:
+    """Return ELU(raw) + 1, kept above :data:`SMALLEST`."""
+    return elu(raw) + 1 + SMALLEST
+
+
+def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor:
+    """Return ∫₀ˣ of a piecewise linear function for x in [0, 1], exactly; beyond, its outer value goes on.
+
+    The result never falls as x rises, to the last bit.
+
+    Args:
+        values: (…) x. integrand: (…, G) positive, at x = 0, 1/(G−1), …, 1.
+    """
+    cells = integrand.shape[-1] - 1
+    areas = (integrand[..., 1:] + integrand[..., :-1]) / (2 * cells)
+    sums = torch.cat([torch.zeros_like(areas[..., :1]), areas.cumsum(dim=-1)], dim=-1)
+    inside = values.clamp(0.0, 1.0)
+    place = (inside * cells).detach().floor().long().clamp(0, cells - 1)
+    left, right = _at(integrand, place), _at(integrand, place + 1)
+    step = inside * cells - place
+    start, end = _at(sums, place), _at(sums, place + 1)
+    # Every operation of this form is monotone in floating point; the product step · (left + step · (right − left) / 2) is not.
+    part = (left * (1 - (1 - step) ** 2) + right * step**2) / (2 * cells)
+    found = torch.minimum(start + part, end)
+    outside = torch.where(values < 0, values * integrand[..., 0], (values - inside).clamp(min=0.0) * integrand[..., -1])
+    return found + outside
+
+
+def _at(table: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    return table.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+
+
+class MonotoneFunctions(nn.Module):
+    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that rise strictly with x, for a vector h of circumstances.
+
+    Args:
+        functions: K. circumstances: length of h; 0 for functions of x alone. grid: points of the integrand. width: of the network
+            that makes the integrand.
+    """
+
+    def __init__(self, functions: int, circumstances: int = 0, grid: int = 17, width: int = 32) -> None:
+        super().__init__()
+        self.shape = (functions, grid)
+        self.free = nn.Parameter(torch.zeros(functions, grid))
+        self.shift = nn.Parameter(torch.zeros(functions))
+        self.network = (
+            nn.Sequential(nn.Linear(circumstances, width), nn.Tanh(), nn.Linear(width, functions * (grid + 1)))
+            if circumstances
+            else None
+        )
+
+    def forward(self, values: torch.Tensor, circumstances: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (…, M, K) of values (…, M, K); circumstances (…, h) are those of all M."""
+        raw, shift = self.free, self.shift
+        if self.network is not None:
+            assert circumstances is not None
+            given = self.network(circumstances).unflatten(-1, (self.shape[0], self.shape[1] + 1))
+            raw, shift = raw + given[..., :-1], shift + given[..., -1]
+            raw, shift = raw.unsqueeze(-3), shift.unsqueeze(-2)  # the same for every candidate
+        integrand = positive(raw).expand(*values.shape, self.shape[1])
+        return grid_integral(values, integrand) + shift

@@ -1,0 +1,74 @@
+"""Stage `fusion`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.data import Dataset
+    from taiji.models.fusion.learnt_fusion import LearntFusion
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Fusion(Stage):
+    """The fitted fusion, on the last period before the test, of predictions by a ranker that saw only what came before it."""
+
+    name = "fusion"
+    summary = "Fit the fusion of predictions on the last period before the test."
+    needs = ("data",)
+    settings = ("ranking", "split", "recommend")
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows that the ranker of these predictions is trained on."""
+        return Amount(trained_rows(sum(log.exposures(period) for period in range(2)), config))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Train the ranker on the earlier periods, predict the last one, fit."""
+        from taiji.cascade.assembly import make_fuser
+        from taiji.core.errors import ConfigError, InputError
+        from taiji.data import Split, exposures, time_split
+        from taiji.models.fusion.learnt_fusion import LearntFusion
+        from taiji.models.fusion.logged_slates import logged_slates
+        from taiji.models.ranking.ranker import Ranker
+        from taiji.models.ranking.train import train_ranker
+        from taiji.pipeline.run_data import load
+
+        config, dataset = context.config, load(context)
+        split = time_split(dataset, config.split)
+        first, _, last, test, end = split.bounds
+        ranker = train_ranker(
+            dataset, exposures(dataset, Split((first, first, first, last, end)), "ranker"), config.ranking, config.seed
+        )
+        if not isinstance(ranker, Ranker):
+            raise ConfigError(
+                "A ranking model that does not score slates cannot be fused.",
+                where="ranking.model",
+                expected="a subclass of taiji.models.ranking.ranker.Ranker",
+                found=type(ranker).__name__,
+                fix="choose another model, or a fusion that is not fitted",
+            )
+        shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
+        if not len(shown):
+            raise InputError(
+                "Nothing was shown in the period that fusion is fitted to.", where="split", found="no exposure"
+            )
+        fuser = make_fuser(config.recommend)
+        assert isinstance(fuser, LearntFusion)
+        rows = logged_slates(dataset, shown, ranker.predict(shown), [task.name for task in ranker.tasks])
+        fuser.fit(rows, dataset, seed=config.seed).save(context.folder / "fuser")
+        return {"slates": len(rows.requests), "exposures": len(shown), "version": fuser.version}
+
+
+def load_fuser(context: Context, dataset: Dataset) -> LearntFusion:
+    """Return the fusion that the stage fitted."""
+    from taiji.cascade.assembly import make_fuser
+    from taiji.models.fusion.learnt_fusion import LearntFusion
+
+    kind = type(make_fuser(context.config.recommend))
+    assert issubclass(kind, LearntFusion)
+    return kind.load(context.input("fusion") / "fuser", dataset)
