@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-SECONDS = 300
+SECONDS = 900
 
 
 def launched(target: Callable[..., None], world: int, *arguments: Any) -> None:
