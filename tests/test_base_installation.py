@@ -134,7 +134,7 @@ def test_a_ranker_is_trained_judged_and_studied(tmp_path):
         ),
         pytest.param(
             "peers",
-            "import numpy; from taiji.nn.weighting_rules import _Library; _Library('MGDAWeighting')(numpy.eye(2), 0)",
+            "import numpy; from taiji.nn.library_rules import _Library; _Library('MGDAWeighting')(numpy.eye(2), 0)",
             id="rule",
         ),
         pytest.param("world", "from taiji.world import WorldEnv; WorldEnv()", id="environment"),

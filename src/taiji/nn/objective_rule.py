@@ -1,0 +1,193 @@
+"""The base of the rules that weigh objectives: what a rule may see, its options, its state as JSON.
+
+A rule says what it has to see (``source``): nothing, the batch's rewards, or the Gram matrix of the rewards' gradients.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.nn import objective_weights as functions
+from taiji.nn.objective_weights import Vector
+
+logger = logging.getLogger(__name__)
+Source = Literal["none", "rewards", "gradients"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Observed quantities of a batch.
+
+    Args:
+        rewards: (N, K) with NaN, N = prompts * group.
+        group: rollouts a prompt.
+        gram: (K, K) Gram matrix of the loss gradients, when it was estimated.
+        indicators: (K,) POPO's indicators, when only they were estimated (directional form).
+        square_norm: mean over the rewards present of the squared gradient norm on this batch, noise included.
+        present: for each reward whether anything in the batch has it; None is read off the rewards, or all.
+    """
+
+    rewards: np.ndarray | None = None
+    group: int = 1
+    gram: np.ndarray | None = None
+    indicators: np.ndarray | None = None
+    square_norm: float = 0.0
+    present: tuple[bool, ...] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Return whether everything that was estimated is a number (rewards may be NaN, but not infinite)."""
+        estimates = [x for x in (self.gram, self.indicators, np.asarray(self.square_norm)) if x is not None]
+        return all(np.isfinite(x).all() for x in estimates) and not (
+            self.rewards is not None and np.isinf(self.rewards).any()
+        )
+
+    def there(self, count: int) -> np.ndarray:
+        """Bool (K,): rewards that something in the batch has."""
+        if self.present is not None:
+            return np.asarray(self.present, dtype=bool)
+        return np.ones(count, dtype=bool) if self.rewards is None else np.isfinite(self.rewards).any(axis=0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Result of a rule: weights (K,), indicators (K,) or None, and max |change of log w|."""
+
+    weights: Vector
+    indicators: Vector | None
+    delta: float
+
+
+@dataclass
+class RuleOptions:
+    """Everything a rule may need besides observations; see :class:`ParetoGRPOConfig` for the meaning of each."""
+
+    mode: str = "robust"
+    preference: tuple[float, ...] | None = None
+    initial: tuple[float, ...] | None = None
+    rate: float = 0.1
+    clip: float = 0.2
+    floor: float = 0.05
+    average: float = 0.9
+    eta: float = 1.0
+    mu: float = 1.0
+    warmup: int = 0
+    seed: int = 0
+    statistics: str = "batch"
+
+    def __post_init__(self) -> None:
+        for name, value, right, expected in (
+            ("weight_step", self.rate, self.rate >= 0, "at least 0"),
+            ("weight_clip", self.clip, self.clip > 0, "more than 0"),
+            ("weight_floor", self.floor, 0 <= self.floor <= 1, "between 0 and 1"),
+            ("weight_average", self.average, 0 <= self.average < 1, "at least 0 and less than 1"),
+            ("popo_eta", self.eta, self.eta >= 0, "at least 0"),
+            ("popo_mu", self.mu, self.mu > 0, "more than 0"),
+            ("weight_warmup", self.warmup, self.warmup >= 0, "at least 0"),
+        ):
+            if not (np.isfinite(value) and right):
+                raise ConfigError(
+                    "An option of the reward weights is out of range.", where=name, expected=expected, found=str(value)
+                )
+
+
+class Rule:
+    """Base: keeps log w, counts observations, measures how far the weights moved.
+
+    A reward that nothing in a batch has keeps its weight and its averages, and the others share the rest among themselves. An
+    observation that is not finite is skipped, counted (``skipped``) and logged; it moves nothing.
+
+    Attributes:
+        source: the observation that it needs.
+        fresh: whether the weights hold for the batch that they were made from.
+        steered: whether it knows a preference.
+    """
+
+    source: Source = "none"
+    fresh: bool = True
+    steered: bool = False
+
+    def __init__(self, count: int, options: RuleOptions) -> None:
+        for name, value in (("preference", options.preference), ("reward_weights", options.initial)):
+            if value is not None and (len(value) != count or not min(value) > 0 or not np.isfinite(value).all()):
+                raise ConfigError(
+                    f"The numbers of {name} do not fit the rewards.",
+                    where=name,
+                    expected=f"{count} positive numbers",
+                    found=str(tuple(value)),
+                )
+        if options.preference is not None and not self.steered:
+            raise ConfigError(
+                f"{type(self).__name__} does not know a preference.",
+                where="preference",
+                expected="None",
+                found=str(tuple(options.preference)),
+                fix="set reward_weights for constant weights, or take the weighting 'popo' or 'popo-covariance'",
+            )
+        self.count, self.options, self.steps, self.skipped = count, options, 0, 0
+        self.log_weights = np.log(
+            functions.uniform(count) if options.initial is None else functions.normalised(options.initial)
+        )
+
+    @property
+    def weights(self) -> Vector:
+        """Current weights (K,) on the simplex."""
+        return np.exp(self.log_weights)
+
+    def observe(self, seen: Observation) -> Reading:
+        """Take one observation in; returns the weights that hold now."""
+        if not seen.finite and self.options.mode != "paper":
+            return self.skip()
+        before, indicators = self.log_weights, None
+        self.steps += 1
+        if self.steps > self.options.warmup or self.source != "gradients":
+            new, indicators = self.update(seen)
+            if not np.isfinite(new).all():
+                raise InputError(
+                    "The reward weights are no longer finite.",
+                    found=str(np.exp(new)),
+                    fix="check the rewards for infinities; use popo_mode='robust'",
+                )
+            self.log_weights = new
+        return Reading(self.weights, indicators, float(np.abs(self.log_weights - before).max()))
+
+    def skip(self) -> Reading:
+        """Pass over an observation that is not finite; returns the weights as they are."""
+        self.skipped += 1
+        logger.warning(
+            "A batch's rewards or gradients are not finite: the reward weights stay as they are (skipped so far: %d).",
+            self.skipped,
+        )
+        return Reading(self.weights, None, 0.0)
+
+    def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
+        """New log w and the indicators behind it. The base class never moves."""
+        return self.log_weights, None
+
+    def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
+        """New log w (K,) when the rewards present, bool (K,), divide what they had by ``log_shares`` and the others keep theirs."""
+        if there.all():
+            return log_shares
+        new = self.log_weights.copy()
+        if there.any():
+            new[there] = log_shares + np.log(self.weights[there].sum())
+        return new
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state; floats survive the round trip bit for bit."""
+        return {"log_weights": self.log_weights.tolist(), "steps": self.steps, "skipped": self.skipped}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.log_weights = np.asarray(state["log_weights"], dtype=np.float64)
+        self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
+
+
+def log_of(weights: Vector) -> Vector:
+    """Return the logarithm of weights, the smallest taken as 1e-12."""
+    return np.log(np.maximum(weights, 1e-12))
