@@ -3,6 +3,9 @@
 The item that a user takes next stands where an answer would: features of a model that is always right, beside the baseline
 that needs no model and the truth of somebody else. What the truth gains bounds what an answer can, if the ranker can use
 such features at all: a truth that gains no more than noise of the same form says nothing about answers.
+
+Beside it the ladder without a language model: counts, collaborative fields, text match, and the truth as agreement with
+the candidate; and the questions that decide, answered from the log.
 """
 
 from __future__ import annotations
@@ -12,9 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.artifacts import write_json
+from taiji.core.errors import InputError
 from taiji.core.number_format import number_text
 from taiji.data import Dataset
+from taiji.experiments.decision import decisions, gap
+from taiji.experiments.ladder import climb
 from taiji.experiments.study import NEGATIVE_CONTROL, Arm, shuffled
+from taiji.experiments.uplift_rungs import ladder
+from taiji.experiments.uplift_trial import Trial, log_facts
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
@@ -32,6 +40,8 @@ WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
 """The mean of the next items, known to the user or not: what a whole taste would be worth rather than one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
 """Truth to what a model would name that is always right."""
+LADDER_ROWS = 50_000
+"""Candidates that the ladder is climbed on at most."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
 """The truth of other rows: features of the same form that say nothing."""
 
@@ -45,7 +55,8 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
         seeds: trainings per arm.
 
     Returns:
-        what :func:`taiji.pipeline.run_study.evaluated` returns, and ``bounds`` (see :func:`bounds`); also in ``oracle/oracle.json``.
+        what :func:`taiji.pipeline.run_study.evaluated` returns, ``bounds`` (see :func:`bounds`), ``ladder`` and ``decisions`` (see
+        :func:`climbed`); also in ``oracle/oracle.json``.
     """
     folder, dataset, split = (
         run / "oracle",
@@ -74,8 +85,25 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     competitors = (COMPETITOR, SHUFFLED_ARM)
     found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds, competitors)
     found["bounds"] = bounds(found["rows"])
+    found |= climbed(dataset, config.embedder.name, seeds, config.evaluation.resamples)
     write_json(folder / "oracle.json", found)
     return found
+
+
+def climbed(dataset: Dataset, embedder: str, seeds: int, resamples: int) -> dict[str, Any]:
+    """Return the ladder without a language model, the log's ``facts`` and the ``decisions`` that follow; ``left_out`` where the log is too short.
+
+    Args:
+        dataset: the log. embedder: of the texts. seeds: trainings per rung. resamples: of users and seeds.
+    """
+    try:
+        trial = Trial.of(dataset, most=LADDER_ROWS)
+        rungs = [rung for rung in ladder(embedder) if "control" not in rung.name or "permuted" in rung.name]
+        rows = list(climb(trial, rungs, ("taiji",), seeds=seeds, resamples=resamples))
+    except InputError as error:
+        return {"ladder": [], "decisions": [], "left_out": str(error)}
+    facts = log_facts(trial)
+    return {"ladder": rows, "facts": facts, "decisions": decisions(facts, rows, dataset.n_items)}
 
 
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -148,3 +176,11 @@ def print_oracle(found: dict[str, Any]) -> None:
         print(
             "No real model is always right, and the next item is known here on purpose: these are upper bounds and no forecast."
         )
+    if found.get("left_out"):
+        print(f"The ladder is left out. {found['left_out']}")
+    for row in found.get("ladder", ()):
+        if row["group"] == "all" and row["auc"] is not None:
+            against = f", {gap(row)} against {row['against']}" if "against" in row else ""
+            print(f"{row['rung']}: AUC {number_text(row['auc'], 4)}{against}")
+    for line in found.get("decisions", ()):
+        print(f"{line['question']} {line['found']}. {line['says']}")

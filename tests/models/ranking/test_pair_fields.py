@@ -8,7 +8,10 @@ from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
+from taiji.models.ranking.onnx_export import onnx_inputs
 from taiji.models.ranking.pair_fields import CollaborativeMatch, TextMatch, cooccurrence_match
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.train import train_ranker
 from taiji.testing import check_field, checkerboard, exposures_of
 
 
@@ -122,15 +125,13 @@ def test_cooccurrence_by_hand():
 
 
 def test_a_ranker_scores_alike_offline_and_online(board, rows):
-    from taiji.models.ranking.settings import RankerSettings
-    from taiji.models.ranking.train import train_ranker
-
     pairs = (
         {"field": "collaborative", "refreshes": 2},
         {"field": "text_match", "embedder": "wordllama", "refreshes": 2},
     )
     ranker = train_ranker(board, rows, RankerSettings(pair_fields=pairs, min_steps=5, hidden=(8,)), 0)
     names = ranker.layout.numbers
+    assert onnx_inputs(ranker, rows)["numbers"].shape == (len(rows), len(names)), "what an exported graph is fed"
     assert "collaborative_mean" in names and "text_match_map_max" in names
     users, items = np.array([0, 3]), np.array([[1, 4, 2], [5, 0, 9]])
     times = np.full(2, int(rows["time"].max()) + 1)

@@ -55,6 +55,11 @@ class PastField(NumbersField):
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
 
+    @property
+    def learns(self) -> bool:
+        """Say if there is anything to learn on this catalogue."""
+        return True
+
     @abstractmethod
     def learn(self, dataset: Dataset, until: int) -> None:
         """Add what the interactions strictly before ``until`` teach about the items in ``known``, as the newest cut."""
@@ -70,7 +75,8 @@ class PastField(NumbersField):
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn from the log before each cut time."""
         self._start(dataset)
-        for cut in cut_times(rows, self.refreshes, until):
+        first = int(rows["time"].min()) if len(rows) else until  # type: ignore[arg-type]
+        for cut in cut_times(dataset.history, first, self.refreshes, until) if self.learns else ():
             self.refresh(dataset, int(cut))
 
     def refresh(self, dataset: Dataset, until: int) -> None:
@@ -344,12 +350,10 @@ class TextMatch(PastField):
         texts = item_texts(dataset)
         return embedded(self.embedder_used, [texts[item] for item in items])
 
-    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Embed the catalogue, and fit the map to the log before each cut time."""
-        self._start(dataset)
-        if self.space.width:
-            for cut in cut_times(rows, self.refreshes, until):
-                self.refresh(dataset, int(cut))
+    @property
+    def learns(self) -> bool:
+        """Say if items have texts."""
+        return self.space.width > 0
 
     def learn(self, dataset: Dataset, until: int) -> None:
         """Fit the map of that time."""

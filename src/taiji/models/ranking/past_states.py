@@ -7,7 +7,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from taiji.data.dataset import Dataset
@@ -80,13 +79,15 @@ def _learnt(history: History, count: int) -> PastState:
     )
 
 
-def cut_times(rows: pl.DataFrame, refreshes: int, until: int) -> Array:
-    """Return the times (microseconds) at which a model that is trained on rows was refreshed, ascending; the last is ``until``.
+def cut_times(history: History, start: int, refreshes: int, until: int) -> Array:
+    """Return the times (microseconds) at which what is known of items was refreshed, ascending; the last is ``until``.
 
     Args:
-        rows: training rows with their ``time``. refreshes: how often before ``until``, each with as many rows behind it.
+        history: interactions. start: of the training period. refreshes: how often before ``until``, with as many interactions
+            behind each.
     """
-    times = np.sort(rows["time"].to_numpy())
+    times = np.asarray(history.times)
+    times = np.sort(times[(times >= start) & (times < until)])
     if not len(times):
         return np.array([until], dtype=np.int64)
     places = np.arange(refreshes) * len(times) // max(refreshes, 1)

@@ -1,0 +1,134 @@
+"""From a climbed ladder and the facts of a log to the questions that decide whether text, or a language model, is worth its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taiji.core.number_format import number_text
+
+NEW_ITEMS = 0.05
+"""Share of new items from which on counts and neighbours miss much of what is taken."""
+SHORT = 10
+"""Interactions of a user up to which a history says little."""
+ITEM_TOKENS, USER_TOKENS = 250, 600
+"""Tokens read and written for an item's knowledge and for a user's answer, as the shipped prompts are."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A question, what the log says, and what follows."""
+
+    question: str
+    found: str
+    says: str
+
+
+def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], catalogue: int) -> list[dict[str, str]]:
+    """Return the decision table as dicts of ``question, found, says``.
+
+    Args:
+        facts: of :func:`taiji.experiments.uplift_trial.log_facts`. rows: of :func:`taiji.experiments.ladder.climb` with one model.
+        catalogue: items in all.
+    """
+    whole = [row for row in rows if row["group"] == "all" and "gain" in row]
+    text = _of(whole, lambda name: name.startswith("2 ") and "control" not in name)
+    control = _of(whole, lambda name: "permuted" in name)
+    oracle = _of(whole, lambda name: name.startswith("4 "))
+    cold = _of(
+        [row for row in rows if row["group"] == "cold items" and "gain" in row],
+        lambda name: name.startswith("2 ") and "control" not in name,
+    )
+    base = _of(whole, lambda name: name.startswith("1 "))
+    users = int(facts["users"])
+    table = [
+        Decision(
+            "Does the log alone still have something to give?",
+            f"collaborative fields over counts: {gap(base)}",
+            _sign(
+                base,
+                "Keep `collaborative` on.",
+                "Counts say it all; `collaborative` costs nothing in quality.",
+                "Take `collaborative` out of `ranking.pair_fields`.",
+            ),
+        ),
+        Decision(
+            "Are the titles informative?",
+            f"text match over collaborative fields: {gap(text)}; with permuted texts: {gap(control)}; {facts['distinct_titles']:.0%} of the texts are distinct, of {facts['words']:.1f} words",
+            _titles(text, control),
+        ),
+        Decision(
+            "What share of what is taken is new?",
+            f"{facts['new_items']:.1%} of the items taken in the test period had no event before it; text match there: {gap(cold)}",
+            "Many: this is where text and knowledge about items pay."
+            if facts["new_items"] >= NEW_ITEMS
+            else "Few: counts and neighbours know almost everything that is taken.",
+        ),
+        Decision(
+            "How long are the histories?",
+            f"{facts['history']:g} different items before a test row, in the median",
+            "Short: a user-side model reads little; look at knowledge about items first."
+            if facts["history"] <= SHORT
+            else "Long enough to read a taste from.",
+        ),
+        Decision(
+            "What could a right answer about users add?",
+            f"the true next items, the row's own left out, over text match: {gap(oracle)}",
+            _sign(
+                oracle,
+                "There is room for a language model that names what users take next; no real one is always right.",
+                "Nothing is shown: a user-side language model has nothing to gain here that this ranker can use.",
+                "The truth harms this ranker: no conclusion about a model; more data or other settings first.",
+            ),
+        ),
+        Decision(
+            "What does it cost?",
+            f"about {_tokens(catalogue * ITEM_TOKENS)} tokens for all {catalogue:,} items once; about {_tokens(users * USER_TOKENS)} per refresh of {users:,} users",
+            "Items are cheaper than one refresh of the users."
+            if catalogue * ITEM_TOKENS < users * USER_TOKENS
+            else "One refresh of the users is cheaper than the whole catalogue.",
+        ),
+    ]
+    return [asdict(line) for line in table]
+
+
+def _of(rows: Sequence[Mapping[str, Any]], fits: Callable[[str], bool]) -> Mapping[str, Any] | None:
+    return next((row for row in rows if fits(str(row["rung"]))), None)
+
+
+def gap(row: Mapping[str, Any] | None) -> str:
+    """Return a gain with its interval as text."""
+    if row is None or row.get("gain") is None:
+        return "not measured"
+    text = number_text(row["gain"], 4, signed=True)
+    if row.get("low") is None:
+        return f"{text} (too few users for an interval)"
+    return f"{text} [{number_text(row['low'], 4, signed=True)}, {number_text(row['high'], 4, signed=True)}] AUC"
+
+
+def sign(row: Mapping[str, Any] | None) -> int | None:
+    """Return 1 or −1 where the interval lies on one side of zero, 0 where it includes it, None where there is none."""
+    if row is None or row.get("low") is None:
+        return None
+    return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0
+
+
+def _sign(row: Mapping[str, Any] | None, better: str, level: str, worse: str) -> str:
+    found = sign(row)
+    return "Too little data to tell." if found is None else {1: better, 0: level, -1: worse}[found]
+
+
+def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
+    if sign(text) == 1 and sign(control) == 1:
+        return "The gain is not text alone: permuted texts gain, too. Do not credit the titles."
+    return _sign(
+        text,
+        "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",
+        "Not shown to be: text says nothing here that the log does not know.",
+        "No: take `text_match` out of `ranking.pair_fields`.",
+    )
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count:,}"

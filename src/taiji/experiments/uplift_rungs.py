@@ -1,0 +1,181 @@
+"""Rungs of the uplift ladder that need no language model, their negative controls, and the oracle of intents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.data.dataset import Dataset
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.item_text import item_texts
+from taiji.experiments.uplift_trial import REFRESHES, Trial
+from taiji.language.item_vectors import embedded
+from taiji.models.ranking.pair_fields import CollaborativeMatch, TextMatch
+from taiji.nn.set_match import SET_MATCHES, weighted_match
+
+Array = NDArray[Any]
+NEXT = 10
+"""Items that the oracle of intents knows."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder.
+
+    Attributes:
+        name: shown in tables.
+        fields: makes the fields that it adds, from the trial. against: rung that it is compared with; None: the one before.
+        side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
+    """
+
+    name: str
+    fields: Callable[[Trial], Sequence[NumbersField]]
+    against: str | None = None
+    side: bool = False
+
+
+def counts(trial: Trial) -> list[NumbersField]:
+    """Return nothing: point-in-time counts are in every rung."""
+    return []
+
+
+def collaborative(trial: Trial) -> list[NumbersField]:
+    """Return the fields of the log alone."""
+    return [CollaborativeMatch(refreshes=REFRESHES)]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Makes the fields of item texts.
+
+    Attributes:
+        embedder: its name. kind: class of the field; a control is a class of its own. vector: components of the item's text.
+    """
+
+    embedder: str
+    kind: type[TextMatch] = TextMatch
+    vector: int = 32
+
+    def __call__(self, trial: Trial) -> list[NumbersField]:
+        """Return them."""
+        return [self.kind(self.embedder, vector=self.vector, refreshes=REFRESHES)]
+
+
+class PermutedTexts(TextMatch):
+    """Negative control: every item has another item's text."""
+
+    def embed(self, dataset: Dataset, items: Array) -> Array:
+        """Return the vectors of other items."""
+        found = super().embed(dataset, np.arange(dataset.n_items))
+        return found[np.random.default_rng(0).permutation(dataset.n_items)[items]]
+
+
+class RandomVectors(TextMatch):
+    """Negative control: vectors with the means and covariances of the texts', and nothing of their order."""
+
+    def embed(self, dataset: Dataset, items: Array) -> Array:
+        """Return normal vectors of the same geometry."""
+        found = super().embed(dataset, np.arange(dataset.n_items))
+        centre = found.mean(axis=0)
+        mixed = np.random.default_rng(0).standard_normal((len(found), len(found))) if len(found) < 500 else None
+        if mixed is None:
+            root = np.linalg.cholesky(np.cov(found.T) + 1e-9 * np.eye(found.shape[1]))
+            made = centre + np.random.default_rng(0).standard_normal(found.shape) @ root.T
+        else:
+            made = centre + mixed @ (found - centre) / np.sqrt(len(found))
+        return made.astype(np.float32)[items]
+
+
+class NoiseTitles(TextMatch):
+    """Negative control: titles of as many words, drawn from all titles."""
+
+    def embed(self, dataset: Dataset, items: Array) -> Array:
+        """Return the vectors of such titles."""
+        texts = [text.split() for text in item_texts(dataset)]
+        words = np.array([word for text in texts for word in text])
+        words = words[np.random.default_rng(0).permutation(len(words))]
+        ends = np.cumsum([len(text) for text in texts])
+        noise = [" ".join(words[end - len(text) : end]) for text, end in zip(texts, ends)]
+        return embedded(self.embedder_used, [noise[item] for item in items])
+
+
+class AnotherHistory(TextMatch):
+    """Negative control: texts are compared with the history of another user."""
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers of each row as if another user asked."""
+        others = np.random.default_rng(0).permutation(rows.dataset.n_users)
+        return super().matrix(Rows(rows.dataset, rows.frame.with_columns(user=pl.Series(others[rows.user]))))
+
+
+class NextItems(NumbersField):
+    """Oracle of a set answer: agreement of a candidate with the texts of what its user really takes next.
+
+    The set is known at the last refresh before the row, as an answer would be; the row's own item is left out, so that
+    nothing but a taste is known.
+
+    Args:
+        text: fitted; whose vectors are compared. times: at which answers are made, ascending. own: leave the row's item in.
+    """
+
+    def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:
+        super().__init__(name, "pair")
+        self.text, self.times, self.own = text, np.asarray(times, dtype=np.int64), own
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return tuple(f"{self.name}_{part}" for part in SET_MATCHES) if self.text.labels else ()
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the agreement, (N, 3) float32; 0 before the first answer."""
+        numbers, out = self.text.numbering(rows.dataset), np.zeros((len(rows), len(SET_MATCHES)), np.float32)
+        made = np.searchsorted(self.times, rows.time, side="right") - 1
+        for start in range(0, len(rows), 4096):
+            part = slice(start, start + 4096)
+            asked = np.where(made[part] >= 0, self.times[np.maximum(made[part], 0)], np.iinfo(np.int64).max)
+            items, _ = rows.dataset.history.after_batch(rows.user[part], asked, NEXT)
+            there = (items >= 0) & (self.own | (items != rows.item[part][:, None]))
+            sets = np.where(there, numbers[items], -1)
+            cosines = self.text.vectors.batch_cosines(sets, numbers[rows.item[part]][:, None])
+            out[part] = weighted_match(cosines.reshape(NEXT, -1), there.T.astype(np.float32)).T
+        return out
+
+
+@dataclass(frozen=True)
+class NextTexts:
+    """Makes the oracle of a set answer over the texts of an embedder; see :class:`NextItems`."""
+
+    embedder: str
+    own: bool = False
+
+    def __call__(self, trial: Trial) -> list[NumbersField]:
+        """Return its field; answers are made when items are refreshed."""
+        text = TextMatch(self.embedder, refreshes=REFRESHES)
+        text.fit(trial.dataset, trial.train, trial.cut)
+        return [NextItems(text, [*map(int, text.cuts), *trial.refreshes], self.own)]
+
+
+def ladder(embedder: str) -> list[Rung]:
+    """Return the rungs that need no language model, the controls of the text, and the oracle of intents.
+
+    A further rung is one more entry: its fields, and what it is compared with.
+    """
+    base, text = "1 collaborative", f"2 text match, {embedder}"
+    return [
+        Rung("0 counts", counts),
+        Rung(base, collaborative),
+        Rung(text, Text(embedder)),
+        Rung(f"{text}: control, permuted texts", Text(embedder, PermutedTexts), base, True),
+        Rung(f"{text}: control, random vectors", Text(embedder, RandomVectors), base, True),
+        Rung(f"{text}: control, noise titles", Text(embedder, NoiseTitles), base, True),
+        Rung(f"{text}: control, another history", Text(embedder, AnotherHistory, 0), base, True),
+        Rung(
+            f"4 oracle of intents, {embedder}: the true next {NEXT}, own item left out", NextTexts(embedder), text, True
+        ),
+    ]

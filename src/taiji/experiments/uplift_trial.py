@@ -1,0 +1,166 @@
+"""Candidates of a log for the uplift ladder: what users took for the first time, beside what others took in the same window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.data.event_columns import NO_COLUMNS
+from taiji.data.item_text import item_texts
+from taiji.data.vocabulary import stable_hash
+
+Array = NDArray[Any]
+NEGATIVES = 4
+"""Candidates per item taken, of what others took in the same window."""
+FIRST, TEST = 0.3, 0.8
+"""Shares of the first touches after which candidates begin, and after which they are tested on."""
+WINDOWS = 20
+REFRESHES = 4
+"""How often in the test period what is known of items is refreshed; as often in training."""
+FEWEST_ROWS = 200
+"""First touches among which there is something to train on and to test."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Candidates of one log.
+
+    Attributes:
+        dataset: the log with each user's first touch of each item only. train, test: ``user, item, time, click``, in time order.
+        cut: start of the test period (microseconds). refreshes: times in it at which fields are refreshed.
+    """
+
+    dataset: Dataset
+    train: pl.DataFrame
+    test: pl.DataFrame
+    cut: int
+    refreshes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, most: int | None = None, seed: int = 0) -> Trial:
+        """Draw the candidates.
+
+        Args:
+            dataset: any log. most: candidates at most, a sample of the items taken. seed: of candidates and sample.
+
+        Raises:
+            InputError: too few first touches after the log's beginning.
+        """
+        clicks = dataset.events.filter(pl.col("click") == 1)
+        first = clicks.unique(["user", "item"], keep="first", maintain_order=True)
+        touched = first.drop("event").with_row_index("event").with_columns(exposed=pl.lit(True))
+        user, item, time = (touched[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
+        start = int(np.searchsorted(time, time[int(FIRST * len(time))])) if len(time) else 0
+        if len(time) - start < FEWEST_ROWS or time[start] == time[-1]:
+            raise InputError(
+                "The log is too short for a ladder.",
+                where=f"data {dataset.name}",
+                expected=f"at least {FEWEST_ROWS} first touches of items after the first {FIRST:.0%}, at different times",
+                found=f"{len(time) - start} of {len(time)}",
+            )
+        random = np.random.default_rng(seed)
+        parts = [
+            _window(user, item, time, slice(a, b), dataset.n_items, random) for a, b in _windows(time, start) if b > a
+        ]
+        rows = pl.concat(parts)
+        if most is not None and len(rows) > most:
+            share = most / len(rows)
+            kept = random.random(len(time)) < share
+            rows = rows.filter(pl.Series(kept[rows["group"].to_numpy()]))
+        rows = rows.sort("time", maintain_order=True)
+        cut = int(time[int(TEST * len(time))])
+        later = np.quantile(time[time >= cut], np.arange(1, REFRESHES) / REFRESHES, method="lower")
+        plain = Dataset(
+            dataset.items,
+            dataset.users,
+            touched.select("event", "user", "item", "time", "exposed", "click", "conversion", "matured_at", "price"),
+            dataset.name,
+            dataset.domain,
+            (),
+            NO_COLUMNS,
+            dataset.levels,
+        )
+        refreshes = tuple(sorted({int(at) for at in later if at > cut}))
+        return cls(plain, rows.filter(pl.col("time") < cut), rows.filter(pl.col("time") >= cut), cut, refreshes)
+
+    @cached_property
+    def cold(self) -> Array:
+        """Mask of test rows that are of items without an event before the test period."""
+        past = self.dataset.events.filter(pl.col("time") < self.cut)["item"].to_numpy()
+        return np.bincount(past, minlength=self.dataset.n_items)[self.test["item"].to_numpy()] == 0
+
+    @cached_property
+    def sparse(self) -> Array:
+        """Mask of test rows that are of the third of users with the shortest history at their time."""
+        users, times = (self.test[name].to_numpy() for name in ("user", "time"))
+        known = self.dataset.history.count_before(users, times)
+        return known <= np.quantile(known, 1 / 3)
+
+    def strata(self) -> dict[str, Array]:
+        """Return rows of the test by name: all, cold items, sparse users, both."""
+        every = np.ones(len(self.test), dtype=bool)
+        return {"all": every, "cold items": self.cold, "sparse": self.sparse, "both": self.cold & self.sparse}
+
+
+def _windows(time: Array, start: int) -> list[tuple[int, int]]:
+    """Return parts of the first touches from ``start`` on, with about as many each; an instant is never torn apart."""
+    places = start + (len(time) - start) * np.arange(1, WINDOWS) // WINDOWS
+    bounds = [start, *np.searchsorted(time, time[places]), len(time)]
+    return [(int(a), int(b)) for a, b in pairwise(bounds)]
+
+
+def _window(
+    user: Array, item: Array, time: Array, part: slice, items: int, random: np.random.Generator
+) -> pl.DataFrame:
+    """Return a window's first touches, each with :data:`NEGATIVES` items that others took in it and the user never does."""
+    group = np.arange(part.start, part.stop)
+    own = np.sort(user * items + item)
+    asked = np.repeat(group, NEGATIVES)
+    drawn = np.full(len(asked), -1)
+    open_ = np.arange(len(asked))
+    for _ in range(20):
+        found = item[part][random.integers(0, part.stop - part.start, len(open_))]
+        keys = user[asked[open_]] * items + found
+        free = own[np.minimum(np.searchsorted(own, keys), len(own) - 1)] != keys
+        drawn[open_[free]] = found[free]
+        open_ = open_[~free]
+    there = drawn >= 0
+    groups = np.concatenate([group, asked[there]])
+    return pl.DataFrame(
+        {
+            "user": user[groups],
+            "item": np.concatenate([item[part], drawn[there]]),
+            "time": time[groups],
+            "click": np.concatenate([np.ones(len(group)), np.zeros(int(there.sum()))]).astype(np.int8),
+            "group": groups,
+        }
+    )
+
+
+def log_facts(trial: Trial) -> dict[str, float]:
+    """Return what a log says before anything is trained: the inputs of the decision table.
+
+    ``new_items``: share of items taken in the test that nobody took before. ``history``: median interactions of a user before
+    a test row. ``distinct_titles``: share of items with a text of their own. ``words``: mean words of a text. ``users``, ``items``:
+    of the test.
+    """
+    taken = trial.test.filter(pl.col("click") == 1)
+    texts = item_texts(trial.dataset)
+    lengths = [len(text.split()) for text in texts]
+    known = trial.dataset.history.count_before(taken["user"].to_numpy(), taken["time"].to_numpy())
+    return {
+        "users": taken["user"].n_unique(),
+        "items": taken["item"].n_unique(),
+        "new_items": float(trial.cold[(trial.test["click"] == 1).to_numpy()].mean()),
+        "history": float(np.median(known)),
+        "distinct_titles": len(np.unique(stable_hash(texts))) / max(len(texts), 1),
+        "words": float(np.mean(lengths)) if lengths else 0.0,
+    }

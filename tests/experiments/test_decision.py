@@ -1,0 +1,48 @@
+"""The decision table says what the intervals say, and no more."""
+
+import pytest
+
+from taiji.experiments.decision import decisions, gap, sign
+
+FACTS = {"users": 100, "items": 50, "new_items": 0.1, "history": 5, "distinct_titles": 0.9, "words": 6.0}
+
+
+def row(rung, gain, half, group="all"):
+    ends = {"low": None, "high": None} if half is None else {"low": gain - half, "high": gain + half}
+    return {"rung": rung, "group": group, "gain": gain, "auc": 0.7, "against": "x", **ends}
+
+
+def table(text, control, oracle=0.02):
+    rows = [
+        {"rung": "0 counts", "group": "all", "auc": 0.6},
+        row("1 collaborative", 0.02, 0.005),
+        row("2 text match, e", text, 0.005),
+        row("2 text match, e: control, permuted texts", control, 0.005),
+        row("4 oracle of intents", oracle, 0.005),
+        row("2 text match, e", 0.05, 0.01, "cold items"),
+    ]
+    return {line["question"]: line for line in decisions(FACTS, rows, 1000)}
+
+
+@pytest.mark.parametrize(
+    "text, control, says",
+    [(0.02, 0.0, "Yes"), (0.02, 0.02, "not text alone"), (0.001, 0.0, "Not shown"), (-0.02, 0.0, "No: take")],
+    ids=["gain", "control gains", "null", "loss"],
+)
+def test_titles(text, control, says):
+    assert says in table(text, control)["Are the titles informative?"]["says"]
+
+
+def test_oracle_and_new_items():
+    found = table(0.02, 0.0, oracle=0.0)
+    assert "Nothing is shown" in found["What could a right answer about users add?"]["says"]
+    new = found["What share of what is taken is new?"]
+    assert new["says"].startswith("Many") and "+0.0500 [+0.0400, +0.0600]" in new["found"]
+    assert found["How long are the histories?"]["says"].startswith("Short")
+    assert "250,000 tokens" in found["What does it cost?"]["found"]
+
+
+def test_without_an_interval_nothing_is_said():
+    few = row("2 text match, e", 0.5, None)
+    assert sign(few) is None and "too few users" in gap(few) and gap(None) == "not measured"
+    assert decisions(FACTS, [few], 10)[1]["says"] == "Too little data to tell."

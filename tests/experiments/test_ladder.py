@@ -1,0 +1,69 @@
+"""The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no own item."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.data.fields import Rows
+from taiji.experiments.ladder import climb
+from taiji.experiments.uplift_rungs import NextTexts, Rung, collaborative, counts, ladder
+from taiji.experiments.uplift_trial import NEGATIVES, Trial, log_facts
+from taiji.testing import checkerboard
+from taiji.world.settings import ShopSettings
+from taiji.world.shop import Shop
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return Dataset.from_tables(Shop(ShopSettings(users=250, tail=300), 0).tables())
+
+
+@pytest.fixture(scope="module")
+def trial(shop):
+    return Trial.of(shop, most=3000)
+
+
+def test_candidates_keep_the_protocol(trial):
+    events = trial.dataset.events
+    assert events.select("user", "item").is_duplicated().sum() == 0
+    rows = pl.concat([trial.train, trial.test])
+    touched = events.select("user", "item").with_columns(pl.col("user", "item").cast(pl.Int64))
+    wrong = rows.filter(pl.col("click") == 0).join(touched, on=["user", "item"], how="inner")
+    assert not len(wrong)
+    per_group = rows.group_by("group").agg(
+        pl.col("click").sum(), pl.len(), pl.col("time").n_unique(), pl.col("user").n_unique().alias("u")
+    )
+    assert (per_group["click"] == 1).all() and (per_group["len"] <= 1 + NEGATIVES).all()
+    assert (per_group["time"] == 1).all() and (per_group["u"] == 1).all()
+    assert trial.train["time"].max() < trial.cut <= trial.test["time"].min()
+    assert all(at > trial.cut for at in trial.refreshes)
+
+
+def test_a_short_log_is_rejected():
+    with pytest.raises(InputError, match="too short"):
+        Trial.of(checkerboard(6, 6, 1))
+
+
+def test_the_oracle_leaves_the_own_item_out(trial):
+    (field,) = NextTexts("wordllama")(trial)
+    (full,) = NextTexts("wordllama", own=True)(trial)
+    rows = Rows(trial.dataset, trial.test)
+    clicked = trial.test["click"].to_numpy() == 1
+    less, more = field.matrix(rows), full.matrix(rows)
+    np.testing.assert_array_equal(less[~clicked], more[~clicked])
+    assert more[clicked, 0].max() > 0.999 > less[clicked, 0].mean() and (more[clicked, 0] >= less[clicked, 0]).all()
+
+
+@pytest.mark.slow
+def test_every_rung_is_compared_with_the_one_before(trial):
+    pytest.importorskip("lightgbm")
+    rungs = [Rung("0", counts), Rung("1", collaborative), *ladder("wordllama")[2:4]]
+    rungs[3] = Rung(rungs[3].name, rungs[3].fields, "1", True)
+    rows = [row for row in climb(trial, rungs, ("LightGBM",), seeds=1, resamples=50) if row["group"] == "all"]
+    assert [row.get("against") for row in rows] == [None, "0", "1", "1"]
+    text, control = rows[2], rows[3]
+    assert text["gain"] > control["gain"] + 0.01
+    facts = log_facts(trial)
+    assert 0 <= facts["new_items"] <= 1 and facts["history"] > 0
