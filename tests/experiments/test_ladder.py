@@ -56,6 +56,7 @@ def test_the_oracle_leaves_the_own_item_out(trial):
     assert more[clicked, 0].max() > 0.999 > less[clicked, 0].mean() and (more[clicked, 0] >= less[clicked, 0]).all()
 
 
+@pytest.mark.slow
 def test_every_rung_is_compared_with_the_one_before(trial):
     pytest.importorskip("lightgbm")
     rungs = [Rung("0", counts), Rung("1", collaborative), *ladder("wordllama")[2:4]]

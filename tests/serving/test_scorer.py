@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from taiji.core.artifacts import write_json
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
 from taiji.models.ranking import Ranker
+from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.train import train_ranker
+from taiji.serving import scorer
 from taiji.serving.live_dataset import World
 from taiji.serving.scorer import RunScorer
-from taiji.serving.types import RankRequest, UserHistory
+from taiji.serving.types import FeaturesOnly, RankRequest, UserHistory
 
 CONTEXT = ("screen", "load", "hour", "fresh")
 AS_OF = 1_700_000_000_000_000
@@ -91,3 +94,15 @@ def test_a_context_that_does_not_fit_the_log_is_told_by_column(trained: Any) -> 
     assert found[1].without_features[1] is None and found[1].without_features[0] is not None
     assert not world.wrong_context({"load": 3, "hour": -5, "fresh": None}) and world.wrong_context({"hour": 10**6})
     assert world.wrong_context({"hour": 1e300}) and world.wrong_context({"screen": True})
+
+
+def test_a_ranker_that_reads_intents_is_not_served(trained, monkeypatch):
+    """The feature rows that the service writes have none, and zeros in their place would be a wrong answer in silence."""
+    world, ranker, _ = trained
+    intents = IntentMatch()
+    intents.embedder = "wordllama@1"
+    reading = SimpleNamespace(fieldset=SimpleNamespace(numbers=(*ranker.fieldset.numbers, intents)))
+    found = {"ranker": ranker, "taiji": reading}
+    monkeypatch.setattr(scorer, "load_neural", lambda folder, dataset: found[folder.name])
+    with pytest.raises(FeaturesOnly, match="reads intents"):
+        scorer.scorer_of(world)

@@ -74,28 +74,28 @@ def intent_rows(table: pl.DataFrame, most: int, depth: int) -> IntentRows:
             found=f"no {', '.join(missing)}",
             fix="make the features with reasoning.prompts.answer: set",
         )
-    counts = table["intent_weights"].list.len().fill_null(0).to_numpy().astype(np.int64)
-    lengths = table["intents"].list.len().fill_null(0).to_numpy().astype(np.int64)
-    sizes = np.unique(lengths[counts > 0] / counts[counts > 0])
-    if len(sizes) > 1 or (sizes % 1).any():
+    told = [
+        (row, stored.to_numpy(), weights.to_numpy(), levels.to_list())
+        for row, (stored, weights, levels) in enumerate(
+            zip(table["intents"], table["intent_weights"], table["intent_levels"])
+        )
+        if weights is not None and len(weights)
+    ]
+    sizes = sorted({len(stored) / len(weights) for _, stored, weights, _ in told})
+    if len(sizes) > 1 or any(size % 1 for size in sizes):
         raise ArtifactError(
             "Intents of a feature table have different lengths.",
             expected="one embedder for all rows",
             found=", ".join(f"{size:g}" for size in sizes[:5]),
             fix="make the features again",
         )
-    dimension = int(sizes[0]) if len(sizes) else 0
-    rows = np.repeat(np.arange(len(table)), counts)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    vectors, weights = np.zeros((len(table), most, dimension), np.float32), np.zeros((len(table), most), np.float32)
-    levels = np.full((len(table), most, depth), None, dtype=object)
-    keep = places < most
-    if len(rows):
-        stored = table["intents"].explode().drop_nulls().to_numpy().reshape(-1, dimension)
-        vectors[rows[keep], places[keep]] = directions(stored[keep])
-        weights[rows[keep], places[keep]] = table["intent_weights"].explode().drop_nulls().to_numpy()[keep]
-        for row, place, said in zip(rows, places, table["intent_levels"].explode().drop_nulls()):
-            if place < most:
-                levels[row, place, : len(said)] = [level or None for level in said.to_list()[:depth]]
-    total = weights.sum(axis=1, keepdims=True)
-    return IntentRows(vectors, np.divide(weights, total, out=np.zeros_like(weights), where=total > 0), levels)
+    dimension = int(sizes[0]) if sizes else 0
+    codes, given = np.zeros((len(table), most, dimension), np.int8), np.zeros((len(table), most), np.float32)
+    named = np.full((len(table), most, depth), None, dtype=object)
+    for row, stored, weights, levels in told:
+        kept = min(len(weights), most)
+        codes[row, :kept], given[row, :kept] = stored.reshape(-1, dimension)[:kept], weights[:kept]
+        for place, said in enumerate(levels[:kept]):
+            named[row, place, : len(said)] = [level or None for level in said[:depth]]
+    total = given.sum(axis=1, keepdims=True)
+    return IntentRows(directions(codes), np.divide(given, total, out=np.zeros_like(given), where=total > 0), named)

@@ -143,8 +143,8 @@ class IntentMatch(NumbersField):
         return np.concatenate([matches, rank[None], named, np.ones((1, len(items)))]).astype(np.float32)
 
     def _check(self, frame: pl.DataFrame) -> None:
-        found = frame["intent_embedder"].drop_nulls().unique()
-        if len(found) and (len(found) > 1 or found[0] != self.embedder):
+        found = set(frame["intent_embedder"]) - {None}
+        if found - {self.embedder}:
             raise InputError(
                 "Intents were made with another embedder than at training.",
                 where=f"field {self.name}",

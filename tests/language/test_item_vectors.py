@@ -1,0 +1,57 @@
+"""Texts are embedded once, and what is kept on disk is read again."""
+
+import numpy as np
+import pytest
+
+from taiji.language import item_vectors
+
+
+class Slow:
+    """An encoder that counts its calls."""
+
+    name = version = "slow"
+    dimension = 3
+
+    def __init__(self):
+        self.calls = 0
+
+    def encode(self, texts):
+        self.calls += 1
+        return np.array([[len(text), 1, 0] for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def slow(monkeypatch, tmp_path):
+    made = Slow()
+    monkeypatch.setenv("TAIJI_CACHE", str(tmp_path))
+    monkeypatch.setattr(item_vectors, "_loaded", lambda name: made)
+    item_vectors._embedded.cache_clear()
+    yield made
+    item_vectors._embedded.cache_clear()
+
+
+def test_a_catalogue_is_embedded_once(slow, tmp_path):
+    texts = [f"text {'x' * place}" for place in range(item_vectors.MANY)]
+    first = item_vectors.embedded("slow", texts)
+    item_vectors._embedded.cache_clear()
+    assert item_vectors.embedded("slow", texts).tobytes() == first.tobytes() and slow.calls == 1
+    (file,) = (tmp_path / "item-vectors").iterdir()
+    file.write_bytes(b"torn")
+    item_vectors._embedded.cache_clear()
+    assert item_vectors.embedded("slow", texts).tobytes() == first.tobytes() and slow.calls == 2
+
+
+def test_other_texts_are_embedded_apart(slow):
+    assert item_vectors.embedded("slow", ["a"]).tobytes() != item_vectors.embedded("slow", ["ab"]).tobytes()
+    assert slow.calls == 2
+
+
+def test_the_better_embedder_where_it_is_installed(monkeypatch):
+    assert item_vectors.chosen_embedder("anything") == "anything"
+    for there, expected in (
+        ({"transformers", item_vectors.MINILM, "wordllama", "tokenizers"}, "minilm"),
+        ({"transformers", "wordllama", "tokenizers"}, "wordllama"),
+        ({"transformers"}, None),
+    ):
+        monkeypatch.setattr(item_vectors, "find_spec", lambda name, there=there: name if name in there else None)
+        assert item_vectors.chosen_embedder("auto") == expected
