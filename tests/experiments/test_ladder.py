@@ -1,6 +1,5 @@
 """The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no own item."""
 
-import numpy as np
 import polars as pl
 import pytest
 
