@@ -74,7 +74,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "What could a right answer about users add?",
-            f"the true next items, the row's own left out, over text match: {gap(oracle)}",
+            f"the true next items, those of the row's time left out, over text match: {gap(oracle)}",
             _sign(
                 oracle,
                 "There is room for a language model that names what users take next; no real one is always right.",

@@ -116,11 +116,11 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of a set answer: agreement of a candidate with the texts of what its user really takes next.
 
-    The set is known at the last refresh before the row, as an answer would be; the row's own item is left out, so that
-    nothing but a taste is known.
+    The set is known at the last refresh before the row, as an answer would be. What the user takes at the row's own time is
+    left out, for the item taken and for those beside it alike: left out for the first alone, the size of the set would tell it.
 
     Args:
-        text: fitted; whose vectors are compared. times: at which answers are made, ascending. own: leave the row's item in.
+        text: fitted; whose vectors are compared. times: at which answers are made, ascending. own: leave it in.
     """
 
     def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:
@@ -139,8 +139,8 @@ class NextItems(NumbersField):
         for start in range(0, len(rows), 4096):
             part = slice(start, start + 4096)
             asked = np.where(made[part] >= 0, self.times[np.maximum(made[part], 0)], np.iinfo(np.int64).max)
-            items, _ = rows.dataset.history.after_batch(rows.user[part], asked, NEXT)
-            there = (items >= 0) & (self.own | (items != rows.item[part][:, None]))
+            items, times = rows.dataset.history.after_batch(rows.user[part], asked, NEXT)
+            there = (items >= 0) & (self.own | (times != rows.time[part][:, None]))
             sets = np.where(there, numbers[items], -1)
             cosines = self.text.vectors.batch_cosines(sets, numbers[rows.item[part]][:, None])
             out[part] = weighted_match(cosines.reshape(NEXT, -1), there.T.astype(np.float32)).T
@@ -176,6 +176,9 @@ def ladder(embedder: str) -> list[Rung]:
         Rung(f"{text}: control, noise titles", Text(embedder, NoiseTitles), base, True),
         Rung(f"{text}: control, another history", Text(embedder, AnotherHistory, 0), base, True),
         Rung(
-            f"4 oracle of intents, {embedder}: the true next {NEXT}, own item left out", NextTexts(embedder), text, True
+            f"4 oracle of intents, {embedder}: the true next {NEXT}, those of the row's time left out",
+            NextTexts(embedder),
+            text,
+            True,
         ),
     ]
