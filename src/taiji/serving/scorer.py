@@ -60,7 +60,7 @@ class RunScorer:
         context = {
             n: v.to_numpy() for n, v in self._world.context_frame([r.context for r in requests]).to_dict().items()
         }
-        asked = Requests(np.arange(len(requests)), [request.history.as_of for request in requests], context)
+        asked = Requests(np.arange(len(requests)), np.array([request.history.as_of for request in requests]), context)
         items = [np.array([self._world.items[item] for item in request.items]) for request in requests]
         usable = [
             request.features
@@ -113,11 +113,11 @@ def _scores(ranker: Ranker, asked: Requests, items: Sequence[Array]) -> list[lis
     lengths = np.array([len(own) for own in items])
     sizes = np.ceil(np.log2(lengths))
     for size in np.unique(sizes):
-        rows = np.flatnonzero(sizes == size)
+        rows = [int(row) for row in np.flatnonzero(sizes == size)]
         slate = np.full((len(rows), lengths[rows].max()), NO_ITEM)
         for place, row in enumerate(rows):
             slate[place, : lengths[row]] = items[row]
-        scores = ranker.score(ranker.encode(asked.take(rows)), Slate(slate))[ranker.goal]
+        scores = ranker.score(ranker.encode(asked.take(np.array(rows))), Slate(slate))[ranker.goal]
         for place, row in enumerate(rows):
             found[row] = scores[place, : lengths[row]].tolist()
     return found

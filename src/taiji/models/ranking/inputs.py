@@ -158,12 +158,16 @@ class Inputs:
         """Return arrays of the fields of item and pair, for all places of some requests' slates."""
         items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
         times, requests = items.shape[1], state.requests.take(chosen)
+        read = {field.name for field in (*self.fields.codes, *self.fields.sequences, *self.fields.vectors)}
+        context = {
+            name: values for name, values in requests.columns.items() if name not in read
+        }  # lists are the user's
         frame = pl.DataFrame(
             {
                 "user": np.repeat(requests.user, times),
                 "item": items.ravel(),
                 "time": np.repeat(requests.time, times),
-                **{name: _series(name, np.repeat(values, times, axis=0)) for name, values in requests.columns.items()},
+                **{name: _series(name, np.repeat(values, times, axis=0)) for name, values in context.items()},
                 **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
             }
         )
@@ -255,7 +259,5 @@ def _flat(values: Array) -> Array:
 
 def _series(name: str, values: Array) -> pl.Series:
     """Return an array (B,) or (B, n) as a column; a row of n values becomes a list."""
-    if values.dtype == object:
-        return pl.Series(name, values.tolist())
-    made = pl.Series(name, values)
+    made = pl.Series(name, values.tolist() if values.dtype == object else values)
     return made.arr.to_list() if isinstance(made.dtype, pl.Array) else made
