@@ -79,7 +79,7 @@ COMPONENT = Component(
         ),
     },
     data=ranking_log(
-        "short-video", "taste", users=60, items=300, days=40, quick_users=30, quick_days=6, quick_items=80
+        "short-video", "taste", users=60, items=300, days=40, quick_users=12, quick_days=6, quick_items=60
     ),
     exact=exact,
 )

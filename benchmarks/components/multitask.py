@@ -22,6 +22,6 @@ COMPONENT = Component(
         "esmm": ranker_arm(ESMMRanker, {**SHARED, "hidden": (19,)}, RATES),
     },
     data=ranking_log(
-        "short-video", "taste.behaviours", users=250, items=300, days=8, quick_users=60, quick_items=80, quick_days=4
+        "short-video", "taste.behaviours", users=250, items=300, days=8, quick_users=20, quick_items=60, quick_days=4
     ),
 )

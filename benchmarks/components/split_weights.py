@@ -85,10 +85,10 @@ def layouts(result: Result, quick: bool) -> None:
         return u @ own.T + i @ theirs.T
 
     def interleaved() -> torch.Tensor:
-        total = torch.zeros(rows, hidden)
+        request, total = torch.zeros(1, hidden), torch.zeros(rows, hidden)
         for a, b, c, d in zip(us, owns, iis, theirss):
-            total = total + a @ b.T + c @ d.T
-        return total
+            request, total = torch.addmm(request, a, b.T), torch.addmm(total, c, d.T)
+        return request + total
 
     torch.testing.assert_close(neat(), interleaved(), rtol=1e-3, atol=1e-3)
     with torch.inference_mode():
