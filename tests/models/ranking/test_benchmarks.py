@@ -55,7 +55,11 @@ def test_a_component_is_held_to_its_gain_in_the_world_and_to_none_in_the_twin():
     assert rows["twin", "other"]["component minus arm"] == 0.0
 
 
-@pytest.mark.parametrize(("gain", "direction", "failing"), [(0.0, "higher", 1), (0.5, "lower", 1), (-0.5, "lower", 0)])
+@pytest.mark.parametrize(
+    ("gain", "direction", "failing"),
+    [(0.0, "higher", 1), (0.5, "lower", 1), (-0.5, "lower", 0)],
+    ids=["no gain", "a gain where less is better", "less where less is better"],
+)
 def test_no_gain_or_one_in_the_wrong_direction_fails(gain, direction, failing):
     result = Result()
     measure("coin", component(gain, direction=direction)[0], result, quick=False)
