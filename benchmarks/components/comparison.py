@@ -19,10 +19,9 @@ import numpy as np
 from benchmarks.harness import Result
 from taiji.core.errors import ConfigError
 from taiji.core.progress import track
+from taiji.metrics.exact import student_quantile
 
 WORLD, TWIN = "world", "twin"
-T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t of an interval that holds 95 %, by the number of seeds."""
 PARAMETERS = 1.25
 """Parameters of the largest arm over those of the component, at most, where ``same_parameters`` is claimed."""
 
@@ -110,9 +109,9 @@ def components() -> dict[str, Component]:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean, low and high of paired differences, one a seed (2 to 10 of them)."""
+    """Return mean, low and high of paired differences, one a seed."""
     values = np.asarray(differences, dtype=np.float64)
-    half = T[len(values)] * values.std(ddof=1) / np.sqrt(len(values))
+    half = student_quantile(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 

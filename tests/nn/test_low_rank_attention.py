@@ -11,13 +11,22 @@ from taiji.nn.low_rank_attention import (
     principal_directions,
 )
 
-B, M, N, D, R = 2, 4, 60, 12, 5
+B, M, N, D, R = 2, 4, 60, 24, 5
 
 
 def of_rank(rank, count=N, seed=0):
     torch.manual_seed(seed)
     history = torch.randn(B, count, rank).double() @ torch.randn(B, rank, D).double()
     return torch.randn(B, M, D).double(), history, torch.ones(B, count, dtype=torch.bool)
+
+
+def test_where_the_start_spans_everything_the_decomposition_is_exact():
+    torch.manual_seed(2)
+    history = torch.randn(B, N, 6).double()
+    found = principal_directions(history, first_directions(6, 3), 3)
+    assert first_directions(6, 3).shape == (6, 6)
+    exact = torch.linalg.svd(history)[2][:, :3]
+    torch.testing.assert_close((found.transpose(1, 2) * exact).sum(dim=2).abs(), torch.ones(B, 3).double())
 
 
 def directions_of(history, rank=R):

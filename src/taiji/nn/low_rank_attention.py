@@ -15,14 +15,13 @@ where singular values are close.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import nn
 
 Operator = Literal["full_softmax", "factored_softmax", "interest_softmax"]
-OVERSAMPLED, ROUNDS, SEED = 4, 3, 11
+OVERSAMPLED, ROUNDS, SEED = 8, 3, 11
 """Directions beyond the rank, power iterations, and the seed of the first directions, of the randomised decomposition."""
 
 
@@ -35,13 +34,16 @@ def first_directions(width: int, rank: int) -> torch.Tensor:
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
     """Return the right singular vectors of the largest r singular values, (B, d, r), without gradient.
 
-    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) a round.
+    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) a round; where the start spans all d
+    directions there is nothing to search for.
 
     Args:
         history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
     """
     known = history.detach()
     basis = start.to(known).expand(known.shape[0], *start.shape)
+    if start.shape[1] == start.shape[0]:
+        return torch.linalg.eigh(known.transpose(1, 2) @ known)[1].flip(2)[:, :, :rank]
     for _ in range(ROUNDS):
         basis = torch.linalg.qr(known.transpose(1, 2) @ (known @ basis))[0]
     reduced = known @ basis
@@ -76,7 +78,7 @@ def low_rank_attention(
         queries: (B, m, d). history: (B, N, d), keys and values, padding 0. mask: (B, N) True where there is a behaviour.
         operator: see the module. directions: (B, d, r), needed by all but ``full_softmax``.
     """
-    scale = 1 / math.sqrt(history.shape[2]) if isinstance(history.shape[2], int) else history.shape[2] ** -0.5
+    scale = queries.shape[2] ** -0.5
     if operator == "full_softmax":
         return _masked_softmax(scale * (queries @ history.transpose(1, 2)), mask) @ history
     assert directions is not None

@@ -107,7 +107,7 @@ def test_towers_of_esmm_share_nothing_but_the_inputs(shop):
 @pytest.mark.parametrize("kind", RANKERS)
 def test_it_keeps_the_contract_and_learns(kind, tmp_path):
     board = checkerboard()
-    settings = kind.Settings(min_steps=400, hidden=(16,), task_hidden=(8,), device="cpu")
+    settings = kind.Settings(min_steps=200, hidden=(16,), task_hidden=(8,), device="cpu")
     ranker = kind(settings).fit(board, exposures_of(board), seed=0)
     check_scorer(ranker, board)
     check_learns_checkerboard(ranker, board)

@@ -185,7 +185,7 @@ class Building:
     def _copy(self, node: fx.Node, context: str) -> fx.Node:
         """Return the node as it is, in a context."""
         if node.op == "placeholder":
-            name = node.target
+            name = str(node.target)
             if context == REQUEST and name in self.sides.tables:
                 name = f"request_{name}"
             made = self.placeholders[name]
@@ -196,7 +196,9 @@ class Building:
         if base is not None and context == REQUEST:
             return self._get(base, context)
         if node.target is spread and context == REQUEST:
-            marked = self.new.call_function(operator.pos, (self._get(node.args[0], REQUEST),))  # taken out at the end
+            marked = self.new.call_function(
+                operator.pos, (self._get(node.all_input_nodes[0], REQUEST),)
+            )  # taken out at the end
             return self._note(marked, REQUEST, self.one[node], self._axis(node))
         if node.op == "get_attr":
             made = self.new.create_node("get_attr", node.target)

@@ -194,7 +194,7 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
     for node in graph.nodes:
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
             source = node.args[0]
-            if source.target in (torch.broadcast_tensors, functional.torch.functional.broadcast_tensors):
+            if getattr(source.target, "__name__", "") == "broadcast_tensors":
                 arguments = source.args[0] if isinstance(source.args[0], (tuple, list)) else source.args
                 found[node] = arguments[node.args[1]]
     return found

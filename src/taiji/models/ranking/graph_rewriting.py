@@ -137,14 +137,14 @@ class Rewriting(Building):
         if node.target is functional.linear and others:
             bias = node.kwargs.get("bias", others[1] if len(others) > 1 else None)
             values = [
-                attribute_of(self.network, other.target) if isinstance(other, fx.Node) else None
+                attribute_of(self.network, str(other.target)) if isinstance(other, fx.Node) else None
                 for other in (others[0], bias)
-            ]  # type: ignore[arg-type]
+            ]
             assert values[0] is not None
             return values[0], values[1]
         if node.target in (torch.matmul, operator.matmul) and len(others) == 1:
             assert isinstance(others[0], fx.Node)
-            weight = attribute_of(self.network, others[0].target)  # type: ignore[arg-type]
+            weight = attribute_of(self.network, str(others[0].target))
             return (weight.T, None) if weight.dim() == 2 else None
         return None
 
@@ -284,7 +284,9 @@ class Rewriting(Building):
         if not plain or any(entry != slice(None) for entry in others) or mixed.axis >= len(entries):
             return
         (source,) = node.all_input_nodes
-        kept = list(range(self.many[source][mixed.axis]))[entries[mixed.axis]]  # type: ignore[index]
+        chosen_slice = entries[mixed.axis]
+        assert isinstance(chosen_slice, slice)
+        kept: list[int] = list(range(self.many[source][mixed.axis]))[chosen_slice]
         place = {column: number for number, column in enumerate(kept)}
         parts = []
         for number, part in enumerate(mixed.parts):

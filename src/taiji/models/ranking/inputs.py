@@ -163,12 +163,14 @@ class Inputs:
         items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
         requests = state.requests.take(chosen)
         owner = np.repeat(np.arange(len(requests)), items.shape[1])
+        lists = {field.name for field in (*self.fields.codes, *self.fields.sequences, *self.fields.vectors)}
+        context = {name: values for name, values in requests.columns.items() if name not in lists}  # those are the user's
         frame = pl.DataFrame(
             {
                 "user": requests.user[owner],
                 "item": items.ravel(),
                 "time": requests.time[owner],
-                **{name: _series(name, values).gather(owner) for name, values in requests.columns.items()},
+                **{name: _series(name, values).gather(owner) for name, values in context.items()},
                 **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
             }
         )
@@ -260,7 +262,5 @@ def _flat(values: Array) -> Array:
 
 def _series(name: str, values: Array) -> pl.Series:
     """Return an array (B,) or (B, n) as a column; a row of n values becomes a list."""
-    if values.dtype == object:
-        return pl.Series(name, values.tolist())
-    made = pl.Series(name, values)
+    made = pl.Series(name, values.tolist() if values.dtype == object else values)
     return made.arr.to_list() if isinstance(made.dtype, pl.Array) else made

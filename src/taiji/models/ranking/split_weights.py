@@ -121,7 +121,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, example: Batch) -> SplitGra
                 if side == CANDIDATE:
                     graph.output(made[node.args[0]])
                 continue
-            made[node] = graph.node_copy(node, lambda old, made=made: made[old])
+            made[node] = graph.node_copy(node, made.__getitem__)
         if side == REQUEST:
             graph.output(tuple(made[node] for node in hoisted))
         drop_unused(graph)

@@ -1,0 +1,27 @@
+"""PLE among MMoE, ESMM and a shared bottom of as many weights, where carts and purchases have tastes of their own.
+
+The twin has one taste for all behaviours, so there is nothing that tasks had better keep apart.
+"""
+
+from __future__ import annotations
+
+from benchmarks.components.comparison import Component
+from benchmarks.components.ranking_worlds import ranker_arm, ranking_log
+from taiji.models.ranking.multitask import ESMMRanker, MMoERanker, PLERanker
+
+RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
+SHARED = {"min_steps": 150, "task_hidden": (16,)}
+
+COMPONENT = Component(
+    claim="experts of their own help tasks that differ",
+    metric="auc",
+    arms={
+        "ple": ranker_arm(PLERanker, {**SHARED, "hidden": (12,), "own_experts": 1, "levels": 1}, RATES),
+        "shared bottom": ranker_arm(MMoERanker, {**SHARED, "hidden": (96,), "experts": 1}, RATES),
+        "mmoe": ranker_arm(MMoERanker, {**SHARED, "hidden": (20,)}, RATES),
+        "esmm": ranker_arm(ESMMRanker, {**SHARED, "hidden": (19,)}, RATES),
+    },
+    data=ranking_log(
+        "short-video", "taste.behaviours", users=250, items=300, days=8, quick_users=20, quick_items=60, quick_days=4
+    ),
+)
