@@ -63,7 +63,11 @@ class MonotoneCells(LearntFusion):
             self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
         x = torch.as_tensor(self._scaled(np.where(known[..., None], values, 0.0)))
         columns = torch.as_tensor(self._columns(rows.requests))
-        better = known[:, :, None] & known[:, None, :] & (np.nan_to_num(worth)[:, :, None] > np.nan_to_num(worth)[:, None, :])
+        better = (
+            known[:, :, None]
+            & known[:, None, :]
+            & (np.nan_to_num(worth)[:, :, None] > np.nan_to_num(worth)[:, None, :])
+        )
         pairs = torch.as_tensor(better)
         scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of differences that are at most K
         optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
