@@ -3,6 +3,9 @@
 Three predictions, a click each drawn from the worth; metric: Spearman's correlation with the worth within slates. Averaged ranks decide,
 because they beat such a fusion elsewhere; a linear regression, and one whose weights turn with the user (IntEL's idea), are told.
 Every arm has two configurations, chosen by the correlation of scores with labels on validation slates.
+
+A first run had the mean of the values for the twin's worth, which ranks among ten candidates tell coarsely: there the ensemble led averaged
+ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015 to 0.034).
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
             axis=2
         )
     else:
-        worth = values.mean(axis=2)
+        worth = np.argsort(np.argsort(values, axis=1), axis=1).mean(axis=2) / (values.shape[1] - 1)
     label = (random.random(worth.shape) < worth).astype(float)
     requests = Requests(np.arange(slates), np.arange(slates), {"kind": kind})
     rows = FusionRows(requests, {t: values[..., k] for k, t in enumerate(TASKS)}, {"click": label})

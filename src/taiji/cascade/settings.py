@@ -40,7 +40,7 @@ class RecommendSettings(Settings):
     """Rank the candidates by the model of section `ranking`; without, the order of the merge stays."""
     fusion: str = "rank_average"
     """One score of the predictions: `linear` (their sum), `log_linear` (their product), `rank_average` (the mean of the ranks that they
-    give), or a fusion that is fitted: `quantile_alignment`, `grouped_alignment`, `monotone_ensemble`, or another entry point of the group
+    give), or a fusion that is fitted: `quantile_alignment`, `grouped_alignment`, `monotone_ensemble`, `cells`, or another entry point of the group
     `taiji.fusers` or `package.module:Class`."""
     fusion_settings: dict[str, Any] = Field(default={})
     """Settings of that fusion beside the weights."""

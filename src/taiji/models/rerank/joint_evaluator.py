@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,10 +31,8 @@ class JointEvaluatorSettings(Base):
     """Places that have a position vector: the longest list."""
     across: bool = True
     """Attention across the lists of a request; without it a list's score does not depend on the others."""
-    loss: Literal["softmax", "squared"] = "softmax"
-    """Cross-entropy with the softmax of the rewards over a request's lists, or squared error of the rewards."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of that softmax, in deviations of the rewards within a request."""
+    """Of the softmax of the rewards over a request's lists, in their deviations within requests; the loss is the cross-entropy with it."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
     """Requests of a step."""
@@ -165,11 +163,8 @@ class JointEvaluator(LearntComponent):
             for rows in np.array_split(random.permutation(len(target)), max(1, len(target) // s.batch)):
                 scores = self._forward(judged.requests.take(rows), _rows(judged.slate, rows), judged.lists[rows])
                 wanted = target[torch.as_tensor(rows)]
-                if s.loss == "softmax":
-                    law = torch.softmax(wanted / s.temperature, dim=1)
-                    loss = -(law * torch.log_softmax(scores, dim=1)).sum(dim=1).mean()
-                else:
-                    loss = (scores - wanted).square().mean()
+                law = torch.softmax(wanted / s.temperature, dim=1)
+                loss = -(law * torch.log_softmax(scores, dim=1)).sum(dim=1).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

@@ -1,0 +1,148 @@
+"""Monotone cells, one a prediction, whose sum is the score (xMTF, arXiv 2504.05669); the hard variant, and its inner, supervised stage.
+
+z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner: the inner function is an exact integral of a positive one (``nn/monotone.py``), so that
+no penalty for violations is needed, and the outer one is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this
+form up to a function of the sum, which no order depends on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.core.component import Requests
+from taiji.core.errors import InputError
+from taiji.core.settings import Settings as Base
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.nn.monotone import MonotoneFunctions
+from taiji.nn.normal_scale import normal_scores, scale_knots
+
+Array = NDArray[Any]
+
+
+class CellsSettings(FusionSettings):
+    """Settings of monotone cells."""
+
+    columns: tuple[str, ...] = ()
+    """State of a request: numeric columns of the requests or users, one number a request each."""
+    grid: int = Field(default=17, ge=2)
+    """Points at which an integrand is free."""
+    width: PositiveInt = 32
+    epochs: PositiveInt = 20
+    batch: PositiveInt = 128
+    """Slates of a step."""
+    rate: float = Field(default=5e-3, gt=0)
+
+
+class MonotoneCells(LearntFusion):
+    """Σ_k q_k (1 + a_k q_k) with q_k in [0, 1] an exact monotone function of a prediction; fitted to the order of the weighted labels.
+
+    The score never falls as a prediction rises, whatever the action within its bounds.
+
+    Attributes:
+        action: (K,) the outer functions' a, 0 after :meth:`fit`; at least −1/2, so that 1 + 2 a q stays positive below q = 1.
+    """
+
+    Settings: ClassVar[type[Base]] = CellsSettings
+    settings: CellsSettings
+
+    def learn(self, rows: FusionRows, seed: int) -> None:
+        """Fit the inner functions: −log σ(z_i − z_j) over the pairs of a slate of which i was worth more."""
+        s = self.settings
+        values = self.stacked(rows.predictions)
+        worth = self.reward(rows)
+        known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
+        self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
+        self.action = np.zeros(len(self.tasks))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
+        x = torch.as_tensor(self._scaled(np.where(known[..., None], values, 0.0)))
+        columns = torch.as_tensor(self._columns(rows.requests))
+        better = (
+            known[:, :, None]
+            & known[:, None, :]
+            & (np.nan_to_num(worth)[:, :, None] > np.nan_to_num(worth)[:, None, :])
+        )
+        pairs = torch.as_tensor(better)
+        scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of differences that are at most K
+        optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
+        random = np.random.default_rng(seed)
+        for _ in range(s.epochs):
+            for part in np.array_split(random.permutation(len(x)), max(1, len(x) // s.batch)):
+                at = torch.as_tensor(part)
+                z = self._sum(x[at], columns[at])
+                gap = (scale.exp() * (z[:, :, None] - z[:, None, :]))[pairs[at]]
+                if not len(gap):
+                    continue
+                loss = torch.nn.functional.softplus(-gap).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    def act(self, action: Array) -> None:
+        """Set the outer functions, as a policy chooses them.
+
+        Raises:
+            InputError: an action of another length, or below −1/2.
+        """
+        found = np.asarray(action, np.float64)
+        if found.shape != (len(self.tasks),) or not (np.isfinite(found).all() and found.min() >= -0.5):
+            raise InputError(
+                "An action would let the score fall as a prediction rises.",
+                where="action",
+                expected=f"{len(self.tasks)} numbers of at least -0.5",
+                found=str(found.tolist()),
+            )
+        self.action = found
+
+    def score(self, values: Array, requests: Requests) -> Array:
+        """Return the sums of the cells."""
+        with torch.inference_mode():
+            z = self._sum(torch.as_tensor(self._scaled(values)), torch.as_tensor(self._columns(requests)))
+            return np.asarray(z.numpy())
+
+    def weights(self) -> dict[str, Array]:
+        """Return the cells, the action and the scales of the predictions."""
+        found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
+        return {"action": self.action, **found, **{f"knots.{n}": knots for n, knots in enumerate(self.knots)}}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        s = self.settings
+        self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
+        self.action = weights["action"]
+        self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
+        own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
+        self.network.load_state_dict(own)
+
+    def _sum(self, scaled: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return (B, M) scores of scaled predictions (B, M, K)."""
+        inner = self.network(scaled, columns if self.settings.columns else None)
+        # Between 0 and 1, where the bound of the action holds; unlike a logistic function monotone in floating point too.
+        q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
+        total = torch.zeros_like(q[..., 0])
+        for task, a in enumerate(self.action.tolist()):
+            total = total + outer(q[..., task], a)
+        return total
+
+    def _scaled(self, values: Array) -> Array:
+        return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
+
+    def _columns(self, requests: Requests) -> Array:
+        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.columns]
+        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+
+
+def outer(q: torch.Tensor, a: float) -> torch.Tensor:
+    """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, in a form that is monotone in floating point too.
+
+    For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two parts that rise.
+    """
+    if a >= 0:
+        return q + a * q**2
+    return (1 + 2 * a) * q - a * (1 - (1 - q) ** 2)
