@@ -164,7 +164,9 @@ class Inputs:
         requests = state.requests.take(chosen)
         owner = np.repeat(np.arange(len(requests)), items.shape[1])
         lists = {field.name for field in (*self.fields.codes, *self.fields.sequences, *self.fields.vectors)}
-        context = {name: values for name, values in requests.columns.items() if name not in lists}  # those are the user's
+        context = {
+            name: values for name, values in requests.columns.items() if name not in lists
+        }  # those are the user's
         frame = pl.DataFrame(
             {
                 "user": requests.user[owner],
