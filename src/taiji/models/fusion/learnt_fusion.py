@@ -53,8 +53,9 @@ class LearntFusion(LearntComponent):
     """Fuser that is fitted to :class:`FusionRows`. A model implements :meth:`learn` and :meth:`score`."""
 
     Settings: ClassVar[type[Base]] = FusionSettings
+    settings: FusionSettings
 
-    def __init__(self, settings: Any = None) -> None:
+    def __init__(self, settings: FusionSettings | None = None) -> None:
         super().__init__(settings)
         wrong = {task: weight for task, weight in self.settings.weights.items() if not weight > 0}
         if wrong:
@@ -96,7 +97,7 @@ class LearntFusion(LearntComponent):
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
         """Return (B, M) scores; NaN where a prediction is NaN (padding)."""
         values = self.stacked(predictions)
-        known = np.isfinite(values).all(axis=2)
+        known = np.asarray(np.isfinite(values).all(axis=2))
         return np.where(known, self.score(np.where(known[..., None], values, 0.0), requests), np.nan)
 
     def stacked(self, predictions: Predictions) -> Array:

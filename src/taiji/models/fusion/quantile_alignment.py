@@ -67,7 +67,7 @@ class QuantileAlignment(LearntFusion):
     def learn(self, rows: FusionRows, seed: int) -> None:
         """Fit the quantiles of what is predicted, given the circumstances alone."""
         values = self.stacked(rows.predictions)
-        known = np.isfinite(values).all(axis=2)
+        known = np.asarray(np.isfinite(values).all(axis=2))
         values = values[known]
         numbers, categories = self._circumstances(rows.requests, known.shape)
         self.knots = [scale_knots(values[:, task]) for task in range(len(self.tasks))]
@@ -89,7 +89,7 @@ class QuantileAlignment(LearntFusion):
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
         """Return the ranks in [0, 1] of :attr:`tasks`; other predictions as they are."""
         values = self.stacked(predictions)
-        known = np.isfinite(values).all(axis=2)
+        known = np.asarray(np.isfinite(values).all(axis=2))
         ranks = self.ranks(np.where(known[..., None], values, 0.0), requests)
         return {**predictions, **{t: np.where(known, ranks[..., k], np.nan) for k, t in enumerate(self.tasks)}}
 
