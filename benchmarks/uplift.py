@@ -8,7 +8,7 @@ vectors of the same geometry, titles of noise words, another user's history.
 
     python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
 
-Without ``--data``: the world ``shop``, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
+Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
 sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
 """
 
@@ -80,7 +80,12 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], list[str]]:
     known, rest = parser.parse_known_args(argv)
     folder = os.environ.get("TAIJI_TEST_DATA")
     public = [str(Path(folder) / name) for name in ("amazon-office", "ml-latest-small")] if folder else []
-    logs = known.data or ["world:shop", *[path for path in public if Path(path).is_dir()], "completejourney"]
+    logs = known.data or [
+        "world:shop",
+        "world:shop,-shelf.text",
+        *[path for path in public if Path(path).is_dir()],
+        "completejourney",
+    ]
     found = known.embedder or [name for name in ("wordllama", "minilm") if chosen_embedder("auto") in (name, "minilm")]
     return logs, found, rest
 
