@@ -140,3 +140,31 @@ def test_a_ranker_scores_alike_offline_and_online(board, rows):
     frame = pl.DataFrame({"user": np.repeat(users, 3), "item": items.ravel(), "time": np.repeat(times, 3)})
     offline = ranker.inputs.arrays(frame).numbers
     assert online.tobytes() == offline.tobytes()
+
+
+def test_a_field_is_left_out_below_its_rows(board, rows):
+    few = [
+        CollaborativeMatch(least_rows=len(rows) + 1),
+        TextMatch(embedder="wordllama", least_rows=len(rows) + 1),
+    ]
+    for field in few:
+        field.fit(board, rows, int(rows["time"].max()))
+        assert field.labels == () and field.matrix(Rows(board, rows)).shape == (len(rows), 0)
+    enough = CollaborativeMatch(least_rows=len(rows), refreshes=1)
+    enough.fit(board, rows, int(rows["time"].max()))
+    assert len(enough.labels) == 8
+
+
+def test_by_default_rankers_of_few_rows_have_no_pair_fields_and_named_ones_are_kept(board, rows, tmp_path):
+    plain = train_ranker(board, rows, RankerSettings(min_steps=5, hidden=(8,)), 0)
+    assert not any("collaborative" in name or "text_match" in name for name in plain.layout.numbers)
+    named = train_ranker(
+        board,
+        rows,
+        RankerSettings(pair_fields=({"field": "collaborative", "refreshes": 1},), min_steps=5, hidden=(8,)),
+        0,
+    )
+    assert "collaborative_co_sum" in named.layout.numbers
+    plain.save(tmp_path / "plain")
+    again = type(plain).load(tmp_path / "plain", board)
+    assert again.predict(rows).equals(plain.predict(rows))

@@ -124,7 +124,7 @@ def lively(board):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_labels_of_every_kind_get_a_trained_head(model, lively, tmp_path):
-    ranker = fresh(model, pair_fields=()).fit(lively, exposures_of(lively), seed=0)
+    ranker = fresh(model).fit(lively, exposures_of(lively), seed=0)
     assert ranker.heads == (
         *("click", "conversion", "ctcvr", "liked", "click_liked"),
         *("opens", "watch_seconds", "stars", "taste", "asked"),
@@ -201,7 +201,7 @@ def test_columns_of_a_slate_are_inputs_of_their_rows(lively, board):
     field = {"field": "number", "column": "similarity", "side": "pair"}
     similar = pl.Series(np.random.default_rng(0).random(len(board.events)))
     rows = exposures_of(board).with_columns(similarity=similar)
-    ranker = fresh("target_attention", fields=(field,), pair_fields=()).fit(board, rows)
+    ranker = fresh("target_attention", fields=(field,)).fit(board, rows)
     requests, items = requests_of(board, 3), np.tile(np.arange(4), (3, 1))
     given = np.random.default_rng(1).random((3, 4))
     found = ranker.score(ranker.encode(requests), Slate(items, columns={"similarity": given}))["click"]

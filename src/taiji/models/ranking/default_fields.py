@@ -27,6 +27,8 @@ PAIR_FIELDS = {
     "intents": "taiji.models.ranking.intent_match:IntentMatch",
 }
 """This package's pair fields by name."""
+USUAL = tuple({"field": name, "least_rows": 20_000} for name in ("collaborative", "text_match"))
+"""Pair fields of a ranker whose settings name none."""
 FEW_VALUES = 50
 """Distinct whole numbers up to which a column is read as a category."""
 
@@ -50,7 +52,7 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
     if "vector" in columns:
         made.append(VectorField("vector"))
     made += [context_field(dataset, column) for column in dataset.context if column in columns]
-    made += pair_fields(settings.pair_fields)
+    made += pair_fields(USUAL if settings.pair_fields is None else settings.pair_fields)
     for place, given in enumerate(settings.fields):
         made.append(make_field(given, f"ranking.fields[{place}]"))
         check_not_an_outcome(made[-1], dataset, f"ranking.fields[{place}]")

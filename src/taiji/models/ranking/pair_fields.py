@@ -39,9 +39,10 @@ class PastField(NumbersField):
         name: of the field, and the beginning of its numbers' names.
         history: most recent interactions that a candidate is compared with.
         refreshes: how often in the training period what is known of items was refreshed; the last time is its end.
+        least_rows: training rows below which the field is left out.
     """
 
-    def __init__(self, name: str, history: int, refreshes: int) -> None:
+    def __init__(self, name: str, history: int, refreshes: int, least_rows: int) -> None:
         super().__init__(name, "pair")
         if history < 1 or refreshes < 1:
             raise ConfigError(
@@ -50,10 +51,15 @@ class PastField(NumbersField):
                 expected="history ≥ 1 and refreshes ≥ 1",
                 found=f"history {history}, refreshes {refreshes}",
             )
-        self.history, self.refreshes = history, refreshes
+        self.history, self.refreshes, self.least_rows = history, refreshes, least_rows
         self.cuts: Array = np.zeros(0, dtype=np.int64)
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
+
+    @property
+    def is_left_out(self) -> bool:
+        """True if the field was fitted to too few rows."""
+        return self.least_rows > 0 and not len(self.cuts)
 
     @property
     def learns(self) -> bool:
@@ -74,6 +80,9 @@ class PastField(NumbersField):
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn from the log before each cut time."""
+        if len(rows) < self.least_rows:
+            self.cuts = np.zeros(0, dtype=np.int64)
+            return
         self._start(dataset)
         first = int(rows["time"].min()) if len(rows) else until  # type: ignore[arg-type]
         for cut in cut_times(dataset.history, first, self.refreshes, until) if self.learns else ():
@@ -188,15 +197,17 @@ class CollaborativeMatch(PastField):
         history, refreshes: see :class:`PastField`. name: of the field.
     """
 
-    def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative") -> None:
-        super().__init__(name, history, refreshes)
+    def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative", least_rows: int = 0) -> None:
+        super().__init__(name, history, refreshes, least_rows)
         self.factors: list[QuantisedVectors] = []
         self.neighbours: list[tuple[Array, Array]] = []
-        self.options = {"history": history, "refreshes": refreshes, "name": name}
+        self.options = {"history": history, "refreshes": refreshes, "name": name, "least_rows": least_rows}
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the numbers."""
+        if self.is_left_out:
+            return ()
         return tuple(f"{self.name}_{part}" for part in (*HISTORY_MATCHES, "co_sum", "co_max", "co_recent"))
 
     def _start(self, dataset: Dataset) -> None:
@@ -309,9 +320,15 @@ class TextMatch(PastField):
     learnt = ("embedder_used",)
 
     def __init__(
-        self, embedder: str = "auto", vector: int = 32, history: int = 50, refreshes: int = 4, name: str = "text_match"
+        self,
+        embedder: str = "auto",
+        vector: int = 32,
+        history: int = 50,
+        refreshes: int = 4,
+        name: str = "text_match",
+        least_rows: int = 0,
     ) -> None:
-        super().__init__(name, history, refreshes)
+        super().__init__(name, history, refreshes, least_rows)
         self.embedder, self.vector, self.embedder_used = embedder, vector, ""
         self.options = {
             "embedder": embedder,
@@ -319,6 +336,7 @@ class TextMatch(PastField):
             "history": history,
             "refreshes": refreshes,
             "name": name,
+            "least_rows": least_rows,
         }
         self.space = TextSpace.empty()
         self.vectors = QuantisedVectors(np.zeros((0, 1), np.int8))
@@ -329,7 +347,7 @@ class TextMatch(PastField):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the numbers; none where items have no texts."""
-        if not self.space.width:
+        if self.is_left_out or not self.space.width:
             return ()
         matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]
         mapped = [f"{self.name}_map_{part}" for part in HISTORY_MATCHES]
