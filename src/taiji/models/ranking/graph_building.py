@@ -301,7 +301,7 @@ class Building:
                 sides = {self.colour[left], self.colour[right]}
                 width = self.many[old][-1]
                 alike = all(self.many[part][-1:] == (width,) for part in (left, right))
-                if sides == {REQUEST, CANDIDATE} and alike and left not in self.mixed and right not in self.mixed:
+                if sides == {REQUEST, CANDIDATE} and alike:
                     nodes = [self._get(part, self._context(part)) for part in (left, right)]
                     return Term(nodes[0]), Term(nodes[1], ADDING[old.target])
         return (Term(self._get(old, self._context(old))),)
