@@ -14,6 +14,7 @@ from taiji.serving.live_dataset import World
 from taiji.serving.recommender import recommender_of, recommender_version
 
 
+@pytest.mark.integration
 def test_a_named_fusion_is_fitted_evaluated_and_served(tmp_path):
     values = {
         "data": {"source": str(write_shop(tmp_path / "shop", users=20, items=40, events=900))},
