@@ -25,9 +25,10 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     """Return the stages: the data, a retriever each, the ranker where there is one, the evaluation, in a world the closed loop, the page.
 
     Raises:
-        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
+        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have; features of a run that has none.
     """
     from taiji.cascade.assembly import make_retriever
+    from taiji.features.other_run import features_run
 
     settings = config.recommend
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
@@ -40,6 +41,8 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
         )
     for name, values in settings.retrievers.items():
         make_retriever(name, values)  # what is wrong in its settings is said now, not after the stages before it
+    if settings.features is not None:
+        features_run(settings.features)
     names = list(settings.retrievers)
     looped = is_world(config) and settings.closed_loop_users > 0
     fitting = (

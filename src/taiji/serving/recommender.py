@@ -24,12 +24,13 @@ from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import Verifier, read_manifest
 from taiji.data.dataset import Dataset
+from taiji.features.other_run import StoredFeatures
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.scorer import RunScorer, load_neural, request_columns
+from taiji.serving.scorer import RunScorer, feature_columns, load_neural, request_columns, usable_features
 from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
 
 Array = NDArray[Any]
@@ -98,10 +99,11 @@ class RunRecommender:
 
     Args:
         world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: of a list, by default.
+        quantizer_version: of the features that the ranker was trained with; empty where it was trained without.
     """
 
-    def __init__(self, world: World, cascade: Cascade, length: int) -> None:
-        self.world, self.cascade, self.length = world, cascade, length
+    def __init__(self, world: World, cascade: Cascade, length: int, quantizer_version: str = "") -> None:
+        self.world, self.cascade, self.length, self.quantizer_version = world, cascade, length, quantizer_version
         self.names = tuple(cascade.pool.retrievers)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
@@ -123,18 +125,22 @@ class RunRecommender:
         exclude = np.full((len(requests), max(map(len, excluded))), NO_ITEM)
         for row, items in enumerate(excluded):
             exclude[row, : len(items)] = items
-        found = self.cascade.recommend(self._live(requests), length, exclude=exclude, trace=trace)
-        return [self._result(row, request, found) for row, request in enumerate(requests)]
+        rows = [usable_features(request.features, self.quantizer_version) for request in requests]
+        found = self.cascade.recommend(self._live(requests, rows), length, exclude=exclude, trace=trace)
+        return [
+            self._result(row, request, found, featured=rows[row] is not None) for row, request in enumerate(requests)
+        ]
 
-    def _live(self, requests: Sequence[RecommendRequest]) -> LiveRequests:
+    def _live(self, requests: Sequence[RecommendRequest], rows: Sequence[dict[str, Any] | None]) -> LiveRequests:
         histories = [request.history for request in requests]
         live = self.world.of(histories)
         columns = request_columns(self.world, [request.context for request in requests])
+        columns |= feature_columns(self.world, rows)
         times = [history.as_of for history in histories]
         past = LiveStatistics(self.world, live, histories)
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
 
-    def _result(self, row: int, request: RecommendRequest, found: Recommendation) -> RecommendResult:
+    def _result(self, row: int, request: RecommendRequest, found: Recommendation, *, featured: bool) -> RecommendResult:
         slate, names, known = found.slate, self.world.item_names, self.world.items
         assert slate.scores is not None and slate.source is not None
         there = slate.mask[row]
@@ -148,6 +154,7 @@ class RunRecommender:
             unranked=int(found.unranked[row]),
             seconds=found.seconds,
             trace=None if found.trace is None else _trace(found.trace.filter(pl.col("request") == row), names),
+            featured=featured,
         )
 
 
@@ -155,11 +162,13 @@ class RankingRecommender(RunRecommender):
     """Recommender of a run that can also score candidates that somebody else found.
 
     Args:
-        world, cascade, length: as of :class:`RunRecommender`. scorer: of the run.
+        world, cascade, length, quantizer_version: as of :class:`RunRecommender`. scorer: of the run.
     """
 
-    def __init__(self, world: World, cascade: Cascade, length: int, scorer: RunScorer) -> None:
-        super().__init__(world, cascade, length)
+    def __init__(
+        self, world: World, cascade: Cascade, length: int, scorer: RunScorer, quantizer_version: str = ""
+    ) -> None:
+        super().__init__(world, cascade, length, quantizer_version)
         self._scorer = scorer
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
@@ -182,7 +191,8 @@ def recommender_version(run: Path) -> str:
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    composed = settings.model_dump(mode="json", exclude=set(EVALUATION_KEYS))
+    # Where the features lay says nothing; the ranker's stage keeps what they were.
+    composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
     return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 
 
@@ -210,12 +220,14 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         None if ranker is None else LiveRanker(ranker),
         _vectors(world) if settings.rerank != "none" else None,
     )
+    features = StoredFeatures.load(run / "candidate_ranker") if ranker is not None else None
+    version = "" if features is None else str(features.about["quantizer_version"])
     if scorer is None and ranker is not None:
-        scorer = RunScorer(world, ranker, None, "")
+        scorer = RunScorer(world, ranker, ranker if version else None, version)
     if scorer is None:
         made = RunRecommender(world, cascade, settings.length)
     else:
-        made = RankingRecommender(world, cascade, settings.length, scorer)
+        made = RankingRecommender(world, cascade, settings.length, scorer, version)
     now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
     with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
         made.recommend([RecommendRequest(UserHistory("", now))])

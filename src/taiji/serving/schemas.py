@@ -157,6 +157,7 @@ class RecommendOut(BaseModel):
 
     ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out, as were
     ``unranked`` candidates, because time was up. ``cached``: the list was made a moment ago for the same question.
+    ``feature_version`` is that of the user's feature row, where the ranker read one.
     """
 
     release: str
@@ -166,6 +167,7 @@ class RecommendOut(BaseModel):
     failed: list[str]
     unranked: int
     cached: bool
+    feature_version: int | None = None
     trace: list[dict[str, str | int | float | None]] | None = None
 
 

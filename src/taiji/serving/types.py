@@ -247,6 +247,7 @@ class RecommendRequest:
         exclude: items that must not be in it.
         context: as of :class:`RankRequest`.
         trace: whether every candidate's way is wanted.
+        features: as of :class:`RankRequest`.
     """
 
     history: UserHistory
@@ -254,6 +255,7 @@ class RecommendRequest:
     exclude: tuple[str, ...] = ()
     context: Mapping[str, ContextValue] = field(default_factory=dict)
     trace: bool = False
+    features: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,7 @@ class RecommendResult:
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.
+        featured: whether the ranker read the request's features; it does where they are of its quantiser version.
     """
 
     items: tuple[str, ...] = ()
@@ -279,6 +282,7 @@ class RecommendResult:
     unranked: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trace: list[dict[str, Any]] | None = None
+    featured: bool = False
 
 
 class FeaturesOnly(ConfigError):
