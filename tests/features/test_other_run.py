@@ -40,7 +40,6 @@ def test_users_and_items_are_matched_by_their_ids_as_text(dataset: Dataset, run:
     assert table["user"].to_list() == [user["u1"], user["u1"], user["u4"]]
     assert table["ids"].to_list() == [[1, 2], None, [0, 1]]
     assert table["neighbour_items"].to_list() == [[item["i7"], item["i0"]], None, None]
-    assert table["neighbour_user_id"].to_list() == ["only there"] * 3, "who must be known when somebody is erased"
     assert table["available_at"].to_list() == [10, 20, 30] and table["quantizer_version"].unique().item() == "q-one"
 
 

@@ -106,8 +106,8 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         path: the run's directory. dataset: this run's. test: microseconds, the start of this run's test period.
 
     Returns:
-        the rows of users whom this log has: user, as_of, available_at, ids, neighbour_user_id (as text, this log need not have it),
-        neighbour_items without those that this log does not have, vector, model_version, quantizer_version.
+        the rows of users whom this log has: user, as_of, available_at, ids, neighbour_items
+        without those that this log does not have, vector, model_version, quantizer_version.
 
     Raises:
         ConfigError: there are no features, they are of nobody in this log, or their model was trained on some of the test period.
@@ -126,11 +126,7 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         )
     users, items = _numbers(run, dataset, "user"), _numbers(run, dataset, "item")
     read = pl.read_parquet(run / "features" / "taiji.parquet")
-    theirs = _text_ids(run, "user")
-    table = read.with_columns(
-        user=pl.Series(users)[read["user"].cast(pl.Int64)],
-        neighbour_user_id=theirs.gather(read["neighbour"].cast(pl.Int64)),
-    ).filter(pl.col("user") >= 0)
+    table = read.with_columns(user=pl.Series(users)[read["user"].cast(pl.Int64)]).filter(pl.col("user") >= 0)
     if table.is_empty():
         raise ConfigError(
             "The features are of nobody in this run's log.",
@@ -141,22 +137,18 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         )
     table = table.with_columns(neighbour_items=_translated(table["neighbour_items"], items))
     filled = [pl.when(pl.col(name).list.len() > 0).then(pl.col(name)).alias(name) for name in FEATURES]
-    kept = [pl.col(name).cast(kind) for name, kind in SCHEMA.items() if name not in ("neighbour", "similarity")]
-    return table.with_columns(filled).select(*kept, "neighbour_user_id")
+    kept = {name: kind for name, kind in SCHEMA.items() if name not in ("neighbour", "similarity")}
+    return table.with_columns(filled).select(pl.col(name).cast(kind) for name, kind in kept.items())
 
 
 def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
     """Return this log's number of each user or item of the other run; -1 where it has none."""
     frame = dataset.users if kind == "user" else dataset.items
     ours = frame.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"), pl.col(kind).cast(pl.Int64).alias("ours"))
-    theirs = pl.DataFrame({"name": _text_ids(run, kind)})
-    return theirs.join(ours, on="name", how="left", maintain_order="left")["ours"].fill_null(-1).to_numpy()
-
-
-def _text_ids(run: Path, kind: str) -> pl.Series:
-    """Return the text ids of the other run's users or items, by number."""
-    frame = pl.read_parquet(run / "data" / "dataset" / f"{kind}s.parquet", columns=[kind, TEXT_IDS[kind]]).sort(kind)
-    return frame[TEXT_IDS[kind]].cast(pl.String)
+    file = run / "data" / "dataset" / f"{kind}s.parquet"
+    theirs = pl.read_parquet(file, columns=[kind, TEXT_IDS[kind]]).sort(kind)
+    names = theirs.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"))
+    return names.join(ours, on="name", how="left", maintain_order="left")["ours"].fill_null(-1).to_numpy()
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:

@@ -35,38 +35,22 @@ def release(run: Path) -> Release:
 
 
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
-    """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0.
-
-    A recommender without features of its own has those that its ranker was trained with, where it was.
-    """
-    from taiji.features.other_run import StoredFeatures
+    """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0."""
     from taiji.serving.live_dataset import World, read_features
     from taiji.serving.recommender import has_recommender
 
     if has_recommender(run) and not _has_features(run):
-        kept = StoredFeatures.load(run / "candidate_ranker")
-        if kept is None:
-            return
-        table = kept.table
-    else:
-        table = read_features(run)
+        return
     world = World(run)
     names, items = world.dataset.users["user_id"].to_list(), world.item_names
-    if "neighbour" in table.columns:
-        table = table.join(
-            world.dataset.users.select(neighbour="user", neighbour_user_id="user_id"),
-            on="neighbour",
-            how="left",
-            maintain_order="left",
-        )
-    newest = table.sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
+    newest = read_features(run).sort("user", "available_at", "as_of").unique("user", keep="last", maintain_order=True)
     for batch in newest.iter_slices(PORTION):
         yield [
             FeatureRow(
                 user=str(names[row["user"]]),
                 as_of=row["as_of"],
                 ids=tuple(row["ids"] or ()),
-                neighbour=None if row["neighbour_user_id"] is None else str(row["neighbour_user_id"]),
+                neighbour=None if row["neighbour"] is None else str(names[row["neighbour"]]),
                 neighbour_items=tuple(items[item] for item in row["neighbour_items"] or ()),
                 model_version=row["model_version"],
                 quantizer_version=row["quantizer_version"],

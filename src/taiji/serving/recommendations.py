@@ -76,7 +76,8 @@ class Recommendations:
             failed=list(found.failed),
             unranked=found.unranked,
             cached=cached,
-            feature_version=row.version if row and found.featured else None,
+            features="row" if found.features == "request" else found.features,
+            feature_version=row.version if row and found.features == "request" else None,
             trace=found.trace,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
+from taiji.serving.run_rows import RunRows
 from taiji.serving.scorer import RunScorer, feature_columns, load_neural, request_columns, usable_features
 from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
 
@@ -99,11 +100,11 @@ class RunRecommender:
 
     Args:
         world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: of a list, by default.
-        quantizer_version: of the features that the ranker was trained with; empty where it was trained without.
+        rows: of the features that the ranker was trained with; None where it was trained without.
     """
 
-    def __init__(self, world: World, cascade: Cascade, length: int, quantizer_version: str = "") -> None:
-        self.world, self.cascade, self.length, self.quantizer_version = world, cascade, length, quantizer_version
+    def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
+        self.world, self.cascade, self.length, self.rows = world, cascade, length, rows
         self.names = tuple(cascade.pool.retrievers)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
@@ -125,11 +126,20 @@ class RunRecommender:
         exclude = np.full((len(requests), max(map(len, excluded))), NO_ITEM)
         for row, items in enumerate(excluded):
             exclude[row, : len(items)] = items
-        rows = [usable_features(request.features, self.quantizer_version) for request in requests]
+        requests = [replace(request, features=self._usable(request)) for request in requests]
+        own = [self.rows.of(r.history) if self.rows and r.features is None else None for r in requests]
+        rows = [request.features or kept for request, kept in zip(requests, own)]
         found = self.cascade.recommend(self._live(requests, rows), length, exclude=exclude, trace=trace)
         return [
-            self._result(row, request, found, featured=rows[row] is not None) for row, request in enumerate(requests)
+            replace(
+                self._result(row, request, found),
+                features="request" if request.features else "run" if own[row] else "none",
+            )
+            for row, request in enumerate(requests)
         ]
+
+    def _usable(self, request: RecommendRequest) -> dict[str, Any] | None:
+        return usable_features(request.features, self.rows.quantizer_version if self.rows else "")
 
     def _live(self, requests: Sequence[RecommendRequest], rows: Sequence[dict[str, Any] | None]) -> LiveRequests:
         histories = [request.history for request in requests]
@@ -140,7 +150,7 @@ class RunRecommender:
         past = LiveStatistics(self.world, live, histories)
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
 
-    def _result(self, row: int, request: RecommendRequest, found: Recommendation, *, featured: bool) -> RecommendResult:
+    def _result(self, row: int, request: RecommendRequest, found: Recommendation) -> RecommendResult:
         slate, names, known = found.slate, self.world.item_names, self.world.items
         assert slate.scores is not None and slate.source is not None
         there = slate.mask[row]
@@ -154,7 +164,6 @@ class RunRecommender:
             unranked=int(found.unranked[row]),
             seconds=found.seconds,
             trace=None if found.trace is None else _trace(found.trace.filter(pl.col("request") == row), names),
-            featured=featured,
         )
 
 
@@ -162,13 +171,13 @@ class RankingRecommender(RunRecommender):
     """Recommender of a run that can also score candidates that somebody else found.
 
     Args:
-        world, cascade, length, quantizer_version: as of :class:`RunRecommender`. scorer: of the run.
+        world, cascade, length, rows: as of :class:`RunRecommender`. scorer: of the run.
     """
 
     def __init__(
-        self, world: World, cascade: Cascade, length: int, scorer: RunScorer, quantizer_version: str = ""
+        self, world: World, cascade: Cascade, length: int, scorer: RunScorer, rows: RunRows | None = None
     ) -> None:
-        super().__init__(world, cascade, length, quantizer_version)
+        super().__init__(world, cascade, length, rows)
         self._scorer = scorer
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
@@ -221,13 +230,13 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         _vectors(world) if settings.rerank != "none" else None,
     )
     features = StoredFeatures.load(run / "candidate_ranker") if ranker is not None else None
-    version = "" if features is None else str(features.about["quantizer_version"])
+    rows = None if features is None else RunRows(world, features)
     if scorer is None and ranker is not None:
-        scorer = RunScorer(world, ranker, ranker if version else None, version)
+        scorer = RunScorer(world, ranker, ranker if rows else None, rows.quantizer_version if rows else "")
     if scorer is None:
         made = RunRecommender(world, cascade, settings.length)
     else:
-        made = RankingRecommender(world, cascade, settings.length, scorer, version)
+        made = RankingRecommender(world, cascade, settings.length, scorer, rows)
     now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
     with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
         made.recommend([RecommendRequest(UserHistory("", now))])

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from taiji.core.errors import ConfigError
 
@@ -269,7 +269,8 @@ class RecommendResult:
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.
-        featured: whether the ranker read the request's features; it does where they are of its quantiser version.
+        features: those that the ranker read: ``request`` those of the request, which are of its quantiser version; ``run`` the row that the
+            run keeps of the user; ``none``.
     """
 
     items: tuple[str, ...] = ()
@@ -282,7 +283,7 @@ class RecommendResult:
     unranked: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trace: list[dict[str, Any]] | None = None
-    featured: bool = False
+    features: Literal["request", "run", "none"] = "none"
 
 
 class FeaturesOnly(ConfigError):
