@@ -50,7 +50,13 @@ def test_a_request_has_what_was_there_strictly_before_it(dataset: Dataset, run: 
     asked = Requests([one, one, one, four, four], [10, 11, 21, 30, 31])
     found = features.joined_to(asked)
     assert found.columns["ids"].tolist() == [None, [1, 2], None, None, [0, 1]]
-    assert [None if row is None else len(row) for row in found.columns["neighbour_items"]] == [None, 2, None, None, None]
+    assert [None if row is None else len(row) for row in found.columns["neighbour_items"]] == [
+        None,
+        2,
+        None,
+        None,
+        None,
+    ]
     assert features.metrics_of(asked)["coverage"] == 0.6
     early = features.made_before(10)
     assert early.joined_to(asked).columns["ids"].tolist() == [None, [1, 2], [1, 2], None, None]

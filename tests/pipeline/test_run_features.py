@@ -93,7 +93,9 @@ def test_the_ranker_is_trained_on_the_features(shop: Shop, featured: Path) -> No
     assert (about["run"], about["quantizer_version"], about["users"]) == ("other", "q-one", 10)
     exposed = shop.dataset.events.filter(pl.col("exposed") & (pl.col("time") < shop.test))
     had = exposed.filter((pl.col("time") > shop.times[0]) & (_number(shop.dataset) < 10))
-    assert about["training"]["coverage"] == pytest.approx(len(had) / len(exposed), abs=0.05), "labels may not be known yet"
+    assert about["training"]["coverage"] == pytest.approx(len(had) / len(exposed), abs=0.05), (
+        "labels may not be known yet"
+    )
     assert 0 < about["training"]["coverage"] < 0.5
 
 
