@@ -9,6 +9,10 @@ import polars as pl
 import yaml
 from transformers import PreTrainedModel
 
+from taiji.core.artifacts import write_json
+from taiji.core.manifests import write_manifest
+from taiji.data.dataset import Dataset
+from taiji.features.feature_table import SCHEMA
 from taiji.language.tiny import tiny_causal_lm
 
 MAPPING = """\
@@ -114,3 +118,57 @@ def write_config(path: Path, shop: Path, model: Path) -> Path:
     """:func:`configuration` as a file."""
     path.write_text(yaml.safe_dump(configuration(shop, model)))
     return path
+
+
+def write_features_run(folder: Path, dataset: Dataset, rows: pl.DataFrame, test: int, quantizer: str = "q-one") -> Path:
+    """The parts of a run with features that another run reads; its users and items are numbered the other way round, and one more each.
+
+    Args:
+        dataset: of the reader. rows: user_id, as_of, ids, neighbour_items (their ids as text). test: microseconds, the start of its test period.
+    """
+    for kind, ids in (("user", dataset.users["user_id"]), ("item", dataset.items["item_id"])):
+        names = ["only there", *ids.cast(pl.String).reverse()]
+        (folder / "data" / "dataset").mkdir(parents=True, exist_ok=True)
+        frame = pl.DataFrame({kind: np.arange(len(names)), f"{kind}_id": names})
+        frame.write_parquet(folder / "data" / "dataset" / f"{kind}s.parquet")
+        if kind == "user":
+            rows = rows.join(frame, on="user_id", how="left", maintain_order="left")
+        else:
+            numbers = dict(zip(names, range(len(names))))
+            lists = [None if items is None else [numbers[item] for item in items] for items in rows["neighbour_items"]]
+    table = rows.with_columns(
+        neighbour_items=pl.Series(lists, dtype=pl.List(pl.UInt32)),
+        available_at=pl.col("as_of"),
+        neighbour=pl.lit(0),
+        similarity=pl.lit(0.5),
+        vector=pl.lit(None),
+        model_version=pl.lit("m-one"),
+        quantizer_version=pl.lit(quantizer),
+    )
+    for stage in ("examples", "features"):
+        (folder / stage).mkdir(exist_ok=True)
+    write_json(folder / "examples" / "split.json", {"bounds": [0, 1, 2, test, test + 1]})
+    table.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(
+        folder / "features" / "taiji.parquet"
+    )
+    for stage in ("data", "examples", "features"):
+        write_manifest(folder / stage, {})
+    return folder
+
+
+def random_rows(dataset: Dataset, times: list[int], seed: int = 0) -> pl.DataFrame:
+    """A feature row of every user at each of some times, for :func:`write_features_run`."""
+    random, users = np.random.default_rng(seed), dataset.users["user_id"].cast(pl.String).to_list()
+    items = dataset.items["item_id"].cast(pl.String).to_list()
+    return pl.DataFrame(
+        [
+            {
+                "user_id": user,
+                "as_of": time,
+                "ids": random.integers(0, 4, 3).tolist(),
+                "neighbour_items": random.choice(items, 1 + place % 4).tolist(),
+            }
+            for time in times
+            for place, user in enumerate(users)
+        ]
+    )

@@ -110,13 +110,21 @@ class ListMaker(LengthScorer):
             late = ("slow",) if request.history.user == "unlucky" else ()
             if request.history.user == "nobody answers":
                 raise ResourceError("No retriever answered.")
+            fits = request.features is not None and request.features["quantizer_version"] == "q"
             scores, sources = tuple(-float(at) for at in range(len(chosen))), ("echo",) * len(chosen)
             trace = [{"item": item, "place": at} for at, item in enumerate(chosen, 1)] if request.trace else None
             results.append(
                 RecommendResult(wrong_context=wrong)
                 if wrong
                 else RecommendResult(
-                    tuple(chosen), scores, sources, unknown, late=late, seconds={"retrieve": 0.001}, trace=trace
+                    tuple(chosen),
+                    scores,
+                    sources,
+                    unknown,
+                    late=late,
+                    seconds={"retrieve": 0.001},
+                    trace=trace,
+                    features="request" if fits else "none",
                 )
             )
         return results

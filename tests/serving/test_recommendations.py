@@ -150,3 +150,20 @@ def test_times_stand_beside_the_budget_in_the_metrics(store: Store, makers: dict
 def test_the_release_that_wrote_the_users_row_answers(store: Store, client: TestClient) -> None:
     store.publish("r-one", [FeatureRow("u1", 5, (1,), None, (), "one", "q", 5, 0)], 10)
     assert ask(client)["release"] == "r-one"
+
+
+def test_a_new_feature_row_is_another_question_and_is_told_where_it_was_read(store: Store, client: TestClient) -> None:
+    assert ask(client, k=2)["feature_version"] is None
+    store.publish("r-one", [FeatureRow("u1", 5, (1,), "u2", ("i1",), "one", "q", 5, 0)], 10)
+    first, again = ask(client, k=2), ask(client, k=2)
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert (first["features"], first["feature_version"]) == (again["features"], again["feature_version"]) == ("row", 1)
+    store.erase("u2", 20)  # takes the neighbour's items out of the row
+    after = ask(client, k=2)
+    assert not after["cached"] and after["feature_version"] == 2
+
+
+def test_a_row_of_another_quantiser_is_told_to_be_unread(store: Store, client: TestClient) -> None:
+    store.publish("r-one", [FeatureRow("u1", 5, (1,), None, (), "one", "another", 5, 0)], 10)
+    found = ask(client, k=2)
+    assert (found["features"], found["feature_version"]) == ("none", None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from tests.tiny import write_shop
+from tests.tiny import random_rows, write_features_run, write_shop
 
 from taiji.cascade.assembly import make_cascade
 from taiji.cascade.cascade import Cascade
@@ -20,7 +22,9 @@ from taiji.core.artifacts import read_json, write_json
 from taiji.core.component import Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import read_manifest, write_manifest
+from taiji.data import time_split
 from taiji.data.dataset import Dataset
+from taiji.features.other_run import StoredFeatures
 from taiji.models.ranking.train import load_ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.engine import Run
@@ -33,7 +37,7 @@ from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
 from taiji.serving.traffic import of_run
-from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
+from taiji.serving.types import Event, FeatureRow, RankRequest, RecommendRequest, StoredRow, UserHistory
 
 LATER = 1_700_000_000_000_000
 RETRIEVERS = {
@@ -76,7 +80,8 @@ def recommender(run: Path) -> RankingRecommender:
 def offline(run: Path, dataset: Dataset, *, rank: bool = True) -> Cascade:
     """The cascade as the run composed it, reading a dataset."""
     settings = Config.model_validate(read_json(run / "config.json")).recommend
-    retrievers = {n: CatalogueRetriever.load(run / f"retriever-{n}" / "retriever", dataset) for n in RETRIEVERS}
+    names = settings.retrievers
+    retrievers = {n: CatalogueRetriever.load(run / f"retriever-{n}" / "retriever", dataset) for n in names}
     ranker: Any = load_ranker(run / "candidate_ranker" / "ranker", dataset) if rank else None
     return make_cascade(settings, dataset, retrievers, ranker)
 
@@ -273,3 +278,93 @@ def test_a_cascade_is_rolled_out_and_back_as_a_whole(run: Path, tmp_path: Path) 
     request = RecommendRequest(UserHistory("u1", LATER))
     lists = scorers.recommend([(first.name, request), (second.name, request)])
     assert lists[0].items == lists[1].items and len(lists[0].items) == 5
+
+
+@pytest.fixture(scope="module")
+def featured(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose ranker reads features of users u0 to u9."""
+    folder, dataset = tmp_path_factory.mktemp("featured"), World(run).dataset
+    config = read_json(run / "config.json")
+    first, _, _, test, _ = time_split(dataset, Config.model_validate(config).split).bounds
+    rows = random_rows(dataset, [(first + test) // 2]).filter(pl.col("user_id").str.len_chars() == 2)
+    config["recommend"] |= {
+        "retrievers": {name: RETRIEVERS[name] for name in ("popular", "together")},
+        "features": str(write_features_run(folder / "other", dataset, rows, test)),
+        "fusion_weights": {"click": 1.0},
+    }
+    made = Config.model_validate(config)
+    Run(folder / "small", made, recommend_stages(made), say=lambda text: None).execute()
+    return folder / "small"
+
+
+def predicted(trace: list[dict[str, Any]], names: Sequence[str] | None = None) -> dict[str, float]:
+    """The clicks that the ranker predicted, by item; ``names`` where the trace has numbers."""
+    rows = [row for row in trace if row["rank: click"] is not None]
+    return {row["item"] if names is None else names[row["item"]]: row["rank: click"] for row in rows}
+
+
+def test_lists_with_features_equal_those_offline_with_the_same_row(featured: Path) -> None:
+    recommender = backend.scorer(featured, ServingSettings())
+    assert isinstance(recommender, RankingRecommender)
+    world, kept = recommender.world, StoredFeatures.load(featured / "candidate_ranker")
+    assert kept is not None
+    cascade = offline(featured, world.dataset)
+    clicks = {}
+    for user, read in (("u3", "run"), ("u4", "run"), ("u12", "none")):
+        request = RecommendRequest(UserHistory(user, LATER), trace=True)
+        (result,) = recommender.recommend([request])
+        requests = kept.joined_to(Requests([world.users[user]], [LATER]))
+        expected = cascade.recommend(requests, 5, trace=True)
+        assert expected.trace is not None and result.trace is not None and result.features == read
+        assert result.items == tuple(world.item_names[item] for item in expected.slate.items[0].tolist())
+        clicks[user] = predicted(result.trace)
+        assert clicks[user] == pytest.approx(predicted(expected.trace.to_dicts(), world.item_names), rel=1e-4)
+    asked = [RecommendRequest(UserHistory(user, LATER), trace=True) for user in clicks]
+    for user, result in zip(clicks, recommender.recommend(asked)):
+        assert predicted(result.trace or []) == pytest.approx(clicks[user], rel=1e-4)
+    bare = cascade.recommend(Requests([world.users["u3"]], [LATER]), 5, trace=True).trace
+    assert bare is not None
+    assert predicted(bare.to_dicts(), world.item_names) != pytest.approx(clicks["u3"], rel=1e-3)
+
+
+def test_the_row_of_the_service_counts_where_its_quantiser_is_the_rankers(featured: Path) -> None:
+    recommender = backend.scorer(featured, ServingSettings())
+    assert isinstance(recommender, RankingRecommender) and recommender.rows is not None
+    user = UserHistory("u3", LATER)
+    run = recommender.rows.of(user)
+    assert run is not None
+    stored = FeatureRow("u3", 5, (3, 0, 1), None, ("S1", "S2"), "m-one", "q-one", 5, 0)
+    row = json.loads(StoredRow("r", 1, stored.head(), stored.tail()).body())
+    asked = [
+        RecommendRequest(user, features=features)
+        for features in (row, {**row, "quantizer_version": "q-two"}, None, run, {**row, "ids": run["ids"]})
+    ]
+    asked = [replace(request, trace=True) for request in asked]
+    found = [recommender.recommend([request])[0] for request in asked]
+    assert [result.features for result in found] == ["request", "run", "run", "request", "request"]
+    assert found[1].trace == found[2].trace == found[3].trace, "a row of another quantiser changed the list"
+    assert found[0].trace != found[2].trace
+    (scored,) = recommender.score([RankRequest(user, ("S1", "S2"), row)])
+    assert scored.with_features is not None and scored.with_features != scored.without_features
+
+
+def test_rows_of_the_run_are_read_of_nobody_who_was_erased_and_not_before_they_were_there(featured: Path) -> None:
+    recommender = backend.scorer(featured, ServingSettings())
+    assert isinstance(recommender, RankingRecommender) and recommender.rows is not None
+    kept = StoredFeatures.load(featured / "candidate_ranker")
+    assert kept is not None
+    available = int(kept.table["available_at"].max())  # type: ignore[arg-type]
+    rows = recommender.rows
+    assert rows.of(UserHistory("u3", available + 1)) and not rows.of(UserHistory("u3", available))
+    assert not rows.of(UserHistory("u3", LATER, forgotten=True))
+    assert not rows.of(UserHistory("u12", LATER)) and not rows.of(UserHistory("never seen", LATER))
+
+
+def test_the_release_tells_what_the_ranker_read_and_not_where_it_lay(featured: Path, tmp_path: Path) -> None:
+    release = backend.release(featured)
+    assert not release.features, "there is nobody to write them"
+    other = shutil.copytree(featured, tmp_path / "small")
+    config = read_json(other / "config.json")
+    config["recommend"]["features"] = "moved/elsewhere"
+    write_json(other / "config.json", config)
+    assert backend.release(other).name == release.name

@@ -106,3 +106,33 @@ def test_a_ranker_that_reads_intents_is_not_served(trained, monkeypatch):
     monkeypatch.setattr(scorer, "load_neural", lambda folder, dataset: found[folder.name])
     with pytest.raises(FeaturesOnly, match="reads intents"):
         scorer.scorer_of(world)
+
+
+def test_rows_of_features_are_scored_as_offline_by_the_ranker_with_features_alone(trained: Any) -> None:
+    world, plain, _ = trained
+    random = np.random.default_rng(5)
+    exposed = world.dataset.events.filter("exposed")
+    ids = pl.Series(random.integers(0, 4, (len(exposed), 3)).tolist(), dtype=pl.List(pl.UInt16))
+    items = pl.Series(random.integers(0, 25, (len(exposed), 2)).tolist(), dtype=pl.List(pl.UInt32))
+    rows = exposed.with_columns(ids=ids, neighbour_items=items)
+    ranker = train_ranker(world.dataset, rows, RankerSettings(epochs=2), 0)
+    assert isinstance(ranker, Ranker)
+    scorer = RunScorer(world, plain, ranker, "q")
+    known = [
+        {"ids": [1, 0, 3], "neighbour_items": ["i4", "i9"], "quantizer_version": "q"},
+        {"ids": [2, 2, 2], "neighbour_items": ["i1", "never heard of", "i2"], "quantizer_version": "q"},
+        {"ids": [], "neighbour_items": ["i3"], "quantizer_version": "q"},
+    ]
+    foreign, names = {**known[0], "quantizer_version": "another"}, tuple(world.item_names[:6])
+    asked = [RankRequest(UserHistory(f"u{n}", AS_OF), names, row) for n, row in enumerate([*known, foreign, None])]
+    found = scorer.score(asked)
+    for number, row in enumerate(known):
+        frame = pl.DataFrame({"user": [world.users[f"u{number}"]] * 6, "item": np.arange(6), "time": [AS_OF] * 6})
+        near = [world.items[item] for item in row["neighbour_items"] if item in world.items]
+        columns = {"ids": pl.Series([row["ids"] or None] * 6), "neighbour_items": pl.Series([near] * 6)}
+        offline = ranker.predict(frame.with_columns(**columns))[ranker.goal].to_numpy()
+        np.testing.assert_allclose(np.array(found[number].with_features, dtype=float), offline, rtol=1e-5)
+        (alone,) = scorer.score([asked[number]])
+        np.testing.assert_allclose(alone.with_features, found[number].with_features, rtol=1e-5)
+        assert not np.allclose(found[number].with_features, found[number].without_features)
+    assert [result.with_features for result in found[3:]] == [None, None], "a row of another quantiser was used"

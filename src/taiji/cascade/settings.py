@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from taiji.cascade.budget import Budget
 from taiji.core.settings import Settings
@@ -54,6 +54,9 @@ class RecommendSettings(Settings):
     """Further settings of that re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)
     """Weight of the scores against diversity: λ of `mmr` (at most 1), the exponent of `dpp`."""
+    features: str | None = None
+    """Run directory of `taiji run` whose features the ranker reads, as of each request's time; users and items are matched by their ids
+    in the tables. `null` ranks without features."""
     most_per_category: PositiveInt | None = None
     """Items of one deepest category in a list, at most; `null` sets no cap."""
     budget: Budget = Budget()
@@ -73,3 +76,9 @@ class RecommendSettings(Settings):
     """Requests of which the way of every candidate is kept, for `taiji view`."""
     closed_loop_users: int = Field(default=500, ge=0)
     """Users whom the recommender serves in the world that the log came from, where it came from one; 0 leaves the closed loop out."""
+
+    @model_validator(mode="after")
+    def _features_have_a_reader(self) -> Self:
+        if self.features is not None and not self.rank:
+            raise ValueError("`features` are read by the ranker, so they need `rank: true`")
+        return self

@@ -65,6 +65,9 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     if not found["requests"]:
         out.print("Nobody took anything after a request of the test period; there is nothing to evaluate.")
         return
+    if features := found.get("features"):
+        trained, asked = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
+        out.print(f"Features of {features['run']}: {asked} of requests and {trained} of training exposures had a row")
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     out.print(_grid("Retrieval, with 95 % intervals over users", "retriever", recalls))
     shown = [

@@ -41,13 +41,20 @@ class CascadePolicy:
     Args:
         world: to act in. dataset: the log of this world that the components learnt from, as far as it goes.
         compose: makes the cascade over a dataset of the same users and items with newer events.
+        featured: adds to requests what else the cascade reads.
 
     Raises:
         InputError: the log has users or items that the world does not have.
     """
 
-    def __init__(self, world: World, dataset: Dataset, compose: Callable[[Dataset], Cascade]) -> None:
-        self._log, self._compose = dataset, compose
+    def __init__(
+        self,
+        world: World,
+        dataset: Dataset,
+        compose: Callable[[Dataset], Cascade],
+        featured: Callable[[Requests], Requests] | None = None,
+    ) -> None:
+        self._log, self._compose, self._featured = dataset, compose, featured
         self._user = dense_ids(dataset.users["user_id"].to_numpy(), world.scenario.users, "users")
         self._item = dense_ids(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
         self._ids = dataset.items["item_id"].to_numpy()
@@ -78,6 +85,8 @@ class CascadePolicy:
         if len(rows):
             columns = {name: values[rows] for name, values in observation.requests.columns.items()}
             asked = Requests(user[rows], observation.requests.time[rows], columns)
+            if self._featured is not None:
+                asked = self._featured(asked)
             found = self._cascade.recommend(asked, length + SPARE).slate.items
             ranked[rows, : found.shape[1]] = np.where(found == NO_ITEM, NO_ITEM, self._ids[found])
         return Choice(_first_available(ranked, observation, length))

@@ -26,9 +26,10 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     """Return the stages: the data, a retriever each, the ranker and the fusion where there are any, the evaluation, in a world the closed loop, the page.
 
     Raises:
-        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have.
+        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have; features of a run that has none.
     """
     from taiji.cascade.assembly import fitted_fusion, make_fuser, make_retriever
+    from taiji.features.other_run import features_run
 
     settings = config.recommend
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
@@ -44,6 +45,8 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     fitted = settings.rank and fitted_fusion(settings)
     if settings.rank:
         make_fuser(settings)  # likewise
+    if settings.features is not None:
+        features_run(settings.features)
     names = list(settings.retrievers)
     looped = is_world(config) and settings.closed_loop_users > 0
     fitting = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taiji.cascade.assembly import make_cascade
 from taiji.core.errors import ConfigError
 from taiji.data.statistics import statistics_of
+from taiji.features.other_run import StoredFeatures
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.run_rankers import load_trained
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from taiji.cascade.cascade import Cascade
     from taiji.cascade.settings import RecommendSettings
     from taiji.config import Config
-    from taiji.core.component import Fuser
+    from taiji.core.component import Fuser, Requests
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
     from taiji.world.world import World
@@ -33,12 +34,18 @@ class Components:
     Attributes:
         retrievers: by name, in the order of the configuration. ranker: of candidates, where there is one.
         vectors: (N, d) of the items, where re-ranking needs them. fuser: the fitted fusion, where the settings name one.
+        features: what the ranker reads of another run, where it does.
     """
 
     retrievers: Mapping[str, CatalogueRetriever]
     ranker: Ranker | None
     vectors: NDArray[Any] | None
     fuser: Fuser | None = None
+    features: StoredFeatures | None = None
+
+    def featured(self, requests: Requests) -> Requests:
+        """Return the requests with their users' features of that time, where the ranker reads any."""
+        return requests if self.features is None else self.features.joined_to(requests)
 
     def cascade(
         self, settings: RecommendSettings, dataset: Dataset, live: Dataset | None = None, names: Sequence[str] = ()
@@ -78,7 +85,9 @@ def load_components(
             fix="choose another model, or recommend.rank: false",
         )
     vectors = item_vectors(context, dataset) if context.config.recommend.rerank != "none" else None
-    return Components(retrievers, ranker, vectors, load_fuser(context, dataset) if fitted else None)
+    fuser = load_fuser(context, dataset) if fitted else None
+    features = StoredFeatures.load(context.input("candidate_ranker")) if ranked else None
+    return Components(retrievers, ranker, vectors, fuser, features)
 
 
 def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:

@@ -59,7 +59,7 @@ def write_traces(
         columns |= truth.of_candidates(asked.user[row], item, asked.time[row])
     write_parquet(folder / "traces.parquet", frame.with_columns(pl.Series(name, v) for name, v in columns.items()))
     about = {"request": np.arange(count), "user": asked.user, "time": asked.time}
-    about |= dict(asked.columns)
+    about |= {name: asked.columns[name] for name in dataset.context}
     frame = pl.DataFrame({**about, "targets": [items.tolist() for items in wanted]})
     write_parquet(folder / "requests.parquet", frame)
     return count
@@ -72,11 +72,12 @@ def off_policy_values(
     logged = logged_lists(dataset, start, settings.requests, seed)
     if logged is None:
         return None
+    requests = parts.featured(logged.requests)
     cascades = {WHOLE: parts.cascade(settings, dataset)}
     for arm, title in baseline_arms(settings, parts.retrievers).items():
         cascades[f"{title} alone"] = parts.cascade(settings, dataset, names=[arm])
     lists = {
-        name: _lists(f"logged requests: {name}", cascade, logged.requests, settings.length)
+        name: _lists(f"logged requests: {name}", cascade, requests, settings.length)
         for name, cascade in cascades.items()
     }
     return list_values(logged, lists, WHOLE, seed=seed)

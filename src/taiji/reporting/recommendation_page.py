@@ -58,7 +58,7 @@ def recommendation_values(
         "path": _path(found, seconds or {}),
         "off_policy": _off_policy(found.get("off_policy"), found),
         "loop": None if loop is None else _loop(loop),
-        "facts": _facts(found.get("log") or {}),
+        "facts": _facts(found.get("log") or {}) | _features(found.get("features")),
         "limits": (found.get("log") or {}).get("limits", []),
     }
 
@@ -246,6 +246,17 @@ def _loop(loop: Row) -> dict[str, Any]:
     table = _table(rows, "policy")
     names = dict.fromkeys(row["metric"] for row in rows)
     return {**table, "columns": [LOOP_METRICS[name] for name in names], "users": loop["users"], "days": loop["days"]}
+
+
+def _features(features: Row | None) -> dict[str, str]:
+    """Return the other run whose features the ranker reads, and how many had any."""
+    if features is None:
+        return {}
+    return {
+        f"requests whose user had features of {features['run']}": f"{features['evaluation']['coverage']:.0%}",
+        "exposures trained on whose user had features": f"{features['training']['coverage']:.0%}",
+        "median age of these features at a request": f"{number_text(features['evaluation']['age_days_median'], 1)} days",
+    }
 
 
 def _facts(log: Row) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -59,7 +60,7 @@ class Recommendations:
             raise Rejected(
                 409, "no_recommender", "The active release has no recommender; a run of taiji recommend has one."
             )
-        found, cached = await self._found(release, asked, history)
+        found, cached = await self._found(release, asked, history, row)
         if found.wrong_context:
             raise wrong_context(found.wrong_context)
         self._metrics.note_list(found, time.perf_counter() - start, cached=cached)
@@ -75,18 +76,24 @@ class Recommendations:
             failed=list(found.failed),
             unranked=found.unranked,
             cached=cached,
+            features="row" if found.features == "request" else found.features,
+            feature_version=row.version if row and found.features == "request" else None,
             trace=found.trace,
         )
 
-    async def _found(self, release: str, asked: RecommendIn, history: UserHistory) -> tuple[RecommendResult, bool]:
-        """Return the result, and whether it was made before; every event and every erasure of the user makes another key."""
+    async def _found(
+        self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None
+    ) -> tuple[RecommendResult, bool]:
+        """Return the result, and whether it was made before; every event, feature row and erasure of the user makes another key."""
         newest = history.events[-1].id if history.events else ""
-        key = (release, history.seen, newest, history.forgotten, asked.model_dump_json())
+        version = row.version if row else None
+        key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())
         usable = self._settings.cache_s > 0 and not asked.trace
         found = self._cache.get(key, time.monotonic()) if usable else None
         if found is not None:
             return found, True
-        request = RecommendRequest(history, asked.k, tuple(asked.exclude), asked.context, asked.trace)
+        features = json.loads(row.body()) if row else None
+        request = RecommendRequest(history, asked.k, tuple(asked.exclude), asked.context, asked.trace, features)
         try:
             found = await self._lists((release, request))
         except ResourceError:

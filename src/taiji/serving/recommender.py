@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import Verifier, read_manifest
 from taiji.data.dataset import Dataset
+from taiji.features.other_run import StoredFeatures
 from taiji.models.fusion.learnt_fusion import LearntFusion
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.scorer import RunScorer, load_neural, request_columns
+from taiji.serving.run_rows import RunRows
+from taiji.serving.scorer import RunScorer, feature_columns, load_neural, request_columns, usable_features
 from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
 
 Array = NDArray[Any]
@@ -99,10 +101,11 @@ class RunRecommender:
 
     Args:
         world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: of a list, by default.
+        rows: of the features that the ranker was trained with; None where it was trained without.
     """
 
-    def __init__(self, world: World, cascade: Cascade, length: int) -> None:
-        self.world, self.cascade, self.length = world, cascade, length
+    def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
+        self.world, self.cascade, self.length, self.rows = world, cascade, length, rows
         self.names = tuple(cascade.pool.retrievers)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
@@ -124,13 +127,26 @@ class RunRecommender:
         exclude = np.full((len(requests), max(map(len, excluded))), NO_ITEM)
         for row, items in enumerate(excluded):
             exclude[row, : len(items)] = items
-        found = self.cascade.recommend(self._live(requests), length, exclude=exclude, trace=trace)
-        return [self._result(row, request, found) for row, request in enumerate(requests)]
+        requests = [replace(request, features=self._usable(request)) for request in requests]
+        own = [self.rows.of(r.history) if self.rows and r.features is None else None for r in requests]
+        rows = [request.features or kept for request, kept in zip(requests, own)]
+        found = self.cascade.recommend(self._live(requests, rows), length, exclude=exclude, trace=trace)
+        return [
+            replace(
+                self._result(row, request, found),
+                features="request" if request.features else "run" if own[row] else "none",
+            )
+            for row, request in enumerate(requests)
+        ]
 
-    def _live(self, requests: Sequence[RecommendRequest]) -> LiveRequests:
+    def _usable(self, request: RecommendRequest) -> dict[str, Any] | None:
+        return usable_features(request.features, self.rows.quantizer_version if self.rows else "")
+
+    def _live(self, requests: Sequence[RecommendRequest], rows: Sequence[dict[str, Any] | None]) -> LiveRequests:
         histories = [request.history for request in requests]
         live = self.world.of(histories)
         columns = request_columns(self.world, [request.context for request in requests])
+        columns |= feature_columns(self.world, rows)
         times = [history.as_of for history in histories]
         past = LiveStatistics(self.world, live, histories)
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
@@ -156,11 +172,13 @@ class RankingRecommender(RunRecommender):
     """Recommender of a run that can also score candidates that somebody else found.
 
     Args:
-        world, cascade, length: as of :class:`RunRecommender`. scorer: of the run.
+        world, cascade, length, rows: as of :class:`RunRecommender`. scorer: of the run.
     """
 
-    def __init__(self, world: World, cascade: Cascade, length: int, scorer: RunScorer) -> None:
-        super().__init__(world, cascade, length)
+    def __init__(
+        self, world: World, cascade: Cascade, length: int, scorer: RunScorer, rows: RunRows | None = None
+    ) -> None:
+        super().__init__(world, cascade, length, rows)
         self._scorer = scorer
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
@@ -184,7 +202,8 @@ def recommender_version(run: Path) -> str:
     stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    composed = settings.model_dump(mode="json", exclude=set(EVALUATION_KEYS))
+    # Where the features lay says nothing; the ranker's stage keeps what they were.
+    composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
     return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 
 
@@ -213,12 +232,14 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         _vectors(world) if settings.rerank != "none" else None,
         fuser=_fuser(run, settings, world.dataset),
     )
+    features = StoredFeatures.load(run / "candidate_ranker") if ranker is not None else None
+    rows = None if features is None else RunRows(world, features)
     if scorer is None and ranker is not None:
-        scorer = RunScorer(world, ranker, None, "")
+        scorer = RunScorer(world, ranker, ranker if rows else None, rows.quantizer_version if rows else "")
     if scorer is None:
         made = RunRecommender(world, cascade, settings.length)
     else:
-        made = RankingRecommender(world, cascade, settings.length, scorer)
+        made = RankingRecommender(world, cascade, settings.length, scorer, rows)
     now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
     with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
         made.recommend([RecommendRequest(UserHistory("", now))])

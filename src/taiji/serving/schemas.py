@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -157,6 +157,8 @@ class RecommendOut(BaseModel):
 
     ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out, as were
     ``unranked`` candidates, because time was up. ``cached``: the list was made a moment ago for the same question.
+    ``features``: the ranker read the user's newest ``row``, whose version is ``feature_version``; the row that the ``run`` keeps;
+    or ``none``.
     """
 
     release: str
@@ -166,6 +168,8 @@ class RecommendOut(BaseModel):
     failed: list[str]
     unranked: int
     cached: bool
+    features: Literal["row", "run", "none"]
+    feature_version: int | None = None
     trace: list[dict[str, str | int | float | None]] | None = None
 
 

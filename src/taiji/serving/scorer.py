@@ -81,7 +81,8 @@ class RunScorer:
             bound = ranker.bound_to(live, past)
             return bound.score(bound.encode(Requests(np.arange(len(requests)), times, columns)), slate)[ranker.goal]
 
-        usable = [self._usable(request.features) for request in requests]
+        version = self._quantizer_version if self._featured is not None else ""
+        usable = [usable_features(request.features, version) for request in requests]
         plain = scores(self._plain, columns)
         featured = plain
         if self._featured is not None and any(row is not None for row in usable):
@@ -91,10 +92,11 @@ class RunScorer:
             for row, (size, features) in enumerate(zip(sizes, usable))
         ]
 
-    def _usable(self, features: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return a feature row that the ranker with features understands."""
-        there = self._featured is not None and features and features["quantizer_version"] == self._quantizer_version
-        return features if there else None
+
+def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
+    """Return a feature row if a ranker understands it whose features were made by that quantiser; empty: one without features."""
+    there = quantizer_version and features and features["quantizer_version"] == quantizer_version
+    return features if there else None
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from taiji.core.errors import ConfigError
 
@@ -247,6 +247,7 @@ class RecommendRequest:
         exclude: items that must not be in it.
         context: as of :class:`RankRequest`.
         trace: whether every candidate's way is wanted.
+        features: as of :class:`RankRequest`.
     """
 
     history: UserHistory
@@ -254,6 +255,7 @@ class RecommendRequest:
     exclude: tuple[str, ...] = ()
     context: Mapping[str, ContextValue] = field(default_factory=dict)
     trace: bool = False
+    features: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,8 @@ class RecommendResult:
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.
+        features: those that the ranker read: ``request`` those of the request, which are of its quantiser version; ``run`` the row that the
+            run keeps of the user; ``none``.
     """
 
     items: tuple[str, ...] = ()
@@ -279,6 +283,7 @@ class RecommendResult:
     unranked: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trace: list[dict[str, Any]] | None = None
+    features: Literal["request", "run", "none"] = "none"
 
 
 class FeaturesOnly(ConfigError):

@@ -14,12 +14,22 @@ if TYPE_CHECKING:
 
 
 class CandidateRanker(Stage):
-    """The ranker of the request path, trained on the exposures of every period before the test."""
+    """The ranker of the request path, trained on the exposures of every period before the test.
+
+    With ``recommend.features`` it keeps the features beside the ranker: ``features.parquet`` in this log's numbers, ``features.json``.
+    """
 
     name = "candidate_ranker"
     summary = "Train the ranker of candidates on all exposures before the test period."
     needs = ("data",)
-    settings = ("ranking", "split")
+    settings = ("ranking", "split", "recommend.features")
+
+    def outside(self, config: Config) -> object:
+        """Return the state of the other run's features."""
+        from taiji.features.other_run import features_state
+
+        path = config.recommend.features
+        return None if path is None else features_state(path)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on."""
@@ -29,11 +39,14 @@ class CandidateRanker(Stage):
         """Train."""
         from taiji.data import Split, exposures, time_split
         from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_features import joined_to
         from taiji.pipeline.run_rankers import train
 
         dataset = load(context)
         first, _, _, test, end = time_split(dataset, context.config.split).bounds
         # One period up to the test: what had not matured by then is not known.
         rows = exposures(dataset, Split((first, first, first, test, end)), "ranker")
+        if context.config.recommend.features is not None:
+            rows = joined_to(context, dataset, rows, test)
         train(context, dataset, rows, "ranker")
         return {"exposures": len(rows)}

@@ -66,6 +66,9 @@ class ClosedLoop(Stage):
         start, _ = time_split(dataset, context.config.split).interval("test")
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
         known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))
+        features = parts.features
+        if features is not None:  # what was made later is of users whom the logging policy served
+            features = features.made_before(midnight)
         there = dataset.users["user_id"].to_numpy()
         random = np.random.default_rng([context.config.seed, len(there)])
         users = np.sort(random.choice(there, min(settings.closed_loop_users, len(there)), replace=False))
@@ -74,7 +77,7 @@ class ClosedLoop(Stage):
             def compose(live: Dataset) -> Any:
                 return parts.cascade(settings, dataset, live, names)
 
-            return lambda of: CascadePolicy(of, known, compose)
+            return lambda of: CascadePolicy(of, known, compose, None if features is None else features.joined_to)
 
         def named(name: str) -> Callable[[World], SlatePolicy]:
             return lambda of: make_policy(name, of)

@@ -49,6 +49,7 @@ class Recommendation(Stage):
         from taiji.data import time_split
         from taiji.experiments.world_lists import WorldTruth
         from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_features import features_used
         from taiji.pipeline.run_recommender import load_components, world_of
         from taiji.pipeline.traced_requests import off_policy_values, write_traces
 
@@ -67,6 +68,7 @@ class Recommendation(Stage):
             horizon_days=settings.horizon_days,
             new_only=new_only,
         )
+        requests = parts.featured(requests)
         world = world_of(context.config)
         truth = None if world is None else WorldTruth(world, dataset)
         found = evaluate_recommender(
@@ -97,6 +99,7 @@ class Recommendation(Stage):
                 "components": found.components,
                 "slices": found.slices,
                 "log": found.facts,
+                "features": None if parts.features is None else features_used(parts.features, requests),
                 "candidates": dict(found.candidates),
                 "off_policy": off_policy_values(settings, dataset, parts, start, seed),
                 "milliseconds": dict(found.milliseconds),

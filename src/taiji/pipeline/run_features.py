@@ -1,0 +1,57 @@
+"""Features of another run, joined to what a recommender's ranker is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.core.errors import ConfigError
+from taiji.features.feature_table import FEATURES, feature_metrics, join_features
+from taiji.features.other_run import SETTING, StoredFeatures, import_table
+
+if TYPE_CHECKING:
+    from taiji.core.component import Requests
+    from taiji.data import Dataset
+    from taiji.pipeline.engine import Context
+
+
+def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int) -> pl.DataFrame:
+    """Return training rows with the features their users had, and keep the features in the stage's folder.
+
+    Args:
+        rows: exposures before the test period. test: microseconds, its start.
+
+    Raises:
+        ConfigError: no row is of a user who had features by then; see also :func:`taiji.features.other_run.import_table`.
+    """
+    config = context.config
+    assert config.recommend.features is not None
+    table = import_table(config.recommend.features, dataset, test)
+    columns = tuple(name for name in FEATURES if table[name].null_count() < len(table))
+    joined = join_features(rows, table, columns)
+    training = feature_metrics(joined)
+    if not training["coverage"]:
+        raise ConfigError(
+            "Nobody had features before the test period, so the ranker cannot learn from them.",
+            where=f"{SETTING} = {config.recommend.features}",
+            expected=f"rows available before some of the {len(rows):,} exposures trained on",
+            found=f"{len(table):,} rows of {table['user'].n_unique():,} users of this log",
+            fix=f"make features at earlier times (size.feature_refreshes), or {SETTING}=null",
+        )
+    about = {
+        "run": Path(config.recommend.features).name,
+        "model_version": table["model_version"][0],
+        "quantizer_version": table["quantizer_version"][0],
+        "rows": len(table),
+        "users": table["user"].n_unique(),
+        "training": training,
+    }
+    StoredFeatures(table, columns, about).save(context.folder)
+    return joined
+
+
+def features_used(features: StoredFeatures, requests: Requests) -> dict[str, Any]:
+    """Return where the features are from, and for which share of the requests their user had a row."""
+    return {**features.about, "evaluation": features.metrics_of(requests)}

@@ -1,0 +1,37 @@
+"""Feature rows that a run keeps beside its ranker, for users of whom the service has none that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from taiji.features.other_run import StoredFeatures
+from taiji.serving.live_dataset import World
+from taiji.serving.types import UserHistory
+
+
+class RunRows:
+    """The newest row of each user.
+
+    Args:
+        world: the run's dataset. features: that its ranker was trained with.
+    """
+
+    def __init__(self, world: World, features: StoredFeatures) -> None:
+        order = features.table.sort("user", "available_at", "as_of", maintain_order=True)
+        self._world, self._rows = world, order.unique("user", keep="last", maintain_order=True)
+        self._users = self._rows["user"].to_numpy()
+        self.quantizer_version = str(features.about["quantizer_version"])
+
+    def of(self, history: UserHistory) -> dict[str, Any] | None:
+        """Return a user's row in the form of the service's own; None for one who was erased, and where it was not available by then."""
+        user = self._world.known(history)
+        place = len(self._users) if user is None else int(np.searchsorted(self._users, user))
+        if place == len(self._users) or self._users[place] != user:
+            return None
+        row = self._rows.row(place, named=True)
+        if row["available_at"] >= history.as_of:
+            return None
+        items = [self._world.item_names[item] for item in row["neighbour_items"] or ()]
+        return {"quantizer_version": self.quantizer_version, **row, "ids": row["ids"] or [], "neighbour_items": items}
