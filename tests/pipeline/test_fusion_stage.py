@@ -30,7 +30,7 @@ def test_a_named_fusion_is_fitted_evaluated_and_served(tmp_path):
     }
     config = Config.model_validate(values)
     stages = recommend_stages(config)
-    assert [stage.name for stage in stages][-2:] == ["fusion", "recommendation"]
+    assert [stage.name for stage in stages][-3:] == ["fusion", "recommendation", "recommend_report"]
     Run(tmp_path / "run", config, stages, say=lambda text: None).execute()
     found = read_json(tmp_path / "run" / "recommendation.json")
     assert "averaged ranks in place of the fusion" in {row["arm"] for row in found["lists"]}

@@ -118,6 +118,10 @@ class Recorded:
         return cls(forward, parts, (logps, entropies, auxiliary), leaves, whole([part.similarity for part in parts]))
 
 
+class ModelNotThere(ResourceError, AttributeError):
+    """TRL's loss asks the stand-in for something that only the model has."""
+
+
 class Recording:
     """Stand-in for the model in TRL's loss: runs the forward for the first loss and replays it for all others.
 
@@ -141,6 +145,14 @@ class Recording:
         self.model, self.halves, self.evidence, self.attached = model, halves, evidence, attached
         self.together = together
         self._recorded: Recorded | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        raise ModelNotThere(
+            "TRL's loss does more with the model than hand it on.",
+            expected="_compute_loss to give the model to _get_per_token_logps_and_entropies, and nothing else",
+            found=f"it reads model.{name}",
+            fix='pip install "trl>=1.16,<1.17"',
+        )
 
     @property
     def recorded(self) -> Recorded:
