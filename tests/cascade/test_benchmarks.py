@@ -6,7 +6,7 @@ import pytest
 from tests.quick import run_quick
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_quick_run_writes_every_check(tmp_path):
     # With 60 users of one world, what holds is the full benchmark's business.
     written = run_quick("recommend", tmp_path, must_hold=lambda check: False)
