@@ -265,7 +265,7 @@ def test_candidates_change_in_place_and_keep_the_keyboard(tab, recommender_url):
     tab.run("document.querySelector('[data-keys] a').focus()")
     tab.press("ArrowDown")
     tab.press("Enter")
-    tab.until("location.pathname === '/requests/1' && document.querySelector('#only')")
+    tab.until("location.pathname === '/requests/1' && document.readyState === 'complete'")
     tab.run("document.querySelector('#only').focus()")
     tab.run("(e => (e.value = 'taken', e.dispatchEvent(new Event('input', {bubbles: true}))))(document.activeElement)")
     tab.until("document.querySelector('#candidates .count').innerText === '2 candidates'")

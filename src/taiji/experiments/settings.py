@@ -18,8 +18,8 @@ class ABTestSettings(Settings):
     """The simulation of ``taiji abtest``."""
 
     shop: ShopSettings = ShopSettings()
-    ranker: ChosenRanker = RankerSettings(pair_fields=())
-    """Of both arms; without pair fields, which would hand the texts to the control as well."""
+    ranker: ChosenRanker = RankerSettings()
+    """Of both arms; without pair fields unless they are named, for they hand the texts to the control as well."""
     seeds: int = Field(default=3, ge=1)
     """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)

@@ -34,6 +34,7 @@ from taiji.experiments.offpolicy import (
 from taiji.experiments.replay import outcomes, replay
 from taiji.experiments.settings import ABTestSettings
 from taiji.experiments.study import evaluate_seeds
+from taiji.models.ranking.settings import NeuralRankerSettings
 from taiji.world.shop import Shop
 
 if TYPE_CHECKING:
@@ -134,11 +135,14 @@ class _Loop:
         self.dataset = Dataset.from_tables(self.shop.tables())
         log, self.test, self.cut = train_and_test(self.dataset)
         self.features = text_features(self.dataset, self.cut, seed, embedder)
+        ranker = settings.ranker
+        if isinstance(ranker, NeuralRankerSettings) and ranker.pair_fields is None:
+            ranker = ranker.model_copy(update={"pair_fields": ()})
         grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]
         self.rankers: dict[str, list[RankingModel]] = {CONTROL: [], TREATMENT: []}
         for arm, number in track(grid, "Rankers of the A/B test", unit="rankers"):
             self.rankers[arm].append(
-                train_ranker(self.dataset, self.with_features(arm, log), settings.ranker, seed * 1000 + number)
+                train_ranker(self.dataset, self.with_features(arm, log), ranker, seed * 1000 + number)
             )
         self.users, self._request_user, self._when = self._visitors()
         self._picks = {arm: self._choose(arm) for arm in self.rankers}
