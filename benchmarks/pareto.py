@@ -10,28 +10,18 @@ an hour on two cores and writes its figures to docs/figures/.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from benchmarks.environments import exact, figures, language, recommendation, sampled
 from benchmarks.harness import Result, run
+from taiji.alignment.settings import Weighting
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-LANGUAGE_RULES = (
-    "popo",
-    "popo-light",
-    "popo-covariance",
-    "gdpo",
-    "mgda",
-    "pcgrad",
-    "upgrad",
-    "fairgrad",
-    "dwa",
-    "uncertainty",
-    "random",
-)
+LANGUAGE_RULES = tuple(name for name in get_args(Weighting) if name != "fixed")
 SWEEP = np.linspace(0, 1, 11)
 VARIANTS = {
     "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
@@ -217,19 +207,7 @@ def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
 def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
     """End points of every rule on the bandit with exact expectations."""
     for scale in (1, 3):
-        for name in (
-            "fixed",
-            "popo",
-            "popo-light",
-            "popo-covariance",
-            "mgda",
-            "pcgrad",
-            "upgrad",
-            "fairgrad",
-            "dwa",
-            "uncertainty",
-            "random",
-        ):
+        for name in ("fixed", *recommendation.RULES):
             ends = []
             for seed in seeds:
                 problem = exact.Bandit(exact.two_rewards(seed) * np.array([[1.0], [scale]]), beta)

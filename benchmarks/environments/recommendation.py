@@ -13,27 +13,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from benchmarks.environments.figures import Chart, save
 from benchmarks.environments.language import distance_to_front, hypervolume
 from benchmarks.harness import Result
+from taiji.alignment.settings import Weighting
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
-RULES = (
-    "popo",
-    "popo-light",
-    "popo-covariance",
-    "mgda",
-    "pcgrad",
-    "upgrad",
-    "fairgrad",
-    "dwa",
-    "uncertainty",
-    "random",
-)
+RULES = tuple(name for name in get_args(Weighting) if name not in ("fixed", "gdpo"))
 
 
 @dataclass

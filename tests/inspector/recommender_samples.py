@@ -21,7 +21,7 @@ def pair(against: str, low: float, high: float) -> dict[str, Any]:
 
 
 def sample_recommendation(*, world: bool = True) -> dict[str, Any]:
-    """What ``recommendation.json`` may hold."""
+    """Contents of a ``recommendation.json``."""
 
     def row(arm: str, metric: str, value: float, **more: Any) -> dict[str, Any]:
         return {"arm": arm, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 30, **more}
@@ -53,7 +53,7 @@ def sample_recommendation(*, world: bool = True) -> dict[str, Any]:
 
 
 def sample_loop() -> dict[str, Any]:
-    """What ``closed_loop.json`` may hold."""
+    """Contents of a ``closed_loop.json``."""
     rows = [{"policy": "all components", "metric": "reward", "value": 5.0, "low": 4.0, "high": 6.0, "n": 30}]
     worse = {**rows[0], "policy": "popularity alone", "difference": pair("all components", -2.0, -1.0)}
     return {"first_day": 6, "days": 2, "users": 30, "metrics": [*rows, worse]}

@@ -25,7 +25,7 @@ def _one_process(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Placement:
-    """How parameters and gradients lie over processes.
+    """Layout of parameters and gradients over processes.
 
     Args:
         processes: number of processes.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taiji.alignment.hooks import TESTED
 from taiji.alignment.placement import vector_jacobian_product
 from taiji.alignment.tokens import Evidence, hidden_states
 from taiji.core.errors import ResourceError
@@ -151,7 +152,7 @@ class Recording:
             "TRL's loss does more with the model than hand it on.",
             expected="_compute_loss to give the model to _get_per_token_logps_and_entropies, and nothing else",
             found=f"it reads model.{name}",
-            fix='pip install "trl>=1.16,<1.17"',
+            fix=f'pip install "{TESTED}"',
         )
 
     @property
@@ -161,7 +162,7 @@ class Recording:
             raise ResourceError(
                 "TRL's loss has not asked for the policy's forward.",
                 expected="_compute_loss to call _get_per_token_logps_and_entropies with the model it is given",
-                fix='pip install "trl>=1.16,<1.17"',
+                fix=f'pip install "{TESTED}"',
             )
         return self._recorded
 

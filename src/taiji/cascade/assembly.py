@@ -157,6 +157,14 @@ def deepest_category(dataset: Dataset) -> Array:
     return dataset.items[dataset.levels[-1]].rank("dense").cast(int).fill_null(0).to_numpy().astype(np.int64) - 1
 
 
+def item_vectors(dataset: Dataset, name: str, device: str) -> Array:
+    """Return the text vectors (N, d) of all items by the embedder of that name."""
+    from taiji.language.embed import load_embedder
+    from taiji.reasoning.prompts import item_lines
+
+    return load_embedder(name, device).encode(item_lines(dataset))
+
+
 def make_cascade(
     settings: RecommendSettings,
     dataset: Dataset,

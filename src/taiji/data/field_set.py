@@ -152,7 +152,7 @@ class FieldSet:
                 found=", ".join(names),
             )
         self.user_id, self.item_id = ids["user"], ids["item"]
-        self.numbers, self.sequences = self._of(NumbersField), self._of(SequenceField)
+        self.numbers, self.sequences = self._of(NumbersField), self._of(SequenceField)  # type: ignore[type-abstract]
         self.codes, self.vectors = self._of(CodesField), self._of(VectorField)
 
     def _of(self, kind: type[F]) -> tuple[F, ...]:

@@ -273,17 +273,17 @@ class CategoryField(CodeField):
         return found
 
 
-class NumbersField(Field):
+class NumbersField(Field, ABC):
     """A field of one or several numbers per row; a subclass names them in :attr:`labels` and makes them in :meth:`matrix`."""
 
     @property
+    @abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Names of its numbers, unique among a model's; none where the field has nothing to say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matrix(self, rows: Rows) -> Array:
         """Return the numbers of each row, (N, len(labels)) float32, every one finite."""
-        raise NotImplementedError
 
 
 class NumberField(NumbersField):

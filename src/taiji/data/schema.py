@@ -67,7 +67,7 @@ class Tables:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """Whatever the checks look at together."""
+        """Everything that the checks look at together."""
         return self.items, self.users, self.events, self.event_columns, self.levels
 
 

@@ -24,7 +24,7 @@ FIRST, TEST = 0.3, 0.8
 """Shares of the first touches after which candidates begin, and after which they are tested on."""
 WINDOWS = 20
 REFRESHES = 4
-"""How often in the test period what is known of items is refreshed; as often in training."""
+"""Refreshes in the test period of what is known of items; as many in training."""
 FEWEST_ROWS = 200
 """First touches among which there is something to train on and to test."""
 

@@ -96,12 +96,12 @@ class RunFiles:
 
     @property
     def recommends(self) -> bool:
-        """Whether ``taiji recommend`` worked here."""
+        """True if ``taiji recommend`` worked here."""
         return next(self.folder.glob("retriever-*"), None) is not None
 
     @property
     def enhances(self) -> bool:
-        """Whether ``taiji run`` worked here; a run of which nothing is done counts as one."""
+        """True if ``taiji run`` worked here; a run of which nothing is done counts as one."""
         return not self.recommends or self.done("examples")
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taiji.core.errors import ConfigError
 from taiji.models.ranking.external import open_ranker
 from taiji.models.ranking.train import load_ranker, train_ranker
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from taiji.data import Dataset
     from taiji.models.ranking.external import PairScorer
+    from taiji.models.ranking.ranker import Ranker
     from taiji.models.ranking.train import RankingModel
     from taiji.pipeline.engine import Context
 
@@ -26,6 +28,28 @@ def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) 
 def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:
     """Return the ranker that a stage trained."""
     return load_ranker(context.input(stage) / "ranker", dataset)
+
+
+def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
+    """Return a ranker that can rank candidates.
+
+    Args:
+        ranker: trained. instead: of it, what the user may choose.
+
+    Raises:
+        ConfigError: it does not score slates.
+    """
+    from taiji.models.ranking.ranker import Ranker
+
+    if not isinstance(ranker, Ranker):
+        raise ConfigError(
+            "A ranking model that does not score slates cannot rank candidates.",
+            where="ranking.model",
+            expected="a subclass of taiji.models.ranking.ranker.Ranker",
+            found=type(ranker).__name__,
+            fix=f"choose {instead}",
+        )
+    return ranker
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from taiji.cascade.assembly import make_cascade
-from taiji.core.errors import ConfigError
+from taiji.cascade.assembly import item_vectors, make_cascade
 from taiji.data.statistics import statistics_of
 from taiji.features.other_run import StoredFeatures
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
-from taiji.pipeline.run_rankers import load_trained
+from taiji.pipeline.run_rankers import load_trained, scoring_slates
 from taiji.pipeline.stages.fusion_stage import load_fuser
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """What the stages fitted, bound to the run's dataset.
+    """Everything that the stages fitted, bound to the run's dataset.
 
     Attributes:
         retrievers: by name, in the order of the configuration. ranker: of candidates, where there is one.
@@ -75,28 +74,19 @@ def load_components(
     retrievers = {
         name: CatalogueRetriever.load(context.input(f"retriever-{name}") / "retriever", dataset) for name in names
     }
-    ranker = load_trained(context, "candidate_ranker", dataset) if ranked else None
-    if ranker is not None and not isinstance(ranker, Ranker):
-        raise ConfigError(
-            "A ranking model that does not score slates cannot rank candidates.",
-            where="ranking.model",
-            expected="a subclass of taiji.models.ranking.ranker.Ranker",
-            found=type(ranker).__name__,
-            fix="choose another model, or recommend.rank: false",
+    ranker = None
+    if ranked:
+        ranker = scoring_slates(
+            load_trained(context, "candidate_ranker", dataset), "another model, or recommend.rank: false"
         )
-    vectors = item_vectors(context, dataset) if context.config.recommend.rerank != "none" else None
+    vectors = (
+        item_vectors(dataset, **context.config.embedder.model_dump(include={"name", "device"}))
+        if context.config.recommend.rerank != "none"
+        else None
+    )
     fuser = load_fuser(context, dataset) if fitted else None
     features = StoredFeatures.load(context.input("candidate_ranker")) if ranked else None
     return Components(retrievers, ranker, vectors, fuser, features)
-
-
-def item_vectors(context: Context, dataset: Dataset) -> NDArray[Any]:
-    """Return the text vectors (N, d) of all items."""
-    from taiji.language.embed import load_embedder
-    from taiji.reasoning.prompts import item_lines
-
-    settings = context.config.embedder
-    return load_embedder(settings.name, settings.device).encode(item_lines(dataset))
 
 
 def world_of(config: Config) -> World | None:

@@ -218,7 +218,7 @@ class _Evaluation:
         return values
 
     def _covering(self, vectors: Array) -> dict[str, Array]:
-        """How sets of vectors (E, m, d) cover the next items; nothing where single answers are evaluated."""
+        """Coverage of the next items by sets of vectors (E, m, d); nothing where single answers are evaluated."""
         if self._most == 1:
             return {}
         wide = max(len(items) for items in self._next)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from taiji.cascade.assembly import fitted_fusion, make_cascade, make_fuser
+from taiji.cascade.assembly import fitted_fusion, item_vectors, make_cascade, make_fuser
 from taiji.cascade.cascade import Cascade, Recommendation
 from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
@@ -224,12 +224,13 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         for name in settings.retrievers
     }
     ranker = load_neural(_made(run, "candidate_ranker") / "ranker", world.dataset) if settings.rank else None
+    embedder = world.config["embedder"]
     cascade = make_cascade(
         settings,
         world.dataset,
         {name: LiveRetriever(model) for name, model in retrievers.items()},
         None if ranker is None else LiveRanker(ranker),
-        _vectors(world) if settings.rerank != "none" else None,
+        item_vectors(world.dataset, embedder["name"], embedder["device"]) if settings.rerank != "none" else None,
         fuser=_fuser(run, settings, world.dataset),
     )
     features = StoredFeatures.load(run / "candidate_ranker") if ranker is not None else None
@@ -279,15 +280,6 @@ def _made(run: Path, stage: str) -> Path:
             fix=f"taiji recommend CONFIG --name {run.name} --resume finishes it",
         )
     return run / stage
-
-
-def _vectors(world: World) -> Array:
-    """Return the text vectors (N, d) of all items."""
-    from taiji.language.embed import load_embedder
-    from taiji.reasoning.prompts import item_lines
-
-    embedder = world.config["embedder"]
-    return load_embedder(embedder["name"], embedder["device"]).encode(item_lines(world.dataset))
 
 
 def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from taiji.core.component import Predictions, Requests
 from taiji.core.errors import ConfigError, InputError
 from taiji.core.settings import Settings as Base
 from taiji.data.dataset import Dataset
+from taiji.models.fusion.weighted import weighed
 from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
@@ -102,15 +103,7 @@ class LearntFusion(LearntComponent):
 
     def stacked(self, predictions: Predictions) -> Array:
         """Return (B, M, K) predictions of :attr:`tasks`."""
-        missing = [task for task in self.tasks if task not in predictions]
-        if missing:
-            raise InputError(
-                "A prediction that fusion reads is missing.",
-                where="predictions",
-                expected=", ".join(self.tasks),
-                found=", ".join(predictions) or "none",
-            )
-        return np.stack([np.asarray(predictions[task], np.float64) for task in self.tasks], axis=2)
+        return np.stack(weighed(predictions, self.tasks), axis=2)
 
     def reward(self, rows: FusionRows) -> Array:
         """Return (B, M) Σ weight · label over the tasks that have a label; NaN where one of them is not known.

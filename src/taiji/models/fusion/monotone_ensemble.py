@@ -30,7 +30,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Settings of the monotone ensemble."""
 
     columns: tuple[str, ...] = ()
-    """What a request is told by: numeric columns of the requests or users, one number a request each."""
+    """Facts of a request: numeric columns of the requests or users, one number a request each."""
     users: int = Field(default=0, ge=0)
     """Rows of a table of learnt user vectors, the user's number modulo it; 0: none."""
     dimension: PositiveInt = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,23 @@ from taiji.core.errors import ConfigError, InputError
 Array = NDArray[Any]
 SMALLEST = 1e-9
 """Predictions are kept this far from 0 before their logarithm is taken."""
+
+
+def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
+    """Return the predictions (B, M) that a fusion weighs, in the order of ``tasks``.
+
+    Raises:
+        InputError: one is missing.
+    """
+    missing = [task for task in tasks if task not in predictions]
+    if missing:
+        raise InputError(
+            "A prediction that fusion weighs is missing.",
+            where="predictions",
+            expected=", ".join(tasks),
+            found=", ".join(predictions) or "none",
+        )
+    return [np.asarray(predictions[task], np.float64) for task in tasks]
 
 
 class WeightedFusion:
@@ -37,15 +54,8 @@ class WeightedFusion:
             )
 
     def _values(self, predictions: Predictions) -> list[tuple[float, Array]]:
-        missing = [task for task in self.weights if task not in predictions]
-        if missing:
-            raise InputError(
-                "A prediction that fusion weighs is missing.",
-                where="predictions",
-                expected=", ".join(self.weights),
-                found=", ".join(predictions) or "none",
-            )
-        return [(weight, np.asarray(predictions[task], np.float64)) for task, weight in self.weights.items()]
+        values = weighed(predictions, tuple(self.weights))
+        return list(zip(self.weights.values(), values))
 
 
 class LinearFusion(WeightedFusion):

@@ -8,6 +8,7 @@ ranker was trained on and what a service computes for one request are the same b
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,7 @@ class CollaborativeMatch(PastField):
             "weights": weights,
         }
 
-    def restore(self, config: Any, tensors: Any) -> None:
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         """Take back what :meth:`tensors` returned."""
         self.cuts, self.known = tensors["cuts"], tensors["known"]
         self.factors = [QuantisedVectors(codes) for codes in tensors["factors"]]
@@ -419,7 +420,7 @@ class TextMatch(PastField):
             **self.space.tensors(),
         }
 
-    def restore(self, config: Any, tensors: Any) -> None:
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         """Take back what :meth:`config` and :meth:`tensors` returned."""
         super().restore(config, tensors)
         self.cuts, self.known = tensors["cuts"], tensors["known"]

@@ -1,4 +1,4 @@
-"""What a log taught about items up to given times: factors, neighbours and counts, made once per dataset and time."""
+"""Knowledge of items that a log taught up to given times: factors, neighbours and counts, made once per dataset and time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW, STEP_DECAY = 5, 0.8
 
 @dataclass(frozen=True, eq=False)
 class PastState:
-    """What is known of N items from the interactions strictly before a time.
+    """Knowledge of N items from the interactions strictly before a time.
 
     Attributes:
         factors: (N, 32), of the user-item matrix.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount
-from taiji.pipeline.stage import Stage
+from taiji.pipeline.composed_stage import ComposedStage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -18,25 +18,12 @@ if TYPE_CHECKING:
     from taiji.world.world import World
 
 
-class ClosedLoop(Stage):
-    """The recommender serving in the world that the log came from, from the test period on.
-
-    Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether its fusion was fitted.
-    """
+class ClosedLoop(ComposedStage):
+    """The recommender serving in the world that the log came from, from the test period on."""
 
     name = "closed_loop"
     summary = "Let the recommender serve in the world that the log came from, beside popularity and the logging policy."
     settings = ("recommend", "split", "embedder", "data")
-
-    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
-        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
-        self.needs = (
-            "data",
-            *(f"retriever-{name}" for name in retrievers),
-            *(("candidate_ranker",) * ranked),
-            *(("fusion",) * fitted),
-        )
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked."""
@@ -56,13 +43,13 @@ class ClosedLoop(Stage):
         from taiji.data import time_split
         from taiji.experiments.cascade_loop import CascadePolicy, OverCatalogue, serve_world
         from taiji.pipeline.run_data import load
-        from taiji.pipeline.run_recommender import load_components, world_of
+        from taiji.pipeline.run_recommender import world_of
         from taiji.world.policies import make_policy
         from taiji.world.world_time import to_days, to_micros
 
         settings, dataset, world = context.config.recommend, load(context), world_of(context.config)
         assert world is not None, "the recipe has this stage only where the source is a world"
-        parts = load_components(context, dataset, self.retrievers, self.ranked, self.fitted)
+        parts = self.components(context, dataset)
         start, _ = time_split(dataset, context.config.split).interval("test")
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
         known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))

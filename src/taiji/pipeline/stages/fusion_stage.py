@@ -30,28 +30,21 @@ class Fusion(Stage):
     def run(self, context: Context) -> dict[str, Any]:
         """Train the ranker on the earlier periods, predict the last one, fit."""
         from taiji.cascade.assembly import make_fuser
-        from taiji.core.errors import ConfigError, InputError
+        from taiji.core.errors import InputError
         from taiji.data import Split, exposures, time_split
         from taiji.models.fusion.learnt_fusion import LearntFusion
         from taiji.models.fusion.logged_slates import logged_slates
-        from taiji.models.ranking.ranker import Ranker
         from taiji.models.ranking.train import train_ranker
         from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_rankers import scoring_slates
 
         config, dataset = context.config, load(context)
         split = time_split(dataset, config.split)
         first, _, last, test, end = split.bounds
-        ranker = train_ranker(
+        trained = train_ranker(
             dataset, exposures(dataset, Split((first, first, first, last, end)), "ranker"), config.ranking, config.seed
         )
-        if not isinstance(ranker, Ranker):
-            raise ConfigError(
-                "A ranking model that does not score slates cannot be fused.",
-                where="ranking.model",
-                expected="a subclass of taiji.models.ranking.ranker.Ranker",
-                found=type(ranker).__name__,
-                fix="choose another model, or a fusion that is not fitted",
-            )
+        ranker = scoring_slates(trained, "another model, or a fusion that is not fitted")
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if not len(shown):
             raise InputError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount
-from taiji.pipeline.stage import Stage
+from taiji.pipeline.composed_stage import ComposedStage
 
 if TYPE_CHECKING:
     from taiji.config import Config
@@ -14,27 +13,13 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 
-class Recommendation(Stage):
-    """The request path evaluated on the test period: recall behind every step, the list, each component taken away.
-
-    Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether there is
-            a fitted fusion.
-    """
+class Recommendation(ComposedStage):
+    """The request path evaluated on the test period: recall behind every step, the list, each component taken away."""
 
     name = "recommendation"
     summary = "Evaluate the recommender on the test period, whole and without each component."
     settings = ("recommend", "split", "evaluation", "embedder")
     publish = ("recommendation.json",)
-
-    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
-        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
-        self.needs = (
-            "data",
-            *(f"retriever-{name}" for name in retrievers),
-            *(("candidate_ranker",) * ranked),
-            *(("fusion",) * fitted),
-        )
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the candidates ranked: for the whole cascade, once for all its variants, and on logged lists."""
@@ -50,12 +35,12 @@ class Recommendation(Stage):
         from taiji.experiments.world_lists import WorldTruth
         from taiji.pipeline.run_data import load
         from taiji.pipeline.run_features import features_used
-        from taiji.pipeline.run_recommender import load_components, world_of
+        from taiji.pipeline.run_recommender import world_of
         from taiji.pipeline.traced_requests import off_policy_values, write_traces
 
         settings, dataset, seed = context.config.recommend, load(context), context.config.seed
         start, _ = time_split(dataset, context.config.split).interval("test")
-        parts = load_components(context, dataset, self.retrievers, self.ranked, self.fitted)
+        parts = self.components(context, dataset)
         new_only = settings.new_items_only
         if new_only is None:
             new_only = not any(retriever.keeps_seen for retriever in parts.retrievers.values())

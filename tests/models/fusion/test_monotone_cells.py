@@ -6,8 +6,8 @@ import torch
 
 from taiji.core.component import Requests
 from taiji.core.errors import InputError
-from taiji.models.fusion.cells import CellsSettings, MonotoneCells, outer
 from taiji.models.fusion.learnt_fusion import FusionRows
+from taiji.models.fusion.monotone_cells import CellsSettings, MonotoneCells, outer
 from taiji.testing import check_component, check_deterministic, check_fuser, checkerboard
 
 SETTINGS = CellsSettings(weights={"click": 1.0, "like": 1.0}, epochs=8, batch=16, grid=7, rate=0.03)

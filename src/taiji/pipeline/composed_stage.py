@@ -1,0 +1,36 @@
+"""The base of stages that compose a recommender of what other stages fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.data import Dataset
+    from taiji.pipeline.engine import Context
+    from taiji.pipeline.run_recommender import Components
+
+
+class ComposedStage(Stage):
+    """Stage that needs the data and every fitted component.
+
+    Args:
+        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether its fusion was fitted.
+    """
+
+    def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
+        self.retrievers, self.ranked, self.fitted = tuple(retrievers), ranked, fitted
+        self.needs = (
+            "data",
+            *(f"retriever-{name}" for name in retrievers),
+            *(("candidate_ranker",) * ranked),
+            *(("fusion",) * fitted),
+        )
+
+    def components(self, context: Context, dataset: Dataset) -> Components:
+        """Return what the stages fitted, bound to the run's dataset."""
+        from taiji.pipeline.run_recommender import load_components
+
+        return load_components(context, dataset, self.retrievers, self.ranked, self.fitted)
