@@ -1,7 +1,8 @@
 """RecTools' SASRec, driven line by line over standard input; runs in an environment of its own (``make peers``), not in taiji's.
 
-Reads one JSON line of settings, then commands: ``epoch`` trains one epoch and answers its seconds, ``recommend`` answers a file
-of the best items per user, ``quit`` ends. Imports nothing of taiji.
+Reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and answers its seconds, ``recommend`` answers a
+file of the best items per user, ``quit`` ends. All epochs are one call of its ``fit``, held at the end of each: a call an epoch
+would begin with a new state of the optimiser every time. Imports nothing of taiji.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main() -> None:
     import numpy as np
     import pandas as pd
     import torch
-    from pytorch_lightning import Trainer
+    from pytorch_lightning import Callback, Trainer
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
@@ -41,31 +42,42 @@ def main() -> None:
     )
     dataset = Dataset.construct(frame)
 
+    def answer(**values: float) -> None:
+        print(json.dumps(values), flush=True)
+
+    class Steps(Callback):
+        def on_train_epoch_start(self, *_: object) -> None:
+            self.start = time.perf_counter()
+
+        def on_train_epoch_end(self, *_: object) -> None:
+            answer(seconds=time.perf_counter() - self.start)
+            for line in sys.stdin:
+                if line.strip() == "epoch":
+                    return
+                if line.strip() == "quit":
+                    break
+                model.is_fitted = True
+                found = model.recommend(users=np.unique(rows["user"]), dataset=dataset, k=20, filter_viewed=True)
+                np.savez(settings["out"], user=found[Columns.User], item=found[Columns.Item], rank=found[Columns.Rank])
+                model.lightning_model.train()
+                answer(rows=len(found))
+            sys.exit()
+
     def trainer() -> Trainer:
         return Trainer(
-            max_epochs=1, accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False,
-            enable_model_summary=False,
+            max_epochs=10**6, accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False,
+            enable_model_summary=False, callbacks=[Steps()],
         )  # fmt: skip
 
     model = SASRecModel(
         n_blocks=settings["layers"], n_heads=settings["heads"], n_factors=settings["width"],
         dropout_rate=settings["dropout"], session_max_len=settings["history"], batch_size=settings["batch"],
-        lr=settings["learning_rate"], loss="sampled_softmax", n_negatives=settings["negatives"],
+        lr=settings["learning_rate"], loss=settings["loss"], n_negatives=settings["negatives"],
         get_trainer_func=trainer, recommend_torch_device="cpu",
     )  # fmt: skip
-    print(json.dumps({"sequences": int((frame[Columns.User].value_counts() > 1).sum())}), flush=True)
-    for line in sys.stdin:
-        command = line.strip()
-        if command == "quit":
-            return
-        start = time.perf_counter()
-        if command == "epoch":
-            model.fit_partial(dataset, min_epochs=1, max_epochs=1)
-            print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
-        else:
-            found = model.recommend(users=np.unique(rows["user"]), dataset=dataset, k=20, filter_viewed=True)
-            np.savez(settings["out"], user=found[Columns.User], item=found[Columns.Item], rank=found[Columns.Rank])
-            print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+    answer(sequences=int((frame[Columns.User].value_counts() > 1).sum()))
+    if sys.stdin.readline().strip() == "epoch":
+        model.fit(dataset)
 
 
 if __name__ == "__main__":
