@@ -10,20 +10,23 @@ an hour on two cores and writes its figures to docs/figures/.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from benchmarks.environments import exact, figures, language, recommendation, sampled
 from benchmarks.harness import Result, run
 from taiji.alignment.settings import Weighting
+from taiji.core.progress import track
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 LANGUAGE_RULES = tuple(name for name in get_args(Weighting) if name != "fixed")
 SWEEP = np.linspace(0, 1, 11)
-VARIANTS = {
+SCALED = ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
+"""Rules that are trained with the second reward times 3 as well."""
+VARIANTS: dict[str, dict[str, Any]] = {
     "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
     "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
     "popo trl": {"weighting": "popo", "aggregation": "trl"},
@@ -356,23 +359,19 @@ def tiny_language_model(result: Result, quick: bool) -> None:
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES
-    sweep = {
-        w: [language.run(s, steps, weighting="fixed", reward_weights=[w, 1 - w]) for s in seeds] for w in sweep_weights
+    preferences = () if quick else SWEEP
+    arms: dict[tuple[str, Any], dict[str, Any]] = {
+        ("fixed", w): {"weighting": "fixed", "reward_weights": [w, 1 - w]} for w in sweep_weights
     }
-    runs = {name: [language.run(s, steps, weighting=name) for s in seeds] for name in rules}
-    variants = (
-        {}
-        if quick
-        else {name: [language.run(s, steps, **options) for s in seeds] for name, options in VARIANTS.items()}
-    )
-    steered = (
-        {}
-        if quick
-        else {
-            p: [language.run(s, steps, weighting="popo", preference=[max(p, 0.02), max(1 - p, 0.02)]) for s in seeds]
-            for p in SWEEP
-        }
-    )
+    arms |= {("rule", name): {"weighting": name} for name in rules}
+    arms |= {("variant", name): options for name, options in ({} if quick else VARIANTS).items()}
+    arms |= {("steered", p): {"weighting": "popo", "preference": [max(p, 0.02), max(1 - p, 0.02)]} for p in preferences}
+    arms |= {("scaled", name): {"scale": 3.0, "weighting": name} for name in ([] if quick else SCALED)}
+    jobs = [(arm, seed) for arm in arms for seed in seeds]
+    done: dict[str, dict[Any, list[language.Run]]] = {kind: {} for kind, _ in arms}
+    for (kind, name), seed in track(jobs, "tiny LM", unit="trainings"):
+        done[kind].setdefault(name, []).append(language.run(seed, steps, **arms[kind, name]))
+    sweep, runs, variants = done["fixed"], done["rule"], done.get("variant", {})
     fronts = [np.array([sweep[w][s].final() for w in sweep_weights]) for s in seeds]
     volume = np.array([language.hypervolume(front) for front in fronts])
     worst_fixed = min(sweep_weights, key=lambda w: np.mean([r.gain().min() for r in sweep[w]]))
@@ -419,7 +418,9 @@ def tiny_language_model(result: Result, quick: bool) -> None:
             **interval(np.array([a.gain().min() - b.gain().min() for a, b in zip(runs["popo"], sweep[best_fixed])])),
         }
     )
-    steered_volume = np.array([language.hypervolume(np.array([steered[p][s].final() for p in SWEEP])) for s in seeds])
+    steered_volume = np.array(
+        [language.hypervolume(np.array([done["steered"][p][s].final() for p in SWEEP])) for s in seeds]
+    )
     result.rows.append({"environment": "tiny LM", "quantity": "hypervolume, 11 fixed weights", **interval(volume)})
     result.rows.append(
         {"environment": "tiny LM", "quantity": "hypervolume, 11 POPO preferences", **interval(steered_volume)}
@@ -435,11 +436,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
             float(np.mean([r.gain().sum() for r in runs[name]])),
             0.1,
         )
-    scaled = {
-        name: [language.run(s, steps, scale=3.0, weighting=name) for s in seeds]
-        for name in ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
-    }
-    for name, found in scaled.items():
+    for name, found in done["scaled"].items():
         gains = [r.gain().min() for r in found]
         result.rows.append(
             {
@@ -455,7 +452,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
                 "w1 at the end": float(np.mean([r.weights[-1, 0] for r in found])),
             }
         )
-    _language_figures(sweep, runs, steered, steps)
+    _language_figures(sweep, runs, done["steered"], steps)
 
 
 def _language_figures(sweep: dict, runs: dict, steered: dict, steps: int) -> None:
