@@ -334,7 +334,7 @@ GROUPS = (
     "taiji.sources",
 )
 """Entry-point groups in which other packages name their parts."""
-REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+REFERENCE = re.compile(r"\A[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def _texts(values: Any) -> Iterator[str]:

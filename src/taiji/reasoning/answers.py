@@ -20,7 +20,7 @@ DEPTH = 3
 """Category levels that are looked for by default."""
 DEEPEST = 9
 """Category levels that the format can name."""
-_TAG = re.compile(r"<\s*(/?)\s*(think|answer)\s*>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*+(/?)\s*+(think|answer)\s*+>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text|image))>|\[/?(?:INST|SYSTEM_PROMPT)\]"
 )
@@ -28,14 +28,14 @@ _SPECIAL = re.compile(
 
 
 _TITLE = re.compile(
-    r"(?P<label>(?<!\w)item title\s*:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s*(?P<short>title\s*:)",
+    r"(?P<label>(?<!\w)item title\s*+:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s{0,99}+(?P<short>title\s*+:)",
     re.IGNORECASE | re.MULTILINE,
 )
 """The beginning of an intent: its label anywhere, or the short one at the start of a line or behind a separator, a bullet or a number."""
 _BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
 _REST = " \t\n;|,-*•"
 """Separators and bullets that stand between intents and belong to none."""
-_NUMBER = {True: re.compile(r"\n\s*\d{1,2}[.)]\s*$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
+_NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
 """The number of the intent that follows: at the start of a line where there are several lines, else behind a space."""
 
 

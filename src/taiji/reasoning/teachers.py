@@ -184,10 +184,10 @@ def tidy(text: str) -> str:
     A last sentence that the length limit cut is dropped when there is a whole one before it; a sentence that
     repeats an earlier one ends the text (small models loop).
     """
-    text = re.split(r"<\s*/\s*think\s*>|<\s*answer\s*>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    text = re.split(r"<\s*+/\s*+think\s*+>|<\s*+answer\s*+>", text, maxsplit=1, flags=re.IGNORECASE)[0]
     # Lists become running text: "buys : - A - B" reads "buys: A, B".
-    text = re.sub(r"(:?)\s+[-*•]\s+(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
-    text = re.sub(r"\s+([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
+    text = re.sub(r"(:?)(?<!\s)\s++[-*•]\s++(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
+    text = re.sub(r"(?<!\s)\s++([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]
     if len(sentences) > 1 and not _SENTENCE_END.search(sentences[-1]):
         sentences.pop()

@@ -26,7 +26,7 @@ UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$|</?[a-zA-Z][^<>]*$", re.D
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
 """Marks of page code that the published metadata holds in place of some titles."""
-PRICE = re.compile(r"^\s*\$?\s*(\d[\d,]*(?:\.\d+)?)\s*$")
+PRICE = re.compile(r"^\s*+\$?\s*+(\d[\d,]*+(?:\.\d++)?)\s*+$")
 MILLISECONDS = 10**11
 """A time from here on is in milliseconds (2023 release); before it, in seconds."""
 

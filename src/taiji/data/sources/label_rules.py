@@ -10,9 +10,9 @@ from typing import Literal
 
 import polars as pl
 
-NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+NUMBER = re.compile(r"^[+-]?(\d++(?:\.\d*+)?|\.\d++)([eE][+-]?\d++)?$")
 TOKEN = re.compile(
-    r"""\s*(?:(?P<quoted>'[^']*'|"[^"]*")|`(?P<column>[^`]+)`|(?P<sign>>=|<=|==|!=|<>|=|>|<)|(?P<mark>[()\[\],])
+    r"""\s*+(?:(?P<quoted>'[^']*'|"[^"]*")|`(?P<column>[^`]+)`|(?P<sign>>=|<=|==|!=|<>|=|>|<)|(?P<mark>[()\[\],])
     |(?P<word>(?:(?:and|or|not|in|is)(?=[(\[]))|[^\s()\[\],<>=!`'"][^\s()\[\],<>=!`]*(?:\([^\s()]*\)[^\s()\[\],<>=!`]*)*))""",
     re.VERBOSE | re.IGNORECASE,
 )
