@@ -1,6 +1,6 @@
 """RecTools' SASRec, driven line by line over standard input; runs in an environment of its own (``make peers``), not in taiji's.
 
-Reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and answers its seconds, ``recommend`` answers a
+Reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and answers its seconds of processor time, ``recommend`` answers a
 file of the best items per user, ``quit`` ends. All epochs are one call of its ``fit``, held at the end of each: a call an epoch
 would begin with a new state of the optimiser every time. Imports nothing of taiji.
 """
@@ -47,10 +47,10 @@ def main() -> None:
 
     class Steps(Callback):
         def on_train_epoch_start(self, *_: object) -> None:
-            self.start = time.perf_counter()
+            self.start = time.process_time()
 
         def on_train_epoch_end(self, *_: object) -> None:
-            answer(seconds=time.perf_counter() - self.start)
+            answer(seconds=time.process_time() - self.start)
             for line in sys.stdin:
                 if line.strip() == "epoch":
                     return

@@ -19,6 +19,7 @@ from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import find_class
 from taiji.core.composition import chosen_sections, fitted, section_of, with_sections
 from taiji.core.errors import ArtifactError, ConfigError, TaijiError
+from taiji.core.foreign_json import parsed
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import parse_yaml, read_yaml
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
@@ -288,7 +289,7 @@ def _read_json(path: Path) -> Any:
     """A configuration in JSON, as a run keeps its own."""
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text)
+        return parsed(text)
     except OSError as error:
         raise ConfigError(
             "Could not read the configuration.", where=str(path), found=error.strerror, fix=MISSING

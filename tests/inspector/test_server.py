@@ -87,3 +87,8 @@ def test_a_taken_port_is_explained(server, run_folder):
 def test_a_folder_that_is_no_run_ends_before_it_listens(tmp_path):
     with pytest.raises(TaijiError, match="no run directory"):
         view(tmp_path, ready=lambda url: pytest.fail("it must not listen"))
+
+
+def test_an_address_with_too_many_fields_is_refused_in_words(server):
+    status, _, body = ask(server, "/users?" + "&".join(f"f{number}=1" for number in range(400)))
+    assert status == 400 and b"at most" in body

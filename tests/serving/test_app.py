@@ -502,6 +502,65 @@ def test_without_keys_only_this_machine_is_answered(store: Store, client: TestCl
         assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_without_keys_nothing_that_a_proxy_forwards_is_answered(client: TestClient, name: str) -> None:
+    answer = client.get("/v1/features/u1", headers={name: "203.0.113.9"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forwarded")
+    assert client.get("/healthz", headers={name: "203.0.113.9"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "http://127.0.0.1:3000"}, False),
+        ({"Origin": "null"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({}, True),
+    ],
+    ids=["origin", "another port", "null", "cross-site", "same-site", "own page", "typed", "a program"],
+)
+def test_without_keys_a_page_of_another_site_changes_nothing(
+    client: TestClient, headers: dict[str, str], allowed: bool
+) -> None:
+    answers = [
+        client.post("/v1/admin/releases:rollback", headers=headers),
+        client.delete("/v1/users/u1", headers=headers),
+        client.post("/v1/events", json={"events": [EVENT]}, headers={"Idempotency-Key": "k", **headers}),
+    ]
+    assert all((answer.status_code != 403) == allowed for answer in answers), [a.text for a in answers]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Host", "Content-Type", "Idempotency-Key"])
+def test_a_header_that_decides_something_comes_once(locked: TestClient, name: str) -> None:
+    headers = [("Authorization", f"Bearer {SECRETS['admin']}"), ("Idempotency-Key", "k"), (name, "x"), (name, "y")]
+    answer = locked.post("/v1/events", json={"events": [EVENT]}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "doubled")
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
+    answer = client.post("/v1/rank", content=b"{}", headers={"Content-Length": "9" * 5000})
+    assert answer.status_code == 413
+
+
+def test_every_answer_forbids_a_browser_to_load_anything(client: TestClient) -> None:
+    for path in ("/healthz", "/v1/features/u1", "/nothing", "/openapi.json", "/docs"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_documentation_is_one_page_that_loads_nothing(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert "<script" not in page.text and "http://" not in page.text and "https://" not in page.text
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        assert all(f"{method.upper()} {path}" in page.text for method in methods)
+
+
 def test_rates_are_per_key(store: Store) -> None:
     for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=2):
         read, admin = ({"Authorization": f"Bearer {SECRETS[scope]}"} for scope in ("read", "admin"))

@@ -37,6 +37,12 @@ def test_admin_may_everything(tmp_path: Path) -> None:
     assert len(ring) == 2 and len(load_keys(None, {})) == 0
 
 
+@pytest.mark.parametrize("text", ["", " ", ",", " , "], ids=["empty", "space", "comma", "commas"])
+def test_an_environment_that_names_keys_and_has_none_is_refused(text: str) -> None:
+    with pytest.raises(TaijiError, match="has none"):
+        load_keys(None, {"TAIJI_API_KEYS": text})
+
+
 @pytest.mark.parametrize(
     "text",
     ["a:read:short", "a:fly:" + "s" * 20, ":read:" + "s" * 20, "nonsense", f"a:read:{'s' * 20},a:read:{'t' * 20}"],

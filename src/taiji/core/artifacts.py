@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from taiji.core.errors import ArtifactError, NoSpace, ResourceError
+from taiji.core.foreign_json import parsed
 
 TEMPORARY = ".tmp-"
 DAMAGED = "if a run made it: taiji run --name RUN --resume makes again what is damaged or missing"
@@ -180,7 +181,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read JSON; a missing or broken file is a :class:`ArtifactError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parsed(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         found = error.strerror if isinstance(error, OSError) else str(error)
         raise ArtifactError(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 D = TypeVar("D")
+MOST_FIELDS = 20
+"""Fields of an address that are read."""
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
     "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
@@ -87,7 +89,11 @@ class Inspector:
 
     def page(self, path: str, query: str) -> Page:
         """Answer a request; never raises for what a reader asked, nor for a run that is broken or half done."""
-        asked = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=20))
+        try:
+            asked = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
+        except ValueError:
+            text = f"An address asks with at most {MOST_FIELDS} fields."
+            return self._html("message.html.j2", title="Too much is asked", text=text, status=400)
         try:
             return self._route([part for part in path.split("/") if part], asked)
         except Missing as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from taiji.core.errors import ResourceError
+from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
@@ -82,7 +83,7 @@ def read_reply(text: str) -> ChatReply:
         usage = body.get("usage") or {}
         tokens = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
         finish = str(choice.get("finish_reason") or choice.get("stop_reason") or "").lower()
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise TransientError(f"no chat completion: {text[:80]!r}") from error
     if finish in ("error", "abort"):
         raise TransientError(f"the server gave up: {finish}")
@@ -105,7 +106,7 @@ def read_reply(text: str) -> ChatReply:
 def was_filtered(text: str) -> bool:
     """Return whether the body of a rejected request says that a content filter turned the prompt down."""
     try:
-        error = json.loads(text)["error"]
+        error = parsed(text)["error"]
         codes = (error.get("code"), error.get("type"), (error.get("innererror") or {}).get("code"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False

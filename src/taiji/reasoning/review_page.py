@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from taiji.core.errors import TaijiError
+from taiji.core.foreign_json import parsed
 from taiji.core.web_guard import LocalHandler, LocalServer, content_policy
 from taiji.reasoning.review_session import NotWaiting, ReviewSession
 from taiji.reasoning.reviewers import AXES, QUESTIONS
@@ -74,7 +75,7 @@ class _Handler(LocalHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST:
+        if not (length.isdecimal() and len(length) < 10 and int(length) <= LARGEST):
             self.close_connection = True
             self._json(413, {"error": f"A judgement has at most {LARGEST} bytes."})
             return
@@ -90,10 +91,10 @@ class _Handler(LocalHandler):
 
     def _judge(self, body: bytes) -> None:
         try:
-            sheet = json.loads(body)
+            sheet = parsed(body)
             record, number, scores = str(sheet["record"]), int(sheet["round"]), dict(sheet["scores"])
             texts = str(sheet.get("feedback") or ""), str(sheet.get("rewrite") or "")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             self._json(400, {"error": f"That is no judgement: {error!r}"})
             return
         with self.server.turn:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import InputError, TaijiError
+from taiji.core.foreign_json import parsed
 from taiji.reasoning.guards import find_set_mentions, words
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class PersonReviewer:
             if not line.strip():
                 continue
             try:
-                sheet = json.loads(line)
+                sheet = parsed(line)
                 review = Review(self.name, self.kind, sheet["scores"], str(sheet.get("feedback", "")))
                 reviews[sheet["record"], sheet["round"], sheet["rationale"]] = (
                     review,

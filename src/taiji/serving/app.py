@@ -18,6 +18,7 @@ from taiji import __version__
 from taiji.serving import schemas as s
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
+from taiji.serving.documentation import documentation
 from taiji.serving.gate import Gate, Rejected
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
@@ -122,6 +123,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         version=__version__,
         summary="Near-online features from an LLM, and recommendations",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         telemetry=silent,
     )
@@ -134,6 +136,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
     describe(app, secured=bool(len(keys)))
+    app.add_route("/docs", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
     return gate
 
 
@@ -152,6 +155,11 @@ def _no_route(request: Request, error: Exception) -> Response:
     return Response(
         json.dumps({"code": code, "message": f"{error.detail}."}), error.status_code, error.headers, "application/json"
     )
+
+
+async def _documentation(request: Request) -> Response:
+    page, policy = documentation(request.app.openapi())
+    return Response(page, headers={"content-security-policy": policy}, media_type="text/html; charset=utf-8")
 
 
 def _broken(request: Request, error: Exception) -> Response:

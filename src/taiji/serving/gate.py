@@ -17,7 +17,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taiji.core.web_guard import names_this_machine
+from taiji.core.web_guard import HEADERS, content_policy, names_this_machine
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.service_metrics import Metrics
@@ -34,6 +34,15 @@ READ_ROUTES = frozenset(
     {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
 )
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type", b"idempotency-key"})
+"""Headers of which a request has one at most: of two, one reader takes the first and another the last."""
+FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
+"""Headers that a proxy adds: who asks is not the machine that the connection comes from."""
+POLICY = [
+    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
+    (b"content-security-policy", content_policy().encode()),
+]
+"""Headers of every answer that has none of that name."""
 
 
 def needed_scope(method: str, path: str) -> str | None:
@@ -94,6 +103,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                given = {name.lower() for name, _ in message.get("headers", ())}
+                more = [(name, value) for name, value in POLICY if name not in given]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
         try:
@@ -132,6 +144,10 @@ class Gate:
         )
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if len(headers) < len(scope["headers"]):
+            names = [name for name, _ in scope["headers"]]
+            if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
+                raise Rejected(400, "doubled", f"The request has more than one header {', '.join(doubled)}.")
         needed = needed_scope(scope["method"], scope["path"])
         key = self._who(headers)
         name = key.name if key else "anonymous"
@@ -140,6 +156,12 @@ class Gate:
             raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
             return
+        if not len(self._keys) and not FORWARDED.isdisjoint(headers):
+            raise Rejected(
+                403, "forwarded", "Without API keys only this machine is answered, not what a proxy forwards."
+            )
+        if not len(self._keys) and scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
+            raise Rejected(403, "cross_site", "Without API keys a page of another site may not ask this.")
         if key is None:
             raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
@@ -162,7 +184,7 @@ class Gate:
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             return b""
-        if length is not None and (not length.isdigit() or int(length) > limit):
+        if length is not None and not (length.isdigit() and len(length) < 19 and int(length) <= limit):
             raise too_large
         parts, size = [], 0
         try:
@@ -193,6 +215,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _crosses_sites(headers: dict[bytes, bytes]) -> bool:
+    """Return whether a browser says that the request is of another site's page."""
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    site = headers.get(b"sec-fetch-site", b"none")
+    return site not in (b"none", b"same-origin") or (origin is not None and origin.partition(b"://")[2] != host)
 
 
 def _route(scope: Scope) -> str:

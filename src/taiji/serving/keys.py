@@ -79,8 +79,17 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
         ConfigError: the file is readable by others, or an entry is malformed. Messages never contain a secret.
     """
     keys = _from_file(path) if path else []
-    text = (os.environ if environment is None else environment).get(ENVIRONMENT, "")
-    for number, entry in enumerate(filter(None, text.split(",")), start=1):
+    text = (os.environ if environment is None else environment).get(ENVIRONMENT)
+    entries = [entry for entry in (text or "").split(",") if entry.strip()]
+    if text is not None and not entries:
+        raise ConfigError(
+            "The environment names API keys and has none.",
+            where=ENVIRONMENT,
+            expected="name:scope+scope:secret, separated by commas",
+            found="nothing in it",
+            fix=f"unset {ENVIRONMENT} to serve this machine alone, without keys",
+        )
+    for number, entry in enumerate(entries, start=1):
         name, _, rest = entry.strip().partition(":")
         scopes, _, secret = rest.partition(":")
         if len(secret) < SHORTEST:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from taiji.core.errors import InputError
+from taiji.core.foreign_json import parsed
 from taiji.core.optional import needs
 from taiji.data.schema import SHOWN, positions, row_list
 from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines, unique_names
@@ -342,7 +342,7 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
             if not (text := line.strip().removeprefix("\ufeff")):
                 continue
             try:
-                value = json.loads(text, parse_float=_whole)
+                value = parsed(text, parse_float=_whole)
                 wrong = None if isinstance(value, dict) else "no object"
             except ValueError as error:
                 value, wrong = None, str(error)
@@ -371,7 +371,7 @@ def _starts_array(path: Path) -> bool:
 
 def _array(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        values = json.loads("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_whole)
+        values = parsed("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_whole)
     except ValueError as error:
         raise InputError(
             "A file is no JSON.",

@@ -19,6 +19,7 @@ import numpy as np
 
 from taiji.core.artifacts import file_hash, value_hash
 from taiji.core.errors import ConfigError, InputError, ResourceError
+from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
@@ -200,7 +201,7 @@ class HttpRanker(ExternalRanker):
 
     def _scores(self, body: bytes) -> Any:
         try:
-            answer = json.loads(body)
+            answer = parsed(body)
             scores = answer["scores"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
