@@ -182,11 +182,8 @@ def test_reward_rules_and_the_front_see_the_prompts_as_they_came(job):
     assert seen(again, "dynamic_sampling/extra_rollouts")[0] > 0
     assert plain.rule.state() == again.rule.state()
     for name in ("half", "constant"):
-        assert (
-            seen(plain, f"front/mean/{name}")
-            == seen(again, f"front/mean/{name}")
-            == seen(plain, f"rewards/{name}/mean")
-        )
+        assert seen(plain, f"front/mean/{name}") == seen(again, f"front/mean/{name}")
+        assert seen(again, f"front/mean/{name}") == pytest.approx(seen(plain, f"rewards/{name}/mean"))
     assert seen(again, "rewards/half/mean") != seen(plain, "rewards/half/mean"), (
         "TRL's are of the batch that is trained on"
     )

@@ -45,8 +45,9 @@ def history(trainer, key):
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
         {"beta": 0.1, **LORA},
         {"multi_objective_aggregation": "normalize_then_sum"},
+        {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 3},
     ],
-    ids=["plain", "accumulated", "lora-kl", "gdpo"],
+    ids=["plain", "accumulated", "lora-kl", "gdpo", "steps-span-generations"],
 )
 def test_frozen_weights_are_stock_trl_exactly(job, options):
     runs = []
