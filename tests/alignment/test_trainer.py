@@ -581,13 +581,14 @@ def test_turns_share_their_prompts(job):
     """The same run with and without shared prefixes, weights that adapt included."""
     runs = []
     for share in (True, False):
-        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, share_prefixes=share, optim="sgd", learning_rate=0.5)
+        options = {"share_prefixes": share, "weight_step": 10.0, "optim": "sgd", "learning_rate": 0.5}
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, **options)
         trainer.rollout_func = two_turns
         trainer.train()
         runs.append((parameters(trainer), trainer.rule.weights))
     (shared, weights), (padded, others) = runs
     assert torch.allclose(shared, padded, atol=1e-5) and np.allclose(weights, others, atol=1e-4)
-    assert np.ptp(weights) > 1e-3
+    assert np.ptp(weights) > 1e-2
 
 
 class Shop:
