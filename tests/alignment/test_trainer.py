@@ -94,9 +94,8 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
     assert np.allclose(history(stock, "loss"), history(ours, "loss"), atol=1e-6)
 
 
-@pytest.mark.parametrize("aggregation", ["trl", "linear"])
-def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatch):
-    """<g_k of the second half, sum_i g_i of the first>, by finite differences and from the gradients themselves."""
+def directional_error(job, monkeypatch, step=1e-3, dtype=torch.float32, **options):
+    """Largest relative error of <g_k of the second half, sum_i g_i of the first> by finite differences, against the gradients themselves."""
     explicit = []
     close = AccumulationStep.close
 
@@ -106,19 +105,31 @@ def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatc
         explicit.append((second @ first.sum(0) / share.prod()).numpy())
         return close(step, *arguments)
 
-    options = {
-        "aggregation": aggregation,
-        "rewards": [vowels, spaces, length],
-        "max_steps": 1,
-        "per_device_train_batch_size": 16,
-    }
+    options |= {"rewards": [vowels, spaces, length], "max_steps": 1, "per_device_train_batch_size": 16}
+
+    def built(estimator):
+        model = tiny_causal_lm(hidden=32, layers=2, heads=4)[0].to(dtype)
+        found = {"gram_estimator": estimator, "directional_step": step, "model": model}
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, **found, **options)
+        trainer.train()
+        return trainer
+
     with monkeypatch.context() as patch:
         patch.setattr(AccumulationStep, "close", watched)
-        job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator="cross-batch", **options).train()
-    trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, gram_estimator="directional", **options)
-    trainer.train()
+        built("cross-batch")
+    trainer = built("directional")
     found = np.array([history(trainer, f"indicator/{name}")[0] for name in ("vowels", "spaces", "length")])
-    assert np.abs(found - explicit[0]).max() < 1e-3 * np.abs(explicit[0]).max()
+    return np.abs(found - explicit[0]).max() / np.abs(explicit[0]).max()
+
+
+@pytest.mark.parametrize("aggregation", ["trl", "linear"])
+def test_directional_indicators_match_explicit_ones(job, aggregation, monkeypatch):
+    assert directional_error(job, monkeypatch, aggregation=aggregation) < 1e-3
+
+
+def test_directional_indicators_with_bfloat16_weights(job, monkeypatch):
+    """Here .004 to .09 over four seeds; steps of 1e-4 are lost in the weights' rounding, those of 1e-1 are bent."""
+    assert directional_error(job, monkeypatch, step=1e-2, dtype=torch.bfloat16) < 0.5
 
 
 @pytest.mark.parametrize(

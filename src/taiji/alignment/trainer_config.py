@@ -83,7 +83,7 @@ class ParetoGRPOConfig(GRPOConfig):
     directional_step: float = field(
         default=1e-3,
         metadata={
-            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32 and in bfloat16."
+            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32. With bfloat16 weights rounding drowns a step that is too small and curvature bends one that is too large; which is best depends on the model, so compare the indicators with gram_estimator='cross-batch' once."
         },
     )
     token_weighting: str = field(
