@@ -11,6 +11,7 @@ Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviat
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -216,7 +217,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     def _log_advantages(self, advantages: Tensor) -> None:
         """Put the advantages of the batch that was logged last in the place of TRL's, in the table of completions."""
-        logged = self._logs["advantages"]
+        logged = cast("deque[float]", self._logs["advantages"])
         for _ in range(min(len(logged), len(advantages))):
             logged.pop()
         logged.extend(advantages.tolist())
