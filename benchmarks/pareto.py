@@ -16,12 +16,15 @@ import numpy as np
 
 from benchmarks.environments import exact, figures, language, recommendation, sampled
 from benchmarks.harness import Result, run
+from taiji.alignment.front import hypervolume
 from taiji.alignment.settings import Weighting
 from taiji.core.progress import track
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+ORIGIN = (0.0, 0.0)
+"""Reference point of the tiny LM's hypervolumes."""
 LANGUAGE_RULES = tuple(name for name in get_args(Weighting) if name != "fixed")
 SWEEP = np.linspace(0, 1, 11)
 SCALED = ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
@@ -373,7 +376,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
         done[kind].setdefault(name, []).append(language.run(seed, steps, **arms[kind, name]))
     sweep, runs, variants = done["fixed"], done["rule"], done.get("variant", {})
     fronts = [np.array([sweep[w][s].final() for w in sweep_weights]) for s in seeds]
-    volume = np.array([language.hypervolume(front) for front in fronts])
+    volume = np.array([hypervolume(front, ORIGIN) for front in fronts])
     worst_fixed = min(sweep_weights, key=lambda w: np.mean([r.gain().min() for r in sweep[w]]))
     best_fixed = max(sweep_weights, key=lambda w: np.mean([r.gain().min() for r in sweep[w]]))
     baseline = np.array([r.gain().min() for r in sweep[worst_fixed]])
@@ -394,7 +397,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
                 "gain over worst fixed (paired)": interval(gains - baseline)["value"],
                 "its low": interval(gains - baseline)["low"],
                 "hypervolume of the point / sweep's": float(
-                    np.mean([language.hypervolume(r.final()[None]) / v for r, v in zip(found, volume)])
+                    np.mean([hypervolume(r.final()[None], ORIGIN) / v for r, v in zip(found, volume)])
                 ),
                 "distance to front": float(
                     np.mean([language.distance_to_front(r.final(), front) for r, front in zip(found, fronts)])
@@ -419,7 +422,7 @@ def tiny_language_model(result: Result, quick: bool) -> None:
         }
     )
     steered_volume = np.array(
-        [language.hypervolume(np.array([done["steered"][p][s].final() for p in SWEEP])) for s in seeds]
+        [hypervolume(np.array([done["steered"][p][s].final() for p in SWEEP]), ORIGIN) for s in seeds]
     )
     result.rows.append({"environment": "tiny LM", "quantity": "hypervolume, 11 fixed weights", **interval(volume)})
     result.rows.append(

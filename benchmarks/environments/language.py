@@ -111,17 +111,6 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
     return Run(curves, weights, seconds, str(arguments.aggregation), str(trainer.scale_rewards))
 
 
-def hypervolume(points: np.ndarray, reference: tuple[float, float] = (0.0, 0.0)) -> float:
-    """Area dominated by points (N, 2) above ``reference``, both coordinates to be maximised."""
-    kept = points[(points > np.asarray(reference)).all(1)]
-    area, height = 0.0, reference[1]
-    for x, y in kept[np.argsort(-kept[:, 0], kind="stable")]:
-        if y > height:
-            area += (x - reference[0]) * (y - height)
-            height = y
-    return float(area)
-
-
 def distance_to_front(point: np.ndarray, front: np.ndarray) -> float:
     """How far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on or above it."""
     best = front[[not ((front > p).all(1)).any() for p in front]]

@@ -18,8 +18,9 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.environments.figures import Chart, save
-from benchmarks.environments.language import distance_to_front, hypervolume
+from benchmarks.environments.language import distance_to_front
 from benchmarks.harness import Result
+from taiji.alignment.front import hypervolume
 from taiji.alignment.settings import Weighting
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 

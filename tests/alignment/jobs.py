@@ -33,10 +33,12 @@ def build_job(
     rewards: Any = (vowels, spaces),
     model: Any = None,
     folder: str = "out",
+    prompts: Any = PROMPTS,
     **options: Any,
 ) -> Any:
     """A trainer on the tiny LM whose output lies under ``root``; importable, so that a process started anew can build it, too."""
-    extra = {key: options.pop(key) for key in ("peft_config", "callbacks") if key in options}
+    keywords = ("peft_config", "callbacks", "environment_factory", "tools", "processing_class")
+    extra = {key: options.pop(key) for key in keywords if key in options}
     lm, tokenizer = tiny_causal_lm(hidden=32, layers=2, heads=4)
     if model is not None:
         lm = model
@@ -60,9 +62,8 @@ def build_job(
         model=lm,
         reward_funcs=list(rewards),
         args=config(output_dir=str(root / folder), **{**defaults, **options}),
-        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
-        processing_class=tokenizer,
-        **extra,
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        **{"processing_class": tokenizer, **extra},
     )
 
 

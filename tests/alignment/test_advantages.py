@@ -7,9 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.alignment.jobs import parameters, vowels
+from trl import RLOOConfig, RLOOTrainer
 from trl.trainer.utils import nanstd
 
-from taiji.alignment.advantages import common, linear
+from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
+from taiji.alignment.advantages import common, linear, weighted_sum
+from taiji.core.errors import ConfigError
+from taiji.nn.weighting_rules import RULES
 
 
 def rewards_with_gaps(seed: int, prompts: int = 5, group: int = 4, count: int = 3) -> torch.Tensor:
@@ -96,11 +101,138 @@ def test_rewards_that_trade_off_cancel_where_the_weights_are_equal():
     assert slopes[1] == pytest.approx(2 * slopes[0], rel=1e-3), "in proportion to the difference, not its sign"
 
 
-def test_leave_one_out_baselines_are_a_constant_factor():
-    rewards = torch.tensor(np.random.default_rng(0).normal(size=(12, 2)))
-    grouped = rewards.view(-1, 4, 2)
-    alone = (grouped - (grouped.sum(1, keepdim=True) - grouped) / 3).view(-1, 2)
-    assert torch.allclose(4 / 3 * common(rewards, 4, scale="none"), alone, atol=1e-12)
+def leave_one_out(total: torch.Tensor, group: int) -> torch.Tensor:
+    """(N,) distance to the mean of the siblings that are numbers, as TRL's RLOO takes it; 0 without a sibling."""
+    grouped = total.view(-1, group)
+    others = (torch.nansum(grouped, 1, keepdim=True) - grouped) / ((~grouped.isnan()).sum(1, keepdim=True) - 1)
+    return torch.nan_to_num(grouped - others).flatten()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 10))
+def test_leave_one_out_columns_add_up_to_rloos_advantage(seed, total):
+    """For any weights, NaN and completions without any reward included."""
+    rewards = rewards_with_gaps(seed)
+    weights = torch.tensor(np.random.default_rng(seed).dirichlet(np.ones(3)))
+    found = common(rewards, 4, scale="leave-one-out", total=total) @ weights
+    sums = weighted_sum(rewards, total * weights, 4)[:, 0]
+    assert torch.allclose(found, leave_one_out(sums, 4), atol=3e-7 * total)
+    mean_only = common(rewards, 4, scale="none", total=total)
+    whole = torch.isfinite(rewards).any(1).view(-1, 4).all(1).repeat_interleave(4)
+    left_out = common(rewards, 4, scale="leave-one-out", total=total)
+    assert torch.allclose(left_out[whole], 4 / 3 * mean_only[whole]), "one factor for all rewards"
+    for k in range(3):
+        alone = linear(rewards, 4, "leave-one-out", total)[:, k]
+        assert torch.allclose(alone, leave_one_out(total * rewards[:, k], 4), atol=3e-7 * total)
+
+
+def inputs(*prompts):
+    return [{"prompt": prompt} for prompt in prompts for _ in range(4)]
+
+
+def test_one_rewards_advantages_are_those_of_trls_rloo(job):
+    """The same rollouts in TRL's own trainer."""
+    found = []
+    for cls, config, options in (
+        (RLOOTrainer, RLOOConfig, {"beta": 0.0}),
+        (ParetoGRPOTrainer, ParetoGRPOConfig, {"scale_rewards": "leave-one-out", "share_prefixes": False}),
+    ):
+        trainer = job(cls, config, rewards=[vowels], **options)
+        trainer.model.train()
+        torch.manual_seed(0)
+        found.append(trainer._generate_and_score_completions(inputs("milk", "rice")))
+    stock, ours = found
+    assert torch.equal(stock["completion_ids"], ours["completion_ids"])
+    assert torch.allclose(stock["advantages"], ours["advantages"], atol=1e-7) and stock["advantages"].abs().max() > 0.01
+
+
+def test_a_step_with_the_loss_of_dr_grpo_is_rloos(job):
+    """On policy, up to the constant length that dr_grpo divides by."""
+    moved = []
+    common_options = {"rewards": [vowels], "optim": "sgd", "max_grad_norm": 1e9, "max_steps": 1, "beta": 0.0}
+    for cls, config, options in (
+        (RLOOTrainer, RLOOConfig, {"learning_rate": 0.5}),
+        (
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            {
+                "learning_rate": 3.0,  # six tokens
+                "scale_rewards": "leave-one-out",
+                "loss_type": "dr_grpo",
+                "weighting": "fixed",
+                "share_prefixes": False,
+            },
+        ),
+    ):
+        trainer = job(cls, config, **common_options, **options)
+        before = parameters(trainer).clone()
+        trainer.train()
+        moved.append(parameters(trainer) - before)
+    assert torch.allclose(*moved, atol=1e-4 * float(moved[0].abs().max()))
+
+
+@pytest.mark.parametrize("aggregation", [None, "linear"])
+@pytest.mark.parametrize("weighting", [name for name in RULES if name != "gdpo"])
+def test_every_rule_weighs_leave_one_out_advantages(job, weighting, aggregation):
+    trainer = job(
+        ParetoGRPOTrainer,
+        ParetoGRPOConfig,
+        weighting=weighting,
+        aggregation=aggregation,
+        scale_rewards="leave-one-out",
+        reward_weights=[2.0, 1.0],
+    )
+    trainer.model.train()
+    batch = trainer._generate_and_score_completions(inputs("milk", "rice"))
+    rewards = torch.tensor([list(trainer._logs["rewards"][name]) for name in ("vowels", "spaces")]).T
+    each = torch.stack([leave_one_out(rewards[:, k], 4) for k in range(2)], 1)
+    assert torch.allclose(batch["advantages"], each @ trainer.reward_weights, atol=1e-6)
+    assert trainer.reward_weights.sum() == pytest.approx(3.0) and batch["advantages"].abs().max() > 0.01
+    assert list(trainer._logs["advantages"]) == pytest.approx(batch["advantages"].tolist())
+    if trainer.args.source == "gradients":
+        assert torch.allclose(batch["reward_advantages"], 3.0 * each, atol=1e-6), "the weights come on top"
+
+
+def test_robust_weights_do_not_see_the_factor_of_leave_one_out(job):
+    """All g_k are G / (G - 1) times what they were: the ratio of indicator and squared norm stays."""
+    runs = []
+    for scale, rate in (("none", 4 / 3), ("leave-one-out", 1.0)):
+        trainer = job(
+            ParetoGRPOTrainer,
+            ParetoGRPOConfig,
+            scale_rewards=scale,
+            optim="sgd",
+            learning_rate=rate,
+            max_grad_norm=1e9,
+        )
+        trainer.train()
+        lines = trainer.state.log_history[:-1]
+        runs.append((parameters(trainer), trainer.rule.weights, [line["indicator/vowels"] for line in lines]))
+    (a, weights, indicators), (b, others, larger) = runs
+    assert torch.allclose(a, b, atol=1e-6) and np.allclose(weights, others, atol=1e-6)
+    assert np.allclose(16 / 9 * np.array(indicators), larger, rtol=1e-3) and np.ptp(weights) > 1e-3
+
+
+def test_where_there_is_no_leave_one_out_baseline(job):
+    for options in ({"weighting": "gdpo"}, {"multi_objective_aggregation": "normalize_then_sum"}):
+        with pytest.raises(ConfigError, match="no leave-one-out baseline"):
+            job(ParetoGRPOTrainer, ParetoGRPOConfig, scale_rewards="leave-one-out", **options)
+    with pytest.raises(ConfigError, match="scale_rewards has an unknown value"):
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, scale_rewards="rloo")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["sum_then_normalize", "normalize_then_sum"]))
+def test_the_weighted_sum_is_what_trl_normalises(seed, aggregation):
+    rewards, weights = rewards_with_gaps(seed), torch.tensor([2.0, -1.0, 0.5]).double()
+    found = weighted_sum(rewards, weights, 4, aggregation)
+    if aggregation == "sum_then_normalize":
+        stock = trl_advantage(rewards, weights, 4, aggregation, "none")
+        assert torch.allclose(trl_advantage(found, torch.ones(1).double(), 4, aggregation, "none"), stock, atol=1e-9)
+    else:
+        normalised = torch.nan_to_num(found - torch.nanmean(found)) / (nanstd(found) + 1e-4)
+        stock = trl_advantage(rewards, weights, 4, aggregation, "group")
+        assert torch.allclose(normalised[:, 0], stock, atol=1e-6)
 
 
 def test_small_rewards_count():

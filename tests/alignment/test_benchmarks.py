@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmarks.environments.figures import Chart, save
-from benchmarks.environments.language import distance_to_front, hypervolume
+from benchmarks.environments.language import distance_to_front
 from tests.quick import run_quick
 
 
@@ -15,10 +15,7 @@ def test_quick_run_holds_its_checks(name, tmp_path):
     run_quick(name, tmp_path)
 
 
-def test_hypervolume_and_distance():
-    points = np.array([[1.0, 0.2], [0.5, 0.8], [0.4, 0.4], [-1.0, 5.0]])
-    assert hypervolume(points) == pytest.approx(1.0 * 0.2 + 0.5 * 0.6)
-    assert hypervolume(points, (0.4, 0.1)) == pytest.approx(0.6 * 0.1 + 0.1 * 0.6)
+def test_distance():
     front = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, -0.1]])
     assert distance_to_front(np.array([0.5, 0.5]), front) == 0.0
     assert distance_to_front(np.array([0.25, 0.25]), front) == pytest.approx(np.sqrt(2) / 4)

@@ -87,6 +87,21 @@ def run_all(rank: int, world: int, folder: Path, names: tuple[str, ...], further
         }
         (folder / f"collectives-{rank}.json").write_text(json.dumps(collectives))
         share_under_ddp(folder, rank)
+        draw_again(folder, rank)
+
+
+def draw_again(folder: Path, rank: int) -> None:
+    """Groups of three rollouts, some of which lie on both processes, for prompts of which half have no signal."""
+    options = {"num_generations": 3, "rows": 12, "max_steps": 2, "dynamic_sampling": 9, "rewards": [half]}
+    trainer = trained(folder, "", 2, gram_estimator="same-batch", **options)
+    keep(trainer, folder / f"again-{rank}.npz")
+    (folder / f"again-{rank}.json").write_text(
+        json.dumps({"prompts": list(trainer._logs["prompt"]), "log": trainer.state.log_history[:-1]})
+    )
+
+
+def half(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+    return [value if " " in prompt else 0.5 for prompt, value in zip(prompts, length(completions))]
 
 
 def counted(folder: Path, cls: Any, count: int) -> int:
@@ -179,6 +194,18 @@ def test_prompts_are_shared_under_data_parallelism_for_rules_without_gradients(r
     assert np.array_equal(shared["parameters"], other["parameters"])
     assert np.abs(alone["parameters"] - shared["parameters"]).max() < 2e-6
     assert np.array_equal(alone["weights"], shared["weights"])
+
+
+def test_processes_draw_the_same_groups_again(runs):
+    first, second = loaded(runs, "again-0", "again-1")
+    assert np.array_equal(first["parameters"], second["parameters"])
+    seen = [json.loads((runs / f"again-{rank}.json").read_text()) for rank in (0, 1)]
+    assert seen[0]["prompts"] == seen[1]["prompts"] and len(seen[0]["prompts"]) == 12
+    assert all(" " in prompt for prompt in seen[0]["prompts"])
+    assert all(len(set(seen[0]["prompts"][at : at + 3])) == 1 for at in range(0, 12, 3))
+    lines = seen[0]["log"]
+    assert max(line["dynamic_sampling/extra_rollouts"] for line in lines) > 0
+    assert [line["dynamic_sampling/left"] for line in lines] == [0.0, 0.0]
 
 
 def test_parameters_that_do_not_lie_alike_are_named(monkeypatch):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from taiji.alignment.settings import STEERED, AlignmentSettings
+from taiji.alignment.settings import STEERED, AlignmentSettings, Weighting
 from taiji.nn.weighting_rules import RULES
+
+
+def test_a_setting_names_every_rule():
+    assert set(get_args(Weighting)) == set(RULES)
 
 
 def test_the_rules_that_know_a_preference_are_named():

@@ -1,6 +1,6 @@
 """Group advantages of several rewards: one column per reward, made without the weights that multiply them.
 
-Rewards are (N, K) with N = prompts * group, a prompt's rollouts next to each other, NaN = this reward does not apply. Both
+Rewards are (N, K) with N = prompts * group, a prompt's rollouts next to each other, NaN = this reward does not apply. Two
 functions return columns A (N, K) that do not depend on the weights w, so sum_k w_k A[:, k] is linear in w and its gradient is
 exactly sum_k w_k g_k:
 
@@ -19,6 +19,8 @@ EPSILON = 1e-4
 """Added to the standard deviation, as TRL does."""
 RESIDUE = 1e-6
 """Rewards of a group that differ by less than this share of the largest one count as equal: rounding of float32 values."""
+LEAVE_ONE_OUT = "leave-one-out"
+"""Value of ``scale_rewards``: no scale, and the mean of a rollout's siblings for the baseline, as in RLOO (arXiv 2402.14740)."""
 
 
 def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,10 +44,39 @@ def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def without_itself(count: Tensor) -> Tensor:
+    """n / (n - 1): what turns a distance to the mean of n values into one to the mean of the others; 0 where there are none."""
+    return torch.where(count > 1, count.double() / (count - 1).clamp(min=1), 0.0)
+
+
+def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str = "sum_then_normalize") -> Tensor:
+    """Return (N, 1) what TRL takes group advantages of: sum_k w_k r_k, NaN where no reward applies.
+
+    Under ``normalize_then_sum`` the rewards are those that are normalised within their group.
+
+    Args:
+        rewards: (N, K).
+        weights: (K,).
+        group: rollouts per prompt.
+        aggregation: TRL's ``multi_objective_aggregation``.
+    """
+    values = rewards.double()
+    scored = torch.isfinite(values).any(1, keepdim=True)
+    parts = linear(values, group) if aggregation == "normalize_then_sum" else values
+    total = (parts * weights.to(parts)).nansum(1, keepdim=True)
+    return torch.where(scored, total, torch.nan)
+
+
+def groups_with_signal(columns: Tensor, group: int) -> Tensor:
+    """Return bool (prompts,): groups in which any entry of the advantage columns (N, D) differs from zero."""
+    return (columns != 0).view(-1, group * columns.size(1)).any(1)
+
+
 def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0) -> Tensor:
     """Each reward's own group advantage (N, K): (r - mean) / (std + 1e-4), or mean-only with ``scale="none"``.
 
-    ``scale="batch"`` divides by the deviation over the whole batch. Zero where the group's values are equal, where it has
+    ``scale="batch"`` divides by the deviation over the whole batch, ``scale="leave-one-out"`` takes the mean of the siblings that
+    have the reward instead of the group's. Zero where the group's values are equal, where it has
     fewer than two finite rewards, and where the reward is NaN. ``total`` multiplies the result: the sum of the weights that
     TRL would apply, when the weights that will be applied sum to one.
     """
@@ -56,8 +87,10 @@ def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0
         advantage = advantage / (deviation + EPSILON)
     elif scale == "batch":
         advantage = advantage / (group_moments(values, len(values))[1] + EPSILON)
+    elif scale == LEAVE_ONE_OUT:
+        advantage = advantage * without_itself(count)
     elif scale != "none":
-        raise ValueError(f"scale must be 'group', 'batch' or 'none', got {scale!r}")
+        raise ValueError(f"scale must be 'group', 'batch', 'none' or 'leave-one-out', got {scale!r}")
     live = (deviation > 0) & (count >= 2) & torch.isfinite(values)
     return (total * torch.where(live, advantage, 0.0)).to(rewards.dtype)
 
@@ -79,14 +112,15 @@ def common(
         rewards: (N, K).
         group: rollouts per prompt.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
-        scale: TRL's ``scale_rewards``: what S is taken over ("group", "batch"), or no S at all ("none").
+        scale: ``scale_rewards``: what S is taken over ("group", "batch"), or no S at all ("none", "leave-one-out"). The last one
+            multiplies by n / (n - 1), n the group's completions that have a reward: r_k minus the mean of the others.
         total: sum of the weights that TRL would apply, when the weights that will be applied sum to one.
     """
     values = rewards.double()
     scored = torch.isfinite(values).any(1, keepdim=True)
     if aggregation == "sum_then_normalize":
         parts = torch.where(scored, torch.where(torch.isfinite(values), values, 0.0), torch.nan)
-        mean, deviation, _ = group_moments(parts, group)
+        mean, deviation, count = group_moments(parts, group)
         spread = deviation if scale == "group" else group_moments(parts, len(parts))[1]
     elif aggregation == "normalize_then_sum":
         mean, deviation, count = group_moments(values, group)
@@ -97,7 +131,7 @@ def common(
     else:
         raise ValueError(f"aggregation must be 'sum_then_normalize' or 'normalize_then_sum', got {aggregation!r}")
     centred = total * torch.where((deviation > 0) & scored, parts - mean, 0.0)
-    if scale == "none" and aggregation == "sum_then_normalize":
-        return centred.to(rewards.dtype)
+    if aggregation == "sum_then_normalize" and scale in ("none", LEAVE_ONE_OUT):
+        return (centred * without_itself(count) if scale == LEAVE_ONE_OUT else centred).to(rewards.dtype)
     width = abs(total) / rewards.size(1) * spread.square().sum(1, keepdim=True).sqrt()
     return (centred / (width + EPSILON)).to(rewards.dtype)

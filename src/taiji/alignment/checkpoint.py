@@ -19,6 +19,7 @@ from taiji.nn.weighting_rules import Rule
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from taiji.alignment.front import Front
     from taiji.alignment.step_state import Batch
 
 logger = logging.getLogger(__name__)
@@ -28,15 +29,18 @@ STATE = "reward_weights.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint's content: micro-batches trained on so far, the rule's state, rollouts that are not used up (or None)."""
+    """A checkpoint's content: micro-batches trained on so far, the rule's state, rollouts that are not used up (or None), the front's state."""
 
     step: int
     rule: dict[str, Any]
     rollouts: list[Batch] | None
+    front: dict[str, Any] | None
 
 
-def save_state(folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None, accelerator: Accelerator) -> None:
-    """Write the rule's state and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
+def save_state(
+    folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None, front: Front, accelerator: Accelerator
+) -> None:
+    """Write the states of rule and front and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
     if rollouts is not None:
         tensors: dict[str, torch.Tensor] = {}
         others = []
@@ -58,6 +62,7 @@ def save_state(folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None
                 "state": rule.state(),
                 "step": step,
                 "rollouts": rollouts is not None,
+                "front": front.state(),
                 "processes": accelerator.num_processes,
             },
         )
@@ -86,7 +91,7 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
             fix="use the same rewards, or start afresh",
         )
     if not saved["rollouts"]:
-        return SavedState(saved["step"], saved["state"], None)
+        return SavedState(saved["step"], saved["state"], None, saved.get("front"))
     if saved["processes"] != accelerator.num_processes:
         raise ArtifactError(
             "The checkpoint holds rollouts of another number of processes.",
@@ -101,4 +106,4 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
             number, name = key.split("/", 1)
             rollouts[int(number)][name] = file.get_tensor(key)
-    return SavedState(saved["step"], saved["state"], rollouts)
+    return SavedState(saved["step"], saved["state"], rollouts, saved.get("front"))

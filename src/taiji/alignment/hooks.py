@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "_calculate_rewards": ("inputs", "prompts", "completions", "completion_ids_list"),
+    "_generate": ("prompts",),
     "_generate_and_score_completions": ("inputs",),
     "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy"),
     "_generate_single_turn": ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
@@ -35,6 +36,8 @@ ATTRIBUTES = (
     "reward_func_names",
     "num_generations",
     "_metrics",
+    "_logs",
+    "_pending_extra_logs",
     "_step",
     "_buffered_inputs",
     "_entropy_window_stats",

@@ -21,6 +21,7 @@ Weighting = Literal[
     "dwa",
     "uncertainty",
     "random",
+    "feedback",
 ]
 
 STEERED = ("popo", "popo-covariance")

@@ -18,6 +18,9 @@ from taiji.core.errors import InputError, ResourceError
 Batch = dict[str, Any]
 """TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
 
+Generation = tuple[Any, ...]
+"""What TRL's ``_generate`` returns: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images (twice)."""
+
 ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "reward_signal", "reward_applies"
 
 
@@ -70,6 +73,8 @@ class StepState:
     ============  =====================================  ========================================
     piece         put by                                 taken by
     ============  =====================================  ========================================
+    generation    ``_generate_and_score_completions``    ``_generate``, which it calls (dynamic sampling)
+    scores        ``_generate_and_score_completions``    ``_calculate_rewards``, which it calls (dynamic sampling)
     rewards       ``_calculate_rewards``                 ``_generate_and_score_completions``, which called it
     accumulation  ``_compute_loss``, first micro-batch   ``_compute_loss``, last micro-batch
     ============  =====================================  ========================================
@@ -78,19 +83,40 @@ class StepState:
     """
 
     def __init__(self) -> None:
+        self._generation: Generation | None = None
+        self._scores: Tensor | None = None
         self._rewards: Tensor | None = None
         self._accumulation: AccumulationStep | None = None
 
     @property
     def contents(self) -> list[str]:
         """Names of the pieces that wait to be taken."""
-        pieces = {"rewards": self._rewards, "accumulation": self._accumulation}
+        pieces = {
+            "generation": self._generation,
+            "scores": self._scores,
+            "rewards": self._rewards,
+            "accumulation": self._accumulation,
+        }
         return [name for name, piece in pieces.items() if piece is not None]
 
     def check_empty(self) -> None:
         """Raise :class:`ResourceError` unless everything that was put has been taken."""
         if self.contents:
             raise _out_of_order("a step ends", "nothing left over", " and ".join(self.contents))
+
+    def put_drawn(self, generation: Generation, scores: Tensor) -> None:
+        """Keep a generation that dynamic sampling has completed, and its rewards (N, K), until TRL asks for them."""
+        self._generation, self._scores = generation, scores
+
+    def take_generation(self) -> Generation | None:
+        """Return the generation that has been drawn already; None where it is still to be drawn."""
+        generation, self._generation = self._generation, None
+        return generation
+
+    def take_scores(self) -> Tensor | None:
+        """Return the rewards of the generation that has been drawn already; None where it is still to be scored."""
+        scores, self._scores = self._scores, None
+        return scores
 
     def put_rewards(self, rewards: Tensor) -> None:
         """Keep a generation batch's rewards (N, K), of all processes, until the generation ends."""

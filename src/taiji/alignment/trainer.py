@@ -11,7 +11,7 @@ Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviat
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,8 +30,10 @@ from trl.trainer.utils import RepeatSampler
 
 from taiji.alignment import tokens
 from taiji.alignment.accumulation import AccumulationStep
-from taiji.alignment.advantages import common, linear
+from taiji.alignment.advantages import common, groups_with_signal, linear, weighted_sum
 from taiji.alignment.checkpoint import load_state, save_state
+from taiji.alignment.dynamic_sampling import DynamicSampling
+from taiji.alignment.front import Front
 from taiji.alignment.hooks import Silent, Watched, check_hooks, check_weights, moved_hooks
 from taiji.alignment.placement import Placement, placed_like, trainable
 from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
@@ -44,16 +46,18 @@ from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 
 
-class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
+class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     """Drop-in replacement of TRL's ``GRPOTrainer``; takes the same arguments and a :class:`ParetoGRPOConfig`.
 
     Logged beside TRL's metrics, per reward name: ``weight/<name>`` (applied in this step), ``indicator/<name>`` (where
-    the rule has them) and ``max_delta_log_weight``.
+    the rule has them) and ``front/mean/<name>``; ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, where groups are
+    drawn again, ``dynamic_sampling/…``. ``docs/alignment.md`` tells what they mean.
 
     Works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients
     (2K for cross-batch) of a process's part of the trainable parameters in fp32; under FSDP1 or DeepSpeed use a reward rule.
 
     Attributes:
+        front: mean rewards of the batches so far that no other batch dominates.
         rule: the weight rule; its weights are copied to TRL's ``reward_weights`` whenever they move.
         step_state: pieces that one of TRL's callbacks leaves for a later one of the same step; empty between steps.
         _train_sampler: TRL's order of prompts, from the start of a run until its checkpoint is loaded.
@@ -96,6 +100,10 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
                     "Reentrant gradient checkpointing allows one backward pass only.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )
+        self._check_dynamic_sampling()
+        if args.leave_one_out:
+            self.scale_rewards = "none"  # what TRL does before the factor of ours
+        self.front = Front(self.reward_weights.tolist(), args.front_reference)
         self.reward_scale = RewardScale.of(
             args.reward_weights, len(self.reward_weights), adaptive=args.source != "none"
         )
@@ -107,10 +115,15 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         if self.rule.source != "none":
             self.reward_weights = torch.tensor(self.reward_scale.applied(self.rule.weights), dtype=torch.float32)
 
+    @property
+    def _reward_names(self) -> list[str]:
+        """Names of the rewards; those of the same name get their number."""
+        rewards = self.reward_func_names
+        return [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
+
     def _log_weights(self, shares: np.ndarray, reading: Reading | None) -> None:
-        """Log a step's values; rewards of the same name get their number."""
-        metrics, rewards = self._metrics["train"], self.reward_func_names
-        names = [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
+        """Log a step's values."""
+        metrics, names = self._metrics["train"], self._reward_names
         for name, weight in zip(names, shares):
             metrics[f"weight/{name}"].append(float(weight))
         if reading is not None and reading.indicators is not None:
@@ -126,46 +139,88 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
         """Score the batch of all processes (N, K); a reward rule moves the weights before TRL applies them to this batch."""
-        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards: Tensor
+        if (drawn := self.step_state.take_scores()) is not None:
+            rewards = drawn
+        else:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            if self.model.training:
+                self._observe_rewards(rewards)
         if self.model.training:
             self.step_state.put_rewards(rewards)
-            if self.rule.source == "rewards":
-                seen = Observation(
-                    rewards=self.reward_scale.rewards(rewards).double().cpu().numpy(), group=self.num_generations
-                )
-                reading = self.rule.observe(seen)
-                self._apply_weights()
-                self._log_weights(self.reward_scale.shares(self.rule.weights), reading)
-            elif self.rule.source == "none":
-                self._log_weights(self.reward_weights.double().numpy(), None)
         return rewards
+
+    def _observe_rewards(self, rewards: Tensor) -> None:
+        """Show the front, and a reward rule, the rewards (N, K) of the prompts as they came."""
+        metrics, seen = self._metrics["train"], rewards.double().cpu()
+        means = torch.nanmean(seen, 0).numpy()
+        for name, value in self.front.add(means).items():
+            metrics[f"front/{name}"].append(value)
+        for number in self.front.numbers:
+            if np.isfinite(means[number]):
+                metrics[f"front/mean/{self._reward_names[number]}"].append(float(means[number]))
+        if self.rule.source == "rewards":
+            reading = self.rule.observe(
+                Observation(rewards=self.reward_scale.rewards(seen).numpy(), group=self.num_generations)
+            )
+            self._apply_weights()
+            self._log_weights(self.reward_scale.shares(self.rule.weights), reading)
+        elif self.rule.source == "none":
+            self._log_weights(self.reward_weights.double().numpy(), None)
+
+    def _columns(self, rewards: Tensor) -> Tensor:
+        """Advantages (N, K) of the rewards that are weighed."""
+        seen, group, total = self.reward_scale.rewards(rewards), self.num_generations, self.reward_scale.total
+        if self.args.aggregation == "linear":
+            return linear(seen, group, self.args.scale_rewards, total)
+        return common(seen, group, self.multi_objective_aggregation, self.args.scale_rewards, total)
+
+    def _groups_with_signal(self, rewards: Tensor) -> Tensor:
+        """Return bool (prompts,): groups that can move the parameters, or a rule's weights."""
+        if self.rule.source == "none":  # the weighted sum is all that anything looks at
+            weights, aggregation = self.reward_weights, self.multi_objective_aggregation
+            return groups_with_signal(
+                common(weighted_sum(rewards, weights, self.num_generations, aggregation), self.num_generations),
+                self.num_generations,
+            )
+        return groups_with_signal(self._columns(rewards), self.num_generations)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         """TRL's batch, with the advantages per reward where the loss needs them."""
+        if self.model.training and self.args.dynamic_sampling:
+            inputs = self._draw_ahead(inputs, self._observe_rewards, self._groups_with_signal)
         batch: Batch = super()._generate_and_score_completions(inputs)
         if not self.model.training:
             return batch
         rewards = self.step_state.take_rewards()
         if self.rule.source == "rewards" and self.multi_objective_aggregation == "sum_then_normalize":
             check_weights(self._metrics["train"]["reward"][-1], rewards, self.reward_weights)
-        gradients = self.args.source == "gradients"
-        if not gradients and self.args.aggregation == "trl":
+        gradients, trls = (
+            self.args.source == "gradients",
+            self.args.aggregation == "trl" and not self.args.leave_one_out,
+        )
+        if trls and not gradients:
             return batch
-        seen, group, total = self.reward_scale.rewards(rewards), self.num_generations, self.reward_scale.total
-        if self.args.aggregation == "linear":
-            columns = linear(seen, group, self.scale_rewards, total)
-        else:
-            columns = common(seen, group, self.multi_objective_aggregation, self.scale_rewards, total)
+        columns = self._columns(rewards)
         local = len(batch["advantages"])
         rows = slice(self.accelerator.process_index * local, (self.accelerator.process_index + 1) * local)
-        if self.args.aggregation != "trl":
+        if not trls:
             shares = self.reward_scale.given if self.rule.source == "none" else self.rule.weights
-            batch["advantages"] = (columns * torch.tensor(shares).to(columns)).sum(1)[rows]
+            advantages = (columns * torch.tensor(shares).to(columns)).sum(1)
+            batch["advantages"] = advantages[rows]
+            self._log_advantages(advantages)
         if gradients:
-            prompt = torch.arange(len(columns), device=columns.device) // group
-            applies = torch.isfinite(seen)[rows]
+            prompt = torch.arange(len(columns), device=columns.device) // self.num_generations
+            applies = torch.isfinite(self.reward_scale.rewards(rewards))[rows]
             RewardColumns(columns[rows], prompt[rows], (columns != 0).any(), applies).put(batch)
         return batch
+
+    def _log_advantages(self, advantages: Tensor) -> None:
+        """Put the advantages of the batch that was logged last in the place of TRL's, in the table of completions."""
+        logged = cast("deque[float]", self._logs["advantages"])
+        for _ in range(min(len(logged), len(advantages))):
+            logged.pop()
+        logged.extend(advantages.tolist())
 
     # ---- loss: recorded forward, gradients per reward -------------------------------------------------------------
 
@@ -279,14 +334,14 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
         """Keep TRL's metrics and entropy controller as they are, whatever its loss does, and let no process wait for another."""
-        metrics, coefficient, accelerator = self._metrics, self.entropy_coef, self.accelerator
+        coefficient, accelerator = self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
-        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         self.accelerator = cast(Accelerator, Silent(accelerator))
         try:
-            yield
+            with self._metrics_apart():
+                yield
         finally:
-            self._metrics, self.entropy_coef, self.accelerator = metrics, coefficient, accelerator
+            self.entropy_coef, self.accelerator = coefficient, accelerator
             self._last_world_entropy, self._entropy_window_stats = entropy, stats
 
     # ---- PEPO -----------------------------------------------------------------------------------------------------
@@ -324,7 +379,8 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         under_way = self._step % ((self.args.steps_per_generation or 1) * self.num_iterations) != 0
-        save_state(folder, self.rule, self._step, self._buffered_inputs if under_way else None, self.accelerator)
+        rollouts = self._buffered_inputs if under_way else None
+        save_state(folder, self.rule, self._step, rollouts, self.front, self.accelerator)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -340,3 +396,5 @@ class ParetoGRPOTrainer(SharedPrefixes, GRPOTrainer):
             self._step, self._buffered_inputs = saved.step, saved.rollouts
             self.rule.load(saved.rule)
             self._apply_weights()
+            if saved.front is not None:
+                self.front.load(saved.front)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from taiji.alignment.advantages import LEAVE_ONE_OUT
 from taiji.alignment.scales import RewardScale
 from taiji.core.errors import ConfigError
 from taiji.nn.weighting_rules import RULES, RuleOptions
@@ -16,6 +17,8 @@ ESTIMATORS = ("same-batch", "cross-batch", "directional")
 @dataclass
 class ParetoGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with adaptive reward weights; every TRL option keeps its meaning.
+
+    ``scale_rewards`` has one more value, ``"leave-one-out"``: advantages as RLOO's, r minus the mean of the prompt's other rollouts.
 
     ``reward_weights`` are the constant weights under ``weighting="fixed"``, and where adaptive rules start. Rules move the
     weights' shares; their total stays what it was, so that a run begins with the very step of TRL's under these weights (ones,
@@ -49,7 +52,10 @@ class ParetoGRPOConfig(GRPOConfig):
         },
     )
     weight_step: float = field(
-        default=0.1, metadata={"help": "kappa of the robust step (also the learning rate of 'uncertainty')."}
+        default=0.1,
+        metadata={
+            "help": "kappa of the robust step (also the learning rate of 'uncertainty' and the step of 'feedback')."
+        },
     )
     weight_clip: float = field(
         default=0.2, metadata={"help": "Largest |change of log w| a step, before normalisation."}
@@ -77,7 +83,7 @@ class ParetoGRPOConfig(GRPOConfig):
     directional_step: float = field(
         default=1e-3,
         metadata={
-            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32 and in bfloat16."
+            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32. With bfloat16 weights rounding drowns a step that is too small and curvature bends one that is too large; which is best depends on the model, so compare the indicators with gram_estimator='cross-batch' once."
         },
     )
     token_weighting: str = field(
@@ -97,6 +103,18 @@ class ParetoGRPOConfig(GRPOConfig):
             "help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."
         },
     )
+    dynamic_sampling: int = field(
+        default=0,
+        metadata={
+            "help": "Most rounds in which groups that can move neither parameters nor weights are replaced by groups of other prompts; 0 is never."
+        },
+    )
+    front_reference: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Mean rewards, one a reward, above which the logged volume of the front is measured; None is the first batch's."
+        },
+    )
     share_prefixes: bool = field(
         default=True,
         metadata={
@@ -113,6 +131,13 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("aggregation", self.aggregation, ("common", "trl", "linear"))
         _one_of("light_statistics", self.light_statistics, ("batch", "group"))
         _one_of("token_weighting", self.token_weighting, ("none", "pepo"))
+        if self.dynamic_sampling < 0:
+            raise ConfigError(
+                "There is no negative number of rounds.",
+                where="dynamic_sampling",
+                expected="0 or more",
+                found=str(self.dynamic_sampling),
+            )
         self.rule_options()  # out of range here, not after the model has been loaded
         if not self.directional_step > 0:
             raise ConfigError(
@@ -139,6 +164,14 @@ class ParetoGRPOConfig(GRPOConfig):
         if self.weighting == "gdpo":
             self.multi_objective_aggregation = "normalize_then_sum"
         super().__post_init__()
+        _one_of("scale_rewards", self.scale_rewards, ("group", "batch", "none", LEAVE_ONE_OUT))
+        if self.leave_one_out and self.multi_objective_aggregation != "sum_then_normalize":
+            raise ConfigError(
+                "Rewards that are divided by their deviation over the batch have no leave-one-out baseline.",
+                where=f"scale_rewards={LEAVE_ONE_OUT!r}",
+                expected="multi_objective_aggregation='sum_then_normalize', and another weighting than 'gdpo'",
+                found=f"multi_objective_aggregation={self.multi_objective_aggregation!r}",
+            )
         if self.source == "gradients" and self.weighting != "popo":
             self.gram_estimator = "same-batch"  # the peers are defined on the batch's own Gram matrix
         prompts = (self.generation_batch_size or 0) // (self.num_generations or 1)
@@ -153,6 +186,11 @@ class ParetoGRPOConfig(GRPOConfig):
                 "pepo_as_released lets the weights depend on the parameters, which per-reward gradients do not support.",
                 fix="use a reward rule or weighting='fixed'",
             )
+
+    @property
+    def leave_one_out(self) -> bool:
+        """Return whether a rollout is compared with the mean of its siblings, without any scale (RLOO)."""
+        return self.scale_rewards == LEAVE_ONE_OUT
 
     @property
     def source(self) -> str:

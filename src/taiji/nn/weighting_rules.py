@@ -209,8 +209,8 @@ class RandomWeights(Rule):
 class Feedback(Rule):
     """Raise the weight of an objective that became worse and lower that of one that became better (UMRE, arXiv 2508.07613), then normalise.
 
-    The measure of an objective is what the observation has as ``indicators`` (UMRE: the UAUC on validation data), else the batch's mean
-    reward. A step multiplies a weight by exp(± rate); equal values leave it. No Pareto point is claimed.
+    The measure of an objective is what the observation has as ``indicators`` (the monotone ensemble gives UMRE's, the UAUC on validation
+    data), else the batch's mean reward (alignment, where it is a peer: noise between batches moves it, too). A step multiplies a weight by exp(± rate); equal values leave it. No Pareto point is claimed.
     """
 
     source: Source = "rewards"

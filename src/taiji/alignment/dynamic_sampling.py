@@ -1,0 +1,291 @@
+"""Dynamic sampling: groups that can move nothing give way to groups of other prompts, before anything is computed on them.
+
+Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k, so groups of other prompts in its place multiply every
+expected g_k by one factor, which leaves the update's direction and what the rules compare as they were; the proof, and why the weighted
+sum is not what decides where rules see the rewards, is in ``docs/explanation/reward-weights.md``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import IterableDataset
+from torch import Tensor
+
+from taiji.alignment.hooks import moved_hooks
+from taiji.alignment.step_state import Generation, StepState
+from taiji.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from trl import GRPOTrainer as Base
+
+    from taiji.alignment.trainer_config import ParetoGRPOConfig
+else:
+    Base = object
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One row of a generation with all that TRL keeps a row, so that it can change its process.
+
+    Args:
+        example: the row of the data set, with the fields that a ``rollout_func`` has added.
+        prompt_ids: tokens.
+        completion_ids: tokens.
+        mask: 1 for the model's tokens, 0 for an environment's; None where all are the model's.
+        completion: text, or messages.
+        logprobs: of the sampler; None where it gives none.
+        fields: those of a ``rollout_func``.
+        logged: what reward functions have logged of the row, by column.
+    """
+
+    example: dict[str, Any]
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    mask: list[int] | None
+    completion: Any
+    logprobs: list[float] | None
+    fields: dict[str, Any]
+    logged: dict[str, Any] = field(default_factory=dict)
+
+
+def rollouts_of(examples: Sequence[dict[str, Any]], generation: Generation) -> list[Rollout]:
+    """Take a generation apart into rows."""
+    if len(generation) != 8:
+        raise moved_hooks("_generate to return 8 values", f"{len(generation)} values")
+    prompts, completions, masks, texts, logprobs, extra, images, tool_images = generation
+    if images is not None or tool_images:
+        raise moved_hooks("no images where the prompts have none", "images")
+    rows = []
+    for n, example in enumerate(examples):
+        fields = {
+            key: values[n] if isinstance(values, list) else values
+            for key, values in extra.items()
+            if not isinstance(values, list) or n < len(values)
+        }
+        rows.append(
+            Rollout(
+                {**example, **fields},
+                prompts[n],
+                completions[n],
+                None if masks is None else masks[n],
+                texts[n],
+                None if logprobs is None else logprobs[n],
+                fields,
+            )
+        )
+    return rows
+
+
+def generation_of(rows: Sequence[Rollout]) -> Generation:
+    """Put rows together as TRL's ``_generate`` returns them."""
+    masks = [row.mask for row in rows]
+    logprobs = [row.logprobs for row in rows]
+    return (
+        [row.prompt_ids for row in rows],
+        [row.completion_ids for row in rows],
+        # A rollout_func that masks some calls only: what has no mask is the model's.
+        None if all(mask is None for mask in masks) else [row.mask or [1] * len(row.completion_ids) for row in rows],
+        [row.completion for row in rows],
+        None if any(values is None for values in logprobs) else logprobs,
+        {
+            key: [row.fields.get(key) for row in rows]
+            for key in dict.fromkeys(key for row in rows for key in row.fields)
+        },
+        None,
+        [],
+    )
+
+
+def evenly(groups: int, size: int, processes: int) -> int:
+    """Return the least number of groups, at least ``groups``, whose rollouts divide among the processes."""
+    step = processes // gcd(processes, size)
+    return -(-groups // step) * step
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A generation that is complete.
+
+    Args:
+        rows: this process's rollouts.
+        rewards: (N, K) of all processes.
+        dead: share of the groups without signal in the first draw.
+        left: share of the groups without signal at the end.
+        extra: rollouts drawn beyond the first N, of all processes.
+    """
+
+    rows: list[Rollout]
+    rewards: Tensor
+    dead: float
+    left: float
+    extra: int
+
+
+def fill(
+    rows: Sequence[Rollout],
+    rewards: Tensor,
+    *,
+    group: int,
+    rank: int,
+    rounds: int,
+    signal: Callable[[Tensor], Tensor],
+    draw: Callable[[int], tuple[list[Rollout], Tensor]],
+) -> Drawn:
+    """Put groups with signal in the place of groups without, for at most ``rounds`` draws.
+
+    What has no signal after the last round stays. All processes decide alike, for they see the same rewards.
+
+    Args:
+        rows: this process's rollouts, consecutive rows of the whole batch; as many on each process.
+        rewards: (N, K) of the whole batch.
+        group: rollouts per prompt.
+        rank: number of this process.
+        rounds: most draws.
+        signal: rewards (n * group, K) -> bool (n,).
+        draw: draws at least so many groups; their rollouts and rewards, of all processes.
+    """
+    kept, rewards, first = list(rows), rewards.clone(), rank * len(rows)
+    dead = torch.nonzero(~signal(rewards)).flatten().tolist()
+    groups, at_first, extra = len(rewards) // group, len(dead), 0
+    for _ in range(rounds):
+        if not dead:
+            break
+        others, scores = draw(len(dead))
+        extra += len(others)
+        alive = torch.nonzero(signal(scores)).flatten().tolist()
+        for place, source in zip(dead, alive):
+            rewards[place * group : (place + 1) * group] = scores[source * group : (source + 1) * group]
+            for n in range(group):
+                row = place * group + n - first
+                if 0 <= row < len(kept):
+                    kept[row] = others[source * group + n]
+        dead = dead[len(alive) :]
+    return Drawn(kept, rewards, at_first / groups, len(dead) / groups, extra)
+
+
+class DynamicSampling(Base):
+    """Mix in before TRL's ``GRPOTrainer``: completes a generation before TRL makes tensors of it, so that all it computes is of what is kept."""
+
+    args: ParetoGRPOConfig
+    accelerator: Accelerator
+    num_generations: int
+    step_state: StepState
+    train_dataset: Any
+    _metrics: dict[str, defaultdict[str, list[float]]]
+
+    def _check_dynamic_sampling(self) -> None:
+        """Raise :class:`ConfigError` where prompts cannot be drawn, or not be started as TRL starts them."""
+        if not self.args.dynamic_sampling:
+            return
+        several_turns = bool(self.tools) or self.environment_factories is not None
+        if several_turns or isinstance(self.train_dataset, IterableDataset):
+            raise ConfigError(
+                "Dynamic sampling draws further prompts from the data set, and starts them as the first ones were.",
+                where="dynamic_sampling",
+                expected="a train_dataset with an index, and rollouts of one turn or of a rollout_func",
+                found="tools or an environment_factory" if several_turns else "an IterableDataset",
+                fix="set dynamic_sampling=0",
+            )
+
+    def _generate(self, prompts: list[Any]) -> Generation:
+        """Draw completions, or hand over those that have been drawn ahead."""
+        drawn = self.step_state.take_generation()
+        if drawn is not None:
+            return drawn
+        generation: Generation = super()._generate(prompts)
+        return generation
+
+    def _draw_ahead(
+        self,
+        inputs: list[dict[str, Any]],
+        observe: Callable[[Tensor], None],
+        signal: Callable[[Tensor], Tensor],
+    ) -> list[dict[str, Any]]:
+        """Draw and score a generation, with groups of other prompts in the place of those that can move nothing.
+
+        TRL gets it when it asks for completions and for rewards.
+
+        Args:
+            inputs: this process's rows of the data set, a prompt repeated for each of its rollouts.
+            observe: looks at the rewards of the first draw (N, K), which are of the prompts as they came.
+            signal: rewards (prompts * group, K) -> bool (prompts,), groups that can move anything.
+
+        Returns:
+            The rows of the data set that the rollouts are of.
+        """
+        if "image" in inputs[0] or "images" in inputs[0]:
+            raise ConfigError(
+                "Dynamic sampling does not know images.",
+                where="dynamic_sampling",
+                expected="prompts of text",
+                found="a column 'image' or 'images'",
+                fix="set dynamic_sampling=0",
+            )
+        group, processes, rank = self.num_generations, self.accelerator.num_processes, self.accelerator.process_index
+        rows, rewards = self._scored(inputs)
+        observe(rewards)
+        # A resumed run draws the same prompts: the number of steps is in the checkpoint, and nothing else is read.
+        order = np.random.default_rng([self.args.seed, self._step]).permutation(len(self.train_dataset)).tolist()
+        taken = 0
+
+        def draw(groups: int) -> tuple[list[Rollout], Tensor]:
+            nonlocal taken
+            groups = evenly(groups, group, processes)
+            chosen = [order[(taken + n) % len(order)] for n in range(groups)]
+            taken += groups
+            size = groups * group // processes
+            found = [self.train_dataset[chosen[n // group]] for n in range(rank * size, (rank + 1) * size)]
+            with self._metrics_apart():
+                others, scores = self._scored([{key: example[key] for key in inputs[0]} for example in found])
+            return gather_object(others), scores
+
+        drawn = fill(
+            rows,
+            rewards,
+            group=group,
+            rank=rank,
+            rounds=self.args.dynamic_sampling,
+            signal=signal,
+            draw=draw,
+        )
+        for column in dict.fromkeys(column for row in drawn.rows for column in row.logged):
+            self._pending_extra_logs[column] = [row.logged.get(column) for row in drawn.rows]
+        metrics = self._metrics["train"]
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        metrics["dynamic_sampling/redrawn"].append(drawn.dead)
+        metrics["dynamic_sampling/left"].append(drawn.left)
+        metrics["dynamic_sampling/extra_rollouts"].append(float(drawn.extra))
+        self.step_state.put_drawn(generation_of(drawn.rows), drawn.rewards)
+        return [row.example for row in drawn.rows]
+
+    def _scored(self, inputs: list[dict[str, Any]]) -> tuple[list[Rollout], Tensor]:
+        """Draw and score a rollout for each of this process's inputs; the rewards (n, K) are those of all processes."""
+        rows = rollouts_of(inputs, self._generate([example["prompt"] for example in inputs]))
+        examples, completions = [row.example for row in rows], [row.completion for row in rows]
+        prompts, ids = [example["prompt"] for example in examples], [row.completion_ids for row in rows]
+        rewards: Tensor = super()._calculate_rewards(examples, prompts, completions, ids)
+        for column, values in self._pending_extra_logs.items():
+            for row, value in zip(rows, values):
+                row.logged[column] = value
+        self._pending_extra_logs.clear()
+        return rows, rewards
+
+    @contextmanager
+    def _metrics_apart(self) -> Iterator[None]:
+        """Keep TRL's metrics as they are."""
+        metrics = self._metrics
+        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        try:
+            yield
+        finally:
+            self._metrics = metrics
