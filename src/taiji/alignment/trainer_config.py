@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from trl import GRPOConfig
 
 from taiji.alignment.scales import RewardScale
 from taiji.core.errors import ConfigError
+from taiji.language.prefix_generate import Draw
 from taiji.nn.weighting_rules import RULES, RuleOptions
 
 ESTIMATORS = ("same-batch", "cross-batch", "directional")
@@ -97,6 +99,12 @@ class ParetoGRPOConfig(GRPOConfig):
             "help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."
         },
     )
+    rollout_draw: str = field(
+        default="noise",
+        metadata={
+            "help": "How shared rollouts draw a token: 'noise' (the random stream of transformers: the very tokens of stock TRL under one seed) or 'uniform' (one random number a row; same distribution, faster)."
+        },
+    )
     share_prefixes: bool = field(
         default=True,
         metadata={
@@ -113,6 +121,7 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("aggregation", self.aggregation, ("common", "trl", "linear"))
         _one_of("light_statistics", self.light_statistics, ("batch", "group"))
         _one_of("token_weighting", self.token_weighting, ("none", "pepo"))
+        _one_of("rollout_draw", self.rollout_draw, get_args(Draw))
         self.rule_options()  # out of range here, not after the model has been loaded
         if not self.directional_step > 0:
             raise ConfigError(
