@@ -63,7 +63,13 @@ def test_equal_to_stock_trl(job, options):
 def test_gradients_taken_together_are_those_of_a_pass_for_each_reward(job, monkeypatch, options):
     prompts = [f"what was bought before, from the first to the last item: {text}" for text in jobs.PROMPTS]
     monkeypatch.setattr(jobs, "PROMPTS", prompts)
-    common = {"rewards": [jobs.vowels, jobs.spaces, jobs.length], "optim": "sgd", "learning_rate": 0.5, **LORA, **options}
+    common = {
+        "rewards": [jobs.vowels, jobs.spaces, jobs.length],
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        **LORA,
+        **options,
+    }
     split, runs, served = sharing.split_logprobs, [], []
     for together in (True, False):
 

@@ -157,7 +157,9 @@ def test_a_token_is_drawn_by_its_cumulative_probability():
 
 def test_a_forbidden_token_is_never_drawn_whatever_the_rounding():
     generator = torch.Generator().manual_seed(0)
-    uniform = torch.cat([torch.rand(500, generator=generator, dtype=torch.float64), torch.tensor([0.0, 1 - 2**-53, 1.0])])
+    uniform = torch.cat(
+        [torch.rand(500, generator=generator, dtype=torch.float64), torch.tensor([0.0, 1 - 2**-53, 1.0])]
+    )
     for scale in (1.0, 30.0):
         scores = torch.randn(50, generator=generator) * scale
         allowed = torch.rand(50, generator=generator) < 0.3

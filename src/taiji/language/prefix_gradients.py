@@ -131,9 +131,7 @@ class _Above(torch.autograd.Function):
         return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None, None, None, None)
 
 
-def row_factors(
-    values: torch.Tensor, sequence: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Write each sequence's values in D vectors as combinations of as few vectors as that takes.
 
     Args:
@@ -174,7 +172,9 @@ class SharedGradients:
     sequence: torch.Tensor
     logprobs: tuple[torch.Tensor, torch.Tensor]
 
-    def products(self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor | None]]:
+    def products(
+        self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]
+    ) -> Iterator[list[torch.Tensor | None]]:
         """Gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None where it does not reach.
 
         The graphs are freed.
