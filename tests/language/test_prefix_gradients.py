@@ -111,16 +111,18 @@ def test_other_families_and_gradient_checkpointing(name, checkpointing):
     assert worst(found, expected) < 1e-5
 
 
-def test_half_precision_is_as_exact_as_a_pass_for_each_vector():
+@pytest.mark.parametrize("autocast", [False, True], ids=["weights", "autocast"])
+def test_half_precision_is_as_exact_as_a_pass_for_each_vector(autocast):
     rows, starts = batch()
     wanted = vectors("one", [len(row) - start for row, start in zip(rows, starts)])[:-1]
     model, parameters = adapted(dtype=torch.float32)
     truth = apart(model, parameters, rows, starts, wanted)
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and not autocast:
             parameter.data = parameter.data.bfloat16()
-    theirs = apart(model, parameters, rows, starts, wanted)
-    _, ours = jointly(model, parameters, rows, starts, wanted)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        theirs = apart(model, parameters, rows, starts, wanted)
+        _, ours = jointly(model, parameters, rows, starts, wanted)
     assert 0 < worst(ours, truth) < 1.3 * worst(theirs, truth)
 
 

@@ -83,8 +83,9 @@ class _Private:
         if layer not in self.sums:
             shape = (len(weights), *like.shape[1:])
             self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
-        for total, part in zip(self.sums[layer], found):
-            total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
+        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may lie inside the loss's
+            for total, part in zip(self.sums[layer], found):
+                total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
 
 
 class _Above(torch.autograd.Function):
