@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from tests.alignment import jobs
 from tests.alignment.jobs import parameters
 from tests.language.prefix_models import family
 from trl import GRPOConfig, GRPOTrainer
@@ -46,6 +47,48 @@ def test_equal_to_stock_trl(job, options):
         assert np.allclose(history(stock, key), history(ours, key), rtol=1e-4, atol=1e-6), key
     start = parameters(job(GRPOTrainer, GRPOConfig, **common))
     assert (parameters(stock) - parameters(ours)).norm() <= 1e-4 * (parameters(stock) - start).norm()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gram_estimator": "same-batch", "aggregation": "trl", "num_iterations": 2},
+        {"beta": 0.1},
+        {"beta": 0.1, "kl_in_indicator": False, "gradient_checkpointing": True},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4, "weighting": "pcgrad"},
+    ],
+    ids=["plain", "trl-old-logprobs", "kl", "kl-outside-checkpointing", "accumulated-peer"],
+)
+def test_gradients_taken_together_are_those_of_a_pass_for_each_reward(job, monkeypatch, options):
+    prompts = [f"what was bought before, from the first to the last item: {text}" for text in jobs.PROMPTS]
+    monkeypatch.setattr(jobs, "PROMPTS", prompts)
+    common = {
+        "rewards": [jobs.vowels, jobs.spaces, jobs.length],
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        **LORA,
+        **options,
+    }
+    split, runs, served = sharing.split_logprobs, [], []
+    for together in (True, False):
+
+        def chosen(*arguments, together=together, **keywords):
+            found = split(*arguments, **keywords) if together else None
+            served.append(found is not None)
+            return found
+
+        monkeypatch.setattr(sharing, "split_logprobs", chosen)
+        trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, **common)
+        start = parameters(trainer)
+        trainer.train()
+        runs.append(trainer)
+    ours, theirs = runs
+    half = len(served) // 2
+    assert all(served[:half]) and not any(served[half:])
+    assert (parameters(ours) - parameters(theirs)).norm() <= 1e-4 * (parameters(theirs) - start).norm()
+    for key in ("indicator/vowels", "indicator/length", "weight/vowels"):
+        assert np.allclose(history(ours, key), history(theirs, key), rtol=1e-3, atol=1e-6), key
 
 
 def batch(rows, side, width=16):

@@ -246,7 +246,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     assert recording.replayed(asked) is leaves and leaves[0].is_leaf and leaves[1:] == (None, None)
     gradient = recording.output_gradient((leaves[0] ** 2).sum())
     assert torch.equal(gradient[0], 2 * leaves[0])
-    (found,) = recording.vector_jacobian_product(gradient, 0, 1, [scale], keep=False)
+    (found,) = next(recording.vector_jacobian_products([gradient], 0, 1, [scale], keep=False))
     assert found == pytest.approx(float((2 * leaves[0].detach() * asked.input_ids[:, -2:]).sum()))
     with pytest.raises(ResourceError, match="similarity to the evidence"):
         recording.token_statistics()
@@ -263,7 +263,7 @@ def test_halves_are_recorded_apart_and_joined_in_row_order():
     assert recording.in_half(1).tolist() == [True, False, True, False]
     gradient = recording.output_gradient(logps.sum())
     for half in (0, 1):
-        (found,) = recording.vector_jacobian_product(gradient, half, 2, [scale], keep=False)
+        (found,) = next(recording.vector_jacobian_products([gradient], half, 2, [scale], keep=False))
         assert found == asked.input_ids[recording.halves == half, -2:].sum()
 
 

@@ -284,6 +284,45 @@ def test_processes_wait_for_each_other_as_often_as_in_stock_trl(job, count, monk
     assert seen[0] == seen[1], "the gradients' own reduction, one with several processes, comes on top"
 
 
+def test_further_rewards_read_nothing_more_from_the_device(job, monkeypatch):
+    reads = []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__"):
+        stock = getattr(torch.Tensor, name)
+
+        def counted(self, *arguments, stock=stock, **keywords):
+            reads.append(1)
+            return stock(self, *arguments, **keywords)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    seen = []
+    add = ParetoGRPOTrainer._loss_per_reward
+
+    def watched(self, model, inputs):
+        reads.clear()
+        loss = add(self, model, inputs)
+        seen.append(len(reads))
+        return loss
+
+    monkeypatch.setattr(ParetoGRPOTrainer, "_loss_per_reward", watched)
+    for count in (2, 6):
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels] * count, max_steps=1).train()
+    assert seen[0] == seen[1] > 0
+
+
+def test_only_uncertain_tokens_are_trained_on_for_every_reward(job):
+    common = {"aggregation": "common", "top_entropy_quantile": 0.5, "optim": "sgd", "learning_rate": 0.5, **LORA}
+    fixed = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", **common)
+    start = parameters(fixed)
+    fixed.train()
+    ours = job(ParetoGRPOTrainer, ParetoGRPOConfig, weight_step=0.0, weight_floor=0.0, **common)
+    ours.train()
+    whole = job(ParetoGRPOTrainer, ParetoGRPOConfig, weighting="fixed", **{**common, "top_entropy_quantile": 1.0})
+    whole.train()
+    moved = (parameters(fixed) - start).norm()
+    assert (parameters(fixed) - parameters(ours)).norm() < 1e-4 * moved
+    assert (parameters(fixed) - parameters(whole)).norm() > 0.01 * moved
+
+
 @pytest.mark.parametrize("estimator", ["same-batch", "cross-batch", "directional"])
 def test_accumulation_changes_nothing(job, estimator):
     runs = []

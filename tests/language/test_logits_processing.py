@@ -16,7 +16,7 @@ from transformers.generation.logits_process import LogitsProcessorList, Repetiti
 from taiji.language import logits_processing
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import generate
-from taiji.language.logits_processing import Sampling, filtered, penalised, ranked
+from taiji.language.logits_processing import Sampling, drawn, filtered, penalised, ranked
 from taiji.language.prefix_generate import generate_shared
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.tiny import tiny_causal_lm
@@ -142,3 +142,31 @@ def test_the_nucleus_beyond_the_first_look(monkeypatch):
     order = logits.argsort(-1, descending=True)
     mass = torch.softmax(logits, -1).gather(1, order).cumsum(-1)
     assert torch.equal(kept.sum(-1), (mass < 0.5).sum(-1) + 1)
+
+
+def test_a_token_is_drawn_by_its_cumulative_probability():
+    chances = torch.tensor([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
+    scores = chances.log()
+    uniform = torch.arange(1024, dtype=torch.float64) / 1024
+    found = drawn(scores.expand(1024, -1), uniform)
+    assert torch.bincount(found, minlength=6).tolist() == [0, 256, 0, 512, 256, 0]
+    assert (found.diff() >= 0).all()
+    edges = torch.tensor([0.0, 0.25, 0.75, 1 - 2**-53, 1.0], dtype=torch.float64)
+    assert drawn(scores.expand(5, -1), edges).tolist() == [1, 3, 4, 4, 4]
+
+
+def test_a_forbidden_token_is_never_drawn_whatever_the_rounding():
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.cat(
+        [torch.rand(500, generator=generator, dtype=torch.float64), torch.tensor([0.0, 1 - 2**-53, 1.0])]
+    )
+    for scale in (1.0, 30.0):
+        scores = torch.randn(50, generator=generator) * scale
+        allowed = torch.rand(50, generator=generator) < 0.3
+        allowed[[0, -1]] = False
+        found = drawn(scores.masked_fill(~allowed, -torch.inf).expand(len(uniform), -1), uniform)
+        assert allowed[found].all()
+    lone = torch.full((1, 50), -torch.inf)
+    lone[0, 7] = -1e30
+    assert drawn(lone.expand(len(uniform), -1), uniform).eq(7).all()
+    assert drawn(torch.full((1, 50), torch.nan), uniform[:1]).tolist() == [50]

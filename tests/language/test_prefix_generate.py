@@ -8,6 +8,7 @@ import torch
 from tests.language.prefix_models import FAMILIES, VOCABULARY, family, with_lora
 from transformers.generation.logits_process import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from taiji.core.errors import ResourceError
 from taiji.language.logits_processing import Sampling
 from taiji.language.prefix_generate import generate_shared
 
@@ -64,10 +65,11 @@ def test_sampling_draws_the_tokens_that_transformers_draws(options):
     assert len({len(row) for row in found}) > 1, "some rows ended early"
 
 
-def test_the_sampled_distribution_is_the_models():
+@pytest.mark.parametrize("draw", ["noise", "uniform"])
+def test_the_sampled_distribution_is_the_models(draw):
     model = family("llama", vocab_size=12)
     prompt = [5, 9, 8, 11, 4]
-    found = generate_shared(model, [prompt], 4000, Sampling(2), generator=torch.Generator().manual_seed(0))
+    found = generate_shared(model, [prompt], 4000, Sampling(2), generator=torch.Generator().manual_seed(0), draw=draw)
     with torch.no_grad():
         first = torch.softmax(model(torch.tensor([prompt])).logits[0, -1], -1)
         second = torch.softmax(model(torch.tensor([[*prompt, t] for t in range(12)])).logits[:, -1], -1)
@@ -77,6 +79,29 @@ def test_the_sampled_distribution_is_the_models():
     statistic = float(((counts - expected) ** 2 / expected)[usual].sum())
     freedom = int(usual.sum())
     assert statistic < freedom + 4 * np.sqrt(2 * freedom), "chi-square within four standard deviations"
+
+
+def test_one_number_a_row_comes_from_the_seed_and_does_not_depend_on_other_rows_ends():
+    model = family("llama")
+    rows = [row for row in prompts(sizes=(20, 20)) for _ in range(4)]
+
+    def tokens(seed, stops):
+        generator = torch.Generator().manual_seed(seed)
+        how = Sampling(20, temperature=0.8, top_k=30, top_p=0.9)
+        return generate_shared(model, rows, 1, how, stop_ids=stops, generator=generator, draw="uniform")
+
+    whole, cut = tokens(0, []), tokens(0, STOPS)
+    assert cut == tokens(0, STOPS) != tokens(1, STOPS)
+    assert len({len(row) for row in cut}) > 1, "some rows ended early"
+    assert all(row == full[: len(row)] for row, full in zip(cut, whole))
+
+
+def test_logits_that_are_not_numbers_are_named():
+    model = family("llama")
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(ResourceError, match="not numbers"):
+        generate_shared(model, prompts(), 1, Sampling(3), draw="uniform")
 
 
 @pytest.mark.parametrize("merge", [True, False])

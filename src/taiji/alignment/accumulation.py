@@ -125,15 +125,12 @@ class AccumulationStep:
         elif self.replaced is not None:
             directions[self.replaced] = scaled_sum(inside, self.weights)
         for half in range(self.halves):
-            for number in numbers[half]:
-                keep = number < len(directions) - 1 or (
-                    half < self.halves - 1 and any(p.half is None for p in recording.recorded.parts)
-                )
-                self.sums.add(
-                    half,
-                    number,
-                    recording.vector_jacobian_product(directions[number], half, self.halves, self.parameters, keep),
-                )
+            keep = half < self.halves - 1 and any(part.half is None for part in recording.recorded.parts)
+            products = recording.vector_jacobian_products(
+                [directions[number] for number in numbers[half]], half, self.halves, self.parameters, keep
+            )
+            for number, product in zip(numbers[half], products):
+                self.sums.add(half, number, product)
             self.rows[half] += recording.in_half(half).sum()
         self.applies += len(recording.recorded.outputs[0]) if applies is None else applies.sum(0)
 

@@ -8,6 +8,7 @@ TRL asks for the forward (:class:`~taiji.alignment.recording.Recording`), calls 
 from __future__ import annotations
 
 import inspect
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ METHODS = {
     "_get_per_token_logps_and_entropies": ("model", "input_ids", "attention_mask", "logits_to_keep", "compute_entropy"),
     "_generate_single_turn": ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
     "_prepare_inputs": ("generation_batch",),
+    "get_high_entropy_mask": ("entropies", "mask", "threshold"),
     "_compute_loss": ("model", "inputs"),
     "get_train_dataloader": (),
     "_get_train_sampler": ("dataset",),
@@ -106,6 +108,40 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
         raise moved_hooks(f"a mean reward of {mean:.6g} under the weights {weights.tolist()}", f"{logged:.6g}")
 
 
+class Unread:
+    """Stand-in for a tensor that only metrics are made of: whatever is computed from it is itself, and its value is NaN.
+
+    So nothing is launched on the device and nothing read from it.
+    """
+
+    dtype = torch.float32
+    device = torch.device("cpu")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Unread:
+        return cls()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: self
+
+    def __getitem__(self, index: Any) -> Unread:
+        return self
+
+    def __bool__(self) -> bool:
+        return False
+
+    def item(self) -> float:
+        """Return NaN."""
+        return math.nan
+
+    def _itself(self, *_: Any) -> Unread:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __invert__ = _itself
+
+
 class Silent:
     """Stand-in for the accelerator in a loss whose metrics nobody reads: no collective, no wait for the device.
 
@@ -113,17 +149,17 @@ class Silent:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+        self.accelerator = accelerator
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Zeros on the host in place of what all processes have."""
-        return torch.zeros(tensor.shape or (1,), dtype=tensor.dtype)
+    def gather(self, tensor: torch.Tensor) -> Unread:
+        """Nothing in place of what all processes have."""
+        return Unread()
 
     gather_for_metrics = gather
 
-    def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
-        """Zeros on the host in place of the sum over processes."""
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> Unread:
+        """Nothing in place of the sum over processes."""
+        return Unread()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._accelerator, name)
+        return getattr(self.accelerator, name)

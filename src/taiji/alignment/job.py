@@ -211,6 +211,7 @@ def _trainer(
         beta=settings.beta,
         max_completion_length=settings.max_completion_tokens,
         temperature=settings.temperature,
+        rollout_draw="uniform",
         use_vllm=settings.rollouts != "local",
         vllm_mode="server" if settings.rollouts == "vllm-server" else "colocate",
         vllm_server_base_url=settings.rollout_server if settings.rollouts == "vllm-server" else None,

@@ -8,9 +8,9 @@ the one forward is each loss's gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,16 @@ Outputs = tuple[Tensor, Tensor | None, Tensor | None]
 OutputGradient = tuple[Tensor, Tensor | None, Tensor | None]
 """Derivative of a loss by the log-probabilities (B, T), the entropies (B, T) and the auxiliary loss."""
 
+
+class JointGradients(Protocol):
+    """Graph of a forward that many losses' gradients are taken from at once."""
+
+    def products(self, vectors: Tensor, parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
+        """Gradients of <vector, log-probabilities> for each of D vectors (D, b, T); taken once."""
+
+
+RESIDUE = 16
+"""Parts of a vector below so many roundings count as none."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
 """Options of a forward whose rows cannot be run in parts."""
 
@@ -54,14 +64,16 @@ class Forward:
         """Return whether the rows can be run in parts."""
         return all(self.options.get(name) is None for name in MEDIA) and not self.options.get("compute_aux_loss")
 
-    def __call__(self, rows: Tensor, *, padded: bool = False) -> Outputs:
-        """Run the rows; ``padded`` runs the model on TRL's padded batch, prompts not shared.
+    def __call__(self, rows: Tensor, *, padded: bool = False, joint: list[JointGradients] | None = None) -> Outputs:
+        """Run the rows.
 
-        Without rows the model runs all the same, for the processes that wait for it, and the outputs have no rows.
+        ``padded`` runs the model on TRL's padded batch, prompts not shared. Given a list ``joint``, a forward may put its graph there
+        and return outputs without one: for gradients of many losses at once. Without rows the model runs all the same, for the processes that wait for it, and the outputs have no rows.
         """
         some = rows if len(rows) else rows.new_zeros(1)
         ids, mask = self.input_ids[some], self.attention_mask[some]
-        outputs = self.function(self.model, ids, mask, self.logits_to_keep, padded=padded, **self.options)
+        asked = {} if joint is None else {"joint": joint}
+        outputs = self.function(self.model, ids, mask, self.logits_to_keep, padded=padded, **asked, **self.options)
         if len(rows):
             return outputs
         logps, entropies, auxiliary = outputs
@@ -83,12 +95,13 @@ class Forward:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one forward call with their outputs, attached to the graph."""
+    """The rows of one forward call with their outputs, attached to the graph unless ``joint`` has it."""
 
     rows: Tensor
     half: int | None
     outputs: Outputs
     similarity: Tensor | None = None
+    joint: JointGradients | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ class Recording:
         evidence: prompt tokens that PEPO compares the completions with.
         attached: replay the forward's outputs themselves instead of leaves, for a loss that runs its own backward.
         together: run a forward for a half without rows, too, because other processes wait for it.
+        jointly: let the forward keep a graph for the products of many losses at once (:class:`JointGradients`).
     """
 
     def __init__(
@@ -142,9 +156,10 @@ class Recording:
         evidence: Evidence | None = None,
         attached: bool = False,
         together: bool = False,
+        jointly: bool = False,
     ) -> None:
         self.model, self.halves, self.evidence, self.attached = model, halves, evidence, attached
-        self.together = together
+        self.together, self.jointly = together, jointly
         self._recorded: Recorded | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -180,7 +195,9 @@ class Recording:
 
     def _run(self, forward: Forward, rows: Tensor, half: int | None) -> Part:
         if self.evidence is None:
-            return Part(rows, half, forward(rows))
+            joint: list[JointGradients] = []
+            outputs = forward(rows, joint=joint) if self.jointly else forward(rows)
+            return Part(rows, half, outputs, joint=joint[0] if joint else None)
         with hidden_states(forward.model) as layers:
             outputs = forward(rows, padded=True)
         return Part(
@@ -217,7 +234,64 @@ class Recording:
         logps, entropies, auxiliary = (None if leaf is None else next(found) for leaf in leaves)
         return (torch.zeros_like(leaves[0]) if logps is None else logps, entropies, auxiliary)
 
-    def vector_jacobian_product(
+    def vector_jacobian_products(
+        self,
+        gradients: Sequence[OutputGradient],
+        half: int,
+        halves: int,
+        parameters: Sequence[Tensor],
+        keep: bool,
+    ) -> Iterator[list[Tensor | None]]:
+        """Products of D vectors, in order; ``keep`` the graph for another half's.
+
+        Where the vectors are linearly dependent on these rows (a reward that tells none of the rollouts apart, two that rank them
+        alike, more rewards than rollouts), only as many passes are made as there are independent ones, unless other processes
+        wait for them all.
+        """
+        mixture, wanted = self._independent(gradients, half)
+        products = self._products(wanted, half, halves, parameters, keep)
+        if mixture is None:
+            yield from products
+            return
+        basis = list(products)
+        for factors in mixture:
+            yield [_mixed(parts, factors) for parts in zip(*basis)]
+
+    def _independent(
+        self, gradients: Sequence[OutputGradient], half: int
+    ) -> tuple[list[list[float]] | None, Sequence[OutputGradient]]:
+        """The D vectors as mixtures (D, r) of r < D others; None and the vectors themselves where they are independent."""
+        inside = self.in_half(half)
+        values = torch.stack([gradient[0][inside].flatten() for gradient in gradients]).double()
+        plain = all(gradient[1] is None and gradient[2] is None for gradient in gradients)
+        if self.together or not plain or not values.numel() or not torch.isfinite(values).all():
+            return None, gradients
+        norms = values.norm(dim=1, keepdim=True)
+        left, singular, right = torch.linalg.svd(torch.where(norms > 0, values / norms, 0.0), full_matrices=False)
+        rank = max(int((singular > RESIDUE * torch.finfo(gradients[0][0].dtype).eps).sum()), 1)
+        if rank == len(gradients):
+            return None, gradients
+        vectors = [torch.zeros_like(gradients[0][0]) for _ in range(rank)]
+        for vector, row in zip(vectors, right):
+            vector[inside] = row.to(vector.dtype).view(-1, vector.size(1))
+        return (norms * left * singular)[:, :rank].tolist(), [(vector, None, None) for vector in vectors]
+
+    def _products(
+        self,
+        gradients: Sequence[OutputGradient],
+        half: int,
+        halves: int,
+        parameters: Sequence[Tensor],
+        keep: bool,
+    ) -> Iterator[list[Tensor | None]]:
+        some = [part for part in self.recorded.parts if part.half in (None, half)]
+        if len(some) == 1 and some[0].joint is not None:
+            yield from some[0].joint.products(torch.stack([g[0][some[0].rows] for g in gradients]), parameters)
+            return
+        for number, gradient in enumerate(gradients):
+            yield self._product(gradient, half, halves, parameters, keep or number < len(gradients) - 1)
+
+    def _product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
         """Gradient by the parameters' local parts of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
@@ -241,6 +315,17 @@ class Recording:
         if not outputs:
             return [None] * len(parameters)
         return vector_jacobian_product(outputs, values, parameters, keep)
+
+
+def _mixed(parts: Sequence[Tensor | None], factors: Sequence[float]) -> Tensor | None:
+    """sum_j factors[j] * parts[j], at least in fp32; None where nothing reaches."""
+    terms = [(part, factor) for part, factor in zip(parts, factors) if part is not None]
+    if not terms:
+        return None
+    total = torch.zeros_like(terms[0][0], dtype=torch.promote_types(terms[0][0].dtype, torch.float32))
+    for part, factor in terms:
+        total.add_(part, alpha=factor)
+    return total
 
 
 def scaled_sum(gradients: Sequence[OutputGradient], weights: Sequence[float]) -> OutputGradient:

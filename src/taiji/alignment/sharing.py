@@ -8,17 +8,19 @@ auxiliary losses, wrapped or windowed models, unusual generation settings) is le
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from taiji.alignment.recording import Outputs
+from taiji.alignment.recording import JointGradients, Outputs
 from taiji.language.logits_processing import Sampling
 from taiji.language.prefix_forward import bare_model, shared_batches, shared_logprobs
-from taiji.language.prefix_generate import generate_shared, sampling_of
+from taiji.language.prefix_generate import Draw, generate_shared, sampling_of
+from taiji.language.prefix_gradients import SharedGradients, split_logprobs
 from taiji.language.prefix_lora import fuse_adapters
 from taiji.language.prefix_support import supports_sharing
 
@@ -32,6 +34,18 @@ else:
 logger = logging.getLogger(__name__)
 ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 """TRL's losses whose sum over an accumulation step does not depend on which rows form a micro-batch."""
+
+
+@dataclass(frozen=True)
+class ScoredGradients:
+    """Graph of a shared forward under the layout of TRL's batch: ``scored`` (B, T) are the tokens of the completions."""
+
+    graphs: SharedGradients
+    scored: Tensor
+
+    def products(self, vectors: Tensor, parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
+        """As :class:`~taiji.alignment.recording.JointGradients`."""
+        return self.graphs.products(vectors[:, self.scored], parameters)
 
 
 class SharedPrefixes(Base):
@@ -60,6 +74,7 @@ class SharedPrefixes(Base):
         compute_aux_loss: bool = False,
         *,
         padded: bool = False,
+        joint: list[JointGradients] | None = None,
         **media: Any,
     ) -> Outputs:
         whole = model.module if isinstance(model, DistributedDataParallel) else model
@@ -75,7 +90,9 @@ class SharedPrefixes(Base):
             )
 
         def forward(*_: Tensor) -> Outputs:
-            return self._shared_logps(whole, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
+            return self._shared_logps(
+                whole, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, joint
+            )
 
         return forward() if whole is model else in_place_of_forward(model, forward, input_ids)
 
@@ -87,6 +104,7 @@ class SharedPrefixes(Base):
         logits_to_keep: int,
         batch_size: int | None,
         compute_entropy: bool,
+        joint: list[JointGradients] | None = None,
     ) -> Outputs:
         """Log-probabilities and entropies of the completions, rows that begin alike computed together."""
         inside = attention_mask.bool()
@@ -99,7 +117,12 @@ class SharedPrefixes(Base):
         found: list[Any] = [None] * len(rows)
         spread: list[Any] = [None] * len(rows)
         with self.accelerator.autocast():
-            for part in shared_batches(rows, room):
+            if joint is not None and torch.is_grad_enabled() and not bonus:
+                split = split_logprobs(model, rows, starts, temperature=self.temperature)
+                if split is not None:
+                    found, spread = split[0].logprobs, split[0].entropies
+                    joint.append(ScoredGradients(split[1], scored))
+            for part in shared_batches(rows, room) if found[0] is None else []:
                 result = shared_logprobs(
                     model,
                     [rows[i] for i in part],
@@ -109,7 +132,7 @@ class SharedPrefixes(Base):
                 )
                 for i, logprobs, entropies in zip(part, result.logprobs, result.entropies):
                     found[i], spread[i] = logprobs, entropies
-        blank = torch.zeros(scored.shape, dtype=torch.float32, device=input_ids.device)
+        blank = torch.zeros(scored.shape, dtype=found[0].dtype, device=input_ids.device)
         return (
             blank.masked_scatter(scored, torch.cat(found)),
             blank.masked_scatter(scored, torch.cat(spread)) if compute_entropy else None,
@@ -128,7 +151,8 @@ class SharedPrefixes(Base):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         with self.accelerator.autocast():
-            return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids), None
+            draw = cast(Draw, self.args.rollout_draw)
+            return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids, draw=draw), None
 
     def _law(self) -> Sampling | None:
         """Return the law that TRL's rollouts would be drawn from, the checkpoint's own generation settings included; None leaves them to TRL."""

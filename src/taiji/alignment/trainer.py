@@ -36,7 +36,7 @@ from taiji.alignment.dynamic_sampling import DynamicSampling
 from taiji.alignment.front import Front
 from taiji.alignment.hooks import Silent, Watched, check_hooks, check_weights, moved_hooks
 from taiji.alignment.placement import Placement, placed_like, trainable
-from taiji.alignment.recording import Forward, OutputGradient, Outputs, Recording
+from taiji.alignment.recording import Forward, JointGradients, OutputGradient, Outputs, Recording
 from taiji.alignment.scales import RewardScale
 from taiji.alignment.sharing import SharedPrefixes
 from taiji.alignment.step_state import Batch, RewardColumns, StepState
@@ -235,6 +235,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         compute_aux_loss: bool = False,
         *,
         padded: bool = False,
+        joint: list[JointGradients] | None = None,
         **media: Any,
     ) -> Outputs:
         """Run the forward, or replay it where TRL's loss was given a recording for the model."""
@@ -247,7 +248,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         }
         if isinstance(model, Recording):
             return model.replayed(Forward(forward, model.model, input_ids, attention_mask, logits_to_keep, options))
-        return forward(model, input_ids, attention_mask, logits_to_keep, padded=padded, **options)
+        return forward(model, input_ids, attention_mask, logits_to_keep, padded=padded, joint=joint, **options)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
         if self.model.training and self.args.source == "gradients":
@@ -267,7 +268,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         step = self.step_state.accumulation(partial(self._start_accumulation, model))
         halves = batch.prompt % 2 if step.halves == 2 else None
         evidence = self._evidence(inputs) if self.args.token_weighting == "pepo" else None
-        recording = Recording(model, halves, evidence, together=step.placement.together)
+        jointly = self.args.gram_estimator != "directional" and self.rule.count > 1
+        recording = Recording(model, halves, evidence, together=step.placement.together, jointly=jointly)
         token_weights = None if recording.evidence is None else self._token_weights(recording, inputs)
         trl_loss = super()._compute_loss
 
@@ -343,6 +345,16 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         finally:
             self.entropy_coef, self.accelerator = coefficient, accelerator
             self._last_world_entropy, self._entropy_window_stats = entropy, stats
+
+    def get_high_entropy_mask(self, entropies: Tensor, mask: Tensor, threshold: float) -> Tensor:
+        """TRL's mask of the tokens that are trained on: not a metric, so it is made of all processes' entropies at any time."""
+        accelerator = self.accelerator
+        self.accelerator = accelerator.accelerator if isinstance(accelerator, Silent) else accelerator
+        try:
+            found: Tensor = super().get_high_entropy_mask(entropies, mask, threshold)
+        finally:
+            self.accelerator = accelerator
+        return found
 
     # ---- PEPO -----------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from trl import GRPOConfig
 
 from taiji.alignment.advantages import LEAVE_ONE_OUT
 from taiji.alignment.scales import RewardScale
 from taiji.core.errors import ConfigError
+from taiji.language.prefix_generate import Draw
 from taiji.nn.weighting_rules import RULES, RuleOptions
 
 ESTIMATORS = ("same-batch", "cross-batch", "directional")
@@ -115,6 +117,12 @@ class ParetoGRPOConfig(GRPOConfig):
             "help": "Mean rewards, one a reward, above which the logged volume of the front is measured; None is the first batch's."
         },
     )
+    rollout_draw: str = field(
+        default="noise",
+        metadata={
+            "help": "How shared rollouts draw a token: 'noise' (the random stream of transformers: the very tokens of stock TRL under one seed) or 'uniform' (one random number a row; same distribution, faster)."
+        },
+    )
     share_prefixes: bool = field(
         default=True,
         metadata={
@@ -138,6 +146,7 @@ class ParetoGRPOConfig(GRPOConfig):
                 expected="0 or more",
                 found=str(self.dynamic_sampling),
             )
+        _one_of("rollout_draw", self.rollout_draw, get_args(Draw))
         self.rule_options()  # out of range here, not after the model has been loaded
         if not self.directional_step > 0:
             raise ConfigError(

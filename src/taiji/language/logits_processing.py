@@ -87,6 +87,24 @@ def ranked(
     return torch.where(before < sampling.top_p, probabilities, 0.0), tokens
 
 
+def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(R,) the token of each row at a uniform number: the first whose cumulative probability exceeds it.
+
+    A token of probability zero is never drawn, whatever the number and the rounding.
+
+    Args:
+        scores: (R, V) logits of :func:`filtered`, in each row one or more above minus infinity.
+        uniform: (R,) float64 in [0, 1].
+
+    Returns:
+        Ids; V where a row's logits are not numbers.
+    """
+    total = torch.softmax(scores, -1).double().cumsum(-1)
+    last = total[:, -1]
+    below = torch.minimum(uniform * last, torch.nextafter(last, torch.zeros_like(last)))
+    return torch.searchsorted(total, below.unsqueeze(1), right=True).squeeze(1)
+
+
 def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """(R, 1) the smallest score inside the nucleus: the likeliest tokens whose probability reaches `top_p`."""
     total = scores.logsumexp(-1, keepdim=True)

@@ -15,13 +15,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import torch
 
 from taiji.core.errors import ResourceError
-from taiji.language.prefix_tree import Level, PackedTree
+from taiji.language.prefix_tree import Level, Packing
 
 NAME = "taiji_prefix"
 """Name under which the attention is registered with transformers."""
@@ -100,7 +102,7 @@ def tree_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    tree: PackedTree,
+    tree: Packing,
     scale: float | None = None,
     backend: Backend | None = None,
 ) -> torch.Tensor:
@@ -173,7 +175,7 @@ def _flex_works(head: int) -> bool:
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
 
 
-def _block_mask(tree: PackedTree, device: torch.device) -> Any:
+def _block_mask(tree: Packing, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     made = tree.__dict__.setdefault("_block_masks", {})
@@ -182,7 +184,7 @@ def _block_mask(tree: PackedTree, device: torch.device) -> Any:
     return made[device]
 
 
-def _take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
+def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
     """(1, H, T, d) -> (B, H, L, d): the rows of a level, a view when they lie together."""
     if level.span is not None:
         start, stop = level.span
@@ -192,14 +194,112 @@ def _take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
     return tensor[0][:, level.rows].transpose(0, 1)
 
 
-def _put(target: torch.Tensor, level: Level, rows: torch.Tensor) -> None:
-    """Write (B, L, ...) into the (T, ...) target, leaving the repetitions out."""
+def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch.Tensor]:
+    """Where the rows (B, L, ...) of a level belong in a (T, ...) tensor, and the rows in that order, repetitions left out."""
     if level.span is not None:
-        target[level.span[0] : level.span[1]] = rows.flatten(0, 1)
-    elif level.valid is None:
-        target[level.rows.flatten()] = rows.flatten(0, 1)
+        return slice(*level.span), rows.flatten(0, 1)
+    if level.valid is None:
+        return level.rows.flatten(), rows.flatten(0, 1)
+    return level.rows[level.valid], rows[level.valid]
+
+
+def attend_within(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, levels: Sequence[Level], scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention of each segment to itself: output (T, Hq, d) and log-sum-exp (T, Hq), at least in fp32."""
+    out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
+    lse = out.new_empty(out.shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
+    for level in levels:
+        piece, sums = _flash(*(take(t, level) for t in (query, key, value)), 0.0, True, scale=scale)
+        for target, rows in ((out, piece), (lse, sums)):
+            at, found = place(level, rows.transpose(1, 2))
+            target[at] = found
+    return out, lse
+
+
+def attend_above(
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    below: slice,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+) -> None:
+    """Let the tokens ``below`` attend to all of ``key`` (1, Hk, S, d) too: output and log-sum-exp change in place."""
+    piece, sums = _flash(query[:, :, below], key, value, 0.0, False, scale=scale)
+    piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
+    total = torch.logaddexp(lse[below], sums)
+    share = (sums - total).exp_().unsqueeze(-1)
+    part = out[below]
+    if out.dtype == lse.dtype:
+        part.lerp_(piece, share)
     else:
-        target[level.rows[level.valid]] = rows[level.valid]
+        part.copy_(part.float().lerp_(piece.float(), share))
+    lse[below] = total
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What a backward of *blocks* reads, (1, H, T, d) each: gradient of the output, inputs, output, log-sum-exp (d = 1)."""
+
+    grad: torch.Tensor
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    out: torch.Tensor
+    lse: torch.Tensor
+
+    @classmethod
+    def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> Attended:
+        """Arrange a gradient (1, T, Hq, d) and what was saved: query, key, value, output (T, Hq, d), log-sum-exp (T, Hq)."""
+        query, key, value, out, lse = saved
+        return cls(
+            grad.transpose(1, 2),
+            query,
+            key,
+            value,
+            out.unsqueeze(0).transpose(1, 2),
+            lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2),
+        )
+
+    def rows(self, level: Level) -> torch.Tensor:
+        """(B, Hq, L, d) gradient of the output of a level's rows; a repeated row is nobody's output."""
+        rows = take(self.grad, level)
+        return rows if level.valid is None else rows * level.valid[:, None, :, None]
+
+    def within(self, levels: Sequence[Level], scale: float) -> list[torch.Tensor]:
+        """Gradients of query, key and value, (T, H, d) each, of each segment's attention to itself."""
+        # (T, H, d) buffers, as the projections that come next in the backward pass want them.
+        grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (self.query, self.key, self.value)]
+        for level in levels:
+            rows = self.rows(level)
+            taken = [take(t, level) for t in (self.query, self.key, self.value, self.out, self.lse)]
+            if self.query.dtype == torch.bfloat16 and level.rows.shape[1] <= SHORT:
+                rows, *taken = (t.float() for t in (rows, *taken))
+            pieces = flash_backward(rows, *taken, causal=True, scale=scale)
+            for target, piece in zip(grads, pieces):
+                at, found = place(level, piece.transpose(1, 2).to(target.dtype))
+                target[at] = found
+        return grads
+
+
+def flash_backward(
+    grad: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of query, key and value of one piece of attention, (B, H, L, d) each; ``lse`` is (B, Hq, L, 1), of the whole."""
+    pieces: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_backward(
+        grad, query, key, value, out, lse.squeeze(-1).contiguous(), 0.0, causal, scale=scale
+    )
+    return pieces
 
 
 class _Blocks(torch.autograd.Function):
@@ -207,32 +307,12 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: PackedTree, scale: float
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: Packing, scale: float
     ) -> torch.Tensor:
-        out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
-        lse = torch.empty(query.shape[2], query.shape[1], dtype=torch.float32)
-        for level in tree.levels:
-            piece, sums = _flash(*(_take(t, level) for t in (query, key, value)), 0.0, True, scale=scale)
-            _put(out, level, piece.transpose(1, 2))
-            _put(lse, level, sums.transpose(1, 2))
+        out, lse = attend_within(query, key, value, tree.levels, scale)
         for s in tree.crossings:
-            piece, sums = _flash(
-                query[:, :, s.stop : s.end],
-                key[:, :, s.start : s.stop],
-                value[:, :, s.start : s.stop],
-                0.0,
-                False,
-                scale=scale,
-            )
-            piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
-            total = torch.logaddexp(lse[s.stop : s.end], sums)
-            share = (sums - total).exp_().unsqueeze(-1)
-            part = out[s.stop : s.end]
-            if out.dtype == torch.float32:
-                part.lerp_(piece, share)
-            else:
-                part.copy_(part.float().lerp_(piece.float(), share))
-            lse[s.stop : s.end] = total
+            own = slice(s.start, s.stop)
+            attend_above(out, lse, slice(s.stop, s.end), query, key[:, :, own], value[:, :, own], scale)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.tree, ctx.scale = tree, scale
         return out.unsqueeze(0)
@@ -240,31 +320,14 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        query, key, value, out, lse = ctx.saved_tensors
-        tree, scale = ctx.tree, ctx.scale
-        # (T, H, d) buffers, as the projections that come next in the backward pass want them.
-        grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (query, key, value)]
-        back, forward, sums = (
-            grad.transpose(1, 2),
-            out.unsqueeze(0).transpose(1, 2),
-            lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2),
-        )
-        for level in tree.levels:
-            rows = _take(back, level)
-            if level.valid is not None:  # a repeated row is nobody's output
-                rows = rows * level.valid[:, None, :, None]
-            taken = [_take(t, level) for t in (query, key, value, forward, sums)]
-            if query.dtype == torch.bfloat16 and level.rows.shape[1] <= SHORT:
-                rows, *taken = (t.float() for t in (rows, *taken))
-            pieces = _flash_backward(rows, *taken[:4], taken[4].squeeze(-1).contiguous(), 0.0, True, scale=scale)
-            for target, piece in zip(grads, pieces):
-                _put(target, level, piece.transpose(1, 2).to(target.dtype))
-        for s in tree.crossings:
+        seen = Attended.of(grad, ctx.saved_tensors)
+        grads = seen.within(ctx.tree.levels, ctx.scale)
+        for s in ctx.tree.crossings:
             own, below = slice(s.start, s.stop), slice(s.stop, s.end)
-            pieces = _flash_backward(
-                back[:, :, below], query[:, :, below], key[:, :, own], value[:, :, own], forward[:, :, below],
-                sums[0, :, below, 0].unsqueeze(0).contiguous(), 0.0, False, scale=scale,
+            pieces = flash_backward(
+                seen.grad[:, :, below], seen.query[:, :, below], seen.key[:, :, own], seen.value[:, :, own],
+                seen.out[:, :, below], seen.lse[:, :, below], causal=False, scale=ctx.scale,
             )  # fmt: skip
-            for target, piece, place in zip(grads, pieces, (below, own, own)):
-                target[place] += piece[0].transpose(0, 1)
+            for target, piece, at in zip(grads, pieces, (below, own, own)):
+                target[at] += piece[0].transpose(0, 1)
         return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None)

@@ -16,7 +16,7 @@ import torch
 from taiji.core.errors import InputError
 from taiji.language.prefix_attention import PACKED_MASK, check_seen, install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
-from taiji.language.prefix_tree import MIN_SHARED, PackedTree, common_length
+from taiji.language.prefix_tree import MIN_SHARED, PackedTree, Packing, common_length
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,28 @@ def bare_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def packed_hidden(model: Any, tree: PackedTree, keep: Any = None) -> torch.Tensor:
-    """(T, H) last hidden states of the packed tokens; `keep.keep(layer, key, value)` is shown every layer's keys and values."""
+def packed_hidden(model: Any, tree: Packing, keep: Any = None, decoding: Any = None) -> torch.Tensor:
+    """(T, H) last hidden states of the packed tokens.
+
+    Args:
+        model: a causal LM that `supports_sharing`.
+        tree: the packing.
+        keep: its `keep(layer, key, value)` is shown every layer's keys and values.
+        decoding: its `attend(layer, query, key, value, scale)` takes the place of attention along the tree.
+    """
     bare = bare_model(model)
     if not installed(bare):
         install(bare)
     device = bare.device
-    extra = {} if keep is None else {"taiji_keep": keep}
+    extra = {"taiji_tree": tree} if decoding is None else {"taiji_decoding": decoding}
+    if keep is not None:
+        extra["taiji_keep"] = keep
     seen: set[int] = set()
     out = bare.base_model(
         input_ids=tree.tokens.to(device).unsqueeze(0),
         position_ids=tree.positions.to(device).unsqueeze(0),
         attention_mask=torch.ones(PACKED_MASK, device=device),
         use_cache=False,
-        taiji_tree=tree,
         taiji_seen=seen,
         **extra,
     )
@@ -83,18 +91,10 @@ def shared_logprobs(
     Raises:
         TaijiError: a start outside of its sequence.
     """
-    if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
-        raise InputError(
-            "Every sequence needs a first scored token.",
-            expected="one start per sequence with 1 <= start <= its length",
-            found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}",
-        )
-    sizes = [len(s) - start for s, start in zip(sequences, starts)]
     tree = PackedTree([s[: max(len(s) - 1, 1)] for s in sequences], min_shared)  # the last token predicts nothing
+    at, tokens, sizes = scored_places(tree, sequences, starts)
     states = packed_hidden(model, tree)
-    at = np.concatenate([path[start - 1 : start - 1 + size] for path, start, size in zip(tree.paths, starts, sizes)])
     places, rows = np.unique(at, return_inverse=True)
-    tokens = np.concatenate([np.asarray(s, dtype=np.int64)[start:] for s, start in zip(sequences, starts)])
     device = states.device
     index = torch.from_numpy(rows).to(device)
     found, entropies = token_logprobs(
@@ -106,6 +106,26 @@ def shared_logprobs(
         entropy_gradient,
     )
     return SharedLogprobs(list(found.split(sizes)), list(entropies[index].split(sizes)))
+
+
+def scored_places(
+    tree: PackedTree, sequences: Sequence[Sequence[int]], starts: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Packed places that predict the tokens of `sequence[start:]`, those tokens, and how many each sequence has.
+
+    Raises:
+        TaijiError: a start outside of its sequence.
+    """
+    if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
+        raise InputError(
+            "Every sequence needs a first scored token.",
+            expected="one start per sequence with 1 <= start <= its length",
+            found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}",
+        )
+    sizes = [len(s) - start for s, start in zip(sequences, starts)]
+    places = np.concatenate([path[start - 1 : start - 1 + n] for path, start, n in zip(tree.paths, starts, sizes)])
+    tokens = np.concatenate([np.asarray(s, dtype=np.int64)[start:] for s, start in zip(sequences, starts)])
+    return places, tokens, sizes
 
 
 def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from taiji.language.logits_processing import Sampling, filtered
+from taiji.core.errors import ResourceError
+from taiji.language.logits_processing import Sampling, drawn, filtered
 from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
+
+Draw = Literal["noise", "uniform"]
+"""Exponential noise for every token of the vocabulary, the random stream of `transformers`; or one uniform number a row."""
 
 NAMES = frozenset(
     [
@@ -97,6 +101,7 @@ def generate_shared(
     stop_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
     merge: bool = True,
+    draw: Draw = "noise",
 ) -> list[list[int]]:
     """Continue every prompt `n` times.
 
@@ -108,9 +113,13 @@ def generate_shared(
         stop_ids: ids that end a completion; they are its last token.
         generator: source of randomness; None is torch's global one.
         merge: whether LoRA adapters are merged into the weights meanwhile.
+        draw: how a token is drawn from its law.
 
     Returns:
         Token ids, the n completions of the first prompt, then those of the second, …
+
+    Raises:
+        ResourceError: the model's logits are not numbers, with ``draw="uniform"``.
     """
     from contextlib import nullcontext
 
@@ -124,6 +133,7 @@ def generate_shared(
                 sampling,
                 frozenset(stop_ids),
                 generator,
+                draw,
             )
     finally:
         for module in modules:
@@ -135,14 +145,21 @@ def _run(
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,
+    draw: Draw,
 ) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
+
+    def uniform(device: torch.device) -> torch.Tensor:
+        """A number for each row, ended ones included, so that a row's numbers do not depend on when others end."""
+        return torch.rand(len(written), dtype=torch.float64, device=device, generator=generator)
 
     def choose(rows: list[int], step: int) -> list[int]:
         so_far = [written[r] for r in rows]
         scores = filtered(decoder.logits, sampling, so_far, sorted(stops) if step < sampling.min_new_tokens else ())
         if sampling.temperature == 0.0:
             return list(scores.argmax(-1).tolist())
+        if draw == "uniform":
+            return _checked(drawn(scores, uniform(scores.device)[rows]).tolist(), scores.shape[-1])
         # What torch.multinomial does for one draw, with noise for the ended rows too: the same stream, and so the same
         # tokens, as in a batch that carries them along (`transformers` does).
         noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(1, generator=generator)
@@ -154,3 +171,14 @@ def _run(
 
     decode_rows(decoder, sampling.max_new_tokens, choose, ends, compact_below=0.8)
     return written
+
+
+def _checked(tokens: list[int], vocabulary: int) -> list[int]:
+    if max(tokens) >= vocabulary:
+        raise ResourceError(
+            "The model's logits are not numbers, so no token can be drawn.",
+            expected="finite logits, or minus infinity for tokens that may not be drawn",
+            found=f"{sum(token >= vocabulary for token in tokens)} of {len(tokens)} rows without a law",
+            fix="lower the learning rate, or load the model in float32",
+        )
+    return tokens

@@ -33,14 +33,14 @@ class Head:
         return plain and not any(p.requires_grad for p in module.parameters())
 
     def shape(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scale and cap raw logits, in fp32."""
-        logits = logits.float()
+        """Scale and cap raw logits, at least in fp32."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., H) -> (..., V) in fp32."""
+        """(..., H) -> (..., V), at least in fp32."""
         return self.shape(self.module(hidden))
 
 
@@ -75,10 +75,11 @@ def token_logprobs(
         entropy_gradient: whether the entropies carry a gradient too.
 
     Returns:
-        log-probabilities (N,) and entropies (M,), in fp32.
+        log-probabilities (N,) and entropies (M,), at least in fp32.
     """
     if not len(rows):  # nothing scored: no values, but a path back, so that a loss over them can be differentiated
-        return hidden.sum(-1).float()[:0], hidden.sum(-1).float()
+        nothing = hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))
+        return nothing[:0], nothing
     if head.frozen and not (entropy_gradient and hidden.requires_grad):
         return _FrozenHead.apply(hidden, head, rows, tokens, temperature)
     return _by_autograd(hidden, head, rows, tokens, temperature)
@@ -120,12 +121,10 @@ class _FrozenHead(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         weight, bias, states = weight.to(dtype), None if bias is None else bias.to(dtype), hidden.to(dtype)
-        needed = ctx.needs_input_grad[0]
-        lse, entropies = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
-        mean_row = (
-            torch.empty(len(hidden), hidden.shape[1], dtype=torch.float32, device=hidden.device) if needed else None
-        )
-        chosen = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+        needed, wide = ctx.needs_input_grad[0], torch.promote_types(dtype, torch.float32)
+        lse, entropies = (torch.empty(len(hidden), dtype=wide, device=hidden.device) for _ in range(2))
+        mean_row = torch.empty(len(hidden), hidden.shape[1], dtype=wide, device=hidden.device) if needed else None
+        chosen = torch.empty(len(rows), dtype=wide, device=hidden.device)
         slope = torch.ones_like(chosen)
         for part in _chunks(len(hidden), len(weight)):
             raw = torch.nn.functional.linear(states[part], weight, bias)
@@ -156,5 +155,5 @@ class _FrozenHead(torch.autograd.Function):
         rows, tokens, weight, mean_row, slope = ctx.saved_tensors
         total = torch.zeros(len(mean_row), dtype=grad.dtype, device=grad.device).index_add_(0, rows, grad)
         back = mean_row * -total.unsqueeze(-1)
-        back.index_add_(0, rows, weight[tokens].float() * (grad * slope).unsqueeze(-1))
+        back.index_add_(0, rows, weight[tokens].to(grad.dtype) * (grad * slope).unsqueeze(-1))
         return (back * ctx.factor).to(ctx.dtype), None, None, None, None

@@ -3,13 +3,16 @@
 `merged_adapters` lets generation run on `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the
 forward of PEFT's LoRA layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose
 backward pass accumulates likewise; PEFT's own makes and keeps four more tensors of the output's size per layer.
+
+`gradients_by_row` lets one backward pass leave many gradients of A and B: sums over the tokens in which each of them weighs every
+token differently (:class:`RowSums`).
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -71,6 +74,65 @@ def merged_adapters(model: Any) -> Iterator[None]:
             layer.merged_adapters.pop()
 
 
+class RowSums:
+    """Gradients of the adapters' factors for D weightings of the tokens, left behind by one backward pass.
+
+    Attributes:
+        by_token: (D, T) weights of the tokens in each of the D sums, to be set before the backward pass.
+        sums: gradients (D, *shape) by the identity of the parameter.
+    """
+
+    def __init__(self) -> None:
+        self.by_token: torch.Tensor = torch.empty(0, 0)
+        self.sums: dict[int, torch.Tensor] = {}
+
+    def add(self, key: int, narrow: torch.Tensor, wide: torch.Tensor, turned: bool) -> None:
+        """Add sum_t weight[d, t] narrow[t] wide[t]' to a parameter's D gradients.
+
+        The narrow factor is weighed in fp32 and the D products are one, so half precision rounds where a pass of its own would.
+
+        Args:
+            key: identity of the parameter.
+            narrow: (T, r).
+            wide: (T, n).
+            turned: whether the parameter is (n, r) instead of (r, n).
+        """
+        weights = self.by_token.t().unsqueeze(2)
+        weighed = (narrow.to(torch.promote_types(narrow.dtype, weights.dtype)).unsqueeze(1) * weights).flatten(1)
+        product = (weighed.to(wide.dtype).t() @ wide).unflatten(0, (len(self.by_token), -1))
+        if turned:
+            product = product.transpose(1, 2)
+        product = product.to(weights.dtype)
+        self.sums[key] = self.sums[key] + product if key in self.sums else product
+
+
+@contextmanager
+def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
+    """Let the backward pass of what these layers compute meanwhile leave its gradients of A and B in ``sums`` and nowhere else."""
+    for layer in layers:
+        layer.taiji_row_sums = sums
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.taiji_row_sums
+
+
+def sole_adapters(model: Any) -> list[Any]:
+    """The model's fused LoRA layers if they are ordinary ones and nothing else is trained; otherwise none."""
+    found, owned = [], set[int]()
+    for layer in _lora_layers(model):
+        name = _plain_adapter(layer)
+        if name is not None and "forward" in layer.__dict__ and not _trained(layer.base_layer):
+            found.append(layer)
+            owned |= {id(layer.lora_A[name].weight), id(layer.lora_B[name].weight)}
+    return found if all(id(p) in owned for p in model.parameters() if p.requires_grad) else []
+
+
+def _trained(linear: Any) -> bool:
+    return bool(linear.weight.requires_grad or (linear.bias is not None and linear.bias.requires_grad))
+
+
 def fuse_adapters(model: Any) -> int:
     """Give every LoRA layer of the model the in-place forward, for good; returns how many there are.
 
@@ -87,12 +149,13 @@ def fuse_adapters(model: Any) -> int:
 def _fused_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     name = None if args or kwargs else _plain_adapter(layer)
     base = layer.base_layer
-    if name is None or base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+    if name is None or _trained(base):
         return type(layer).forward(layer, x, *args, **kwargs)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.weight.dtype
-    return _LoraLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], dtype)
+    sums = layer.__dict__.get("taiji_row_sums")
+    return _LoraLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], dtype, sums)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -108,6 +171,7 @@ class _LoraLinear(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
         dtype: torch.dtype,
+        sums: RowSums | None,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -116,6 +180,7 @@ class _LoraLinear(torch.autograd.Function):
         out.addmm_(low, b.to(dtype).t(), alpha=scale)
         ctx.save_for_backward(rows, weight, a, b, low)
         ctx.scale, ctx.shape, ctx.given, ctx.dtype = scale, x.shape, x.dtype, dtype
+        ctx.sums, ctx.keys = sums, (id(a), id(b))
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -127,6 +192,10 @@ class _LoraLinear(torch.autograd.Function):
         back = None
         if ctx.needs_input_grad[0]:
             back = torch.mm(grad, weight).addmm_(low_grad, a.to(ctx.dtype)).view(ctx.shape).to(ctx.given)
+        if ctx.sums is not None:
+            ctx.sums.add(ctx.keys[0], low_grad, rows, False)
+            ctx.sums.add(ctx.keys[1], low * ctx.scale, grad, True)
+            return back, *[None] * 7
         to_a = (low_grad.t() @ rows).to(a.dtype) if ctx.needs_input_grad[3] else None
         to_b = (grad.t() @ low).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[4] else None
-        return back, None, None, to_a, to_b, None, None
+        return back, None, None, to_a, to_b, None, None, None

@@ -53,13 +53,57 @@ class Level:
     span: tuple[int, int] | None
 
 
-class PackedTree:
-    """Sequences packed with their common beginnings shared.
+class Packing:
+    """Tokens of a tree's nodes in depth-first order.
 
     Attributes:
         tokens: (T,) token ids in packed order.
         positions: (T,) place of each token in its sequence.
         segments: the nodes in packed order.
+    """
+
+    def __init__(self, tokens: torch.Tensor, positions: torch.Tensor, segments: list[Segment]) -> None:
+        self.tokens, self.positions, self.segments = tokens, positions, segments
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def crossings(self) -> list[Segment]:
+        """The segments that have descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
+        return sorted((s for s in self.segments if s.end > s.stop), key=lambda s: (s.depth, s.start))
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """The segments, batched by similar length for their own causal attention."""
+        return levels_of(self.segments)
+
+    @cached_property
+    def subtree_end(self) -> torch.Tensor:
+        """(T,) for each packed token the end of its segment's subtree."""
+        end = np.empty(len(self), np.int64)
+        for segment in self.segments:
+            end[segment.start : segment.stop] = segment.end
+        return torch.from_numpy(end)
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """(T, T) boolean: query row may attend to key column."""
+        place = torch.arange(len(self))
+        return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
+
+    def may_attend(
+        self, device: torch.device
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
+        end = self.subtree_end.to(device)
+        return lambda batch, head, query, key: (key <= query) & (query < end[key])
+
+
+class PackedTree(Packing):
+    """Sequences packed with their common beginnings shared.
+
+    Attributes:
         paths: for each sequence the packed positions of its tokens, one (length,) array each.
     """
 
@@ -84,14 +128,13 @@ class PackedTree:
         order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
         common = [0] + [common_length(rows[a], rows[b]) for a, b in pairwise(order)]
         self._place(order, common, 0, 0)
-        self.tokens = torch.from_numpy(np.concatenate(self._tokens))
-        self.positions = torch.from_numpy(np.concatenate(self._positions))
-        self.segments = [Segment(*s) for s in self._segments]
+        super().__init__(
+            torch.from_numpy(np.concatenate(self._tokens)),
+            torch.from_numpy(np.concatenate(self._positions)),
+            [Segment(*s) for s in self._segments],
+        )
         self.paths = [np.concatenate(p) for p in self._parts]
         del self._rows, self._tokens, self._positions, self._segments, self._parts
-
-    def __len__(self) -> int:
-        return self._size
 
     def _place(self, order: list[int], common: list[int], depth: int, level: int) -> None:
         """Write the rows of `order` (which agree on the first `depth` tokens) from `depth` on."""
@@ -124,50 +167,25 @@ class PackedTree:
         self._segments.append([start, self._size, self._size, level])
         return self._segments[-1]
 
-    @cached_property
-    def crossings(self) -> list[Segment]:
-        """The segments that have descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
-        return sorted((s for s in self.segments if s.end > s.stop), key=lambda s: (s.depth, s.start))
 
-    @cached_property
-    def levels(self) -> list[Level]:
-        """The segments, batched by similar length for their own causal attention."""
-        batches: list[list[Segment]] = []
-        for segment in sorted(self.segments, key=lambda s: (-s.length, s.start)):
-            if not batches or segment.length < CLOSE_LENGTH * batches[-1][0].length:
-                batches.append([])
-            batches[-1].append(segment)
-        return [self._level(sorted(batch, key=lambda s: s.start)) for batch in batches]
+def levels_of(segments: Sequence[Segment]) -> list[Level]:
+    """Segments batched by similar length, so that each batch attends as one."""
+    batches: list[list[Segment]] = []
+    for segment in sorted(segments, key=lambda s: (-s.length, s.start)):
+        if not batches or segment.length < CLOSE_LENGTH * batches[-1][0].length:
+            batches.append([])
+        batches[-1].append(segment)
+    return [_level(sorted(batch, key=lambda s: s.start)) for batch in batches]
 
-    def _level(self, batch: list[Segment]) -> Level:
-        longest = max(s.length for s in batch)
-        steps = np.arange(longest)
-        rows = np.stack([s.start + np.minimum(steps, s.length - 1) for s in batch])
-        equal = all(s.length == longest for s in batch)
-        joined = equal and all(a.stop == b.start for a, b in pairwise(batch))
-        valid = None if equal else torch.from_numpy(np.stack([steps < s.length for s in batch]))
-        return Level(torch.from_numpy(rows), valid, (batch[0].start, batch[-1].stop) if joined else None)
 
-    @cached_property
-    def subtree_end(self) -> torch.Tensor:
-        """(T,) for each packed token the end of its segment's subtree."""
-        end = np.empty(self._size, np.int64)
-        for segment in self.segments:
-            end[segment.start : segment.stop] = segment.end
-        return torch.from_numpy(end)
-
-    @cached_property
-    def mask(self) -> torch.Tensor:
-        """(T, T) boolean: query row may attend to key column."""
-        place = torch.arange(self._size)
-        return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
-
-    def may_attend(
-        self, device: torch.device
-    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
-        end = self.subtree_end.to(device)
-        return lambda batch, head, query, key: (key <= query) & (query < end[key])
+def _level(batch: list[Segment]) -> Level:
+    longest = max(s.length for s in batch)
+    steps = np.arange(longest)
+    rows = np.stack([s.start + np.minimum(steps, s.length - 1) for s in batch])
+    equal = all(s.length == longest for s in batch)
+    joined = equal and all(a.stop == b.start for a, b in pairwise(batch))
+    valid = None if equal else torch.from_numpy(np.stack([steps < s.length for s in batch]))
+    return Level(torch.from_numpy(rows), valid, (batch[0].start, batch[-1].stop) if joined else None)
 
 
 def common_length(a: np.ndarray, b: np.ndarray) -> int:

@@ -1,0 +1,260 @@
+"""Many vector-Jacobian products of one shared forward, the work that they have in common done once.
+
+K rewards ask for K gradients of the same log-probabilities. A sequence's values in the K vectors are multiples of one another as long
+as each reward gives the sequence one number (its advantage); with a KL term they combine two vectors, and so on. A
+backward pass is linear, so through the tokens that only this sequence has (its completion) one pass carries all K: the vector
+that they are multiples of. Where sequences meet, the K results part: in the keys and values of shared tokens, in the
+gradients of LoRA's factors, each a sum over sequences with K sets of coefficients. Only the shared tokens (the prompt) get K
+passes of their own.
+
+So the forward runs in two graphs, shared tokens first, and K gradients cost R passes through the private tokens and K through the shared
+ones, R being the number of vectors that a sequence's values combine. The result is exact up to rounding.
+
+Memory beyond that of the forward: K gradients of the shared tokens' keys and values, and K of the trained parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from taiji.language.prefix_attention import (
+    Attended,
+    attend_above,
+    attend_within,
+    best_backend,
+    flash_backward,
+    place,
+    take,
+)
+from taiji.language.prefix_forward import SharedLogprobs, bare_model, packed_hidden, scored_places
+from taiji.language.prefix_head import head_of, token_logprobs
+from taiji.language.prefix_lora import RowSums, gradients_by_row, sole_adapters
+from taiji.language.prefix_split import SplitTree
+from taiji.language.prefix_tree import MIN_SHARED, PackedTree
+
+RESIDUE = 16
+"""Parts of a sequence's values below so many roundings of the largest count as none: what a sum that cancels leaves behind."""
+
+
+class _Shared:
+    """Keys and values of the shared tokens, layer by layer, (1, Hk, S, d) each and attached to their graph."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Store a layer's; under gradient checkpointing it runs again, and the first ones count."""
+        self.layers.setdefault(layer, (key, value))
+
+
+class _Private:
+    """Attention of the private tokens, for a forward whose layers ask for it, and where its backward leaves the shared ones' gradients.
+
+    Attributes:
+        weights: (D, sequences) coefficients of the backward pass under way.
+        sums: by layer, gradients of the shared keys and values, (D, Hk, S, d) each.
+    """
+
+    def __init__(self, tree: SplitTree, shared: _Shared) -> None:
+        self.tree, self.shared = tree, shared
+        self.weights: torch.Tensor = torch.empty(0, 0)
+        self.sums: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
+        """(1, H, T, d) -> (1, T, Hq, d). Called by the model's layers."""
+        keys, values = (tensor.detach() for tensor in self.shared.layers[layer])
+        out: torch.Tensor = _Above.apply(
+            query, key, value, keys, values, self, layer, query.shape[-1] ** -0.5 if scale is None else scale
+        )
+        return out
+
+    def add(
+        self, layer: int, own: slice, sequences: torch.Tensor, like: torch.Tensor, found: Sequence[torch.Tensor]
+    ) -> None:
+        """Add the gradients (B, Hk, s, d) of a shared segment's keys and values that B sequences have caused."""
+        weights = self.weights[:, sequences]
+        if layer not in self.sums:
+            shape = (len(weights), *like.shape[1:])
+            self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
+        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may lie inside the loss's
+            for total, part in zip(self.sums[layer], found):
+                total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
+
+
+class _Above(torch.autograd.Function):
+    """Attention of private tokens to their own segments and to the shared tokens above, whose gradients go to :class:`_Private`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        private: _Private,
+        layer: int,
+        scale: float,
+    ) -> torch.Tensor:
+        out, lse = attend_within(query, key, value, private.tree.private.levels, scale)
+        for part in private.tree.above:
+            attend_above(out, lse, part.below, query, keys[:, :, part.own], values[:, :, part.own], scale)
+        ctx.save_for_backward(query, key, value, keys, values, out, lse)
+        ctx.private, ctx.layer, ctx.scale = private, layer, scale
+        return out.unsqueeze(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, keys, values, out, lse = ctx.saved_tensors
+        private: _Private = ctx.private
+        seen = Attended.of(grad, (query, key, value, out, lse))
+        grads = seen.within(private.tree.private.levels, ctx.scale)
+        # Sums over sequences may cancel, so what is summed is not rounded to half precision first.
+        wide = torch.promote_types(query.dtype, torch.float32)
+        for part in private.tree.above:
+            above = [tensor[:, :, part.own].to(wide) for tensor in (keys, values)]
+            for level, sequences in part.levels:
+                rows, taken = seen.rows(level), [take(t, level) for t in (seen.query, seen.out, seen.lse)]
+                rows, asking, answer, sums = (t.to(wide) for t in (rows, *taken))
+                own = (tensor.expand(len(rows), -1, -1, -1) for tensor in above)
+                piece, *found = flash_backward(rows, asking, *own, answer, sums, causal=False, scale=ctx.scale)
+                at, piece = place(level, piece.transpose(1, 2).to(query.dtype))
+                grads[0][at] += piece
+                private.add(ctx.layer, part.own, sequences, keys, found)
+        return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None, None, None, None)
+
+
+def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write each sequence's values in D vectors as combinations of as few vectors as that takes.
+
+    Args:
+        values: (D, N), tokens of a sequence one after the other.
+        sequence: (N,) ascending numbers of the sequences.
+        count: number of sequences.
+
+    Returns:
+        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n] up to
+        rounding, in the values' type, of the sequence's largest vector.
+    """
+    if not torch.isfinite(values).all():  # which no factors are made of; the passes' results are no numbers either
+        return torch.eye(len(values), dtype=torch.float64)[:, :, None].expand(-1, -1, count), values.double()
+    sizes = torch.bincount(sequence, minlength=count)
+    within = torch.arange(len(sequence), device=sequence.device) - (sizes.cumsum(0) - sizes)[sequence]
+    padded = values.new_zeros(count, len(values), int(sizes.max()), dtype=torch.float64)
+    padded[sequence, :, within] = values.t().double()
+    _, singular, right = torch.linalg.svd(padded, full_matrices=False)
+    rank = max(int((singular > RESIDUE * torch.finfo(values.dtype).eps * singular[:, :1]).sum(1).max()), 1)
+    right = right[:, :rank]
+    # By projection, so that a small multiple is as exact as a large one.
+    return (padded @ right.transpose(1, 2)).permute(2, 1, 0), right[sequence, :, within].t()
+
+
+@dataclass
+class SharedGradients:
+    """Graphs of a forward that was run in two.
+
+    Attributes:
+        shared: (N,) bool, the scored tokens that a shared token predicts.
+        sequence: (private scored tokens,) the sequence of each.
+        logprobs: those of the shared and of the private scored tokens, attached to their graphs.
+    """
+
+    private: _Private
+    linear: RowSums
+    shared: torch.Tensor
+    sequence: torch.Tensor
+    logprobs: tuple[torch.Tensor, torch.Tensor]
+
+    def products(
+        self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]
+    ) -> Iterator[list[torch.Tensor | None]]:
+        """Gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None where it does not reach.
+
+        The graphs are freed.
+        """
+        tree = self.private.tree
+        coefficients, basis = row_factors(vectors[:, ~self.shared], self.sequence, int(tree.sequence.max()) + 1)
+        for number, (weights, vector) in enumerate(zip(coefficients.to(vectors.dtype), basis.to(vectors.dtype))):
+            self.private.weights, self.linear.by_token = weights, weights[:, tree.sequence]
+            torch.autograd.grad(
+                self.logprobs[1], list(parameters), vector, retain_graph=number < len(basis) - 1, allow_unused=True
+            )
+        for number, values in enumerate(vectors[:, self.shared]):
+            found = self._through_shared(number, values, parameters, keep=number < len(vectors) - 1)
+            for position, parameter in enumerate(parameters):
+                total, part = self.linear.sums.get(id(parameter)), found[position]
+                if total is not None:
+                    found[position] = total[number] if part is None else part + total[number]
+            yield found
+
+    def _through_shared(
+        self, number: int, values: torch.Tensor, parameters: Sequence[torch.Tensor], keep: bool
+    ) -> list[torch.Tensor | None]:
+        """One pass through the shared tokens, from their scored tokens and from their keys and values."""
+        pairs = [(self.logprobs[0], values)]
+        for layer, tensors in self.private.shared.layers.items():
+            for tensor, sums in zip(tensors, self.private.sums.get(layer, ())):
+                pairs.append((tensor, sums[number].unsqueeze(0).to(tensor.dtype)))
+        pairs = [(output, value) for output, value in pairs if output.requires_grad]
+        if not pairs:
+            return [None] * len(parameters)
+        outputs, gradients = zip(*pairs)
+        return list(torch.autograd.grad(outputs, list(parameters), gradients, retain_graph=keep, allow_unused=True))
+
+
+def split_logprobs(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    *,
+    temperature: float = 1.0,
+    min_shared: int = MIN_SHARED,
+) -> tuple[SharedLogprobs, SharedGradients] | None:
+    """As :func:`~taiji.language.prefix_forward.shared_logprobs`, the values detached and the gradients by themselves.
+
+    Returns:
+        None where the two graphs do not serve: on another device than a CPU, where more is trained than the factors of ordinary
+        LoRA layers, or where the sequences share nothing.
+    """
+    bare = bare_model(model)
+    head, layers = head_of(bare), sole_adapters(model)
+    if not layers or not head.frozen or bare.device.type != "cpu":
+        return None
+    tree = PackedTree([s[: max(len(s) - 1, 1)] for s in sequences], min_shared)
+    split = SplitTree(tree)
+    places, tokens, sizes = scored_places(tree, sequences, starts)
+    alone = split.is_private[places]
+    if not len(split.shared) or not alone.any():
+        return None
+    shared, linear = _Shared(), RowSums()
+    private = _Private(split, shared)
+    first = packed_hidden(model, split.shared, shared)
+    if any(best_backend(key, value) != "blocks" for key, value in shared.layers.values()):
+        return None
+    with gradients_by_row(layers, linear):
+        second = packed_hidden(model, split.private, decoding=private)
+    parts = []
+    for states, chosen in ((first, ~alone), (second, alone)):
+        at, rows = np.unique(split.place[places[chosen]], return_inverse=True)
+        index = torch.from_numpy(rows)
+        found, entropies = token_logprobs(
+            states[torch.from_numpy(at)], head, index, torch.from_numpy(tokens[chosen]), temperature
+        )
+        parts.append((found, entropies[index]))
+    kinds = torch.from_numpy(~alone)
+    whole = []
+    for one, other in zip(*parts):
+        both = one.new_empty(len(places))
+        both[kinds], both[~kinds] = one.detach(), other.detach()
+        whole.append(list(both.split(sizes)))
+    sequence = np.repeat(np.arange(len(sizes)), sizes)[alone]
+    graphs = SharedGradients(private, linear, kinds, torch.from_numpy(sequence), (parts[0][0], parts[1][0]))
+    return SharedLogprobs(*whole), graphs

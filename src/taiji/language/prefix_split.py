@@ -1,0 +1,78 @@
+"""Divide a packed tree into the tokens that several sequences share and those that each sequence has to itself.
+
+Shared tokens attend to shared ones only, so they can be run first and the private ones on top of their keys and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from taiji.language.prefix_tree import Level, PackedTree, Packing, Segment, levels_of
+
+
+@dataclass(frozen=True)
+class Above:
+    """A shared segment and the private tokens that attend to all of it.
+
+    Attributes:
+        own: the segment's tokens in the shared packing.
+        below: those private tokens, in the private packing.
+        levels: their segments, batched by length, and the sequence of each row of a batch.
+    """
+
+    own: slice
+    below: slice
+    levels: list[tuple[Level, torch.Tensor]]
+
+
+class SplitTree:
+    """A packed tree in two.
+
+    Attributes:
+        shared: tokens of two sequences or more.
+        private: tokens of one sequence.
+        is_private: (T,) bool, for the tokens of the whole tree.
+        place: (T,) place of each of them in its packing.
+        sequence: (private tokens,) the sequence that each belongs to.
+        above: shared segments over private tokens.
+    """
+
+    def __init__(self, tree: PackedTree) -> None:
+        """Divide a tree; either part may be empty."""
+        uses = np.bincount(np.concatenate(tree.paths), minlength=len(tree))
+        self.is_private = uses == 1
+        self.place = np.where(self.is_private, self.is_private.cumsum(), (~self.is_private).cumsum()) - 1
+        owner = np.zeros(len(tree), np.int64)
+        for number, path in enumerate(tree.paths):
+            owner[path] = number
+        self.sequence = torch.from_numpy(owner[self.is_private])
+        self.shared = _restricted(tree, ~self.is_private)
+        self.private = _restricted(tree, self.is_private)
+        before = np.concatenate([[0], self.is_private.cumsum()])
+        self.above = [
+            self._above(slice(own.start, own.stop), int(before[whole.stop]), int(before[whole.end]))
+            for own, whole in zip(self.shared.segments, (s for s in tree.segments if not self.is_private[s.start]))
+            if before[whole.stop] < before[whole.end]
+        ]
+
+    def _above(self, own: slice, start: int, stop: int) -> Above:
+        levels = levels_of([s for s in self.private.segments if start <= s.start < stop])
+        return Above(own, slice(start, stop), [(level, self.sequence[level.rows[:, 0]]) for level in levels])
+
+
+def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
+    """Some of a tree's segments, an ancestor of each included or none of them."""
+    before = np.concatenate([[0], kept.cumsum()])
+    index = torch.from_numpy(kept)
+    return Packing(
+        tree.tokens[index],
+        tree.positions[index],
+        [
+            Segment(int(before[s.start]), int(before[s.stop]), int(before[s.end]), s.depth)
+            for s in tree.segments
+            if kept[s.start]
+        ],
+    )
