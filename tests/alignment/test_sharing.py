@@ -62,8 +62,8 @@ def test_equal_to_stock_trl(job, options):
 )
 def test_gradients_taken_together_are_those_of_a_pass_for_each_reward(job, monkeypatch, options):
     prompts = [f"what was bought before, from the first to the last item: {text}" for text in jobs.PROMPTS]
-    monkeypatch.setattr(jobs, "PROMPTS", prompts)
     common = {
+        "prompts": prompts,
         "rewards": [jobs.vowels, jobs.spaces, jobs.length],
         "optim": "sgd",
         "learning_rate": 0.5,
