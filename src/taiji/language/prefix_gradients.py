@@ -124,8 +124,8 @@ class _Above(torch.autograd.Function):
             for level, sequences in part.levels:
                 rows, taken = seen.rows(level), [take(t, level) for t in (seen.query, seen.out, seen.lse)]
                 rows, asking, answer, sums = (t.to(wide) for t in (rows, *taken))
-                own = (tensor.expand(len(rows), -1, -1, -1) for tensor in above)
-                piece, *found = flash_backward(rows, asking, *own, answer, sums, causal=False, scale=ctx.scale)
+                asked, given = (tensor.expand(len(rows), -1, -1, -1) for tensor in above)
+                piece, *found = flash_backward(rows, asking, asked, given, answer, sums, causal=False, scale=ctx.scale)
                 at, piece = place(level, piece.transpose(1, 2).to(query.dtype))
                 grads[0][at] += piece
                 private.add(ctx.layer, part.own, sequences, keys, found)
