@@ -8,6 +8,6 @@ from tests.quick import run_quick
 
 @pytest.mark.slow
 def test_quick_run_writes_every_check(tmp_path):
-    # With 60 users of one world, what holds is the full benchmark's business.
+    # With 120 users of two worlds, what holds is the full benchmark's business.
     written = run_quick("recommend", tmp_path, must_hold=lambda check: False)
-    assert len(written["checks"]) == 7
+    assert len(written["checks"]) == 16
