@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,11 +47,12 @@ class Scorers:
         """Reason for which the releases could not be followed at the last poll."""
         self._stop = threading.Event()
         self.active: str | None = None
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End at the next poll."""
@@ -129,6 +131,12 @@ class Scorers:
                 log("releases not followed", error=self.trouble)
             if self._stop.wait(RELEASE_POLL_S):
                 return
+
+    def _watch(self) -> None:
+        """Follow the active release while :meth:`refresh` loads models, which takes longer than a switch may."""
+        while not self._stop.wait(RELEASE_POLL_S):
+            with suppress(Exception):  # whatever it is, refresh meets it as well, and tells
+                self.active = self._store.releases().active
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
         """Answer (release, request) pairs, those of one release together."""
