@@ -323,7 +323,13 @@ def test_a_switch_is_followed_while_another_release_is_being_loaded(
     while scorers.active != "r2" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert scorers.active == "r2" and not scorers.ready("r3") and not loaded.is_set()
+    store.activate("r3")
+    time.sleep(0.1)
+    assert scorers.active == "r2", "who asks in the meantime is answered by the release before"
     loaded.set()
+    while scorers.active != "r3" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert scorers.active == "r3" and scorers.ready("r3")
     scorers.stop()
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Releases, Store, StoreUnavailable
 from taiji.serving.types import (
     FeaturesOnly,
     RankRequest,
@@ -93,14 +93,20 @@ class Scorers:
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
         found = self._store.releases()
-        self.active = found.active
+        self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
             if name not in self._loaded or (name in self._again and time.monotonic() >= self._again[name]):
                 self._open(name, Path(found.live[name].run))
+                self._point_to(self._store.releases())
         for name in set(self._loaded) - set(found.live):
             del self._loaded[name]
             self._again.pop(name, None)
             self._reasons.pop(name, None)
+
+    def _point_to(self, found: Releases) -> None:
+        """Take the active release; the one before answers until the new one's models are loaded, where it is still live."""
+        if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
+            self.active = found.active
 
     def _open(self, name: str, run: Path) -> None:
         """Load a release's ranker; one that cannot be loaded leaves the features to be served."""
@@ -136,7 +142,7 @@ class Scorers:
         """Follow the active release while :meth:`refresh` loads models, which takes longer than a switch may."""
         while not self._stop.wait(RELEASE_POLL_S):
             with suppress(Exception):  # whatever it is, refresh meets it as well, and tells
-                self.active = self._store.releases().active
+                self._point_to(self._store.releases())
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
         """Answer (release, request) pairs, those of one release together."""
