@@ -222,11 +222,11 @@ class Shoppers:
         return status == 200
 
 
-def verdicts(answers: Sequence[Answer], runs: Mapping[str, Path]) -> dict[str, Any]:
+def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, Any]:
     """Count what is wrong with answers.
 
     Args:
-        answers: each user's in the order in which they were given. runs: release to the run directory that it was made of.
+        answers: each user's in the order in which they were given. made: release to what makes its lists.
 
     Returns:
         ``wrong lists``: not the list of the release named for any history that the service can have had; a user's history never
@@ -234,7 +234,6 @@ def verdicts(answers: Sequence[Answer], runs: Mapping[str, Path]) -> dict[str, A
         ``wrong release``: answers of a release that was not active. ``behind_s``: the longest time since the release that answered was.
         ``own lists``: of the right ones, those that the other release would not have given.
     """
-    made = {name: Maker(run) for name, run in runs.items()}
     found: dict[str, Any] = dict.fromkeys(("lists", "own lists", "wrong lists", "forbidden items", "wrong release"), 0)
     least: dict[str, int] = {}
     for answer in answers:
@@ -273,6 +272,7 @@ class Maker:
     def __init__(self, run: Path) -> None:
         loaded = backend.scorer(run, ServingSettings())
         assert isinstance(loaded, RankingRecommender)
+        self.run = run
         self.recommender, self.world = loaded, loaded.world
         self.cascade = offline(run, self.world)
         self._list = cache(self._made)
