@@ -26,7 +26,7 @@ each with its own fits), of each world's mean gain. And what a component can use
   of counts it must not gain there. Beside it stands the appeal (quality and lure, on the scale of interest) of the items that SASRec brings into
   the lists, minus that of the items they replace: above zero there if SASRec recalls good items.
 
-`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that worlds can be made in several processes and after an interruption.
+`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run goes on where it was.
 
     python -m benchmarks.recommend [--quick] [--json FILE]
 """
