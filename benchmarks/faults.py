@@ -1,10 +1,12 @@
 """What falls over, and what is lost by it: nothing.
 
 A real service (supervisor, API process, a worker for each of two releases) is loaded by clients that repeat a batch
-under its idempotency key until it is acknowledged, while the served release is switched back and forth. At random
+under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
+stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend`. At random
 moments something fails: SIGKILL of the workers, of the API, of Redis; a full disk; an LLM that raises or hangs; a
 clock that steps back (and a process that starts under it). After recovery a checker that shares no code with the
-service reads the store's raw tables or keys and compares them with the clients' own ledger.
+service reads the store's raw tables or keys and compares them with the clients' own ledger, and every list that was answered
+is made again by the library alone (:mod:`benchmarks.list_faults`).
 """
 
 from __future__ import annotations
@@ -12,18 +14,22 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import os
 import random
+import shutil
 import sqlite3
 import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +38,13 @@ from tests.serving.doubles import echo_ids
 from tests.serving.rig import STEPPED_CLOCK, RedisServer, Service, SmallDisk
 
 from benchmarks.harness import Result, run
+from benchmarks.list_faults import ACTING, Maker, Shoppers, train, verdicts
 from taiji.serving import roll_out
 from taiji.serving.settings import ServingSettings
 
+log = logging.getLogger(__name__)
 USERS = [f"user-{number:03d}" for number in range(60)]
+EVERYBODY = [*USERS, *ACTING]
 VERSIONS = ("echo-1", "echo-2")
 KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock")
 TITLES = {
@@ -59,7 +68,7 @@ SETTINGS = {
 class Books:
     """What the clients know for certain."""
 
-    events: dict[str, set[str]] = field(default_factory=lambda: {user: set() for user in USERS})
+    events: dict[str, set[str]] = field(default_factory=lambda: {user: set() for user in EVERYBODY})
     batches: int = 0
     repeats: int = 0
     reads: int = 0
@@ -92,14 +101,17 @@ class Client:
 
 
 class Load:
-    """Writers, a reader and a switcher of releases, in threads."""
+    """Writers, readers, users who shop and are recommended to, and a switcher of releases, in threads."""
 
-    def __init__(self, url: str, releases: list[str], seed: int) -> None:
-        self.books, self._url, self._releases, self._seed = Books(), url, releases, seed
+    def __init__(self, world: World, seed: int) -> None:
+        self.books, self._world, self._seed = Books(), world, seed
+        self._url, self._releases = world.service.url, world.releases
         self._stop = threading.Event()
-        self.books.switches.append((0.0, 0.0, releases[0]))
-        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(3)]
-        self._threads += [threading.Thread(target=self._read), threading.Thread(target=self._switch)]
+        self.books.switches.append((0.0, 0.0, self._releases[0]))
+        self.readers, self.shoppers = self._shoppers("read"), self._shoppers("shop")
+        targets = [*(partial(self._write, number) for number in range(3)), self._read, self._switch]
+        targets += [self._shop] * world.real
+        self._threads = [threading.Thread(target=target) for target in targets]
         for thread in self._threads:
             thread.start()
 
@@ -109,41 +121,56 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def settle(self) -> None:
+        """Ask for a list of everybody who shops, when all that they did has been taken in."""
+        for user in ACTING if self._world.real else ():
+            self._world.until_answering()
+            for _ in range(100):
+                if self.shoppers.list_of(user, settled=True):
+                    break
+                time.sleep(0.2)
+
+    def _shoppers(self, name: str) -> Shoppers:
+        client, rng = Client(self._url), random.Random(f"{self._seed}-{name}-keys")
+        post: Callable[[list[dict[str, Any]]], list[str]] = lambda events: self._post(client, rng, events)  # noqa: E731
+        return Shoppers(client.ask, post, self._behind, lambda: -self._world.offset, f"{self._seed}-{name}")
+
+    def _post(self, client: Client, rng: random.Random, events: list[dict[str, Any]]) -> list[str]:
+        """Send a batch until it is acknowledged, note it, and return the events' ids."""
+        key, repeats = str(uuid.UUID(int=rng.getrandbits(128))), 0
+        while client.ask("POST", "/v1/events", {"events": events}, key)[0] != 202:
+            repeats += 1
+            time.sleep(rng.uniform(0.01, 0.1))
+        if rng.random() < 0.1:  # a client that did not see the acknowledgement
+            client.ask("POST", "/v1/events", {"events": events}, key)
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        ids = [f"{name}-{place}" for place in range(len(events))]
+        with self.books.lock:
+            self.books.batches += 1
+            self.books.repeats += repeats
+            for event, number in zip(events, ids):
+                self.books.events[event["user_id"]].add(number)
+        return ids
+
     def _write(self, number: int) -> None:
         rng, client = random.Random(f"{self._seed}-{number}"), Client(self._url)
         while not self._stop.is_set():
             users = rng.choices(USERS, k=rng.randint(1, 5))
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            body = {
-                "events": [
-                    {"user_id": user, "item_id": f"item-{rng.randint(0, 99)}", "timestamp": now} for user in users
-                ]
-            }
-            key = str(uuid.UUID(int=rng.getrandbits(128)))
-            repeats = 0
-            while client.ask("POST", "/v1/events", body, key)[0] != 202:
-                repeats += 1
-                time.sleep(rng.uniform(0.01, 0.1))
-            if rng.random() < 0.1:  # a client that did not see the acknowledgement
-                client.ask("POST", "/v1/events", body, key)
-            name = hashlib.sha256(key.encode()).hexdigest()[:32]
-            with self.books.lock:
-                self.books.batches += 1
-                self.books.repeats += repeats
-                for place, user in enumerate(users):
-                    self.books.events[user].add(f"{name}-{place}")
+            events = [{"user_id": user, "item_id": f"item-{rng.randint(0, 99)}", "timestamp": now} for user in users]
+            self._post(client, rng, events)
             time.sleep(rng.uniform(0.0, 0.03))
 
     def _read(self) -> None:
-        rng, client, newest = random.Random(f"{self._seed}-read"), Client(self._url), {}
+        rng, client = random.Random(f"{self._seed}-read"), Client(self._url)
+        newest: dict[tuple[str, str], tuple[int, int]] = {}
         while not self._stop.is_set():
             user, start = rng.choice(USERS), time.monotonic()
             status, row = client.ask("GET", f"/v1/features/{user}")
             if status == 200:
                 self.books.reads += 1
-                allowed = self._served(start, time.monotonic())
                 right = (
-                    row["release"] in allowed
+                    self._behind(row["release"], start, time.monotonic()) == 0.0
                     and row["release"].endswith(row["model_version"])
                     and row["quantizer_version"] == f"q-{row['model_version']}"
                 )
@@ -152,23 +179,33 @@ class Load:
                 found = (row["feature_version"], row["events_seen"])
                 self.books.regressions += found[0] < mark[0] or found[1] < mark[1]
                 newest[user, row["release"]] = found
-            status, answer = client.ask("POST", "/v1/recommend", {"user": user, "k": 1})
-            if status == 200:  # the double recommends its release's version first
-                self.books.reads += 1
-                self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
+            if not self._world.real:
+                status, answer = client.ask("POST", "/v1/recommend", {"user": user, "k": 1})
+                if status == 200:  # the double recommends its release's version first
+                    self.books.reads += 1
+                    self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
+            elif rng.random() < 0.2:
+                self.readers.list_of(user, exact=all((user, release) in newest for release in self._releases))
             time.sleep(0.003)
 
-    def _served(self, start: float, end: float) -> set[str]:
-        """Releases that can have been active at some time of an interval."""
+    def _shop(self) -> None:
+        while not self._stop.wait(0.02):
+            self.shoppers.step()
+
+    def _behind(self, release: str, start: float, end: float) -> float:
+        """Return the seconds before ``start`` for which a release had certainly not been active; 0.0 where it can have been by ``end``."""
         with self.books.lock:
             switches = list(self.books.switches)
         begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]
-        finished = [place for place, (_, last, _) in enumerate(switches) if last <= start]
-        return {switches[place][2] for place in begun if place >= max(finished)}
+        finished = max(place for place, (_, last, _) in enumerate(switches) if last <= start)
+        if release in {switches[place][2] for place in begun if place >= finished}:
+            return 0.0
+        ends = [after[1] for before, after in pairwise(switches) if before[2] == release and after[1] <= start]
+        return start - max(ends, default=float("-inf"))
 
     def _switch(self) -> None:
-        client, number = Client(self._url), 0
-        while not self._stop.wait(0.7):
+        client, number, rng = Client(self._url), 0, random.Random(f"{self._seed}-switch")
+        while not self._stop.wait(rng.uniform(0.3, 5.0)):
             number += 1
             name, first = self._releases[number % 2], time.monotonic()
             with self.books.lock:
@@ -180,10 +217,16 @@ class Load:
 
 
 class World:
-    """A service with its store, and the faults that can befall it."""
+    """A service with its store, and the faults that can befall it.
 
-    def __init__(self, store: str, folder: Path, stack: ExitStack, *, small_disk: bool = False) -> None:
-        self.store, self.folder, self._offset = store, folder, 0
+    Args:
+        recommenders: a run of `taiji recommend` for each release; none: the stand-in's lists.
+    """
+
+    def __init__(
+        self, store: str, folder: Path, stack: ExitStack, recommenders: Sequence[Path] = (), *, small_disk: bool = False
+    ) -> None:
+        self.store, self.folder, self.offset, self.real = store, folder, 0, bool(recommenders)
         self.disk = SmallDisk(folder / "disk", 128) if small_disk and SmallDisk.allowed() else None
         if self.disk:
             stack.callback(self.disk.close)
@@ -194,11 +237,12 @@ class World:
             self.redis.start()
             stack.callback(self.redis.stop)
         self.place = self.redis.url if self.redis else str(data / "store.sqlite3")
-        runs = []
-        for name, version in zip(("one", "two"), VERSIONS):
-            runs.append(folder / name)
-            runs[-1].mkdir()
-            (runs[-1] / "version").write_text(version)
+        runs = [folder / name for name in ("one", "two")]
+        for place, (made, version) in enumerate(zip(runs, VERSIONS)):
+            if recommenders:
+                shutil.copytree(recommenders[place], made)
+            made.mkdir(exist_ok=True)
+            (made / "version").write_text(version)
         self.runs = runs
         (folder / "sitecustomize.py").write_text(STEPPED_CLOCK.format(path=str(folder / "offset")))
         (folder / "offset").write_text("0")
@@ -258,8 +302,8 @@ class World:
             time.sleep(0.01)
 
     def _clock(self, rng: random.Random) -> None:
-        self._offset -= rng.randint(30, 20_000)
-        (self.folder / "offset").write_text(str(self._offset))
+        self.offset -= rng.randint(30, 20_000)
+        (self.folder / "offset").write_text(str(self.offset))
         self.service.kill(rng.choice(("worker", "api")))
 
 
@@ -268,12 +312,12 @@ def stored(
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
     """The raw store: how often each event id occurs, events a user, counted events a user, rows, events still queued."""
     times: Counter[str] = Counter()
-    events: dict[str, set[str]] = {user: set() for user in USERS}
-    seen: dict[str, int] = dict.fromkeys(USERS, 0)
+    events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
+    seen: dict[str, int] = dict.fromkeys(EVERYBODY, 0)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     if world.redis:
         client = redis.Redis.from_url(world.place)
-        for user in USERS:
+        for user in EVERYBODY:
             for packed in client.zrange(f"taiji:h:{user}", 0, -1):
                 times[json.loads(packed)[0]] += 1
                 events[user].add(json.loads(packed)[0])
@@ -296,7 +340,7 @@ def audit(world: World, books: Books) -> dict[str, int]:
     """Compare the store with the ledger."""
     times, events, seen, rows, queued = stored(world)
     ours = set().union(*books.events.values())
-    lost = sum(len(books.events[user] - events[user]) for user in USERS)
+    lost = sum(len(books.events[user] - events[user]) for user in EVERYBODY)
     doubled = (
         sum(number - 1 for number in times.values())
         + len(set(times) - ours)
@@ -311,7 +355,7 @@ def audit(world: World, books: Books) -> dict[str, int]:
         or rows[release, user]["events_seen"] != len(books.events[user])
         or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], books.events[user])
         for release in world.releases
-        for user in USERS
+        for user in EVERYBODY
         if books.events[user]
     )
     return {
@@ -323,17 +367,20 @@ def audit(world: World, books: Books) -> dict[str, int]:
     }
 
 
-def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
-    """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible."""
+def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = ()) -> dict[str, Any] | None:
+    """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible.
+
+    Args:
+        makers: of the two releases' lists; without, the doubles' are asked for and nothing is said about lists.
+    """
     rng = random.Random(seed)
     with ExitStack() as stack:
-        world = World(
-            store, Path(stack.enter_context(tempfile.TemporaryDirectory())), stack, small_disk="disk" in kinds
-        )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        world = World(store, folder, stack, [maker.run for maker in makers], small_disk="disk" in kinds)
         kinds = [kind for kind in kinds if world.possible(kind)]
         if not kinds:
             return None
-        load = Load(world.service.url, world.releases, seed)
+        load = Load(world, seed)
         try:
             for kind in kinds:
                 world.until_answering()
@@ -348,7 +395,12 @@ def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
             time.sleep(0.2)
             with suppress(redis.RedisError, sqlite3.OperationalError):
                 found = audit(world, load.books)
-        books = load.books
+        recovered_s = time.monotonic() - start
+        load.settle()
+        books, shoppers = load.books, (load.readers, load.shoppers)
+        for trouble in [error for of in shoppers for error in of.errors]:
+            log.warning("answered with %s: %s", *trouble)
+        answers = [answer for of in shoppers for answer in of.answers]
         title = " + ".join(dict.fromkeys(TITLES[kind] for kind in kinds))
         events = sum(len(ids) for ids in books.events.values())
         return {
@@ -359,26 +411,36 @@ def scenario(store: str, kinds: list[str], seed: int) -> dict[str, Any] | None:
             "repeats": books.repeats,
             "reads": books.reads,
             "switches": len(books.switches) - 1,
-            "recovered_s": time.monotonic() - start,
+            "recovered_s": recovered_s,
             **found,
+            **verdicts(answers, dict(zip(world.releases, makers))),
+            "refused": sum(of.refused for of in shoppers),
+            "other answers": sum(len(of.errors) for of in shoppers),
         }
+
+
+COUNTS = ("lost events", "duplicated effects", "wrong version", "queued", "rows not fresh")
+OF_LISTS = ("wrong lists", "forbidden items", "wrong release", "other answers")
 
 
 def measure(quick: bool) -> Result:
     """Quick: kinds of faults once, in one scenario a store. Full: a scenario of 20 of one kind, for each kind and store."""
     result = Result()
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
-    for store in stores:
-        short = list(KINDS) if store == stores[-1] else ["worker", "disk", "api"]
-        for number, kinds in enumerate([short] if quick else [[kind] * 20 for kind in KINDS]):
-            row = scenario(store, kinds, seed=number + 100 * stores.index(store))
-            if row is not None:
-                result.rows.append(row)
-                print(json.dumps(row), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        makers = [Maker(run) for run in train(Path(folder))]
+        for store in stores:
+            short = list(KINDS) if store == stores[-1] else ["worker", "disk", "api"]
+            for number, kinds in enumerate([short] if quick else [[kind] * 20 for kind in KINDS]):
+                row = scenario(store, kinds, number + 100 * stores.index(store), makers)
+                if row is not None:
+                    result.rows.append(row)
+                    print(json.dumps(row), flush=True)
     total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731
-    for name in ("lost events", "duplicated effects", "wrong version", "queued", "rows not fresh"):
+    for name in (*COUNTS, *OF_LISTS):
         result.at_most(f"{name} after {total('times')} faults", total(name), 0)
     result.at_least("events under faults", total("events"), 100)
+    result.at_least("lists under faults that only the release named gives", total("own lists"), 20 if quick else 1000)
     return result
 
 

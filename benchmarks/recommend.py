@@ -2,20 +2,40 @@
 
 In the world `short-video` and in twins in which mechanisms make no difference, a recommender is built from the log of an even choice:
 popularity, co-occurrence, SASRec, their merge, a ranker. The gain of a component is the true expected reward of the lists of all
-components minus that of the lists without it, on the same requests of the test period, with a paired interval over users. Truth,
-and no estimate: nothing is drawn but the log.
+components minus that of the lists without it, on the same requests of the test period. Truth, and no estimate: nothing is drawn but the log.
+Only requests that both variants answer with a whole list are compared: without popularity, users without a history get no list, which is no
+matter of these mechanisms (`answered` tells). Checks are on the twins; whether a component gains in the world is told and not checked.
 
-What a component can use, told before it was run: popularity that some items please everybody more (quality, and bait that lures); co-occurrence and
-SASRec that tastes differ and histories tell them; the ranker both. So in the twin without quality and bait popularity must not gain,
-in the twin without tastes co-occurrence and SASRec must not, and without all of them nobody must. Checks are on the twins, at the lower end of the
-interval of the mean gain; whether a component gains in the world is told and not checked. Only requests that both variants answer with a whole
-list are compared: without popularity, users without a history get no list, which is no matter of these mechanisms (`answered` tells).
+**First predictions**, told before the first run, on the lower end of an interval over the users of two worlds. What a component can use:
+popularity that some items please everybody more (quality, and bait that lures); co-occurrence and SASRec that tastes differ and histories
+tell them; the ranker both. So in the twin without quality and bait popularity must not gain, in the twin without tastes co-occurrence
+and SASRec must not, and without all of them nobody must. Two of them failed: SASRec gains without tastes (+.023), and co-occurrence gains
+.0008 without all of them. They stay as they were.
+
+**Second predictions**, told after that and before the runs they are checked on. An interval over users takes two fits of each model as if there
+were no others; a claim about a component is one about other worlds and fits too, so the interval is now Student's over worlds (`SEEDS` of them,
+each with its own fits), of each world's mean gain. And what a component can use was told wrongly:
+
+- popularity: quality and bait. Co-occurrence: tastes. SASRec and the ranker: tastes, quality and bait (a softmax over the catalogue learns how
+  often each item is taken, as popularity does). So the twin in which SASRec must not gain is the one without all of them.
+- Without all of them one mechanism is left: competition within the list. A list of more topics is worth more, whoever found its items,
+  so that a component can gain or lose by accident there. In the twin without competition either, lists of one request are all worth the same, and
+  every gain must be zero but for rounding; a gain there would be a fault of the measurement.
+- `popularity` counts clicks, and where items come and go and are shown unevenly long, a click rate tells better which items are good. SASRec's gain
+  without tastes is this second opinion: with popularity by click rates (clicks per exposure before the test period, shrunk) in the place
+  of counts it must not gain there. Beside it stands the appeal (quality and lure, on the scale of interest) of the items that SASRec brings into
+  the lists, minus that of the items they replace: above zero there if SASRec recalls good items.
+
+`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run goes on where it was.
 
     python -m benchmarks.recommend [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,66 +46,164 @@ from taiji.cascade.assembly import make_retriever
 from taiji.cascade.evaluation import WHOLE, evaluate_recommender
 from taiji.cascade.requests import period_requests
 from taiji.cascade.settings import RecommendSettings
+from taiji.core.component import Requests
 from taiji.core.progress import track
 from taiji.data import Dataset, Split, exposures, time_split
+from taiji.data.history import History
 from taiji.experiments.world_lists import WorldTruth
 from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.exact import student_quantile
 from taiji.metrics.intervals import estimate
 from taiji.models.ranking import train_ranker
 from taiji.models.ranking.dcn import DCNRanker
+from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.world import World
+from taiji.world.mechanisms.content import Content
+from taiji.world.mechanisms.satisfaction import Satisfaction
 
+SEEDS, FIRST = 6, 2
+"""Worlds of the full benchmark, and those of the first predictions."""
+ALL_OF_THEM = ("content.quality", "satisfaction", "taste")
+NOTHING = "without competition either"
+"""Twin in which all lists of a request are worth the same; two worlds of it are enough."""
 TWINS: dict[str, tuple[str, ...]] = {
     "world": (),
     "without quality and bait": ("content.quality", "satisfaction"),
     "without tastes": ("taste",),
-    "without all of them": ("content.quality", "satisfaction", "taste"),
+    "without all of them": ALL_OF_THEM,
+    NOTHING: (*ALL_OF_THEM, "funnel.competition"),
 }
+COMPONENTS = ("popular", "together", "sasrec", "the ranker")
 IDLE: dict[str, tuple[str, ...]] = {
     "without quality and bait": ("popular",),
     "without tastes": ("together", "sasrec"),
-    "without all of them": ("popular", "together", "sasrec", "the ranker"),
+    "without all of them": COMPONENTS,
 }
-"""Twin to the components that have nothing to use there."""
-COMPONENTS = ("popular", "together", "sasrec", "the ranker")
+"""First predictions: twin to the components that have nothing to use there."""
+IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
+    "without quality and bait": ("popular",),
+    "without tastes": ("together",),
+    "without all of them": COMPONENTS,
+}
+"""Second predictions."""
+RATED = ("world", "without tastes")
+"""Where popularity by click rates is tried."""
+RATES = "click rates for popularity"
+ROUNDING = 1e-9
+Array = np.ndarray
+
+
+class ClickRates(CatalogueRetriever):
+    """Score items by clicks per exposure before a time, shrunk towards everybody's rate by as many exposures as an item has on average.
+
+    Args:
+        start: microseconds.
+    """
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.start = start
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Count exposures and their clicks."""
+        shown = self.dataset.events.filter(pl.col("exposed") & (pl.col("time") < self.start))
+        places = self.codes[shown["item"].to_numpy()]
+        exposed = np.bincount(places, minlength=len(self.places))
+        clicks = np.bincount(places, shown["click"].to_numpy() == 1, minlength=len(self.places))
+        prior = exposed.mean()
+        self.rates = (clicks + prior * clicks.sum() / exposed.sum()) / (exposed + prior)
+
+    def scores(self, requests: Requests) -> Array:
+        """Return the rates, the same for everybody."""
+        return np.tile(self.rates, (len(requests), 1))
+
+    def weights(self) -> dict[str, Array]:
+        """Return the rates (N,)."""
+        return {"rates": self.rates}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take the rates."""
+        self.rates = weights["rates"]
 
 
 def measure(quick: bool) -> Result:
     result = Result()
     size = {"users": 120, "items": 200, "days": 8} if quick else {"users": 800, "items": 500, "days": 14}
-    seeds = 1 if quick else 2
-    gains: dict[tuple[str, str], list[np.ndarray]] = {}
-    truths: dict[tuple[str, str], list[np.ndarray]] = {}
-    jobs = [(seed, twin) for seed in range(seeds) for twin in TWINS]
+    seeds = 2 if quick else SEEDS
+    jobs = [(seed, twin) for seed in range(seeds) for twin in TWINS if seed < FIRST or twin != NOTHING]
+    truths: dict[tuple[str, str], list[Array]] = {}
     for seed, twin in track(jobs, "worlds", unit="recommenders"):
-        for variant, values in recommended(seed, TWINS[twin], quick, **size).items():
+        for variant, values in recommended(seed, twin, quick, **size).items():
             truths.setdefault((twin, variant), []).append(values)
+    gains: dict[tuple[str, str], list[Array]] = {}
     for twin in TWINS:
-        whole = truths[twin, WHOLE]
         for (where, variant), found in truths.items():
-            if where == twin:
-                level = estimate(Ratio.of_values(np.concatenate(found)))
+            if where == twin and not variant.startswith("appeal"):
+                level = estimate(Ratio.of_values(np.concatenate(found[:FIRST])))
                 result.rows.append({"part": "true reward", "where": twin, "what": variant, **level})
-        for component in COMPONENTS:
-            pairs = [a - b for a, b in zip(whole, truths[twin, f"without {component}"])]
-            answered = float(np.mean(np.isfinite(np.concatenate(pairs))))
-            gains[twin, component] = pairs
-            gap = estimate(Ratio.of_values(np.concatenate(pairs)))
-            by_seed = [round(float(np.nanmean(pair)), 4) for pair in pairs]
-            result.rows.append(
-                {"part": "gain", "where": twin, "what": component, **gap, "answered": answered, "seeds": by_seed}
-            )
+        pairs = {component: (WHOLE, f"without {component}") for component in COMPONENTS}
+        if twin in RATED:
+            pairs |= {
+                f"sasrec, {RATES}": (RATES, f"{RATES}, without sasrec"),
+                f"{RATES}, without sasrec": (f"{RATES}, without sasrec", "without sasrec"),
+            }
+        for component, (more, less) in pairs.items():
+            found = [a - b for a, b in zip(truths[twin, more], truths[twin, less])]
+            gains[twin, component] = found
+            gap = estimate(Ratio.of_values(np.concatenate(found[:FIRST])))
+            answered = float(np.mean(np.isfinite(np.concatenate(found))))
+            row = {"part": "gain", "where": twin, "what": component, **gap, "answered": answered}
+            result.rows.append({**row, **over_worlds(found)})
+        appeal = over_worlds(truths[twin, "appeal of what sasrec brings"])
+        result.rows.append({"part": "appeal brought", "where": twin, "what": "sasrec", **appeal})
     for twin, idle in IDLE.items():
         for component in idle:
-            low = estimate(Ratio.of_values(np.concatenate(gains[twin, component])))["low"]
+            low = estimate(Ratio.of_values(np.concatenate(gains[twin, component][:FIRST])))["low"]
             result.at_most(f"{twin}: lower end of the gain of {component}", np.nan if low is None else low, 0.0)
+    for twin, idle in IDLE_OVER_WORLDS.items():
+        for component in idle:
+            low = over_worlds(gains[twin, component])["low over worlds"]
+            result.at_most(f"{twin}: lower end over worlds of the gain of {component}", low, 0.0)
+    largest = max(float(np.nanmax(np.abs(gap))) for component in COMPONENTS for gap in gains[NOTHING, component])
+    result.at_most(f"{NOTHING}: largest gain or loss of anything in any list", largest, ROUNDING)
+    low = over_worlds(gains["without tastes", f"sasrec, {RATES}"])["low over worlds"]
+    result.at_most(f"without tastes: lower end over worlds of the gain of sasrec, {RATES}", low, 0.0)
+    low = over_worlds(truths["without tastes", "appeal of what sasrec brings"])["low over worlds"]
+    result.at_least("without tastes: lower end over worlds of the appeal that sasrec brings", low, 0.0)
     return result
 
 
-def recommended(seed: int, twin: tuple[str, ...], quick: bool, **size: Any) -> dict[str, np.ndarray]:
-    """Return the true expected reward (B,) of every variant's lists, NaN where a list is not whole."""
+def over_worlds(found: Sequence[Array]) -> dict[str, Any]:
+    """Return the mean over worlds of each world's mean, NaN left out, with Student's interval."""
+    means = np.array([np.nanmean(values) for values in found])
+    error = float(means.std(ddof=1) / np.sqrt(len(means)))
+    half = student_quantile(0.95, len(means) - 1) * error
+    return {
+        "mean over worlds": float(means.mean()),
+        "low over worlds": float(means.mean() - half),
+        "high over worlds": float(means.mean() + half),
+        "seeds": [round(float(mean), 4) for mean in means],
+    }
+
+
+def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
+    """Return :func:`truth_about_lists`, from the folder of earlier ones where there is one."""
+    kept = os.environ.get("TAIJI_BENCHMARK_FOLDER")
+    if kept is None:
+        return truth_about_lists(seed, twin, quick, **size)
+    file = Path(kept) / f"recommend {'quick ' * quick}{seed} {twin}.npz"
+    if not file.exists():
+        partial = file.with_suffix(".part.npz")
+        np.savez(partial, **truth_about_lists(seed, twin, quick, **size))
+        partial.rename(file)
+    with np.load(file) as values:
+        return dict(values)
+
+
+def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
+    """Return the true expected reward (B,) of every variant's lists, NaN where a list is not whole, and the appeal that SASRec brings."""
     world = World("short-video", seed, **size)
-    for mechanism in twin:
+    for mechanism in TWINS[twin]:
         world = world.twin(mechanism)
     log = Dataset.from_tables(world.log())
     split = time_split(log)
@@ -108,11 +226,39 @@ def recommended(seed: int, twin: tuple[str, ...], quick: bool, **size: Any) -> d
     assert isinstance(ranker, DCNRanker)
     requests, targets = period_requests(log, start, settings.requests, seed)
     values_of = WorldTruth(world, log).of_lists(requests)
-    found = evaluate_recommender(settings, log, retrievers, ranker, requests, targets, before=start, seed=seed)
-    return {
+
+    def lists_of(popular: CatalogueRetriever) -> dict[str, Array]:
+        others = {**retrievers, "popular": popular}
+        return dict(
+            evaluate_recommender(settings, log, others, ranker, requests, targets, before=start, seed=seed).shown
+        )
+
+    shown = lists_of(retrievers["popular"])
+    appeal = appeal_brought(world, log, shown[WHOLE], shown["without sasrec"])
+    if twin in RATED:
+        rated = lists_of(ClickRates(start).fit(log, past))
+        shown |= {RATES: rated[WHOLE], f"{RATES}, without sasrec": rated["without sasrec"]}
+    found = {
         variant: np.where((lists >= 0).all(axis=1), next(iter(values_of(lists).values())), np.nan)
-        for variant, lists in found.shown.items()
+        for variant, lists in shown.items()
     }
+    return {**found, "appeal of what sasrec brings": appeal}
+
+
+def appeal_brought(world: World, log: Dataset, lists: Array, without: Array) -> Array:
+    """Return by how much (B,) the items of lists (B, K) that are not in the lists without a component please everybody more than those they replace.
+
+    NaN where both lists have the same items.
+    """
+    content, satisfaction = world.find(Content), world.find(Satisfaction)
+    assert content is not None and satisfaction is not None
+    of_items = (content.quality + satisfaction.settings.lure * satisfaction.bait)[log.items["item_id"].to_numpy()]
+    more = (lists[:, :, None] != without[:, None, :]).all(axis=2) & (lists >= 0)
+    fewer = (without[:, :, None] != lists[:, None, :]).all(axis=2) & (without >= 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        brought = (of_items[lists] * more).sum(axis=1) / more.sum(axis=1)
+        replaced = (of_items[without] * fewer).sum(axis=1) / fewer.sum(axis=1)
+    return brought - replaced
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The package's benchmark in its quick form, so that it does not rot."""
+"""The package's benchmarks in their quick form, so that they do not rot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from tests.quick import run_quick
 
 @pytest.mark.slow
 def test_quick_run_writes_every_check(tmp_path):
-    # With 60 users of one world, what holds is the full benchmark's business.
+    # With 120 users of two worlds, what holds is the full benchmark's business.
     written = run_quick("recommend", tmp_path, must_hold=lambda check: False)
-    assert len(written["checks"]) == 7
+    assert len(written["checks"]) == 16
+
+
+@pytest.mark.slow
+def test_quick_run_of_features_in_lists_writes_every_check(tmp_path):
+    written = run_quick("list_features", tmp_path, must_hold=lambda check: False)
+    assert len(written["checks"]) == 3

@@ -38,3 +38,16 @@ def test_what_is_no_time_is_an_error():
         Availability.of(shop(available_from=["soon", "soon", "soon"]))
     with pytest.raises(InputError, match="one first time"):
         Availability(np.zeros(3, np.int64), np.zeros(2, np.int64))
+
+
+def test_times_may_be_written_out_as_a_csv_file_has_them():
+    written = ["2024-01-02", None, "2024-01-02T02:00:00+02:00"]
+    found = Availability.of(shop(available_from=written, available_until=["2024-01-03 00:00:00.5", None, None]))
+    day = pl.Series([datetime(2024, 1, 2)]).dt.epoch("us").item()
+    assert found.first.tolist()[::2] == [day, day] and found.end[0] == day + 86_400_500_000
+    assert found.at([day - 1, day]).tolist() == [[False, True, False], [True, True, True]]
+    assert not Availability.of(shop(available_from=pl.Series([None, None, None], dtype=pl.String))).bounded
+    for wrong in ("02.01.2024", "2024-13-01", "1704153600"):
+        with pytest.raises(InputError, match="not a time") as error:
+            Availability.of(shop(available_from=["2024-01-02", wrong, None]))
+        assert wrong in str(error.value)

@@ -13,15 +13,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from taiji.core.errors import ResourceError
+from taiji.serving import backend
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.types import (
     FeatureRow,
     RankRequest,
     RankResult,
+    Recommender,
     RecommendRequest,
     RecommendResult,
     Release,
+    Scorer,
     Usage,
     UserHistory,
 )
@@ -158,5 +161,8 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
     )
 
 
-def scorer(run: Path, settings: ServingSettings) -> ListMaker:
+def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
+    """The real recommender, where the folder is a run of ``taiji recommend`` as well."""
+    if (run / "recommendation").is_dir():
+        return backend.scorer(run, settings)
     return ListMaker((run / "version").read_text())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +297,40 @@ def test_the_thread_that_follows_releases_outlives_every_error(store: Store, mon
         time.sleep(0.01)
     scorers.stop()
     assert scorers.ready("r1") and calls[1].startswith("TypeError at test_app.py") and scorers.trouble == ""
+
+
+def test_a_switch_is_followed_while_another_release_is_being_loaded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, loaded = threading.Event(), threading.Event()
+
+    def load(run: Path) -> LengthScorer:
+        if run.name == "slow":
+            begun.set()
+            loaded.wait(10)
+        return LengthScorer()
+
+    scorers = Scorers(store, load)
+    monkeypatch.setattr("taiji.serving.scorers.RELEASE_POLL_S", 0.01)
+    store.add_release(NEXT, 10)
+    scorers.start()
+    deadline = time.monotonic() + 10
+    while not (scorers.ready("r1") and scorers.ready("r2")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    store.add_release(replace(NEXT, name="r3", run="slow"), 10)
+    assert begun.wait(10)
+    store.activate("r2")
+    while scorers.active != "r2" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert scorers.active == "r2" and not scorers.ready("r3") and not loaded.is_set()
+    store.activate("r3")
+    time.sleep(0.1)
+    assert scorers.active == "r2", "who asks in the meantime is answered by the release before"
+    loaded.set()
+    while scorers.active != "r3" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert scorers.active == "r3" and scorers.ready("r3")
+    scorers.stop()
 
 
 def test_releases_that_cannot_be_followed_make_the_service_not_ready(store: Store) -> None:

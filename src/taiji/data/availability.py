@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,7 @@ from taiji.data.dataset import Dataset
 Ints = NDArray[np.int64]
 FROM, UNTIL = "available_from", "available_until"
 """Optional columns of the item table: times, null where there is no bound."""
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 EVER = np.iinfo(np.int64)
 
 
@@ -43,7 +45,7 @@ class Availability:
         """Return what the item table says in ``available_from`` and ``available_until``; without them, items are always available.
 
         Raises:
-            InputError: a column that is neither times nor whole microseconds.
+            InputError: a column that is neither times, nor ISO 8601 texts, nor whole microseconds.
         """
         return cls(
             _times(dataset.items, FROM, EVER.min),
@@ -69,11 +71,33 @@ def _times(items: pl.DataFrame, column: str, missing: int) -> Ints:
         values = values.dt.cast_time_unit("us").cast(pl.Int64)
     elif isinstance(values.dtype, pl.Date):
         values = values.cast(pl.Datetime("us")).cast(pl.Int64)
+    elif values.dtype == pl.String:
+        values = _written(values, column)
     elif not values.dtype.is_integer():
-        raise InputError(
-            "A column of the item table is not a time.",
-            where=f"items, {column}",
-            expected="dates, times, or whole microseconds since the epoch",
-            found=str(values.dtype),
-        )
+        raise _no_times(column, str(values.dtype))
     return values.fill_null(missing).to_numpy().astype(np.int64)
+
+
+def _written(texts: pl.Series, column: str) -> pl.Series:
+    """Return ISO 8601 dates and times, which is all that a CSV file can hold, in microseconds; without an offset they are UTC."""
+    times: list[int | None] = []
+    for text in texts:
+        try:
+            time = None if text is None else datetime.fromisoformat(text)
+        except ValueError:
+            raise _no_times(column, repr(text)) from None
+        if time is not None and time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        times.append(None if time is None else (time - EPOCH) // MICROSECOND)
+    return pl.Series(times, dtype=pl.Int64)
+
+
+def _no_times(column: str, found: str) -> InputError:
+    """Return the error about a column that does not hold times."""
+    return InputError(
+        "A column of the item table is not a time.",
+        where=f"items, {column}",
+        expected="dates, times, texts of the form 2026-01-31 or 2026-01-31T12:00:00Z, or whole microseconds since the epoch",
+        found=found,
+        fix="leave the cell empty where there is no bound",
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Releases, Store, StoreUnavailable
 from taiji.serving.types import (
     FeaturesOnly,
     RankRequest,
@@ -46,11 +47,12 @@ class Scorers:
         """Reason for which the releases could not be followed at the last poll."""
         self._stop = threading.Event()
         self.active: str | None = None
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End at the next poll."""
@@ -91,14 +93,20 @@ class Scorers:
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
         found = self._store.releases()
-        self.active = found.active
+        self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
             if name not in self._loaded or (name in self._again and time.monotonic() >= self._again[name]):
                 self._open(name, Path(found.live[name].run))
+                self._point_to(self._store.releases())
         for name in set(self._loaded) - set(found.live):
             del self._loaded[name]
             self._again.pop(name, None)
             self._reasons.pop(name, None)
+
+    def _point_to(self, found: Releases) -> None:
+        """Take the active release; the one before answers until the new one's models are loaded, where it is still live."""
+        if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
+            self.active = found.active
 
     def _open(self, name: str, run: Path) -> None:
         """Load a release's ranker; one that cannot be loaded leaves the features to be served."""
@@ -129,6 +137,12 @@ class Scorers:
                 log("releases not followed", error=self.trouble)
             if self._stop.wait(RELEASE_POLL_S):
                 return
+
+    def _watch(self) -> None:
+        """Follow the active release while :meth:`refresh` loads models, which takes longer than a switch may."""
+        while not self._stop.wait(RELEASE_POLL_S):
+            with suppress(Exception):  # whatever it is, refresh meets it as well, and tells
+                self._point_to(self._store.releases())
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
         """Answer (release, request) pairs, those of one release together."""

@@ -1,0 +1,326 @@
+"""Lists under faults: two recommenders that differ, clients that ask both for lists, and a checker that makes each list again.
+
+Used by :mod:`benchmarks.faults`. The checker asks the library in its own process, one request at a time: the run's cascade over the run's log
+for a user about whom the service knows no more than the log, and a recommender loaded anew for strangers and for users with events since.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from taiji.cascade.assembly import make_cascade
+from taiji.config import Config
+from taiji.core.artifacts import read_json
+from taiji.core.component import Requests
+from taiji.models.ranking.train import load_ranker
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.pipeline.engine import Run
+from taiji.pipeline.recommend_recipe import recommend_stages
+from taiji.serving import backend
+from taiji.serving.live_dataset import World as RunWorld
+from taiji.serving.recommender import RankingRecommender
+from taiji.serving.settings import ServingSettings
+from taiji.serving.types import Event, RecommendRequest, UserHistory
+
+ITEMS, LOGGED = 48, 20
+ACTING = [f"u{number}" for number in range(6)]
+"""Users of the log who go on acting."""
+GONE, TO_COME = range(0, 4), range(4, 8)
+"""Items that are not available any more, and those that are not yet."""
+SCREENS = ("phone", "wide")
+START, SPAN = 1_600_000_000, 10_000_000
+LAG_S = 3.0
+"""Time in which an answer may be of the release before a switch: a process follows within a second, and a busy machine is late."""
+RECIPES: tuple[dict[str, Any], ...] = (
+    {
+        "retrievers": {
+            "popular": {"model": "popularity", "half_life_days": 7},
+            "together": {"model": "cooccurrence"},
+            "sasrec": {"model": "sasrec", "width": 8, "layers": 1, "epochs": 1, "history": 10, "negatives": 0},
+        },
+        "most_per_category": 3,
+    },
+    {"retrievers": {"linear": {"model": "ease", "seen": "keep"}, "popular": {"model": "popularity"}}},
+)
+
+
+def train(folder: Path) -> list[Path]:
+    """Return two runs of `taiji recommend` on one small log, of other recipes and seeds."""
+    _write_log(folder / "log")
+    runs = []
+    for number, recipe in enumerate(RECIPES):
+        values = {
+            "seed": number,
+            "data": {"source": str(folder / "log")},
+            "ranking": {"epochs": 1, "min_steps": 10, "dimension": 4, "hidden": [8]},
+            "recommend": {
+                **recipe,
+                "length": 10,
+                "depths": [5],
+                "requests": 5,
+                "traced": 0,
+                "budget": {"retrieved": 20, "candidates": 30, "reranked": 20},
+            },
+            "evaluation": {"resamples": 10},
+        }
+        config = Config.model_validate(values)
+        runs.append(folder / f"recipe-{number}")
+        Run(runs[-1], config, recommend_stages(config), say=lambda text: None).execute()
+    return runs
+
+
+def _write_log(folder: Path) -> None:
+    """Write a log whose users prefer one of four kinds of items; some items are not available at the time of the benchmark."""
+    folder.mkdir(parents=True)
+    random, rows = np.random.default_rng(0), 1500
+    kind = np.arange(ITEMS) % 4
+    times = START + np.sort(random.integers(SPAN, size=rows))
+    until = [START + SPAN if item in GONE else None for item in range(ITEMS)]
+    since = [4_000_000_000 if item in TO_COME else None for item in range(ITEMS)]
+    micros = {
+        name: pl.Series(name, [None if value is None else value * 1_000_000 for value in values], dtype=pl.Int64)
+        for name, values in (("available_from", since), ("available_until", until))
+    }
+    pl.DataFrame(
+        {
+            "item_id": [f"S{item}" for item in range(ITEMS)],
+            "title": [f"Thing {item} of kind {of}" for item, of in enumerate(kind.tolist())],
+            "kind": [f"kind {of}" for of in kind.tolist()],
+            **micros,
+        }
+    ).write_parquet(folder / "items.parquet")
+    user = random.integers(LOGGED, size=rows)
+    item = np.where(
+        random.random(rows) < 0.6,
+        (user % 4) + 4 * random.integers(ITEMS // 4, size=rows),
+        random.integers(ITEMS, size=rows),
+    )
+    liked = np.where(kind[item] == user % 4, 0.7, 0.3)
+    pl.DataFrame(
+        {
+            "user_id": [f"u{number}" for number in user.tolist()],
+            "item_id": [f"S{number}" for number in item.tolist()],
+            "time": times,
+            "click": (random.random(rows) < liked).astype(int),
+            "screen": random.choice(SCREENS, rows).tolist(),
+        }
+    ).write_parquet(folder / "events.parquet")
+    mapping = {
+        "name": "faults",
+        "items": {
+            "file": "items.parquet",
+            "item_id": "item_id",
+            "title": "title",
+            "category_l1": "kind",
+            "keep": ["available_from", "available_until"],
+        },
+        "events": {
+            "file": "events.parquet",
+            "user_id": "user_id",
+            "item_id": "item_id",
+            "timestamp": {"column": "time", "unit": "s"},
+            "click": "click",
+            "context": ["screen"],
+        },
+    }
+    (folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list, with what is needed to judge it.
+
+    Attributes:
+        question: as it was sent. body: as it came.
+        events: all that the user had done until then; the service may not have taken in the latest of them.
+        behind_s: seconds since the release named was active.
+        early, late: microseconds between which the service's clock stood, whatever it had been set to.
+        exact: the user has rows of every release, so that the store itself says which one answers.
+        settled: everything had been taken in.
+    """
+
+    question: Mapping[str, Any]
+    body: Mapping[str, Any]
+    events: tuple[Event, ...]
+    behind_s: float
+    early: int
+    late: int
+    exact: bool
+    settled: bool
+
+
+@dataclass
+class Shoppers:
+    """Users of the log who go on acting, one event at a time, so that the order in which the service learns of them is known.
+
+    Args:
+        ask: sends a request and returns status and body. post: sends events until they are acknowledged and returns their ids.
+        behind: seconds since a release was active, at its least within an interval of the monotonic clock.
+        back_s: by how much the service's clock was set back at most. seed: of everything that is drawn.
+    """
+
+    ask: Callable[[str, str, Any], tuple[int, Any]]
+    post: Callable[[list[dict[str, Any]]], list[str]]
+    behind: Callable[[str, float, float], float]
+    back_s: Callable[[], float]
+    seed: str
+    events: dict[str, tuple[Event, ...]] = field(default_factory=lambda: dict.fromkeys(ACTING, ()))
+    answers: list[Answer] = field(default_factory=list)
+    refused: int = 0
+    errors: list[tuple[int, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def step(self) -> None:
+        """Let somebody act now and then, and somebody ask: who acted, who did not, or whom nobody knows."""
+        rng = self._random
+        if rng.random() < 0.15:
+            self.act(rng.choice(ACTING))
+        kinds = (ACTING, [f"u{number}" for number in range(len(ACTING), LOGGED)], ["nobody-1", "nobody-2"])
+        self.list_of(rng.choice(rng.choice(kinds)))
+
+    def act(self, user: str) -> None:
+        """Send one event of a user."""
+        seconds = START + SPAN + 3600 * (len(self.events[user]) + 1)
+        item = f"S{self._random.randrange(ITEMS)}"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+        (name,) = self.post([{"user_id": user, "item_id": item, "timestamp": stamp}])
+        self.events[user] += (Event(name, user, item, seconds * 1_000_000),)
+
+    def list_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
+        """Ask for a list of a user, of any length, with or without context and exclusions; return whether one came."""
+        rng = self._random
+        question: dict[str, Any] = {"user": user, "k": rng.choice((1, 5, 10, 30))}
+        if rng.random() < 0.5:
+            chosen = rng.sample(range(ITEMS), rng.randint(1, 12))
+            question["exclude"] = [f"S{number}" for number in chosen] + ["nothing"] * rng.randint(0, 1)
+        if rng.random() < 0.5:
+            question["context"] = {"screen": rng.choice(SCREENS)}
+        early, start = time.time(), time.monotonic()
+        status, body = self.ask("POST", "/v1/recommend", question)
+        if status == 200:
+            behind = self.behind(body["release"], start, time.monotonic())
+            times = int((early - self.back_s() - 60) * 1e6), int((time.time() + 60) * 1e6)
+            self.answers.append(
+                Answer(question, body, self.events.get(user, ()), behind, *times, exact=exact, settled=settled)
+            )
+        elif status in (0, 503):
+            self.refused += 1
+        else:
+            self.errors.append((status, body))
+        return status == 200
+
+
+def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, Any]:
+    """Count what is wrong with answers.
+
+    Args:
+        answers: each user's in the order in which they were given. made: release to what makes its lists.
+
+    Returns:
+        ``wrong lists``: not the list of the release named for any history that the service can have had; a user's history never
+        shrinks. ``forbidden items``: lists with an item excluded, unavailable, doubled or not of the catalogue, or longer than asked.
+        ``wrong release``: answers of a release that was not active. ``behind_s``: the longest time since the release that answered was.
+        ``own lists``: of the right ones, those that the other release would not have given.
+    """
+    found: dict[str, Any] = dict.fromkeys(("lists", "own lists", "wrong lists", "forbidden items", "wrong release"), 0)
+    least: dict[str, int] = {}
+    for answer in answers:
+        found["lists"] += 1
+        user, named = answer.question["user"], answer.body["release"]
+        items = [entry["item"] for entry in answer.body["items"]]
+        found["wrong release"] += answer.behind_s > (0.0 if answer.exact else LAG_S)
+        found["forbidden items"] += forbidden(items, answer)
+        done = len(answer.events)
+        possible = range(done if answer.settled else least.get(user, 0), done + 1) if named in made else ()
+        known = [number for number in possible if made[named].gives(items, answer, number)]
+        whole = not (answer.body["late"] or answer.body["failed"] or answer.body["unranked"])
+        unknown = ["nothing"] * ("nothing" in answer.question.get("exclude", ()))
+        found["wrong lists"] += not (known and whole and answer.body["unknown_exclusions"] == unknown)
+        if known:
+            least[user] = known[0]
+            others = [maker for name, maker in made.items() if name != named]
+            found["own lists"] += not any(maker.gives(items, answer, known[0]) for maker in others)
+    return {**found, "behind_s": max((answer.behind_s for answer in answers), default=0.0)}
+
+
+def forbidden(items: Sequence[str], answer: Answer) -> bool:
+    """Return whether a list has an item twice, or one that must not be in it, or is longer than was asked."""
+    allowed = {f"S{number}" for number in range(ITEMS) if number not in GONE and number not in TO_COME}
+    allowed -= set(answer.question.get("exclude", ()))
+    return len(set(items)) != len(items) or not set(items) <= allowed or not 0 < len(items) <= answer.question["k"]
+
+
+class Maker:
+    """The lists of a run, made anew.
+
+    Args:
+        run: made by `taiji recommend`.
+    """
+
+    def __init__(self, run: Path) -> None:
+        loaded = backend.scorer(run, ServingSettings())
+        assert isinstance(loaded, RankingRecommender)
+        self.run = run
+        self.recommender, self.world = loaded, loaded.world
+        self.cascade = offline(run, self.world)
+        self._list = cache(self._made)
+
+    def gives(self, items: Sequence[str], answer: Answer, known: int) -> bool:
+        """Return whether a list is right for a user of whom the first ``known`` events had been taken in.
+
+        Nothing happens in the log for years, so that a minute's difference of the clock changes hardly a list; where it does, any
+        list of a time that the clock can have shown is right.
+        """
+        question = answer.question
+        asked = (
+            question["user"],
+            answer.events[:known],
+            question["k"],
+            tuple(question.get("exclude", ())),
+            tuple(question.get("context", {}).items()),
+        )
+        times = (answer.late, answer.early, *np.linspace(answer.early, answer.late, 20).astype(int)[1:-1].tolist())
+        return any(self._list(time // 60_000_000, *asked) == tuple(items) for time in times)
+
+    def _made(
+        self,
+        minute: int,
+        user: str,
+        events: tuple[Event, ...],
+        k: int,
+        exclude: tuple[str, ...],
+        context: tuple[tuple[str, str], ...],
+    ) -> tuple[str, ...]:
+        now = minute * 60_000_000
+        number = self.world.users.get(user)
+        if number is None or events:
+            history = UserHistory(user, now, events, len(events))
+            return self.recommender.recommend([RecommendRequest(history, k, exclude, dict(context))])[0].items
+        columns = {"screen": np.array([dict(context).get("screen")], dtype=object)}
+        known = np.array([[self.world.items[item] for item in exclude if item in self.world.items]], dtype=np.int64)
+        slate = self.cascade.recommend(Requests([number], [now], columns), k, exclude=known).slate
+        return tuple(self.world.item_names[item] for item in slate.items[slate.mask].tolist())
+
+
+def offline(run: Path, world: RunWorld) -> Any:
+    """Return the cascade of a run over its log, as the recipe composed it."""
+    settings = Config.model_validate(read_json(run / "config.json")).recommend
+    order = read_json(run / "recommendation" / "recommendation.json")["retrievers"]
+    retrievers = {
+        name: CatalogueRetriever.load(run / f"retriever-{name}" / "retriever", world.dataset) for name in order
+    }
+    ranker: Any = load_ranker(run / "candidate_ranker" / "ranker", world.dataset)
+    settings = settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in order}})
+    return make_cascade(settings, world.dataset, retrievers, ranker)
