@@ -21,12 +21,15 @@ from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble
 from taiji.models.fusion.weighted import LinearFusion, RankAverage
 from taiji.models.rerank.device import DeviceGate, DeviceGateSettings, PlayedVideos
 from taiji.models.rerank.diversity import DPP, MMR, Caps
+from taiji.models.retrieval.creator import CreatorSide
 from taiji.models.retrieval.popularity import Popularity
 
 
 def test_a_section_becomes_a_retriever():
     made = make_retriever("popular", {"model": "popularity", "half_life_days": 3, "weight": 2.0})
     assert isinstance(made, Popularity) and made.settings.half_life_days == 3
+    creators = make_retriever("new", {"model": "taiji.models.retrieval.creator:CreatorSide", "capacity": 4})
+    assert isinstance(creators, CreatorSide) and creators.settings.capacity == 4
     foreign = make_retriever("x", {"model": "taiji.models.retrieval.popularity:Popularity"})
     assert isinstance(foreign, Popularity)
 

@@ -1,5 +1,7 @@
 """The towers transposed, nobody above capacity, only users who come, and a user's side that λ = 0 leaves alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -68,7 +70,7 @@ def test_only_users_who_will_come_are_matched(board):
         pl.when(pl.col("user") < 8).then(daily - 40 * DAY).otherwise(daily)
     )  # the first eight came daily, and stopped
     gone = board.events.with_columns(times.cast(pl.Int64).alias("time")).sort("time")
-    moved = type(board)(board.items, board.users, gone, board.name, board.domain, event_columns=board.event_columns)
+    moved = replace(board, events=gone)
     made = CreatorSide(QUICK.model_copy(update={"active": 0.5})).fit(moved)
     assert len(made.matches.user) and (made.matches.user >= 8).all()
     active = daily_activity(moved.history, end + 1)
@@ -106,7 +108,7 @@ def test_reads_nothing_at_or_after_the_end_of_its_rows(board):
         pl.when(late).then(7).otherwise(pl.col("item")).cast(pl.UInt32).alias("item"),
         pl.when(late).then(1).otherwise(pl.col("click")).cast(pl.Int8).alias("click"),
     )
-    other = type(board)(board.items, board.users, changed, board.name, board.domain, event_columns=board.event_columns)
+    other = replace(board, events=changed)
     first, second = (
         CreatorSide(QUICK.model_copy(update={"epochs": 1})).fit(data, data.events.filter(pl.col("time") < time))
         for data in (board, other)
