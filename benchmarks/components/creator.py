@@ -45,6 +45,7 @@ class Loop:
         self.matches, self.day = Matches(users, CAPACITY), 0
         self.active = np.zeros((users, world.scenario.days + 2), dtype=bool)
         self.shown, self.clicks = np.zeros(world.scenario.items), 0.0
+        self.new, self.new_shown, self.new_clicks = np.zeros(world.scenario.items, dtype=bool), 0, 0
 
     def serve(self, until: float) -> None:
         """Serve until a day."""
@@ -61,6 +62,9 @@ class Loop:
             self.matches.release(user[there], found.items[there])
             self.shown += np.bincount(found.items[there], minlength=len(self.shown))
             self.clicks += float(found.outcome["click"].sum())
+            new = there & self.new[np.maximum(found.items, 0)]
+            self.new_shown += int(new.sum())
+            self.new_clicks += int(found.outcome["click"][new].sum())
 
     def new_items(self) -> Array:
         """Return (items,) bool, those that can be shown and were uploaded in the last days."""
@@ -69,7 +73,7 @@ class Loop:
 
     def midnight(self) -> None:
         """Let what is no longer new go, and match the rest anew as far as there is room."""
-        new = self.new_items()
+        new = self.new = self.new_items()
         gone = ~new[self.matches.item]
         self.matches.release(self.matches.user[gone], self.matches.item[gone])
         items = np.flatnonzero(new & (self.shown < ENOUGH))
@@ -103,7 +107,7 @@ class Loop:
         scores += ((public.clicks + 1) / (public.exposures + 10))[safe]
         scores += self.boost * np.concatenate([gain, np.zeros(candidates.shape)], axis=1)
         if self.kind == "everybody":
-            scores += self.boost * 0.3 * self.new_items()[safe]
+            scores += self.boost * 0.3 * self.new[safe]
         scores = np.where(items == NO_ITEM, -np.inf, scores)
         return np.take_along_axis(items, np.argsort(-scores, axis=1, kind="stable")[:, :length], axis=1)
 
@@ -131,6 +135,7 @@ def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
         start = creators.uploads.sum()
         loop.serve(validated)
         middle, clicks, shown = creators.uploads.sum(), loop.clicks, loop.shown.copy()
+        new_shown, new_clicks = loop.new_shown, loop.new_clicks
         loop.serve(end)
         fresh = (content.born >= validated) & (content.born < end - 1)
         seen = loop.shown - shown
@@ -142,6 +147,7 @@ def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
                 "uploads per creator": float(creators.uploads.sum() - middle) / len(creators.count),
                 "share of new items shown often": float((loop.shown[fresh] >= ENOUGH).mean()) if fresh.any() else 0.0,
                 "Gini of creators' exposure": float(2 * (ranks * share).sum() / (len(share) * share.sum()) - 1 - 1 / len(share)),
+                "clicks per showing of a new item": (loop.new_clicks - new_clicks) / max(loop.new_shown - new_shown, 1),
                 "clicks per user": (loop.clicks - clicks) / loop.world.scenario.users,
             },
         )  # fmt: skip

@@ -1,12 +1,13 @@
 """The cost-optimal threshold against brute force, a closed form of stalls, propensities, and what an empty pool changes."""
 
+import sys
 from itertools import permutations, product
 
 import numpy as np
 import pytest
 
 from taiji.core.component import Requests, Slate
-from taiji.core.errors import ArtifactError, InputError
+from taiji.core.errors import ArtifactError, InputError, ResourceError
 from taiji.models.rerank.device import (
     CACHED,
     HOURS,
@@ -206,6 +207,14 @@ def test_what_cannot_be_learnt_from_is_refused(gate):
         gate.features(Requests([0], [1]), candidates(1))
     with pytest.raises(InputError, match="pool"):
         gate.rerank(asked(2, **{CACHED: np.ones((2, 3), int), HOURS: np.zeros((2, 2))}), candidates(2), 4)
+
+
+def test_a_missing_package_is_named_and_not_taken_for_damage(gate, tmp_path, monkeypatch):
+    gate.save(tmp_path / "gate")
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    for ask in (lambda: DeviceGate.load(tmp_path / "gate"), lambda: DeviceGate(SETTINGS, ITEMS).fit(played(count=5))):
+        with pytest.raises(ResourceError, match=r"taiji\[device\]"):
+            ask()
 
 
 def test_a_saved_gate_is_the_one_that_is_named(gate, tmp_path):
