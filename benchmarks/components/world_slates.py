@@ -73,8 +73,8 @@ def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Sl
     learn = slice(warm // 2, warm)
     x = all_of["features"][learn].reshape(-1, all_of["features"].shape[2])
     viewed = all_of["view"][learn].ravel() == 1
-    click = _ridge(x[viewed], all_of["click"][learn].ravel()[viewed])
-    seconds = _ridge(x[viewed], np.log1p(all_of["watch"][learn].ravel()[viewed]))
+    click = ridge(x[viewed], all_of["click"][learn].ravel()[viewed])
+    seconds = ridge(x[viewed], np.log1p(all_of["watch"][learn].ravel()[viewed]))
     rest = {name: values[warm : warm + slates] for name, values in all_of.items()}
     predictions = {"click": click(rest["features"]), "watch": np.expm1(seconds(rest["features"]))}
     requests = Requests(rest["user"], rest["time"], {"duration": rest["duration"], "kind": rest["kind"]})
@@ -84,7 +84,7 @@ def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Sl
     return whole.take(slice(0, third)), whole.take(slice(third, 2 * third)), whole.take(slice(2 * third, slates))
 
 
-def _ridge(x: Array, y: Array, penalty: float = 10.0) -> Any:
+def ridge(x: Array, y: Array, penalty: float = 10.0) -> Any:
     """Return the function that predicts y from features (…, F)."""
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled = np.concatenate([(x - mean) / spread, np.ones((len(x), 1))], axis=1)

@@ -14,18 +14,22 @@ from taiji.cascade.assembly import (
 )
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import Requests
+from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
 from taiji.models.fusion.learnt_fusion import FusionRows
 from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble
 from taiji.models.fusion.weighted import LinearFusion, RankAverage
+from taiji.models.rerank.device import DeviceGate, DeviceGateSettings, PlayedVideos
 from taiji.models.rerank.diversity import DPP, MMR, Caps
+from taiji.models.retrieval.creator import CreatorSide
 from taiji.models.retrieval.popularity import Popularity
 
 
 def test_a_section_becomes_a_retriever():
     made = make_retriever("popular", {"model": "popularity", "half_life_days": 3, "weight": 2.0})
     assert isinstance(made, Popularity) and made.settings.half_life_days == 3
+    creators = make_retriever("new", {"model": "taiji.models.retrieval.creator:CreatorSide", "capacity": 4})
+    assert isinstance(creators, CreatorSide) and creators.settings.capacity == 4
     foreign = make_retriever("x", {"model": "taiji.models.retrieval.popularity:Popularity"})
     assert isinstance(foreign, Popularity)
 
@@ -63,6 +67,29 @@ def test_rerankers(board):
     with pytest.raises(ConfigError, match="cannot be made"):
         make_rerankers(RecommendSettings(rerank="best_of_lists"), board, vectors)
     assert sorted(set(deepest_category(board).tolist())) == [0, 1]
+
+
+def test_a_saved_device_gate_is_a_reranker_of_a_recipe(board, tmp_path):
+    pytest.importorskip("lightgbm")
+    slate = Slate(np.tile(np.arange(6), (20, 1)), np.tile(-np.arange(6.0), (20, 1)))
+    requests = Requests(np.arange(20), np.arange(20), {"network": np.where(np.arange(20) % 2, "poor", "good")})
+    stalled = np.tile(np.arange(20)[:, None] % 2, (1, 6)) * 1.0
+    settings = DeviceGateSettings(trees=10, least_rows=1, stall_cost=9.0, explore=0.0)
+    gate = DeviceGate(settings).fit(PlayedVideos(requests, slate, stalled, stalled * 0 + 1))
+    gate.save(tmp_path / "gate")
+    named = {"folder": str(tmp_path / "gate"), "version": gate.version}
+    recipe = RecommendSettings(
+        retrievers={"popular": {"model": "popularity"}},
+        rerank="taiji.models.rerank.device:saved_device_gate",
+        rerank_settings=named,
+    )
+    retriever = make_retriever("popular", recipe.retrievers["popular"]).fit(board)
+    cascade = make_cascade(recipe, board, {"popular": retriever}, None, np.eye(board.n_items))
+    plain = cascade.recommend(Requests([0], [2**60], {"network": np.array(["poor"])}), 6).slate.items[0]
+    pool = np.setdiff1d(np.arange(board.n_items), plain)[:3]
+    context = {"network": np.array(["poor"]), "cached": pool[None]}
+    found = cascade.recommend(Requests([0], [2**60], context), 6).slate
+    assert sorted(set(found.items[0]) & set(pool)) == pool.tolist() and found.columns["prefetched"].sum() == 3
 
 
 def test_a_cascade_runs(board):

@@ -49,7 +49,7 @@ class RecommendSettings(Settings):
     shown says little about the rest of the catalogue, so its word alone may be worse than the merge's."""
     rerank: str = "none"
     """Diversity of the list, by the items' text vectors: `none`, `mmr`, `dpp`; `best_of_lists` judges proposed lists by an evaluator that was
-    saved; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
+    saved; `device_gate` replaces what would stall by what is on the device; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
     rerank_settings: dict[str, Any] = Field(default={})
     """Further settings of that re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)

@@ -38,6 +38,7 @@ PURPOSE = {
     "gpu": "vLLM",
     "excel": "logs in spreadsheets",
     "onnx": "rankers as ONNX files",
+    "device": "gates and graphs for devices",
     "peers": "published methods to compare with",
     "demo": "the demo's data set",
     "world": "simulated worlds as Gymnasium environments",

@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "gpu": {"vllm": "vllm"},
     "excel": {"fastexcel": "fastexcel"},
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"},
+    "device": {"lightgbm": "lightgbm", "onnx": "onnx", "onnxruntime": "onnxruntime"},
     "peers": {
         "torchjd": "torchjd",
         "qpsolvers": "qpsolvers",

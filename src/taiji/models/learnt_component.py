@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash, write_json
-from taiji.core.errors import ArtifactError
+from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.settings import Settings as Base
 from taiji.data.dataset import Dataset
 
@@ -65,6 +65,7 @@ class LearntComponent(ABC):
 
         Raises:
             ArtifactError: another version's, another model's, or damaged.
+            ResourceError: a package that the component needs is missing.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
@@ -80,6 +81,8 @@ class LearntComponent(ABC):
             made = cls(cls.Settings.model_validate(config["settings"]))
             made.facts, made.dataset = config["facts"], dataset
             made.restore(load_file(folder / "weights.safetensors"))
+        except ResourceError:  # a package that the component needs
+            raise
         except Exception as error:  # whatever a damaged file makes the readers raise
             raise ArtifactError(
                 "A saved component is damaged.", where=str(folder), found=str(error)[:300], fix="fit it again"

@@ -140,7 +140,7 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
     known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
     raise InputError(
-        "A circumstance that fusion depends on is not known.",
+        "A circumstance that is to be read is not known.",
         where=name,
         expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
         found="none of that name",

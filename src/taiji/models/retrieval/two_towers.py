@@ -160,7 +160,7 @@ class TwoTowers(VectorRetriever):
         past, target = before_rows(history, rows, self.settings.history)
         user = self._user(past)
         items = torch.from_numpy(target + 1).to(self.device)
-        item = self.network.item(items, self._padded[items])
+        item = self._targets(items)
         logits = user @ item.T / self.settings.temperature - log_chance.to(self.device)[items - 1]
         same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
         loss = nn.functional.cross_entropy(
@@ -171,12 +171,18 @@ class TwoTowers(VectorRetriever):
         optimiser.step()
         return float(loss.detach())
 
+    def _targets(self, items: torch.Tensor) -> torch.Tensor:
+        """Return the item tower's vectors (M, d) of items (M,), from 1, in training."""
+        return self.network.item(items, self._padded[items])  # type: ignore[no-any-return]
+
+    def _numbers(self) -> torch.Tensor:
+        """Return the numbers (N,) by whose embeddings the items are retrieved, from 1; 0 is none."""
+        return torch.arange(1, len(self.places) + 1, device=self.device)
+
     def _finish(self) -> None:
         self.network.eval()
         with torch.no_grad():
-            self.vectors = to_numpy(
-                self.network.item(torch.arange(1, len(self.places) + 1, device=self.device), self._padded[1:])
-            )
+            self.vectors = to_numpy(self.network.item(self._numbers(), self._padded[1:]))
 
 
 def training_rows(history: History, most: int) -> Array:

@@ -1,0 +1,274 @@
+"""Replacement of videos that would stall by videos that are on the device already (GRF, arXiv 2410.05863).
+
+A gate tells how probable a stall is, a ranker what each video is worth if it plays through. A video is kept at the worth v less the expected
+cost of a stall, p · C; one from the cached pool plays at r, its own worth after its age. So it is replaced where p > (v − r) / C, the
+threshold of least expected cost. Whether a replaced video would have stalled nobody sees: some are kept all the same, with the
+probability of that noted, and what is learnt from the log is weighed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.core.component import NO_ITEM, Requests, Slate
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.optional import needs
+from taiji.core.settings import Settings as Base
+from taiji.models.fusion.learnt_fusion import circumstances
+from taiji.models.learnt_component import LearntComponent
+from taiji.world.draws import Draws
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+Array = NDArray[Any]
+CACHED, HOURS = "cached", "cached_hours"
+"""Columns of the requests: (B, P) items on the user's device, padded with −1, and the hours since each was loaded."""
+PREFETCHED, PROPENSITY = "prefetched", "propensity"
+"""Columns of the list: 1 where an item comes from the device; the probability with which it got its place."""
+
+
+class DeviceGateSettings(Base):
+    """Settings of the device's gate and ranker."""
+
+    numbers: tuple[str, ...] = ()
+    """Numbers beside the slate's score that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of the items."""
+    categories: tuple[str, ...] = ("network",)
+    """The same for categories; a value that was not fitted to is none of the known ones."""
+    stall_cost: float = Field(default=1.0, ge=0)
+    """Worth that a stall costs, in the unit of the values that were fitted to; 0 replaces only what is worth less."""
+    half_life_hours: float = Field(default=24.0, gt=0)
+    """Hours after which a video in the pool is worth half."""
+    explore: float = Field(default=0.02, ge=0, lt=1)
+    """Probability that a video is kept although it should be replaced."""
+    trees: PositiveInt = 60
+    leaves: int = Field(default=15, ge=2)
+    """Leaves of a tree."""
+    rate: float = Field(default=0.1, gt=0)
+    least_rows: PositiveInt = 20
+    """Rows of a leaf, at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlayedVideos:
+    """Logged lists with what playing brought.
+
+    Attributes:
+        requests: B of them, with the columns that the gate reads. slate: what was shown, with its scores.
+        stalled: (B, L) 1 or 0; NaN where it was not played, or played from the device.
+        values: (B, L) worth, of those that played through; read where ``stalled`` is 0.
+        propensity: (B, L) probability of the item at its place, as :meth:`DeviceGate.rerank` notes it; None: nothing was replaced.
+    """
+
+    requests: Requests
+    slate: Slate
+    stalled: Array
+    values: Array
+    propensity: Array | None = None
+
+
+class DeviceGate(LearntComponent):
+    """Re-ranker that replaces videos of the list by candidates that are on the user's device, where that is worth more.
+
+    With an empty pool it keeps the order of the scores.
+
+    Args:
+        settings: as above. items: numbers of all items by name, (N,) each, for ``settings.numbers``.
+    """
+
+    Settings: ClassVar[type[Base]] = DeviceGateSettings
+    settings: DeviceGateSettings
+
+    def __init__(self, settings: DeviceGateSettings | None = None, items: Mapping[str, Array] | None = None) -> None:
+        super().__init__(settings)
+        self.items = {name: np.asarray(values, np.float64) for name, values in (items or {}).items()}
+
+    def fit(self, played: PlayedVideos, *, seed: int = 0) -> Self:
+        """Learn both parts; the same seed gives the same weights.
+
+        Raises:
+            InputError: nothing that was played, or a video that was shown with a propensity outside (0, 1].
+            ResourceError: lightgbm is missing.
+        """
+        known = np.isfinite(played.stalled) & played.slate.mask
+        propensity = np.ones(known.shape) if played.propensity is None else np.asarray(played.propensity, np.float64)
+        usable = (propensity > 0) & (propensity <= 1)
+        if not known.any() or not usable[known].all():
+            raise InputError(
+                "A stall gate cannot be fitted to these videos.",
+                where="stalled, propensity",
+                expected="videos that were streamed, with the probability in (0, 1] of each at its place",
+                found=f"{int(known.sum())} streamed, {int((known & ~usable).sum())} without such a probability",
+                fix="log with some exploration, and its propensities",
+            )
+        columns = self._columns(played.requests, played.slate, self.settings.categories)
+        self.facts = {"categories": [np.unique(column[known]).tolist() for column in columns]}
+        features, weight = self.features(played.requests, played.slate)[known], 1 / propensity[known]
+        stalled, values = played.stalled[known], played.values[known]
+        through = (stalled == 0) & np.isfinite(values)
+        if not through.any():
+            raise InputError("No video played through, so that nothing tells their worth.", where="values")
+        self.facts["gate"] = self._trees("binary", features, stalled, weight, seed)
+        self.facts["ranker"] = self._trees("regression", features[through], values[through], weight[through], seed)
+        self.restore(self.weights())
+        return self
+
+    def features(self, requests: Requests, slate: Slate) -> Array:
+        """Return (B, M, F) float32 of what the device knows: the score, numbers, and categories one-hot."""
+        parts = [
+            _scores(slate)[..., None],
+            *(c[..., None] for c in self._columns(requests, slate, self.settings.numbers)),
+        ]
+        columns = self._columns(requests, slate, self.settings.categories)
+        parts += [column[..., None] == np.array(known) for column, known in zip(columns, self.facts["categories"])]
+        found = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=2)
+        if not np.isfinite(found[slate.mask]).all():
+            raise InputError(
+                "A number that the device's gate reads is not finite.",
+                where="score, " + ", ".join(self.settings.numbers),
+                expected="a number for every candidate",
+                found=f"{int((~np.isfinite(found[slate.mask])).sum())} that are not",
+            )
+        return found
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """Return the probability of a stall and the worth without one, (…,) each, of features (…, F)."""
+        flat = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
+        if not len(flat):
+            return np.zeros(features.shape[:-1]), np.zeros(features.shape[:-1])
+        stall, value = (np.asarray(b.predict(flat, num_threads=1)) for b in (self.gate, self.ranker))
+        return stall.reshape(features.shape[:-1]), np.maximum(value, 0.0).reshape(features.shape[:-1])
+
+    def need(self, stall: Array, value: Array) -> Array:
+        """Return what leaving a video out saves: p · C − v."""
+        return np.asarray(self.settings.stall_cost * stall - value)
+
+    def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
+        """Return ``length`` of the slate's items per request, with columns ``prefetched`` and ``propensity``.
+
+        The list is that of the best scores; the pool are those of the other candidates that the requests' column ``cached`` names.
+        """
+        ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
+        cached, hours = _cached(requests, ordered.items)
+        width = min(length, ordered.items.shape[1])
+        stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
+        pooled = np.flatnonzero(cached.any(axis=1))  # of the others nothing need be known
+        if len(pooled):
+            part = Slate(ordered.items[pooled], _scores(ordered)[pooled])
+            stall[pooled], value[pooled] = self.predict(self.features(requests.take(pooled), part))
+        need = np.where(ordered.mask & ~cached, self.need(stall, value), -np.inf)[:, :width]
+        worth = np.where(cached, value * decay(hours, self.settings.half_life_hours), -np.inf)[:, width:]
+        found = replacements(need, worth)
+        place, explore = np.arange(width), self.settings.explore
+        drawn = Draws(0, "device gate").uniform("keep", requests.user[:, None], requests.time[:, None], place[None])
+        kept = (found >= 0) & (drawn.reshape(found.shape) < explore)
+        places = np.where((found >= 0) & ~kept, width + found, place)
+        chance = np.where(found < 0, 1.0, np.where(kept, explore, 1 - explore))
+        shown = ordered.take(places)
+        columns = {PREFETCHED: np.take_along_axis(cached, places, axis=1).astype(np.int64), PROPENSITY: chance}
+        return replace(shown, columns={**shown.columns, **columns})
+
+    def weights(self) -> dict[str, Array]:
+        """Return the numbers of the items; trees are text, among the facts."""
+        return dict(self.items)
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned, and the trees of the facts."""
+        self.items = dict(weights)
+        with needs("device", where="rerank: device_gate"):
+            from lightgbm import Booster
+        self.gate: Booster = Booster(model_str=self.facts["gate"])
+        self.ranker: Booster = Booster(model_str=self.facts["ranker"])
+
+    def _columns(self, requests: Requests, slate: Slate, names: tuple[str, ...]) -> list[Array]:
+        shape, items = slate.items.shape, np.where(slate.mask, slate.items, 0)
+        own = {name: values[items] for name, values in self.items.items() if name in names}
+        asked = replace(requests, columns={**own, **requests.columns})
+        return [circumstances(name, asked, (shape[0], shape[1]), None) for name in names]
+
+    def _trees(self, objective: str, features: Array, labels: Array, weight: Array, seed: int) -> str:
+        with needs("device", where="rerank: device_gate"):
+            import lightgbm
+        s = self.settings
+        fixed = {"objective": objective, "verbose": -1, "num_threads": 1, "deterministic": True, "use_missing": False}
+        sizes = {"num_leaves": s.leaves, "learning_rate": s.rate, "min_data_in_leaf": s.least_rows, "seed": seed}
+        parameters = {**fixed, **sizes}
+        data = lightgbm.Dataset(np.asarray(features, np.float64), labels, weight=weight, params=parameters)
+        return str(lightgbm.train(parameters, data, s.trees).model_to_string())
+
+
+def replacements(need: Array, worth: Array) -> Array:
+    """Return (B, L) the place in the pool of what replaces each video, −1 where it is kept: the list of greatest expected worth.
+
+    Args:
+        need: (B, L) what leaving a video out saves, p · C − v; −inf where it must be kept.
+        worth: (B, P) of what is in the pool; −inf where there is nothing.
+
+    A replacement gains need + worth whatever else is replaced, so those of the greatest need meet those of the greatest worth as long
+    as they gain; of what replaces, the best comes first in the list.
+    """
+    count = min(need.shape[1], worth.shape[1])
+    if not count:
+        return np.full(need.shape, -1)
+    by_need = np.argsort(-need, axis=1, kind="stable")[:, :count]
+    by_worth = np.argsort(-worth, axis=1, kind="stable")[:, :count]
+    gain = np.take_along_axis(need, by_need, axis=1) + np.take_along_axis(worth, by_worth, axis=1)
+    chosen = np.zeros(need.shape, dtype=bool)
+    np.put_along_axis(chosen, by_need, gain > 0, axis=1)
+    rank = np.clip(np.cumsum(chosen, axis=1) - 1, 0, count - 1)
+    return np.where(chosen, np.take_along_axis(by_worth, rank, axis=1), -1)
+
+
+def decay(hours: Array, half_life: float) -> Array:
+    """Return 2^(−hours / half_life), what is left of a video's worth."""
+    return np.asarray(np.exp2(-np.asarray(hours, np.float64) / half_life))
+
+
+def _scores(slate: Slate) -> Array:
+    assert slate.scores is not None
+    return slate.scores
+
+
+def _cached(requests: Requests, items: Array) -> tuple[Array, Array]:
+    """Return whether each item (B, M) is on the device, and the hours since it was loaded."""
+    pool = np.asarray(requests.columns.get(CACHED, np.full((len(requests), 0), NO_ITEM)))
+    hours = np.asarray(requests.columns.get(HOURS, np.zeros(pool.shape)), np.float64)
+    if pool.ndim != 2 or hours.shape != pool.shape or not (hours[pool != NO_ITEM] >= 0).all():
+        raise InputError(
+            "The pool of videos on a device is not right.",
+            where=f"requests, {CACHED}, {HOURS}",
+            expected="(B, P) items padded with −1, and hours of 0 or more of the same shape",
+            found=f"shapes {pool.shape} and {hours.shape}",
+        )
+    same = (items[:, :, None] == pool[:, None, :]) & (items[:, :, None] != NO_ITEM)
+    age = np.where(same, hours[:, None, :], np.inf).min(axis=2, initial=np.inf)
+    return same.any(axis=2), np.where(np.isfinite(age), age, 0.0)
+
+
+def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, version: str) -> DeviceGate:
+    """Return a saved gate as a re-ranker of a recipe.
+
+    Args:
+        vectors: (N, d) of all items; that there are as many items is checked. strength: of the scores against diversity; has no part in it.
+        folder: what :meth:`DeviceGate.save` wrote. version: of that gate, so that another one in its place is noticed.
+
+    Raises:
+        ArtifactError: another gate lies there, or one of another number of items.
+    """
+    gate = DeviceGate.load(folder)
+    counts = {len(values) for values in gate.items.values()} - {len(vectors)}
+    if gate.version != version or counts:
+        raise ArtifactError(
+            "The saved gate is not the one that was named, or is of other items.",
+            where=folder,
+            expected=f"version {version}, {len(vectors)} items",
+            found=f"version {gate.version}, items {sorted(counts) or len(vectors)}",
+            fix="name its version, or fit it with the items of this dataset",
+        )
+    return gate

@@ -1,0 +1,135 @@
+"""Gate and ranker of the device as one small ONNX graph, which decides about the next video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.artifacts import atomic_file
+from taiji.core.errors import ConfigError
+from taiji.core.optional import needs
+from taiji.models.rerank.device import DeviceGate
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+Array = NDArray[Any]
+LARGEST = 2**20
+"""Bytes of a file for the device, at most."""
+OPSET, TREE_OPSET, IR = 17, 3, 8
+
+
+def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
+    """Write the graph and return its size in bytes.
+
+    Inputs are ``video`` (1, F) and ``pool`` (P, F), float32 features as :meth:`DeviceGate.features` makes them; ``hours`` (P,) since each
+    was loaded; ``draw`` (1,), a random number in [0, 1). Outputs are ``stall`` (1,), the probability; ``worth`` (1 + P,) of the video
+    without a stall and of the pool after its age; ``choice`` (1,), the place in the pool of what replaces the video, −1 where it is kept;
+    ``propensity`` (1,) of that choice. An empty pool keeps the video.
+
+    Raises:
+        ConfigError: the file would be larger than :data:`LARGEST`.
+        ResourceError: onnx is missing.
+    """
+    with needs("device", where=str(path)):
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+    s = gate.settings
+    node = helper.make_node
+    numbers = {
+        "none": np.zeros(1, np.float32), "rate": np.float32(-np.log(2) / s.half_life_hours), "first": np.array([0]),
+        "cost": np.float32(s.stall_cost), "one": np.array([1]), "last": np.array([2**62]), "minus": np.array([-1]),
+        "explore": np.float32(s.explore), "sure": np.ones(1, np.float32), "rest": np.float32(1 - s.explore), "flat": np.array([-1]),
+    }  # fmt: skip
+    trees = [
+        node("TreeEnsembleRegressor", [given], [out], domain="ai.onnx.ml", n_targets=1, **_nodes(booster))
+        for booster, given, out in ((gate.gate, "video", "stall raw"), (gate.ranker, "all", "value raw"))
+    ]
+    nodes = [
+        node("Concat", ["video", "pool"], ["all"], axis=0), *trees,
+        node("Sigmoid", ["stall raw"], ["stall column"]), node("Reshape", ["stall column", "flat"], ["stall"]),
+        node("Relu", ["value raw"], ["value column"]), node("Reshape", ["value column", "flat"], ["value"]),
+        node("Concat", ["none", "hours"], ["age"], axis=0), node("Mul", ["age", "rate"], ["log decay"]),
+        node("Exp", ["log decay"], ["decay"]), node("Mul", ["value", "decay"], ["worth"]),
+        node("Slice", ["worth", "first", "one"], ["own"]), node("Slice", ["worth", "one", "last"], ["others"]),
+        node("Mul", ["stall", "cost"], ["risk"]), node("Sub", ["risk", "own"], ["need"]),
+        node("Add", ["need", "others"], ["gain"]), node("Concat", ["none", "gain"], ["gains"], axis=0),
+        node("ArgMax", ["gains"], ["best"], axis=0, keepdims=1), node("Sub", ["best", "one"], ["greedy"]),
+        node("GreaterOrEqual", ["greedy", "first"], ["replaces"]), node("Less", ["draw", "explore"], ["explores"]),
+        node("And", ["replaces", "explores"], ["stays"]), node("Where", ["stays", "minus", "greedy"], ["choice"]),
+        node("Where", ["explores", "explore", "rest"], ["drawn"]), node("Where", ["replaces", "drawn", "sure"], ["propensity"]),
+    ]  # fmt: skip
+    width = gate.gate.num_feature()
+
+    def tensor(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "device_gate",
+        [tensor("video", [1, width]), tensor("pool", ["P", width]), tensor("hours", ["P"]), tensor("draw", [1])],
+        [tensor("stall", [1]), tensor("worth", ["N"]), tensor("choice", [1], TensorProto.INT64), tensor("propensity", [1])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREE_OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString(deterministic=True)
+    if len(content) > LARGEST:
+        raise ConfigError(
+            "The gate is too large for a device.",
+            where=str(path),
+            expected=f"at most {LARGEST} bytes",
+            found=f"{len(content)} bytes, {s.trees} trees of {s.leaves} leaves twice",
+            fix="fit one with fewer trees or leaves",
+        )
+    with atomic_file(path) as temporary:
+        Path(temporary).write_bytes(content)
+    return len(content)
+
+
+def _nodes(booster: Booster) -> dict[str, Any]:
+    """Return the attributes of a tree ensemble.
+
+    Features are float32, so a threshold t is rounded down to float32: x ≤ t holds for a float32 x where it does for the rounded t.
+    """
+    rows: list[tuple[int, int, str, int, float, int, int]] = []
+    leaves: list[tuple[int, int, float]] = []
+    for number, tree in enumerate(booster.dump_model()["tree_info"]):
+        for at, part in _flat(tree["tree_structure"]):
+            if "leaf_value" in part:
+                rows.append((number, at, "LEAF", 0, 0.0, 0, 0))
+                leaves.append((number, at, float(part["leaf_value"])))
+            else:
+                left, right = part["children"]
+                rows.append((number, at, "BRANCH_LEQ", part["split_feature"], _down(part["threshold"]), left, right))
+    names = ("treeids", "nodeids", "modes", "featureids", "values", "truenodeids", "falsenodeids")
+    found: dict[str, Any] = {f"nodes_{name}": list(column) for name, column in zip(names, zip(*rows))}
+    tree_ids, node_ids, values = zip(*leaves)
+    return found | {
+        "target_treeids": list(tree_ids), "target_nodeids": list(node_ids), "target_ids": [0] * len(leaves),
+        "target_weights": list(values),
+    }  # fmt: skip
+
+
+def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield a tree's nodes with their numbers, the root first; a branch has the numbers of its ``children``."""
+    waiting, count = [(0, root)], 1
+    while waiting:
+        at, part = waiting.pop()
+        if "leaf_value" not in part:
+            waiting += [(count, part["left_child"]), (count + 1, part["right_child"])]
+            part = {**part, "children": (count, count + 1)}
+            count += 2
+        yield at, part
+
+
+def _down(value: float) -> float:
+    """Return the largest float32 that is not above a number."""
+    near = np.float32(value)
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

@@ -1,0 +1,91 @@
+"""Matching of items with users of limited room, in which no item's turn decides who gets whom."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+
+
+def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
+    """Return which candidates (I, K) are matched: the total value is within ``tolerance`` per match of the greatest possible.
+
+    Args:
+        values: (I, K) of matching an item with its candidate; only what is above 0 is matched. users: (I, K) candidates, none twice
+            in a row, padded with −1. room: (U,) items that each user can still take. per_item: users of an item at most.
+        tolerance: ε, above 0. Whole numbers as values and an ε below 1 / matches give the optimum itself.
+
+    Items bid for users in an ascending auction (Bertsekas & Castañón 1989): an item offers for each of the users that it wants most
+    what they are worth to it beyond its best alternative, and ε more; a user without room drops the lowest offer, which from then on is the price.
+
+    Raises:
+        InputError: arrays that do not fit, or a tolerance that is not above 0.
+    """
+    _check(values, users, room)
+    if not tolerance > 0:
+        raise InputError("An auction needs a step.", where="tolerance", expected="above 0", found=str(tolerance))
+    wanted = (users >= 0) & (values > 0) & (room[np.maximum(users, 0)] > 0)
+    held = np.zeros(users.shape, dtype=bool)
+    price = np.zeros(len(room))
+    offers: list[list[tuple[float, int, int]]] = [[] for _ in room]
+    waiting = deque(range(len(users)))
+    while waiting:
+        item = waiting.popleft()
+        net = np.where(wanted[item] & ~held[item], values[item] - price[users[item]], 0.0)
+        free = per_item - int(held[item].sum())
+        order = np.argsort(-net, kind="stable")
+        order = order[net[order] > 0]
+        if free <= 0 or not len(order):
+            continue
+        alternative = float(net[order[free]]) if len(order) > free else 0.0
+        for place in order[:free]:
+            user = int(users[item, place])
+            heapq.heappush(offers[user], (float(values[item, place]) - alternative + tolerance, item, int(place)))
+            held[item, place] = True
+            if len(offers[user]) > room[user]:
+                _, loser, lost = heapq.heappop(offers[user])
+                held[loser, lost] = False
+                waiting.append(loser)
+            if len(offers[user]) == room[user]:
+                price[user] = offers[user][0][0]
+    return held
+
+
+def in_turn(values: Array, users: Array, room: Array, per_item: int, order: Array) -> Array:
+    """Return which candidates (I, K) are matched if items choose one after the other, each its best users that have room.
+
+    Args:
+        values, users, room, per_item: as for :func:`auction`. order: (I,) items; a drawn one favours nobody on average.
+    """
+    _check(values, users, room)
+    left, held = np.array(room), np.zeros(users.shape, dtype=bool)
+    for item in order:
+        fine = (users[item] >= 0) & (values[item] > 0) & (left[np.maximum(users[item], 0)] > 0)
+        places = np.argsort(np.where(fine, -values[item], np.inf), kind="stable")[: min(per_item, int(fine.sum()))]
+        held[item, places] = True
+        left[users[item, places]] -= 1
+    return held
+
+
+def _check(values: Array, users: Array, room: Array) -> None:
+    ids = np.sort(users, axis=1)
+    twice = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)
+    if (
+        values.shape != users.shape
+        or twice.any()
+        or (users >= len(room)).any()
+        or not np.isfinite(values[users >= 0]).all()
+    ):
+        raise InputError(
+            "Candidates for a matching are not right.",
+            where="values, users, room",
+            expected="finite values (I, K) of users (I, K) below the number of rooms, none twice for an item",
+            found=f"shapes {values.shape} and {users.shape}, {len(room)} rooms, {int(twice.sum())} users twice",
+        )

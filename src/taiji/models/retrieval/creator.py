@@ -1,0 +1,162 @@
+"""Users for new items: two towers read the other way round, within what users can take (DualRec, arXiv 2502.20497).
+
+A creator's new item looks for users: of those who will come on the next day and have room, the ones whose vectors meet the item's. Nobody is
+matched with more items than the capacity, and who gets a place is decided by an auction and not by the items' order. On the user's side a
+matched item then scores higher.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.core.component import Requests
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.retrieval.matches import Matches
+from taiji.models.retrieval.retriever import seen_items
+from taiji.models.retrieval.two_towers import TwoTowers, TwoTowersSettings
+from taiji.models.retrieval.user_activity import TAUGHT, WINDOWS, activity_chances, fit_activity
+
+Array = NDArray[Any]
+DAY = 86_400_000_000
+
+
+class CreatorSettings(TwoTowersSettings):
+    """Settings of :class:`CreatorSide`."""
+
+    new_days: float = Field(default=2.0, gt=0)
+    """Days for which an item is new: since `available_from`, without that since its first interaction, and for ever before it."""
+    per_item: PositiveInt = 50
+    """Users that an item is matched with, at most."""
+    capacity: PositiveInt = 10
+    """Items that a user is matched with, at most."""
+    candidates: PositiveInt = 200
+    """Users that an item asks for, at most: the nearest ones."""
+    active: float = Field(default=0.2, ge=0, le=1)
+    """Probability of coming on the next day from which on a user is available."""
+    order: Literal["auction", "random"] = "auction"
+    """Who gets a user's last place: the item that gains most by it (`auction`), or the one whose turn is drawn first (`random`)."""
+    tolerance: float = Field(default=0.01, gt=0)
+    """Step of the auction: by how much of a cosine a match may be worse than the best possible."""
+    boost: float = Field(default=0.5, ge=0)
+    """λ: a matched item's score for the user rises by λ · worth of the match; 0 leaves the user's side as it is."""
+    without_id: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the training targets that are known by their categories alone, as new items are."""
+
+
+class CreatorSide(TwoTowers):
+    """Two towers whose new items were matched with users when the log ended.
+
+    Attributes:
+        matches: by the model's own item numbers, and users of the dataset that it is bound to.
+        known: (N,) items with interactions; the others are found by their categories.
+    """
+
+    Settings = CreatorSettings
+    settings: CreatorSettings
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Train the towers, then match the items that are new when the interactions end."""
+        s, items = self.settings, np.asarray(history.items)
+        self.known = np.bincount(items, minlength=len(self.places)) > 0
+        super().learn(history, seed, device)
+        now = int(np.asarray(history.times).max()) + 1
+        active = daily_activity(history, now)
+        chances = active.mean(axis=1) if active.shape[1] < 2 else activity_chances(active, fit_activity(active))
+        first = np.full(len(self.places), now)
+        np.minimum.at(first, items, np.asarray(history.times))
+        born = self.availability.first[self.places] if self.availability.bounded else first
+        shown = self.availability.at([now])[0][self.places]
+        new = np.flatnonzero((born > now - s.new_days * DAY) & shown)
+        requests = Requests(np.arange(history.n_users), np.full(history.n_users, now))
+        self.matches = Matches(history.n_users, s.capacity)
+        self.matches.add(
+            new, self.worth(new, requests), chances >= s.active, per_item=s.per_item, candidates=s.candidates,
+            order=s.order, tolerance=s.tolerance, seed=seed,
+        )  # fmt: skip
+        self.facts["matched_at"] = now
+
+    def for_items(self, items: Array, requests: Requests) -> Array:
+        """Return (I, B) scores of users for items (I,), by own numbers: the user's side transposed, without its boost."""
+        return np.asarray(super().scores(requests)[:, items].T)
+
+    def worth(self, items: Array, requests: Requests) -> Array:
+        """Return (I, B) how much nearer an item is to a user than the user's average item; 0 for what the user has had."""
+        scores = super().scores(requests)
+        values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
+        row, seen = seen_items(self.dataset.history, requests)
+        place = np.full(len(self.places), -1)
+        place[items] = np.arange(len(items))
+        own = self.codes[seen]
+        at = np.where(own >= 0, place[own], -1)
+        values[at[at >= 0], row[at >= 0]] = 0.0
+        return np.asarray(values)
+
+    def scores(self, requests: Requests) -> Array:
+        """Return the towers' scores, raised for what the user was matched with before the request."""
+        found = super().scores(requests)
+        row, item, worth = self.matches.of(np.where(requests.time >= self.facts["matched_at"], requests.user, -1))
+        found[row, item] += self.settings.boost * worth
+        return found
+
+    def room(self, k: int) -> int:
+        """Score every item: an index of vectors does not know who was matched."""
+        return -1
+
+    def bound_to(self, users: Dataset) -> Self:
+        """Return the retriever for other users, with the matches of those among them who have any."""
+        made = super().bound_to(users)
+        made._match(self._user_ids(), self.matches.item, self.matches.worth)
+        return made
+
+    def weights(self) -> dict[str, Array]:
+        """Return the towers' weights and the matches; the ids of their users are saved as facts."""
+        return {
+            **super().weights(), "known": self.known, "match_item": self.matches.item, "match_worth": self.matches.worth
+        }  # fmt: skip
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take what :meth:`weights` returned."""
+        self.known = weights["known"]
+        super().restore(weights, device)
+        self._match(self.facts["users"], weights["match_item"], weights["match_worth"])
+
+    def _config(self) -> dict[str, Any]:
+        config = super()._config()
+        return {**config, "facts": {**config["facts"], "users": self._user_ids()}}
+
+    def _user_ids(self) -> list[Any]:
+        """Return the ids of the matched users, one a match."""
+        return self.dataset.users["user_id"].gather(self.matches.user).to_list()
+
+    def _match(self, users: list[Any], items: Array, worth: Array) -> None:
+        """Set the matches of users by their ids; those that the dataset does not have are left out."""
+        numbers = {name: number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
+        user = np.array([numbers.get(name, -1) for name in users], dtype=np.int64)
+        self.matches = Matches(self.dataset.n_users, self.settings.capacity)
+        self.matches.put(user[user >= 0], items[user >= 0], worth[user >= 0])
+
+    def _targets(self, items: torch.Tensor) -> torch.Tensor:
+        drop = torch.rand(items.shape, device=items.device) < self.settings.without_id
+        return self.network.item(torch.where(drop, 0, items), self._padded[items])  # type: ignore[no-any-return]
+
+    def _numbers(self) -> torch.Tensor:
+        numbers = super()._numbers()
+        return torch.where(torch.from_numpy(self.known).to(numbers.device), numbers, 0)
+
+
+def daily_activity(history: History, now: int) -> Array:
+    """Return (U, D) which users had an interaction on each of the days before ``now``, the last one last; as many as are read."""
+    times = np.asarray(history.times)
+    ages = (now - 1 - times) // DAY
+    days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))
+    user = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
+    found = np.zeros((history.n_users, days), dtype=bool)
+    recent = (ages >= 0) & (ages < days)
+    found[user[recent], days - 1 - ages[recent]] = True
+    return found

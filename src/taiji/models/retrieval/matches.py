@@ -1,0 +1,113 @@
+"""Users that new items were matched with, of whom nobody has more than so many: what the user's side then prefers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.history import rows_and_places
+from taiji.models.retrieval.auction import auction, in_turn
+
+Array = NDArray[Any]
+
+
+class Matches:
+    """Pairs of items and users that stand, each with its worth.
+
+    Args:
+        users: how many there are. capacity: items that a user has at most.
+
+    Attributes:
+        user, item, worth: (P,) each, ascending by user, then item.
+    """
+
+    def __init__(self, users: int, capacity: int) -> None:
+        self.users, self.capacity = users, capacity
+        self.user, self.item, self.worth = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+
+    @property
+    def room(self) -> Array:
+        """(U,) items that each user can still take."""
+        return self.capacity - np.bincount(self.user, minlength=self.users)
+
+    def add(
+        self,
+        items: Array,
+        values: Array,
+        available: Array,
+        *,
+        per_item: int,
+        candidates: int = 200,
+        order: Literal["auction", "random"] = "auction",
+        tolerance: float = 0.01,
+        seed: int = 0,
+    ) -> int:
+        """Match items and return how many pairs were added.
+
+        Args:
+            items: (I,) none twice. values: (I, U) of each pair; what is not above 0 is not matched. available: (U,) bool, users who may be matched.
+            per_item: users that an item gets at most. candidates: users that an item asks for at most, those of the highest values.
+            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; ``random``: one item after the other in a drawn order.
+            tolerance: of the auction. seed: of the drawn order.
+        """
+        if values.shape != (len(items), self.users) or len(np.unique(items)) != len(items):
+            raise InputError(
+                "Values of a matching are not those of the items and users.",
+                where="items, values",
+                expected=f"items that differ, and values ({len(items)}, {self.users})",
+                found=f"{len(np.unique(items))} different items, values {values.shape}",
+            )
+        room = self.room
+        values = np.where(available & (room > 0), values, 0.0)
+        known = np.isin(self.item, items)
+        order_of = np.argsort(items)
+        values[order_of[np.searchsorted(items, self.item[known], sorter=order_of)], self.user[known]] = 0.0
+        width = min(candidates, self.users)
+        users = np.argsort(-values, axis=1, kind="stable")[:, :width]
+        worth = np.take_along_axis(values, users, axis=1)
+        if order == "auction":
+            held = auction(worth, users, room, per_item, tolerance)
+        else:
+            turn = np.random.default_rng(seed).permutation(len(items))
+            held = in_turn(worth, users, room, per_item, turn)
+        row, place = np.nonzero(held)
+        self.put(
+            np.concatenate([self.user, users[row, place]]),
+            np.concatenate([self.item, np.asarray(items)[row]]),
+            np.concatenate([self.worth, worth[row, place]]),
+        )
+        return len(row)
+
+    def put(self, user: Array, item: Array, worth: Array) -> None:
+        """Set the pairs (P,) that stand.
+
+        Raises:
+            InputError: a user has more than the capacity.
+        """
+        order = np.lexsort((item, user))
+        self.user, self.item, self.worth = user[order].astype(np.int64), item[order].astype(np.int64), worth[order]
+        if (self.room < 0).any():
+            raise InputError(
+                "Users are matched with more items than they have room for.",
+                where="matches",
+                expected=f"at most {self.capacity}",
+                found=str(self.capacity - int(self.room.min())),
+            )
+
+    def release(self, users: Array, items: Array) -> None:
+        """Take pairs (n,) out that were delivered, or whose item is gone; those that do not stand are passed over."""
+        gone = np.isin(self._keys(self.user, self.item), self._keys(np.asarray(users), np.asarray(items)))
+        self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
+
+    def of(self, users: Array) -> tuple[Array, Array, Array]:
+        """Return rows of ``users`` (B,), items and worths (n,) of everything that they were matched with; users below 0 have nothing."""
+        first = np.searchsorted(self.user, users)
+        row, place = rows_and_places(np.searchsorted(self.user, users, side="right") - first)
+        at = first[row] + place
+        return row, self.item[at], self.worth[at]
+
+    def _keys(self, users: Array, items: Array) -> Array:
+        return items.astype(np.int64) * self.users + users

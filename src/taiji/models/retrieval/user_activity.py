@@ -1,0 +1,65 @@
+"""Probability that a user comes on the next day, by the days on which the user came: a logistic regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+WINDOWS = (1, 3, 7, 14, 30)
+"""Days over which visits are counted, the longest one last."""
+TAUGHT = 7
+"""Latest days that the regression learns from."""
+PENALTY = 1.0
+
+
+def activity_features(active: Array) -> Array:
+    """Return (U, F) of the days (U, D) before now, the last one last: shares of active days in windows, and one over the days since."""
+    days = active.shape[1]
+    shares = [active[:, max(0, days - window) :].sum(axis=1) / window for window in WINDOWS]
+    since = (
+        np.where(active.any(axis=1), 1 + np.argmax(active[:, ::-1], axis=1), np.inf)
+        if days
+        else np.full(len(active), np.inf)
+    )
+    return np.stack([*shares, 1 / since], axis=1)
+
+
+def fit_activity(active: Array) -> Array:
+    """Return coefficients (F + 1,) of the regression of each of the last days (U, D) on those before, by Newton's method.
+
+    Raises:
+        InputError: fewer than two days.
+    """
+    days = active.shape[1]
+    if days < 2 or not len(active):
+        raise InputError(
+            "Activity cannot be learnt from so few days.", where="active", expected="users with 2 days or more", found=str(active.shape)
+        )  # fmt: skip
+    taught = range(max(1, days - TAUGHT), days)
+    x = _with_one(np.concatenate([activity_features(active[:, :day]) for day in taught]))
+    y = np.concatenate([active[:, day] for day in taught]).astype(np.float64)
+    found = np.zeros(x.shape[1])
+    penalty = PENALTY * np.eye(len(found))
+    penalty[-1, -1] = 1e-6  # the constant is free, but for users who all came or all stayed away
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-x @ found))
+        gradient = x.T @ (y - chance) - penalty @ found
+        step = np.linalg.solve(x.T @ (x * (chance * (1 - chance))[:, None]) + penalty, gradient)
+        found = found + step
+        if np.abs(step).max() < 1e-10:
+            break
+    return found
+
+
+def activity_chances(active: Array, coefficients: Array) -> Array:
+    """Return (U,) probabilities that users come on the day after the days (U, D)."""
+    return np.asarray(1 / (1 + np.exp(-_with_one(activity_features(active)) @ coefficients)))
+
+
+def _with_one(features: Array) -> Array:
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1)
