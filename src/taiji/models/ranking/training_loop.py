@@ -161,9 +161,8 @@ class Step:
                 type(ranker).__qualname__,
                 ", ".join(batch.unread),
             )
-        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.loss.labels}
         group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
-        loss = ranker.loss(outputs, labels, group)
+        loss = ranker.step_loss(chunk, index, outputs, group)
         if ranker.settings.embedding_decay and penalty is not None and not self.part:
             loss = loss + ranker.settings.embedding_decay * penalty
         for optimiser in self.optimisers:
