@@ -114,6 +114,12 @@ class _Reading(dict[str, torch.Tensor]):
         self.unread.pop(name, None)
         return super().get(name, default)
 
+    def __or__(self, other: Batch) -> _Reading:  # type: ignore[override]
+        """Return the batch with some inputs changed; what is looked at there is noted here."""
+        made = _Reading(super().__or__(other))
+        made.unread = self.unread
+        return made
+
 
 class Step:
     """One step of training on given rows.
