@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
 from benchmarks.components.ranking_worlds import RankingLog, areas, dense_parameters, parts_in_time
 from taiji.data.dataset import Dataset
-from taiji.models.ranking.satisfaction import (
+from taiji.models.ranking.satisfaction_path import (
     SERVED,
     SatisfactionLoss,
     SatisfactionNetwork,

@@ -11,7 +11,7 @@ from taiji.data.schema import Tables
 from taiji.data.tasks import Task
 from taiji.metrics.ranking_metrics import auc
 from taiji.models.ranking.ranker import Ranker
-from taiji.models.ranking.satisfaction import (
+from taiji.models.ranking.satisfaction_path import (
     SatisfactionRanker,
     alignment_loss,
     answer_pairs,
