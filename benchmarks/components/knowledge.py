@@ -2,7 +2,7 @@
 
 A row's vector has four chunks of its user's long-term taste with noise, as a good rationale would tell it; each of them is, with probability
 one half, the taste of another user. Metric: AUC of the click. Arms have about as many weights: the vector as it is, experts
-(KAR), and nothing. The exact part: a detector's AUC of the weight of true chunks against planted ones, and how much weights vary.
+(KAR), and nothing. Told as well: how well a chunk's weight tells true ones from planted ones (AUC), and how much weights vary.
 """
 
 from __future__ import annotations

@@ -89,15 +89,17 @@ class ItemKnowledge(NumbersField):
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn the vectors' length."""
         kind = dataset.items.schema.get(self.name)
-        lengths = dataset.items[self.name].list.len().drop_nulls().unique() if isinstance(kind, pl.List) else ()
+        lengths: list[int] = []
+        if isinstance(kind, pl.List):
+            lengths = sorted(dataset.items[self.name].list.len().drop_nulls().unique().to_list())
         if len(lengths) != 1:
             raise ConfigError(
                 "The items have no knowledge of one length.",
                 where=f"ranking.item_kinds, column {self.name} of the items",
                 expected="a list of numbers, as many for each item that has one",
-                found=str(kind or "no such column") + (f", lengths {sorted(lengths)[:5]}" if len(lengths) else ""),
+                found=str(kind or "no such column") + (f", lengths {lengths[:5]}" if lengths else ""),
             )
-        self.width = int(lengths[0])
+        self.width = lengths[0]
 
     def matrix(self, rows: Rows) -> Array:
         """Return the vector of each row's item, (N, width) float32."""

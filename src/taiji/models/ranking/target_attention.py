@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 import torch
@@ -130,7 +130,7 @@ class TargetAttentionRanker(Ranker):
     """The default ranker; see :class:`TargetAttentionNetwork`."""
 
     Settings = RankerSettings
-    network_class = TargetAttentionNetwork
+    network_class: ClassVar[type[Network[Any]]] = TargetAttentionNetwork
     settings: RankerSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
