@@ -47,17 +47,22 @@ def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, b
             whole |= {key.removeprefix("quick_"): value for key, value in sizes.items() if key.startswith("quick_")}
         world = World(scenario, seed, **whole)
         dataset = Dataset.from_tables((world.twin(twin) if place == TWIN else world).log())
-        rows = exposures_of(dataset).sort("time", maintain_order=True)
-        ends = [int(rows["time"][int(share * len(rows))]) for share in PARTS]
-        when = pl.col("time")
-        return RankingLog(
-            dataset,
-            rows.filter(when < ends[0]),
-            rows.filter((when >= ends[0]) & (when < ends[1])),
-            rows.filter(when >= ends[1]),
-        )
+        return parts_in_time(dataset, exposures_of(dataset))
 
     return data
+
+
+def parts_in_time(dataset: Dataset, exposures: pl.DataFrame) -> RankingLog:
+    """Return exposures of a log cut at :data:`PARTS`."""
+    rows = exposures.sort("time", maintain_order=True)
+    ends = [int(rows["time"][int(share * len(rows))]) for share in PARTS]
+    when = pl.col("time")
+    return RankingLog(
+        dataset,
+        rows.filter(when < ends[0]),
+        rows.filter((when >= ends[0]) & (when < ends[1])),
+        rows.filter(when >= ends[1]),
+    )
 
 
 def ranker_arm(

@@ -1,8 +1,6 @@
-"""Ways to use the text behind a user, as one vector or several knowledge chunks, inside the ranker."""
+"""Ways to use the text behind a user, as one vector, inside the ranker."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -41,35 +39,3 @@ class Experts(nn.Module):
         outputs = torch.stack([expert(vector) for expert in self.experts], dim=1)
         weights = torch.softmax(self.gate(torch.cat([vector, fields.flatten(1)], dim=1)), dim=1)
         return (weights.unsqueeze(2) * outputs).sum(dim=1) * present.unsqueeze(1)
-
-
-class SelectAlign(nn.Module):
-    """Weigh knowledge chunks, then align them with the ranker's own fields (KSER; see ``docs/papers.md``).
-
-    Chunk weight: sigmoid of a small network over [projected chunk, user, item]. Alignment: the field embeddings X are
-    queries, the weighted chunks keys and values; the ranker goes on with X + W_o Z in the place of X. ``W_o`` starts at
-    zero, so that at the start the ranker predicts exactly as without it.
-    """
-
-    def __init__(self, width: int, dimension: int, chunks: int) -> None:
-        super().__init__()
-        self.chunks, self.dimension = chunks, dimension
-        self.out_width = 0
-        self.project = nn.Linear(width // chunks, dimension)
-        self.select = nn.Sequential(nn.Linear(3 * dimension, dimension), nn.ReLU(), nn.Linear(dimension, 1))
-        self.query, self.key, self.value = (nn.Linear(dimension, dimension, bias=False) for _ in range(3))
-        self.output = nn.Linear(dimension, dimension, bias=False)
-        nn.init.zeros_(self.output.weight)
-
-    def chunk_weights(self, projected: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """(B, C, d) projected chunks and (B, n, d) fields (user, item, …) to (B, C) weights in (0, 1)."""
-        around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.chunks, -1)
-        return torch.sigmoid(self.select(torch.cat([projected, around], dim=2)).squeeze(2))
-
-    def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """(B, C * D) chunks and (B, n, d) fields to (B, n, d), to be added to the fields; rows without a vector give 0."""
-        projected = self.project(vector.view(-1, self.chunks, self.project.in_features))
-        chosen = self.chunk_weights(projected, fields).unsqueeze(2) * projected
-        attention = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
-        aligned = self.output(torch.bmm(torch.softmax(attention, dim=2), self.value(chosen)))
-        return aligned * present.view(-1, 1, 1)

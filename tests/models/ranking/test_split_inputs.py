@@ -8,6 +8,7 @@ from tests.models.ranking.conftest import with_features
 from taiji.core.component import Requests, Slate
 from taiji.models.ranking.dcn import DCNRanker
 from taiji.models.ranking.din import DINRanker
+from taiji.models.ranking.knowledge import KnowledgeRanker
 from taiji.models.ranking.multitask import ESMMRanker, MMoERanker, PLERanker
 from taiji.models.ranking.onnx_export import export_onnx
 from taiji.models.ranking.split_inputs import example_batch, sides_of, split_network
@@ -18,13 +19,14 @@ CASES = [
     (TargetAttentionRanker, {}),
     (TargetAttentionRanker, {"text": "experts", "tower": "mmoe"}),
     (TargetAttentionRanker, {"text": "select_align", "chunks": 2}),
+    (KnowledgeRanker, {"kinds": {"vector": 2}}),
     (DCNRanker, {}),
     (DINRanker, {}),
     (MMoERanker, {}),
     (PLERanker, {}),
     (ESMMRanker, {}),
 ]
-IDS = ["attention", "experts", "select_align", "dcn", "din", "mmoe", "ple", "esmm"]
+IDS = ["attention", "experts", "select_align", "knowledge", "dcn", "din", "mmoe", "ple", "esmm"]
 
 
 def untrained(kind, settings, shop, exposures):

@@ -140,7 +140,7 @@ def test_extractor_alone_leaves_the_backbone_as_it_is(shop, split, trained):
     extended = trained.extend(frame, settings, seed=0)
     after = extended.network.state_dict()
     assert all((after[name] == value).all() for name, value in before.items())
-    assert any((after[name] != 0).any() for name in after if name == "text.vector.output.weight")
+    assert any((after[name] != 0).any() for name in after if name == "knowledge.output.weight")
     bare = extended.logits(extended.inputs.arrays(split[1]))
     assert np.allclose(bare[:, 0], trained.logits(trained.inputs.arrays(split[1]))[:, 0], atol=1e-5)
 

@@ -43,7 +43,7 @@ class Rewriting(Building):
             self._concatenate(node)
             return
         arguments = [arg for arg in node.all_input_nodes if arg in self.mixed]
-        if not arguments:
+        if not arguments or self.many[node] is None:  # a size is no value of either side
             return
         module = self.network.get_submodule(node.target) if node.op == "call_module" else None  # type: ignore[arg-type]
         mixed = self.mixed[arguments[0]]

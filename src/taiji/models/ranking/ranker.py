@@ -82,6 +82,20 @@ class Ranker:
         """Return a fresh network for the layout, the tasks and the settings."""
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings)
 
+    def step_loss(
+        self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the loss of a training step; override for one that looks at more rows than those of its batch.
+
+        Args:
+            chunk: rows in memory. index: (B,) those of the step. outputs: (B, O) of them. group: (B,) their requests, where pairs are learnt from.
+        """
+        return self.loss(outputs, self.step_labels(chunk, index), group)
+
+    def step_labels(self, chunk: Arrays, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """Return the labels that are learnt from of rows ``index`` of a chunk, (B,) each."""
+        return {name: torch.from_numpy(chunk.labels[name][index]).to(self.device) for name in self.loss.labels}
+
     # Training.
 
     def fit(

@@ -14,6 +14,9 @@ GROUP = "taiji.rankers"
 """Entry points of ranking models."""
 
 
+TextUse = Literal["none", "projection", "experts", "select_align"]
+
+
 class NeuralRankerSettings(Settings):
     """Inputs and training of every neural ranker; a model's own settings extend it."""
 
@@ -92,12 +95,13 @@ class RankerSettings(NeuralRankerSettings):
     """Way in which the tasks share their layers: one bottom, or a gated mixture of experts."""
     experts: PositiveInt = 3
     """Experts of the ``mmoe`` tower."""
-    text: Literal["none", "projection", "experts", "select_align"] = "projection"
-    """Use of the ``vector`` column: ignored, a linear projection, KAR-style experts, or KSER's filter and alignment."""
+    text: TextUse = "projection"
+    """Use of the ``vector`` column: ignored, a linear projection, or KAR-style experts. `select_align` is the old name of `model: knowledge`
+    (KSER) with one kind of knowledge and no null chunk."""
     text_width: PositiveInt = 16
     """Width of what the text module hands to the ranker."""
     chunks: PositiveInt = 1
-    """Knowledge chunks in one ``vector`` (its length is chunks times the embedder's width)."""
+    """Knowledge chunks in one ``vector`` under `text: select_align`; `model: knowledge` has `kinds` in its place."""
 
     @model_validator(mode="after")
     def _alignment_has_fields(self) -> RankerSettings:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import polars as pl
 import torch
@@ -19,8 +21,10 @@ from taiji.models.ranking.settings import RankerSettings
 from taiji.nn.field_embeddings import STD, Batch, FieldEmbeddings, NumberEncoding, VectorScaling
 from taiji.nn.lookup import look_up
 from taiji.nn.sequence_attention import TargetAttention
-from taiji.nn.text import Experts, Projection, SelectAlign
+from taiji.nn.text import Experts, Projection
 from taiji.nn.towers import MixtureOfExperts, SharedBottom
+
+log = logging.getLogger(__name__)
 
 
 class TargetAttentionNetwork(Network[RankerSettings]):
@@ -85,12 +89,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
         target, user = look_up(items, item), embed.users(batch)
         penalty = (user.square().sum() + target[:, :width].square().sum()) / item.shape[0]
         profile = embed.profile(batch)
-        for name, module in self.text.items():
-            if isinstance(module, SelectAlign):
-                fields = torch.cat([user.unsqueeze(1), target[:, :width].unsqueeze(1), profile], dim=1)
-                fields = fields + module(self.scaling[name](batch[name]), batch[f"{name}_present"], fields)
-                user, profile = fields[:, 0], fields[:, 2:]
-                target = torch.cat([fields[:, 1], target[:, width:]], dim=1)
+        user, target, profile = self.aligned(user, target, profile, batch)
         pieces = target.view(-1, embed.pieces, width)
         inputs = [self.numbers(batch["numbers"])]
         if self.settings.embeddings:
@@ -109,6 +108,16 @@ class TargetAttentionNetwork(Network[RankerSettings]):
         joined = torch.cat(inputs, dim=1)
         return self.tower(joined) + self.wide(joined), penalty if self.settings.embeddings else None
 
+    def aligned(
+        self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the embeddings that everything goes on with, here as they are; override to change them.
+
+        Args:
+            user: (B, d). target: (B, pieces * d) the item and its categories. profile: (B, P, d). batch: see :class:`Network`.
+        """
+        return user, target, profile
+
     def prepare(self, arrays: Arrays) -> None:
         """Set the scales of numbers and text vectors."""
         self.numbers.fit(arrays.numbers)
@@ -121,7 +130,7 @@ class TargetAttentionRanker(Ranker):
     """The default ranker; see :class:`TargetAttentionNetwork`."""
 
     Settings = RankerSettings
-    network_class = TargetAttentionNetwork
+    network_class: ClassVar[type[Network[Any]]] = TargetAttentionNetwork
     settings: RankerSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
@@ -133,44 +142,53 @@ class TargetAttentionRanker(Ranker):
 
     def check(self, layout: Layout) -> None:
         """Raise ConfigError where a text vector does not divide into its chunks."""
-        for name, width in layout.vectors.items():
-            if self.settings.text == "select_align" and width % self.settings.chunks:
-                raise ConfigError(
-                    "The vector does not divide into chunks.",
-                    where=f"ranking.chunks, column {name}",
-                    expected=f"a divisor of {width}",
-                    found=str(self.settings.chunks),
-                )
+        if self.settings.text == "select_align":
+            from taiji.models.ranking.knowledge import check_chunks
+
+            for name, width in layout.vectors.items():
+                check_chunks(name, width, self.settings.chunks)
+
+    def make_network(self) -> Network[Any]:
+        """Return a fresh network; of ``text: select_align``, the one that this setting means today."""
+        if self.settings.text != "select_align":
+            return super().make_network()
+        from taiji.models.ranking.knowledge import KnowledgeNetwork, KnowledgeSettings
+
+        log.warning(
+            "ranking.text: select_align is now a ranking model of its own: `model: knowledge` with `kinds: {vector: %d}`.",
+            self.settings.chunks,
+        )
+        outputs = sum(task.outputs for task in self.tasks)
+        return KnowledgeNetwork(self.layout, outputs, KnowledgeSettings.of(self.settings))
 
     def extend(self, rows: pl.DataFrame, settings: RankerSettings, *, seed: int = 0) -> TargetAttentionRanker:
-        """Return a copy of this trained ranker with a KSER module, which alone is trained (extractor-only).
+        """Return a copy of this trained ranker with KSER's alignment, which alone is trained (extractor-only).
 
         Args:
-            rows: exposures with the ``vector`` column; this ranker was trained without it.
-            settings: ``text`` must be ``select_align``; shape settings must be those of this ranker.
+            rows: exposures with the columns of knowledge; this ranker was trained without them.
+            settings: a :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) whose shape is this ranker's.
             seed: of the module's initialisation and of shuffling.
 
         Raises:
             ConfigError: other settings, or a ranker that has text features already.
         """
-        if settings.text != "select_align" or self.layout.vectors:
+        from taiji.models.ranking.knowledge import KnowledgeRanker, KnowledgeSettings
+
+        if not (isinstance(settings, KnowledgeSettings) or settings.text == "select_align") or self.layout.vectors:
             raise ConfigError(
-                "Extractor-only training adds a filter to a ranker that has none.",
-                where="ranking.text",
-                expected="text = select_align, and a base ranker trained without the vector column",
-                found=f"text = {settings.text}, base vectors {dict(self.layout.vectors) or 'none'}",
+                "Extractor-only training adds knowledge to a ranker that has none.",
+                where="ranking.model",
+                expected="settings of the model knowledge, and a base ranker trained without its columns",
+                found=f"{type(settings).__name__}, base vectors {dict(self.layout.vectors) or 'none'}",
             )
-        made = type(self)(settings)
-        made.train_part(self, rows, ("vector",), prefix="text.", seed=seed)
+        made = KnowledgeRanker(settings) if isinstance(settings, KnowledgeSettings) else type(self)(settings)
+        columns = [*settings.kinds, *settings.item_kinds] if isinstance(settings, KnowledgeSettings) else ["vector"]
+        made.train_part(self, rows, columns, prefix="knowledge.", seed=seed)
         return made
 
 
-def text_module(
-    width: int, dimension: int, fields: int, settings: RankerSettings
-) -> Projection | Experts | SelectAlign:
+def text_module(width: int, dimension: int, fields: int, settings: RankerSettings) -> Projection | Experts:
     """Make the text module that the settings name, for vectors of a width and a number of field embeddings of ``dimension``."""
-    if settings.text == "select_align":
-        return SelectAlign(width, dimension, settings.chunks)
     if settings.text == "experts":
         return Experts(width, settings.text_width, dimension, fields)
     return Projection(width, settings.text_width)

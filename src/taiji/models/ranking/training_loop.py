@@ -114,6 +114,12 @@ class _Reading(dict[str, torch.Tensor]):
         self.unread.pop(name, None)
         return super().get(name, default)
 
+    def __or__(self, other: Batch) -> _Reading:  # type: ignore[override]
+        """Return the batch with some inputs changed; what is looked at there is noted here."""
+        made = _Reading(super().__or__(other))
+        made.unread = self.unread
+        return made
+
 
 class Step:
     """One step of training on given rows.
@@ -161,9 +167,8 @@ class Step:
                 type(ranker).__qualname__,
                 ", ".join(batch.unread),
             )
-        labels = {name: torch.from_numpy(chunk.labels[name][index]).to(outputs.device) for name in ranker.loss.labels}
         group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
-        loss = ranker.loss(outputs, labels, group)
+        loss = ranker.step_loss(chunk, index, outputs, group)
         if ranker.settings.embedding_decay and penalty is not None and not self.part:
             loss = loss + ranker.settings.embedding_decay * penalty
         for optimiser in self.optimisers:

@@ -1,0 +1,92 @@
+"""KSER where half of the chunks of knowledge are about somebody else, and in the twin where tastes make no difference.
+
+A row's vector has four chunks of its user's long-term taste with noise, as a good rationale would tell it; each of them is, with probability
+one half, the taste of another user. Metric: AUC of the click. Arms have about as many weights: the vector as it is, experts
+(KAR), and nothing. Told as well: how well a chunk's weight tells true ones from planted ones (AUC), and how much weights vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
+from benchmarks.components.ranking_worlds import RankingLog, areas, dense_parameters, parts_in_time
+from taiji.data.dataset import Dataset
+from taiji.metrics.ranking_metrics import auc
+from taiji.models.ranking.knowledge import KnowledgeRanker
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.target_attention import TargetAttentionRanker
+from taiji.testing import exposures_of
+from taiji.world import World
+from taiji.world.mechanisms.taste import Taste
+
+Array = NDArray[Any]
+CHUNKS, NOISE = 4, 0.1
+RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
+SHARED = {"min_steps": 100, "pair_fields": (), "device": "cpu", "history": 5, "bins": 3}
+
+
+@dataclass(frozen=True)
+class ToldLog:
+    """A log whose rows have vectors, and which chunks of the test rows are of their user, (N, C)."""
+
+    log: RankingLog
+    true: Array
+
+
+def data(place: str, seed: int, quick: bool) -> ToldLog:
+    """Return a log with vectors, of which one half of the chunks are another user's."""
+    sizes = {"users": 12, "items": 40, "days": 3} if quick else {"users": 250, "items": 300, "days": 8}
+    world = World("short-video", seed, **sizes)
+    tastes = world.find(Taste).long  # before the twin: knowledge is of the same users
+    if place == TWIN:
+        world = world.twin("taste")
+    dataset = Dataset.from_tables(world.log())
+    rows = exposures_of(dataset).sort("time", maintain_order=True)
+    random = np.random.default_rng(seed)
+    user = dataset.users["user_id"].to_numpy()[rows["user"].to_numpy()]
+    true = random.random((len(rows), CHUNKS)) < 0.5
+    whose = np.where(true, user[:, None], random.integers(0, len(tastes), true.shape))
+    told = tastes[whose] + NOISE * random.normal(size=(*true.shape, tastes.shape[1]))
+    rows = rows.with_columns(
+        row=pl.int_range(len(rows)), vector=pl.Series(told.reshape(len(rows), -1).tolist(), dtype=pl.List(pl.Float32))
+    )
+    log = parts_in_time(dataset, rows)
+    return ToldLog(log, true[log.test["row"].to_numpy()])
+
+
+def arm(kind: type[Ranker], **fixed: Any) -> Arm:
+    """Return an arm of a ranker; its configuration is chosen by the click AUC of validation rows."""
+
+    def run(given: ToldLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
+        log = given.log
+        ranker = kind(kind.Settings(**{**SHARED, **fixed, **configuration}))
+        ranker.fit(log.dataset, log.train, valid=log.valid, seed=seed)
+        found = areas(ranker, log.test, ["click"])
+        if isinstance(ranker, KnowledgeRanker):
+            weights = ranker.chunk_weights(log.test)
+            found["true chunks told by their weight (auc)"] = auc(given.true.ravel().astype(int), weights.ravel())
+            found["spread of weights"] = float(weights.std())
+        return Outcome(areas(ranker, log.valid, ["click"])["auc"], found, dense_parameters(ranker.network))
+
+    return Arm(run, RATES)
+
+
+COMPONENT = Component(
+    claim="weighed and aligned chunks rank better than no knowledge",
+    metric="auc",
+    arms={
+        "kser": arm(KnowledgeRanker, hidden=(48, 32), kinds={"vector": CHUNKS}),
+        "nothing": arm(TargetAttentionRanker, hidden=(52, 32), text="none"),
+        "no null chunk": arm(KnowledgeRanker, hidden=(48, 32), kinds={"vector": CHUNKS}, null_chunk=False),
+        "vector as it is": arm(TargetAttentionRanker, hidden=(44, 32), text="projection", text_width=8),
+        "experts": arm(TargetAttentionRanker, hidden=(30, 24), text="experts", text_width=8),
+    },
+    data=data,
+)

@@ -1,0 +1,378 @@
+"""LCU (arXiv 2504.01602): how long somebody stays in the comments of an item, from what the comments say.
+
+A logit p learns from "stayed at all" (T > 0) with the weight T where somebody stayed and 1 where nobody did, a companion c without weights. At
+the optimum e^p = E[T] / P(T = 0), hence, exactly,
+
+    E[T] = e^p (1 − σ(c)),
+
+where the odds e^p alone are too long by 1 / P(T = 0). Two further heads over the comments learn which of them is clicked, on rows with a click, and
+their order by popularity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import nn
+from torch.nn import functional
+
+from taiji.core.errors import ConfigError, ResourceError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, FieldSet, Layout
+from taiji.data.fields import Field as InputField
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.item_text import item_texts
+from taiji.data.tasks import Task
+from taiji.language.item_vectors import chosen_embedder, embedded
+from taiji.models.ranking.dcn import CrossLayer
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.models.ranking.text_space import TextSpace
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.losses import MultitaskLoss, output_columns
+from taiji.nn.towers import layers
+
+Array = NDArray[Any]
+FIELD = "comments"
+"""Name of the field that reads them."""
+
+
+class CommentDwellSettings(NeuralRankerSettings):
+    """Shape and weights of the stay in the comments."""
+
+    model: str = "comment_dwell"
+    stay: str = "comment_seconds"
+    """The label, of kind `duration`, that is predicted: 0 where the comments were not opened."""
+    clicked: str = "comment_place"
+    """The label that holds the place (0, 1, …) of the clicked comment, null where none was; give it the weight 0 in `labels:`."""
+    comments: str = "comments"
+    """Column of the items' table with the texts of the comments, a list."""
+    most: PositiveInt = 6
+    """Comments of an item that are read."""
+    embedder: str = "auto"
+    """Embedder of titles and comments: `auto` (MiniLM where it is installed, else WordLlama), `minilm`, `wordllama`, or an encoder."""
+    text_columns: PositiveInt = 16
+    """Principal directions of the texts that are kept, at most one per twenty texts."""
+    text_width: PositiveInt = 10
+    """Width that each text is projected to."""
+    text_heads: PositiveInt = 2
+    """Heads of the attention between reader, title and comments; they divide the width."""
+    cross_layers: PositiveInt = 3
+    """Crosses of everything with itself."""
+    click_weight: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
+    """Weight λ₁ of which comment is clicked."""
+    popularity_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Weight λ₂ of the comments' order by popularity."""
+
+
+def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tensor:
+    """Return log E[T] = p + log(1 − σ(c)).
+
+    Args:
+        stay: (B,) p. companion: (B,) c.
+    """
+    return stay + functional.logsigmoid(-companion)
+
+
+def stay_loss(stay: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+    """Return the weighted logistic loss of each row: label "stayed at all", weight T where somebody stayed, 1 where nobody did, (B,).
+
+    Args:
+        stay: (B,) p. seconds: (B,) T ≥ 0.
+    """
+    return torch.where(seconds > 0, seconds * functional.softplus(-stay), functional.softplus(stay))
+
+
+def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of the clicked comment over the rows with a click; 0 where there are none.
+
+    Args:
+        scores: (B, C). place: (B,) of the clicked comment; NaN, or a place that is not read, where there is none.
+    """
+    known = torch.isfinite(place) & (place < scores.shape[1])
+    chosen = torch.nan_to_num(place).clamp(0, scores.shape[1] - 1).long()
+    losses = -torch.log_softmax(scores, dim=1).gather(1, chosen.unsqueeze(1)).squeeze(1)
+    return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
+    """Return the mean ListMLE (Xia et al. 2008) of the comments that have any popularity, before all others; 0 where none has.
+
+    Args:
+        scores: (B, C), as they are: the likelihood takes their softmax. popularity: (B, C) ≥ 0.
+    """
+    order = popularity.argsort(dim=1, descending=True, stable=True)
+    ordered, counted = scores.gather(1, order), popularity.gather(1, order) > 0
+    rest = torch.logcumsumexp(ordered.flip(1), dim=1).flip(1)
+    return ((rest - ordered) * counted).sum() / counted.sum().clamp_min(1)
+
+
+class CommentTexts(NumbersField):
+    """Clicks on an item's comments before a row's time, and the principal components of its title and comments.
+
+    Args:
+        comments: column of the items' table, a list of texts. clicked: column of events, the place of the clicked comment.
+        most: comments that are read. embedder: see :func:`taiji.language.item_vectors.chosen_embedder`. columns: components.
+    """
+
+    learnt = ("width",)
+
+    def __init__(self, comments: str, clicked: str, most: int = 6, embedder: str = "auto", columns: int = 16) -> None:
+        super().__init__(FIELD, "pair")
+        self.comments, self.clicked, self.most = comments, clicked, most
+        self.embedder, self.columns, self.width = embedder, columns, 0
+        self.options = {
+            "comments": comments, "clicked": clicked, "most": most, "embedder": embedder, "columns": columns
+        }  # fmt: skip
+        self.space = TextSpace.empty()
+        self._bound: tuple[pl.DataFrame, Array] | None = None
+        self._clicks: tuple[pl.DataFrame, list[Array], Array] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers: a count per comment, then the components of the title and of each comment."""
+        texts = (f"{self.name}_{text}_{part}" for text in range(1 + self.most) for part in range(self.width))
+        return (*(f"{self.name}_clicks_{place}" for place in range(self.most)), *texts)
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Find the principal directions of the catalogue's titles and comments."""
+        self._bound = None
+        if self.comments not in dataset.items.columns or dataset.items[self.comments].dtype != pl.List(pl.String):
+            raise ConfigError(
+                "The items have no comments.",
+                where=f"ranking.comments, column {self.comments} of the items",
+                expected="a list of texts for each item",
+                found=str(dataset.items.schema.get(self.comments, "no such column")),
+                fix="join the comments to the items' table, or choose another ranking.model",
+            )
+        vectors = self._vectors(dataset)
+        self.space = TextSpace.fit(vectors.reshape(-1, vectors.shape[2]), self.columns)
+        self.width = self.space.components.shape[1] if self.space.width else 0
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers of each row, (N, F) float32."""
+        return np.concatenate([self.clicks(rows), self._placed(rows.dataset)[rows.item]], axis=1).astype(np.float32)
+
+    def clicks(self, rows: Rows) -> Array:
+        """Return log(1 + clicks) on each comment of the row's item strictly before the row's time, (N, most)."""
+        events = rows.dataset.events
+        if self._clicks is None or self._clicks[0] is not events:
+            found = events.select("item", "time", self.clicked) if self.clicked in events.columns else events.clear()
+            times = np.unique(events["time"].to_numpy())
+            keys = []
+            for place in range(self.most):
+                mine = found.filter(pl.col(self.clicked) == place) if len(found) else found
+                rank = np.searchsorted(times, mine["time"].to_numpy())
+                keys.append(np.sort(mine["item"].to_numpy().astype(np.int64) * (len(times) + 1) + rank))
+            self._clicks = (events, keys, times)
+        _, keys, times = self._clicks
+        first = rows.item * (len(times) + 1)
+        now = first + np.searchsorted(times, rows.time)
+        counts = [np.searchsorted(known, now) - np.searchsorted(known, first) for known in keys]
+        return np.log1p(np.stack(counts, axis=1))
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the directions."""
+        return self.space.tensors()
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what was saved."""
+        super().restore(config, tensors)
+        self.space = TextSpace.restore(tensors)
+
+    def _placed(self, dataset: Dataset) -> Array:
+        """Return the components of each item's title and comments, (n_items, (1 + most) * width)."""
+        if self._bound is None or self._bound[0] is not dataset.items:
+            vectors = self._vectors(dataset)
+            flat = vectors.reshape(-1, vectors.shape[2])
+            placed = self.space.place(flat)[1] if self.width else np.zeros((len(flat), 0), dtype=np.float32)
+            self._bound = (dataset.items, placed.reshape(len(vectors), -1))
+        return self._bound[1]
+
+    def _vectors(self, dataset: Dataset) -> Array:
+        """Return vectors of each item's title and comments, (n_items, 1 + most, d), zero for one that is missing."""
+        name = chosen_embedder(self.embedder)
+        if name is None:
+            raise ResourceError(
+                "No embedder is installed.", where="ranking.embedder", fix="install wordllama, or the extra `llm`"
+            )
+        said = dataset.items[self.comments].to_list() if self.comments in dataset.items.columns else []
+        said = said or [[]] * dataset.n_items
+        texts = [
+            [title, *[text or "" for text in (own or [])[: self.most]]] for title, own in zip(item_texts(dataset), said)
+        ]
+        whole = [row + [""] * (1 + self.most - len(row)) for row in texts]
+        found = embedded(name, [text for row in whole for text in row])
+        return found.reshape(len(whole), 1 + self.most, -1)
+
+
+class CommentDwellNetwork(Network[CommentDwellSettings]):
+    """Reader, title and comments attend to each other; crosses and a tower over all inputs (LCU's DCN).
+
+    Outputs are those of the tasks, in which log(1 + E[T]) stands for the stay, then p, c, a score of each comment for its click, one for its
+    popularity, and the counts of clicks before, which nothing here reads.
+
+    Args:
+        layout: its last numbers are those of :class:`CommentTexts`. outputs: of the tasks. settings: of the model. stay: column of the stay.
+    """
+
+    def __init__(self, layout: Layout, outputs: int, settings: CommentDwellSettings, stay: int) -> None:
+        most = settings.most
+        super().__init__(layout, outputs + 2 + 3 * most, settings)
+        self.stay, self.others = stay, layout.numbers.index(f"{FIELD}_clicks_0")
+        self.parts = (len(layout.numbers) - self.others - most) // (1 + most)
+        self.inputs = FlatInputs(
+            replace(layout, numbers=layout.numbers[: self.others]), settings.dimension, settings.bins, pooled=True
+        )
+        width = settings.text_width
+        self.project = nn.Linear(self.parts, width)
+        self.reader = nn.Linear(settings.dimension, width)
+        self.query, self.key, self.value, self.mixed = (nn.Linear(width, width, bias=False) for _ in range(4))
+        total = self.inputs.out_width + (2 + most) * width
+        self.crosses = nn.ModuleList(CrossLayer(total) for _ in range(settings.cross_layers))
+        self.tower = layers(total, settings.hidden, settings.dropout)
+        self.heads = nn.Linear(total + settings.hidden[-1], outputs + 1)
+        self.comment_heads = nn.Linear(width, 2)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return outputs, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def told(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return components of title and comments (B, 1 + most, parts) of the numbers (B, F)."""
+        return numbers[:, self.others + self.settings.most :].reshape(-1, 1 + self.settings.most, self.parts)
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return outputs, and the mean squared norm of the rows' id embeddings."""
+        numbers, most = batch["numbers"], self.settings.most
+        flat, _, penalty = self.inputs(batch | {"numbers": numbers[:, : self.others]})
+        reader = self.reader(self.inputs.embeddings.users(batch)).unsqueeze(1)
+        tokens = self.attended(torch.cat([reader, self.project(self.told(numbers))], dim=1))
+        joined = torch.cat([flat, tokens.flatten(1)], dim=1)
+        crossed = joined
+        for cross in self.crosses:
+            crossed = cross(joined, crossed)
+        found = self.heads(torch.cat([crossed, self.tower(joined)], dim=1))
+        own, companion = found[:, :-1], found[:, -1:]
+        stay = own[:, self.stay : self.stay + 1]
+        expected = functional.softplus(log_expected_stay(stay, companion))  # log(1 + E[T])
+        comments = self.comment_heads(tokens[:, 2:])
+        parts = [own[:, : self.stay], expected, own[:, self.stay + 1 :], stay, companion]
+        popularity = numbers[:, self.others : self.others + most]
+        return torch.cat([*parts, comments[:, :, 0], comments[:, :, 1], popularity], dim=1), penalty
+
+    def attended(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, n, width) to (B, n, width): what each token has, and what it finds in the others."""
+        rows, count, width = tokens.shape
+        heads = self.settings.text_heads
+
+        def split(values: torch.Tensor) -> torch.Tensor:
+            return values.view(rows, count, heads, width // heads).transpose(1, 2)
+
+        query, key, value = split(self.query(tokens)), split(self.key(tokens)), split(self.value(tokens))
+        weights = torch.softmax(query @ key.transpose(2, 3) * (width // heads) ** -0.5, dim=3)
+        return tokens + self.mixed((weights @ value).transpose(1, 2).reshape(rows, count, width))  # type: ignore[no-any-return]
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
+
+
+class CommentDwellLoss(MultitaskLoss):
+    """Losses of the other tasks, of the stay and its companion, of clicked comments and of their order.
+
+    Args:
+        tasks: of the ranker. settings: names and weights.
+    """
+
+    def __init__(self, tasks: Sequence[Task], settings: CommentDwellSettings) -> None:
+        self.settings = settings
+        self.stay_weight = next(task.weight for task in tasks if task.name == settings.stay)
+        apart = (settings.stay, settings.clicked)
+        others = [task.model_copy(update={"weight": 0.0}) if task.name in apart else task for task in tasks]
+        self.labels, self._parts = (), []
+        if any(task.weight for task in others):
+            super().__init__(others)
+        self.outputs, self.column = sum(task.outputs for task in tasks), output_columns(tasks)[settings.stay].start
+        self.clicks = settings.clicked if any(task.name == settings.clicked for task in tasks) else None
+        self.labels = (*self.labels, settings.stay, *([self.clicks] if self.clicks else []))
+
+    def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+        """Return each row's loss of the stay and of its companion, (B,)."""
+        stay, companion = outputs[:, self.outputs], outputs[:, self.outputs + 1]
+        opened = (seconds > 0).to(outputs.dtype)
+        return stay_loss(stay, seconds) + functional.binary_cross_entropy_with_logits(
+            companion, opened, reduction="none"
+        )
+
+    def __call__(
+        self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss of rows; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        total, s = super().__call__(outputs, labels, group), self.settings
+        clicks, order, popularity = outputs[:, self.outputs + 2 :].split(s.most, dim=1)
+        known, seconds = torch.isfinite(labels[s.stay]), torch.nan_to_num(labels[s.stay])
+        terms = self.stay_terms(outputs, seconds)
+        total = total + self.stay_weight * (terms * known).sum() / known.sum().clamp_min(1)
+        if self.clicks:
+            total = total + s.click_weight * click_loss(clicks, labels[self.clicks])
+        return total + s.popularity_weight * order_loss(order, popularity)
+
+
+class CommentDwellRanker(Ranker):
+    """A ranker of the stay in the comments; see :class:`CommentDwellNetwork`."""
+
+    Settings = CommentDwellSettings
+    network_class = CommentDwellNetwork
+    settings: CommentDwellSettings
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
+        """Return the usual fields, and the comments last."""
+        s = self.settings
+        texts = CommentTexts(s.comments, s.clicked, s.most, s.embedder, s.text_columns)
+        return [*super().fields(dataset, columns), texts]
+
+    def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
+        """Return the tasks to learn, the stay among them."""
+        tasks = super().learnt_tasks(dataset)
+        if not any(task.name == self.settings.stay and task.kind == "duration" for task in tasks):
+            raise ConfigError(
+                "The log does not say how long somebody stayed in the comments.",
+                where="ranking.stay",
+                expected=f"a label {self.settings.stay} of kind duration",
+                found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
+                fix="declare it under `labels:` in the mapping, or name another label",
+            )
+        return tasks
+
+    def check(self, layout: Layout) -> None:
+        """Raise ConfigError where the attention's heads do not divide the width of a text."""
+        if self.settings.text_width % self.settings.text_heads:
+            raise ConfigError(
+                "The heads do not divide the width of a text.",
+                where="ranking.text_heads",
+                expected=f"a divisor of {self.settings.text_width}",
+                found=str(self.settings.text_heads),
+            )
+
+    def make_network(self) -> CommentDwellNetwork:
+        """Return a fresh network that knows which output is the stay."""
+        stay = output_columns(self.tasks)[self.settings.stay].start
+        return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, stay)
+
+    def build(
+        self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
+    ) -> CommentDwellRanker:
+        """Make the network and bind it to a dataset."""
+        super().build(dataset, fieldset, tasks, device)
+        self.loss = CommentDwellLoss(self.tasks, self.settings)
+        return self

@@ -1,0 +1,298 @@
+"""KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighed, then aligned with the ranker's own fields.
+
+Rebuilt from the abstract; see ``docs/papers.md``. Chunks e of several kinds (rationale, answer, item knowledge) come through a projection P per kind and get
+weights s from MLP[P e; user; item]: a softmax over the chunks and a null chunk that stands for none of them, so that their weights together
+can go to 0; or, without a null chunk, a sigmoid each. The field embeddings X of the ranker are queries, the weighted chunks keys and values:
+
+    Z = softmax(X W_Q (W_K s P e)ᵀ / √d) (W_V s P e),      X ← X + W_o Z.
+
+W_o begins at zero: at the start the ranker predicts exactly as without any knowledge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+from torch import nn
+
+from taiji.core.errors import ConfigError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, Layout
+from taiji.data.fields import Field as InputField
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.list_fields import VectorField
+from taiji.models.ranking.settings import RankerSettings, TextUse
+from taiji.models.ranking.target_attention import TargetAttentionNetwork, TargetAttentionRanker
+from taiji.nn.field_embeddings import Batch, VectorScaling
+from taiji.nn.lookup import look_up
+
+Array = NDArray[Any]
+ALL_NUMBERS = "numbers with knowledge"
+NO_CHUNK = -1e9
+"""Logit of a chunk that a row does not have."""
+
+
+class KnowledgeSettings(RankerSettings):
+    """Shape of KSER on the default ranking model, whose settings all hold; ``text`` is for a ``vector`` that is no kind of knowledge."""
+
+    model: str = "knowledge"
+    text: TextUse = "none"
+    kinds: dict[str, PositiveInt] = Field(default_factory=lambda: {"vector": 1})
+    """Kinds of knowledge of the user: feature columns of vectors, and how many chunks are in one (its length is chunks times the embedder's width)."""
+    item_kinds: dict[str, PositiveInt] = Field(default_factory=dict)
+    """Kinds of knowledge of the item: columns of the items' table with a list of numbers each, and how many chunks are in one."""
+    null_chunk: bool = True
+    """Weigh the chunks against each other and against none of them; otherwise each by itself."""
+
+    @model_validator(mode="after")
+    def _knowledge_has_fields(self) -> KnowledgeSettings:
+        if not self.embeddings:
+            raise ValueError("knowledge is aligned with embeddings: it needs embeddings = true")
+        if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
+            raise ValueError("a kind of knowledge is read by the alignment alone: take text out")
+        return self
+
+    @classmethod
+    def of(cls, settings: RankerSettings) -> KnowledgeSettings:
+        """Return what ``text: select_align`` of the default model means here."""
+        old = {**settings.model_dump(), "model": "knowledge", "text": "none"}
+        return cls.model_validate({**old, "kinds": {"vector": settings.chunks}, "null_chunk": False})
+
+
+class ItemKnowledge(NumbersField):
+    """Vector of the item from a column of the items' table, a list of numbers; zero where it has none.
+
+    Args:
+        column: of the items' table.
+    """
+
+    learnt = ("width",)
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column, "item")
+        self.width = 0
+        self.options = {"column": column}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return tuple(f"{self.name}[{place}]" for place in range(self.width))
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn the vectors' length."""
+        kind = dataset.items.schema.get(self.name)
+        lengths: list[int] = []
+        if isinstance(kind, pl.List):
+            lengths = sorted(dataset.items[self.name].list.len().drop_nulls().unique().to_list())
+        if len(lengths) != 1:
+            raise ConfigError(
+                "The items have no knowledge of one length.",
+                where=f"ranking.item_kinds, column {self.name} of the items",
+                expected="a list of numbers, as many for each item that has one",
+                found=str(kind or "no such column") + (f", lengths {lengths[:5]}" if lengths else ""),
+            )
+        self.width = lengths[0]
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the vector of each row's item, (N, width) float32."""
+        items = rows.dataset.items
+        out = np.zeros((len(items), self.width), dtype=np.float32)
+        if self.name in items.columns:
+            there = (items[self.name].list.len() == self.width).fill_null(False).to_numpy()
+            if there.any():
+                out[there] = items[self.name].filter(pl.Series(there)).explode().to_numpy().reshape(-1, self.width)
+        return np.nan_to_num(out)[rows.item]
+
+
+class SelectAlign(nn.Module):
+    """Weigh the chunks of all kinds, then align them with the ranker's fields; see the module.
+
+    Args:
+        kinds: name to (width of its vector, chunks in it). dimension: of a field. null_chunk: whether there is one.
+    """
+
+    def __init__(self, kinds: Mapping[str, tuple[int, int]], dimension: int, *, null_chunk: bool) -> None:
+        super().__init__()
+        self.kinds, self.dimension = dict(kinds), dimension
+        self.count = sum(chunks for _, chunks in kinds.values())
+        self.project = nn.ModuleDict(
+            {name: nn.Linear(width // chunks, dimension) for name, (width, chunks) in kinds.items()}
+        )
+        self.select = nn.Sequential(nn.Linear(3 * dimension, dimension), nn.ReLU(), nn.Linear(dimension, 1))
+        self.query, self.key, self.value = (nn.Linear(dimension, dimension, bias=False) for _ in range(3))
+        self.output = nn.Linear(dimension, dimension, bias=False)
+        nn.init.zeros_(self.output.weight)
+        self.null = nn.Parameter(torch.zeros(())) if null_chunk else None
+
+    def projected(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the projected chunks of all kinds, (B, C, d), of their vectors, (B, width) each."""
+        parts = []
+        for name, (width, chunks) in self.kinds.items():
+            parts.append(self.project[name](vectors[name].view(-1, chunks, width // chunks)))
+        return torch.cat(parts, dim=1)
+
+    def present(self, there: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return 1 for each chunk that a row has and 0 for the others, (B, C), of (B,) for each kind."""
+        return torch.cat([there[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
+
+    def chunk_weights(self, projected: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each chunk, (B, C); with a null chunk they add up to less than 1, and one that a row does not have gets 0.
+
+        Args:
+            projected: (B, C, d). there: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
+        """
+        around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.count, -1)
+        logits = self.select(torch.cat([projected, around], dim=2)).squeeze(2)
+        if self.null is None:
+            return torch.sigmoid(logits)
+        nothing = torch.zeros_like(logits[:, :1]) + self.null
+        return torch.softmax(torch.cat([logits.masked_fill(there == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
+
+    def found(self, chosen: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+        """Return Z, what each field finds among the weighted chunks, (B, n, d); 0 for a row that has none.
+
+        Args:
+            chosen: (B, C, d) weighted chunks. there: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
+        """
+        logits = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
+        weights = torch.softmax(logits.masked_fill(there.unsqueeze(1) == 0, NO_CHUNK), dim=2)
+        return torch.bmm(weights * there.unsqueeze(1), self.value(chosen))
+
+    def forward(
+        self, vectors: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor], fields: torch.Tensor
+    ) -> torch.Tensor:
+        """Return (B, n, d), to be added to the fields (B, n, d); rows without knowledge give 0.
+
+        Args:
+            vectors: of each kind, (B, width). there: of each kind, (B,) 1 where the row has it. fields: user, item, ….
+        """
+        projected, known = self.projected(vectors), self.present(there)
+        chosen = self.chunk_weights(projected, known, fields).unsqueeze(2) * projected
+        return self.output(self.found(chosen, known, fields))  # type: ignore[no-any-return]
+
+
+class KnowledgeNetwork(TargetAttentionNetwork):
+    """The default network, whose user, item and profile embeddings are aligned with knowledge before anything reads them.
+
+    Args:
+        layout: numbers of the items' knowledge stand last. outputs: of the tasks. settings: of the model.
+    """
+
+    def __init__(self, layout: Layout, outputs: int, settings: KnowledgeSettings) -> None:
+        own = {name: width for name, width in layout.vectors.items() if name in settings.kinds}
+        items = {name: sum(n.startswith(f"{name}[") for n in layout.numbers) for name in settings.item_kinds}
+        others = len(layout.numbers) - sum(items.values())
+        rest = {name: width for name, width in layout.vectors.items() if name not in own}
+        super().__init__(replace(layout, vectors=rest, numbers=layout.numbers[:others]), outputs, settings)
+        self.layout, self.item_widths, self.others = layout, items, others
+        for name, width in own.items():
+            self.scaling[name] = VectorScaling(width)
+        self.item_scaling = nn.ModuleDict({name: VectorScaling(width) for name, width in items.items()})
+        kinds = {name: (width, settings.kinds[name]) for name, width in own.items()}
+        kinds |= {name: (width, settings.item_kinds[name]) for name, width in items.items()}
+        self.own = tuple(own)
+        self.knowledge = SelectAlign(kinds, settings.dimension, null_chunk=settings.null_chunk) if kinds else None
+        self.register_load_state_dict_pre_hook(_renamed)
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        if self.item_widths:
+            numbers = batch["numbers"]
+            batch = batch | {"numbers": numbers[:, : self.others], ALL_NUMBERS: numbers}
+        return super().penalised(batch)
+
+    def kinds_of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the scaled vectors of each kind, (B, width), and where a row has one, (B,)."""
+        vectors = {name: self.scaling[name](batch[name]) for name in self.own}
+        there = {name: batch[f"{name}_present"] for name in self.own}
+        start = self.others
+        for name, width in self.item_widths.items():
+            found = batch[ALL_NUMBERS][:, start : start + width]
+            vectors[name], there[name] = self.item_scaling[name](found), (found != 0).any(dim=1).to(found.dtype)
+            start += width
+        return vectors, there
+
+    def aligned(
+        self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return user, item with its categories and profile with what knowledge adds to them."""
+        if self.knowledge is None:
+            return user, target, profile
+        width = self.settings.dimension
+        fields = torch.cat([user.unsqueeze(1), target[:, :width].unsqueeze(1), profile], dim=1)
+        fields = fields + self.knowledge(*self.kinds_of(batch), fields)
+        return fields[:, 0], torch.cat([fields[:, 1], target[:, width:]], dim=1), fields[:, 2:]
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers, text vectors and knowledge."""
+        start = self.others
+        for name, width in self.item_widths.items():
+            found = arrays.numbers[:, start : start + width]
+            self.item_scaling[name].fit(found, (found != 0).any(axis=1))  # type: ignore[operator]
+            start += width
+        super().prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
+
+
+def _renamed(module: nn.Module, state: dict[str, Any], *_: object) -> None:
+    """Give weights of rankers that were saved before knowledge had kinds their names of today."""
+    for name in [name for name in state if name.startswith("text.vector.") and "vector" not in module.text]:  # type: ignore[operator]
+        rest = name.removeprefix("text.vector.")
+        rest = rest.replace("project.", "project.vector.", 1) if rest.startswith("project.") else rest
+        state[f"knowledge.{rest}"] = state.pop(name)
+
+
+class KnowledgeRanker(TargetAttentionRanker):
+    """The default ranker with knowledge of several kinds; see :class:`KnowledgeNetwork`."""
+
+    Settings = KnowledgeSettings
+    network_class = KnowledgeNetwork
+    settings: KnowledgeSettings
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
+        """Return the default model's fields, and the kinds of knowledge that there are."""
+        s = self.settings
+        own = [VectorField(name) for name in s.kinds if name in columns]
+        usual = [field for field in super().fields(dataset, columns) if field.name not in s.kinds]
+        return [*usual, *own, *(ItemKnowledge(name) for name in s.item_kinds)]
+
+    def check(self, layout: Layout) -> None:
+        """Raise ConfigError where a vector does not divide into its chunks."""
+        items = {name: sum(n.startswith(f"{name}[") for n in layout.numbers) for name in self.settings.item_kinds}
+        for name, chunks in {**self.settings.kinds, **self.settings.item_kinds}.items():
+            check_chunks(name, layout.vectors.get(name, items.get(name, 0)), chunks)
+
+    def chunk_weights(self, exposures: pl.DataFrame) -> NDArray[np.float64]:
+        """Return the weight that each chunk has on each row, (N, C), kinds in the settings' order; equal weights mean that nothing is selected."""
+        network = self.network
+        assert isinstance(network, KnowledgeNetwork)
+        if network.knowledge is None:
+            return np.zeros((len(exposures), 0))
+        network.eval()
+        batch = self.inputs.batch(self.inputs.arrays(exposures), slice(None))
+        with torch.inference_mode():
+            embed = network.embeddings
+            item = look_up(embed.items(batch), batch["item"])[:, : self.settings.dimension]
+            fields = torch.stack([embed.users(batch), item], dim=1)
+            vectors, there = network.kinds_of(batch | {ALL_NUMBERS: batch["numbers"]})
+            knowledge = network.knowledge
+            found = knowledge.chunk_weights(knowledge.projected(vectors), knowledge.present(there), fields)
+        return found.double().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def check_chunks(column: str, width: int, chunks: int) -> None:
+    """Raise ConfigError where a vector's width is no multiple of its chunks."""
+    if width % chunks:
+        raise ConfigError(
+            "The vector does not divide into chunks.",
+            where=f"ranking, column {column}",
+            expected=f"a divisor of {width}",
+            found=f"{chunks} chunks",
+        )

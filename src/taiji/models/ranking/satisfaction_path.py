@@ -1,0 +1,278 @@
+"""EASQ (arXiv 2601.20215): few answers to a questionnaire teach a low-rank path of their own, and what is served is aligned with that path.
+
+Rebuilt from a note on the paper; what is ours is told in ``docs/papers.md``. With the inputs x, the first layer W₀ and low-rank matrices A and B:
+
+    h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
+
+Both go through experts of their own with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
+
+    L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
+
+So behaviour never moves A, B or what lies behind them, answers never move W₀ or the embeddings, and alignment never moves the path of ŝ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import nn
+from torch.nn import functional
+
+from taiji.core.errors import ConfigError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, FieldSet, Layout
+from taiji.data.tasks import Task, check_tasks
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.losses import MultitaskLoss, pairwise_loss
+from taiji.nn.towers import layers
+
+SERVED = Task(name="served", kind="pairwise")
+"""The score ŷ, which no column of a log holds."""
+SMALLEST = -33.0
+"""Below it softplus is its argument's exponential to the last bit, and its logarithm the argument."""
+Pairs = Literal["answers", "exposures"]
+
+
+class SatisfactionSettings(NeuralRankerSettings):
+    """Shape and weights of EASQ; ``hidden[0]`` is the width of the first layer, the others are those of each expert."""
+
+    model: str = "satisfaction"
+    survey: str | None = None
+    """The label of kind `survey` whose answers teach satisfaction; `null` takes the only one."""
+    behaviours: dict[str, float] = Field(default_factory=dict)
+    """Weights of the labels whose sum orders a request's candidates for the served score; none takes the first label alone."""
+    rank: PositiveInt = 4
+    """Rank of the isolated path."""
+    experts: PositiveInt = 4
+    """Experts of the main path."""
+    satisfaction_experts: PositiveInt = 2
+    """Experts of the isolated path."""
+    satisfaction_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Weight λ₁ of the pairs of answers."""
+    alignment_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Weight λ₂ of the alignment of what is served."""
+    sharpness: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Factor β of the logarithms of ratios."""
+    aligned: Pairs = "answers"
+    """Pairs that align: `answers`, a satisfied and an unsatisfied one; or `exposures`, candidates of one request in the order of ŝ."""
+    answers: PositiveInt = 64
+    """Answered rows that a step draws beside its batch, so that no step is without them."""
+
+
+def log_softplus(values: torch.Tensor) -> torch.Tensor:
+    """Return log(log(1 + eˣ)), finite and with a gradient for every x."""
+    return torch.where(values < SMALLEST, values, functional.softplus(values.clamp_min(SMALLEST)).log())
+
+
+def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss whose margin is what satisfaction says.
+
+    Args:
+        served: (P, 2) logits of ŷ = softplus(·), the better one first. satisfaction: (P, 2) those of ŝ. sharpness: β.
+    """
+    ours, theirs = log_softplus(served), log_softplus(satisfaction.detach())
+    return -functional.logsigmoid(sharpness * ((ours[:, 0] - ours[:, 1]) - (theirs[:, 0] - theirs[:, 1])))
+
+
+def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
+    """Return the places (P, 2) of each satisfied answer with each unsatisfied one; no answer (NaN) is neither.
+
+    Args:
+        answers: (B,) 1, 0, or NaN.
+    """
+    return torch.cartesian_prod(torch.nonzero(answers == 1).flatten(), torch.nonzero(answers == 0).flatten()).view(
+        -1, 2
+    )
+
+
+def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Return the places (P, 2) of all pairs of one request, the one with the higher score first.
+
+    Args:
+        scores: (B,). group: (B,) the rows' requests.
+    """
+    above = (group.unsqueeze(1) == group.unsqueeze(0)) & (scores.unsqueeze(1) > scores.unsqueeze(0))
+    return torch.nonzero(above)
+
+
+class RoutedExperts(nn.Module):
+    """Experts that a router R(h) = ReLU(W h + b) weighs; b begins at one over their number, so that no row begins without experts.
+
+    Args:
+        width: of the input. hidden: widths of each expert. outputs: how many. dropout: in each hidden layer. experts: how many.
+    """
+
+    def __init__(self, width: int, hidden: tuple[int, ...], outputs: int, dropout: float, experts: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(layers(width, hidden, dropout) for _ in range(experts))
+        self.router = nn.Linear(width, experts)
+        nn.init.constant_(self.router.bias, 1 / experts)
+        self.head = nn.Linear(hidden[-1], outputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, width) to (B, outputs)."""
+        weights = torch.relu(self.router(inputs)).unsqueeze(2)
+        found = torch.stack([expert(torch.relu(inputs)) for expert in self.experts], dim=1)
+        return self.head((weights * found).sum(dim=1))  # type: ignore[no-any-return]
+
+
+class SatisfactionNetwork(Network[SatisfactionSettings]):
+    """Two paths from shared inputs; outputs are those of the log's tasks, then the survey's, then the served score's."""
+
+    def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
+        super().__init__(layout, outputs, settings)
+        self.inputs = FlatInputs(layout, settings.dimension, settings.bins, pooled=True)
+        width, *hidden = settings.hidden
+        deeper = tuple(hidden) or (width,)
+        self.first = nn.Linear(self.inputs.out_width, width)
+        self.down = nn.Linear(self.inputs.out_width, settings.rank, bias=False)
+        self.up = nn.Linear(settings.rank, width, bias=False)
+        nn.init.zeros_(self.up.weight)
+        self.main = RoutedExperts(width, deeper, outputs - 1, settings.dropout, settings.experts)
+        self.satisfaction = RoutedExperts(width, deeper, 1, settings.dropout, settings.satisfaction_experts)
+
+    def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return h_main and h_sat, (B, hidden[0]) each, of the inputs (B, width)."""
+        shared, own = self.first(flat), self.up(self.down(flat.detach()))
+        return shared + own.detach(), shared.detach() + own
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        flat, _, penalty = self.inputs(batch)
+        main, own = self.paths(flat)
+        found, satisfaction = self.main(main), self.satisfaction(own)
+        return torch.cat([found[:, :-1], satisfaction, found[:, -1:]], dim=1), penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(arrays)
+
+
+class SatisfactionLoss(MultitaskLoss):
+    """Losses of the log's tasks and of pairs of behaviour (the main part), of pairs of answers and of alignment.
+
+    Args:
+        tasks: the log's, then the survey, then :data:`SERVED`. settings: weights.
+    """
+
+    def __init__(self, tasks: Sequence[Task], settings: SatisfactionSettings) -> None:
+        *ordinary, survey, _ = tasks
+        super().__init__(ordinary)
+        self.settings, self.survey = settings, survey.name
+        self.weight = settings.satisfaction_weight * survey.weight
+        self.behaviours = settings.behaviours or {ordinary[0].name: 1.0}
+        known = [head for task in ordinary for head in task.heads]
+        if unknown := sorted(set(self.behaviours) - set(known)):
+            raise ConfigError(
+                "Behaviour is ordered by a label that is not learnt.",
+                where="ranking.behaviours",
+                expected=", ".join(known),
+                found=", ".join(unknown),
+            )
+        self.labels = tuple(dict.fromkeys((*self.labels, *self.behaviours)))
+
+    def main(
+        self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss that behaviour makes; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        total = super().__call__(outputs, labels, group)
+        if group is None:
+            return total
+        value = torch.stack([weight * labels[name] for name, weight in self.behaviours.items()]).sum(dim=0)
+        known = torch.isfinite(value).to(outputs.dtype)
+        return total + pairwise_loss(functional.softplus(outputs[:, -1]), torch.nan_to_num(value), known, group)
+
+    def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Return λ₁ times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 where there are none."""
+        positive = functional.softplus(outputs[:, -2])
+        pairs = positive[answer_pairs(answers)]
+        losses = functional.softplus(pairs[:, 1] - pairs[:, 0])
+        return self.weight * losses.sum() / max(len(losses), 1)
+
+    def aligned(self, outputs: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """Return λ₂ times the mean alignment loss of pairs of rows (P, 2); 0 where there are none."""
+        served, satisfaction = outputs[:, -1], outputs[:, -2]
+        losses = alignment_loss(served[pairs], satisfaction[pairs], self.settings.sharpness)
+        return self.settings.alignment_weight * losses.sum() / max(len(losses), 1)
+
+    def taught(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Return what answered rows teach: satisfaction, and what is served where answers align it."""
+        total = self.satisfied(outputs, answers)
+        return total + self.aligned(outputs, answer_pairs(answers)) if self.settings.aligned == "answers" else total
+
+    def shown(self, outputs: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
+        """Return what pairs of one request's candidates align; 0 where answers do."""
+        if self.settings.aligned == "answers" or group is None:
+            return outputs.new_zeros(())
+        return self.aligned(outputs, ordered_pairs(functional.softplus(outputs[:, -2].detach()), group))
+
+    def __call__(
+        self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the whole loss of rows, their own answers among them."""
+        return (
+            self.main(outputs, labels, group) + self.taught(outputs, labels[self.survey]) + self.shown(outputs, group)
+        )
+
+
+class SatisfactionRanker(Ranker):
+    """A ranker of behaviour that is aligned with sparse answers; serve ``served``. See :class:`SatisfactionNetwork`."""
+
+    Settings = SatisfactionSettings
+    network_class = SatisfactionNetwork
+    settings: SatisfactionSettings
+    loss: SatisfactionLoss
+
+    @property
+    def goal(self) -> str:
+        """The served score."""
+        return SERVED.name
+
+    def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
+        """Return the log's tasks, the survey behind them, and the served score last."""
+        tasks = super().learnt_tasks(dataset)
+        surveys = [task for task in tasks if task.kind == "survey" and self.settings.survey in (None, task.name)]
+        ordinary = [task for task in tasks if task not in surveys]
+        if len(surveys) != 1 or not ordinary:
+            raise ConfigError(
+                "Satisfaction is learnt from one questionnaire, beside what users do.",
+                where="ranking.survey",
+                expected="one label of kind survey, and another label",
+                found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
+                fix="declare `kind: survey` under `labels:` in the mapping, or name one of several in ranking.survey",
+            )
+        return check_tasks([*ordinary, *surveys, SERVED])
+
+    def build(
+        self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
+    ) -> SatisfactionRanker:
+        """Make the network and bind it to a dataset."""
+        super().build(dataset, fieldset, tasks, device)
+        self.loss = SatisfactionLoss(self.tasks, self.settings)
+        return self
+
+    def step_loss(
+        self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the loss of a step: of its rows by what users did, and of answered rows drawn from the chunk beside them."""
+        labels = self.step_labels(chunk, index)
+        total = self.loss.main(outputs, labels, group) + self.loss.shown(outputs, group)
+        answered = np.flatnonzero(np.isfinite(chunk.labels[self.loss.survey]))
+        if not len(answered):
+            return total
+        drawn = answered[torch.randint(0, len(answered), (self.settings.answers,)).numpy()]
+        answers = torch.from_numpy(chunk.labels[self.loss.survey][drawn]).to(outputs.device)
+        return total + self.loss.taught(self.network(self.inputs.batch(chunk, drawn)), answers)
