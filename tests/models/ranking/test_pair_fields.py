@@ -1,5 +1,7 @@
 """Pair fields keep the promises of fields; offline and online are the same bytes; new items have a place from their text."""
 
+import threading
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
+from taiji.models.ranking import pair_fields
 from taiji.models.ranking.onnx_export import onnx_inputs
 from taiji.models.ranking.pair_fields import CollaborativeMatch, TextMatch, cooccurrence_match
 from taiji.models.ranking.settings import RankerSettings
@@ -100,6 +103,37 @@ def test_a_new_item_has_a_place_from_its_text_alone(board, rows):
     twin = rows.with_columns(item=pl.lit(4, pl.UInt32))
     assert field.matrix(Rows(later, asked)).tobytes() == field.matrix(Rows(later, twin)).tobytes()
     assert field.matrix(Rows(later, rows)).tobytes() == old.tobytes()
+
+
+def test_two_threads_may_bring_new_items_at_once(board, rows, monkeypatch):
+    def with_new(name, title):
+        new = board.items[:1].with_columns(
+            item=pl.lit(board.n_items, pl.UInt32), item_id=pl.lit(name), title=pl.lit(title)
+        )
+        return Dataset(pl.concat([board.items, new]), board.users, board.events, board.name, board.domain)
+
+    first, second = with_new("one", "white piece 4"), with_new("two", "black piece 7")
+    asked = rows.with_columns(item=pl.lit(board.n_items, pl.UInt32))
+    field, alone = (TextMatch("wordllama", vector=3, history=6, refreshes=2) for _ in range(2))
+    for made in (field, alone):
+        made.fit(board, rows, int(rows["time"].max()) + 1)
+    expected = [alone.matrix(Rows(dataset, asked)).tobytes() for dataset in (first, second)]
+    other = threading.Thread(target=field.numbering, args=(second,))
+    hashes, calls = pair_fields._hashes, []
+
+    def overtaken(dataset):
+        """The first thread is about to write down its new item, and the second one asks."""
+        calls.append(dataset)
+        if calls.count(first) == 2 and not other.ident:
+            other.start()
+            other.join(0.1)
+        return hashes(dataset)
+
+    monkeypatch.setattr(pair_fields, "_hashes", overtaken)
+    field.numbering(first)
+    other.join()
+    assert [field.matrix(Rows(dataset, asked)).tobytes() for dataset in (first, second)] == expected
+    assert len(field.known) == board.n_items + 2
 
 
 def test_left_out_where_items_have_no_texts(board, rows):

@@ -76,6 +76,20 @@ def test_every_ranker_is_split_and_predicts_the_same(kind, settings, shop, expos
     assert difference <= 1e-12 * expected.abs().max().clamp_min(1)
 
 
+def test_columns_are_told_apart_behind_a_field_of_several_numbers(shop, exposures):
+    ranker, frame = untrained(
+        DCNRanker,
+        {"pair_fields": ("collaborative",), "fields": ({"field": "number", "column": "spend", "side": "user"},)},
+        shop,
+        exposures,
+    )
+    requests, slate = asked(frame, shop)
+    found = ranker.score(ranker.encode(requests), slate)["click"]
+    ranker.settings = ranker.settings.model_copy(update={"split_weights": False})
+    expected = ranker.score(ranker.encode(requests), slate)["click"]
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
+
+
 def test_other_weights_are_split_anew(shop, exposures):
     ranker, frame = untrained(DINRanker, {}, shop, exposures)
     requests, slate = asked(frame, shop)

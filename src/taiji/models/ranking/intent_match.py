@@ -154,8 +154,9 @@ class IntentMatch(NumbersField):
             )
 
     def _catalogue(self, dataset: Dataset) -> _Catalogue:
-        """Return a dataset's catalogue, made once."""
-        if self._bound is None or self._bound[0] is not dataset.items:
+        """Return a dataset's catalogue, made once; threads may ask at the same time, of different datasets too."""
+        bound = self._bound
+        if bound is None or bound[0] is not dataset.items:
             name, _, version = self.embedder.rpartition("@")
             if embedder_version(name) != version:
                 raise InputError(
@@ -176,8 +177,9 @@ class IntentMatch(NumbersField):
                 ]
                 names.append(known)
             transposed = np.ascontiguousarray(vectors.codes.T, dtype=np.float32)
-            self._bound = (dataset.items, _Catalogue(transposed, vectors.inverse_lengths, names, levels))
-        return self._bound[1]
+            bound = (dataset.items, _Catalogue(transposed, vectors.inverse_lengths, names, levels))
+            self._bound = bound
+        return bound[1]
 
     def tensors(self) -> dict[str, Array]:
         """Return the whitening."""

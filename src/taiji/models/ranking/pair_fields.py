@@ -7,6 +7,7 @@ ranker was trained on and what a service computes for one request are the same b
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -56,6 +57,8 @@ class PastField(NumbersField):
         self.cuts: Array = np.zeros(0, dtype=np.int64)
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
+        self._changing = threading.RLock()
+        """Held by whoever changes what is known of items. Readers need no lock: numbers only grow, and are handed out last."""
 
     @property
     def is_left_out(self) -> bool:
@@ -95,15 +98,16 @@ class PastField(NumbersField):
         Raises:
             ConfigError: an earlier time.
         """
-        if len(self.cuts) and until <= self.cuts[-1]:
-            raise ConfigError(
-                "A field cannot be refreshed backwards.",
-                where=f"field {self.name}",
-                expected=f"a time after {self.cuts[-1]}",
-                found=str(until),
-            )
-        self.learn(dataset, until)
-        self.cuts = np.append(self.cuts, until).astype(np.int64)
+        with self._changing:
+            if len(self.cuts) and until <= self.cuts[-1]:
+                raise ConfigError(
+                    "A field cannot be refreshed backwards.",
+                    where=f"field {self.name}",
+                    expected=f"a time after {self.cuts[-1]}",
+                    found=str(until),
+                )
+            self.learn(dataset, until)
+            self.cuts = np.append(self.cuts, until).astype(np.int64)
 
     def _start(self, dataset: Dataset) -> None:
         """Number the items as a dataset does, and forget all cuts."""
@@ -111,17 +115,26 @@ class PastField(NumbersField):
         self._bound = (dataset.items, np.arange(dataset.n_items))
 
     def numbering(self, dataset: Dataset) -> Array:
-        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for one that it does not know."""
-        if self._bound is None or self._bound[0] is not dataset.items:
-            hashes = _hashes(dataset)
-            order = np.argsort(self.known, kind="stable")
-            places = order[np.minimum(np.searchsorted(self.known[order], hashes), len(order) - 1)] if len(order) else 0
-            there = self.known[places] == hashes if len(order) else np.zeros(len(hashes), dtype=bool)
-            self._bound = (dataset.items, self.newcomers(dataset, np.where(there, places, -1)))
-        return self._bound[1]
+        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for one that it does not know.
+
+        Threads may ask at the same time, of different datasets too.
+        """
+        bound = self._bound
+        if bound is None or bound[0] is not dataset.items:
+            with self._changing:
+                hashes, known = _hashes(dataset), self.known
+                order = np.argsort(known, kind="stable")
+                places = order[np.minimum(np.searchsorted(known[order], hashes), len(order) - 1)] if len(order) else 0
+                there = known[places] == hashes if len(order) else np.zeros(len(hashes), dtype=bool)
+                bound = (dataset.items, self.newcomers(dataset, np.where(there, places, -1)))
+                self._bound = bound
+        return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Return the numbers of a dataset's items after those have been looked at that are unknown (−1); here they stay so."""
+        """Return the numbers of a dataset's items after those have been looked at that are unknown (−1); here they stay so.
+
+        Called with the lock held.
+        """
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
@@ -390,7 +403,7 @@ class TextMatch(PastField):
             vectors, components = self.space.place(self.embed(dataset, new))
             numbers = numbers.copy()
             numbers[new] = len(self.known) + np.arange(len(new))
-            # What a service reads at the same time goes on with the old arrays.
+            # What a service reads at the same time goes on with the old arrays; the numbers of the new items are not out yet.
             self.known = np.concatenate([self.known, _hashes(dataset)[new]])
             self.vectors = QuantisedVectors(np.concatenate([self.vectors.codes, vectors.codes]))
             self.components = np.concatenate([self.components, components])

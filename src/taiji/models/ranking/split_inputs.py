@@ -25,7 +25,8 @@ def sides_of(fields: FieldSet) -> Sides:
     """Return the sides of the inputs of a network over these fields; see :class:`taiji.models.ranking.ranking_network.Network`."""
     vectors = [name for vector in fields.vectors for name in (vector.name, f"{vector.name}_present")]
     sequences = [name for sequence in fields.sequences for name in (sequence.name, f"{sequence.name}_age")]
-    numbers = tuple(n for n, number in enumerate(fields.numbers) if number.side in ("user", "context"))
+    owners = [number.side for number in fields.numbers for _ in number.labels]
+    numbers = tuple(n for n, side in enumerate(owners) if side in ("user", "context"))
     sides = [category.side for category in fields.categories("context", "pair") for _ in range(category.columns)]
     columns = {"numbers": numbers, "categories": tuple(n for n, side in enumerate(sides) if side == "context")}
     return Sides(
