@@ -66,6 +66,7 @@ def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> N
     name = f"{data}, {row['model']}, {row['rung']}"
     if "control, permuted" in str(row["rung"]) and isinstance(low, float):
         result.at_most(f"{name}: lower end of a control's gain", low, 0.0)
+        result.at_least(f"{name}: what text that says nothing costs", gain, LOSS)
     elif row["rung"] == f"2 text match, {embedder}":
         result.at_least(name, gain, BARS.get(embedder, 0.0) if data == "amazon-office" else LOSS)
         if data == "amazon-office" and isinstance(low, float):
