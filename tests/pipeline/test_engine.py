@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,7 @@ from taiji.core import manifests
 from taiji.core.artifacts import file_hash, read_json, write_json, write_text
 from taiji.core.errors import ArtifactError, ConfigError, InputError, ResourceError, TaijiError
 from taiji.core.manifests import Verifier
+from taiji.models.ranking.settings import GROUP
 from taiji.pipeline import engine
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recipes import ENHANCE
@@ -342,7 +344,8 @@ def test_files_that_settings_name_count_by_their_content(tmp_path):
 
 def test_every_key_in_an_error_message_can_be_set():
     sections = set(Config.model_fields)
-    keys = set(setting_keys())
+    rankers = [entry.load().Settings for entry in entry_points(group=GROUP)]
+    keys = set(setting_keys()) | {f"ranking.{name}" for settings in rankers for name in settings.model_fields}
     for path in sorted(Path(taiji.__file__).parent.rglob("*.py")):
         for where, text in re.findall(r"\b(where|fix)=f?\"([^\"]*)\"", path.read_text()):
             for key in re.findall(r"(?<![\w./{-])([a-z_]+(?:\.[a-z_]+)+)", text):
