@@ -595,3 +595,27 @@ def test_a_release_without_features_makes_nobody_due(store: Store) -> None:
     assert {claim.history.user for claim in store.claim("r1", "w", 10, later, SECOND)} == {"u0", "u1"}
     assert store.histories(["u1"], later)[0].events[0].item == "i1"
     assert store.releases().live["lists"].features is False
+
+
+def test_a_store_is_closed_when_nobody_is_in_it(tmp_path: Path) -> None:
+    """SQLite dies with the process where a connection is closed while another thread runs a statement on it."""
+    store = SQLiteStore(tmp_path / "store.sqlite3", settings=ServingSettings())
+    inside, leave, order = threading.Event(), threading.Event(), []
+
+    def look() -> None:
+        with store._look() as db:
+            inside.set()
+            leave.wait(10)
+            db.execute("SELECT 1 FROM meta").fetchone()
+            order.append("looked")
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    inside.wait(10)
+    closer = threading.Thread(target=lambda: (store.close(), order.append("closed")))
+    closer.start()
+    closer.join(0.1)
+    leave.set()
+    reader.join(10)
+    closer.join(10)
+    assert order == ["looked", "closed"]

@@ -67,12 +67,12 @@ class SQLiteStore:
     def __init__(self, path: Path, settings: ServingSettings) -> None:
         self._path, self._settings = path, settings
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: list[tuple[sqlite3.Connection, threading.RLock]] = []
         try:
             make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
             with _translated():
-                self._connection().executescript("PRAGMA journal_mode = WAL;" + TABLES_SQL)
+                self._connection()[0].executescript("PRAGMA journal_mode = WAL;" + TABLES_SQL)
             with self._change() as db:
                 db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
                 self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
@@ -81,28 +81,35 @@ class SQLiteStore:
                 "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
             ) from error
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+    def _connection(self) -> tuple[sqlite3.Connection, threading.RLock]:
+        """Return this thread's connection, and the lock of whoever is in it."""
+        found: tuple[sqlite3.Connection, threading.RLock] | None = getattr(self._local, "found", None)
+        if found is None:
             connection = sqlite3.connect(
                 self._path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             connection.executescript(
                 "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY;"
             )
-            self._local.connection = connection
-            self._all.append(connection)
-        return connection
+            found = self._local.found = connection, threading.RLock()
+            self._all.append(found)
+        return found
+
+    @contextmanager
+    def _held(self) -> Iterator[sqlite3.Connection]:
+        """Give this thread's connection, which nobody closes meanwhile: SQLite does not survive that."""
+        connection, busy = self._connection()
+        with busy:
+            yield connection
 
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
-        with _translated():
-            yield self._connection()
+        with _translated(), self._held() as db:
+            yield db
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with _translated():
-            db = self._connection()
+        with _translated(), self._held() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -127,8 +134,9 @@ class SQLiteStore:
         return int(found[0]) if found else 0
 
     def close(self) -> None:
-        for connection in self._all:
-            connection.close()
+        for connection, busy in self._all:
+            with busy:
+                connection.close()
         self._all.clear()
         self._local = threading.local()
 
