@@ -19,7 +19,7 @@ Batch = dict[str, Any]
 """TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
 
 Generation = tuple[Any, ...]
-"""What TRL's ``_generate`` returns: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images (twice)."""
+"""Return value of TRL's ``_generate``: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images (twice)."""
 
 ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "reward_signal", "reward_applies"
 

@@ -241,7 +241,7 @@ def attend_above(
 
 @dataclass(frozen=True)
 class Attended:
-    """What a backward of *blocks* reads, (1, H, T, d) each: gradient of the output, inputs, output, log-sum-exp (d = 1)."""
+    """Inputs of a backward of *blocks*, (1, H, T, d) each: gradient of the output, inputs, output, log-sum-exp (d = 1)."""
 
     grad: torch.Tensor
     query: torch.Tensor

@@ -156,12 +156,13 @@ class Gate:
             raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
             return
-        if not len(self._keys) and not FORWARDED.isdisjoint(headers):
-            raise Rejected(
-                403, "forwarded", "Without API keys only this machine is answered, not what a proxy forwards."
-            )
-        if not len(self._keys) and scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
-            raise Rejected(403, "cross_site", "Without API keys a page of another site may not ask this.")
+        if not len(self._keys):
+            if not FORWARDED.isdisjoint(headers):
+                raise Rejected(
+                    403, "forwarded", "Without API keys only this machine is answered, not what a proxy forwards."
+                )
+            if scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
+                raise Rejected(403, "cross_site", "Without API keys a page of another site may not ask this.")
         if key is None:
             raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):

@@ -40,7 +40,7 @@ class CreatorSettings(TwoTowersSettings):
     active: float = Field(default=0.2, ge=0, le=1)
     """Probability of coming on the next day from which on a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Who gets a user's last place: the item that gains most by it (`auction`), or the one whose turn is drawn first (`random`)."""
+    """Rule for a user's last place: the item that gains most by it (`auction`), or the one whose turn is drawn first (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
     """Step of the auction: by how much of a cosine a match may be worse than the best possible."""
     boost: float = Field(default=0.5, ge=0)
