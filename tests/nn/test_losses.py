@@ -5,7 +5,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
-from taiji.nn.losses import MultitaskLoss, pairwise_loss, thresholds
+from taiji.nn.losses import MultitaskLoss, known_mean, pairwise_loss, thresholds
 from taiji.nn.predictions import predictions
 
 
@@ -97,3 +97,26 @@ def test_pairs_are_of_one_request_and_of_different_labels():
         if group[i] == group[j] and label[i] > label[j] and known[i] and known[j]
     ]
     assert abs(float(pairwise_loss(scores, label, known, group)) - np.mean(terms)) < 1e-12
+
+
+def test_one_answered_row_does_not_weigh_as_much_as_all_others():
+    tasks = check_tasks([CLICK, Task(name="satisfied", kind="survey")])
+    clicks, answers = torch.zeros(512, dtype=torch.float64), torch.full((512,), torch.nan, dtype=torch.float64)
+    answers[7] = 1.0
+    outputs = torch.zeros((512, 2), dtype=torch.float64, requires_grad=True)
+    MultitaskLoss(tasks)(outputs, {"click": clicks, "satisfied": answers}).backward()
+    assert outputs.grad is not None
+    ordinary = outputs.grad[0, 0].abs()
+    torch.testing.assert_close(outputs.grad[7, 1].abs() / ordinary, torch.tensor(16.0, dtype=torch.float64))
+    answers[:32] = 1.0  # one in sixteen: from here on it is the mean over the known rows
+    several = MultitaskLoss(tasks)(outputs, {"click": clicks, "satisfied": answers})
+    torch.testing.assert_close(several, torch.tensor(2 * np.log(2.0), dtype=torch.float64))
+
+
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.floats(0, 1))
+def test_the_mean_of_what_is_known_is_the_mean_unless_little_is(seed, share):
+    random = np.random.default_rng(seed)
+    terms, known = torch.tensor(random.random(64)), torch.tensor((random.random(64) < share).astype(float))
+    got, count = float(known_mean(terms, known)), float(known.sum())
+    assert abs(got - float((terms * known).sum()) / max(count, 4)) < 1e-12

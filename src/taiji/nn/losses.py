@@ -22,8 +22,12 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
     return columns
 
 
+RARE = 1 / 16
+"""Share of known labels below which a task weighs less: no row weighs more than 16 rows of a label that is always known."""
+
+
 class MultitaskLoss:
-    """Weighted sum of the tasks' losses, each the mean over the rows where its label is known.
+    """Weighted sum of the tasks' losses, each the mean over the rows where its label is known; see :func:`known_mean` for rare labels.
 
     A binary task that is conditional learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018,
     eq. 3), any other conditional task from the rows on which its condition happened.
@@ -80,7 +84,7 @@ def task_loss(
     label = torch.nan_to_num(label)
     if task.kind == "survey" or (task.kind == "binary" and len(logits) == 1):
         summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
-        return summed / known.sum().clamp_min(1)
+        return summed / _weight_of_known(known)
     if task.kind == "binary":
         terms = joint_loss([outputs[0] for outputs in logits], label)
     elif task.kind == "count":
@@ -94,7 +98,23 @@ def task_loss(
     else:
         assert group is not None
         return pairwise_loss(own[0], label, known, group)
-    return (known * terms).sum() / known.sum().clamp_min(1)
+    return known_mean(terms, known)
+
+
+def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the terms that are known; where few are, of as many as :data:`RARE` of the rows, the missing ones 0.
+
+    A plain mean gives the one answered row of a batch the weight of all the others: a questionnaire that one row in a thousand
+    answers then throws the layers that all tasks share about, and decides when training stops.
+
+    Args:
+        terms: (B,). known: (B,), 1 where a term is known and 0 elsewhere.
+    """
+    return (known * terms).sum() / _weight_of_known(known)
+
+
+def _weight_of_known(known: torch.Tensor) -> torch.Tensor:
+    return known.sum().clamp_min(max(1.0, RARE * len(known)))
 
 
 def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
