@@ -26,7 +26,7 @@ def table(text, control, oracle=0.02):
 
 @pytest.mark.parametrize(
     "text, control, says",
-    [(0.02, 0.0, "Yes"), (0.02, 0.02, "not text alone"), (0.001, 0.0, "Not shown"), (-0.02, 0.0, "No: take")],
+    [(0.02, 0.0, "Yes"), (0.02, 0.02, "not text alone"), (0.001, 0.0, "Not shown"), (-0.02, 0.0, "No: rankers")],
     ids=["gain", "control gains", "null", "loss"],
 )
 def test_titles(text, control, says):

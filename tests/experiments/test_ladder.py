@@ -63,9 +63,11 @@ def test_the_oracle_leaves_the_own_time_out_for_all_candidates_alike(trial):
 def test_every_rung_is_compared_with_the_one_before(trial):
     pytest.importorskip("lightgbm")
     rungs = [Rung("0", counts), Rung("1", collaborative), *ladder("wordllama")[2:4]]
-    rungs[3] = Rung(rungs[3].name, rungs[3].fields, "1", True)
+    rungs[3] = Rung(rungs[3].name, rungs[3].fields, "1", True, True)
     rows = [row for row in climb(trial, rungs, ("LightGBM",), seeds=1, resamples=50) if row["group"] == "all"]
     assert [row.get("against") for row in rows] == [None, "0", "1", "1"]
+    assert [row.get("kept") for row in rows] == [None, None, 1.0, 0.0]
+    assert rows[2]["kept_gain"] == rows[2]["gain"] and rows[3]["kept_gain"] == 0
     text, control = rows[2], rows[3]
     assert text["gain"] > control["gain"] + 0.01
     facts = log_facts(trial)

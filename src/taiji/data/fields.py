@@ -108,6 +108,8 @@ class Field:
 
     learnt: ClassVar[tuple[str, ...]] = ()
     """Attributes that :meth:`fit` sets and that JSON can hold; saved with the model."""
+    must_pay: bool = False
+    """A ranker keeps it only where it predicts later rows better with it; for fields of numbers."""
 
     def __init__(self, name: str, side: Side) -> None:
         if side not in SIDES:
@@ -377,7 +379,8 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
 
     Args:
         given: ``package.module:Class`` or an entry point of the group ``taiji.fields``, or a mapping with that as ``field``
-            and the class' arguments beside it. ``category`` and ``number`` name the classes here.
+            and the class' arguments beside it. ``category`` and ``number`` name the classes here. ``must_pay: true`` leaves a field
+            of numbers out of a ranker that predicts later rows no better with it.
         where: the setting, for messages.
 
     Raises:
@@ -385,15 +388,28 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
     """
     arguments = {"field": given} if isinstance(given, str) else dict(given)
     reference = str(arguments.pop("field", "category"))
+    must_pay = arguments.pop("must_pay", False)
     built_in: dict[str, type[Field]] = {"category": CategoryField, "number": NumberField}
     found = built_in.get(reference) or find_class(reference, "taiji.fields", where)
     made = as_subclass(found, Field, "a field", where)
     try:
-        return made(**arguments)
+        result = made(**arguments)
     except TypeError as error:
         raise ConfigError(
             "A field's arguments do not fit.", where=where, expected=f"the arguments of {reference}", found=str(error)
         ) from error
+    if must_pay is True and not isinstance(result, NumbersField):
+        raise ConfigError(
+            "Only a field of numbers can be left out where it does not pay.",
+            where=where,
+            expected="a subclass of taiji.data.fields.NumbersField",
+            found=made.__qualname__,
+            fix="take must_pay out",
+        )
+    if not isinstance(must_pay, bool):
+        raise ConfigError("must_pay is yes or no.", where=where, expected="true or false", found=repr(must_pay))
+    result.must_pay = must_pay
+    return result
 
 
 @dataclass(frozen=True)

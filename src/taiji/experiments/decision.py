@@ -126,7 +126,7 @@ def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -
         text,
         "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",
         "Not shown to be: text says nothing here that the log does not know.",
-        "No: take `text_match` out of `ranking.pair_fields`.",
+        "No: rankers of the default fields leave `text_match` out by themselves where it does not pay.",
     )
 
 

@@ -22,6 +22,7 @@ from taiji.metrics.intervals import Entry, difference_of
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs
 from taiji.models.ranking.pair_fields import PastField, TextMatch
+from taiji.models.ranking.paying_fields import FOLDS, losses_by_group, user_groups, worth
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.target_attention import TargetAttentionRanker
@@ -69,8 +70,29 @@ class Bench:
 
 Scores = list[Array]
 """Scores of the test rows, (N,), per seed."""
-Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Scores]
-"""A ranker: (bench, added fields, their training numbers, their test numbers, seeds) → scores."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model on a rung, per seed.
+
+    Attributes:
+        scores: of the test rows. losses: mean loss of each group of users on the latest part of training, (G,), see
+            :func:`taiji.models.ranking.paying_fields.losses_by_group`. rows: of each group, (G,).
+    """
+
+    scores: Scores
+    losses: list[Array]
+    rows: Array
+
+    def where_it_pays(self, before: Fitted) -> tuple[Scores, float]:
+        """Return scores with the rung's fields where they pay and without them where they do not, and the share of seeds where they do."""
+        pays = [worth("", old, new, self.rows).pays for old, new in zip(before.losses, self.losses)]
+        return [new if kept else old for kept, old, new in zip(pays, before.scores, self.scores)], float(np.mean(pays))
+
+
+Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
+"""A ranker: (bench, added fields, their training numbers, their test numbers, seeds) → what came out."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
 """Configurations of each, of which the best on the latest part of training is taken."""
@@ -82,8 +104,8 @@ def _with(arrays: Arrays, more: Array) -> Arrays:
 
 def our_ranker(
     bench: Bench, fields: Sequence[NumbersField], train_numbers: Array, test_numbers: Array, seeds: int
-) -> Scores:
-    """Train the default ranker in its configurations; return scores of the best one's seeds."""
+) -> Fitted:
+    """Train the default ranker in its configurations; return the best one's seeds."""
     import torch
 
     fit, stop = _with(bench.fit, train_numbers[~bench.late]), _with(bench.stop, train_numbers[bench.late])
@@ -100,13 +122,14 @@ def our_ranker(
     tried = [trained(configuration, 0) for configuration in OURS]
     best = int(np.argmin([validation_loss(ranker, stop) for ranker in tried]))
     rankers = [tried[best], *(trained(OURS[best], seed) for seed in range(1, seeds))]
-    return [ranker.logits(test)[:, 0] for ranker in rankers]
+    judged = [losses_by_group(ranker, stop) for ranker in rankers]
+    return Fitted([ranker.logits(test)[:, 0] for ranker in rankers], [losses for losses, _ in judged], judged[0][1])
 
 
 def boosted_trees(
     bench: Bench, fields: Sequence[NumbersField], train_numbers: Array, test_numbers: Array, seeds: int
-) -> Scores:
-    """Train LightGBM on the numbers in its configurations; return scores of the best one's seeds."""
+) -> Fitted:
+    """Train LightGBM on the numbers in its configurations; return the best one's seeds."""
     import lightgbm
 
     table = np.concatenate([_numbers(bench, bench.fit, bench.stop), train_numbers], axis=1)
@@ -132,7 +155,14 @@ def boosted_trees(
     best = int(np.argmin([model.best_score["valid_0"]["binary_logloss"] for model in tried]))
     models = [tried[best], *(trained(TREES[best], seed) for seed in range(1, seeds))]
     rows = np.concatenate([bench.test.numbers, test_numbers], axis=1)
-    return [np.asarray(model.predict(rows)) for model in models]
+    group = user_groups(bench.stop.user)
+    counted = np.bincount(group, minlength=FOLDS)
+    losses = []
+    for model in models:
+        chance = np.clip(np.asarray(model.predict(table[bench.late])), 1e-7, 1 - 1e-7)
+        terms = -np.where(labels[bench.late] == 1, np.log(chance), np.log1p(-chance))
+        losses.append(np.bincount(group, terms, FOLDS) / np.maximum(counted, 1))
+    return Fitted([np.asarray(model.predict(rows)) for model in models], losses, counted)
 
 
 def _numbers(bench: Bench, fit: Arrays, stop: Arrays) -> Array:
@@ -158,11 +188,13 @@ def climb(
         trial: candidates. rungs: in order. models: of :data:`MODELS`. seeds: trainings per rung and model. resamples: of users and seeds.
 
     Yields:
-        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and of the paired difference ``against, gain, low, high``.
+        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and of the paired difference ``against, gain, low, high``;
+        of a rung that must pay also ``kept``, the share of seeds in which it pays on the latest part of training, and
+        ``kept_gain, kept_low, kept_high``, the difference where it is left out in the others, as the product's ranker does.
     """
     bench = Bench(trial)
     stacked: list[tuple[NumbersField, Array, Array]] = []
-    scores: dict[tuple[str, str], Scores] = {}
+    fitted: dict[tuple[str, str], Fitted] = {}
     before: dict[str, str] = {}
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
@@ -174,9 +206,18 @@ def climb(
         test_numbers = np.concatenate([*width[1], *(part[2] for part in used)], axis=1)
         fields = [part[0] for part in used if part[0].labels]
         for model in models:
-            scores[model, rung.name] = MODELS[model](bench, fields, train_numbers, test_numbers, seeds)
+            found = fitted[model, rung.name] = MODELS[model](bench, fields, train_numbers, test_numbers, seeds)
+            old = fitted[model, against] if against is not None else None
+            kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
             for group, chosen in trial.strata().items():
-                yield _compared(trial, scores, model, rung.name, against, group, chosen, resamples)
+                row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
+                row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples)
+                if against is not None and "gain" in row:
+                    row["against"] = against
+                if kept is not None and old is not None and "gain" in row:
+                    gap = _compared(trial, kept, old.scores, chosen, resamples)
+                    row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}
+                yield row
         if not rung.side:
             stacked, before[rung.name] = used, rung.name
 
@@ -186,25 +227,16 @@ def _same_texts(made: NumbersField, added: Sequence[tuple[NumbersField, Array, A
     return isinstance(made, TextMatch) and any(isinstance(other, TextMatch) for other, _, _ in added)
 
 
-def _compared(
-    trial: Trial,
-    scores: Mapping[tuple[str, str], Scores],
-    model: str,
-    rung: str,
-    against: str | None,
-    group: str,
-    chosen: Array,
-    resamples: int,
-) -> dict[str, Any]:
+def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
+    """Return the AUC of some test rows, and its difference to other scores with an interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
-    row: dict[str, Any] = {"model": model, "rung": rung, "group": group, "rows": int(chosen.sum())}
     if len(np.unique(labels)) < 2:
-        return row | {"auc": None}
-    own = [PooledAUC(codes, labels, found[chosen], len(users)) for found in scores[model, rung]]
-    if against is None:
-        return row | {"auc": float(np.mean([auc(np.ones((1, len(users))))[0] for auc in own]))}
-    other = [PooledAUC(codes, labels, found[chosen], len(users)) for found in scores[model, against]]
+        return {"auc": None}
+    own = [PooledAUC(codes, labels, found[chosen], len(users)) for found in scores]
+    if before is None:
+        return {"auc": float(np.mean([auc(np.ones((1, len(users))))[0] for auc in own]))}
+    other = [PooledAUC(codes, labels, found[chosen], len(users)) for found in before]
     points, draws = distribution([*own, *other], resamples=resamples)
     gaps = draws[:, : len(own)] - draws[:, len(own) :]
     picked = np.random.default_rng(0).integers(0, len(own), gaps.shape)
@@ -214,10 +246,4 @@ def _compared(
         float(np.mean(points[: len(own)] - points[len(own) :])),
         np.take_along_axis(gaps, picked, axis=1).mean(axis=1),
     )
-    return row | {
-        "auc": float(points[: len(own)].mean()),
-        "against": against,
-        "gain": found["value"],
-        "low": found["low"],
-        "high": found["high"],
-    }
+    return {"auc": float(points[: len(own)].mean()), "gain": found["value"], "low": found["low"], "high": found["high"]}

@@ -31,12 +31,14 @@ class Rung:
         name: shown in tables.
         fields: makes the fields that it adds, from the trial. against: rung that it is compared with; None: the one before.
         side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
+        must_pay: it is also judged as a ranker takes it that leaves out what does not pay.
     """
 
     name: str
     fields: Callable[[Trial], Sequence[NumbersField]]
     against: str | None = None
     side: bool = False
+    must_pay: bool = False
 
 
 def counts(trial: Trial) -> list[NumbersField]:
@@ -170,15 +172,16 @@ def ladder(embedder: str) -> list[Rung]:
     return [
         Rung("0 counts", counts),
         Rung(base, collaborative),
-        Rung(text, Text(embedder)),
-        Rung(f"{text}: control, permuted texts", Text(embedder, PermutedTexts), base, True),
-        Rung(f"{text}: control, random vectors", Text(embedder, RandomVectors), base, True),
-        Rung(f"{text}: control, noise titles", Text(embedder, NoiseTitles), base, True),
-        Rung(f"{text}: control, another history", Text(embedder, AnotherHistory, 0), base, True),
+        Rung(text, Text(embedder), must_pay=True),
+        Rung(f"{text}: control, permuted texts", Text(embedder, PermutedTexts), base, True, True),
+        Rung(f"{text}: control, random vectors", Text(embedder, RandomVectors), base, True, True),
+        Rung(f"{text}: control, noise titles", Text(embedder, NoiseTitles), base, True, True),
+        Rung(f"{text}: control, another history", Text(embedder, AnotherHistory, 0), base, True, True),
         Rung(
             f"4 oracle of intents, {embedder}: the true next {NEXT}, those of the row's time left out",
             NextTexts(embedder),
             text,
+            True,
             True,
         ),
     ]

@@ -11,6 +11,7 @@ from taiji.models.ranking.train import load_ranker, train_ranker
 if TYPE_CHECKING:
     import polars as pl
 
+    from taiji.core.settings import Settings
     from taiji.data import Dataset
     from taiji.models.ranking.external import PairScorer
     from taiji.models.ranking.ranker import Ranker
@@ -18,11 +19,32 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 
-def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> RankingModel:
-    """Train the ranker that the configuration names, and keep it in a folder of the stage."""
-    ranker = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
+def train(
+    context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
+) -> RankingModel:
+    """Train the ranker that the configuration names, and keep it in a folder of the stage; with the fields that paid in another one."""
+    settings = context.config.ranking if like is None else settings_of(like, context.config.ranking)
+    ranker = train_ranker(dataset, frame, settings, context.config.seed)
     ranker.save(context.folder / folder)
     return ranker
+
+
+def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
+    """Return settings with the fields that paid in a ranker trained with them, so that rankers of one comparison read the same."""
+    from taiji.models.ranking.default_fields import settled
+    from taiji.models.ranking.ranker import Ranker
+    from taiji.models.ranking.settings import NeuralRankerSettings
+
+    if not isinstance(ranker, Ranker) or not isinstance(settings, NeuralRankerSettings) or not ranker.worths:
+        return settings
+    return settled(settings, ranker.worths)
+
+
+def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:
+    """Return settings with the fields that pay in a ranker of these rows; trains it where a field must pay."""
+    from taiji.models.ranking.default_fields import must_pay
+
+    return settings_of(train_ranker(dataset, rows, settings, seed), settings) if must_pay(settings) else settings
 
 
 def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:

@@ -30,6 +30,7 @@ from taiji.metrics.ranker_evaluation import sparsest_third
 from taiji.metrics.task_metrics import MAIN_METRICS, key_title, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
+from taiji.pipeline.run_rankers import settled_once
 from taiji.pipeline.stages.alignment_stage import Alignment
 from taiji.pipeline.stages.features_stage import Features
 from taiji.reasoning.prompts import item_lines
@@ -151,7 +152,7 @@ def evaluated(
     """
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
-    trainer, version = built_in(dataset, config.ranking)
+    trainer, version = built_in(dataset, settled_once(dataset, train, config.ranking, config.seed))
     cells = run_cells(
         train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version, tasks=dataset.tasks
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -19,6 +19,7 @@ from taiji.data.fields import (
 )
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.statistics import NAMES
+from taiji.models.ranking.paying_fields import Worth
 from taiji.models.ranking.settings import NeuralRankerSettings
 
 PAIR_FIELDS = {
@@ -27,7 +28,10 @@ PAIR_FIELDS = {
     "intents": "taiji.models.ranking.intent_match:IntentMatch",
 }
 """This package's pair fields by name."""
-USUAL = tuple({"field": name, "least_rows": 20_000} for name in ("collaborative", "text_match"))
+USUAL: tuple[dict[str, Any], ...] = (
+    {"field": "collaborative", "least_rows": 20_000},
+    {"field": "text_match", "least_rows": 20_000, "must_pay": True},
+)
 """Pair fields of a ranker whose settings name none."""
 FEW_VALUES = 50
 """Distinct whole numbers up to which a column is read as a category."""
@@ -67,6 +71,34 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
         name = str(arguments.get("field", ""))
         made.append(make_field({**arguments, "field": PAIR_FIELDS.get(name, name)}, f"ranking.pair_fields[{place}]"))
     return made
+
+
+def must_pay(settings: object) -> bool:
+    """Return True if settings have a field that a ranker keeps only where it pays."""
+    if not isinstance(settings, NeuralRankerSettings):
+        return False
+    given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
+    return any(isinstance(entry, dict) and entry.get("must_pay") is True for entry in given)
+
+
+def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
+    """Return settings without the fields that were found not to pay, and without the question: rankers of one comparison read the same.
+
+    Args:
+        settings: as a ranker was trained with. worths: what was found, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
+    """
+    left_out = {worth.field for worth in worths if not worth.pays}
+
+    def kept(given: Sequence[str | dict[str, Any]], make: Callable[[Any], Field]) -> tuple[str | dict[str, Any], ...]:
+        plain = [
+            entry if isinstance(entry, str) else {key: value for key, value in entry.items() if key != "must_pay"}
+            for entry in given
+        ]
+        return tuple(entry for entry in plain if make(entry).name not in left_out)
+
+    pairs = kept(USUAL if settings.pair_fields is None else settings.pair_fields, lambda entry: pair_fields([entry])[0])
+    others = kept(settings.fields, lambda entry: make_field(entry, "ranking.fields"))
+    return settings.model_copy(update={"pair_fields": pairs, "fields": others})
 
 
 def context_field(dataset: Dataset, column: str) -> Field:

@@ -24,6 +24,7 @@ from taiji.data.statistics import NAMES, PastStatistics
 from taiji.data.tasks import CONVERSION, Task, check_tasks, last_known
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs, RequestState
+from taiji.models.ranking.paying_fields import Worth, paying
 from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.split_inputs import SplitCache
@@ -48,6 +49,7 @@ class Ranker:
         settings, tasks, fieldset, network, inputs: what it was trained with, and its binding to the dataset.
         calibration: task name to (scale, shift), see :data:`taiji.nn.predictions.Calibration`.
         history: one entry per validation check: rows seen, validation loss, rows per second.
+        worths: what each field that must pay was worth; one that did not pay is not in the fieldset.
     """
 
     Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
@@ -63,6 +65,7 @@ class Ranker:
         self.settings = settings or self.Settings()
         self.calibration: dict[str, tuple[float, float]] = {}
         self.history: list[dict[str, float]] = []
+        self.worths: tuple[Worth, ...] = ()
 
     # What a model may override.
 
@@ -142,11 +145,22 @@ class Ranker:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build(dataset, fieldset, tasks, device)
-            arrays = self.inputs.arrays(rows)
-            self.network.prepare(arrays)
-            held_out = self.inputs.arrays(valid) if len(valid) else None
-            train(self, lambda epoch: [arrays], len(arrays), held_out, seed)
+            arrays, later = self.inputs.arrays(rows), self.inputs.arrays(valid)
+            self._learn(arrays, later, seed)
+
+        def again(fieldset: FieldSet, arrays: Arrays, later: Arrays) -> Ranker:
+            other = type(self)(self.settings)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                other.build(dataset, fieldset, tasks, device)._learn(arrays, later, seed)
+            return other
+
+        self.__dict__.update(paying(self, arrays, later, again).__dict__)
         return self
+
+    def _learn(self, arrays: Arrays, later: Arrays, seed: int) -> None:
+        self.network.prepare(arrays)
+        train(self, lambda epoch: [arrays], len(arrays), later if len(later) else None, seed)
 
     def fit_chunks(
         self,
@@ -343,7 +357,8 @@ class Ranker:
             history = [
                 {name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history
             ]
-            text = json.dumps({**self._config(), "history": history}, indent=2, sort_keys=True)
+            found = [worth.record() for worth in self.worths]
+            text = json.dumps({**self._config(), "history": history, "must_pay": found}, indent=2, sort_keys=True)
             (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
@@ -399,6 +414,7 @@ class Ranker:
         )
         ranker.calibration = {task: (pair[0], pair[1]) for task, pair in config["calibration"].items()}
         ranker.history = config["history"]
+        ranker.worths = tuple(Worth(w["field"], w["gain"], w["error"]) for w in config.get("must_pay", ()))
         return ranker
 
     def _config(self) -> dict[str, Any]:

@@ -50,10 +50,11 @@ class Ranking(Stage):
         # One population for all arms: users for whom there is something to compare.
         test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
         write_parquet(context.folder / "exposures.parquet", test)
-        predictions = {"none": load_trained(context, "evaluation_ranker", dataset).predict(test)}
+        base = load_trained(context, "evaluation_ranker", dataset)
+        predictions = {"none": base.predict(test)}
         for arm, table in tables.items():
             joined = (*columns, *(name for name in INTENTS if name in table.columns))
-            ranker = train(context, dataset, join_features(before, table, joined), arm)
+            ranker = train(context, dataset, join_features(before, table, joined), arm, base)
             predictions[arm] = ranker.predict(join_features(test, table, joined))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)

@@ -1,0 +1,110 @@
+"""Fields that must pay: a ranker keeps one only where it predicts later rows better with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.data.field_set import Arrays, FieldSet
+from taiji.models.ranking.training_loop import validation_loss
+
+if TYPE_CHECKING:
+    from taiji.models.ranking.ranker import Ranker
+
+log = logging.getLogger(__name__)
+Array = NDArray[Any]
+Again = Callable[[FieldSet, Arrays, Arrays], "Ranker"]
+"""(fields, training rows, later rows) → a ranker trained on them, from the same seed."""
+FOLDS = 20
+"""Groups of users over which a gain's error is taken."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a field was found to be worth.
+
+    Attributes:
+        field: its name. gain: how much lower the loss on the later rows is with it. error: standard error of the gain, over groups of users; with one group, the gain's size.
+    """
+
+    field: str
+    gain: float
+    error: float
+
+    @property
+    def pays(self) -> bool:
+        """True where the gain is larger than its error: numbers that say nothing cost a little, and pass half of all looser tests."""
+        return self.gain > self.error
+
+    def record(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {**asdict(self), "kept": self.pays}
+
+
+def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranker:
+    """Return the ranker trained again without each field that must pay and does not, the last field first.
+
+    Args:
+        ranker: trained with all of them. arrays, later: rows that it learnt from, and those that it is judged on.
+        again: trains another one.
+
+    Returns:
+        the ranker itself where nothing is left out, or nothing is known of the later rows; :attr:`Ranker.worths` says what was found.
+    """
+    if not any(np.isfinite(later.labels[name]).any() for name in ranker.loss.labels):
+        return ranker
+    for field in reversed(ranker.fieldset.numbers):
+        if not field.must_pay:
+            continue
+        smaller, (fewer, fewer_later) = without_field(ranker.fieldset, field.name, arrays, later)
+        other = again(smaller, fewer, fewer_later)
+        given, rows = losses_by_group(ranker, later)
+        found = worth(field.name, losses_by_group(other, fewer_later)[0], given, rows)
+        log.info(
+            "Field %s: the loss on later rows is %.5f lower with it (standard error %.5f); it is %s.",
+            found.field,
+            found.gain,
+            found.error,
+            "kept" if found.pays else "left out",
+        )
+        worths = (*ranker.worths, found)
+        if not found.pays:
+            ranker, arrays, later = other, fewer, fewer_later
+        ranker.worths = worths
+    return ranker
+
+
+def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
+    """Compare mean losses of groups of users without and with a field, (G,) each; ``rows`` (G,) says of how many rows each is the mean."""
+    groups = rows > 0
+    parts = (without - given)[groups] * rows[groups] / rows[groups].mean()
+    gain = float(parts.mean()) if len(parts) else 0.0
+    return Worth(field, gain, float(parts.std(ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else abs(gain))
+
+
+def user_groups(user: Array) -> Array:
+    """Return each row's group of users, (N,) int64 below :data:`FOLDS`, from its user."""
+    users = np.unique(user)
+    drawn: Array = np.random.default_rng(0).permutation(len(users))[np.searchsorted(users, user)] % FOLDS
+    return drawn
+
+
+def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
+    """Return a ranker's mean loss on each group of users' later rows, and how many rows these are, (G,) each."""
+    group = user_groups(later.user)
+    losses, rows = np.zeros(FOLDS), np.bincount(group, minlength=FOLDS)
+    for number in np.flatnonzero(rows):
+        losses[number] = validation_loss(ranker, later.take(group == number))
+    return losses, rows
+
+
+def without_field(fieldset: FieldSet, name: str, *parts: Arrays) -> tuple[FieldSet, list[Arrays]]:
+    """Return a set of fields without one of its numbers, and arrays of rows without its columns."""
+    kept = np.concatenate([np.full(len(field.labels), field.name != name) for field in fieldset.numbers])
+    smaller = FieldSet([field for field in fieldset.fields if field.name != name])
+    return smaller, [replace(part, numbers=np.ascontiguousarray(part.numbers[:, kept])) for part in parts]
