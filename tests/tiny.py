@@ -97,6 +97,7 @@ def configuration(shop: Path, model: Path) -> dict:
         "generation": {"max_new_tokens": 8},
         "ranking": {"epochs": 1, "history": 10, "neighbour": 10, "hidden": [16]},
         "evaluation": {"resamples": 20},
+        "ladder": {"seeds": 0},
     }
 
 

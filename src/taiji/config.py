@@ -23,7 +23,7 @@ from taiji.core.foreign_json import parsed
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import parse_yaml, read_yaml
 from taiji.data.settings import DataSettings, ExampleSettings, SplitSettings
-from taiji.experiments.settings import ABTestSettings, ChosenRanker
+from taiji.experiments.settings import ABTestSettings, ChosenRanker, LadderSettings
 from taiji.features.settings import FeatureSettings
 from taiji.language.settings import EmbedderSettings, GenerationSettings, LanguageSettings
 from taiji.metrics.settings import EvaluationSettings
@@ -114,6 +114,7 @@ class Config(Settings):
     ranking: ChosenRanker = RankerSettings()
     own_ranker: OwnRankerSettings = OwnRankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    ladder: LadderSettings = LadderSettings()
     recommend: RecommendSettings = RecommendSettings()
     abtest: ABTestSettings = ABTestSettings()
     serving: ServingSettings = ServingSettings()

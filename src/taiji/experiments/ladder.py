@@ -193,21 +193,15 @@ def climb(
         ``kept_gain, kept_low, kept_high``, the difference where it is left out in the others, as the product's ranker does.
     """
     bench = Bench(trial)
-    stacked: list[tuple[NumbersField, Array, Array]] = []
-    fitted: dict[tuple[str, str], Fitted] = {}
-    before: dict[str, str] = {}
+    stood = {model: _Standing() for model in models}
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
-        against = rung.against or next(reversed(before), None)
-        ground = [part for part in stacked if not (rung.side and _same_texts(part[0], added))]
-        used = [*ground, *added]
-        width = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
-        train_numbers = np.concatenate([*width[0], *(part[1] for part in used)], axis=1)
-        test_numbers = np.concatenate([*width[1], *(part[2] for part in used)], axis=1)
-        fields = [part[0] for part in used if part[0].labels]
         for model in models:
-            found = fitted[model, rung.name] = MODELS[model](bench, fields, train_numbers, test_numbers, seeds)
-            old = fitted[model, against] if against is not None else None
+            stand = stood[model]
+            against = stand.base_of(rung)
+            used = [*(part for part in stand.ground if not (rung.side and _same_texts(part[0], added))), *added]
+            found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
+            old = stand.fitted[against] if against is not None else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
             for group, chosen in trial.strata().items():
                 row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
@@ -218,11 +212,47 @@ def climb(
                     gap = _compared(trial, kept, old.scores, chosen, resamples)
                     row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}
                 yield row
-        if not rung.side:
-            stacked, before[rung.name] = used, rung.name
+            stand.climbed(rung, found, used, share)
 
 
-def _same_texts(made: NumbersField, added: Sequence[tuple[NumbersField, Array, Array]]) -> bool:
+Part = tuple[NumbersField, Array, Array]
+"""A field with its numbers of the training and the test rows."""
+
+
+@dataclass
+class _Standing:
+    """A model's place on the ladder: fields that the next rung stands on, what was trained, and the rung that stands in for one that does not pay."""
+
+    ground: list[Part] = field(default_factory=list)
+    fitted: dict[str, Fitted] = field(default_factory=dict)
+    instead: dict[str, str] = field(default_factory=dict)
+    last: str | None = None
+
+    def base_of(self, rung: Rung) -> str | None:
+        """Return the rung that one is compared with."""
+        asked = rung.against or self.last
+        return self.instead.get(asked, asked) if asked is not None else None
+
+    def climbed(self, rung: Rung, found: Fitted, used: list[Part], share: float) -> None:
+        """Note a rung; later ones stand on it if it pays in most seeds."""
+        base = self.base_of(rung)
+        self.fitted[rung.name] = found
+        if not rung.side and share < 0.5 and base is not None:
+            self.instead[rung.name] = base
+        elif not rung.side:
+            self.ground, self.last = used, rung.name
+
+
+def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
+    """Return the numbers of fields side by side, of the training and the test rows."""
+    train, test = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
+    return (
+        np.concatenate([*train, *(part[1] for part in parts)], axis=1),
+        np.concatenate([*test, *(part[2] for part in parts)], axis=1),
+    )
+
+
+def _same_texts(made: NumbersField, added: Sequence[Part]) -> bool:
     """Return whether a control stands in the place of a field: both are texts."""
     return isinstance(made, TextMatch) and any(isinstance(other, TextMatch) for other, _, _ in added)
 

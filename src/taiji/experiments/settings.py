@@ -1,10 +1,10 @@
-"""Settings of the simulated A/B test."""
+"""Settings of the ladder in a run's report, and of the simulated A/B test."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from taiji.core.settings import Chosen, Settings
 from taiji.models.ranking.settings import GROUP, RankerSettings
@@ -12,6 +12,17 @@ from taiji.world.settings import ShopSettings
 
 ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
 """Settings of the ranking model that the section's key ``model`` names."""
+
+
+class LadderSettings(Settings):
+    """The ladder at the head of a run's report: what text is worth to a ranker, and what a right answer would be, without a language model."""
+
+    logs: tuple[str, ...] = ()
+    """Logs to climb it on beside the run's own, as `taiji run --data` takes them: `world:shop`, a path."""
+    rows: PositiveInt = 20_000
+    """Candidates per log at most."""
+    seeds: NonNegativeInt = 1
+    """Trainings per rung; 0 leaves the ladder out."""
 
 
 class ABTestSettings(Settings):

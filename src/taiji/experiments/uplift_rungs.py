@@ -29,7 +29,8 @@ class Rung:
 
     Attributes:
         name: shown in tables.
-        fields: makes the fields that it adds, from the trial. against: rung that it is compared with; None: the one before.
+        fields: makes the fields that it adds, from the trial.
+        against: rung that it is compared with; None: the one before. In the place of one that does not pay, what that stands on.
         side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
         must_pay: it is also judged as a ranker takes it that leaves out what does not pay.
     """

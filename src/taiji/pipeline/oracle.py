@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.artifacts import write_json
-from taiji.core.errors import InputError
 from taiji.core.number_format import number_text
 from taiji.data import Dataset
-from taiji.experiments.decision import decisions, gap
-from taiji.experiments.ladder import climb
+from taiji.experiments.decision import gap
+from taiji.experiments.log_ladder import climbed
 from taiji.experiments.study import NEGATIVE_CONTROL, Arm, shuffled
-from taiji.experiments.uplift_rungs import ladder
-from taiji.experiments.uplift_trial import Trial, log_facts
 from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
@@ -56,7 +53,7 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 
     Returns:
         what :func:`taiji.pipeline.run_study.evaluated` returns, ``bounds`` (see :func:`bounds`), ``ladder`` and ``decisions`` (see
-        :func:`climbed`); also in ``oracle/oracle.json``.
+        :func:`taiji.experiments.log_ladder.climbed`); also in ``oracle/oracle.json``.
     """
     folder, dataset, split = (
         run / "oracle",
@@ -85,25 +82,9 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     competitors = (COMPETITOR, SHUFFLED_ARM)
     found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds, competitors)
     found["bounds"] = bounds(found["rows"])
-    found |= climbed(dataset, config.embedder.name, seeds, config.evaluation.resamples)
+    found |= climbed(dataset, config.embedder.name, seeds, config.evaluation.resamples, rows=LADDER_ROWS)
     write_json(folder / "oracle.json", found)
     return found
-
-
-def climbed(dataset: Dataset, embedder: str, seeds: int, resamples: int) -> dict[str, Any]:
-    """Return the ladder without a language model, the log's ``facts`` and the ``decisions`` that follow; ``left_out`` where the log is too short.
-
-    Args:
-        dataset: the log. embedder: of the texts. seeds: trainings per rung. resamples: of users and seeds.
-    """
-    try:
-        trial = Trial.of(dataset, most=LADDER_ROWS)
-        rungs = [rung for rung in ladder(embedder) if "control" not in rung.name or "permuted" in rung.name]
-        rows = list(climb(trial, rungs, ("taiji",), seeds=seeds, resamples=resamples))
-    except InputError as error:
-        return {"ladder": [], "decisions": [], "left_out": str(error)}
-    facts = log_facts(trial)
-    return {"ladder": rows, "facts": facts, "decisions": decisions(facts, rows, dataset.n_items)}
 
 
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

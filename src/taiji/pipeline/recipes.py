@@ -15,6 +15,7 @@ from taiji.pipeline.stages.data_stage import Data
 from taiji.pipeline.stages.evaluation_ranker_stage import EvaluationRanker
 from taiji.pipeline.stages.examples_stage import Examples
 from taiji.pipeline.stages.features_stage import Features
+from taiji.pipeline.stages.ladder_stage import Ladder
 from taiji.pipeline.stages.ranking_stage import Ranking
 from taiji.pipeline.stages.rationales_stage import Rationales
 from taiji.pipeline.stages.report_stage import Report
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ENHANCE: tuple[Stage, ...] = (
     Data(),
     Examples(),
+    Ladder(),
     Reward(),
     Rationales(),
     Selection(),

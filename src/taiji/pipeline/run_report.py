@@ -48,6 +48,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
         "data": dataset.name,
         "level": config.evaluation.level,
         "notes": list(dataset.notes),
+        "ladder": read_json(context.input("ladder") / "ladder.json"),
         "split": {key: value for key, value in _split(context).items() if key != "bounds"},
         "rationales": _rationales(context, verdicts),
         "audit": {name: found for name, found in audit.items() if name != "worst"},

@@ -18,7 +18,9 @@ from taiji.data.reading_tables import reading_tables
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
+from taiji.reporting.ladder_view import ladder_view
 from taiji.reporting.summary import (
+    MARKS,
     Difference,
     MetricValue,
     ModelMetric,
@@ -66,7 +68,6 @@ FILTERS = {
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
 }
 """The templates' ways of writing numbers."""
-MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 
 
 def write_report(
@@ -155,6 +156,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "run": run,
         "version": taiji.__version__,
         "findings": _findings(run),
+        "ladder": ladder_view(run),
         "periods": _periods(run),
         "totals": _totals(run),
         "histogram": charts.histogram(

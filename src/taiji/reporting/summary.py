@@ -17,6 +17,8 @@ WIDE = 104
 """Columns from which the terminal shows every figure; a pipe counts as wide."""
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
 """Kinds of answers as version 0.2 wrote them."""
+MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
+"""Signs of verdicts on the pages; ○ for all others."""
 COLOURS = {"better": "green", "worse": "red"}
 CTCVR_MEANS = "CTCVR: click and conversion rate that the evaluation ranker, which took no part in training, predicts for the nearest item"
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
@@ -159,6 +161,41 @@ class FeatureMetrics(_Open):
     first_weight: float | None = None
 
 
+class RungResult(_Open):
+    """A rung of the ladder on one log; the fields are those of :func:`taiji.experiments.ladder.climb`."""
+
+    model: str
+    rung: str
+    group: str
+    auc: float | None
+    against: str | None = None
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    kept: float | None = None
+    kept_gain: float | None = None
+    kept_low: float | None = None
+    kept_high: float | None = None
+
+    @property
+    def difference(self) -> Difference | None:
+        """The gain over the rung before, as a ranker has it that leaves out what does not pay; None on the first rung."""
+        if self.gain is None:
+            return None
+        if self.kept is None:
+            return Difference(against=self.against or "", value=self.gain, low=self.low, high=self.high)
+        return Difference(against=self.against or "", value=self.kept_gain, low=self.kept_low, high=self.kept_high)
+
+
+class LogLadder(_Open):
+    """The ladder of one log, see :func:`taiji.experiments.log_ladder.climbed`."""
+
+    log: str
+    ladder: list[RungResult]
+    decisions: list[dict[str, str]] = []
+    left_out: str | None = None
+
+
 class RunMetrics(_Open):
     """The whole of ``metrics.json``."""
 
@@ -167,6 +204,8 @@ class RunMetrics(_Open):
     level: float = 0.95
     """Of every interval."""
     notes: list[str] = []
+    ladder: list[LogLadder] = []
+    """Of the run's log and those beside it."""
     split: SplitSummary
     rationales: RationaleSummary
     llm: list[ModelMetric]

@@ -70,5 +70,10 @@ def symmetric_pairs(history: History, window: int, decay: float, count: int) -> 
 
 
 def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Array, Array, Array]:
-    pairs, inverse = np.unique(first * count + second, return_inverse=True)
-    return pairs // count, pairs % count, np.bincount(inverse, weight, minlength=len(pairs))
+    from scipy.sparse import coo_matrix
+
+    rows = coo_matrix(
+        (weight, (first, second)), shape=(count, count)
+    ).tocsr()  # counts places and adds: no sorting of all pairs
+    rows.sort_indices()
+    return np.repeat(np.arange(count), np.diff(rows.indptr)), rows.indices.astype(np.int64), rows.data

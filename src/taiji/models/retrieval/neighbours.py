@@ -95,6 +95,9 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
     Returns:
         (N, K) int64 neighbours padded with −1 and (N, K) float64 weights padded with 0, K ≤ k.
     """
+    if len(items) > k * count:
+        kept = _among_the_heaviest(items, weights, count, k)
+        items, neighbours, weights = items[kept], neighbours[kept], weights[kept]
     order = np.lexsort((neighbours, -weights, items))
     items, neighbours, weights = items[order], neighbours[order], weights[order]
     place = np.arange(len(items)) - np.searchsorted(items, items)
@@ -104,3 +107,15 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
     found[items[kept], place[kept]] = neighbours[kept]
     strength[items[kept], place[kept]] = weights[kept]
     return found, strength
+
+
+def _among_the_heaviest(items: Array, weights: Array, count: int, k: int) -> Array:
+    """Return a mask of the pairs that are not lighter than their item's k-th heaviest, (P,): what is left to sort is little."""
+    order = np.argsort(items, kind="stable") if (np.diff(items) < 0).any() else np.arange(len(items))
+    by_item, bounds = weights[order], np.searchsorted(items[order], np.arange(count + 1))
+    least = np.full(count, -np.inf)
+    for item in np.flatnonzero(np.diff(bounds) > k):
+        own = by_item[bounds[item] : bounds[item + 1]]
+        least[item] = np.partition(own, len(own) - k)[len(own) - k]
+    kept: Array = weights >= least[items]
+    return kept

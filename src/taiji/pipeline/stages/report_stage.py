@@ -22,6 +22,7 @@ class Report(Stage):
     summary = "Measure everything with intervals and baselines, and write the report."
     needs = (
         *PREPARED_STAGES,
+        "ladder",
         "rationales",
         "selection",
         "audit",

@@ -1,0 +1,39 @@
+"""The ladder of one log in short: its rungs without a language model, one control, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.experiments.decision import decisions
+from taiji.experiments.ladder import climb
+from taiji.experiments.uplift_rungs import ladder
+from taiji.experiments.uplift_trial import Trial, log_facts
+
+
+def climbed(
+    dataset: Dataset,
+    embedder: str,
+    seeds: int,
+    resamples: int,
+    *,
+    rows: int,
+    models: Sequence[str] = ("taiji",),
+) -> dict[str, Any]:
+    """Return the ladder without a language model, the log's ``facts`` and the ``decisions`` that follow; ``left_out`` where the log is too short.
+
+    Args:
+        dataset: the log. embedder: of the texts. seeds: trainings per rung. resamples: of users and seeds.
+        rows: candidates at most. models: of :data:`taiji.experiments.ladder.MODELS`; decisions follow from the first one.
+    """
+    try:
+        trial = Trial.of(dataset, most=rows)
+        rungs = [rung for rung in ladder(embedder) if "control" not in rung.name or "permuted" in rung.name]
+        found = list(climb(trial, rungs, models, seeds=seeds, resamples=resamples))
+    except InputError as error:
+        return {"ladder": [], "decisions": [], "left_out": str(error)}
+    facts = log_facts(trial)
+    own = [row for row in found if row["model"] == models[0]]
+    return {"ladder": found, "facts": facts, "decisions": decisions(facts, own, dataset.n_items)}

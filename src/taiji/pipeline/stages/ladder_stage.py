@@ -1,0 +1,51 @@
+"""Stage `ladder`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+
+
+class Ladder(Stage):
+    """What text is worth to a ranker on this log and on others beside it, before a language model is run."""
+
+    name = "ladder"
+    summary = "Climb the ladder without a language model: counts, collaborative fields, text, a right answer."
+    needs = ("data",)
+    settings = ("ladder", "embedder", "evaluation.resamples")
+
+    def outside(self, config: Config) -> Any:
+        """Return the state of the further logs: when one changes, the stage runs again."""
+        from taiji.data.settings import DataSettings
+        from taiji.data.sources import find_source
+
+        others = [DataSettings(source=name) for name in config.ladder.logs]
+        return [find_source(settings).state(settings) for settings in others]
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the rows trained on."""
+        return Amount(5.0 * config.ladder.seeds * config.ladder.rows * (1 + len(config.ladder.logs)))
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Climb, log by log."""
+        from taiji.core.artifacts import write_json
+        from taiji.data.dataset import Dataset
+        from taiji.data.sources import load_source
+        from taiji.experiments.log_ladder import climbed
+        from taiji.pipeline.run_data import load
+
+        config, chosen = context.config, context.config.ladder
+        found = []
+        for name in (None, *chosen.logs) if chosen.seeds else ():
+            dataset = load(context) if name is None else Dataset.from_tables(load_source(name, seed=config.seed))
+            result = climbed(dataset, config.embedder.name, chosen.seeds, config.evaluation.resamples, rows=chosen.rows)
+            found.append({"log": dataset.name, **result})
+        write_json(context.folder / "ladder.json", found)
+        return {"logs": len(found)}

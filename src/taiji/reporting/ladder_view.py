@@ -1,0 +1,94 @@
+"""The ladder as the report shows it: a sentence a log, and a table of rungs by logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taiji.core.number_format import number_text
+from taiji.reporting.summary import MARKS, LogLadder, RungResult, RunMetrics, metric_text, verdict
+
+LEFT_OUT = "left out: it does not pay"
+ORACLE = "a right answer"
+"""Kind of the rungs that know what comes."""
+
+
+def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
+    """Return what the templates show of the ladders; None where none was climbed."""
+    if not run.ladder:
+        return None
+    climbed = [{row.rung: row for row in log.ladder if row.group == "all"} for log in run.ladder]
+    rungs = list(dict.fromkeys(rung for rows in climbed for rung in rows))
+    table = [{"title": _title(rung), "cells": [_cell(rows.get(rung)) for rows in climbed]} for rung in rungs]
+    return {
+        "logs": [log.log for log in run.ladder],
+        "rows": table,
+        "headlines": [line for log in run.ladder for line in _headlines(log)],
+        "twins": any(log.log.endswith("-null") for log in run.ladder),
+        "decisions": run.ladder[0].decisions,
+    }
+
+
+def _kind(rung: str) -> str:
+    """Return what a rung is about: its text, its control, or the oracle."""
+    if "control" in rung:
+        return "control"
+    return {"2": "text", "4": ORACLE}.get(rung.split(" ")[0], "")
+
+
+def _title(rung: str) -> str:
+    number, _, name = rung.partition(":")[0].partition(" ")
+    if "control" in rung:
+        return f"… {rung.rpartition(', ')[2]} (control)"
+    return f"+ {name}" if number.isdigit() and number != "0" else name
+
+
+def _headlines(log: LogLadder) -> list[dict[str, str]]:
+    """Return the sentences about text and about a right answer, or why there are none."""
+    if log.left_out:
+        return [
+            {
+                "text": f"{log.log}: the ladder is left out",
+                "verdict": log.left_out.splitlines()[0],
+                "mark": "○",
+                "tone": "open",
+            }
+        ]
+    lines = []
+    for row in log.ladder:
+        kind = _kind(row.rung)
+        if row.group == "all" and row.difference is not None and kind in ("text", ORACLE):
+            said = "the texts of the items" if kind == "text" else "an answer that is always right"
+            outcome = _outcome(row)
+            value = "" if row.kept == 0 else f" {metric_text(row.difference, signed=True)} AUC"
+            lines.append(
+                {
+                    "text": f"{log.log}: {said}{value}",
+                    "verdict": outcome,
+                    "mark": MARKS.get(outcome, "○"),
+                    "tone": outcome if outcome in MARKS else "open",
+                }
+            )
+    return lines
+
+
+def _outcome(row: RungResult) -> str:
+    assert row.difference is not None
+    return LEFT_OUT if row.kept == 0 else verdict(row.difference)
+
+
+def _cell(row: RungResult | None) -> dict[str, str]:
+    """Return a cell: the first rung's AUC, or a gain with its interval and sign."""
+    if row is None or row.auc is None:
+        return {"value": "–", "note": "", "verdict": "not measured", "mark": "", "tone": ""}
+    if row.difference is None:
+        return {"value": number_text(row.auc, 3), "note": "", "verdict": "", "mark": "", "tone": ""}
+    outcome = _outcome(row)
+    shown = metric_text(row.difference, signed=True)
+    value, _, interval = shown.partition(" ")
+    return {
+        "value": "left out" if row.kept == 0 else value,
+        "note": "" if row.kept == 0 else interval,
+        "verdict": outcome,
+        "mark": MARKS.get(outcome, "○"),
+        "tone": outcome if outcome in MARKS else "open",
+    }
