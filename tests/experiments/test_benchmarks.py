@@ -8,7 +8,7 @@ from benchmarks.abtest import over_seeds
 from tests.quick import run_quick
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_quick_run_holds_its_checks(tmp_path):
     # One seed of the null twin may differ from zero by chance; over seeds it is the full benchmark's business.
     written = run_quick(

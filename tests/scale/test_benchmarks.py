@@ -4,7 +4,7 @@ import pytest
 from tests.quick import run_quick
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scale_out", "plan"])
 def test_quick_run_holds_its_checks(name, tmp_path):
     run_quick(name, tmp_path)
