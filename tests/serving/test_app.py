@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, Release, UserHistory
+from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, RankResult, Release, UserHistory
 
 SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
 KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
@@ -577,6 +578,15 @@ def test_a_header_that_decides_something_comes_once(locked: TestClient, name: st
     assert (answer.status_code, answer.json()["code"]) == (400, "doubled")
 
 
+def test_the_limits_of_a_head_are_exact(store: Store) -> None:
+    for client in open_client(store, headers=20, head_bytes=2000):
+        many = {f"x-{number}": "a" for number in range(20)}
+        assert client.get("/healthz", headers=many).json()["code"] == "large_head"
+        assert client.get("/healthz", headers={"x": "a" * 2000}).status_code == 431
+        assert client.get("/healthz?" + "a" * 2000).status_code == 431
+        assert client.get("/healthz", headers={"x": "a" * 1500}).status_code == 200
+
+
 def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
     answer = client.post("/v1/rank", content=b"{}", headers={"Content-Length": "9" * 5000})
     assert answer.status_code == 413
@@ -604,6 +614,74 @@ def test_rates_are_per_key(store: Store) -> None:
         assert client.get("/v1/features/u1", headers=admin).status_code == 200
         limited = client.get("/v1/features/u1", headers=read)
         assert limited.json()["code"] == "rate" and int(limited.headers["retry-after"]) > 1
+
+
+class Slow(LengthScorer):
+    """Takes its time, and counts whom it worked for."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.users = seconds, list[str]()
+
+    def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        self.users += [request.history.user for request in requests]
+        time.sleep(self.seconds * len(requests))
+        return super().score(requests)
+
+
+async def rank(app: Gate, user: str, hang_up_s: float = 10.0) -> int:
+    """The status of a ranking of a client that hangs up after a while; 0 where it got none."""
+    body, sent = json.dumps({"user": user, "items": ["i"]}).encode(), list[dict[str, Any]]()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        if message := next(messages, None):
+            return message
+        await asyncio.sleep(hang_up_s)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    scope = {"type": "http", "method": "POST", "path": "/v1/rank", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    return int(sent[0]["status"]) if sent else 0
+
+
+def slow_app(store: Store, scorer: Slow, **limits: float) -> Gate:
+    scorers = Scorers(store, lambda run: scorer)
+    scorers.refresh()
+    return build_app(
+        store, scorers, ServingSettings.model_validate({"limits": limits}), Keyring(), SteadyClock()
+    )
+
+
+def test_under_overload_as_many_rankings_are_answered_as_ever(make_store: Callable[..., Store]) -> None:
+    store, scorer = make_store(), Slow(0.02)
+    store.add_release(RELEASE, 1)
+    app = slow_app(store, scorer, wait_s=0.2)
+
+    async def flood() -> list[int]:
+        await rank(app, "first")  # from here on the cost is known
+        return list(await asyncio.gather(*(rank(app, f"u{number}") for number in range(100))))
+
+    statuses = asyncio.run(flood())
+    assert set(statuses) == {200, 503} and statuses.count(200) == len(scorer.users) - 1 >= 4
+
+
+def test_nobody_works_for_a_client_that_has_hung_up(make_store: Callable[..., Store]) -> None:
+    store, scorer = make_store(), Slow(0.1)
+    store.add_release(RELEASE, 1)
+    app = slow_app(store, scorer)
+
+    async def ask() -> list[int]:
+        first = asyncio.ensure_future(rank(app, "first"))
+        while not scorer.users:
+            await asyncio.sleep(0.001)
+        return [await rank(app, "gone", 0.0), await rank(app, "there"), await first]
+
+    assert asyncio.run(ask()) == [0, 200, 200] and scorer.users == ["first", "there"]
+    assert b'taiji_refused_total{reason="gone"} 1.0' in app.metrics.render()
 
 
 def test_slow_bodies_and_slow_answers_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

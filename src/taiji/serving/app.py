@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -16,10 +17,11 @@ from starlette.exceptions import HTTPException
 
 from taiji import __version__
 from taiji.serving import schemas as s
+from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
-from taiji.serving.gate import Gate, Rejected
+from taiji.serving.gate import Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
@@ -46,8 +48,13 @@ class Service:
         self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
-        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200, apart=True)
-        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics)
+        wait = settings.limits.wait_s
+        self.admissions = {path: Admission(wait) for path in ("/v1/rank", "/v1/recommend")}
+        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(
+            scorers.score, 16, MOST, apart=True, patience_s=2 * wait, told=self.admissions["/v1/rank"].note
+        )
+        told = self.admissions["/v1/recommend"].note
+        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics, 2 * wait, told)
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
@@ -127,11 +134,11 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         redoc_url=None,
         telemetry=silent,
     )
-    gate = Gate(app, keys, settings.limits, metrics)
+    gate = Gate(app, keys, settings.limits, metrics, service.admissions)
     _routes(app, service)
     _admin_routes(app, service)
     app.add_exception_handler(StoreUnavailable, _unavailable)
-    app.add_exception_handler(Overloaded, _unavailable)
+    app.add_exception_handler(Overloaded, partial(_overloaded, gate))
     app.add_exception_handler(Rejected, gate.reject)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
@@ -147,6 +154,11 @@ def _unavailable(request: Request, error: Exception) -> Response:
         "message": "The store cannot answer just now; repeat the request with the same idempotency key.",
     }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
+
+
+async def _overloaded(gate: Gate, request: Request, error: Exception) -> Response:
+    assert isinstance(error, Overloaded)
+    return await gate.reject(request, overloaded(error))
 
 
 def _no_route(request: Request, error: Exception) -> Response:

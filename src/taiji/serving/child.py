@@ -31,6 +31,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     import uvicorn
 
     from taiji.serving.app import build_app
+    from taiji.serving.edge import Edge, allow_files
     from taiji.serving.keys import load_keys
     from taiji.serving.scorers import Scorers
 
@@ -38,11 +39,17 @@ def api(settings: ServingSettings, run: Path) -> None:
     clock = SteadyClock(store.clock_floor())
     scorers = Scorers(store, lambda folder: backend(settings).scorer(folder, settings))
     app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
+    allow_files(settings.limits.connections)
+    # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
     config = uvicorn.Config(
         app,
+        http=Edge(settings.limits, app.metrics.refuse),  # type: ignore[arg-type]
+        ws="none",
+        proxy_headers=False,  # nobody here asks for the client's address
+        h11_max_incomplete_event_size=settings.limits.head_bytes,
         access_log=False,  # it would name users
         log_config=None,
-        limit_concurrency=settings.limits.connections,
+        log_level="error",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.worker.grace_s) or 1,
         server_header=False,

@@ -11,13 +11,16 @@ import json
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from taiji.core.web_guard import HEADERS, content_policy, names_this_machine
+from taiji.serving.admission import Admission
+from taiji.serving.batching import Overloaded
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.service_metrics import Metrics
@@ -70,6 +73,15 @@ class Rejected(Exception):
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
 
+def overloaded(busy: Overloaded) -> Rejected:
+    """Return the answer to a request for which there is no room."""
+    return Rejected(503, "overloaded", "More is asked than can be answered; try again later.", retry_s=busy.seconds)
+
+
+class Gone(Exception):
+    """The client hung up before it was answered."""
+
+
 class Bucket:
     """Token bucket of one key."""
 
@@ -87,10 +99,23 @@ class Bucket:
 
 
 class Gate:
-    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then)."""
+    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then).
 
-    def __init__(self, app: App, keys: Keyring, limits: LimitSettings, metrics: Metrics) -> None:
-        self._app, self._keys, self._limits, self._metrics = app, keys, limits, metrics
+    Args:
+        app: the routes. keys: known ones. limits: of requests and keys. metrics: told of every answer.
+        admissions: path to the admission of its requests, for those whose answers are computed.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        keys: Keyring,
+        limits: LimitSettings,
+        metrics: Metrics,
+        admissions: Mapping[str, Admission] | None = None,
+    ) -> None:
+        self._app, self._keys, self._limits, self.metrics = app, keys, limits, metrics
+        self._admissions = admissions or {}
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,12 +135,21 @@ class Gate:
 
         try:
             headers = dict(scope["headers"])
-            self._admit(scope, headers)
+            key = self._admit(scope, headers)
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
-                await self._app(scope, _replay(body, receive), watched)
+                if admission := self._admissions.get(scope["path"]):
+                    with admission.turn(key):
+                        await self._while_wanted(scope, body, receive, watched)
+                else:
+                    await self._app(scope, _replay(body, receive), watched)
         except Rejected as rejected:
             await _answer(watched, self._note(rejected))
+        except Overloaded as busy:
+            await _answer(watched, self._note(overloaded(busy)))
+        except Gone:
+            status = 499  # the usual number for it; nobody sees it but the metrics
+            self.metrics.refuse("gone")
         except TimeoutError:
             log("request timed out", route=_route(scope), seconds=self._limits.request_s)
             if not status:
@@ -125,11 +159,29 @@ class Gate:
             if not status:
                 await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
         route = _route(scope)
-        self._metrics.requests.labels(route, status).inc()
-        self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+        self.metrics.requests.labels(route, status).inc()
+        self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+    async def _while_wanted(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer, and stop it when the client has hung up."""
+        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
+        hung_up = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((work, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Gone
+            await work
+        finally:
+            for task in (work, hung_up):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await hung_up
+            if not work.done():
+                with suppress(asyncio.CancelledError):
+                    await work
 
     def _note(self, rejected: Rejected) -> Rejected:
-        self._metrics.refused.labels(rejected.args[0]).inc()
+        self.metrics.refuse(rejected.args[0])
         return rejected
 
     async def reject(self, request: Request, error: Exception) -> Response:
@@ -143,11 +195,13 @@ class Gate:
             "application/json",
         )
 
-    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Let a request in and return the name of its key."""
         if len(headers) < len(scope["headers"]):
             names = [name for name, _ in scope["headers"]]
             if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
                 raise Rejected(400, "doubled", f"The request has more than one header {', '.join(doubled)}.")
+        self._bound_head(scope)
         needed = needed_scope(scope["method"], scope["path"])
         key = self._who(headers)
         name = key.name if key else "anonymous"
@@ -155,7 +209,7 @@ class Gate:
         if wait := bucket.wait():
             raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
-            return
+            return name
         if not len(self._keys):
             if not FORWARDED.isdisjoint(headers):
                 raise Rejected(
@@ -171,6 +225,17 @@ class Gate:
             scope["path"]
         ):  # routes would not even match a line break
             raise Rejected(422, "invalid", "The path has control characters in it.")
+        return name
+
+    def _bound_head(self, scope: Scope) -> None:
+        """Hold the limits of a head exactly, whatever server read it."""
+        given, limits = scope["headers"], self._limits
+        line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        size = line + sum(len(name) + len(value) for name, value in given)
+        if len(given) > limits.headers or size > limits.head_bytes:
+            raise Rejected(
+                431, "large_head", f"The head has more than {limits.headers} headers or {limits.head_bytes} bytes."
+            )
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):

@@ -75,6 +75,10 @@ class Metrics:
             budget.labels(quantile).set(most / 1e3)
             taken.labels(quantile).set_function(lambda quantile=quantile: self._quantile(quantile))  # type: ignore[misc]
 
+    def refuse(self, reason: str) -> None:
+        """Count a refused request or connection."""
+        self.refused.labels(reason).inc()
+
     def note_list(self, found: RecommendResult, seconds: float, *, cached: bool) -> None:
         """Count an answer and its time."""
         self._lists.labels("cache" if cached else "cascade").inc()

@@ -47,12 +47,20 @@ class WorkerSettings(Settings):
 class LimitSettings(Settings):
     """Limits of one request, and of one key."""
 
+    head_bytes: int = Field(default=16384, ge=1024)
+    """Largest head of a request: its line and headers."""
+    headers: int = Field(default=100, ge=1)
+    """Headers of a request, at most."""
+    head_s: float = Field(default=5.0, gt=0)
+    """Longest time a client may take from connecting, or from a further request's first byte, to the end of the head."""
     body_bytes: int = Field(default=1 << 20, ge=1)
     """Largest request body."""
     body_s: float = Field(default=10.0, gt=0)
     """Longest time a client may take to send its body."""
     request_s: float = Field(default=10.0, gt=0)
     """Longest time for an answer."""
+    wait_s: float = Field(default=1.0, gt=0)
+    """Reasonable wait for a ranking or a list; from the load on at which it would be longer, requests get 503 at once."""
     rate: float = Field(default=5000.0, gt=0)
     """Requests a second and key, on average."""
     burst: int = Field(default=10000, ge=1)
@@ -60,7 +68,7 @@ class LimitSettings(Settings):
     backlog: int = Field(default=1_000_000, ge=1)
     """Queued events from which on new ones are refused with 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
-    """Open connections a process accepts."""
+    """Open connections of a process; beyond, those end whose clients keep it waiting the longest."""
     stall_s: float = Field(default=120.0, gt=0)
     """Wait of the oldest queued event from which on the service is not ready: no worker takes events in."""
     future_s: float = Field(default=3600.0, ge=0)
