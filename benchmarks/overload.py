@@ -1,7 +1,7 @@
 """The service under more than it can bear: goodput against offered load, and health under floods of connections.
 
-A ranking takes a fixed time of a stand-in that sleeps, so that the capacity is known: 1 / that time. An open loop asks for one to twenty
-times as much; goodput is the rate of answers with 200. Then hundreds of connections say nothing, send their heads drop by drop, or send one
+A ranking takes a fixed time of a stand-in that sleeps, so that the capacity is known: 1 / that time. An open loop asks for half to twenty
+times as much; goodput is the rate of answers with 200 that came within two seconds of when they were due. Then hundreds of connections say nothing, send their heads drop by drop, or send one
 header of 300 MiB, while somebody else asks for the health of the service. Times are of this machine; the checks are shares and the bar
 of one second.
 """
@@ -64,19 +64,21 @@ def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) 
     capacity = 1 / SECONDS_EACH
     with served(SECONDS_EACH) as service:
         for factor in times:
-            report = load(service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=400, rate=factor * capacity)
-            good = report.statuses.get(200, 0) / report.seconds
+            report = load(
+                service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=400, rate=factor * capacity
+            )
             result.rows.append(
                 {
                     "what": kind,
                     "offered, times the capacity": factor,
                     "offered/s": factor * capacity,
-                    "goodput/s": good,
-                    "goodput, share of the capacity": good / min(capacity, factor * capacity),
+                    "goodput/s": report.goodput,
+                    "goodput, share of the capacity": report.goodput / min(capacity, factor * capacity),
                     "p50_ms": report.p50,
                     "p99_ms": report.p99,
                     "refused": report.statuses.get(503, 0),
-                    "other": sum(n for status, n in report.statuses.items() if status not in (200, 503)) + report.errors,
+                    "other": sum(n for status, n in report.statuses.items() if status not in (200, 503))
+                    + report.errors,
                 }
             )
             result.so_far()
@@ -140,7 +142,9 @@ def floods(result: Result, connections: int, size: int) -> None:
             found[f"{connections} {name}"] = worst_health(service.url, lambda end=end: time.monotonic() > end)  # type: ignore[misc]
         grown = (api.memory_info().rss - before) / 2**20
     for name, seconds in found.items():
-        result.rows.append({"what": name, "slowest health, s": seconds, "API grew by, MiB": grown, "taken, MiB": max(taken) / 2**20})
+        result.rows.append(
+            {"what": name, "slowest health, s": seconds, "API grew by, MiB": grown, "taken, MiB": max(taken) / 2**20}
+        )
         result.at_most(f"seconds until health answers under {name}", seconds, HEALTH_S)
     result.at_most(f"MiB of a header of {size >> 20} that were taken", max(taken) / 2**20, 20)
     result.at_most("MiB by which the API process grew", grown, 100)

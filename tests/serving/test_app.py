@@ -26,7 +26,17 @@ from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, RankResult, Release, UserHistory
+from taiji.serving.types import (
+    Claim,
+    Event,
+    EventBatch,
+    FeatureRow,
+    FeaturesOnly,
+    RankRequest,
+    RankResult,
+    Release,
+    UserHistory,
+)
 
 SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
 KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
@@ -651,9 +661,7 @@ async def rank(app: Gate, user: str, hang_up_s: float = 10.0) -> int:
 def slow_app(store: Store, scorer: Slow, **limits: float) -> Gate:
     scorers = Scorers(store, lambda run: scorer)
     scorers.refresh()
-    return build_app(
-        store, scorers, ServingSettings.model_validate({"limits": limits}), Keyring(), SteadyClock()
-    )
+    return build_app(store, scorers, ServingSettings.model_validate({"limits": limits}), Keyring(), SteadyClock())
 
 
 def test_under_overload_as_many_rankings_are_answered_as_ever(make_store: Callable[..., Store]) -> None:
