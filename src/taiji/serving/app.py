@@ -21,7 +21,7 @@ from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
-from taiji.serving.gate import Gate, Rejected, overloaded
+from taiji.serving.gate import KEY, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
@@ -270,7 +270,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         )
         if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
             raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
-        outcome = await service.intake(EventBatch(key, digest, taken))
+        outcome = await service.intake(EventBatch(key, digest, taken, request.scope[KEY]))
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
         if outcome == "full":

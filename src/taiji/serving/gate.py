@@ -41,6 +41,8 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 """Headers of which a request has one at most: of two, one reader takes the first and another the last."""
 FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 """Headers that a proxy adds: who asks is not the machine that the connection comes from."""
+KEY = "taiji.key"
+"""Entry of a request's scope: the name of its API key."""
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
@@ -135,7 +137,7 @@ class Gate:
 
         try:
             headers = dict(scope["headers"])
-            key = self._admit(scope, headers)
+            key = scope[KEY] = self._admit(scope, headers)
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
                 if admission := self._admissions.get(scope["path"]):

@@ -23,15 +23,20 @@ from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
+    BURST,
+    LEAST_READER,
+    SCHEMA,
     Appended,
     DeadLetter,
     Gauges,
     Releases,
     StoreUnavailable,
     as_of,
+    demand_readable,
     digest_of,
     event_of,
     next_due,
+    paces,
     readable,
     readable_releases,
 )
@@ -56,6 +61,7 @@ class RedisStore:
         try:
             with _translated():
                 self._demand_durability(place)
+                self._note_schema(place)
                 self._make_group()
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
@@ -86,6 +92,12 @@ class RedisStore:
                 found=", ".join(f"{name} {value}" for name, value in found.items()),
                 fix="redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf",
             )
+
+    def _note_schema(self, place: str) -> None:
+        found = [int(value or 1) for value in self._redis.hmget(self._key("meta"), "schema", "schema_reader")]
+        demand_readable(found[0], found[1], place)
+        noted = {"schema": max(found[0], SCHEMA), "schema_reader": max(found[1], LEAST_READER)}
+        self._redis.hset(self._key("meta"), mapping=noted)
 
     def _make_group(self) -> None:
         try:
@@ -132,7 +144,9 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=False)
             for batch in batches:
                 packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
-                self._run("APPEND", batch.key, batch.digest, remember, limits.backlog, *packed, client=pipe)
+                self._run(
+                    "APPEND", batch.key, batch.digest, remember, limits.backlog, batch.source, *packed, client=pipe
+                )
             return [outcome.decode() for outcome in pipe.execute()]
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
@@ -141,11 +155,8 @@ class RedisStore:
             if not entries:
                 return 0
             pieces = [piece for number, fields in entries for piece in (number, _unread(fields))]
-            return int(
-                self._run(
-                    "ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *pieces
-                )
-            )
+            limits = self._settings.trigger.events, self._settings.worker.history
+            return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
     def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Entries for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
@@ -239,7 +250,7 @@ class RedisStore:
             if not release.features or self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
                 return
             for users in self._scan("u:"):
-                self._run("FILL", release.name, now + self._window(), *users)
+                self._run("FILL", release.name, now + self._window(), paces(self._settings)[1], *users)
             self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
 
     def _scan(self, *parts: str) -> Iterator[list[bytes]]:
@@ -363,16 +374,18 @@ class RedisStore:
                 pipe.zrange(self._key("due", name), 0, 0, withscores=True)
                 pipe.zcard(self._key("lease", name))
                 pipe.hlen(self._key("dead", name))
+                pipe.zcount(self._key("late", name), f"({now}", "+inf")
             queued, first, clock, unreadable, *rest = pipe.execute()
-        oldest = min([float(entry[0][1]) for entry in rest[1::4] if entry], default=float(now))
+        oldest = min([float(entry[0][1]) for entry in rest[1::5] if entry], default=float(now))
         return Gauges(
             int(queued),
             _age(first, clock),
-            sum(rest[0::4]),
+            sum(rest[0::5]),
             max(0.0, (now - oldest) / 1e6),
-            sum(rest[2::4]),
-            sum(rest[3::4]),
+            sum(rest[2::5]),
+            sum(rest[3::5]),
             int(unreadable),
+            sum(rest[4::5]),
         )
 
 

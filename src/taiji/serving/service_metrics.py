@@ -124,6 +124,11 @@ class _StoreCollector:
             ("taiji_queue_age_seconds", "Age of the oldest of them", gauges.queue_age),
             ("taiji_due_users", "Users waiting for the LLM", gauges.due),
             ("taiji_due_age_seconds", "How long the first of them is due", gauges.due_age),
+            (
+                "taiji_deferred_users",
+                "Users of API keys that asked for more than their share; they wait their turn",
+                gauges.deferred,
+            ),
             ("taiji_leased_users", "Users at the LLM", gauges.leased),
             ("taiji_dead_letters", "Users given up", gauges.dead),
             ("taiji_unreadable_events", "Events put aside because they could not be read", gauges.unreadable),

@@ -19,6 +19,10 @@ class TriggerSettings(Settings):
     """This many unread events end the window at once."""
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """A row older than this is written anew without an event (the world's prompts move on too); 0 never does that."""
+    known_per_hour: float = Field(default=100_000.0, gt=0)
+    """Users with features for whom one API key may ask at its full priority; further ones wait until nobody else does, or their turn."""
+    strangers_per_hour: float = Field(default=1000.0, gt=0)
+    """The same of users who have no features yet, as anybody can invent them."""
 
 
 class WorkerSettings(Settings):

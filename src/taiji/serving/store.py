@@ -18,12 +18,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from taiji.core.errors import ArtifactError
 from taiji.serving.logs import log
 from taiji.serving.settings import ServingSettings
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, Unreadable, UserHistory
 
 Appended = Literal["accepted", "duplicate", "conflict", "full"]
 MAX_BACKOFF_S = 300.0
+SCHEMA = 2
+"""Of what lies in a store. 1: the first. 2: the API key of an event, deferred users."""
+LEAST_READER = 1
+"""Oldest version whose code can use a store of this one."""
+BURST = 32
+"""Users above its pace whom an API key may ask for at once."""
 
 
 class StoreUnavailable(Exception):
@@ -61,6 +68,7 @@ class Gauges:
     leased: int
     dead: int
     unreadable: int
+    deferred: int
 
 
 class Store(Protocol):
@@ -97,7 +105,12 @@ class Store(Protocol):
         ...
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
-        """Lease the users that are due the longest. An expired lease counts as a failure of its user."""
+        """Lease the users that are due the longest, then deferred ones in turn. An expired lease counts as a failure of its user.
+
+        A user is deferred whose API key has asked for more users in the last time than :class:`~taiji.serving.settings.TriggerSettings`
+        allows: each key has its own pace for users with and without features. Deferred users are due when their turn comes, and
+        are taken before where nobody is due.
+        """
         ...
 
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
@@ -226,6 +239,29 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
 def backoff_us(settings: ServingSettings, attempts: int) -> int:
     """Wait after the ``attempts``-th failure: doubles each time, five minutes at most."""
     return int(min(settings.worker.backoff_s * 2 ** min(attempts - 1, 30), MAX_BACKOFF_S) * 1e6)
+
+
+def demand_readable(schema: int, reader: int, place: str) -> None:
+    """Raise unless this version can use a store of a schema that versions from ``reader`` on can use.
+
+    Raises:
+        ArtifactError: it cannot.
+    """
+    if reader > SCHEMA:
+        raise ArtifactError(
+            "The store was made by a newer version of taiji.",
+            where=place,
+            expected=f"a schema that version {SCHEMA} can use",
+            found=f"schema {schema}, for versions from {reader} on",
+            fix="upgrade taiji on this machine, or restore the copy that was made before the upgrade",
+        )
+
+
+def paces(settings: ServingSettings) -> tuple[int, int]:
+    """Return the microseconds between two users of one API key, for users with and without features."""
+    trigger = settings.trigger
+    known, strangers = (max(1, round(3600e6 / rate)) for rate in (trigger.known_per_hour, trigger.strangers_per_hour))
+    return known, strangers
 
 
 def as_of(now: int, newest: int | None) -> int:

@@ -70,11 +70,12 @@ NEEDED_FIELDS = len(Event._fields) - len(Event._field_defaults)
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events that are taken in together or not at all; ``key`` is a hash of the caller's idempotency key."""
+    """Events that are taken in together or not at all; ``key`` is a hash of the caller's idempotency key, ``source`` the name of its API key."""
 
     key: str
     digest: str
     events: tuple[Event, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
