@@ -20,7 +20,7 @@ from tests.serving.doubles import EchoWriter, LengthScorer, ListMaker
 from taiji.core.errors import ArtifactError
 from taiji.serving.app import build_app
 from taiji.serving.batching import Overloaded
-from taiji.serving.clock import SteadyClock
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.gate import Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.scorers import Scorers
@@ -385,6 +385,23 @@ def test_releases(client: TestClient, store: Store) -> None:
     assert [r["name"] for r in client.post("/v1/admin/releases:retire", json={"release": "r2"}).json()["live"]] == [
         "r1"
     ]
+
+
+def test_a_release_is_activated_when_every_process_has_its_models(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taiji.serving.app.ACTIVATE_WAIT_S", 0.05)
+    store.add_release(NEXT, 10)
+    for client in open_client(store):
+        path = "/v1/admin/releases:activate"
+        store.beat("other", {"kind": "api", "loaded": ["r1"], "failed": {}}, wall_us())
+        answer = client.post(path, json={"release": "r2"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_prepared") and "loaded" in answer.json()[
+            "message"
+        ]
+        assert client.post(path, json={"release": "r2", "force": True}).json()["active"] == "r2"
+        store.beat("other", {"kind": "api", "loaded": ["r1", "r2"], "failed": {}}, wall_us())
+        assert client.post(path, json={"release": "r1"}).json()["active"] == "r1"
 
 
 def test_dead_letters(client: TestClient, store: Store) -> None:

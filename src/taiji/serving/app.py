@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -26,15 +27,17 @@ from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.recommendations import Recommendations, wrong_context
+from taiji.serving.releases import unprepared
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, Store, StoreUnavailable, to_previous
+from taiji.serving.store import Appended, Store, StoreUnavailable
 from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
 
 M = TypeVar("M", bound=BaseModel)
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
+ACTIVATE_WAIT_S = 2.0
 
 
 class Service:
@@ -358,20 +361,27 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         ]
         return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
-    for verb, action, summary in (
-        ("activate", store.activate, "Serve another live release"),
-        ("retire", store.retire, "Delete a release that is not served"),
-    ):
+    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Serve another live release, once it is prepared",
+              operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip
+    async def activate(request: Request) -> Response:
+        asked = await _body(request, s.ActivateIn)
+        deadline = time.monotonic() + min(ACTIVATE_WAIT_S, service.settings.limits.request_s / 2)
+        while not asked.force and asked.release in (await asyncio.to_thread(store.releases)).live:
+            reason = await asyncio.to_thread(unprepared, store, asked.release, service.settings, clock())
+            if not reason:
+                break
+            if time.monotonic() > deadline:
+                raise Rejected(409, "not_prepared", f"The release is not prepared: {reason}", retry_s=1)
+            await asyncio.sleep(0.1)
+        log("release activate", release=asked.release, force=asked.force)
+        return await switched(store.activate, asked.release)
 
-        def route(verb: str = verb, action: Callable[..., Any] = action, summary: str = summary) -> None:
-            @app.post(f"/v1/admin/releases:{verb}", response_model=s.ReleasesOut, tags=["admin"], summary=summary, operation_id=verb,
-                      responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
-            async def change(request: Request) -> Response:
-                name = (await _body(request, s.ReleaseIn)).release
-                log(f"release {verb}", release=name)
-                return await switched(action, name)
-
-        route()
+    @app.post("/v1/admin/releases:retire", response_model=s.ReleasesOut, tags=["admin"], summary="Delete a release that is not served",
+              operation_id="retire", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
+    async def retire(request: Request) -> Response:
+        name = (await _body(request, s.ReleaseIn)).release
+        log("release retire", release=name)
+        return await switched(store.retire, name)
 
     @app.post(
         "/v1/admin/releases:rollback",
@@ -382,7 +392,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     )
     async def rollback() -> Response:
         log("release rollback")
-        return await switched(to_previous, store)
+        return await switched(store.roll_back)
 
     @app.get(
         "/v1/admin/dead-letters",

@@ -17,7 +17,7 @@ from pathlib import Path
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, to_standard_error, where
-from taiji.serving.releases import backend
+from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
 
@@ -37,7 +37,12 @@ def api(settings: ServingSettings, run: Path) -> None:
 
     store = open_store(settings, run)
     clock = SteadyClock(store.clock_floor())
-    scorers = Scorers(store, lambda folder: backend(settings).scorer(folder, settings))
+    name = f"api-{socket.gethostname()}-{os.getpid()}"
+    scorers = Scorers(
+        store,
+        lambda folder: backend(settings).scorer(located(folder, run), settings),
+        lambda facts: store.beat(name, facts, clock()),
+    )
     app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
     allow_files(settings.limits.connections)
     # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
@@ -66,7 +71,7 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
 
     store = open_store(settings, run)
     found = store.releases().live[release]
-    writer = backend(settings).writer(Path(found.run), settings, store) if found.features else None
+    writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
     made = Worker(store, writer, found, settings, name)
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()

@@ -21,6 +21,7 @@ Keys, after the prefix ``P``:
 ``names``               set            releases that may have rows, those being published included
 ``erased``              set            keyed digests
 ``meta``, ``counters``  hash           ``active``, ``previous``, ``secret``; counters
+``beats``               hash           process → when it last said that it lives, and what of itself (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
@@ -248,16 +249,30 @@ ACTIVATE = """
 -- ARGV: P, release
 if redis.call('HEXISTS', P..'releases', ARGV[2]) == 0 then return 0 end
 local active = redis.call('HGET', P..'meta', 'active')
-if active and active ~= ARGV[2] then redis.call('HSET', P..'meta', 'previous', active) end
+if active and active ~= ARGV[2] then
+  redis.call('HSET', P..'meta', 'previous', active)
+  redis.call('HDEL', P..'meta', 'undone')
+end
 redis.call('HSET', P..'meta', 'active', ARGV[2])
 return 1
+"""
+
+ROLL_BACK = """
+-- ARGV: P
+local active, previous = redis.call('HGET', P..'meta', 'active'), redis.call('HGET', P..'meta', 'previous')
+if not active or not previous then return false end
+if redis.call('HGET', P..'meta', 'undone') == previous then return active end
+redis.call('HSET', P..'meta', 'active', previous, 'previous', active, 'undone', active)
+return previous
 """
 
 RETIRE = """
 -- ARGV: P, release: takes it off the list; its rows are deleted after
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
 if redis.call('HDEL', P..'releases', ARGV[2]) == 0 then return 0 end
-if redis.call('HGET', P..'meta', 'previous') == ARGV[2] then redis.call('HDEL', P..'meta', 'previous') end
+for _, name in ipairs({'previous', 'undone'}) do
+  if redis.call('HGET', P..'meta', name) == ARGV[2] then redis.call('HDEL', P..'meta', name) end
+end
 redis.call('HDEL', P..'meta', 'filled:'..ARGV[2])
 for _, key in ipairs({'due:', 'late:', 'pace:', 'lease:', 'token:', 'try:', 'dead:'}) do redis.call('DEL', P..key..ARGV[2]) end
 return 1

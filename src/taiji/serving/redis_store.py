@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,9 @@ from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
+    ALIVE_S,
     BURST,
+    FORGET_US,
     LEAST_READER,
     SCHEMA,
     Appended,
@@ -281,6 +283,31 @@ class RedisStore:
         with _translated():
             if not self._run("ACTIVATE", release):
                 raise KeyError(release)
+
+    def roll_back(self) -> str:
+        with _translated():
+            name = self._run("ROLL_BACK")
+        if name is None:
+            raise KeyError("previous")
+        return str(name.decode())
+
+    def waiting(self, release: str, now: int) -> int:
+        with _translated():
+            pipe = self._redis.pipeline()
+            pipe.zcard(self._key("lease", release))
+            pipe.zcount(self._key("due", release), "-inf", now + self._window())
+            return sum(pipe.execute())
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        with _translated():
+            self._redis.hset(self._key("beats"), process, json.dumps({"at": now, "facts": facts}))
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        with _translated():
+            found = {name.decode(): json.loads(body) for name, body in self._redis.hgetall(self._key("beats")).items()}
+            if old := [name for name, beat in found.items() if beat["at"] < now - FORGET_US]:
+                self._redis.hdel(self._key("beats"), *old)
+        return {name: beat["facts"] for name, beat in found.items() if beat["at"] > now - int(ALIVE_S * 1e6)}
 
     def retire(self, release: str) -> None:
         with _translated():

@@ -13,9 +13,10 @@ import secrets
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from taiji.core.artifacts import make_folder
 from taiji.core.errors import ResourceError
@@ -23,6 +24,8 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_schema import prepare
 from taiji.serving.sqlite_turns import ask_for, fill, in_turn
 from taiji.serving.store import (
+    ALIVE_S,
+    FORGET_US,
     Appended,
     DeadLetter,
     Gauges,
@@ -333,7 +336,37 @@ class SQLiteStore:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
             if active and active[0] != release:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('previous', ?)", active)
+                db.execute("DELETE FROM meta WHERE key = 'undone'")
             db.execute("INSERT OR REPLACE INTO meta VALUES ('active', ?)", (release,))
+
+    def roll_back(self) -> str:
+        with self._change() as db:
+            found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('active', 'previous', 'undone')"))
+            active, previous = found.get("active"), found.get("previous")
+            if active is None or previous is None:
+                raise KeyError("previous")
+            if found.get("undone") == previous:  # done already; whoever asked did not see the answer
+                return str(active)
+            for name, value in (("active", previous), ("previous", active), ("undone", active)):
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        return str(previous)
+
+    def waiting(self, release: str, now: int) -> int:
+        soon = now + int(self._settings.trigger.window_s * 1e6)
+        with self._look() as db:
+            return _one(
+                db, "SELECT count(*) FROM work WHERE release = ? AND (lease IS NOT NULL OR due <= ?)", release, soon
+            )
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        with self._change() as db:
+            db.execute("DELETE FROM beats WHERE at < ?", (now - FORGET_US,))
+            db.execute("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (process, now, json.dumps(facts)))
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        with self._look() as db:
+            found = db.execute("SELECT process, body FROM beats WHERE at > ?", (now - int(ALIVE_S * 1e6),)).fetchall()
+        return {process: json.loads(body) for process, body in found}
 
     def retire(self, release: str) -> None:
         with self._change() as db:
@@ -342,7 +375,7 @@ class SQLiteStore:
                 "DELETE FROM releases WHERE name = ?", (release,)
             ).rowcount:
                 raise KeyError(release)
-            db.execute("DELETE FROM meta WHERE key = 'previous' AND value = ?", (release,))
+            db.execute("DELETE FROM meta WHERE key IN ('previous', 'undone') AND value = ?", (release,))
             db.execute("DELETE FROM features WHERE release = ?", (release,))
             db.execute("DELETE FROM work WHERE release = ?", (release,))
             db.execute("DELETE FROM pace WHERE release = ?", (release,))

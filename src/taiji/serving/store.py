@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from taiji.core.errors import ArtifactError
 from taiji.serving.logs import log
@@ -29,6 +29,10 @@ SCHEMA = 2
 """Of what lies in a store. 1: the first. 2: the API key of an event, deferred users."""
 LEAST_READER = 1
 """Oldest version whose code can use a store of this one."""
+ALIVE_S = 10.0
+"""Age of a process's latest sign of life from which on it counts as dead."""
+FORGET_US = 86_400 * 10**6
+"""Age from which on a process's last sign of life is deleted."""
 BURST = 32
 """Users above its pace whom an API key may ask for at once."""
 
@@ -153,6 +157,22 @@ class Store(Protocol):
         """Delete a release that is not active with all its rows and work; raises KeyError otherwise."""
         ...
 
+    def roll_back(self) -> str:
+        """Reads switch to the previous release, whose name is returned; repeated, it changes nothing. Raises KeyError when there is none."""
+        ...
+
+    def waiting(self, release: str, now: int) -> int:
+        """Users who are with the LLM, or will be due within the window; deferred ones do not count."""
+        ...
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        """Note that a process lives, and what it says of itself."""
+        ...
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        """Return what the processes said that lived within the last :data:`ALIVE_S`."""
+        ...
+
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
         """Users given up."""
         ...
@@ -267,12 +287,3 @@ def paces(settings: ServingSettings) -> tuple[int, int]:
 def as_of(now: int, newest: int | None) -> int:
     """The time features are made at: now, or just after the newest event where a client's clock runs ahead."""
     return now if newest is None else max(now, newest + 1)
-
-
-def to_previous(store: Store) -> str:
-    """Reads switch back to the previous release; returns its name; raises KeyError when there is none."""
-    previous = store.releases().previous
-    if previous is None:
-        raise KeyError("previous")
-    store.activate(previous)
-    return previous
