@@ -634,6 +634,15 @@ def test_the_documentation_is_one_page_that_loads_nothing(client: TestClient) ->
         assert all(f"{method.upper()} {path}" in page.text for method in methods)
 
 
+def test_an_idempotency_key_is_of_its_client(locked: TestClient, store: Store) -> None:
+    def post(scope: str, item: str) -> int:
+        return post_events(locked, {**EVENT, "item_id": item}, Authorization=f"Bearer {SECRETS[scope]}").status_code
+
+    assert [post("write", "a"), post("admin", "b"), post("write", "a"), post("write", "b")] == [202, 202, 202, 409]
+    assert store.absorb("w", 10, 10) == 2
+    assert len({event.id for event in store.histories(["u1"], 10)[0].events}) == 2
+
+
 def test_rates_are_per_key(store: Store) -> None:
     for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=2):
         read, admin = ({"Authorization": f"Bearer {SECRETS[scope]}"} for scope in ("read", "admin"))

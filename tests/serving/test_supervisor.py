@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from taiji.serving.keys import new_key
 from taiji.serving.releases import backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
-from taiji.serving.supervisor import demand_keys
+from taiji.serving.supervisor import Supervisor, demand_keys
 
 
 def make_run(folder: Path, name: str, version: str) -> Path:
@@ -75,6 +76,32 @@ def test_releases_from_the_command_line(tmp_path: Path) -> None:
     roll_out(new, settings, beside=old, activate=False)
     assert store.releases().active == "old-echo-1" and len(store.read(["u1"])) == 1
     store.close()
+
+
+def test_children_import_nothing_from_where_the_service_was_started(tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise SystemExit(99)")
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    commands: list[list[str]] = []
+
+    class Started:
+        returncode, pid = None, 0
+
+        def __init__(self, command: list[str], **options: object) -> None:
+            commands.append(command)
+
+        def poll(self) -> None:
+            return None
+
+    settings = ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("taiji.serving.supervisor.subprocess.Popen", Started)
+        Supervisor(store, tmp_path, settings, listener).tend()
+    store.close()
+    (command,) = commands
+    code = [*command[: command.index("-m")], "-c", "import json, sys; print('' in sys.path, json.__file__)"]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("False") and str(tmp_path) not in done.stdout
 
 
 def test_a_life_of_the_service(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def _user(text: str) -> str:
     return text
 
 
-def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
+def _idempotency_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
         raise Rejected(
@@ -224,7 +224,11 @@ def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
             "idempotency_key",
             "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
         )
-    return hashlib.sha256(key.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32]
+    return key
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _routes(app: FastAPI, service: Service) -> None:
@@ -265,7 +269,8 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def events(request: Request) -> Response:
         body = await request.body()
         given = await _body(request, s.EventsIn)
-        key, digest = _key_and_digest(request, body)
+        sent, source = _idempotency_key(request).encode(), request.scope[KEY]
+        key, former = _short_hash(source.encode() + b"\0" + sent), (_short_hash(sent), _short_hash(body))
         latest = clock() + int(service.settings.limits.future_s * 1e6)
         taken = tuple(
             Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
@@ -273,7 +278,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         )
         if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
             raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
-        outcome = await service.intake(EventBatch(key, digest, taken, request.scope[KEY]))
+        outcome = await service.intake(EventBatch(key, service.store.keyed(body)[:32], taken, source, former))
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
         if outcome == "full":

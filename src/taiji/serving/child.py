@@ -22,6 +22,7 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
+GENERATION = "TAIJI_SERVING_GENERATION"
 UNUSABLE = 2
 """Exit code: the supervisor tries again, more and more slowly."""
 
@@ -35,7 +36,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     from taiji.serving.keys import load_keys
     from taiji.serving.scorers import Scorers
 
-    store = open_store(settings, run)
+    store = open_store(settings, run, generation=os.environ[GENERATION])
     clock = SteadyClock(store.clock_floor())
     name = f"api-{socket.gethostname()}-{os.getpid()}"
     scorers = Scorers(
@@ -69,7 +70,7 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
     """Write features of one release until SIGTERM."""
     from taiji.serving.worker import Worker
 
-    store = open_store(settings, run)
+    store = open_store(settings, run, generation=os.environ[GENERATION])
     found = store.releases().live[release]
     writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
     made = Worker(store, writer, found, settings, name)

@@ -20,18 +20,20 @@ Keys, after the prefix ``P``:
 ``releases``            hash           name → release (JSON), live ones
 ``names``               set            releases that may have rows, those being published included
 ``erased``              set            keyed digests
-``meta``, ``counters``  hash           ``active``, ``previous``, ``secret``; counters
+``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
 ``beats``               hash           process → when it last said that it lives, and what of itself (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
-Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
+Every script is given the generation of the store that was opened, and does nothing in another one, as an empty one that came back
+after a crash. Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
 """
 
 from __future__ import annotations
 
 PRELUDE = """
 local P = ARGV[1]
+if redis.call('HGET', P..'meta', 'generation') ~= KEYS[1] then return redis.error_reply('GENERATION another store than at the start') end
 local function number(x) return tonumber(x or '0') or 0 end
 local function text(x) return string.format('%.0f', x) end
 local function give_back(release, user, reason, now, count, limit, backoff)
@@ -74,11 +76,11 @@ end
 """
 
 APPEND = """
--- ARGV: P, key, digest, ttl ms, backlog, source, then user, time and event in turn
-local known = redis.call('GET', P..'idem:'..ARGV[2])
-if known then return known == ARGV[3] and 'duplicate' or 'conflict' end
+-- ARGV: P, key, digest, ttl ms, backlog, source, former key, former digest, then user, time and event in turn
+local known = redis.call('GET', P..'idem:'..ARGV[2]) or redis.call('GET', P..'idem:'..ARGV[7])
+if known then return (known == ARGV[3] or known == ARGV[8]) and 'duplicate' or 'conflict' end
 if redis.call('XLEN', P..'queue') >= tonumber(ARGV[5]) then return 'full' end
-for i = 7, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   redis.call('XADD', P..'queue', '*', 'u', ARGV[i], 't', ARGV[i + 1], 'e', ARGV[i + 2], 'k', ARGV[6])
 end
 redis.call('SET', P..'idem:'..ARGV[2], ARGV[3], 'PX', ARGV[4])

@@ -27,6 +27,7 @@ from taiji.serving.store import (
     BURST,
     FORGET_US,
     LEAST_READER,
+    REPLACED,
     SCHEMA,
     Appended,
     DeadLetter,
@@ -37,6 +38,7 @@ from taiji.serving.store import (
     demand_readable,
     digest_of,
     event_of,
+    keyed_digest,
     next_due,
     paces,
     readable,
@@ -66,7 +68,9 @@ class RedisStore:
                 self._note_schema(place)
                 self._make_group()
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
+                self._redis.hsetnx(self._key("meta"), "generation", secrets.token_hex(16))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
+                self.generation: str = self._redis.hget(self._key("meta"), "generation").decode()
         except StoreUnavailable as error:
             raise ResourceError(
                 "Could not open the store.",
@@ -112,7 +116,7 @@ class RedisStore:
         return self._prefix + ":".join(parts)
 
     def _run(self, script: str, *arguments: Any, client: Any = None) -> Any:
-        return self._scripts[script](args=[self._prefix, *arguments], client=client)
+        return self._scripts[script](keys=[self.generation], args=[self._prefix, *arguments], client=client)
 
     def _window(self) -> int:
         return int(self._settings.trigger.window_s * 1e6)
@@ -120,9 +124,14 @@ class RedisStore:
     def _failing(self) -> tuple[int, float]:
         return self._settings.worker.attempts, self._settings.worker.backoff_s * 1e6
 
+    def keyed(self, data: bytes) -> str:
+        return keyed_digest(data, self._secret)
+
     def check(self) -> None:
         with _translated():
-            self._redis.ping()
+            found = self._redis.hget(self._key("meta"), "generation")
+        if found != self.generation.encode():
+            raise StoreUnavailable(REPLACED)
 
     def queue_age(self, now: int) -> float:
         del now  # the stream's ids carry the server's time
@@ -147,7 +156,15 @@ class RedisStore:
             for batch in batches:
                 packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
                 self._run(
-                    "APPEND", batch.key, batch.digest, remember, limits.backlog, batch.source, *packed, client=pipe
+                    "APPEND",
+                    batch.key,
+                    batch.digest,
+                    remember,
+                    limits.backlog,
+                    batch.source,
+                    *batch.former,
+                    *packed,
+                    client=pipe,
                 )
             return [outcome.decode() for outcome in pipe.execute()]
 

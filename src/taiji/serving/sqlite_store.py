@@ -22,10 +22,11 @@ from taiji.core.artifacts import make_folder
 from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_schema import prepare
-from taiji.serving.sqlite_turns import ask_for, fill, in_turn
+from taiji.serving.sqlite_turns import ask_for, fill, gauges, in_turn
 from taiji.serving.store import (
     ALIVE_S,
     FORGET_US,
+    REPLACED,
     Appended,
     DeadLetter,
     Gauges,
@@ -35,6 +36,7 @@ from taiji.serving.store import (
     backoff_us,
     digest_of,
     event_of,
+    keyed_digest,
     next_due,
     readable,
     readable_releases,
@@ -59,8 +61,11 @@ class SQLiteStore:
                 self._connection()[0].execute("PRAGMA journal_mode = WAL")
                 prepare(self._connection()[0], str(path))
             with self._change() as db:
-                db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
-                self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
+                made = ("secret", secrets.token_bytes(32)), ("generation", secrets.token_hex(16))
+                db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", made)
+                found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('secret', 'generation')"))
+                self._secret: bytes = found["secret"]
+                self.generation: str = found["generation"]
         except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
             raise ResourceError(
                 "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
@@ -104,9 +109,14 @@ class SQLiteStore:
                     db.execute("ROLLBACK")
                 raise
 
+    def keyed(self, data: bytes) -> str:
+        return keyed_digest(data, self._secret)
+
     def check(self) -> None:
         with self._look() as db:
-            db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            found = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        if not found or found[0] != self.generation:
+            raise StoreUnavailable(REPLACED)
 
     def queue_age(self, now: int) -> float:
         with self._look() as db:
@@ -131,9 +141,11 @@ class SQLiteStore:
             queued = _one(db, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM queue")
             db.execute("DELETE FROM idempotency WHERE at < ?", (now - int(self._settings.idempotency_s * 1e6),))
             for batch in batches:
-                known = db.execute("SELECT digest FROM idempotency WHERE key = ?", (batch.key,)).fetchone()
+                known = db.execute(
+                    "SELECT digest FROM idempotency WHERE key IN (?, ?)", (batch.key, batch.former[0])
+                ).fetchone()
                 if known:
-                    outcomes.append("duplicate" if known[0] == batch.digest else "conflict")
+                    outcomes.append("duplicate" if known[0] in (batch.digest, batch.former[1]) else "conflict")
                 elif queued >= self._settings.limits.backlog:
                     outcomes.append("full")
                 else:
@@ -451,26 +463,7 @@ class SQLiteStore:
 
     def gauges(self, now: int) -> Gauges:
         with self._look() as db:
-            queued, oldest = db.execute(
-                "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue"
-            ).fetchone()
-            due, first = db.execute(
-                "SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)
-            ).fetchone()
-            leased = _one(db, "SELECT count(*) FROM work WHERE lease IS NOT NULL")
-            dead = _one(db, "SELECT count(*) FROM work WHERE reason IS NOT NULL")
-            unreadable = _one(db, "SELECT count(*) FROM unreadable")
-            deferred = _one(db, "SELECT count(*) FROM work WHERE late > ?", now)
-        return Gauges(
-            queued,
-            max(0, now - (oldest or now)) / 1e6,
-            due,
-            max(0, now - (first or now)) / 1e6,
-            leased,
-            dead,
-            unreadable,
-            deferred,
-        )
+            return gauges(db, now)
 
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> int:

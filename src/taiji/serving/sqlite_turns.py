@@ -1,11 +1,11 @@
-"""Whose features are written next, in the SQLite store; see :meth:`taiji.serving.store.Store.claim`."""
+"""Whose features are written next, in the SQLite store, and how many wait; see :meth:`taiji.serving.store.Store.claim`."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import BURST, paces
+from taiji.serving.store import BURST, Gauges, paces
 
 KNOWN = "EXISTS (SELECT 1 FROM features WHERE user = {0})"
 WITH_FEATURES = "coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadable') <> ''"
@@ -73,3 +73,18 @@ def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: i
         ON CONFLICT DO UPDATE SET due = coalesce(min(due, excluded.due), due, excluded.due), late = coalesce(late, excluded.late)""",
         (release, due, paces(settings)[1]),
     )
+
+
+def gauges(db: sqlite3.Connection, now: int) -> Gauges:
+    """Return the state of queue and work list."""
+    queued, oldest = db.execute(
+        "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue"
+    ).fetchone()
+    due, first = db.execute("SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)).fetchone()
+    leased, dead, unreadable, deferred = db.execute(
+        """SELECT (SELECT count(*) FROM work WHERE lease IS NOT NULL), (SELECT count(*) FROM work WHERE reason IS NOT NULL),
+        (SELECT count(*) FROM unreadable), (SELECT count(*) FROM work WHERE late > ?)""",
+        (now,),
+    ).fetchone()
+    ages = max(0, now - (oldest or now)) / 1e6, max(0, now - (first or now)) / 1e6
+    return Gauges(queued, ages[0], due, ages[1], leased, dead, unreadable, deferred)

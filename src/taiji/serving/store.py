@@ -31,6 +31,7 @@ LEAST_READER = 1
 """Oldest version whose code can use a store of this one."""
 ALIVE_S = 10.0
 """Age of a process's latest sign of life from which on it counts as dead."""
+REPLACED = "the store is another one than at the start of the process: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
 """Age from which on a process's last sign of life is deleted."""
 BURST = 32
@@ -81,8 +82,15 @@ class Store(Protocol):
     Every method raises :class:`StoreUnavailable` when the store cannot be reached or cannot write.
     """
 
+    generation: str
+    """Random name that the store got when it was made; another one means that its contents are gone."""
+
+    def keyed(self, data: bytes) -> str:
+        """Return a digest of data that nobody can compute without the store's secret."""
+        ...
+
     def check(self) -> None:
-        """Raise unless the store answers."""
+        """Raise unless the store answers, and is the one that was opened."""
         ...
 
     def queue_age(self, now: int) -> float:
@@ -98,7 +106,10 @@ class Store(Protocol):
         ...
 
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
-        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is."""
+        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is.
+
+        A batch is known, too, by the key and digest that the version before would have given it.
+        """
         ...
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
@@ -245,7 +256,12 @@ def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Re
 
 def digest_of(user: str, secret: bytes) -> str:
     """The keyed digest under which an erased user is remembered."""
-    return hmac.new(secret, user.encode(), hashlib.sha256).hexdigest()
+    return keyed_digest(user.encode(), secret)
+
+
+def keyed_digest(data: bytes, secret: bytes) -> str:
+    """Return the HMAC-SHA-256 of data, in hex."""
+    return hmac.new(secret, data, hashlib.sha256).hexdigest()
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:

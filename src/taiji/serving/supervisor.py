@@ -15,13 +15,14 @@ from pathlib import Path
 
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
-from taiji.serving.child import RUN, SETTINGS, SOCKET
+from taiji.serving.child import GENERATION, RUN, SETTINGS, SOCKET
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings, loopback
+from taiji.serving.slots import Slot
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.stores import open_store
+from taiji.serving.stores import demand_same_store, open_store, place_of
 from taiji.serving.worker import HUNG
 
 POLL_S = 0.2
@@ -49,15 +50,19 @@ class Supervisor:
         run: the run directory of the first release.
         settings: handed to the children.
         listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
+        suffix: of the workers' names, other than that of every other service on this host and store.
     """
 
-    def __init__(self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket) -> None:
-        self._store, self._settings, self._listener = store, settings, listener
+    def __init__(
+        self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket, suffix: str = ""
+    ) -> None:
+        self._store, self._settings, self._listener, self._suffix = store, settings, listener, suffix
         self._environment = {
             **os.environ,
             SETTINGS: settings.model_dump_json(),
             RUN: str(run),
             SOCKET: str(listener.fileno()),
+            GENERATION: store.generation,
         }
         self.children: dict[str, Child] = {}
         self._releases: list[str] = []
@@ -91,7 +96,13 @@ class Supervisor:
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:
                 child.process = subprocess.Popen(
-                    [sys.executable, "-m", "taiji.serving.child", *command],
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "taiji.serving.child",
+                        *command,
+                    ],  # -P: nothing is imported from where it was started
                     env=self._environment,
                     pass_fds=[self._listener.fileno()],
                 )
@@ -107,7 +118,7 @@ class Supervisor:
         wanted = {f"api-{number}": ["api"] for number in range(self._settings.api_processes)}
         for release in self._releases:
             for number in range(self._settings.workers):
-                name = f"{socket.gethostname()}-{release}-{number}"
+                name = f"{socket.gethostname()}{self._suffix}-{release}-{number}"
                 wanted[f"worker-{release}-{number}"] = ["worker", release, name]
         return wanted
 
@@ -145,9 +156,12 @@ def serve(
         raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
     store = open_store(settings, run)
+    place = place_of(settings, run)
+    demand_same_store(run / "serving" / "store.json", place, store.generation)
+    slot = Slot(place)
     introduce(store, run, settings)
     listener = _listen(settings)
-    supervisor = Supervisor(store, run, settings, listener)
+    supervisor = Supervisor(store, run, settings, listener, slot.suffix())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
     host, port = listener.getsockname()[:2]
@@ -155,6 +169,7 @@ def serve(
     supervisor.run()
     listener.close()
     store.close()
+    slot.close()
 
 
 def demand_keys(settings: ServingSettings) -> None:

@@ -1,0 +1,73 @@
+"""Which store is opened, and whether it is the one that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taiji.core.errors import ResourceError
+from taiji.serving.redis_store import RedisStore
+from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_store import SQLiteStore
+from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.stores import demand_same_store, open_store, place_of
+from taiji.serving.types import Event, EventBatch
+
+BATCH = EventBatch("k", "d", (Event("e", "u", "i", 5),))
+
+
+def empty(store: Store) -> None:
+    """What is left of a store that lost its files."""
+    if isinstance(store, RedisStore):
+        store._redis.flushall()
+    else:
+        assert isinstance(store, SQLiteStore)
+        with store._change() as db:
+            for table in ("meta", "queue", "idempotency", "erased"):
+                db.execute(f"DELETE FROM {table}")
+
+
+def test_a_store_that_came_back_empty_is_refused(
+    store_url: str, make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    settings, note = ServingSettings(store=store_url), tmp_path / "serving" / "store.json"
+    store, place = make_store(), place_of(ServingSettings(store=store_url), None)
+    demand_same_store(note, place, store.generation)
+    demand_same_store(note, place, make_store().generation)  # the next start
+    store.erase("somebody", 1)
+    empty(store)
+    with pytest.raises(StoreUnavailable, match="another one"):
+        store.check()
+    if isinstance(store, RedisStore):  # a file does not empty itself under a running process
+        for write in (lambda: store.append([BATCH], 1), lambda: store.commit("r", [], [], 1), lambda: store.erase("u", 1)):
+            with pytest.raises(StoreUnavailable):
+                write()
+    again = open_store(settings)  # a child that starts anew must not take the empty one for its own
+    with pytest.raises(ResourceError, match="replaced"):
+        open_store(settings, generation=store.generation)
+    with pytest.raises(ResourceError, match="emptied or replaced"):
+        demand_same_store(note, place, again.generation)
+    again.close()
+
+
+def test_the_place_of_a_store_tells_no_password() -> None:
+    assert place_of(ServingSettings(store="redis://user:secret@host:1/0"), None) == "redis://…@host:1/0taiji:"
+
+
+def test_digests_of_bodies_depend_on_the_store(make_store: Callable[..., Store], tmp_path: Path) -> None:
+    one = make_store()
+    other = open_store(ServingSettings(store=f"sqlite:{tmp_path / 'other.sqlite3'}"))
+    assert one.keyed(b"body") == make_store().keyed(b"body") != other.keyed(b"body")
+    other.close()
+
+
+def test_a_batch_that_the_version_before_took_in_is_known(make_store: Callable[..., Store]) -> None:
+    store = make_store()
+    assert store.append([BATCH], 1) == ["accepted"]
+    new = EventBatch("new", "keyed", BATCH.events, "shop", ("k", "d"))
+    assert store.append([new, EventBatch("new", "keyed", BATCH.events, "shop", ("k", "other"))], 2) == [
+        "duplicate",
+        "conflict",
+    ]
