@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.serving.rig import RedisServer
 
-from taiji.core.errors import ResourceError
+from taiji.core.errors import ConfigError, ResourceError
 from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_store import SQLiteStore
@@ -41,7 +42,11 @@ def test_a_store_that_came_back_empty_is_refused(
     with pytest.raises(StoreUnavailable, match="another one"):
         store.check()
     if isinstance(store, RedisStore):  # a file does not empty itself under a running process
-        for write in (lambda: store.append([BATCH], 1), lambda: store.commit("r", [], [], 1), lambda: store.erase("u", 1)):
+        for write in (
+            lambda: store.append([BATCH], 1),
+            lambda: store.commit("r", [], [], 1),
+            lambda: store.erase("u", 1),
+        ):
             with pytest.raises(StoreUnavailable):
                 write()
     again = open_store(settings)  # a child that starts anew must not take the empty one for its own
@@ -71,3 +76,24 @@ def test_a_batch_that_the_version_before_took_in_is_known(make_store: Callable[.
         "duplicate",
         "conflict",
     ]
+
+
+def test_a_password_is_taken_from_the_environment_alone(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="TAIJI_STORE_PASSWORD") as refused:
+        open_store(ServingSettings(store=redis_server.url.replace("//", "//:hush@")))
+    assert "hush" not in str(refused.value)
+    store = open_store(ServingSettings(store=redis_server.url))
+    assert isinstance(store, RedisStore)
+    store._redis.acl_setuser("taiji", enabled=True, passwords=["+hush"], commands=["+@all"], keys=["*"])
+    mine = redis_server.url.replace("//", "//taiji@")
+    monkeypatch.setenv("TAIJI_STORE_PASSWORD", "wrong")
+    with pytest.raises(ResourceError, match="Could not open"):
+        open_store(ServingSettings(store=mine))
+    monkeypatch.setenv("TAIJI_STORE_PASSWORD", "hush")
+    other = open_store(ServingSettings(store=mine))
+    assert other.generation == store.generation
+    store._redis.acl_deluser("taiji")
+    store.close()
+    other.close()

@@ -16,6 +16,7 @@ from taiji import __version__
 from taiji.cli import (
     console,
     experiment_commands,
+    key_commands,
     recommend_commands,
     run_commands,
     serve_commands,
@@ -39,6 +40,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(world_commands.app, name="world")
+app.add_typer(key_commands.app, name="keys")
 for name, summary in STAGE_NAMES.items():
     if name != "audit":  # a command of its own, which prints what it found
         app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(

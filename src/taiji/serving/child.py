@@ -33,7 +33,7 @@ def api(settings: ServingSettings, run: Path) -> None:
 
     from taiji.serving.app import build_app
     from taiji.serving.edge import Edge, allow_files
-    from taiji.serving.keys import load_keys
+    from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
 
     store = open_store(settings, run, generation=os.environ[GENERATION])
@@ -44,7 +44,8 @@ def api(settings: ServingSettings, run: Path) -> None:
         lambda folder: backend(settings).scorer(located(folder, run), settings),
         lambda facts: store.beat(name, facts, clock()),
     )
-    app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
+    keys = LiveKeyring(settings.keys) if settings.keys else load_keys(None)
+    app = build_app(store, scorers, settings, keys, clock)
     allow_files(settings.limits.connections)
     # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
     config = uvicorn.Config(

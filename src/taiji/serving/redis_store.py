@@ -8,6 +8,7 @@ range its own (docs/serving.md), since a script must find all its keys on one.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import time
@@ -50,6 +51,8 @@ CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
+PASSWORD = "TAIJI_STORE_PASSWORD"
+"""Environment variable: in a setting it would be in `config.json` and in everybody's `ps`."""
 
 
 class RedisStore:
@@ -58,8 +61,13 @@ class RedisStore:
     def __init__(self, url: str, settings: ServingSettings) -> None:
         self._settings, self._prefix = settings, settings.prefix
         # No retries inside: who asked must know that a step may have been taken without its answer having come back.
+        password = os.environ.get(PASSWORD)
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+            url,
+            **({"password": password} if password else {}),
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
         )
         place = re.sub(r"//[^@/]*@", "//…@", url)
         try:
@@ -70,7 +78,8 @@ class RedisStore:
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
                 self._redis.hsetnx(self._key("meta"), "generation", secrets.token_hex(16))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
-                self.generation: str = self._redis.hget(self._key("meta"), "generation").decode()
+                generation: Any = self._redis.hget(self._key("meta"), "generation")
+                self.generation: str = generation.decode()
         except StoreUnavailable as error:
             raise ResourceError(
                 "Could not open the store.",

@@ -77,8 +77,16 @@ def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):
         with needs("serve", where="serving.store"):
-            from taiji.serving.redis_store import RedisStore
+            from taiji.serving.redis_store import PASSWORD, RedisStore
 
+        if re.search(r"//[^/@]*:[^/@]+@", settings.store):
+            raise ConfigError(
+                "The store's password is in a setting, where config.json and ps show it.",
+                where="serving.store",
+                expected="redis://HOST:PORT/DB or redis://USER@HOST:PORT/DB",
+                found=place_of(settings, run),
+                fix=f"take it out, and set the environment variable {PASSWORD}",
+            )
         return RedisStore(settings.store, **options)
     raise ConfigError(
         "No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind
