@@ -643,3 +643,17 @@ def test_a_release_tells_how_many_wait_for_it(store: Store) -> None:
     assert store.waiting("r1", NOW) == 2
     write(store, claims)
     assert store.waiting("r1", NOW) == 1 and store.waiting("r2", NOW) == 0
+
+
+def test_a_store_written_under_a_clock_a_year_ahead_is_repaired(store: Store) -> None:
+    year = 365 * 86_400 * SECOND
+    take_in(store, batch("a", ("u", "1"), ("v", "1"), ("w", "1")), now=NOW + year)
+    claims = store.claim("r1", "w", 2, NOW + year + 2 * SECOND, 600 * SECOND)
+    write(store, claims[:1], now=NOW + year)  # one row of the future, one lease, one that is due
+    assert store.clock_floor() > NOW + year and store.claim("r1", "w", 5, NOW + 10 * SECOND, SECOND) == []
+    assert store.repair_clock(NOW) == 3 and store.clock_floor() <= NOW
+    again = store.claim("r1", "w", 5, NOW + SECOND, SECOND)
+    assert {claim.history.user for claim in again} == {"u", "v", "w"}
+    assert store.repair_clock(NOW) == 3  # they are leased, and nobody lives
+    assert write(store, store.claim("r1", "w", 5, NOW + SECOND, SECOND), now=NOW + SECOND) == [True] * 3
+    assert store.repair_clock(NOW + 2 * SECOND) == 0

@@ -14,12 +14,13 @@ import pytest
 from tests.serving.rig import Service
 
 from taiji.core.errors import TaijiError
-from taiji.serving import roll_back, roll_out, serve
+from taiji.serving import repair_clock, roll_back, roll_out, serve
+from taiji.serving.clock import wall_us
 from taiji.serving.keys import new_key
 from taiji.serving.releases import backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
-from taiji.serving.supervisor import Supervisor, demand_keys
+from taiji.serving.supervisor import Supervisor, demand_keys, demand_sound_clock
 
 
 def make_run(folder: Path, name: str, version: str) -> Path:
@@ -75,6 +76,22 @@ def test_releases_from_the_command_line(tmp_path: Path) -> None:
     assert roll_back(settings, old) == "old-echo-1"
     roll_out(new, settings, beside=old, activate=False)
     assert store.releases().active == "old-echo-1" and len(store.read(["u1"])) == 1
+    store.close()
+
+
+def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
+    run, settings = make_run(tmp_path, "run", "v"), ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, run)
+    introduce(store, run, settings)
+    store.claim("run-v", "w", 1, wall_us() + 365 * 86_400 * 10**6, 10**6)
+    with pytest.raises(TaijiError, match="taiji repair-clock"):
+        serve(run, settings)
+    store.beat("api", {"kind": "api"}, wall_us())
+    with pytest.raises(TaijiError, match="uses the store"):
+        repair_clock(settings, run)
+    store.beat("api", {"kind": "api"}, 1)
+    assert repair_clock(settings, run) > 0
+    demand_sound_clock(store, "here")
     store.close()
 
 

@@ -36,7 +36,7 @@ app = typer.Typer(
 for command in (
     run_commands.run, recommend_commands.recommend, start_commands.init, start_commands.config, start_commands.doctor,
     experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
-    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
+    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.repair_clock, serve_commands.load,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(world_commands.app, name="world")

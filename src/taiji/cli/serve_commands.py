@@ -44,6 +44,13 @@ def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
     print(f"serving {start(config_of(run, overrides).serving, run)}")
 
 
+def repair_clock(run: RunFolder, overrides: Overrides = None) -> None:
+    """Undo what a service wrote under a clock that was far ahead; no service may run."""
+    from taiji.serving import repair_clock as start
+
+    print(f"{start(config_of(run, overrides).serving, run)} users are due")
+
+
 def load(
     run: RunFolder,
     url: Annotated[str, typer.Option(help="Address of the service; this machine only.")] = "http://127.0.0.1:8080",

@@ -19,10 +19,11 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, to_standard_error, where
 from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store
 from taiji.serving.stores import open_store
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
-GENERATION = "TAIJI_SERVING_GENERATION"
+GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
 """Exit code: the supervisor tries again, more and more slowly."""
 
@@ -37,7 +38,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     from taiji.serving.scorers import Scorers
 
     store = open_store(settings, run, generation=os.environ[GENERATION])
-    clock = SteadyClock(store.clock_floor())
+    clock = _clock(store)
     name = f"api-{socket.gethostname()}-{os.getpid()}"
     scorers = Scorers(
         store,
@@ -74,9 +75,16 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
     store = open_store(settings, run, generation=os.environ[GENERATION])
     found = store.releases().live[release]
     writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
-    made = Worker(store, writer, found, settings, name)
+    made = Worker(store, writer, found, settings, name, _clock(store))
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()
+
+
+def _clock(store: Store) -> SteadyClock:
+    clock = SteadyClock(store.clock_floor(), int(os.environ[CLOCK]))
+    if clock.jumped:
+        log("clock not believed", error="it is far ahead of the supervisor's; restart the service if it is right")
+    return clock
 
 
 def _follow_parent() -> None:

@@ -280,6 +280,33 @@ for _, key in ipairs({'due:', 'late:', 'pace:', 'lease:', 'token:', 'try:', 'dea
 return 1
 """
 
+REPAIR = """
+-- ARGV: P, now, latest due time, release, then users with rows: those of another time than was possible are due now
+local now, latest, release, count = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], 0
+local function again(user)
+  if redis.call('HEXISTS', P..'dead:'..release, user) == 1 then return end
+  for _, key in ipairs({'late:', 'lease:'}) do redis.call('ZREM', P..key..release, user) end
+  redis.call('HDEL', P..'token:'..release, user)
+  redis.call('ZADD', P..'due:'..release, ARGV[2], user)
+  count = count + 1
+end
+redis.call('SET', P..'clock', text(math.min(now, number(redis.call('GET', P..'clock')))))
+for _, key in ipairs({'due:', 'late:'}) do
+  for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..key..release, '('..ARGV[3], '+inf')) do again(user) end
+end
+for _, user in ipairs(redis.call('ZRANGE', P..'lease:'..release, 0, -1)) do again(user) end
+for i = 5, #ARGV do
+  local head = redis.call('HGET', P..'f:'..release..':'..ARGV[i], 'h')
+  local due = redis.call('ZSCORE', P..'due:'..release, ARGV[i])
+  if head and not (due and tonumber(due) <= now) then
+    local row = cjson.decode('{'..head..'}')
+    if row['as_of'] > now or row['generated_at'] > now then again(ARGV[i]) end
+  end
+end
+redis.call('DEL', P..'pace:'..release, P..'beats')
+return count
+"""
+
 RETRY = """
 -- ARGV: P, now
 local count = 0

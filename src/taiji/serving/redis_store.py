@@ -40,6 +40,7 @@ from taiji.serving.store import (
     digest_of,
     event_of,
     keyed_digest,
+    latest_due,
     next_due,
     paces,
     readable,
@@ -153,6 +154,14 @@ class RedisStore:
     def clock_floor(self) -> int:
         with _translated():
             return int(self._redis.get(self._key("clock")) or 0)
+
+    def repair_clock(self, now: int) -> int:
+        repaired, latest = 0, latest_due(self._settings, now)
+        with _translated():
+            for name in [name.decode() for name in self._redis.hkeys(self._key("releases"))]:
+                for users in [[], *self._scan("f", name, "")]:
+                    repaired += self._run("REPAIR", now, latest, name, *users)
+        return repaired
 
     def close(self) -> None:
         self._redis.close()

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.progress import progress
-from taiji.serving.clock import SteadyClock
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
@@ -184,5 +184,28 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
             found=f"active: {store.releases().active or 'no release at all'}",
             fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one",
         ) from None
+    finally:
+        store.close()
+
+
+def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> int:
+    """Undo what a service wrote under a clock that was far ahead; returns how many users are due by it.
+
+    Args:
+        settings: those of the service, which must not run. run: as ``beside`` of :func:`roll_out`.
+
+    Raises:
+        ResourceError: the store cannot be opened, or a service uses it.
+    """
+    store = open_store(settings, run)
+    try:
+        if alive := sorted({*store.beats(wall_us()), *store.beats(store.clock_floor())}):
+            raise ResourceError(
+                "A service uses the store.",
+                where=settings.store,
+                found=", ".join(alive),
+                fix="end it, and wait for ten seconds",
+            )
+        return store.repair_clock(wall_us())
     finally:
         store.close()

@@ -22,7 +22,7 @@ from taiji.core.artifacts import make_folder
 from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_schema import prepare
-from taiji.serving.sqlite_turns import ask_for, fill, gauges, in_turn
+from taiji.serving.sqlite_turns import ask_for, fill, gauges, in_turn, repair_clock
 from taiji.serving.store import (
     ALIVE_S,
     FORGET_US,
@@ -127,6 +127,10 @@ class SQLiteStore:
         with self._look() as db:
             found = db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
         return int(found[0]) if found else 0
+
+    def repair_clock(self, now: int) -> int:
+        with self._change() as db:
+            return repair_clock(db, self._settings, now)
 
     def close(self) -> None:
         for connection, busy in self._all:

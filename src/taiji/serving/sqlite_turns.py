@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import BURST, Gauges, paces
+from taiji.serving.store import BURST, Gauges, latest_due, paces
 
 KNOWN = "EXISTS (SELECT 1 FROM features WHERE user = {0})"
 WITH_FEATURES = "coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadable') <> ''"
@@ -88,3 +88,24 @@ def gauges(db: sqlite3.Connection, now: int) -> Gauges:
     ).fetchone()
     ages = max(0, now - (oldest or now)) / 1e6, max(0, now - (first or now)) / 1e6
     return Gauges(queued, ages[0], due, ages[1], leased, dead, unreadable, deferred)
+
+
+def repair_clock(db: sqlite3.Connection, settings: ServingSettings, now: int) -> int:
+    """See :meth:`taiji.serving.store.Store.repair_clock`."""
+    latest = latest_due(settings, now)
+    for statement in (
+        "UPDATE meta SET value = ?1 WHERE key = 'clock' AND value > ?1",
+        "UPDATE idempotency SET at = ?1 WHERE at > ?1",
+        "UPDATE queue SET at = ?1 WHERE at > ?1",
+        "DELETE FROM beats WHERE at > ?1",
+        "DELETE FROM pace WHERE at > ?1",
+    ):
+        db.execute(statement, (now,))
+    due = db.execute(
+        """UPDATE work SET due = ?1, late = NULL, lease = NULL, token = NULL, worker = NULL
+        WHERE reason IS NULL AND (due > ?2 OR late > ?2 OR lease IS NOT NULL OR EXISTS (SELECT 1 FROM features AS f
+            WHERE f.user = work.user AND f.release = work.release
+            AND max(json_extract('{' || CAST(head AS TEXT) || '}', '$.as_of'), json_extract('{' || CAST(head AS TEXT) || '}', '$.generated_at')) > ?1))""",
+        (now, latest),
+    )
+    return due.rowcount

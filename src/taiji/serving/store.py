@@ -101,6 +101,14 @@ class Store(Protocol):
         """Latest ``now`` a worker ever gave."""
         ...
 
+    def repair_clock(self, now: int) -> int:
+        """Undo what was written under a clock ahead of ``now``, while no service runs; returns how many users are due by it.
+
+        The mark and every later time come back to ``now``: users due or leased later than staleness or a lease allow, and users whose rows say
+        that they were made later, are due now; deferred ones begin a new turn.
+        """
+        ...
+
     def close(self) -> None:
         """Close every connection."""
         ...
@@ -270,6 +278,12 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
         return None
     fraction = zlib.crc32(user.encode()) / 2**32
     return now + int(settings.trigger.staleness_s * 1e6 * (1 - fraction * (1.0 if spread else 0.1)))
+
+
+def latest_due(settings: ServingSettings, now: int) -> int:
+    """Return the time after which nobody can be due by anything that was done until now."""
+    waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
+    return now + int(max(waits) * 1e6)
 
 
 def backoff_us(settings: ServingSettings, attempts: int) -> int:

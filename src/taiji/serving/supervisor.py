@@ -15,7 +15,8 @@ from pathlib import Path
 
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
-from taiji.serving.child import GENERATION, RUN, SETTINGS, SOCKET
+from taiji.serving.child import CLOCK, GENERATION, RUN, SETTINGS, SOCKET
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
@@ -30,6 +31,8 @@ RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
+MAX_LEAD_S = 86_400.0
+"""Lead of the store's mark over the machine's clock with which a service starts: a clock may have been set back since."""
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Supervisor:
             SOCKET: str(listener.fileno()),
             GENERATION: store.generation,
         }
+        self._clock = SteadyClock(store.clock_floor())
         self.children: dict[str, Child] = {}
         self._releases: list[str] = []
         self._asked = -RELEASES_EVERY_S
@@ -103,7 +107,7 @@ class Supervisor:
                         "taiji.serving.child",
                         *command,
                     ],  # -P: nothing is imported from where it was started
-                    env=self._environment,
+                    env=self._environment | {CLOCK: str(self._clock())},
                     pass_fds=[self._listener.fileno()],
                 )
                 child.started = time.monotonic()
@@ -158,6 +162,7 @@ def serve(
     store = open_store(settings, run)
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
+    demand_sound_clock(store, place)
     slot = Slot(place)
     introduce(store, run, settings)
     listener = _listen(settings)
@@ -170,6 +175,23 @@ def serve(
     listener.close()
     store.close()
     slot.close()
+
+
+def demand_sound_clock(store: Store, place: str) -> None:
+    """Refuse a store that was written under a clock far ahead of this one.
+
+    Raises:
+        ResourceError: it was; what is due would wait for that time to come.
+    """
+    lead = (store.clock_floor() - wall_us()) / 1e6
+    if lead > MAX_LEAD_S:
+        raise ResourceError(
+            "The store was written under a clock that is far ahead of this machine's.",
+            where=place,
+            expected=f"at most {MAX_LEAD_S / 3600:g} hours",
+            found=f"{lead / 3600:,.1f} hours",
+            fix="set this machine's clock; or, if it is right, end every service of the store and run taiji repair-clock RUN",
+        )
 
 
 def demand_keys(settings: ServingSettings) -> None:
