@@ -23,6 +23,7 @@ from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.gate import Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
+from taiji.serving.readiness import Readiness
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
@@ -362,6 +363,57 @@ def test_events_that_nobody_takes_in_make_the_service_not_ready(store: Store) ->
         assert answer.status_code == 503 and "No worker takes events in" in answer.json()["message"]
         store.absorb("w", 10, 10)
         assert client.get("/readyz").status_code == 200
+
+
+def test_models_that_are_being_loaded_make_the_service_not_ready(store: Store) -> None:
+    app = build_app(store, Scorers(store, lambda run: LengthScorer()), ServingSettings(), Keyring(), SteadyClock())
+    assert app.readiness is not None
+    assert app.readiness.reason() == "No release is active yet."
+    loading = Scorers(store, lambda run: LengthScorer())
+    loading.active = "r1"
+    assert "being loaded" in Readiness(store, loading, ServingSettings(), SteadyClock()).reason()
+
+
+def test_a_worker_that_is_gone_for_long_makes_the_service_not_ready(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taiji.serving.readiness.KEEP_S", 0.0)
+    monkeypatch.setattr("taiji.serving.readiness.GONE_S", 0.2)
+    for client in open_client(store):
+        time.sleep(0.25)
+        assert "No worker of the active release" in client.get("/readyz").json()["message"]
+        store.beat("w", {"kind": "worker", "release": "r2"}, wall_us())
+        assert client.get("/readyz").status_code == 503
+        store.beat("w", {"kind": "worker", "release": "r1"}, wall_us())
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_process_that_is_to_end_answers_and_is_not_ready(client: TestClient) -> None:
+    assert client.get("/readyz").status_code == 200
+    client.app.drain()  # type: ignore[attr-defined]
+    assert client.get("/readyz").status_code == 503 and client.get("/v1/features/u1").status_code == 200
+
+
+def test_probes_have_no_rate_and_administration_leaves_a_trace(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=3):
+        assert [client.get("/docs").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert {client.get(path).status_code for path in ("/healthz", "/readyz") * 5} == {200}
+        capsys.readouterr()
+        reader = {"Authorization": f"Bearer {SECRETS['read']}"}
+        admin = {"Authorization": f"Bearer {SECRETS['admin']}"}
+        answers = [client.delete("/v1/users/u1", headers=admin), client.delete("/v1/users/u2", headers=reader)]
+        assert [answer.status_code for answer in answers] == [200, 403]
+        client.delete("/v1/users/u3")  # anybody can do that as often as they like
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        audit = [line for line in lines if line["event"] == "audit"]
+        assert [(line["key"], line["status"], line["method"]) for line in audit] == [
+            ("adminer", 200, "DELETE"),
+            ("reader", 403, "DELETE"),
+        ]
+        assert [line["request"] for line in audit] == [answer.headers["x-request-id"] for answer in answers]
+        assert not any("u1" in str(line) for line in audit)
 
 
 def test_erasing_a_user(client: TestClient, store: Store) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from taiji.serving.edge import Edge, allow_files
+from taiji.serving.edge import DrainingServer, Edge, allow_files
 from taiji.serving.settings import LimitSettings
 
 OK = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -157,6 +157,20 @@ def test_requests_in_a_row_are_answered_in_order(served: Served) -> None:
     while found.count(b"ok") < 2:
         found += two.recv(4096)
     assert found.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_server_drains_before_it_ends(served: Served) -> None:
+    told: list[bool] = []
+    server = DrainingServer(served.server.config, 0.2, lambda: told.append(True))
+    server.handle_exit(15, None)
+    assert told == [True] and not server.should_exit
+    time.sleep(0.3)
+    assert server.should_exit
+    for seconds, signals in ((0.0, 1), (60.0, 2)):  # at once where nothing is to be waited for, or who asks cannot wait
+        server = DrainingServer(served.server.config, seconds, lambda: None)
+        for _ in range(signals):
+            server.handle_exit(15, None)
+        assert server.should_exit
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,13 @@ def test_children_import_nothing_from_where_the_service_was_started(tmp_path: Pa
 def test_a_life_of_the_service(tmp_path: Path) -> None:
     run, new = make_run(tmp_path, "old", "echo-1"), make_run(tmp_path, "new", "echo-2")
     settings = ServingSettings.model_validate(
-        {"port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "worker": {"grace_s": 2.0}}
+        {
+            "port": 0,
+            "backend": "tests.serving.doubles",
+            "api_processes": 2,
+            "trigger": {"window_s": 0.0},
+            "worker": {"grace_s": 2.0},
+        }
     )
     service = Service(run, settings)
     service.start()
@@ -144,6 +150,17 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
         until(lambda: len(service.children("worker")) == 2)  # the old one's goes on
         until(lambda: get()["events_seen"] == 1)  # and the new one has caught up with what came before it
         assert roll_back(settings, run) == "old-echo-1" and get()["model_version"] == "echo-1"
+
+        def asked() -> float:
+            """Requests for features that all processes answered, whichever is asked."""
+            name = 'taiji_requests_total{route="/v1/features/{user:path}",status="200"} '
+            lines = httpx.get(f"{service.url}/metrics").text.splitlines()
+            return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+        before = asked()
+        for _ in range(20):
+            assert httpx.get(f"{service.url}/v1/features/u1").status_code == 200  # a connection each, of either process
+        assert {asked() for _ in range(4)} == {before + 20}
 
         service.kill("api")  # the listening socket outlives it: the next request waits, and is answered
         assert httpx.get(f"{service.url}/healthz", timeout=30).status_code == 200

@@ -26,6 +26,7 @@ from taiji.serving.gate import KEY, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
+from taiji.serving.readiness import Readiness
 from taiji.serving.recommendations import Recommendations, wrong_context
 from taiji.serving.releases import unprepared
 from taiji.serving.scorers import Scorers
@@ -58,24 +59,12 @@ class Service:
         )
         told = self.admissions["/v1/recommend"].note
         self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics, 2 * wait, told)
+        self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
         rows = iter(self.store.read([user for users in asked for user in users]))
         return [[next(rows) for _ in users] for users in asked]
-
-    def not_ready(self) -> str:
-        """Return the reason for which the service is not ready; empty when it is."""
-        if self.scorers.trouble:
-            return f"The releases cannot be followed: {self.scorers.trouble}."
-        if self.scorers.active is None:
-            return "No release is active yet."
-        if self.scorers.state == "failed":
-            return f"The models of the active release cannot be loaded: {self.scorers.reason}"
-        stall = self.settings.limits.stall_s
-        if self.settings.workers and self.store.queue_age(self.clock()) > stall:
-            return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
-        return ""
 
     def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
         """Put the rows' ages into the metrics."""
@@ -138,6 +127,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         telemetry=silent,
     )
     gate = Gate(app, keys, settings.limits, metrics, service.admissions)
+    gate.readiness = service.readiness
     _routes(app, service)
     _admin_routes(app, service)
     app.add_exception_handler(StoreUnavailable, _unavailable)
@@ -244,12 +234,11 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="Store reached, a release active with its models, events being taken in",
+        summary="Store reached, a release active with its models, a worker alive, events being taken in",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
-        await asyncio.to_thread(service.store.check)
-        if reason := await asyncio.to_thread(service.not_ready):
+        if reason := await asyncio.to_thread(service.readiness.reason):
             raise Rejected(503, "not_ready", reason, retry_s=1)
         state, recommender = service.scorers.state, service.scorers.recommender_state
         return _json(s.State(status="ok", ranker=state, recommender=recommender))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
-from taiji.serving.logs import log, to_standard_error, where
+from taiji.serving.logs import libraries_to_standard_error, log, to_standard_error, where
 from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
@@ -33,7 +33,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     import uvicorn
 
     from taiji.serving.app import build_app
-    from taiji.serving.edge import Edge, allow_files
+    from taiji.serving.edge import DrainingServer, Edge, allow_files
     from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
 
@@ -64,7 +64,7 @@ def api(settings: ServingSettings, run: Path) -> None:
         date_header=False,
     )
     # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    DrainingServer(config, settings.drain_s, app.drain).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
     store.close()
 
 
@@ -103,6 +103,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes a Ctrl-C on, once
     _follow_parent()
     to_standard_error()
+    libraries_to_standard_error()
     settings, run = ServingSettings.model_validate_json(os.environ.pop(SETTINGS)), Path(os.environ[RUN])
     try:
         if arguments[0] == "api":

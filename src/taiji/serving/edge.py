@@ -11,10 +11,13 @@ import http
 import json
 import resource
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from taiji.serving.gate import POLICY
@@ -149,6 +152,33 @@ class EdgeProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class DrainingServer(uvicorn.Server):
+    """Server that goes on for a while after it was told to end.
+
+    Args:
+        config: of uvicorn. drain_s: how long. told: called at the beginning of that time.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain_s: float, told: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._drain_s, self._told = drain_s, told
+        self._drains = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; end at a second one."""
+        if self._drains or not self._drain_s:
+            super().handle_exit(sig, frame)
+            return
+        self._drains = True
+        self._told()
+        timer = threading.Timer(self._drain_s, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        self.should_exit = True
 
 
 def _answer(status: int, body: bytes) -> bytes:

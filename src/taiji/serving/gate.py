@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from taiji.serving.admission import Admission
 from taiji.serving.batching import Overloaded
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
+from taiji.serving.readiness import Readiness
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import LimitSettings
 
@@ -32,6 +34,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Pages that cost next to nothing and that a supervisor asks without a key: no rate limits them."""
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ_ROUTES = frozenset(
     {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
@@ -41,6 +45,7 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 """Headers of which a request has one at most: of two, one reader takes the first and another the last."""
 FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 """Headers that a proxy adds: who asks is not the machine that the connection comes from."""
+ANONYMOUS = "anonymous"
 KEY = "taiji.key"
 """Entry of a request's scope: the name of its API key."""
 POLICY = [
@@ -118,6 +123,8 @@ class Gate:
     ) -> None:
         self._app, self._keys, self._limits, self.metrics = app, keys, limits, metrics
         self._admissions = admissions or {}
+        self.readiness: Readiness | None = None
+        """Of the application, where it has one; told when the process is to end."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,6 +132,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        number = secrets.token_hex(8)
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -132,16 +140,17 @@ class Gate:
                 status = message["status"]
                 given = {name.lower() for name, _ in message.get("headers", ())}
                 more = [(name, value) for name, value in POLICY if name not in given]
+                more.append((b"x-request-id", number.encode()))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
         try:
             headers = dict(scope["headers"])
-            key = scope[KEY] = self._admit(scope, headers)
+            self._admit(scope, headers)
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
                 if admission := self._admissions.get(scope["path"]):
-                    with admission.turn(key):
+                    with admission.turn(scope[KEY]):
                         await self._while_wanted(scope, body, receive, watched)
                 else:
                     await self._app(scope, _replay(body, receive), watched)
@@ -153,14 +162,16 @@ class Gate:
             status = 499  # the usual number for it; nobody sees it but the metrics
             self.metrics.refuse("gone")
         except TimeoutError:
-            log("request timed out", route=_route(scope), seconds=self._limits.request_s)
+            log("request timed out", request=number, route=_route(scope), seconds=self._limits.request_s)
             if not status:
                 await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
         except Exception as error:
-            log("request failed", route=_route(scope), error=where(error))
+            log("request failed", request=number, route=_route(scope), error=where(error))
             if not status:
                 await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
         route = _route(scope)
+        if needed_scope(scope["method"], scope["path"]) == "admin" and scope.get(KEY, ANONYMOUS) != ANONYMOUS:
+            log("audit", request=number, key=scope[KEY], method=scope["method"], route=route, status=status)
         self.metrics.requests.labels(route, status).inc()
         self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
@@ -182,6 +193,12 @@ class Gate:
                 with suppress(asyncio.CancelledError):
                     await work
 
+    def drain(self) -> None:
+        """Say from now on that the process is not ready, as it will end."""
+        if self.readiness is not None:
+            self.readiness.draining = True
+        log("draining")
+
     def _note(self, rejected: Rejected) -> Rejected:
         self.metrics.refuse(rejected.args[0])
         return rejected
@@ -197,8 +214,8 @@ class Gate:
             "application/json",
         )
 
-    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """Let a request in and return the name of its key."""
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Let a request in, and note the name of its key."""
         if len(headers) < len(scope["headers"]):
             names = [name for name, _ in scope["headers"]]
             if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
@@ -206,12 +223,14 @@ class Gate:
         self._bound_head(scope)
         needed = needed_scope(scope["method"], scope["path"])
         key = self._who(headers)
-        name = key.name if key else "anonymous"
+        name = scope[KEY] = key.name if key else ANONYMOUS
+        if scope["path"] in PROBES and needed is None:
+            return
         bucket = self._buckets.setdefault(name, Bucket(self._limits.rate, self._limits.burst))
         if wait := bucket.wait():
             raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
         if needed is None:
-            return name
+            return
         if not len(self._keys):
             if not FORWARDED.isdisjoint(headers):
                 raise Rejected(
@@ -227,7 +246,6 @@ class Gate:
             scope["path"]
         ):  # routes would not even match a line break
             raise Rejected(422, "invalid", "The path has control characters in it.")
-        return name
 
     def _bound_head(self, scope: Scope) -> None:
         """Hold the limits of a head exactly, whatever server read it."""

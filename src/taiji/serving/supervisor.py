@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.stores import demand_same_store, open_store, place_of
 from taiji.serving.worker import HUNG
 
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus_client: the folder in which processes share their metrics."""
 POLL_S = 0.2
 RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
@@ -60,11 +63,13 @@ class Supervisor:
         self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket, suffix: str = ""
     ) -> None:
         self._store, self._settings, self._listener, self._suffix = store, settings, listener, suffix
+        self._metrics = tempfile.TemporaryDirectory(prefix="taiji-metrics-")
         self._environment = {
             **os.environ,
             SETTINGS: settings.model_dump_json(),
             RUN: str(run),
             SOCKET: str(listener.fileno()),
+            METRICS: self._metrics.name,
             GENERATION: store.generation,
         }
         self._clock = SteadyClock(store.clock_floor())
@@ -79,6 +84,7 @@ class Supervisor:
             self.tend()
             self.stopping.wait(POLL_S)
         self._stop(list(self.children))
+        self._metrics.cleanup()
 
     def tend(self) -> None:
         """Start what is missing, stop what is not wanted any more."""
@@ -96,6 +102,7 @@ class Supervisor:
                     if lived > LONG_LIFE_S
                     else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
                 )
+                forget_process(self._metrics.name, child.process.pid)
                 log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:
@@ -130,7 +137,7 @@ class Supervisor:
         running = [child.process for child in (self.children.pop(name) for name in names) if child.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + self._settings.worker.grace_s + 5
+        deadline = time.monotonic() + self._settings.worker.grace_s + self._settings.drain_s + 5
         for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
@@ -175,6 +182,12 @@ def serve(
     listener.close()
     store.close()
     slot.close()
+
+
+def forget_process(folder: str, pid: int) -> None:
+    """Take the gauges of an ended process out of the shared metrics; its counts stay."""
+    for file in Path(folder).glob(f"gauge_live*_{pid}.db"):
+        file.unlink(missing_ok=True)
 
 
 def demand_sound_clock(store: Store, place: str) -> None:
