@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +101,63 @@ def test_a_password_is_taken_from_the_environment_alone(
     store._redis.acl_deluser("taiji")
     store.close()
     other.close()
+
+
+def test_a_copy_made_while_events_come_in_is_brought_back_whole(
+    store_url: str, make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    """The steps of the guide: a copy under load, the store lost, the copy in its place, and the start that compares."""
+    if store_url.startswith("redis"):
+        server = RedisServer(tmp_path / "live", "always")
+        server.start()
+        store_url = server.url
+    else:
+        server = None
+    settings, note = ServingSettings(store=store_url), tmp_path / "store.json"
+    store, place = open_store(settings), place_of(ServingSettings(store=store_url), None)
+    demand_same_store(note, place, store.generation)
+    store.erase("erased", 1)
+    stop, sent = threading.Event(), list[int]()
+
+    def write() -> None:
+        while not stop.is_set():
+            number = len(sent)
+            event = Event(f"e{number}", "u", "i", 5)
+            assert store.append([EventBatch(f"k{number}", "d", (event,))], 1) == ["accepted"]
+            sent.append(number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while len(sent) < 20:
+        time.sleep(0.001)
+    before = len(sent)
+    copied: RedisServer | None = None
+    if server is None:
+        path = store_url.removeprefix("sqlite:")
+        source, target = sqlite3.connect(path), sqlite3.connect(tmp_path / "copy.sqlite3")
+        source.backup(target)  # what `.backup` of the sqlite3 program does
+        source.close()
+        target.close()
+    else:
+        shutil.copytree(server.folder, tmp_path / "copy")
+    stop.set()
+    writer.join()
+    store.close()
+    if server is None:
+        for file in Path(path).parent.glob(f"{Path(path).name}*"):
+            file.unlink()
+        shutil.copy(tmp_path / "copy.sqlite3", path)
+    else:
+        server.stop()
+        copied = RedisServer(tmp_path / "copy", "always")
+        copied.start()
+        settings = ServingSettings(store=copied.url)
+    again = open_store(settings)
+    demand_same_store(note, place, again.generation)
+    assert before <= again.gauges(2).queued <= len(sent) and again.suppressed(["erased"]) == [True]
+    kept = again.gauges(2).queued
+    repeats = [EventBatch(f"k{number}", "d", (Event(f"e{number}", "u", "i", 5),)) for number in sent]
+    assert again.append(repeats, 2) == ["duplicate"] * kept + ["accepted"] * (len(sent) - kept)
+    again.close()
+    if copied:
+        copied.stop()

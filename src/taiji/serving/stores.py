@@ -9,6 +9,7 @@ from typing import Any
 from taiji.core.artifacts import make_folder, read_json, write_json
 from taiji.core.errors import ConfigError, ResourceError
 from taiji.core.optional import needs
+from taiji.serving.logs import log, where
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 
@@ -56,8 +57,11 @@ def demand_same_store(note: Path, place: str, generation: str) -> None:
             fix=f"bring its backup back; or, to begin anew and forget both, delete {note}",
         )
     if place not in known:
-        make_folder(note.parent)
-        write_json(note, known | {place: generation})
+        try:
+            make_folder(note.parent)
+            write_json(note, known | {place: generation})
+        except (OSError, ResourceError) as error:  # a run directory that is read only
+            log("store not noted", error=where(error))
 
 
 def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
