@@ -4,7 +4,8 @@ A real service (supervisor, API process, a worker for each of two releases) is l
 under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
 stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend`. At random
 moments something fails: SIGKILL of the workers, of the API, of Redis; a full disk; an LLM that raises or hangs; a
-clock that steps back (and a process that starts under it). After recovery a checker that shares no code with the
+clock that steps back or a year ahead (and a process that starts under it); processes or Redis stopped for a while; hundreds of connections that
+say nothing, with large heads among them; entries in the queue that nobody can read. After recovery a checker that shares no code with the
 service reads the store's raw tables or keys and compares them with the clients' own ledger, and every list that was answered
 is made again by the library alone (:mod:`benchmarks.list_faults`).
 """
@@ -18,6 +19,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -39,6 +41,7 @@ from tests.serving.rig import STEPPED_CLOCK, RedisServer, Service, SmallDisk
 
 from benchmarks.harness import Result, run
 from benchmarks.list_faults import ACTING, Maker, Shoppers, train, verdicts
+from benchmarks.overload import large, silent
 from taiji.serving import roll_out
 from taiji.serving.settings import ServingSettings
 
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 USERS = [f"user-{number:03d}" for number in range(60)]
 EVERYBODY = [*USERS, *ACTING]
 VERSIONS = ("echo-1", "echo-2")
-KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock")
+KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock", "ahead", "freeze", "flood", "foreign")
 TITLES = {
     "worker": "SIGKILL worker",
     "api": "SIGKILL API",
@@ -55,6 +58,10 @@ TITLES = {
     "raise": "LLM raises",
     "hang": "LLM hangs",
     "clock": "clock back",
+    "ahead": "clock a year ahead",
+    "freeze": "SIGSTOP",
+    "flood": "silent connections, large heads",
+    "foreign": "foreign entries in the queue",
 }
 SETTINGS = {
     "port": 0,
@@ -100,6 +107,11 @@ class Client:
             return 0, None
 
 
+def event_name(key: str) -> str:
+    """The start of the ids of a batch's events, sent without an API key."""
+    return hashlib.sha256(f"local\0{key}".encode()).hexdigest()[:32]
+
+
 class Load:
     """Writers, readers, users who shop and are recommended to, and a switcher of releases, in threads."""
 
@@ -143,7 +155,7 @@ class Load:
             time.sleep(rng.uniform(0.01, 0.1))
         if rng.random() < 0.1:  # a client that did not see the acknowledgement
             client.ask("POST", "/v1/events", {"events": events}, key)
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        name = event_name(key)
         ids = [f"{name}-{place}" for place in range(len(events))]
         with self.books.lock:
             self.books.batches += 1
@@ -306,6 +318,52 @@ class World:
         (self.folder / "offset").write_text(str(self.offset))
         self.service.kill(rng.choice(("worker", "api")))
 
+    def _ahead(self, rng: random.Random) -> None:
+        (self.folder / "offset").write_text(str(self.offset + 365 * 86_400))
+        self.service.kill(rng.choice(("worker", "api")))
+        time.sleep(1.5)  # what starts meanwhile starts under that clock
+        (self.folder / "offset").write_text(str(self.offset))
+
+    def _freeze(self, rng: random.Random) -> None:
+        pids = self.service.children(rng.choice(("worker", "api")))
+        if self.redis and rng.random() < 0.3:
+            assert self.redis._process
+            pids = [self.redis._process.pid]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(rng.uniform(0.2, 1.5) if number == signal.SIGSTOP else 0)
+
+    def _flood(self, rng: random.Random) -> None:
+        host, _, port = self.service.url.removeprefix("http://").rpartition(":")
+        address = host, int(port)
+        held = silent(address, 300)
+        for _ in range(4):
+            with suppress(OSError):
+                large(address, 4 << 20)
+        time.sleep(rng.uniform(0.1, 0.5))
+        for connection in held:
+            connection.close()
+
+    def _foreign(self, rng: random.Random) -> None:
+        packed = rng.choice((b"\xff\x00", b"{}", b"[1,2]", b'["x","user-001","i",1e99]'))
+        if self.redis:
+            client = redis.Redis.from_url(self.place)
+            client.xadd("taiji:queue", rng.choice(({"u": "user-001", "t": "5", "e": packed}, {"other": packed})))  # type: ignore[arg-type]
+        else:
+            with sqlite3.connect(self.place, timeout=10) as db:
+                db.execute("INSERT INTO queue (user, event, at) VALUES ('user-001', ?, 1)", (packed,))
+
+    def ahead(self) -> bool:
+        """Whether the store's mark lies ahead of every clock that was right."""
+        if self.redis:
+            mark = int(redis.Redis.from_url(self.place).get("taiji:clock") or 0)  # type: ignore[arg-type]
+        else:
+            with sqlite3.connect(self.place) as db:
+                mark = (db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone() or (0,))[0]
+        return mark > (time.time() + 7200) * 1e6
+
 
 def stored(
     world: World,
@@ -362,6 +420,7 @@ def audit(world: World, books: Books) -> dict[str, int]:
         "lost events": lost,
         "duplicated effects": doubled + books.regressions,
         "wrong version": wrong + books.wrong_reads,
+        "poisoned clock": int(world.ahead()),
         "queued": queued,
         "rows not fresh": stale,
     }
@@ -419,7 +478,7 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
         }
 
 
-COUNTS = ("lost events", "duplicated effects", "wrong version", "queued", "rows not fresh")
+COUNTS = ("lost events", "duplicated effects", "wrong version", "poisoned clock", "queued", "rows not fresh")
 OF_LISTS = ("wrong lists", "forbidden items", "wrong release", "other answers")
 
 

@@ -82,10 +82,17 @@ class EchoWriter:
 
 
 class LengthScorer:
-    """Scores an item by its name's length and the history's; features add the first id. Items named ``ghost…`` are unknown."""
+    """Scores an item by its name's length and the history's; features add the first id. Items named ``ghost…`` are unknown.
+
+    Attributes:
+        seconds: that a request takes.
+    """
+
+    seconds = 0.0
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         results = []
+        time.sleep(self.seconds * len(requests))
         for request in requests:
             events, extra = len(request.history.events), request.features["ids"][0] * 1e-9 if request.features else None
             plain = [None if item.startswith("ghost") else 1 / (1 + len(item) + events) for item in request.items]
@@ -103,6 +110,7 @@ class ListMaker(LengthScorer):
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
         self.calls += 1
+        time.sleep(self.seconds * len(requests))
         results = []
         for request in requests:
             known = [self.version, *(event.item for event in request.history.events[::-1])]
@@ -162,7 +170,9 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
 
 
 def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
-    """The real recommender, where the folder is a run of ``taiji recommend`` as well."""
+    """The real recommender, where the folder is a run of ``taiji recommend`` as well; else one at the pace of ``run/rank_seconds``."""
     if (run / "recommendation").is_dir():
         return backend.scorer(run, settings)
-    return ListMaker((run / "version").read_text())
+    made, pace = ListMaker((run / "version").read_text()), run / "rank_seconds"
+    made.seconds = float(pace.read_text()) if pace.exists() else 0.0
+    return made

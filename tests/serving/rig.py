@@ -170,6 +170,7 @@ class Service:
             **os.environ,
             "TAIJI_RIG_SETTINGS": self.settings.model_dump_json(),
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),  # of the doubles
             **self._environment,
         }
         with self.log.open("ab") as log:

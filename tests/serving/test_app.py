@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,24 @@ from tests.serving.doubles import EchoWriter, LengthScorer, ListMaker
 from taiji.core.errors import ArtifactError
 from taiji.serving.app import build_app
 from taiji.serving.batching import Overloaded
-from taiji.serving.clock import SteadyClock
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.gate import Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
+from taiji.serving.readiness import Readiness
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, FeaturesOnly, RankRequest, Release, UserHistory
+from taiji.serving.types import (
+    Claim,
+    Event,
+    EventBatch,
+    FeatureRow,
+    FeaturesOnly,
+    RankRequest,
+    RankResult,
+    Release,
+    UserHistory,
+)
 
 SECRETS = {scope: scope[0] * 24 for scope in ("read", "write", "admin")}
 KEYS = ",".join(f"{scope}er:{scope}:{secret}" for scope, secret in SECRETS.items())
@@ -353,6 +365,57 @@ def test_events_that_nobody_takes_in_make_the_service_not_ready(store: Store) ->
         assert client.get("/readyz").status_code == 200
 
 
+def test_models_that_are_being_loaded_make_the_service_not_ready(store: Store) -> None:
+    app = build_app(store, Scorers(store, lambda run: LengthScorer()), ServingSettings(), Keyring(), SteadyClock())
+    assert app.readiness is not None
+    assert app.readiness.reason() == "No release is active yet."
+    loading = Scorers(store, lambda run: LengthScorer())
+    loading.active = "r1"
+    assert "being loaded" in Readiness(store, loading, ServingSettings(), SteadyClock()).reason()
+
+
+def test_a_worker_that_is_gone_for_long_makes_the_service_not_ready(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taiji.serving.readiness.KEEP_S", 0.0)
+    monkeypatch.setattr("taiji.serving.readiness.GONE_S", 0.2)
+    for client in open_client(store):
+        time.sleep(0.25)
+        assert "No worker of the active release" in client.get("/readyz").json()["message"]
+        store.beat("w", {"kind": "worker", "release": "r2"}, wall_us())
+        assert client.get("/readyz").status_code == 503
+        store.beat("w", {"kind": "worker", "release": "r1"}, wall_us())
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_process_that_is_to_end_answers_and_is_not_ready(client: TestClient) -> None:
+    assert client.get("/readyz").status_code == 200
+    client.app.drain()  # type: ignore[attr-defined]
+    assert client.get("/readyz").status_code == 503 and client.get("/v1/features/u1").status_code == 200
+
+
+def test_probes_have_no_rate_and_administration_leaves_a_trace(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=3):
+        assert [client.get("/docs").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert {client.get(path).status_code for path in ("/healthz", "/readyz") * 5} == {200}
+        capsys.readouterr()
+        reader = {"Authorization": f"Bearer {SECRETS['read']}"}
+        admin = {"Authorization": f"Bearer {SECRETS['admin']}"}
+        answers = [client.delete("/v1/users/u1", headers=admin), client.delete("/v1/users/u2", headers=reader)]
+        assert [answer.status_code for answer in answers] == [200, 403]
+        client.delete("/v1/users/u3")  # anybody can do that as often as they like
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        audit = [line for line in lines if line["event"] == "audit"]
+        assert [(line["key"], line["status"], line["method"]) for line in audit] == [
+            ("adminer", 200, "DELETE"),
+            ("reader", 403, "DELETE"),
+        ]
+        assert [line["request"] for line in audit] == [answer.headers["x-request-id"] for answer in answers]
+        assert not any("u1" in str(line) for line in audit)
+
+
 def test_erasing_a_user(client: TestClient, store: Store) -> None:
     post_events(client, EVENT)
     assert client.delete("/v1/users/u2").json() == {"neighbours_rewritten": 1}
@@ -374,6 +437,23 @@ def test_releases(client: TestClient, store: Store) -> None:
     assert [r["name"] for r in client.post("/v1/admin/releases:retire", json={"release": "r2"}).json()["live"]] == [
         "r1"
     ]
+
+
+def test_a_release_is_activated_when_every_process_has_its_models(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taiji.serving.app.ACTIVATE_WAIT_S", 0.05)
+    store.add_release(NEXT, 10)
+    for client in open_client(store):
+        path = "/v1/admin/releases:activate"
+        store.beat("other", {"kind": "api", "loaded": ["r1"], "failed": {}}, wall_us())
+        answer = client.post(path, json={"release": "r2"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_prepared") and "loaded" in answer.json()[
+            "message"
+        ]
+        assert client.post(path, json={"release": "r2", "force": True}).json()["active"] == "r2"
+        store.beat("other", {"kind": "api", "loaded": ["r1", "r2"], "failed": {}}, wall_us())
+        assert client.post(path, json={"release": "r1"}).json()["active"] == "r1"
 
 
 def test_dead_letters(client: TestClient, store: Store) -> None:
@@ -577,6 +657,15 @@ def test_a_header_that_decides_something_comes_once(locked: TestClient, name: st
     assert (answer.status_code, answer.json()["code"]) == (400, "doubled")
 
 
+def test_the_limits_of_a_head_are_exact(store: Store) -> None:
+    for client in open_client(store, headers=20, head_bytes=2000):
+        many = {f"x-{number}": "a" for number in range(20)}
+        assert client.get("/healthz", headers=many).json()["code"] == "large_head"
+        assert client.get("/healthz", headers={"x": "a" * 2000}).status_code == 431
+        assert client.get("/healthz?" + "a" * 2000).status_code == 431
+        assert client.get("/healthz", headers={"x": "a" * 1500}).status_code == 200
+
+
 def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
     answer = client.post("/v1/rank", content=b"{}", headers={"Content-Length": "9" * 5000})
     assert answer.status_code == 413
@@ -597,6 +686,15 @@ def test_the_documentation_is_one_page_that_loads_nothing(client: TestClient) ->
         assert all(f"{method.upper()} {path}" in page.text for method in methods)
 
 
+def test_an_idempotency_key_is_of_its_client(locked: TestClient, store: Store) -> None:
+    def post(scope: str, item: str) -> int:
+        return post_events(locked, {**EVENT, "item_id": item}, Authorization=f"Bearer {SECRETS[scope]}").status_code
+
+    assert [post("write", "a"), post("admin", "b"), post("write", "a"), post("write", "b")] == [202, 202, 202, 409]
+    assert store.absorb("w", 10, 10) == 2
+    assert len({event.id for event in store.histories(["u1"], 10)[0].events}) == 2
+
+
 def test_rates_are_per_key(store: Store) -> None:
     for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": KEYS}), rate=0.001, burst=2):
         read, admin = ({"Authorization": f"Bearer {SECRETS[scope]}"} for scope in ("read", "admin"))
@@ -604,6 +702,72 @@ def test_rates_are_per_key(store: Store) -> None:
         assert client.get("/v1/features/u1", headers=admin).status_code == 200
         limited = client.get("/v1/features/u1", headers=read)
         assert limited.json()["code"] == "rate" and int(limited.headers["retry-after"]) > 1
+
+
+class Slow(LengthScorer):
+    """Takes its time, and counts whom it worked for."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.users = seconds, list[str]()
+
+    def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+        self.users += [request.history.user for request in requests]
+        time.sleep(self.seconds * len(requests))
+        return super().score(requests)
+
+
+async def rank(app: Gate, user: str, hang_up_s: float = 10.0) -> int:
+    """The status of a ranking of a client that hangs up after a while; 0 where it got none."""
+    body, sent = json.dumps({"user": user, "items": ["i"]}).encode(), list[dict[str, Any]]()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        if message := next(messages, None):
+            return message
+        await asyncio.sleep(hang_up_s)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    scope = {"type": "http", "method": "POST", "path": "/v1/rank", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    return int(sent[0]["status"]) if sent else 0
+
+
+def slow_app(store: Store, scorer: Slow, **limits: float) -> Gate:
+    scorers = Scorers(store, lambda run: scorer)
+    scorers.refresh()
+    return build_app(store, scorers, ServingSettings.model_validate({"limits": limits}), Keyring(), SteadyClock())
+
+
+def test_under_overload_as_many_rankings_are_answered_as_ever(make_store: Callable[..., Store]) -> None:
+    store, scorer = make_store(), Slow(0.02)
+    store.add_release(RELEASE, 1)
+    app = slow_app(store, scorer, wait_s=0.2)
+
+    async def flood() -> list[int]:
+        await rank(app, "first")  # from here on the cost is known
+        return list(await asyncio.gather(*(rank(app, f"u{number}") for number in range(100))))
+
+    statuses = asyncio.run(flood())
+    assert set(statuses) == {200, 503} and statuses.count(200) == len(scorer.users) - 1 >= 4
+
+
+def test_nobody_works_for_a_client_that_has_hung_up(make_store: Callable[..., Store]) -> None:
+    store, scorer = make_store(), Slow(0.1)
+    store.add_release(RELEASE, 1)
+    app = slow_app(store, scorer)
+
+    async def ask() -> list[int]:
+        first = asyncio.ensure_future(rank(app, "first"))
+        while not scorer.users:
+            await asyncio.sleep(0.001)
+        return [await rank(app, "gone", 0.0), await rank(app, "there"), await first]
+
+    assert asyncio.run(ask()) == [0, 200, 200] and scorer.users == ["first", "there"]
+    assert b'taiji_refused_total{reason="gone"} 1.0' in app.metrics.render()
 
 
 def test_slow_bodies_and_slow_answers_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

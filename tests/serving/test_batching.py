@@ -105,3 +105,34 @@ def test_a_wrong_number_of_results_and_a_closed_thread_leave_nobody_waiting() ->
     found = asyncio.run(ask())
     assert found[0] == 1.0 and all(isinstance(answer, RuntimeError) for answer in found[1:3])
     assert isinstance(found[3], Overloaded)
+
+
+def test_nothing_is_done_for_who_has_gone_or_waited_too_long() -> None:
+    worked: list[int] = []
+    costs: list[int] = []
+    entered, gate = threading.Event(), threading.Event()
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        worked.extend(numbers)
+        entered.set()
+        gate.wait(60)
+        return list(numbers)
+
+    async def main() -> list[int | BaseException]:
+        batcher = Batcher(work, 10, 100, patience_s=0.05, told=lambda number, seconds: costs.append(number))
+        first = asyncio.ensure_future(batcher(0))
+        await until(entered)
+        late = [asyncio.ensure_future(batcher(number)) for number in (1, 2)]
+        await asyncio.sleep(0.1)
+        gone, wanted = asyncio.ensure_future(batcher(3)), asyncio.ensure_future(batcher(4))
+        await asyncio.sleep(0)
+        gone.cancel()
+        gate.set()
+        found = await asyncio.gather(first, *late, wanted, return_exceptions=True)
+        assert await batcher(5) == 5  # a queue of nobody but such does not stop the batcher
+        batcher.close()
+        return found
+
+    found = asyncio.run(main())
+    assert found[0] == 0 and found[3] == 4 and all(isinstance(answer, Overloaded) for answer in found[1:3])
+    assert worked == [0, 4, 5] and costs == [1, 1, 1]

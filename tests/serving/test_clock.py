@@ -26,3 +26,15 @@ def test_it_runs() -> None:
     steady = SteadyClock()
     first, second = steady(), steady()
     assert first <= second and abs(first - clock.wall_us()) < 5_000_000
+
+
+def test_a_clock_far_ahead_of_the_supervisors_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, year = 1_800_000_000_000_000, 365 * 86_400 * 10**6
+    monkeypatch.setattr(clock, "wall_us", lambda: now + year)
+    ahead = SteadyClock(0, supervisor=now)
+    assert ahead.jumped and now <= ahead() < now + 10**6
+    assert SteadyClock(now + 5 * 10**6, supervisor=now)() >= now + 5 * 10**6
+    monkeypatch.setattr(clock, "wall_us", lambda: now + 10**6)
+    near = SteadyClock(0, supervisor=now)
+    assert not near.jumped and near() >= now + 10**6
+    assert not SteadyClock(0).jumped

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from taiji.cli import app
 from taiji.core.errors import TaijiError
-from taiji.serving.keys import Keyring, hash_of, load_keys, new_key
+from taiji.serving import keys
+from taiji.serving.keys import Keyring, LiveKeyring, hash_of, load_keys, new_key, remove_key
 
 
 def test_a_new_key_is_found_by_its_secret_only(tmp_path: Path) -> None:
@@ -87,3 +91,50 @@ def test_names_are_unique(tmp_path: Path) -> None:
     with pytest.raises(TaijiError):
         new_key(tmp_path / "k", "b", ["fly"])
     assert len(Keyring()) == 0
+
+
+def test_a_key_ends_with_its_last_day(tmp_path: Path) -> None:
+    path, today = tmp_path / "keys.json", datetime.now(UTC).date()
+    over = new_key(path, "over", ["read"], expires=str(today - timedelta(days=1)))
+    last = new_key(path, "last", ["read"], expires=str(today + timedelta(days=1)))
+    ring = load_keys(path, {})
+    assert ring.find(over) is None and ring.find(last) is not None
+    with pytest.raises(TaijiError, match="YYYY-MM-DD"):
+        new_key(path, "wrong", ["read"], expires="tomorrow")
+
+
+def test_a_changed_file_is_followed_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "RELOAD_S", 0.0)
+    path = tmp_path / "keys.json"
+    first = new_key(path, "first", ["read"])
+    ring = LiveKeyring(path, {})
+    second = new_key(path, "second", ["write"])
+    assert ring.find(second) is not None and len(ring) == 2
+    remove_key(path, "first")
+    assert ring.find(first) is None and ring.find(second) is not None
+    whole = path.read_text()
+    for broken in ("{", '{"keys": []}', '{"keys": [{"name": 5}]}'):
+        path.write_text(broken)
+        assert ring.find(second) is not None and ring.find(first) is None
+    path.unlink()
+    assert ring.find(second) is not None
+    path.write_text(whole)
+    path.chmod(0o644)
+    assert ring.find(second) is not None
+    with pytest.raises(TaijiError, match="no key of that name"):
+        remove_key(path, "third")
+    with pytest.raises(TaijiError, match="the only key"):
+        remove_key(path, "second")
+
+
+def test_keys_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "keys.json")
+    run = CliRunner().invoke
+    secret = run(app, ["keys", "add", path, "shop", "--scope", "read", "--scope", "write"]).stdout.strip()
+    assert load_keys(Path(path), {}).find(secret) is not None
+    run(app, ["keys", "add", path, "log", "--scope", "write", "--expires", "2020-01-01"])
+    assert run(app, ["keys", "list", path]).stdout.splitlines() == [
+        "shop\tread+write\tno end",
+        "log\twrite\t2020-01-01 (over)",
+    ]
+    assert run(app, ["keys", "remove", path, "log"]).exit_code == 0 and len(load_keys(Path(path), {})) == 1

@@ -17,7 +17,7 @@ from taiji.core.errors import TaijiError
 from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_store import SQLiteStore
-from taiji.serving.store import Store, to_previous
+from taiji.serving.store import Store
 from taiji.serving.stores import open_store
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, Unreadable
 
@@ -277,8 +277,12 @@ def test_releases_live_side_by_side(store: Store) -> None:
     assert _versions(store) == ["r1"]
     store.activate("r2")
     assert _versions(store) == ["r2"]
-    assert to_previous(store) == "r1" and _versions(store) == ["r1"]
-    assert to_previous(store) == "r2" and _versions(store) == ["r2"]
+    assert store.roll_back() == "r1" and _versions(store) == ["r1"]
+    assert store.roll_back() == "r1" and _versions(store) == ["r1"]  # repeated by who did not see the answer
+    assert store.releases().previous == "r2"
+    store.activate("r2")
+    assert store.roll_back() == "r1"
+    store.activate("r2")
     take_in(store, batch("b", ("u", "2")), now=NOW + 5 * SECOND)
     for name in ("r1", "r2"):
         assert len(store.claim(name, "w", 5, NOW + 7 * SECOND, SECOND)) == 1
@@ -290,7 +294,7 @@ def test_releases_live_side_by_side(store: Store) -> None:
     assert list(store.releases().live) == ["r2"] and store.releases().previous is None
     assert store.claim("r1", "w", 5, NOW + 10**12, SECOND) == []
     with pytest.raises(KeyError):
-        to_previous(store)
+        store.roll_back()
 
 
 def _versions(store: Store) -> list[str]:
@@ -619,3 +623,37 @@ def test_a_store_is_closed_when_nobody_is_in_it(tmp_path: Path) -> None:
     reader.join(10)
     closer.join(10)
     assert order == ["looked", "closed"]
+
+
+def test_processes_say_that_they_live(store: Store) -> None:
+    store.beat("api-1", {"kind": "api", "loaded": ["r1"]}, NOW)
+    store.beat("api-2", {"kind": "api", "loaded": []}, NOW + 3 * SECOND)
+    store.beat("api-1", {"kind": "api", "loaded": ["r1", "r2"]}, NOW + 2 * SECOND)
+    assert {name: beat["loaded"] for name, beat in store.beats(NOW + 4 * SECOND).items()} == {
+        "api-1": ["r1", "r2"],
+        "api-2": [],
+    }
+    assert list(store.beats(NOW + 12 * SECOND)) == ["api-2"] and store.beats(NOW + 100_000 * SECOND) == {}
+
+
+def test_a_release_tells_how_many_wait_for_it(store: Store) -> None:
+    take_in(store, batch("a", ("u", "1"), ("v", "1")))
+    assert store.waiting("r1", NOW) == 2
+    claims = store.claim("r1", "w", 1, NOW + 2 * SECOND, SECOND)
+    assert store.waiting("r1", NOW) == 2
+    write(store, claims)
+    assert store.waiting("r1", NOW) == 1 and store.waiting("r2", NOW) == 0
+
+
+def test_a_store_written_under_a_clock_a_year_ahead_is_repaired(store: Store) -> None:
+    year = 365 * 86_400 * SECOND
+    take_in(store, batch("a", ("u", "1"), ("v", "1"), ("w", "1")), now=NOW + year)
+    claims = store.claim("r1", "w", 2, NOW + year + 2 * SECOND, 600 * SECOND)
+    write(store, claims[:1], now=NOW + year)  # one row of the future, one lease, one that is due
+    assert store.clock_floor() > NOW + year and store.claim("r1", "w", 5, NOW + 10 * SECOND, SECOND) == []
+    assert store.repair_clock(NOW) == 3 and store.clock_floor() <= NOW
+    again = store.claim("r1", "w", 5, NOW + SECOND, SECOND)
+    assert {claim.history.user for claim in again} == {"u", "v", "w"}
+    assert store.repair_clock(NOW) == 3  # they are leased, and nobody lives
+    assert write(store, store.claim("r1", "w", 5, NOW + SECOND, SECOND), now=NOW + SECOND) == [True] * 3
+    assert store.repair_clock(NOW + 2 * SECOND) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from tests.serving.rig import Service
 
 from taiji.core.errors import TaijiError
-from taiji.serving import roll_back, roll_out, serve
+from taiji.serving import repair_clock, roll_back, roll_out, serve
+from taiji.serving.clock import wall_us
 from taiji.serving.keys import new_key
 from taiji.serving.releases import backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
-from taiji.serving.supervisor import demand_keys
+from taiji.serving.supervisor import Supervisor, demand_keys, demand_sound_clock
 
 
 def make_run(folder: Path, name: str, version: str) -> Path:
@@ -77,10 +79,58 @@ def test_releases_from_the_command_line(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
+    run, settings = make_run(tmp_path, "run", "v"), ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, run)
+    introduce(store, run, settings)
+    store.claim("run-v", "w", 1, wall_us() + 365 * 86_400 * 10**6, 10**6)
+    with pytest.raises(TaijiError, match="taiji repair-clock"):
+        serve(run, settings)
+    store.beat("api", {"kind": "api"}, wall_us())
+    with pytest.raises(TaijiError, match="uses the store"):
+        repair_clock(settings, run)
+    store.beat("api", {"kind": "api"}, 1)
+    assert repair_clock(settings, run) > 0
+    demand_sound_clock(store, "here")
+    store.close()
+
+
+def test_children_import_nothing_from_where_the_service_was_started(tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise SystemExit(99)")
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    commands: list[list[str]] = []
+
+    class Started:
+        returncode, pid = None, 0
+
+        def __init__(self, command: list[str], **options: object) -> None:
+            commands.append(command)
+
+        def poll(self) -> None:
+            return None
+
+    settings = ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("taiji.serving.supervisor.subprocess.Popen", Started)
+        Supervisor(store, tmp_path, settings, listener).tend()
+    store.close()
+    (command,) = commands
+    code = [*command[: command.index("-m")], "-c", "import json, sys; print('' in sys.path, json.__file__)"]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("False") and str(tmp_path) not in done.stdout
+
+
 def test_a_life_of_the_service(tmp_path: Path) -> None:
     run, new = make_run(tmp_path, "old", "echo-1"), make_run(tmp_path, "new", "echo-2")
     settings = ServingSettings.model_validate(
-        {"port": 0, "backend": "tests.serving.doubles", "trigger": {"window_s": 0.0}, "worker": {"grace_s": 2.0}}
+        {
+            "port": 0,
+            "backend": "tests.serving.doubles",
+            "api_processes": 2,
+            "trigger": {"window_s": 0.0},
+            "worker": {"grace_s": 2.0},
+        }
     )
     service = Service(run, settings)
     service.start()
@@ -100,6 +150,17 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
         until(lambda: len(service.children("worker")) == 2)  # the old one's goes on
         until(lambda: get()["events_seen"] == 1)  # and the new one has caught up with what came before it
         assert roll_back(settings, run) == "old-echo-1" and get()["model_version"] == "echo-1"
+
+        def asked() -> float:
+            """Requests for features that all processes answered, whichever is asked."""
+            name = 'taiji_requests_total{route="/v1/features/{user:path}",status="200"} '
+            lines = httpx.get(f"{service.url}/metrics").text.splitlines()
+            return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+        before = asked()
+        for _ in range(20):
+            assert httpx.get(f"{service.url}/v1/features/u1").status_code == 200  # a connection each, of either process
+        assert {asked() for _ in range(4)} == {before + 20}
 
         service.kill("api")  # the listening socket outlives it: the next request waits, and is answered
         assert httpx.get(f"{service.url}/healthz", timeout=30).status_code == 200

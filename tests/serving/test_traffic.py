@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from taiji.core.errors import TaijiError
+from taiji.serving import traffic
 from taiji.serving.settings import ServingSettings
 from taiji.serving.traffic import load, of_run
 
@@ -65,6 +66,14 @@ def test_a_closed_loop_asks_as_fast_as_it_is_answered(server: Server) -> None:
 def test_an_open_loop_charges_a_slow_server_for_everybody_who_waits(server: Server) -> None:
     report = load(server.url, ["slow"], kind="read", seconds=0.5, connections=1, rate=40)  # 40/s asked, 20/s possible
     assert report.p50 > 75  # 50 ms at the server, the rest in the queue
+    assert 0 < report.goodput < 25
+
+
+def test_late_and_failed_answers_are_no_good(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(server.url, ["u"], kind="read", seconds=0.2, connections=1).goodput > 0
+    assert load(server.url, ["nobody"], kind="read", seconds=0.1, connections=1).goodput == 0
+    monkeypatch.setattr(traffic, "PATIENCE_S", 0.04)
+    assert load(server.url, ["slow"], kind="read", seconds=0.2, connections=1).goodput == 0
 
 
 def test_an_open_loop_keeps_its_rate(server: Server) -> None:

@@ -16,6 +16,7 @@ from taiji import __version__
 from taiji.cli import (
     console,
     experiment_commands,
+    key_commands,
     recommend_commands,
     run_commands,
     serve_commands,
@@ -35,10 +36,11 @@ app = typer.Typer(
 for command in (
     run_commands.run, recommend_commands.recommend, start_commands.init, start_commands.config, start_commands.doctor,
     experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
-    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.load,
+    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.repair_clock, serve_commands.load,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(world_commands.app, name="world")
+app.add_typer(key_commands.app, name="keys")
 for name, summary in STAGE_NAMES.items():
     if name != "audit":  # a command of its own, which prints what it found
         app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(

@@ -25,12 +25,16 @@ def serve(run: RunFolder, overrides: Overrides = None) -> None:
 def roll_out(
     run: RunFolder,
     beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Load and write everything, but serve the old one.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Bring another finished run into a running service and serve it; the old release stays beside it."""
+    """Bring another finished run into a running service and, once it is prepared, serve it; the old release stays beside it."""
     from taiji.serving import roll_out as start
 
-    print(f"serving {start(run, config_of(run, overrides).serving, beside=beside).name}")
+    found = start(run, config_of(run, overrides).serving, beside=beside, activate=not prepare)
+    print(f"{'prepared' if prepare else 'serving'} {found.name}")
 
 
 def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
@@ -38,6 +42,13 @@ def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
     from taiji.serving import roll_back as start
 
     print(f"serving {start(config_of(run, overrides).serving, run)}")
+
+
+def repair_clock(run: RunFolder, overrides: Overrides = None) -> None:
+    """Undo what a service wrote under a clock that was far ahead; no service may run."""
+    from taiji.serving import repair_clock as start
+
+    print(f"{start(config_of(run, overrides).serving, run)} users are due")
 
 
 def load(

@@ -25,7 +25,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "starlette": "starlette",
         "uvicorn": "uvicorn",
         "uvloop": "uvloop",
-        "httptools": "httptools",
+        "h11": "h11",
         "httpx": "httpx",
         "redis": "redis",
         "hiredis": "hiredis",

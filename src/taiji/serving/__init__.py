@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 from taiji.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taiji.serving.releases import roll_back, roll_out
+    from taiji.serving.releases import repair_clock, roll_back, roll_out
     from taiji.serving.supervisor import serve
     from taiji.serving.traffic import load
 
-__all__ = ["load", "roll_back", "roll_out", "serve"]
+__all__ = ["load", "repair_clock", "roll_back", "roll_out", "serve"]
 
-_HOMES = {"load": "traffic", "roll_back": "releases", "roll_out": "releases", "serve": "supervisor"}
+_HOMES = {
+    "load": "traffic",
+    "repair_clock": "releases",
+    "roll_back": "releases",
+    "roll_out": "releases",
+    "serve": "supervisor",
+}
 __getattr__ = lazy_names(__name__, _HOMES)

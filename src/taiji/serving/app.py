@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -16,23 +18,27 @@ from starlette.exceptions import HTTPException
 
 from taiji import __version__
 from taiji.serving import schemas as s
+from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
-from taiji.serving.gate import Gate, Rejected
+from taiji.serving.gate import KEY, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
+from taiji.serving.readiness import Readiness
 from taiji.serving.recommendations import Recommendations, wrong_context
+from taiji.serving.releases import unprepared
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, Store, StoreUnavailable, to_previous
+from taiji.serving.store import Appended, Store, StoreUnavailable
 from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
 
 M = TypeVar("M", bound=BaseModel)
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
+ACTIVATE_WAIT_S = 2.0
 
 
 class Service:
@@ -46,26 +52,19 @@ class Service:
         self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
-        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(scorers.score, 16, 200, apart=True)
-        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics)
+        wait = settings.limits.wait_s
+        self.admissions = {path: Admission(wait) for path in ("/v1/rank", "/v1/recommend")}
+        self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(
+            scorers.score, 16, MOST, apart=True, patience_s=2 * wait, told=self.admissions["/v1/rank"].note
+        )
+        told = self.admissions["/v1/recommend"].note
+        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics, 2 * wait, told)
+        self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
         rows = iter(self.store.read([user for users in asked for user in users]))
         return [[next(rows) for _ in users] for users in asked]
-
-    def not_ready(self) -> str:
-        """Return the reason for which the service is not ready; empty when it is."""
-        if self.scorers.trouble:
-            return f"The releases cannot be followed: {self.scorers.trouble}."
-        if self.scorers.active is None:
-            return "No release is active yet."
-        if self.scorers.state == "failed":
-            return f"The models of the active release cannot be loaded: {self.scorers.reason}"
-        stall = self.settings.limits.stall_s
-        if self.settings.workers and self.store.queue_age(self.clock()) > stall:
-            return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
-        return ""
 
     def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
         """Put the rows' ages into the metrics."""
@@ -127,11 +126,12 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         redoc_url=None,
         telemetry=silent,
     )
-    gate = Gate(app, keys, settings.limits, metrics)
+    gate = Gate(app, keys, settings.limits, metrics, service.admissions)
+    gate.readiness = service.readiness
     _routes(app, service)
     _admin_routes(app, service)
     app.add_exception_handler(StoreUnavailable, _unavailable)
-    app.add_exception_handler(Overloaded, _unavailable)
+    app.add_exception_handler(Overloaded, partial(_overloaded, gate))
     app.add_exception_handler(Rejected, gate.reject)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
@@ -147,6 +147,11 @@ def _unavailable(request: Request, error: Exception) -> Response:
         "message": "The store cannot answer just now; repeat the request with the same idempotency key.",
     }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
+
+
+async def _overloaded(gate: Gate, request: Request, error: Exception) -> Response:
+    assert isinstance(error, Overloaded)
+    return await gate.reject(request, overloaded(error))
 
 
 def _no_route(request: Request, error: Exception) -> Response:
@@ -201,7 +206,7 @@ def _user(text: str) -> str:
     return text
 
 
-def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
+def _idempotency_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
         raise Rejected(
@@ -209,7 +214,11 @@ def _key_and_digest(request: Request, body: bytes) -> tuple[str, str]:
             "idempotency_key",
             "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
         )
-    return hashlib.sha256(key.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32]
+    return key
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _routes(app: FastAPI, service: Service) -> None:
@@ -225,12 +234,11 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="Store reached, a release active with its models, events being taken in",
+        summary="Store reached, a release active with its models, a worker alive, events being taken in",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
-        await asyncio.to_thread(service.store.check)
-        if reason := await asyncio.to_thread(service.not_ready):
+        if reason := await asyncio.to_thread(service.readiness.reason):
             raise Rejected(503, "not_ready", reason, retry_s=1)
         state, recommender = service.scorers.state, service.scorers.recommender_state
         return _json(s.State(status="ok", ranker=state, recommender=recommender))
@@ -250,7 +258,8 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def events(request: Request) -> Response:
         body = await request.body()
         given = await _body(request, s.EventsIn)
-        key, digest = _key_and_digest(request, body)
+        sent, source = _idempotency_key(request).encode(), request.scope[KEY]
+        key, former = _short_hash(source.encode() + b"\0" + sent), (_short_hash(sent), _short_hash(body))
         latest = clock() + int(service.settings.limits.future_s * 1e6)
         taken = tuple(
             Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
@@ -258,7 +267,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         )
         if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
             raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
-        outcome = await service.intake(EventBatch(key, digest, taken))
+        outcome = await service.intake(EventBatch(key, service.store.keyed(body)[:32], taken, source, former))
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
         if outcome == "full":
@@ -346,20 +355,27 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         ]
         return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
-    for verb, action, summary in (
-        ("activate", store.activate, "Serve another live release"),
-        ("retire", store.retire, "Delete a release that is not served"),
-    ):
+    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Serve another live release, once it is prepared",
+              operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip
+    async def activate(request: Request) -> Response:
+        asked = await _body(request, s.ActivateIn)
+        deadline = time.monotonic() + min(ACTIVATE_WAIT_S, service.settings.limits.request_s / 2)
+        while not asked.force and asked.release in (await asyncio.to_thread(store.releases)).live:
+            reason = await asyncio.to_thread(unprepared, store, asked.release, service.settings, clock())
+            if not reason:
+                break
+            if time.monotonic() > deadline:
+                raise Rejected(409, "not_prepared", f"The release is not prepared: {reason}", retry_s=1)
+            await asyncio.sleep(0.1)
+        log("release activate", release=asked.release, force=asked.force)
+        return await switched(store.activate, asked.release)
 
-        def route(verb: str = verb, action: Callable[..., Any] = action, summary: str = summary) -> None:
-            @app.post(f"/v1/admin/releases:{verb}", response_model=s.ReleasesOut, tags=["admin"], summary=summary, operation_id=verb,
-                      responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
-            async def change(request: Request) -> Response:
-                name = (await _body(request, s.ReleaseIn)).release
-                log(f"release {verb}", release=name)
-                return await switched(action, name)
-
-        route()
+    @app.post("/v1/admin/releases:retire", response_model=s.ReleasesOut, tags=["admin"], summary="Delete a release that is not served",
+              operation_id="retire", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
+    async def retire(request: Request) -> Response:
+        name = (await _body(request, s.ReleaseIn)).release
+        log("release retire", release=name)
+        return await switched(store.retire, name)
 
     @app.post(
         "/v1/admin/releases:rollback",
@@ -370,7 +386,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     )
     async def rollback() -> Response:
         log("release rollback")
-        return await switched(to_previous, store)
+        return await switched(store.roll_back)
 
     @app.get(
         "/v1/admin/dead-letters",

@@ -1,12 +1,14 @@
 """Calls of many requests become one call of the store.
 
 While one call is under way in its thread, the requests that arrive wait and go together into the next. Under load this
-makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody.
+makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody. Nothing is done for
+a caller that has gone, or has waited for so long that nobody would wait for the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,15 @@ B = TypeVar("B")
 
 
 class Overloaded(Exception):
-    """Too many calls wait already."""
+    """Too many calls wait already.
+
+    Args:
+        seconds: from now, until there should be room.
+    """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class Batcher(Generic[A, B]):
@@ -28,13 +38,23 @@ class Batcher(Generic[A, B]):
         size: arguments in one call, at most.
         waiting: arguments that may wait; beyond, :class:`Overloaded`.
         apart: True asks again with each argument alone after a failure, so that a bad one costs nobody else an answer.
+        patience_s: an argument that has waited for longer is not worked on; its caller gets :class:`Overloaded`.
+        told: told how many arguments a call had and how many seconds it took.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[A]], Sequence[B]], size: int, waiting: int, *, apart: bool = False
+        self,
+        work: Callable[[Sequence[A]], Sequence[B]],
+        size: int,
+        waiting: int,
+        *,
+        apart: bool = False,
+        patience_s: float = float("inf"),
+        told: Callable[[int, float], object] = lambda number, seconds: None,
     ) -> None:
         self._work, self._size, self._waiting, self._apart = work, size, waiting, apart
-        self._pending: deque[tuple[A, asyncio.Future[B]]] = deque()
+        self._patience_s, self._told = patience_s, told
+        self._pending: deque[tuple[A, asyncio.Future[B], float]] = deque()
         self._thread = ThreadPoolExecutor(1)
         self._running = False
 
@@ -42,16 +62,33 @@ class Batcher(Generic[A, B]):
         """The result for one argument."""
         if len(self._pending) >= self._waiting:
             raise Overloaded
+        now = time.monotonic()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[B] = loop.create_future()
-        self._pending.append((argument, future))
+        self._pending.append((argument, future, now + self._patience_s))
         if not self._running:
             self._start(loop)
         return await future
 
+    def _next(self) -> list[tuple[A, asyncio.Future[B]]]:
+        """Take the next arguments for which somebody still waits."""
+        batch: list[tuple[A, asyncio.Future[B]]] = []
+        now = time.monotonic()
+        while self._pending and len(batch) < self._size:
+            argument, future, latest = self._pending.popleft()
+            if future.done():  # the caller gave up
+                continue
+            if now > latest:
+                future.set_exception(Overloaded())
+            else:
+                batch.append((argument, future))
+        return batch
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._running = True
-        batch = [self._pending.popleft() for _ in range(min(self._size, len(self._pending)))]
+        batch = self._next()
+        self._running = bool(batch)
+        if not batch:
+            return
         try:
             job = loop.run_in_executor(self._thread, self._answers, [argument for argument, _ in batch])
         except BaseException as error:  # the thread was closed: nobody may wait for it for ever
@@ -64,7 +101,9 @@ class Batcher(Generic[A, B]):
     def _answers(self, arguments: list[A]) -> list[B | Exception]:
         """Return the result or the error of each argument."""
         try:
+            start = time.perf_counter()
             found = list(self._work(arguments))
+            self._told(len(arguments), time.perf_counter() - start)
             if len(found) != len(arguments):
                 raise RuntimeError(f"{len(found)} results of {len(arguments)} arguments")
             return [*found]

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
-from taiji.serving.logs import log, to_standard_error, where
-from taiji.serving.releases import backend
+from taiji.serving.logs import libraries_to_standard_error, log, to_standard_error, where
+from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store
 from taiji.serving.stores import open_store
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
+GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
 """Exit code: the supervisor tries again, more and more slowly."""
 
@@ -31,25 +33,38 @@ def api(settings: ServingSettings, run: Path) -> None:
     import uvicorn
 
     from taiji.serving.app import build_app
-    from taiji.serving.keys import load_keys
+    from taiji.serving.edge import DrainingServer, Edge, allow_files
+    from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
 
-    store = open_store(settings, run)
-    clock = SteadyClock(store.clock_floor())
-    scorers = Scorers(store, lambda folder: backend(settings).scorer(folder, settings))
-    app = build_app(store, scorers, settings, load_keys(settings.keys), clock)
+    store = open_store(settings, run, generation=os.environ[GENERATION])
+    clock = _clock(store)
+    name = f"api-{socket.gethostname()}-{os.getpid()}"
+    scorers = Scorers(
+        store,
+        lambda folder: backend(settings).scorer(located(folder, run), settings),
+        lambda facts: store.beat(name, facts, clock()),
+    )
+    keys = LiveKeyring(settings.keys) if settings.keys else load_keys(None)
+    app = build_app(store, scorers, settings, keys, clock)
+    allow_files(settings.limits.connections)
+    # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
     config = uvicorn.Config(
         app,
+        http=Edge(settings.limits, app.metrics.refuse),  # type: ignore[arg-type]
+        ws="none",
+        proxy_headers=False,  # nobody here asks for the client's address
+        h11_max_incomplete_event_size=settings.limits.head_bytes,
         access_log=False,  # it would name users
         log_config=None,
-        limit_concurrency=settings.limits.connections,
+        log_level="error",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.worker.grace_s) or 1,
         server_header=False,
         date_header=False,
     )
     # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    DrainingServer(config, settings.drain_s, app.drain).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
     store.close()
 
 
@@ -57,12 +72,19 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
     """Write features of one release until SIGTERM."""
     from taiji.serving.worker import Worker
 
-    store = open_store(settings, run)
+    store = open_store(settings, run, generation=os.environ[GENERATION])
     found = store.releases().live[release]
-    writer = backend(settings).writer(Path(found.run), settings, store) if found.features else None
-    made = Worker(store, writer, found, settings, name)
+    writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
+    made = Worker(store, writer, found, settings, name, _clock(store))
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()
+
+
+def _clock(store: Store) -> SteadyClock:
+    clock = SteadyClock(store.clock_floor(), int(os.environ[CLOCK]))
+    if clock.jumped:
+        log("clock not believed", error="it is far ahead of the supervisor's; restart the service if it is right")
+    return clock
 
 
 def _follow_parent() -> None:
@@ -81,6 +103,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes a Ctrl-C on, once
     _follow_parent()
     to_standard_error()
+    libraries_to_standard_error()
     settings, run = ServingSettings.model_validate_json(os.environ.pop(SETTINGS)), Path(os.environ[RUN])
     try:
         if arguments[0] == "api":

@@ -10,16 +10,21 @@ import asyncio
 import json
 import math
 import re
+import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from taiji.core.web_guard import HEADERS, content_policy, names_this_machine
+from taiji.serving.admission import Admission
+from taiji.serving.batching import Overloaded
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
+from taiji.serving.readiness import Readiness
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import LimitSettings
 
@@ -29,6 +34,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Pages that cost next to nothing and that a supervisor asks without a key: no rate limits them."""
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ_ROUTES = frozenset(
     {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
@@ -38,6 +45,9 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 """Headers of which a request has one at most: of two, one reader takes the first and another the last."""
 FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 """Headers that a proxy adds: who asks is not the machine that the connection comes from."""
+ANONYMOUS = "anonymous"
+KEY = "taiji.key"
+"""Entry of a request's scope: the name of its API key."""
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
@@ -70,6 +80,15 @@ class Rejected(Exception):
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
 
+def overloaded(busy: Overloaded) -> Rejected:
+    """Return the answer to a request for which there is no room."""
+    return Rejected(503, "overloaded", "More is asked than can be answered; try again later.", retry_s=busy.seconds)
+
+
+class Gone(Exception):
+    """The client hung up before it was answered."""
+
+
 class Bucket:
     """Token bucket of one key."""
 
@@ -87,10 +106,25 @@ class Bucket:
 
 
 class Gate:
-    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then)."""
+    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then).
 
-    def __init__(self, app: App, keys: Keyring, limits: LimitSettings, metrics: Metrics) -> None:
-        self._app, self._keys, self._limits, self._metrics = app, keys, limits, metrics
+    Args:
+        app: the routes. keys: known ones. limits: of requests and keys. metrics: told of every answer.
+        admissions: path to the admission of its requests, for those whose answers are computed.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        keys: Keyring,
+        limits: LimitSettings,
+        metrics: Metrics,
+        admissions: Mapping[str, Admission] | None = None,
+    ) -> None:
+        self._app, self._keys, self._limits, self.metrics = app, keys, limits, metrics
+        self._admissions = admissions or {}
+        self.readiness: Readiness | None = None
+        """Of the application, where it has one; told when the process is to end."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +132,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        number = secrets.token_hex(8)
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -105,6 +140,7 @@ class Gate:
                 status = message["status"]
                 given = {name.lower() for name, _ in message.get("headers", ())}
                 more = [(name, value) for name, value in POLICY if name not in given]
+                more.append((b"x-request-id", number.encode()))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
@@ -113,23 +149,58 @@ class Gate:
             self._admit(scope, headers)
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
-                await self._app(scope, _replay(body, receive), watched)
+                if admission := self._admissions.get(scope["path"]):
+                    with admission.turn(scope[KEY]):
+                        await self._while_wanted(scope, body, receive, watched)
+                else:
+                    await self._app(scope, _replay(body, receive), watched)
         except Rejected as rejected:
             await _answer(watched, self._note(rejected))
+        except Overloaded as busy:
+            await _answer(watched, self._note(overloaded(busy)))
+        except Gone:
+            status = 499  # the usual number for it; nobody sees it but the metrics
+            self.metrics.refuse("gone")
         except TimeoutError:
-            log("request timed out", route=_route(scope), seconds=self._limits.request_s)
+            log("request timed out", request=number, route=_route(scope), seconds=self._limits.request_s)
             if not status:
                 await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
         except Exception as error:
-            log("request failed", route=_route(scope), error=where(error))
+            log("request failed", request=number, route=_route(scope), error=where(error))
             if not status:
                 await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
         route = _route(scope)
-        self._metrics.requests.labels(route, status).inc()
-        self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
+        if needed_scope(scope["method"], scope["path"]) == "admin" and scope.get(KEY, ANONYMOUS) != ANONYMOUS:
+            log("audit", request=number, key=scope[KEY], method=scope["method"], route=route, status=status)
+        self.metrics.requests.labels(route, status).inc()
+        self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+    async def _while_wanted(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer, and stop it when the client has hung up."""
+        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
+        hung_up = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((work, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Gone
+            await work
+        finally:
+            for task in (work, hung_up):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await hung_up
+            if not work.done():
+                with suppress(asyncio.CancelledError):
+                    await work
+
+    def drain(self) -> None:
+        """Say from now on that the process is not ready, as it will end."""
+        if self.readiness is not None:
+            self.readiness.draining = True
+        log("draining")
 
     def _note(self, rejected: Rejected) -> Rejected:
-        self._metrics.refused.labels(rejected.args[0]).inc()
+        self.metrics.refuse(rejected.args[0])
         return rejected
 
     async def reject(self, request: Request, error: Exception) -> Response:
@@ -144,13 +215,17 @@ class Gate:
         )
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Let a request in, and note the name of its key."""
         if len(headers) < len(scope["headers"]):
             names = [name for name, _ in scope["headers"]]
             if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
                 raise Rejected(400, "doubled", f"The request has more than one header {', '.join(doubled)}.")
+        self._bound_head(scope)
         needed = needed_scope(scope["method"], scope["path"])
         key = self._who(headers)
-        name = key.name if key else "anonymous"
+        name = scope[KEY] = key.name if key else ANONYMOUS
+        if scope["path"] in PROBES and needed is None:
+            return
         bucket = self._buckets.setdefault(name, Bucket(self._limits.rate, self._limits.burst))
         if wait := bucket.wait():
             raise Rejected(429, "rate", "Too many requests with this key.", retry_s=wait)
@@ -171,6 +246,16 @@ class Gate:
             scope["path"]
         ):  # routes would not even match a line break
             raise Rejected(422, "invalid", "The path has control characters in it.")
+
+    def _bound_head(self, scope: Scope) -> None:
+        """Hold the limits of a head exactly, whatever server read it."""
+        given, limits = scope["headers"], self._limits
+        line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        size = line + sum(len(name) + len(value) for name, value in given)
+        if len(given) > limits.headers or size > limits.head_bytes:
+            raise Rejected(
+                431, "large_head", f"The head has more than {limits.headers} headers or {limits.head_bytes} bytes."
+            )
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):

@@ -1,7 +1,7 @@
 """API keys: names, scopes, and secrets of which only hashes are kept.
 
-A key comes from a file (mode 0600, made by :func:`new_key`) or from the environment, ``TAIJI_API_KEYS`` =
-``name:scope+scope:secret`` separated by commas. Secrets are random, so a plain SHA-256 suffices; every presented key is
+A key comes from a file (mode 0600, made by :func:`new_key`), which may be changed while the service runs, or from the environment,
+``TAIJI_API_KEYS`` = ``name:scope+scope:secret`` separated by commas. Secrets are random, so a plain SHA-256 suffices; every presented key is
 compared with every known one in constant time.
 """
 
@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from taiji.core.artifacts import atomic_file, read_json
-from taiji.core.errors import ConfigError, InputError
+from taiji.core.errors import ConfigError, InputError, TaijiError
+from taiji.serving.logs import log, where
 
 SCOPES = ("read", "write", "admin")
 """``read``: features, ranking, metrics; ``write``: events; ``admin``: everything, and erasing and releases."""
 ENVIRONMENT = "TAIJI_API_KEYS"
 SHORTEST = 20
+RELOAD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,13 @@ class Key:
     name: str
     sha256: str
     scopes: frozenset[str]
+    expires: str = ""
+    """Last day of the key, YYYY-MM-DD in UTC; empty: none."""
+
+    @property
+    def expired(self) -> bool:
+        """True after the key's last day."""
+        return bool(self.expires) and datetime.now(UTC).date() > date.fromisoformat(self.expires)
 
     def may(self, scope: str) -> bool:
         """Return whether the key has the scope."""
@@ -58,13 +70,60 @@ class Keyring:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
     def find(self, secret: str) -> Key | None:
-        """The key with this secret; takes the same time whether and where there is one."""
+        """The key with this secret that has not expired; takes the same time whether and where there is one."""
         digest, found = hash_of(secret), None
         for key in self._keys:
             if hmac.compare_digest(digest, key.sha256):
                 found = key
-        return found
+        return None if found is None or found.expired else found
+
+
+class LiveKeyring(Keyring):
+    """All known keys, those of the file as it is now; a file that cannot be read any more leaves the keys of before.
+
+    Args:
+        path: of the file. environment: as of :func:`load_keys`.
+
+    Raises:
+        ConfigError: the file cannot be read at the start.
+    """
+
+    def __init__(self, path: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._path, self._environment = path, environment
+        self._state, self._looked = self._stamp(), time.monotonic()
+        super().__init__(load_keys(path, environment))
+
+    def _stamp(self) -> tuple[int, ...]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
+
+    def find(self, secret: str) -> Key | None:
+        """As of :class:`Keyring`; the file is looked at once a second."""
+        if time.monotonic() >= self._looked + RELOAD_S:
+            self._looked = time.monotonic()
+            if (state := self._stamp()) != self._state:
+                self._state = state
+                self._reload()
+        return super().find(secret)
+
+    def _reload(self) -> None:
+        try:
+            found = load_keys(self._path, self._environment)
+        except (TaijiError, OSError) as error:
+            log("keys not reloaded", error=error.message if isinstance(error, TaijiError) else where(error))
+            return
+        if not len(found):  # an empty ring would let everybody in
+            log("keys not reloaded", error="there would be none left")
+            return
+        self._keys = tuple(found)
+        log("keys reloaded", keys=len(found))
 
 
 def hash_of(secret: str) -> str:
@@ -117,37 +176,70 @@ def _from_file(path: Path) -> list[Key]:
             fix=f"chmod 600 {path}",
         )
     try:
-        return [_key(entry["name"], entry["sha256"], entry["scopes"], str(path)) for entry in read_json(path)["keys"]]
-    except (KeyError, TypeError) as error:
+        entries = read_json(path)["keys"]
+        return [_key(e["name"], e["sha256"], e["scopes"], str(path), e.get("expires", "")) for e in entries]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             "The file of API keys is malformed.",
             where=str(path),
-            expected='{"keys": [{"name", "sha256", "scopes"}]}',
+            expected='{"keys": [{"name", "sha256", "scopes", "expires"}]}',
             found=type(error).__name__,
         ) from error
 
 
-def _key(name: str, sha256: str, scopes: Sequence[str], place: str) -> Key:
+def _key(name: str, sha256: str, scopes: Sequence[str], place: str, expires: str = "") -> Key:
     if not name or len(sha256) != 64 or not scopes or not set(scopes) <= set(SCOPES):
         raise ConfigError(
             "An API key is malformed.",
             where=place,
             expected=f"a name, a SHA-256 in hex, scopes among {', '.join(SCOPES)}",
         )
-    return Key(name, sha256, frozenset(scopes))
+    try:
+        if expires:
+            date.fromisoformat(expires)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            "The last day of an API key is malformed.", where=place, expected="YYYY-MM-DD", found=repr(expires)
+        ) from None
+    return Key(name, sha256, frozenset(scopes), expires)
 
 
-def new_key(path: Path, name: str, scopes: Sequence[str]) -> str:
-    """Add a key to the file (made with mode 0600 if need be) and return its secret, which is stored nowhere."""
-    import json
+def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") -> str:
+    """Add a key to the file (made with mode 0600 if need be) and return its secret, which is stored nowhere.
 
+    Args:
+        path: of the file. name: of the key. scopes: among :data:`SCOPES`. expires: its last day, YYYY-MM-DD; empty: none.
+    """
     secret = secrets.token_urlsafe(32)
     entries = read_json(path)["keys"] if path.exists() else []
-    _key(name, hash_of(secret), scopes, str(path))
+    _key(name, hash_of(secret), scopes, str(path), expires)
     if any(entry["name"] == name for entry in entries):
         raise InputError("There is a key of that name.", where=str(path), found=name)
-    entries.append({"name": name, "sha256": hash_of(secret), "scopes": list(scopes)})
+    entries.append({"name": name, "sha256": hash_of(secret), "scopes": list(scopes), "expires": expires})
+    _write(path, entries)
+    return secret
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Take a key out of the file; a running service follows within seconds.
+
+    Raises:
+        InputError: there is no key of that name, or it is the only one.
+    """
+    entries = read_json(path)["keys"] if path.exists() else []
+    rest = [entry for entry in entries if entry["name"] != name]
+    if len(rest) == len(entries):
+        raise InputError("There is no key of that name.", where=str(path), found=name)
+    if not rest:
+        raise InputError(
+            "It is the only key; a running service would keep it.",
+            where=str(path),
+            fix="add another one first, or end the service",
+        )
+    _write(path, rest)
+
+
+def _write(path: Path, entries: Sequence[Mapping[str, object]]) -> None:
     with atomic_file(path) as temporary:
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps({"keys": entries}, indent=2) + "\n", encoding="utf-8")
-    return secret

@@ -22,6 +22,24 @@ class JsonLines(logging.Handler):
         print(json.dumps(facts), file=sys.stderr, flush=True)
 
 
+class LibraryLines(logging.Handler):
+    """Handler that writes warnings of libraries as JSON lines, without their tracebacks, which may quote a person."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line: who says it and where in the code, but not the text."""
+        facts = {"logger": record.name, "level": record.levelname, "place": f"{record.filename}:{record.lineno}"}
+        if record.exc_info and record.exc_info[1]:
+            facts["error"] = where(record.exc_info[1])
+        print(json.dumps({"time": wall_us() / 1e6, "event": "library", **facts}), file=sys.stderr, flush=True)
+
+
+def libraries_to_standard_error() -> None:
+    """Send what libraries warn of to standard error as JSON; for processes of the service."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, LibraryLines) for handler in root.handlers):
+        root.addHandler(LibraryLines(logging.WARNING))
+
+
 def to_standard_error() -> None:
     """Send the log to standard error; for the programs that run the service, not for those that import it."""
     if not any(isinstance(handler, JsonLines) for handler in logger.handlers):

@@ -31,6 +31,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     schemas.RankIn,
     schemas.RecommendIn,
     schemas.ReleaseIn,
+    schemas.ActivateIn,
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from taiji.cascade.result_cache import ResultCache
 from taiji.core.errors import ResourceError
+from taiji.serving.admission import MOST
 from taiji.serving.batching import Batcher
 from taiji.serving.gate import Rejected
 from taiji.serving.schemas import Recommended, RecommendIn, RecommendOut
@@ -29,6 +30,7 @@ class Recommendations:
         scorers: the releases' models.
         rows, histories: read a user's newest feature row, and events.
         settings: of cache and time budget. metrics: told of every answer.
+        patience_s, told: of a :class:`~taiji.serving.batching.Batcher`.
     """
 
     def __init__(
@@ -38,11 +40,15 @@ class Recommendations:
         histories: Callable[[str], Awaitable[UserHistory]],
         settings: RecommendServingSettings,
         metrics: Metrics,
+        patience_s: float = float("inf"),
+        told: Callable[[int, float], object] = lambda number, seconds: None,
     ) -> None:
         self._scorers, self._rows, self._histories, self._metrics = scorers, rows, histories, metrics
         self._settings = settings
         self._cache: ResultCache[RecommendResult] = ResultCache(settings.cache_entries, settings.cache_s)
-        self._lists: Batcher[Question, RecommendResult] = Batcher(self._recommend, BATCH, 200, apart=True)
+        self._lists: Batcher[Question, RecommendResult] = Batcher(
+            self._recommend, BATCH, MOST, apart=True, patience_s=patience_s, told=told
+        )
 
     async def answer(self, asked: RecommendIn) -> RecommendOut:
         """Return the list that is wanted.

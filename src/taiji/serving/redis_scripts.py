@@ -11,6 +11,8 @@ Keys, after the prefix ``P``:
 ``f:RELEASE:USER``      hash           ``v`` version, ``s`` seen, ``n`` neighbour, ``h`` head, ``t`` tail
 ``n:RELEASE:USER``      set            users whose row carries this user's items
 ``due:RELEASE``         sorted set     users by due time
+``late:RELEASE``        sorted set     deferred users by their turn
+``pace:RELEASE``        hash           ``known:SOURCE`` and ``new:SOURCE`` → turn of the latest user of an API key
 ``lease:RELEASE``       sorted set     users by lease end
 ``token:RELEASE``       hash           user → ``token worker``
 ``try:RELEASE``         hash           user → failures
@@ -18,17 +20,20 @@ Keys, after the prefix ``P``:
 ``releases``            hash           name → release (JSON), live ones
 ``names``               set            releases that may have rows, those being published included
 ``erased``              set            keyed digests
-``meta``, ``counters``  hash           ``active``, ``previous``, ``secret``; counters
+``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
+``beats``               hash           process → when it last said that it lives, and what of itself (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
-Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
+Every script is given the generation of the store that was opened, and does nothing in another one, as an empty one that came back
+after a crash. Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
 """
 
 from __future__ import annotations
 
 PRELUDE = """
 local P = ARGV[1]
+if redis.call('HGET', P..'meta', 'generation') ~= KEYS[1] then return redis.error_reply('GENERATION another store than at the start') end
 local function number(x) return tonumber(x or '0') or 0 end
 local function text(x) return string.format('%.0f', x) end
 local function give_back(release, user, reason, now, count, limit, backoff)
@@ -53,6 +58,17 @@ local function put(release, user, seen, neighbour, digest, head, tail)
   redis.call('HINCRBY', f, 'v', 1)
   redis.call('HSET', f, 's', seen, 'n', neighbour, 'h', head, 't', tail)
 end
+local function known(user)
+  for _, release in ipairs(redis.call('SMEMBERS', P..'names')) do
+    if redis.call('EXISTS', P..'f:'..release..':'..user) == 1 then return true end
+  end
+  return false
+end
+local function turn(release, field, now, each, burst)
+  local at = math.max(number(redis.call('HGET', P..'pace:'..release, field)), now - burst * each) + each
+  redis.call('HSET', P..'pace:'..release, field, text(at))
+  return at
+end
 local function held(release, user, token)
   local found = redis.call('HGET', P..'token:'..release, user)
   return found and string.sub(found, 1, #token + 1) == token..' '
@@ -60,30 +76,43 @@ end
 """
 
 APPEND = """
--- ARGV: P, key, digest, ttl ms, backlog, then user, time and event in turn
-local known = redis.call('GET', P..'idem:'..ARGV[2])
-if known then return known == ARGV[3] and 'duplicate' or 'conflict' end
+-- ARGV: P, key, digest, ttl ms, backlog, source, former key, former digest, then user, time and event in turn
+local known = redis.call('GET', P..'idem:'..ARGV[2]) or redis.call('GET', P..'idem:'..ARGV[7])
+if known then return (known == ARGV[3] or known == ARGV[8]) and 'duplicate' or 'conflict' end
 if redis.call('XLEN', P..'queue') >= tonumber(ARGV[5]) then return 'full' end
-for i = 6, #ARGV, 3 do redis.call('XADD', P..'queue', '*', 'u', ARGV[i], 't', ARGV[i + 1], 'e', ARGV[i + 2]) end
+for i = 9, #ARGV, 3 do
+  redis.call('XADD', P..'queue', '*', 'u', ARGV[i], 't', ARGV[i + 1], 'e', ARGV[i + 2], 'k', ARGV[6])
+end
 redis.call('SET', P..'idem:'..ARGV[2], ARGV[3], 'PX', ARGV[4])
 return 'accepted'
 """
 
 ABSORB = """
--- ARGV: P, now, window, trigger events, history limit, then stream id and '' or the reason for which it cannot be read, in
--- turn. The entry is read here, not from the worker's memory: an erased one is gone, and one that another worker absorbed is
--- not pending any more.
+-- ARGV: P, now, window, trigger events, history limit, microseconds between two known users of a source, the same of strangers,
+-- burst, then stream id and '' or the reason for which it cannot be read, in turn. The entry is read here, not from the worker's
+-- memory: an erased one is gone, and one that another worker absorbed is not pending any more. A key of a foreign type makes its
+-- event unreadable: an error here would leave what was done before it.
 local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local fresh, done = {}, 0
-for i = 6, #ARGV, 2 do
+local each, burst = {known = tonumber(ARGV[6]), new = tonumber(ARGV[7])}, tonumber(ARGV[8])
+local fresh, order, source, done = {}, {}, {}, 0
+local function of_type(key, kind)
+  local found = redis.call('TYPE', key)['ok']
+  return found == kind or found == 'none'
+end
+for i = 9, #ARGV, 2 do
   local entry = redis.call('XRANGE', P..'queue', ARGV[i], ARGV[i])[1]
   if redis.call('XACK', P..'queue', 'workers', ARGV[i]) == 1 and entry then
     redis.call('XDEL', P..'queue', ARGV[i])
-    local found = {}
+    local found, why = {}, ARGV[i + 1]
     for k = 1, #entry[2], 2 do found[entry[2][k]] = entry[2][k + 1] end
-    if ARGV[i + 1] ~= '' then
-      redis.call('XADD', P..'unreadable', '*', 'u', found['u'] or '', 't', found['t'] or '', 'e', found['e'] or '', 'why', ARGV[i + 1])
+    if why == '' and not (of_type(P..'h:'..found['u'], 'zset') and of_type(P..'u:'..found['u'], 'hash')) then
+      why = 'event not read: the keys of its user are of another kind'
+    end
+    if why ~= '' then
+      redis.call('XADD', P..'unreadable', '*', 'u', found['u'] or '', 't', found['t'] or '', 'e', found['e'] or '', 'why', why)
     else
+      source[found['u']] = found['k'] or ''
+      if not fresh[found['u']] then order[#order + 1] = found['u'] end
       fresh[found['u']] = (fresh[found['u']] or 0) + redis.call('ZADD', P..'h:'..found['u'], found['t'], found['e'])
     end
     done = done + 1
@@ -94,15 +123,18 @@ for i = 1, #bodies, 2 do  -- without a quantiser version there are no features t
   local read, body = pcall(cjson.decode, bodies[i + 1])
   if not read or type(body) ~= 'table' or body['quantizer_version'] ~= '' then releases[#releases + 1] = bodies[i] end
 end
-for user, amount in pairs(fresh) do
+for _, user in ipairs(order) do
   redis.call('ZREMRANGEBYRANK', P..'h:'..user, 0, -limit - 1)
-  local seen = redis.call('HINCRBY', P..'u:'..user, 'seen', amount)
+  local seen = redis.call('HINCRBY', P..'u:'..user, 'seen', fresh[user])
+  local kind = known(user) and 'known' or 'new'
   for _, release in ipairs(releases) do
-    if not redis.call('ZSCORE', P..'lease:'..release, user) then
+    if not redis.call('ZSCORE', P..'lease:'..release, user) and not redis.call('ZSCORE', P..'late:'..release, user) then
       local unread = seen - number(redis.call('HGET', P..'f:'..release..':'..user, 's'))
       local failed = number(redis.call('HGET', P..'try:'..release, user)) > 0
-      if not (failed and redis.call('ZSCORE', P..'due:'..release, user)) then
-        redis.call('ZADD', P..'due:'..release, 'LT', text(unread >= trigger and now or now + window), user)
+      local due, wanted = redis.call('ZSCORE', P..'due:'..release, user), unread >= trigger and now or now + window
+      if not (due and (failed or tonumber(due) <= wanted)) then
+        local at = turn(release, kind..':'..source[user], now, each[kind], burst)
+        redis.call('ZADD', P..(at > now and 'late:' or 'due:')..release, text(at > now and at or wanted), user)
       end
     end
   end
@@ -117,9 +149,17 @@ redis.call('SET', P..'clock', text(math.max(now, number(redis.call('GET', P..'cl
 for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..'lease:'..release, '-inf', ARGV[3])) do
   give_back(release, user, 'the worker died or hung', now, 1, tonumber(ARGV[8]), tonumber(ARGV[9]))
 end
-local claims = {}
-for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..'due:'..release, '-inf', ARGV[3], 'LIMIT', 0, limit)) do
+for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..'late:'..release, '-inf', ARGV[3], 'LIMIT', 0, 1000)) do
+  redis.call('ZADD', P..'due:'..release, 'LT', redis.call('ZSCORE', P..'late:'..release, user), user)
+  redis.call('ZREM', P..'late:'..release, user)
+end
+local claims, chosen = {}, redis.call('ZRANGEBYSCORE', P..'due:'..release, '-inf', ARGV[3], 'LIMIT', 0, limit)
+if #chosen < limit then
+  for _, user in ipairs(redis.call('ZRANGE', P..'late:'..release, 0, limit - #chosen - 1)) do chosen[#chosen + 1] = user end
+end
+for _, user in ipairs(chosen) do
   redis.call('ZREM', P..'due:'..release, user)
+  redis.call('ZREM', P..'late:'..release, user)
   if not redis.call('ZSCORE', P..'lease:'..release, user) then
     redis.call('ZADD', P..'lease:'..release, ARGV[5], user)
     redis.call('HSET', P..'token:'..release, user, ARGV[6]..' '..ARGV[7])
@@ -192,10 +232,18 @@ return 1
 """
 
 FILL = """
--- ARGV: P, release, due, then users: those with unread events are due
-for i = 4, #ARGV do
-  local unread = number(redis.call('HGET', P..'u:'..ARGV[i], 'seen')) - number(redis.call('HGET', P..'f:'..ARGV[2]..':'..ARGV[i], 's'))
-  if unread > 0 and not redis.call('ZSCORE', P..'lease:'..ARGV[2], ARGV[i]) then redis.call('ZADD', P..'due:'..ARGV[2], 'LT', ARGV[3], ARGV[i]) end
+-- ARGV: P, release, due, microseconds between two strangers, then users: those with unread events are due, or have their turn
+local release = ARGV[2]
+for i = 5, #ARGV do
+  local user = ARGV[i]
+  local unread = number(redis.call('HGET', P..'u:'..user, 'seen')) - number(redis.call('HGET', P..'f:'..release..':'..user, 's'))
+  if unread > 0 and not redis.call('ZSCORE', P..'lease:'..release, user) then
+    if known(user) then
+      redis.call('ZADD', P..'due:'..release, 'LT', ARGV[3], user)
+    elseif not redis.call('ZSCORE', P..'due:'..release, user) then
+      redis.call('ZADD', P..'late:'..release, 'NX', text(turn(release, 'new:', tonumber(ARGV[3]), tonumber(ARGV[4]), 0)), user)
+    end
+  end
 end
 """
 
@@ -203,19 +251,60 @@ ACTIVATE = """
 -- ARGV: P, release
 if redis.call('HEXISTS', P..'releases', ARGV[2]) == 0 then return 0 end
 local active = redis.call('HGET', P..'meta', 'active')
-if active and active ~= ARGV[2] then redis.call('HSET', P..'meta', 'previous', active) end
+if active and active ~= ARGV[2] then
+  redis.call('HSET', P..'meta', 'previous', active)
+  redis.call('HDEL', P..'meta', 'undone')
+end
 redis.call('HSET', P..'meta', 'active', ARGV[2])
 return 1
+"""
+
+ROLL_BACK = """
+-- ARGV: P
+local active, previous = redis.call('HGET', P..'meta', 'active'), redis.call('HGET', P..'meta', 'previous')
+if not active or not previous then return false end
+if redis.call('HGET', P..'meta', 'undone') == previous then return active end
+redis.call('HSET', P..'meta', 'active', previous, 'previous', active, 'undone', active)
+return previous
 """
 
 RETIRE = """
 -- ARGV: P, release: takes it off the list; its rows are deleted after
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
 if redis.call('HDEL', P..'releases', ARGV[2]) == 0 then return 0 end
-if redis.call('HGET', P..'meta', 'previous') == ARGV[2] then redis.call('HDEL', P..'meta', 'previous') end
+for _, name in ipairs({'previous', 'undone'}) do
+  if redis.call('HGET', P..'meta', name) == ARGV[2] then redis.call('HDEL', P..'meta', name) end
+end
 redis.call('HDEL', P..'meta', 'filled:'..ARGV[2])
-for _, key in ipairs({'due:', 'lease:', 'token:', 'try:', 'dead:'}) do redis.call('DEL', P..key..ARGV[2]) end
+for _, key in ipairs({'due:', 'late:', 'pace:', 'lease:', 'token:', 'try:', 'dead:'}) do redis.call('DEL', P..key..ARGV[2]) end
 return 1
+"""
+
+REPAIR = """
+-- ARGV: P, now, latest due time, release, then users with rows: those of another time than was possible are due now
+local now, latest, release, count = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], 0
+local function again(user)
+  if redis.call('HEXISTS', P..'dead:'..release, user) == 1 then return end
+  for _, key in ipairs({'late:', 'lease:'}) do redis.call('ZREM', P..key..release, user) end
+  redis.call('HDEL', P..'token:'..release, user)
+  redis.call('ZADD', P..'due:'..release, ARGV[2], user)
+  count = count + 1
+end
+redis.call('SET', P..'clock', text(math.min(now, number(redis.call('GET', P..'clock')))))
+for _, key in ipairs({'due:', 'late:'}) do
+  for _, user in ipairs(redis.call('ZRANGEBYSCORE', P..key..release, '('..ARGV[3], '+inf')) do again(user) end
+end
+for _, user in ipairs(redis.call('ZRANGE', P..'lease:'..release, 0, -1)) do again(user) end
+for i = 5, #ARGV do
+  local head = redis.call('HGET', P..'f:'..release..':'..ARGV[i], 'h')
+  local due = redis.call('ZSCORE', P..'due:'..release, ARGV[i])
+  if head and not (due and tonumber(due) <= now) then
+    local row = cjson.decode('{'..head..'}')
+    if row['as_of'] > now or row['generated_at'] > now then again(ARGV[i]) end
+  end
+end
+redis.call('DEL', P..'pace:'..release, P..'beats')
+return count
 """
 
 RETRY = """
@@ -254,8 +343,7 @@ for _, release in ipairs(redis.call('SMEMBERS', P..'names')) do
     neighbours = neighbours + 1
   end
   redis.call('DEL', row, cited)
-  redis.call('ZREM', P..'due:'..release, user)
-  redis.call('ZREM', P..'lease:'..release, user)
+  for _, key in ipairs({'due:', 'late:', 'lease:'}) do redis.call('ZREM', P..key..release, user) end
   for _, key in ipairs({'token:', 'try:', 'dead:'}) do redis.call('HDEL', P..key..release, user) end
 end
 redis.call('DEL', P..'u:'..user, P..'h:'..user)

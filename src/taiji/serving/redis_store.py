@@ -8,10 +8,11 @@ range its own (docs/serving.md), since a script must find all its keys on one.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +24,25 @@ from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
+    ALIVE_S,
+    BURST,
+    FORGET_US,
+    LEAST_READER,
+    REPLACED,
+    SCHEMA,
     Appended,
     DeadLetter,
     Gauges,
     Releases,
     StoreUnavailable,
     as_of,
+    demand_readable,
     digest_of,
     event_of,
+    keyed_digest,
+    latest_due,
     next_due,
+    paces,
     readable,
     readable_releases,
 )
@@ -41,6 +52,8 @@ CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
+PASSWORD = "TAIJI_STORE_PASSWORD"
+"""Environment variable: in a setting it would be in `config.json` and in everybody's `ps`."""
 
 
 class RedisStore:
@@ -49,16 +62,25 @@ class RedisStore:
     def __init__(self, url: str, settings: ServingSettings) -> None:
         self._settings, self._prefix = settings, settings.prefix
         # No retries inside: who asked must know that a step may have been taken without its answer having come back.
+        password = os.environ.get(PASSWORD)
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+            url,
+            **({"password": password} if password else {}),
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
         )
         place = re.sub(r"//[^@/]*@", "//…@", url)
         try:
             with _translated():
                 self._demand_durability(place)
+                self._note_schema(place)
                 self._make_group()
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
+                self._redis.hsetnx(self._key("meta"), "generation", secrets.token_hex(16))
                 self._secret: Any = self._redis.hget(self._key("meta"), "secret")
+                generation: Any = self._redis.hget(self._key("meta"), "generation")
+                self.generation: str = generation.decode()
         except StoreUnavailable as error:
             raise ResourceError(
                 "Could not open the store.",
@@ -87,6 +109,12 @@ class RedisStore:
                 fix="redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf",
             )
 
+    def _note_schema(self, place: str) -> None:
+        found = [int(value or 1) for value in self._redis.hmget(self._key("meta"), "schema", "schema_reader")]
+        demand_readable(found[0], found[1], place)
+        noted = {"schema": max(found[0], SCHEMA), "schema_reader": max(found[1], LEAST_READER)}
+        self._redis.hset(self._key("meta"), mapping=noted)
+
     def _make_group(self) -> None:
         try:
             self._redis.xgroup_create(self._key("queue"), CONSUMER_GROUP, id="0", mkstream=True)
@@ -98,7 +126,7 @@ class RedisStore:
         return self._prefix + ":".join(parts)
 
     def _run(self, script: str, *arguments: Any, client: Any = None) -> Any:
-        return self._scripts[script](args=[self._prefix, *arguments], client=client)
+        return self._scripts[script](keys=[self.generation], args=[self._prefix, *arguments], client=client)
 
     def _window(self) -> int:
         return int(self._settings.trigger.window_s * 1e6)
@@ -106,9 +134,14 @@ class RedisStore:
     def _failing(self) -> tuple[int, float]:
         return self._settings.worker.attempts, self._settings.worker.backoff_s * 1e6
 
+    def keyed(self, data: bytes) -> str:
+        return keyed_digest(data, self._secret)
+
     def check(self) -> None:
         with _translated():
-            self._redis.ping()
+            found = self._redis.hget(self._key("meta"), "generation")
+        if found != self.generation.encode():
+            raise StoreUnavailable(REPLACED)
 
     def queue_age(self, now: int) -> float:
         del now  # the stream's ids carry the server's time
@@ -122,6 +155,14 @@ class RedisStore:
         with _translated():
             return int(self._redis.get(self._key("clock")) or 0)
 
+    def repair_clock(self, now: int) -> int:
+        repaired, latest = 0, latest_due(self._settings, now)
+        with _translated():
+            for name in [name.decode() for name in self._redis.hkeys(self._key("releases"))]:
+                for users in [[], *self._scan("f", name, "")]:
+                    repaired += self._run("REPAIR", now, latest, name, *users)
+        return repaired
+
     def close(self) -> None:
         self._redis.close()
 
@@ -132,7 +173,17 @@ class RedisStore:
             pipe = self._redis.pipeline(transaction=False)
             for batch in batches:
                 packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
-                self._run("APPEND", batch.key, batch.digest, remember, limits.backlog, *packed, client=pipe)
+                self._run(
+                    "APPEND",
+                    batch.key,
+                    batch.digest,
+                    remember,
+                    limits.backlog,
+                    batch.source,
+                    *batch.former,
+                    *packed,
+                    client=pipe,
+                )
             return [outcome.decode() for outcome in pipe.execute()]
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
@@ -141,11 +192,8 @@ class RedisStore:
             if not entries:
                 return 0
             pieces = [piece for number, fields in entries for piece in (number, _unread(fields))]
-            return int(
-                self._run(
-                    "ABSORB", now, self._window(), self._settings.trigger.events, self._settings.worker.history, *pieces
-                )
-            )
+            limits = self._settings.trigger.events, self._settings.worker.history
+            return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
     def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Entries for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
@@ -239,7 +287,7 @@ class RedisStore:
             if not release.features or self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
                 return
             for users in self._scan("u:"):
-                self._run("FILL", release.name, now + self._window(), *users)
+                self._run("FILL", release.name, now + self._window(), paces(self._settings)[1], *users)
             self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
 
     def _scan(self, *parts: str) -> Iterator[list[bytes]]:
@@ -270,6 +318,31 @@ class RedisStore:
         with _translated():
             if not self._run("ACTIVATE", release):
                 raise KeyError(release)
+
+    def roll_back(self) -> str:
+        with _translated():
+            name = self._run("ROLL_BACK")
+        if name is None:
+            raise KeyError("previous")
+        return str(name.decode())
+
+    def waiting(self, release: str, now: int) -> int:
+        with _translated():
+            pipe = self._redis.pipeline()
+            pipe.zcard(self._key("lease", release))
+            pipe.zcount(self._key("due", release), "-inf", now + self._window())
+            return sum(pipe.execute())
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        with _translated():
+            self._redis.hset(self._key("beats"), process, json.dumps({"at": now, "facts": facts}))
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        with _translated():
+            found = {name.decode(): json.loads(body) for name, body in self._redis.hgetall(self._key("beats")).items()}
+            if old := [name for name, beat in found.items() if beat["at"] < now - FORGET_US]:
+                self._redis.hdel(self._key("beats"), *old)
+        return {name: beat["facts"] for name, beat in found.items() if beat["at"] > now - int(ALIVE_S * 1e6)}
 
     def retire(self, release: str) -> None:
         with _translated():
@@ -363,16 +436,18 @@ class RedisStore:
                 pipe.zrange(self._key("due", name), 0, 0, withscores=True)
                 pipe.zcard(self._key("lease", name))
                 pipe.hlen(self._key("dead", name))
+                pipe.zcount(self._key("late", name), f"({now}", "+inf")
             queued, first, clock, unreadable, *rest = pipe.execute()
-        oldest = min([float(entry[0][1]) for entry in rest[1::4] if entry], default=float(now))
+        oldest = min([float(entry[0][1]) for entry in rest[1::5] if entry], default=float(now))
         return Gauges(
             int(queued),
             _age(first, clock),
-            sum(rest[0::4]),
+            sum(rest[0::5]),
             max(0.0, (now - oldest) / 1e6),
-            sum(rest[2::4]),
-            sum(rest[3::4]),
+            sum(rest[2::5]),
+            sum(rest[3::5]),
             int(unreadable),
+            sum(rest[4::5]),
         )
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from taiji.core.errors import ArtifactError, ConfigError
+from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.progress import progress
-from taiji.serving.clock import SteadyClock
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, to_previous
+from taiji.serving.store import Store
 from taiji.serving.stores import open_store
 from taiji.serving.types import FeatureRow, FeatureWriter, Recommender, Release, Scorer
+
+POLL_S = 0.1
 
 
 class Backend(Protocol):
@@ -54,12 +57,14 @@ def backend(settings: ServingSettings) -> Backend:
 
 
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
-    """Publish a run's rows and make its release live; nothing happens when it is live already."""
+    """Publish a run's rows and make its release live; of one that is live already, only the place of its run is noted."""
     module = backend(settings)
     release = module.release(run)
-    if release.name in store.releases().live:
-        return release
     now, done = SteadyClock(store.clock_floor())(), 0
+    if known := store.releases().live.get(release.name):
+        if known != release:  # the run directory was moved
+            store.add_release(release, now)
+        return release
     with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
         for batch in module.rows(run):
             store.publish(release.name, batch, now)
@@ -69,32 +74,95 @@ def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     return release
 
 
+def located(run: Path, beside: Path) -> Path:
+    """Return where a release's run is: at the place that the store keeps, or moved together with the run of the service.
+
+    Args:
+        run: directory as the store has it. beside: the run directory that the service was started with.
+
+    Raises:
+        ArtifactError: it is at neither place.
+    """
+    for place in (run, beside.parent / run.name):
+        if place.is_dir():
+            return place
+    raise ArtifactError(
+        "The run of a live release is not where it was.",
+        where=str(run),
+        expected=f"a run directory there, or {beside.parent / run.name}",
+        fix="move it back, or tell the service its new place: taiji roll-out NEW_PLACE --prepare",
+    )
+
+
+def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> str:
+    """Return what a live release lacks to be served as well as the active one; empty where it lacks nothing.
+
+    Every living HTTP process must have its models, and of the users with events no more than a batch may wait for features.
+    """
+    release = store.releases().live.get(name)
+    if release is None:
+        return "It is not live."
+    for beat in store.beats(now).values():
+        if beat.get("kind") == "api":
+            if reason := beat["failed"].get(name):
+                return f"Its models cannot be loaded: {reason}"
+            if name not in beat["loaded"]:
+                return "Its models are being loaded."
+    waiting = store.waiting(name, now) if release.features and settings.workers else 0
+    return f"{waiting} users with events wait for their features." if waiting > settings.worker.batch else ""
+
+
 def roll_out(
-    run: str | Path, settings: ServingSettings, *, beside: str | Path | None = None, activate: bool = True
+    run: str | Path,
+    settings: ServingSettings,
+    *,
+    beside: str | Path | None = None,
+    activate: bool = True,
+    patience_s: float = 3600.0,
 ) -> Release:
     """Bring a finished run into a running service and, unless told otherwise, serve it.
 
     Its rows are published under its own release before a read can see one of them; the service starts a worker for it
-    within seconds and loads its ranker. The release served so far stays live, with its worker: :func:`roll_back` is
-    immediate and loses nothing.
+    within seconds and loads its models. When all of that is done, and the users with events have their features, reads switch. The
+    release served so far stays live, with its worker: :func:`roll_back` is immediate and loses nothing.
 
     Args:
         run: the new run directory.
         settings: those of the service.
         beside: the run directory the service was started with, where its store is a file in there.
+        activate: False to prepare it only; the same call with True, later, then serves it.
+        patience_s: longest wait for the service to be prepared.
 
     Raises:
         ArtifactError: the run is not finished.
-        ResourceError: the store cannot be opened.
+        ResourceError: the store cannot be opened, or the release was not prepared in time; the one before is served then.
     """
     store = open_store(settings, beside)
     try:
         release = introduce(store, Path(run).resolve(), settings)
         if activate:
+            _await_prepared(store, release.name, settings, patience_s)
             store.activate(release.name)
         return release
     finally:
         store.close()
+
+
+def _await_prepared(store: Store, name: str, settings: ServingSettings, patience_s: float) -> None:
+    clock = SteadyClock(store.clock_floor())
+    if not any(beat.get("kind") == "api" for beat in store.beats(clock()).values()):
+        return  # no service runs that could be ready
+    deadline = time.monotonic() + patience_s
+    while reason := unprepared(store, name, settings, clock()):
+        if time.monotonic() > deadline:
+            raise ResourceError(
+                "The release is not prepared; the one before is still served.",
+                where=name,
+                expected=f"models loaded and features written within {patience_s:g} s",
+                found=reason,
+                fix="repeat the command later, or look at the log of the service",
+            )
+        time.sleep(POLL_S)
 
 
 def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
@@ -108,7 +176,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     """
     store = open_store(settings, run)
     try:
-        return to_previous(store)
+        return store.roll_back()
     except KeyError:
         raise ArtifactError(
             "There is no previous release to go back to.",
@@ -116,5 +184,28 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
             found=f"active: {store.releases().active or 'no release at all'}",
             fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one",
         ) from None
+    finally:
+        store.close()
+
+
+def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> int:
+    """Undo what a service wrote under a clock that was far ahead; returns how many users are due by it.
+
+    Args:
+        settings: those of the service, which must not run. run: as ``beside`` of :func:`roll_out`.
+
+    Raises:
+        ResourceError: the store cannot be opened, or a service uses it.
+    """
+    store = open_store(settings, run)
+    try:
+        if alive := sorted({*store.beats(wall_us()), *store.beats(store.clock_floor())}):
+            raise ResourceError(
+                "A service uses the store.",
+                where=settings.store,
+                found=", ".join(alive),
+                fix="end it, and wait for ten seconds",
+            )
+        return store.repair_clock(wall_us())
     finally:
         store.close()

@@ -202,6 +202,12 @@ class ReleaseIn(Body):
     release: Id
 
 
+class ActivateIn(ReleaseIn):
+    """Name of a release that is to be served; with ``force`` even before its models are loaded and its features written."""
+
+    force: bool = False
+
+
 class Letter(BaseModel):
     """A user given up."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
@@ -26,6 +25,8 @@ from taiji.serving.types import (
 Q = TypeVar("Q")
 R = TypeVar("R")
 RELEASE_POLL_S = 1.0
+STOP_S = 2.0
+SAY_EVERY_S = 2.0
 RETRY_S = 60.0
 """Pause before a ranker that could not be loaded is tried again: its stage may have been finished meanwhile."""
 
@@ -36,10 +37,19 @@ class Scorers:
     Args:
         store: says which releases are live.
         load: makes the scorer, the recommender, or one object that is both, of a run directory.
+        told: told every few seconds, and at every change, which releases are loaded and which failed.
     """
 
-    def __init__(self, store: Store, load: Callable[[Path], Scorer | Recommender]) -> None:
-        self._store, self._load = store, load
+    def __init__(
+        self,
+        store: Store,
+        load: Callable[[Path], Scorer | Recommender],
+        told: Callable[[Mapping[str, Any]], object] = lambda facts: None,
+    ) -> None:
+        self._store, self._load, self._told = store, load, told
+        self._said: tuple[float, dict[str, Any]] = (0.0, {})
+        self._found: Releases | None = None
+        self._seen = threading.Event()
         self._loaded: dict[str, Scorer | Recommender | None] = {}
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
@@ -55,8 +65,12 @@ class Scorers:
             thread.start()
 
     def stop(self) -> None:
-        """End at the next poll."""
+        """End; a model that is being loaded is not waited for longer than a moment."""
         self._stop.set()
+        self._seen.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(STOP_S)
 
     @property
     def state(self) -> str:
@@ -92,12 +106,12 @@ class Scorers:
 
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
-        found = self._store.releases()
+        found = self._found or self._store.releases()
         self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
             if name not in self._loaded or (name in self._again and time.monotonic() >= self._again[name]):
                 self._open(name, Path(found.live[name].run))
-                self._point_to(self._store.releases())
+                self._point_to(self._found or found)
         for name in set(self._loaded) - set(found.live):
             del self._loaded[name]
             self._again.pop(name, None)
@@ -125,24 +139,45 @@ class Scorers:
         self._again.pop(name, None)
         self._reasons.pop(name, None)
 
-    def _follow(self) -> None:
-        while True:
+    def _watch(self) -> None:
+        """Read the releases every second, follow the active one, and say what is loaded, however long a model takes to load."""
+        while not self._stop.is_set():
             try:
-                self.refresh()
-                self.trouble = ""
+                self._found = self._store.releases()
+                self._point_to(self._found)
+                self._say()
             except StoreUnavailable as error:
                 log("store unavailable", error=where(error))
             except Exception as error:  # a thread that ended here would leave the releases of this minute for good
                 self.trouble = where(error)
                 log("releases not followed", error=self.trouble)
-            if self._stop.wait(RELEASE_POLL_S):
-                return
+            self._seen.set()
+            self._stop.wait(RELEASE_POLL_S)
 
-    def _watch(self) -> None:
-        """Follow the active release while :meth:`refresh` loads models, which takes longer than a switch may."""
-        while not self._stop.wait(RELEASE_POLL_S):
-            with suppress(Exception):  # whatever it is, refresh meets it as well, and tells
-                self._point_to(self._store.releases())
+    def _follow(self) -> None:
+        """Load models of the releases that were found, after every look at them."""
+        while True:
+            self._seen.wait()
+            self._seen.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self.refresh()
+                self.trouble = ""
+                self._say()
+            except StoreUnavailable as error:
+                log("store unavailable", error=where(error))
+            except Exception as error:
+                self.trouble = where(error)
+                log("releases not followed", error=self.trouble)
+
+    def _say(self) -> None:
+        loaded = sorted(name for name in self._loaded.copy() if name not in self._reasons)
+        facts = {"kind": "api", "loaded": loaded, "failed": dict(self._reasons)}
+        at, before = self._said
+        if facts != before or time.monotonic() > at + SAY_EVERY_S:
+            self._told(facts)
+            self._said = time.monotonic(), facts
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
         """Answer (release, request) pairs, those of one release together."""

@@ -1,7 +1,12 @@
-"""Prometheus metrics of one API process, and of queue and workers through the store."""
+"""Prometheus metrics of the API processes, and of queue and workers through the store.
+
+The supervisor gives its processes a folder in which prometheus_client keeps their values, so that whichever process is asked tells the
+sum of all.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +14,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from taiji.serving.clock import SteadyClock
 from taiji.serving.settings import RecommendServingSettings
@@ -19,6 +25,8 @@ LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 STALENESS = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 3 * 86400.0, 7 * 86400.0, 30 * 86400.0)
 LATEST = 2000
 """Lists whose times the quantiles are of."""
+EVERY = 50
+"""Lists after which the quantiles are computed anew; at the beginning after each."""
 COUNTERS = {
     "rows": "Feature rows written",
     "rows_discarded": "Rows whose lease was lost; another worker wrote them",
@@ -44,7 +52,9 @@ class Metrics:
         self.staleness = Histogram(
             "taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry
         )
-        self._registry.register(_StoreCollector(store, clock))  # type: ignore[arg-type]
+        self._store = _StoreCollector(store, clock)
+        self._registry.register(self._store)  # type: ignore[arg-type]
+        self._listed = 0
         self._slowest = recommend.p99_ms / 1e3
         self._times: deque[float] = deque(maxlen=LATEST)
         self._lists = Counter(
@@ -69,16 +79,36 @@ class Metrics:
             buckets=LATENCIES,
             registry=self._registry,
         )
-        budget = Gauge("taiji_list_budget_seconds", "Time budget of a list", ["quantile"], registry=self._registry)
-        taken = Gauge("taiji_list_seconds", f"Time of the latest {LATEST} lists", ["quantile"], registry=self._registry)
+        budget = Gauge(
+            "taiji_list_budget_seconds",
+            "Time budget of a list",
+            ["quantile"],
+            registry=self._registry,
+            multiprocess_mode="max",
+        )
+        self._taken = Gauge(
+            "taiji_list_seconds",
+            f"Time of the latest {LATEST} lists of a process; of several processes, the slowest one's",
+            ["quantile"],
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         for quantile, most in ((0.5, recommend.p50_ms), (0.99, recommend.p99_ms)):
             budget.labels(quantile).set(most / 1e3)
-            taken.labels(quantile).set_function(lambda quantile=quantile: self._quantile(quantile))  # type: ignore[misc]
+            self._taken.labels(quantile).set(float("nan"))
+
+    def refuse(self, reason: str) -> None:
+        """Count a refused request or connection."""
+        self.refused.labels(reason).inc()
 
     def note_list(self, found: RecommendResult, seconds: float, *, cached: bool) -> None:
         """Count an answer and its time."""
         self._lists.labels("cache" if cached else "cascade").inc()
         self._times.append(seconds)
+        self._listed += 1
+        if self._listed <= EVERY or self._listed % EVERY == 0:
+            for quantile in (0.5, 0.99):
+                self._taken.labels(quantile).set(float(np.quantile(np.array(self._times), quantile)))
         self._slow.inc(seconds > self._slowest)
         if not cached:
             for why, names in (("late", found.late), ("failed", found.failed)):
@@ -91,12 +121,14 @@ class Metrics:
         for step, seconds in next((dict(result.seconds) for result in found if result.seconds), {}).items():
             self._steps.labels(step).observe(seconds)
 
-    def _quantile(self, quantile: float) -> float:
-        return float(np.quantile(np.array(self._times), quantile)) if self._times else float("nan")
-
     def render(self) -> bytes:
-        """All metrics as text."""
-        return generate_latest(self._registry)
+        """All metrics as text, of every process that shares a folder with this one."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(self._store)  # type: ignore[arg-type]
+        return generate_latest(registry)
 
 
 class _StoreCollector:
@@ -120,6 +152,11 @@ class _StoreCollector:
             ("taiji_queue_age_seconds", "Age of the oldest of them", gauges.queue_age),
             ("taiji_due_users", "Users waiting for the LLM", gauges.due),
             ("taiji_due_age_seconds", "How long the first of them is due", gauges.due_age),
+            (
+                "taiji_deferred_users",
+                "Users of API keys that asked for more than their share; they wait their turn",
+                gauges.deferred,
+            ),
             ("taiji_leased_users", "Users at the LLM", gauges.leased),
             ("taiji_dead_letters", "Users given up", gauges.dead),
             ("taiji_unreadable_events", "Events put aside because they could not be read", gauges.unreadable),

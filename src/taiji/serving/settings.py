@@ -19,6 +19,10 @@ class TriggerSettings(Settings):
     """This many unread events end the window at once."""
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """A row older than this is written anew without an event (the world's prompts move on too); 0 never does that."""
+    known_per_hour: float = Field(default=100_000.0, gt=0)
+    """Users with features for whom one API key may ask at its full priority; further ones wait until nobody else does, or their turn."""
+    strangers_per_hour: float = Field(default=1000.0, gt=0)
+    """The same of users who have no features yet, as anybody can invent them."""
 
 
 class WorkerSettings(Settings):
@@ -47,12 +51,20 @@ class WorkerSettings(Settings):
 class LimitSettings(Settings):
     """Limits of one request, and of one key."""
 
+    head_bytes: int = Field(default=16384, ge=1024)
+    """Largest head of a request: its line and headers."""
+    headers: int = Field(default=100, ge=1)
+    """Headers of a request, at most."""
+    head_s: float = Field(default=5.0, gt=0)
+    """Longest time a client may take from connecting, or from a further request's first byte, to the end of the head."""
     body_bytes: int = Field(default=1 << 20, ge=1)
     """Largest request body."""
     body_s: float = Field(default=10.0, gt=0)
     """Longest time a client may take to send its body."""
     request_s: float = Field(default=10.0, gt=0)
     """Longest time for an answer."""
+    wait_s: float = Field(default=1.0, gt=0)
+    """Reasonable wait for a ranking or a list; from the load on at which it would be longer, requests get 503 at once."""
     rate: float = Field(default=5000.0, gt=0)
     """Requests a second and key, on average."""
     burst: int = Field(default=10000, ge=1)
@@ -60,7 +72,7 @@ class LimitSettings(Settings):
     backlog: int = Field(default=1_000_000, ge=1)
     """Queued events from which on new ones are refused with 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
-    """Open connections a process accepts."""
+    """Open connections of a process; beyond, those end whose clients keep it waiting the longest."""
     stall_s: float = Field(default=120.0, gt=0)
     """Wait of the oldest queued event from which on the service is not ready: no worker takes events in."""
     future_s: float = Field(default=3600.0, ge=0)
@@ -95,6 +107,8 @@ class ServingSettings(Settings):
     """HTTP processes on the same port."""
     workers: int = Field(default=1, ge=0)
     """Worker processes a release; 0 serves what is there and takes events, but writes no features."""
+    drain_s: float = Field(default=0.0, ge=0)
+    """On a graceful stop, seconds for which a process still answers while ``/readyz`` says that it ends: as long as a balancer needs to see it."""
     prefix: str = Field(default="taiji:", min_length=1)
     """Redis keys start with this."""
     idempotency_s: float = Field(default=7 * 86400.0, gt=0)

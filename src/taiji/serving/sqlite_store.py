@@ -13,14 +13,20 @@ import secrets
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from taiji.core.artifacts import make_folder
 from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_schema import prepare
+from taiji.serving.sqlite_turns import ask_for, fill, gauges, in_turn, repair_clock
 from taiji.serving.store import (
+    ALIVE_S,
+    FORGET_US,
+    REPLACED,
     Appended,
     DeadLetter,
     Gauges,
@@ -30,33 +36,13 @@ from taiji.serving.store import (
     backoff_us,
     digest_of,
     event_of,
+    keyed_digest,
     next_due,
     readable,
     readable_releases,
 )
 from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRow, UserHistory
 
-TABLES_SQL = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, digest TEXT, at INTEGER) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS idempotency_at ON idempotency (at);
-CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT, event BLOB, at INTEGER);
-CREATE INDEX IF NOT EXISTS queue_user ON queue (user);
-CREATE TABLE IF NOT EXISTS unreadable (id INTEGER PRIMARY KEY, user TEXT, event BLOB, at INTEGER, reason TEXT);
-CREATE TABLE IF NOT EXISTS users (user TEXT PRIMARY KEY, seen INTEGER) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS history (user TEXT, time INTEGER, id TEXT, event BLOB, PRIMARY KEY (user, time, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS features (release TEXT, user TEXT, version INTEGER, seen INTEGER, neighbour TEXT, head BLOB, tail BLOB,
-    PRIMARY KEY (user, release));
-CREATE INDEX IF NOT EXISTS features_neighbour ON features (neighbour) WHERE neighbour IS NOT NULL;
-CREATE TABLE IF NOT EXISTS work (release TEXT, user TEXT, due INTEGER, lease INTEGER, token TEXT, worker TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0, reason TEXT, PRIMARY KEY (user, release)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS work_due ON work (release, due) WHERE due IS NOT NULL;
-CREATE INDEX IF NOT EXISTS work_lease ON work (release, lease) WHERE lease IS NOT NULL;
-CREATE INDEX IF NOT EXISTS work_dead ON work (release) WHERE reason IS NOT NULL;
-CREATE TABLE IF NOT EXISTS releases (name TEXT PRIMARY KEY, body TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS erased (digest TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
-"""
 READ_ROWS = """SELECT f.user, f.release, f.version, f.head, f.tail FROM json_each(?) AS u CROSS JOIN features AS f ON f.user = u.value
 WHERE f.release = (SELECT value FROM meta WHERE key = 'active')"""
 
@@ -72,10 +58,14 @@ class SQLiteStore:
             make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
             with _translated():
-                self._connection()[0].executescript("PRAGMA journal_mode = WAL;" + TABLES_SQL)
+                self._connection()[0].execute("PRAGMA journal_mode = WAL")
+                prepare(self._connection()[0], str(path))
             with self._change() as db:
-                db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
-                self._secret: bytes = db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0]
+                made = ("secret", secrets.token_bytes(32)), ("generation", secrets.token_hex(16))
+                db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", made)
+                found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('secret', 'generation')"))
+                self._secret: bytes = found["secret"]
+                self.generation: str = found["generation"]
         except (OSError, StoreUnavailable, sqlite3.DatabaseError) as error:
             raise ResourceError(
                 "Could not open the store.", where=str(path), expected="a writable SQLite file", found=str(error)
@@ -119,9 +109,14 @@ class SQLiteStore:
                     db.execute("ROLLBACK")
                 raise
 
+    def keyed(self, data: bytes) -> str:
+        return keyed_digest(data, self._secret)
+
     def check(self) -> None:
         with self._look() as db:
-            db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            found = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        if not found or found[0] != self.generation:
+            raise StoreUnavailable(REPLACED)
 
     def queue_age(self, now: int) -> float:
         with self._look() as db:
@@ -132,6 +127,10 @@ class SQLiteStore:
         with self._look() as db:
             found = db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
         return int(found[0]) if found else 0
+
+    def repair_clock(self, now: int) -> int:
+        with self._change() as db:
+            return repair_clock(db, self._settings, now)
 
     def close(self) -> None:
         for connection, busy in self._all:
@@ -146,16 +145,18 @@ class SQLiteStore:
             queued = _one(db, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM queue")
             db.execute("DELETE FROM idempotency WHERE at < ?", (now - int(self._settings.idempotency_s * 1e6),))
             for batch in batches:
-                known = db.execute("SELECT digest FROM idempotency WHERE key = ?", (batch.key,)).fetchone()
+                known = db.execute(
+                    "SELECT digest FROM idempotency WHERE key IN (?, ?)", (batch.key, batch.former[0])
+                ).fetchone()
                 if known:
-                    outcomes.append("duplicate" if known[0] == batch.digest else "conflict")
+                    outcomes.append("duplicate" if known[0] in (batch.digest, batch.former[1]) else "conflict")
                 elif queued >= self._settings.limits.backlog:
                     outcomes.append("full")
                 else:
                     db.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (batch.key, batch.digest, now))
                     db.executemany(
-                        "INSERT INTO queue (user, event, at) VALUES (?, ?, ?)",
-                        [(e.user, e.pack(), now) for e in batch.events],
+                        "INSERT INTO queue (user, event, at, source) VALUES (?, ?, ?, ?)",
+                        [(e.user, e.pack(), now, batch.source) for e in batch.events],
                     )
                     queued += len(batch.events)
                     outcomes.append("accepted")
@@ -166,26 +167,26 @@ class SQLiteStore:
             if not db.execute("SELECT 1 FROM queue LIMIT 1").fetchone():
                 return 0
         with self._change() as db:
-            taken = db.execute("SELECT id, user, event, at FROM queue ORDER BY id LIMIT ?", (limit,)).fetchall()
+            taken = db.execute("SELECT id, user, event, at, source FROM queue ORDER BY id LIMIT ?", (limit,)).fetchall()
             if not taken:
                 return 0
-            fresh: Counter[str] = Counter()
-            for number, user, packed, at in taken:
+            fresh, sources = Counter[str](), dict[str, str]()
+            for number, user, packed, at, source in taken:
                 event, reason = event_of(user, packed)
                 if event is None:
                     db.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?, ?)", (number, user, packed, at, reason))
                     continue
+                sources[event.user] = source or ""
                 fresh[event.user] += db.execute(
                     "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", (event.user, event.time, event.id, packed)
                 ).rowcount
-            for user, amount in sorted(fresh.items()):
-                self._note(db, user, amount, now)
+            for user, amount in fresh.items():
+                self._note(db, user, amount, now, sources[user])
             db.execute("DELETE FROM queue WHERE id BETWEEN ? AND ?", (taken[0][0], taken[-1][0]))
         return len(taken)
 
-    def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int) -> None:
+    def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int, source: str) -> None:
         """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release with features."""
-        trigger = self._settings.trigger
         db.execute(
             "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount)
         )
@@ -193,21 +194,16 @@ class SQLiteStore:
             "DELETE FROM history WHERE user = ?1 AND (time, id) IN (SELECT time, id FROM history WHERE user = ?1 ORDER BY time DESC, id DESC LIMIT -1 OFFSET ?2)",
             (user, self._settings.worker.history),
         )
-        # A leased user's due time is set when the lease ends; one that failed before keeps its back-off.
-        db.execute(
-            """INSERT INTO work (release, user, due)
-            SELECT r.name, ?1, CASE WHEN (SELECT seen FROM users WHERE user = ?1) - coalesce(f.seen, 0) >= ?4 THEN ?2 ELSE ?3 END
-            FROM releases AS r LEFT JOIN features AS f ON f.user = ?1 AND f.release = r.name
-            WHERE coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadable') <> ''
-            ON CONFLICT DO UPDATE SET due = CASE WHEN lease IS NOT NULL THEN due WHEN attempts > 0 AND due IS NOT NULL THEN due
-                ELSE min(coalesce(due, excluded.due), excluded.due) END""",
-            (user, now, now + int(trigger.window_s * 1e6), trigger.events),
-        )
+        ask_for(db, self._settings, user, now, source)
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
         with self._look() as db:
             waiting = "SELECT 1 FROM work WHERE release = ? AND {0} IS NOT NULL AND {0} <= ? LIMIT 1"
-            if not any(db.execute(waiting.format(column), (release, now)).fetchone() for column in ("due", "lease")):
+            late = db.execute(
+                "SELECT 1 FROM work WHERE release = ? AND late IS NOT NULL LIMIT 1", (release,)
+            ).fetchone()
+            soon = (db.execute(waiting.format(column), (release, now)).fetchone() for column in ("due", "lease"))
+            if not late and not any(soon):
                 return []
         with self._change() as db:
             db.execute(
@@ -220,12 +216,9 @@ class SQLiteStore:
             for (user,) in expired:
                 self._give_back(db, release, user, "the worker died or hung", now, count=True)
             token = secrets.token_hex(8)
-            chosen = db.execute(
-                "SELECT user, attempts FROM work WHERE release = ? AND due IS NOT NULL AND due <= ? ORDER BY due, user LIMIT ?",
-                (release, now, limit),
-            ).fetchall()
+            chosen = in_turn(db, release, now, limit)
             db.executemany(
-                "UPDATE work SET due = NULL, lease = ?, token = ?, worker = ? WHERE release = ? AND user = ?",
+                "UPDATE work SET due = NULL, late = NULL, lease = ?, token = ?, worker = ? WHERE release = ? AND user = ?",
                 [(now + lease_us, token, worker, release, user) for user, _ in chosen],
             )
             return [Claim(self._history(db, user, now), token, attempts) for user, attempts in chosen]
@@ -328,12 +321,7 @@ class SQLiteStore:
             db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?)", (release.name, release.pack()))
             db.execute("INSERT OR IGNORE INTO meta VALUES ('active', ?)", (release.name,))
             if not known and release.features:
-                db.execute(
-                    """INSERT INTO work (release, user, due) SELECT ?1, u.user, ?2 FROM users AS u
-                    LEFT JOIN features AS f ON f.user = u.user AND f.release = ?1 WHERE u.seen > coalesce(f.seen, 0)
-                    ON CONFLICT DO UPDATE SET due = min(coalesce(due, excluded.due), excluded.due)""",
-                    (release.name, due),
-                )
+                fill(db, self._settings, release.name, due)
 
     def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
         stored = 0
@@ -364,7 +352,37 @@ class SQLiteStore:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
             if active and active[0] != release:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('previous', ?)", active)
+                db.execute("DELETE FROM meta WHERE key = 'undone'")
             db.execute("INSERT OR REPLACE INTO meta VALUES ('active', ?)", (release,))
+
+    def roll_back(self) -> str:
+        with self._change() as db:
+            found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('active', 'previous', 'undone')"))
+            active, previous = found.get("active"), found.get("previous")
+            if active is None or previous is None:
+                raise KeyError("previous")
+            if found.get("undone") == previous:  # done already; whoever asked did not see the answer
+                return str(active)
+            for name, value in (("active", previous), ("previous", active), ("undone", active)):
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        return str(previous)
+
+    def waiting(self, release: str, now: int) -> int:
+        soon = now + int(self._settings.trigger.window_s * 1e6)
+        with self._look() as db:
+            return _one(
+                db, "SELECT count(*) FROM work WHERE release = ? AND (lease IS NOT NULL OR due <= ?)", release, soon
+            )
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        with self._change() as db:
+            db.execute("DELETE FROM beats WHERE at < ?", (now - FORGET_US,))
+            db.execute("INSERT OR REPLACE INTO beats VALUES (?, ?, ?)", (process, now, json.dumps(facts)))
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        with self._look() as db:
+            found = db.execute("SELECT process, body FROM beats WHERE at > ?", (now - int(ALIVE_S * 1e6),)).fetchall()
+        return {process: json.loads(body) for process, body in found}
 
     def retire(self, release: str) -> None:
         with self._change() as db:
@@ -373,9 +391,10 @@ class SQLiteStore:
                 "DELETE FROM releases WHERE name = ?", (release,)
             ).rowcount:
                 raise KeyError(release)
-            db.execute("DELETE FROM meta WHERE key = 'previous' AND value = ?", (release,))
+            db.execute("DELETE FROM meta WHERE key IN ('previous', 'undone') AND value = ?", (release,))
             db.execute("DELETE FROM features WHERE release = ?", (release,))
             db.execute("DELETE FROM work WHERE release = ?", (release,))
+            db.execute("DELETE FROM pace WHERE release = ?", (release,))
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
         with self._look() as db:
@@ -448,24 +467,7 @@ class SQLiteStore:
 
     def gauges(self, now: int) -> Gauges:
         with self._look() as db:
-            queued, oldest = db.execute(
-                "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue"
-            ).fetchone()
-            due, first = db.execute(
-                "SELECT count(*), min(due) FROM work WHERE due IS NOT NULL AND due <= ?", (now,)
-            ).fetchone()
-            leased = _one(db, "SELECT count(*) FROM work WHERE lease IS NOT NULL")
-            dead = _one(db, "SELECT count(*) FROM work WHERE reason IS NOT NULL")
-            unreadable = _one(db, "SELECT count(*) FROM unreadable")
-        return Gauges(
-            queued,
-            max(0, now - (oldest or now)) / 1e6,
-            due,
-            max(0, now - (first or now)) / 1e6,
-            leased,
-            dead,
-            unreadable,
-        )
+            return gauges(db, now)
 
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> int:

@@ -14,16 +14,28 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from taiji.core.errors import ArtifactError
 from taiji.serving.logs import log
 from taiji.serving.settings import ServingSettings
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, Unreadable, UserHistory
 
 Appended = Literal["accepted", "duplicate", "conflict", "full"]
 MAX_BACKOFF_S = 300.0
+SCHEMA = 2
+"""Of what lies in a store. 1: the first. 2: the API key of an event, deferred users."""
+LEAST_READER = 1
+"""Oldest version whose code can use a store of this one."""
+ALIVE_S = 10.0
+"""Age of a process's latest sign of life from which on it counts as dead."""
+REPLACED = "the store is another one than at the start of the process: it has been emptied or replaced"
+FORGET_US = 86_400 * 10**6
+"""Age from which on a process's last sign of life is deleted."""
+BURST = 32
+"""Users above its pace whom an API key may ask for at once."""
 
 
 class StoreUnavailable(Exception):
@@ -61,6 +73,7 @@ class Gauges:
     leased: int
     dead: int
     unreadable: int
+    deferred: int
 
 
 class Store(Protocol):
@@ -69,8 +82,15 @@ class Store(Protocol):
     Every method raises :class:`StoreUnavailable` when the store cannot be reached or cannot write.
     """
 
+    generation: str
+    """Random name that the store got when it was made; another one means that its contents are gone."""
+
+    def keyed(self, data: bytes) -> str:
+        """Return a digest of data that nobody can compute without the store's secret."""
+        ...
+
     def check(self) -> None:
-        """Raise unless the store answers."""
+        """Raise unless the store answers, and is the one that was opened."""
         ...
 
     def queue_age(self, now: int) -> float:
@@ -81,12 +101,23 @@ class Store(Protocol):
         """Latest ``now`` a worker ever gave."""
         ...
 
+    def repair_clock(self, now: int) -> int:
+        """Undo what was written under a clock ahead of ``now``, while no service runs; returns how many users are due by it.
+
+        The mark and every later time come back to ``now``: users due or leased later than staleness or a lease allow, and users whose rows say
+        that they were made later, are due now; deferred ones begin a new turn.
+        """
+        ...
+
     def close(self) -> None:
         """Close every connection."""
         ...
 
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
-        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is."""
+        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is.
+
+        A batch is known, too, by the key and digest that the version before would have given it.
+        """
         ...
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
@@ -97,7 +128,12 @@ class Store(Protocol):
         ...
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
-        """Lease the users that are due the longest. An expired lease counts as a failure of its user."""
+        """Lease the users that are due the longest, then deferred ones in turn. An expired lease counts as a failure of its user.
+
+        A user is deferred whose API key has asked for more users in the last time than :class:`~taiji.serving.settings.TriggerSettings`
+        allows: each key has its own pace for users with and without features. Deferred users are due when their turn comes, and
+        are taken before where nobody is due.
+        """
         ...
 
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
@@ -138,6 +174,22 @@ class Store(Protocol):
 
     def retire(self, release: str) -> None:
         """Delete a release that is not active with all its rows and work; raises KeyError otherwise."""
+        ...
+
+    def roll_back(self) -> str:
+        """Reads switch to the previous release, whose name is returned; repeated, it changes nothing. Raises KeyError when there is none."""
+        ...
+
+    def waiting(self, release: str, now: int) -> int:
+        """Users who are with the LLM, or will be due within the window; deferred ones do not count."""
+        ...
+
+    def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
+        """Note that a process lives, and what it says of itself."""
+        ...
+
+    def beats(self, now: int) -> dict[str, dict[str, Any]]:
+        """Return what the processes said that lived within the last :data:`ALIVE_S`."""
         ...
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
@@ -212,7 +264,12 @@ def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Re
 
 def digest_of(user: str, secret: bytes) -> str:
     """The keyed digest under which an erased user is remembered."""
-    return hmac.new(secret, user.encode(), hashlib.sha256).hexdigest()
+    return keyed_digest(user.encode(), secret)
+
+
+def keyed_digest(data: bytes, secret: bytes) -> str:
+    """Return the HMAC-SHA-256 of data, in hex."""
+    return hmac.new(secret, data, hashlib.sha256).hexdigest()
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
@@ -223,20 +280,40 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
     return now + int(settings.trigger.staleness_s * 1e6 * (1 - fraction * (1.0 if spread else 0.1)))
 
 
+def latest_due(settings: ServingSettings, now: int) -> int:
+    """Return the time after which nobody can be due by anything that was done until now."""
+    waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
+    return now + int(max(waits) * 1e6)
+
+
 def backoff_us(settings: ServingSettings, attempts: int) -> int:
     """Wait after the ``attempts``-th failure: doubles each time, five minutes at most."""
     return int(min(settings.worker.backoff_s * 2 ** min(attempts - 1, 30), MAX_BACKOFF_S) * 1e6)
 
 
+def demand_readable(schema: int, reader: int, place: str) -> None:
+    """Raise unless this version can use a store of a schema that versions from ``reader`` on can use.
+
+    Raises:
+        ArtifactError: it cannot.
+    """
+    if reader > SCHEMA:
+        raise ArtifactError(
+            "The store was made by a newer version of taiji.",
+            where=place,
+            expected=f"a schema that version {SCHEMA} can use",
+            found=f"schema {schema}, for versions from {reader} on",
+            fix="upgrade taiji on this machine, or restore the copy that was made before the upgrade",
+        )
+
+
+def paces(settings: ServingSettings) -> tuple[int, int]:
+    """Return the microseconds between two users of one API key, for users with and without features."""
+    trigger = settings.trigger
+    known, strangers = (max(1, round(3600e6 / rate)) for rate in (trigger.known_per_hour, trigger.strangers_per_hour))
+    return known, strangers
+
+
 def as_of(now: int, newest: int | None) -> int:
     """The time features are made at: now, or just after the newest event where a client's clock runs ahead."""
     return now if newest is None else max(now, newest + 1)
-
-
-def to_previous(store: Store) -> str:
-    """Reads switch back to the previous release; returns its name; raises KeyError when there is none."""
-    previous = store.releases().previous
-    if previous is None:
-        raise KeyError("previous")
-    store.activate(previous)
-    return previous

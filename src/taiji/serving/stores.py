@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from taiji.core.errors import ConfigError
+from taiji.core.artifacts import make_folder, read_json, write_json
+from taiji.core.errors import ConfigError, ResourceError
 from taiji.core.optional import needs
+from taiji.serving.logs import log, where
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 
 
-def open_store(settings: ServingSettings, run: str | Path | None = None) -> Store:
+def open_store(settings: ServingSettings, run: str | Path | None = None, *, generation: str = "") -> Store:
     """Open the store a setting names; ``sqlite`` alone is a file in the run directory.
+
+    Args:
+        settings: of the service. run: its run directory. generation: that the store must have, where it is known.
 
     Raises:
         ConfigError: unknown kind, or no place for the file.
-        ResourceError: it cannot be opened, or would lose events (Redis without an append-only file).
+        ResourceError: it cannot be opened, would lose events (Redis without an append-only file), or is another one than it was.
     """
+    store = _opened(settings, run)
+    if generation and store.generation != generation:
+        store.close()
+        raise ResourceError("The store has been replaced while the service ran.", where=place_of(settings, run))
+    return store
+
+
+def place_of(settings: ServingSettings, run: str | Path | None) -> str:
+    """Return the place of the store, without a password."""
+    kind, _, place = settings.store.partition(":")
+    if kind != "sqlite":
+        return re.sub(r"//[^@/]*@", "//…@", settings.store) + settings.prefix
+    return str(Path(place).resolve() if place else Path(str(run)).resolve() / "serving" / "serving.sqlite3")
+
+
+def demand_same_store(note: Path, place: str, generation: str) -> None:
+    """Compare a store with the note that an earlier start left in the run directory, or leave one.
+
+    A store that came back empty would accept events again that it had, and forget who was erased.
+
+    Raises:
+        ResourceError: at the same place there is another store.
+    """
+    known: dict[str, str] = read_json(note) if note.exists() else {}
+    if known.get(place, generation) != generation:
+        raise ResourceError(
+            "The store is not the one that it was: it has been emptied or replaced.",
+            where=place,
+            expected="the store of the last start, with its events and erasures",
+            found="another one",
+            fix=f"bring its backup back; or, to begin anew and forget both, delete {note}",
+        )
+    if place not in known:
+        try:
+            make_folder(note.parent)
+            write_json(note, known | {place: generation})
+        except (OSError, ResourceError) as error:  # a run directory that is read only
+            log("store not noted", error=where(error))
+
+
+def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
     kind, _, place = settings.store.partition(":")
     options: dict[str, Any] = {"settings": settings}
     if kind == "sqlite":
@@ -34,8 +81,16 @@ def open_store(settings: ServingSettings, run: str | Path | None = None) -> Stor
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):
         with needs("serve", where="serving.store"):
-            from taiji.serving.redis_store import RedisStore
+            from taiji.serving.redis_store import PASSWORD, RedisStore
 
+        if re.search(r"//[^/@]*:[^/@]+@", settings.store):
+            raise ConfigError(
+                "The store's password is in a setting, where config.json and ps show it.",
+                where="serving.store",
+                expected="redis://HOST:PORT/DB or redis://USER@HOST:PORT/DB",
+                found=place_of(settings, run),
+                fix=f"take it out, and set the environment variable {PASSWORD}",
+            )
         return RedisStore(settings.store, **options)
     raise ConfigError(
         "No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,20 +16,26 @@ from pathlib import Path
 
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
-from taiji.serving.child import RUN, SETTINGS, SOCKET
+from taiji.serving.child import CLOCK, GENERATION, RUN, SETTINGS, SOCKET
+from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings, loopback
+from taiji.serving.slots import Slot
 from taiji.serving.store import Store, StoreUnavailable
-from taiji.serving.stores import open_store
+from taiji.serving.stores import demand_same_store, open_store, place_of
 from taiji.serving.worker import HUNG
 
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus_client: the folder in which processes share their metrics."""
 POLL_S = 0.2
 RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
+MAX_LEAD_S = 86_400.0
+"""Lead of the store's mark over the machine's clock with which a service starts: a clock may have been set back since."""
 
 
 @dataclass
@@ -49,16 +56,23 @@ class Supervisor:
         run: the run directory of the first release.
         settings: handed to the children.
         listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
+        suffix: of the workers' names, other than that of every other service on this host and store.
     """
 
-    def __init__(self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket) -> None:
-        self._store, self._settings, self._listener = store, settings, listener
+    def __init__(
+        self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket, suffix: str = ""
+    ) -> None:
+        self._store, self._settings, self._listener, self._suffix = store, settings, listener, suffix
+        self._metrics = tempfile.TemporaryDirectory(prefix="taiji-metrics-")
         self._environment = {
             **os.environ,
             SETTINGS: settings.model_dump_json(),
             RUN: str(run),
             SOCKET: str(listener.fileno()),
+            METRICS: self._metrics.name,
+            GENERATION: store.generation,
         }
+        self._clock = SteadyClock(store.clock_floor())
         self.children: dict[str, Child] = {}
         self._releases: list[str] = []
         self._asked = -RELEASES_EVERY_S
@@ -70,6 +84,7 @@ class Supervisor:
             self.tend()
             self.stopping.wait(POLL_S)
         self._stop(list(self.children))
+        self._metrics.cleanup()
 
     def tend(self) -> None:
         """Start what is missing, stop what is not wanted any more."""
@@ -87,12 +102,19 @@ class Supervisor:
                     if lived > LONG_LIFE_S
                     else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
                 )
+                forget_process(self._metrics.name, child.process.pid)
                 log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:
                 child.process = subprocess.Popen(
-                    [sys.executable, "-m", "taiji.serving.child", *command],
-                    env=self._environment,
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "taiji.serving.child",
+                        *command,
+                    ],  # -P: nothing is imported from where it was started
+                    env=self._environment | {CLOCK: str(self._clock())},
                     pass_fds=[self._listener.fileno()],
                 )
                 child.started = time.monotonic()
@@ -107,7 +129,7 @@ class Supervisor:
         wanted = {f"api-{number}": ["api"] for number in range(self._settings.api_processes)}
         for release in self._releases:
             for number in range(self._settings.workers):
-                name = f"{socket.gethostname()}-{release}-{number}"
+                name = f"{socket.gethostname()}{self._suffix}-{release}-{number}"
                 wanted[f"worker-{release}-{number}"] = ["worker", release, name]
         return wanted
 
@@ -115,7 +137,7 @@ class Supervisor:
         running = [child.process for child in (self.children.pop(name) for name in names) if child.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + self._settings.worker.grace_s + 5
+        deadline = time.monotonic() + self._settings.worker.grace_s + self._settings.drain_s + 5
         for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
@@ -145,9 +167,13 @@ def serve(
         raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
     store = open_store(settings, run)
+    place = place_of(settings, run)
+    demand_same_store(run / "serving" / "store.json", place, store.generation)
+    demand_sound_clock(store, place)
+    slot = Slot(place)
     introduce(store, run, settings)
     listener = _listen(settings)
-    supervisor = Supervisor(store, run, settings, listener)
+    supervisor = Supervisor(store, run, settings, listener, slot.suffix())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
     host, port = listener.getsockname()[:2]
@@ -155,6 +181,30 @@ def serve(
     supervisor.run()
     listener.close()
     store.close()
+    slot.close()
+
+
+def forget_process(folder: str, pid: int) -> None:
+    """Take the gauges of an ended process out of the shared metrics; its counts stay."""
+    for file in Path(folder).glob(f"gauge_live*_{pid}.db"):
+        file.unlink(missing_ok=True)
+
+
+def demand_sound_clock(store: Store, place: str) -> None:
+    """Refuse a store that was written under a clock far ahead of this one.
+
+    Raises:
+        ResourceError: it was; what is due would wait for that time to come.
+    """
+    lead = (store.clock_floor() - wall_us()) / 1e6
+    if lead > MAX_LEAD_S:
+        raise ResourceError(
+            "The store was written under a clock that is far ahead of this machine's.",
+            where=place,
+            expected=f"at most {MAX_LEAD_S / 3600:g} hours",
+            found=f"{lead / 3600:,.1f} hours",
+            fix="set this machine's clock; or, if it is right, end every service of the store and run taiji repair-clock RUN",
+        )
 
 
 def demand_keys(settings: ServingSettings) -> None:

@@ -29,11 +29,17 @@ from taiji.serving.settings import ServingSettings, loopback
 Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
+PATIENCE_S = 2.0
+"""Age of an answer from which on it is of no use to anybody."""
 
 
 @dataclass
 class LoadReport:
-    """Result of a load run. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections."""
+    """Result of a load run. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections.
+
+    ``goodput`` is the rate of successful answers that came while the load lasted and within :data:`PATIENCE_S` of when their
+    requests were due.
+    """
 
     kind: str
     seconds: float
@@ -43,6 +49,7 @@ class LoadReport:
     p90: float
     p99: float
     worst: float
+    goodput: float
     statuses: dict[int, int] = field(default_factory=dict)
     errors: int = 0
 
@@ -128,6 +135,7 @@ def load(
         p90,
         p99,
         latencies.max(),
+        run.good / run.seconds,
         dict(sorted(run.statuses.items())),
         run.errors,
     )
@@ -201,7 +209,7 @@ class _Run:
         )
         self.latencies: list[float] = []
         self.statuses: Counter[int] = Counter()
-        self.errors = 0
+        self.errors = self.good = 0
         self.seconds = seconds
         self._idle: deque[_Connection] = deque()
         self._due: list[float] = []
@@ -252,6 +260,7 @@ class _Run:
     def answered(self, connection: _Connection, status: int, since: float) -> None:
         self.latencies.append(time.perf_counter() - since)
         self.statuses[status] += 1
+        self.good += self.open and 200 <= status < 300 and self.latencies[-1] <= PATIENCE_S
         if self._rate is not None:
             self._idle.append(connection)
             self.pump()

@@ -70,11 +70,19 @@ NEEDED_FIELDS = len(Event._fields) - len(Event._field_defaults)
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events that are taken in together or not at all; ``key`` is a hash of the caller's idempotency key."""
+    """Events that are taken in together or not at all.
+
+    Attributes:
+        key: hash of the name of an API key and the caller's idempotency key. digest: keyed one of the body.
+        source: name of the API key.
+        former: key and digest as version 0.2 made them; a batch that it took in is known for as long as keys are remembered.
+    """
 
     key: str
     digest: str
     events: tuple[Event, ...]
+    source: str = ""
+    former: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)

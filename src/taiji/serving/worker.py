@@ -23,6 +23,7 @@ from taiji.serving.store import Store, StoreUnavailable
 from taiji.serving.types import Claim, FeatureRow, FeatureWriter, Release
 
 LEASE_SLACK_S = 30.0
+BEAT_EVERY_S = 2.0
 MAX_PROBE_S = 60.0
 HUNG = 75
 """Exit code of a process that gave up on a hanging LLM."""
@@ -66,6 +67,7 @@ class Worker:
         self._prompt_tokens = self._completion_tokens = 0
         self._held: list[Claim] = []
         self._unsure = False
+        self._next_beat = 0.0
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -121,7 +123,10 @@ class Worker:
                 time.sleep(0.2)
 
     def absorb(self) -> bool:
-        """Take a batch of events in; return whether there were any."""
+        """Take a batch of events in; return whether there were any. Says every few seconds that the worker lives."""
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + BEAT_EVERY_S
+            self._store.beat(self._name, {"kind": "worker", "release": self._release.name}, self._clock())
         return self._store.absorb(self._name, self._settings.absorb, self._clock()) > 0
 
     def step(self) -> bool:

@@ -1,0 +1,169 @@
+"""The service under more than it can bear: goodput against offered load, and health under floods of connections.
+
+A ranking takes a fixed time of a stand-in that sleeps, so that the capacity is known: 1 / that time. An open loop asks for half to twenty
+times as much; goodput is the rate of answers with 200 that came within two seconds of when they were due. Then hundreds of connections say nothing, send their heads drop by drop, or send one
+header of 300 MiB, while somebody else asks for the health of the service. Times are of this machine; the checks are shares and the bar
+of one second.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from tests.serving.rig import Service
+
+from benchmarks.harness import Result, run
+from taiji.serving import load
+from taiji.serving.settings import ServingSettings
+from taiji.serving.traffic import Kind
+
+USERS = [f"user-{number}" for number in range(500)]
+ITEMS = [f"item-{number}" for number in range(50)]
+SECONDS_EACH = 0.02
+HEALTH_S = 1.0
+"""Bar of an answer of `/healthz` under every flood."""
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
+
+
+@contextmanager
+def served(each: float) -> Iterator[Service]:
+    """A service whose rankings and lists take so many seconds each."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = Path(folder) / "run"
+        world.mkdir()
+        for name, text in (("version", "echo-1"), ("users", "\n".join(USERS)), ("rank_seconds", str(each))):
+            (world / name).write_text(text)
+        values = {
+            "port": 0,
+            "workers": 0,
+            "backend": "tests.serving.doubles",
+            "limits": {"rate": 1e6, "burst": 10**6},
+            "recommend": {"cache_s": 0.0},
+        }
+        service = Service(world, ServingSettings.model_validate(values))
+        service.start()
+        try:
+            while httpx.get(f"{service.url}/readyz").json().get("ranker") != "ready":
+                time.sleep(0.05)
+            yield service
+        finally:
+            service.stop()
+
+
+def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
+    """Goodput at so many times the capacity, of a fresh service."""
+    capacity = 1 / SECONDS_EACH
+    with served(SECONDS_EACH) as service:
+        for factor in times:
+            report = load(
+                service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=400, rate=factor * capacity
+            )
+            result.rows.append(
+                {
+                    "what": kind,
+                    "offered, times the capacity": factor,
+                    "offered/s": factor * capacity,
+                    "goodput/s": report.goodput,
+                    "goodput, share of the capacity": report.goodput / min(capacity, factor * capacity),
+                    "p50_ms": report.p50,
+                    "p99_ms": report.p99,
+                    "refused": report.statuses.get(503, 0),
+                    "other": sum(n for status, n in report.statuses.items() if status not in (200, 503))
+                    + report.errors,
+                }
+            )
+            result.so_far()
+
+
+def silent(address: tuple[str, int], amount: int) -> list[socket.socket]:
+    """Connections that say nothing."""
+    return [socket.create_connection(address, timeout=5) for _ in range(amount)]
+
+
+def slow(address: tuple[str, int], amount: int) -> list[socket.socket]:
+    """Connections that have begun a head and do not end it."""
+    made = silent(address, amount)
+    for connection in made:
+        with suppress(OSError):
+            connection.sendall(HEAD)
+    return made
+
+
+def large(address: tuple[str, int], size: int) -> int:
+    """Send one header of a size; return the bytes that were taken before the service hung up."""
+    sent = 0
+    with socket.create_connection(address, timeout=30) as connection, suppress(OSError):
+        connection.sendall(HEAD)
+        while sent < size:
+            sent += connection.send(b"a" * 65536)
+    return sent
+
+
+def worst_health(url: str, until: Callable[[], bool]) -> float:
+    """The longest time that an answer of health took; infinite where one was not 200."""
+    worst = 0.0
+    while True:
+        last, start = until(), time.monotonic()
+        try:
+            if httpx.get(f"{url}/healthz", timeout=30).status_code != 200:
+                return math.inf
+        except httpx.HTTPError:
+            return math.inf
+        worst = max(worst, time.monotonic() - start)
+        if last:
+            return worst
+        time.sleep(0.05)
+
+
+def floods(result: Result, connections: int, size: int) -> None:
+    """Health and memory of a service under each flood."""
+    with served(0.0) as service, ExitStack() as stack:
+        host, _, port = service.url.removeprefix("http://").rpartition(":")
+        address, api = (host, int(port)), psutil.Process(service.children("api")[0])
+        before = api.memory_info().rss
+        taken: list[int] = []
+        senders = [threading.Thread(target=lambda: taken.append(large(address, size))) for _ in range(8)]
+        for sender in senders:
+            sender.start()
+        found = {"8 large heads": worst_health(service.url, lambda: not any(s.is_alive() for s in senders))}
+        for name, flood in (("silent", silent), ("unfinished heads", slow)):
+            end = time.monotonic() + 2
+            for connection in flood(address, connections):
+                stack.enter_context(connection)
+            found[f"{connections} {name}"] = worst_health(service.url, lambda end=end: time.monotonic() > end)  # type: ignore[misc]
+        grown = (api.memory_info().rss - before) / 2**20
+    for name, seconds in found.items():
+        result.rows.append(
+            {"what": name, "slowest health, s": seconds, "API grew by, MiB": grown, "taken, MiB": max(taken) / 2**20}
+        )
+        result.at_most(f"seconds until health answers under {name}", seconds, HEALTH_S)
+    result.at_most(f"MiB of a header of {size >> 20} that were taken", max(taken) / 2**20, 20)
+    result.at_most("MiB by which the API process grew", grown, 100)
+
+
+def measure(quick: bool) -> Result:
+    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s a point."""
+    result = Result()
+    floods(result, 1100, 300 << 20)
+    kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")
+    for kind in kinds:
+        curve(result, kind, (1.0, 10.0) if quick else (0.5, 1.0, 2.0, 5.0, 10.0, 20.0), 1.5 if quick else 20.0)
+    for row in result.rows:
+        if row.get("offered, times the capacity", 0) >= 10:
+            name = f"goodput of {row['what']} at {row['offered, times the capacity']:g} times the capacity, share of it"
+            result.at_least(name, row["goodput, share of the capacity"], 0.8)
+    result.at_most("answers other than 200 and 503", sum(row.get("other", 0) for row in result.rows), 0)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

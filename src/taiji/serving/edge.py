@@ -1,0 +1,202 @@
+"""The HTTP edge of one process: what a client meets before the application does.
+
+uvicorn's protocol over h11 parses, and bounds the bytes of a head. Two things that it lacks are here: a head that must have come
+by a time, and room for the next client where connections run out, made by those whose clients keep the service waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from taiji.serving.gate import POLICY
+from taiji.serving.settings import LimitSettings
+
+SPARE_FILES = 200
+"""Open files of a process beside its connections."""
+REFUSALS = {
+    400: ("malformed", "This is not an HTTP request."),
+    408: ("slow_head", "The head of the request did not come in time."),
+    431: ("large_head", "The head of the request is too large."),
+    503: ("connections", "Too many connections; try again later."),
+}
+
+
+class Edge:
+    """Limits and connections of one process; makes its protocols.
+
+    Args:
+        limits: of a head's size and time, and of connections.
+        refused: told the reason of every connection that is refused or ended.
+    """
+
+    def __init__(self, limits: LimitSettings, refused: Callable[[str], object]) -> None:
+        self.limits, self.refused = limits, refused
+        self.waiting: dict[EdgeProtocol, None] = {}
+        """Connections whose client has not sent a whole request, the longest waiting first."""
+        self.open = 0
+
+    def __call__(self, **options: Any) -> EdgeProtocol:
+        """Return the protocol of a new connection, as uvicorn asks for it."""
+        return EdgeProtocol(self, **options)
+
+    def make_room(self) -> bool:
+        """End the connection that waits the longest if there are too many; return whether one may stay."""
+        if self.open <= self.limits.connections:
+            return True
+        oldest = next(iter(self.waiting), None)
+        if oldest is None:
+            return False
+        self.refused("crowded")
+        oldest.end()
+        return True
+
+
+class EdgeProtocol(H11Protocol):
+    """One connection."""
+
+    def __init__(self, edge: Edge, **options: Any) -> None:
+        super().__init__(**options)
+        self._edge = edge
+        self._timer: asyncio.TimerHandle | None = None
+        self._counted = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection where there is room, and wait for its first request."""
+        super().connection_made(transport)
+        self._edge.open += 1
+        self._counted = True
+        if not self._edge.make_room():
+            self._refuse(503)
+            return
+        self._edge.waiting[self] = None
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Let uvicorn act on what has come; then see whether the client owes something."""
+        super().handle_events()
+        state = self.conn.their_state
+        if self.transport.is_closing():
+            return
+        if state is h11.IDLE and self.conn.trailing_data[0]:
+            self._expect_head()
+        elif state is not h11.IDLE:
+            self._stop_timer()
+        if state in (h11.IDLE, h11.SEND_BODY):
+            self._edge.waiting.setdefault(self)
+        else:
+            self._edge.waiting.pop(self, None)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what h11 rejected, with the status that it proposes."""
+        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        self._refuse(status if status in REFUSALS else 400)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that has been idle, even where its client never read the last answer."""
+        self.end()
+
+    def end(self) -> None:
+        """Close the connection; what its client has not read by now is lost."""
+        self._leave()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _expect_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._edge.limits.head_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.conn.trailing_data[0]:
+            self._refuse(408)
+        else:  # a client that said nothing is told nothing
+            self._edge.refused("silent")
+            self.end()
+
+    def _refuse(self, status: int) -> None:
+        """Answer with a problem where no answer has begun, and close."""
+        code, message = REFUSALS[status]
+        self._edge.refused(code)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_answer(status, json.dumps({"code": code, "message": message}).encode()))
+        self._leave()
+        self.transport.close()
+
+    def _leave(self) -> None:
+        self._stop_timer()
+        self._edge.waiting.pop(self, None)
+        if self._counted:
+            self._counted = False
+            self._edge.open -= 1
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class DrainingServer(uvicorn.Server):
+    """Server that goes on for a while after it was told to end.
+
+    Args:
+        config: of uvicorn. drain_s: how long. told: called at the beginning of that time.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain_s: float, told: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._drain_s, self._told = drain_s, told
+        self._drains = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; end at a second one."""
+        if self._drains or not self._drain_s:
+            super().handle_exit(sig, frame)
+            return
+        self._drains = True
+        self._told()
+        timer = threading.Timer(self._drain_s, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
+def _answer(status: int, body: bytes) -> bytes:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *([(b"retry-after", b"1")] if status == 503 else []),
+        *POLICY,
+    ]
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, http.HTTPStatus(status).phrase.encode(), lines, body)
+
+
+def allow_files(connections: int) -> None:
+    """Raise the number of files that this process may open, as far as the system lets it, to hold its connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,68 @@
+"""Readiness of one HTTP process: whether it can answer as well as it should."""
+
+from __future__ import annotations
+
+import time
+
+from taiji.serving.clock import SteadyClock
+from taiji.serving.scorers import Scorers
+from taiji.serving.settings import ServingSettings
+from taiji.serving.store import Store
+
+KEEP_S = 0.05
+"""Being ready is good for that long, so that a flood of probes costs the store little."""
+GONE_S = 120.0
+"""Time without a living worker of the active release after which the process is not ready; loading a language model takes its time."""
+
+
+class Readiness:
+    """Reason for which a process is not ready.
+
+    Args:
+        store, scorers, settings, clock: of the process.
+    """
+
+    def __init__(self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock) -> None:
+        self._store, self._scorers, self._settings, self._clock = store, scorers, settings, clock
+        self._worker_seen = time.monotonic()
+        self._until = 0.0
+        self.draining = False
+        """True once the process has been told to end: it answers, and wants no more."""
+
+    def reason(self) -> str:
+        """Return why the process is not ready; empty where it is.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or is another one.
+        """
+        if self.draining:
+            return "The process is about to end."
+        if time.monotonic() < self._until:
+            return ""
+        self._store.check()
+        reason = self._reason()
+        self._until = 0.0 if reason else time.monotonic() + KEEP_S
+        return reason
+
+    def _reason(self) -> str:
+        scorers = self._scorers
+        if scorers.trouble:
+            return f"The releases cannot be followed: {scorers.trouble}."
+        if scorers.active is None:
+            return "No release is active yet."
+        if scorers.state == "failed":
+            return f"The models of the active release cannot be loaded: {scorers.reason}"
+        if scorers.state == "loading":
+            return "The models of the active release are being loaded."
+        return self._reason_of_workers() if self._settings.workers else ""
+
+    def _reason_of_workers(self) -> str:
+        stall, now = self._settings.limits.stall_s, self._clock()
+        if self._store.queue_age(now) > stall:
+            return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
+        beats = self._store.beats(now).values()
+        if any(beat.get("kind") == "worker" and beat["release"] == self._scorers.active for beat in beats):
+            self._worker_seen = time.monotonic()
+        if time.monotonic() > self._worker_seen + GONE_S:
+            return f"No worker of the active release has lived for {GONE_S:g} s."
+        return ""

@@ -1,0 +1,61 @@
+"""Numbers of the services on one host that share a store, so that their workers never have one name.
+
+A worker's name outlives it: the next life gives back what the one before held. Two services with the same names would take each other's
+users. The number is held by a lock that the system gives back with the process, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from taiji.core.errors import ResourceError
+
+MOST = 64
+
+
+class Slot:
+    """The lowest number that no other living service of this user holds for a store.
+
+    Args:
+        place: names the store.
+        folder: of the locks; the system's folder of temporary files by default.
+
+    Raises:
+        ResourceError: all numbers are held.
+    """
+
+    def __init__(self, place: str, folder: Path | None = None) -> None:
+        where = (folder or Path(tempfile.gettempdir())) / f"taiji-serving-{os.getuid()}"
+        where.mkdir(mode=0o700, exist_ok=True)
+        if where.stat().st_uid != os.getuid():
+            raise ResourceError("The folder of the services' locks is somebody else's.", where=str(where))
+        name = hashlib.sha256(place.encode()).hexdigest()[:16]
+        for number in range(MOST):
+            file = (where / f"{name}-{number}.lock").open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                continue
+            self.number, self._file = number, file
+            return
+        raise ResourceError(
+            "Too many services of this host share a store.",
+            where=place,
+            expected=f"at most {MOST}",
+            found="no free number",
+        )
+
+    def suffix(self) -> str:
+        """Return what distinguishes a worker's name: nothing for the first service."""
+        return f".{self.number}" if self.number else ""
+
+    def close(self) -> None:
+        """Give the number back."""
+        file: IO[str] = self._file
+        file.close()
