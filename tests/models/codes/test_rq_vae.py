@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from taiji.models.codes import rq_vae
 from taiji.models.codes.kmeans import nearest
 from taiji.models.codes.rq_vae import RQVAE, quantised, restart_dead, straight_through
 from taiji.testing import check_deterministic, check_vector_coder
@@ -49,13 +50,18 @@ def test_dead_entries_are_placed_on_what_their_level_codes():
     assert (before[0] == books[0][1]).all(dim=1).any() and (before[1] == books[1][0]).all(dim=1).any()
 
 
-def test_restarts_keep_entries_in_use():
-    rows = np.random.default_rng(0).standard_t(2, size=(300, 8))
+def test_entries_that_are_out_of_reach_at_the_start_come_into_use(monkeypatch, vectors):
+    def far(rows, levels, size, seed):
+        return np.where(np.arange(size)[:, None] > 0, 1000.0, np.zeros((levels, size, rows.shape[1]))).astype(
+            np.float32
+        )
+
+    monkeypatch.setattr(rq_vae, "_start", far)
     used = []
-    for restart in (5, 10_000):
-        s = RQVAE.Settings(levels=2, size=16, latent=3, hidden=(8,), steps=60, batch=128, rate=0.02, restart=restart)
-        used.append(sum(len(np.unique(column)) for column in RQVAE(s).fit(rows).encode(rows).T))
-    assert used[0] > used[1]
+    for restart in (5, 1000):
+        settings = SMALL.model_copy(update={"restart": restart})
+        used.append([len(np.unique(column)) for column in RQVAE(settings).fit(vectors).encode(vectors).T])
+    assert min(used[0]) >= 3 and used[1] == [1, 1]
 
 
 def test_latent_energy_never_rises_and_training_explains_the_vectors(vectors):

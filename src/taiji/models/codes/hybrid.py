@@ -15,8 +15,8 @@ from pydantic import PositiveInt
 
 from taiji.core.settings import Settings as Base
 from taiji.models.codes.coder import Coder
-from taiji.models.codes.fsq import FSQ, Grid
-from taiji.models.codes.residual_kmeans import ResidualKMeans, residual_codes
+from taiji.models.codes.fsq import FSQ, FSQSettings, Grid
+from taiji.models.codes.residual_kmeans import ResidualKMeans, ResidualKMeansSettings, residual_codes
 
 Array = NDArray[Any]
 
@@ -43,8 +43,8 @@ class Hybrid(Coder):
     def __init__(self, settings: HybridSettings | None = None) -> None:
         super().__init__(settings)
         s = self.settings
-        self.clusters = ResidualKMeans(ResidualKMeans.Settings(levels=s.coarse, size=s.size, iterations=s.iterations))
-        self.cells = FSQ(FSQ.Settings(levels=1, size=prod(s.grid), grid=s.grid))
+        self.clusters = ResidualKMeans(ResidualKMeansSettings(levels=s.coarse, size=s.size, iterations=s.iterations))
+        self.cells = FSQ(FSQSettings(levels=1, size=prod(s.grid), grid=s.grid))
 
     @property
     def sizes(self) -> tuple[int, ...]:
