@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 TIE = 1e-12
 """Difference of squared distances, relative to the numbers that are subtracted, up to which two centroids are equally near."""
-
 BLOCK = 8_000_000
 """Distances held at once."""
 
