@@ -17,13 +17,13 @@ from torch import nn
 from torch.nn.functional import elu
 
 from benchmarks.components.comparison import Arm, Component
-from benchmarks.components.ranking_worlds import ranker_arm, ranking_log
+from benchmarks.components.ranking_worlds import TRAINING, ranker_arm, ranking_log
 from benchmarks.harness import Result
 from taiji.models.ranking.lifelong import LifelongNetwork, LifelongRanker
 from taiji.nn.low_rank_attention import LowRankAttention, Operator
 
 RATES = ({"learning_rate": 6e-3}, {"learning_rate": 2e-2})
-SHARED = {"min_steps": 30, "hidden": (64,), "rank": 8, "pair_fields": ()}
+SHARED = {**TRAINING, "min_steps": 30, "hidden": (64,), "rank": 8, "pair_fields": ()}
 WIDTH, RANK, CANDIDATES = 16, 8, 200
 
 
