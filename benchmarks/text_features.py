@@ -6,7 +6,8 @@ as few users as the demo covers, and a negative control. Where the truth gains n
 model's answers do not, the model is the bottleneck.
 
 *Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
-through KAR-style experts, and through KSER's filter and alignment, trained with the ranker or alone (extractor-only).
+through KAR-style experts, and through KSER's weighed and aligned chunks (`model: knowledge`), trained with the ranker or alone
+(extractor-only). Results before 27 November 2026 have the module before it (`text: select_align`, no null chunk).
 
 Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose text
 carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK.
@@ -36,6 +37,7 @@ from taiji.features.feature_table import fit_table
 from taiji.features.history_mean import future_mean, history_mean
 from taiji.features.settings import FeatureSettings
 from taiji.language.embed import load_embedder
+from taiji.models.ranking.knowledge import KnowledgeSettings
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.target_attention import TargetAttentionRanker
 from taiji.models.ranking.train import train_ranker
@@ -121,11 +123,15 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
         for content, make in (("history mean", partial(table, history)), ("truth", partial(table, truth))):
             rows_made = make(refreshes=REFRESHES, keep_vector=True)
             found += cells("ways", [Arm(f"{content}: ids and look-alike", rows_made)], RankerSettings(**more))
-            for text in ("projection", "experts", "select_align"):
-                arm = Arm(f"{content}: {text}", rows_made, ("vector",))
-                found += cells("ways", [arm], RankerSettings(text=text, **more))
-            alone = Arm(f"{content}: select_align, extractor-only", rows_made, ("vector",))
-            found += cells("ways", [alone], RankerSettings(text="select_align", **more), alone=True)
+            uses: dict[str, RankerSettings] = {
+                "projection": RankerSettings(text="projection", **more),
+                "experts": RankerSettings(text="experts", **more),
+                "knowledge": KnowledgeSettings(**more),
+            }
+            for use, settings in uses.items():
+                found += cells("ways", [Arm(f"{content}: {use}", rows_made, ("vector",))], settings)
+            alone = Arm(f"{content}: knowledge, extractor-only", rows_made, ("vector",))
+            found += cells("ways", [alone], uses["knowledge"], alone=True)
         judge("ways", found)
 
 

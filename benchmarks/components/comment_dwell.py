@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.components.comparison import Arm, Component, Outcome
-from benchmarks.components.ranking_worlds import RankingLog, dense_parameters, ranking_log
+from benchmarks.components.ranking_worlds import TRAINING, RankingLog, dense_parameters, ranking_log
 from benchmarks.harness import Result
 from taiji.metrics.ranking_metrics import Rows
 from taiji.metrics.value_metrics import MAE, XAUC, RequestXAUC
@@ -28,7 +28,7 @@ from taiji.models.ranking.comment_dwell import (
 STAY = "comment_seconds"
 RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
 SHARED = {
-    "min_steps": 100, "hidden": (32,), "pair_fields": (), "device": "cpu", "bins": 3, "dimension": 4, "embedder": "wordllama",
+    **TRAINING, "min_steps": 100, "hidden": (32,), "pair_fields": (), "device": "cpu", "bins": 3, "dimension": 4, "embedder": "wordllama",
     "cross_layers": 2, "tasks": ("click", STAY, "comment_place"),
 }  # fmt: skip
 

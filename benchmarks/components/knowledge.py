@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
-from benchmarks.components.ranking_worlds import RankingLog, areas, dense_parameters, parts_in_time
+from benchmarks.components.ranking_worlds import TRAINING, RankingLog, areas, dense_parameters, parts_in_time
 from taiji.data.dataset import Dataset
 from taiji.metrics.ranking_metrics import auc
 from taiji.models.ranking.knowledge import KnowledgeRanker
@@ -29,7 +29,7 @@ from taiji.world.mechanisms.taste import Taste
 Array = NDArray[Any]
 CHUNKS, NOISE = 4, 0.1
 RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
-SHARED = {"min_steps": 100, "pair_fields": (), "device": "cpu", "history": 5, "bins": 3}
+SHARED = {**TRAINING, "min_steps": 100, "pair_fields": (), "device": "cpu", "history": 5, "bins": 3}
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ The twin has one taste for all behaviours, so there is nothing that tasks had be
 from __future__ import annotations
 
 from benchmarks.components.comparison import Component
-from benchmarks.components.ranking_worlds import ranker_arm, ranking_log
+from benchmarks.components.ranking_worlds import TRAINING, ranker_arm, ranking_log
 from taiji.models.ranking.multitask import ESMMRanker, MMoERanker, PLERanker
 
 RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
-SHARED = {"min_steps": 150, "task_hidden": (16,)}
+SHARED = {**TRAINING, "min_steps": 100, "task_hidden": (16,), "pair_fields": ()}
 
 COMPONENT = Component(
     claim="experts of their own help tasks that differ",
@@ -22,6 +22,6 @@ COMPONENT = Component(
         "esmm": ranker_arm(ESMMRanker, {**SHARED, "hidden": (19,)}, RATES),
     },
     data=ranking_log(
-        "short-video", "taste.behaviours", users=250, items=300, days=8, quick_users=20, quick_items=60, quick_days=4
+        "short-video", "taste.behaviours", users=200, items=300, days=8, quick_users=20, quick_items=60, quick_days=4
     ),
 )

@@ -23,6 +23,18 @@ from taiji.world import World
 PARTS = (0.6, 0.75)
 """Ends of training and validation, as shares of the exposures in time order; the rest is for testing."""
 
+TRAINING = {
+    "dropout": 0.1,
+    "patience": 2,
+    "checks": 6,
+    "weight_decay": 1e-5,
+    "embedding_rate": 0.05,
+    "embedding_decay": 1e-3,
+    "epochs": 1,
+    "batch": 512,
+}
+"""Training of every arm that is a ranker, whatever the defaults are; a component sets steps and learning rates."""
+
 
 @dataclass(frozen=True)
 class RankingLog:

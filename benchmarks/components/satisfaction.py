@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
-from benchmarks.components.ranking_worlds import RankingLog, areas, dense_parameters, parts_in_time
+from benchmarks.components.ranking_worlds import TRAINING, RankingLog, areas, dense_parameters, parts_in_time
 from taiji.data.dataset import Dataset
 from taiji.models.ranking.satisfaction_path import (
     SERVED,
@@ -35,7 +35,7 @@ Array = NDArray[Any]
 PLACES = 5
 ASKED = {"asked": 0.3, "answers": 0.05}
 RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
-SHARED = {"min_steps": 100, "hidden": (24, 16), "pair_fields": (), "device": "cpu"}
+SHARED = {**TRAINING, "min_steps": 100, "hidden": (24, 16), "pair_fields": (), "device": "cpu"}
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class WorldEnv(Base):
         if s.task == "copy":
             chosen = self._content.choose(observation, s.slate)
             return Choice(chosen.items, display={"style": np.repeat(action[:, None], chosen.items.shape[1], axis=1)})
-        scores = action if s.task == "slate" else np.einsum("bk,bck->bc", action, self._predictions(observation))
+        scores = action if s.task == "slate" else np.einsum("bk,bck->bc", action, self.predictions(observation))
         scores = np.where(items == NO_ITEM, -np.inf, scores)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : 2 * s.slate]  # what is not shown may be cached
         return Choice(np.take_along_axis(items, best, axis=1))
@@ -136,7 +136,7 @@ class WorldEnv(Base):
         user = np.zeros(1, dtype=np.int64)
         return tuple(name for name in FUSED if name in self.world.truth.expect(user, user))
 
-    def _predictions(self, observation: Observation) -> Array:
+    def predictions(self, observation: Observation) -> Array:
         """Return (B, C, K) logarithms of predictions with errors that stay, centred within a request."""
         items = observation.candidates.items
         b, c = items.shape
@@ -166,7 +166,7 @@ class WorldEnv(Base):
             rate = public.clicks / np.maximum(public.exposures, 1)
             parts.append(rate[observation.candidates.items])
         elif s.task == "fusion":
-            parts.append(self._predictions(observation).std(axis=1))
+            parts.append(self.predictions(observation).std(axis=1))
         elif s.task == "copy":
             parts.append(np.log1p(self._history[user]))
         found = np.zeros((s.users, sum(part.shape[1] for part in parts)), dtype=np.float32)

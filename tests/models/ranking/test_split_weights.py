@@ -43,7 +43,7 @@ def test_random_graphs_predict_the_same():
 
 
 def test_a_second_rewriting_changes_nothing():
-    for seed in range(3):
+    for seed in (0, 1, 92, 197):  # in the last two a slice leaves one side alone in a sum, which takes two rewritings
         check_idempotent(seed)
 
 
@@ -53,11 +53,8 @@ def test_two_hundred_random_graphs_predict_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="where a slice leaves one side alone in a sum, only a second rewriting takes it apart"
-)
-def test_a_second_rewriting_changes_nothing_in_fifty_random_graphs():
-    for seed in range(0, 200, 4):
+def test_a_second_rewriting_changes_nothing_in_two_hundred_random_graphs():
+    for seed in range(200):
         check_idempotent(seed)
 
 

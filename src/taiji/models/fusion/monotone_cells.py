@@ -1,4 +1,5 @@
-"""Monotone cells, one a prediction, whose sum is the score (xMTF, arXiv 2504.05669); the hard variant, and its inner, supervised stage.
+"""Monotone cells, one a prediction, whose sum is the score (xMTF, arXiv 2504.05669); the hard variant, and its inner,
+supervised stage; the outer one is in ``session_cells.py``.
 
 z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner: the inner function is an exact integral of a positive one (``nn/monotone.py``), so that
 no penalty for violations is needed, and the outer one is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this
@@ -22,6 +23,8 @@ from taiji.nn.monotone import MonotoneFunctions
 from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
+LOWEST = -0.5
+"""Least action: 1 + 2 a q stays positive below q = 1."""
 
 
 class CellsSettings(FusionSettings):
@@ -44,7 +47,7 @@ class MonotoneCells(LearntFusion):
     The score never falls as a prediction rises, whatever the action within its bounds.
 
     Attributes:
-        action: (K,) the outer functions' a, 0 after :meth:`fit`; at least −1/2, so that 1 + 2 a q stays positive below q = 1.
+        action: (K,) the outer functions' a, 0 after :meth:`fit`; at least :data:`LOWEST`.
     """
 
     Settings: ClassVar[type[Base]] = CellsSettings
@@ -61,21 +64,32 @@ class MonotoneCells(LearntFusion):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
+        self.order(values, worth, rows.requests, seed)
+
+    def order(self, values: Array, worth: Array, requests: Requests, seed: int) -> None:
+        """Train the inner functions, from where they are, by −log σ(z_i − z_j) over the pairs of a slate of which i is worth more.
+
+        Args:
+            values: (B, M, K) predictions. worth: (B, M), NaN where it is not known. requests: of the slates. seed: of the order of steps.
+        """
+        s = self.settings
+        known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
         x = torch.as_tensor(self._scaled(np.where(known[..., None], values, 0.0)))
-        columns = torch.as_tensor(self._columns(rows.requests))
+        columns = torch.as_tensor(self._columns(requests))
         better = (
             known[:, :, None]
             & known[:, None, :]
             & (np.nan_to_num(worth)[:, :, None] > np.nan_to_num(worth)[:, None, :])
         )
         pairs = torch.as_tensor(better)
+        still = torch.zeros(len(self.tasks), dtype=torch.float64)
         scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of differences that are at most K
         optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
         random = np.random.default_rng(seed)
         for _ in range(s.epochs):
             for part in np.array_split(random.permutation(len(x)), max(1, len(x) // s.batch)):
                 at = torch.as_tensor(part)
-                z = self._sum(x[at], columns[at])
+                z = self._sum(x[at], columns[at], still)
                 gap = (scale.exp() * (z[:, :, None] - z[:, None, :]))[pairs[at]]
                 if not len(gap):
                     continue
@@ -91,20 +105,28 @@ class MonotoneCells(LearntFusion):
             InputError: an action of another length, or below −1/2.
         """
         found = np.asarray(action, np.float64)
-        if found.shape != (len(self.tasks),) or not (np.isfinite(found).all() and found.min() >= -0.5):
+        if found.shape != (len(self.tasks),) or not (np.isfinite(found).all() and found.min() >= LOWEST):
             raise InputError(
                 "An action would let the score fall as a prediction rises.",
                 where="action",
-                expected=f"{len(self.tasks)} numbers of at least -0.5",
+                expected=f"{len(self.tasks)} numbers of at least {LOWEST}",
                 found=str(found.tolist()),
             )
         self.action = found
 
+    def actions(self, requests: Requests) -> Array:
+        """Return (B, K) the outer functions' a of each request."""
+        return np.broadcast_to(self.action, (len(requests), len(self.tasks)))
+
     def score(self, values: Array, requests: Requests) -> Array:
         """Return the sums of the cells."""
+        return self.by_actions(values, requests, self.actions(requests))
+
+    def by_actions(self, values: Array, requests: Requests, actions: Array) -> Array:
+        """Return the sums of the cells with given actions (B, K)."""
+        x, columns = torch.as_tensor(self._scaled(values)), torch.as_tensor(self._columns(requests))
         with torch.inference_mode():
-            z = self._sum(torch.as_tensor(self._scaled(values)), torch.as_tensor(self._columns(requests)))
-            return np.asarray(z.numpy())
+            return np.asarray(self._sum(x, columns, torch.tensor(actions)[:, None]).numpy())
 
     def weights(self) -> dict[str, Array]:
         """Return the cells, the action and the scales of the predictions."""
@@ -120,14 +142,15 @@ class MonotoneCells(LearntFusion):
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
         self.network.load_state_dict(own)
 
-    def _sum(self, scaled: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Return (B, M) scores of scaled predictions (B, M, K)."""
+    def _sum(self, scaled: torch.Tensor, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return (B, M) scores of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
         inner = self.network(scaled, columns if self.settings.columns else None)
         # Between 0 and 1, where the bound of the action holds; unlike a logistic function monotone in floating point too.
         q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
+        parts = outer(q, actions)
         total = torch.zeros_like(q[..., 0])
-        for task, a in enumerate(self.action.tolist()):
-            total = total + outer(q[..., task], a)
+        for task in range(len(self.tasks)):
+            total = total + parts[..., task]
         return total
 
     def _scaled(self, values: Array) -> Array:
@@ -138,11 +161,11 @@ class MonotoneCells(LearntFusion):
         return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
 
 
-def outer(q: torch.Tensor, a: float) -> torch.Tensor:
+def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:
     """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, in a form that is monotone in floating point too.
 
     For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two parts that rise.
     """
-    if a >= 0:
-        return q + a * q**2
-    return (1 + 2 * a) * q - a * (1 - (1 - q) ** 2)
+    bend = torch.as_tensor(a, dtype=q.dtype)
+    up, down = bend.clamp(min=0.0), bend.clamp(max=0.0)
+    return torch.where(bend >= 0, q + up * q**2, (1 + 2 * down) * q - down * (1 - (1 - q) ** 2))

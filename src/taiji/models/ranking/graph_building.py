@@ -256,6 +256,7 @@ class Building:
         order = [column for part in mixed.parts for column in part.columns]
         shape = self.many[node]
         made = self._call("call_function", torch.cat, (tensors, mixed.axis), shape, CANDIDATE)
+        made._rename(node.name)  # the name that is told, where the graph is rewritten once more
         if order != sorted(order):
             name = f"order_{node.name}"
             self.modules[name] = ColumnChoice(np.argsort(order), mixed.axis)

@@ -76,6 +76,11 @@ class Sides:
         both = [f"request_{n}" for n in names if n in self.tables or n in self.columns]
         return (*own, *both, *self.candidate_names(names))
 
+    def once_split(self, names: Sequence[str]) -> Sides:
+        """Return the sides of a rewritten network, whose inputs are the split ones of a network with inputs of these names."""
+        own = set(self.split_names(names)) - set(self.candidate_names(names))
+        return Sides(like=self.like, rows=self.rows, shared=frozenset(own))
+
     def requests(self, batch: Batch) -> int:
         """Return how many requests split inputs are of."""
         return batch[self.rows].shape[0]

@@ -7,7 +7,8 @@ that its request side is a row per request and joins the candidates' rows by a b
 is gathered when it runs.
 
 A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split and is refused by name. An
-operation that only needs it whole gets it whole: exact, and told in :attr:`SplitGraph.whole`.
+operation that only needs it whole gets it whole: exact, and told in :attr:`SplitGraph.whole`. A graph is rewritten until another
+rewriting leaves it as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from taiji.models.ranking.graph_building import NotSeparable
 from taiji.models.ranking.graph_colours import CANDIDATE, CONSTANT, REQUEST, Sides, drop_unused, shapes_of, trace
 from taiji.models.ranking.graph_rewriting import Rewriting
 from taiji.nn.field_embeddings import Batch
+
+PASSES = 8
+"""Rewritings until nothing changes, at most; a random graph takes one or two."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,30 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
     build = Rewriting(network, graph, example, sides)
     joint = build.joint()
     with torch.no_grad():
-        expected = network(*(whole[n] for n in build.inputs)) if isinstance(network, fx.GraphModule) else network(whole)
+        given = (whole[n] for n in build.inputs)
+        expected = network(*given) if isinstance(network, fx.GraphModule) else network(whole)
+    _compare(network, joint, example, expected, tolerance)
+    split, made = list(build.split), set(build.modules)
+    for _ in range(PASSES):  # what one rewriting brings side by side the next may take apart
+        try:
+            again = Rewriting(joint, joint.graph, example, build.sides.once_split(build.inputs))
+            after = again.joint()
+            if _operations(after) == _operations(joint):
+                break
+            _compare(network, after, example, expected, tolerance)
+        except NotSeparable:  # as it is, it predicts the same and is split so far
+            break
+        split += [name for name in again.split if name not in made]
+        made |= set(again.modules)
+        build, joint = again, after
+    return _parted(joint, build, tuple(split), example)
+
+
+def _compare(
+    network: nn.Module, joint: fx.GraphModule, example: Batch, expected: torch.Tensor, tolerance: float
+) -> None:
+    """Raise :class:`NotSeparable` where a rewritten graph does not predict what the network does."""
+    with torch.no_grad():
         try:
             found = joint(*(example[node.target] for node in joint.graph.nodes if node.op == "placeholder"))
         except (RuntimeError, IndexError) as error:
@@ -94,10 +121,14 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
             if expected.shape == found.shape
             else f"outputs of shape {tuple(found.shape)} in place of {tuple(expected.shape)}",
         )
-    return _parted(joint, build, example)
 
 
-def _parted(joint: fx.GraphModule, build: Rewriting, example: Batch) -> SplitGraph:
+def _operations(joint: fx.GraphModule) -> list[tuple[str, str]]:
+    """Return the operations of a graph, whatever their order."""
+    return sorted((node.op, str(node.target)) for node in joint.graph.nodes)
+
+
+def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], example: Batch) -> SplitGraph:
     """Cut the joint graph into the request's step and the candidates'."""
     nodes = list(joint.graph.nodes)
     colour = {node: _joint_colour(node) for node in nodes}
@@ -128,7 +159,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, example: Batch) -> SplitGra
         graphs[side] = fx.GraphModule(joint, graph)
     found = SplitGraph(
         joint, graphs[REQUEST], graphs[CANDIDATE], tuple(node.name for node in hoisted), inputs[REQUEST],
-        inputs[CANDIDATE], tuple(build.split), tuple(build.whole),
+        inputs[CANDIDATE], split, tuple(build.whole),
     )  # fmt: skip
     requests = build.sides.requests(example)
     with torch.no_grad():

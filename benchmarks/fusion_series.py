@@ -1,0 +1,152 @@
+"""What do fusion, alignment and re-ranking add to a recommender of one log, switched on one by one?
+
+The recipe of `taiji recommend` with its defaults, up to the predictions of the ranker for everything that was found: fitted once, scored once.
+Each step of the series then makes its own lists of ten for the same requests of the test period. Fusions are fitted as the stage `fusion` does
+it: to what was shown in the last period before the test, as a ranker of the periods before it predicts it. Metrics: NDCG, recall and diversity at
+ten; differences are paired by user, from averaged ranks of the same predictions. There is no check: no gain is an answer.
+
+    [SERIES_DATA="ml-latest-small completejourney"] python -m benchmarks.fusion_series [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.harness import Result, run
+from benchmarks.study import QUICK_SHOP
+from taiji.cascade.assembly import (
+    deepest_category,
+    fitted_fusion,
+    item_vectors,
+    make_cascade,
+    make_fuser,
+    make_retriever,
+)
+from taiji.cascade.evaluation import item_popularity, padded
+from taiji.cascade.remembered import BLOCK, RememberedRetriever, RememberedScorer, Rows
+from taiji.cascade.requests import period_requests
+from taiji.cascade.settings import RecommendSettings
+from taiji.core.component import Fuser, Slate
+from taiji.data.dataset import Dataset
+from taiji.data.sources import load_source
+from taiji.data.splits import Split, exposures, time_split
+from taiji.metrics.list_evaluation import evaluate_lists
+from taiji.models.fusion.logged_slates import logged_slates
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.train import train_ranker
+from taiji.world.settings import ShopSettings
+from taiji.world.shop import Shop
+
+USERS = {"completejourney": 600}
+RANKS = "averaged ranks"
+WEIGHTS = {"click": 1.0, "conversion": 1.0, "merged": 1.0}
+KINDS = {"categories": ["category_l1"]}
+SERIES: dict[str, dict[str, Any]] = {
+    RANKS: {},
+    "without the ranker": {"rank": False},
+    "ranks of clicks and the merge (the default)": {"fusion_weights": {"click": 1.0, "merged": 1.0}},
+    "fusion: monotone ensemble": {"fusion": "monotone_ensemble"},
+    "fusion: monotone cells": {"fusion": "cells"},
+    "alignment by category": {"fusion": "quantile_alignment", "fusion_settings": KINDS},
+    "re-ranking: MMR": {"rerank": "mmr"},
+    "re-ranking: DPP": {"rerank": "dpp"},
+    "ensemble and MMR": {"fusion": "monotone_ensemble", "rerank": "mmr"},
+}
+METRICS = ("ndcg@10", "recall@10", "diversity@10")
+
+
+def measure(quick: bool) -> Result:
+    """Measure the series on every data set."""
+    result = Result()
+    names = ["shop"] if quick else os.environ.get("SERIES_DATA", "ml-latest-small completejourney").split()
+    for name in names:
+        dataset = load(name)
+        if dataset is None:
+            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            continue
+        for row in series(dataset, quick):
+            result.rows.append({"data": name, **row})
+        result.so_far()
+    return result
+
+
+def load(name: str) -> Dataset | None:
+    """Return a data set by its name; None where its files are missing."""
+    if name == "shop":
+        return Dataset.from_tables(Shop(ShopSettings(**QUICK_SHOP), 0).tables())
+    source = name if name in USERS else Path(os.environ.get("TAIJI_TEST_DATA", "")) / name
+    if isinstance(source, Path) and not source.is_dir():
+        return None
+    return Dataset.from_tables(load_source(source, users=USERS.get(name)))
+
+
+def series(dataset: Dataset, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows of :func:`~taiji.metrics.list_evaluation.evaluate_lists`, an arm per step."""
+    base = RecommendSettings(fusion_weights=WEIGHTS)
+    small = {"sasrec": {"model": "sasrec", "width": 8, "layers": 1, "epochs": 1}}
+    if quick:
+        base = base.model_copy(update={"retrievers": {**base.retrievers, **small}})
+    ranking = RankerSettings(min_steps=20, hidden=(16,)) if quick else RankerSettings()
+    first, _, last, test, end = time_split(dataset).bounds
+    past = dataset.events.filter(pl.col("time") < test)
+    retrievers = {n: make_retriever(n, v).fit(dataset, past, seed=seed) for n, v in base.retrievers.items()}
+    ranker, earlier = (
+        train_ranker(dataset, exposures(dataset, Split((first, first, first, until, end)), "ranker"), ranking, seed)
+        for until in (test, last)
+    )
+    assert isinstance(ranker, Ranker) and isinstance(earlier, Ranker)
+    shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
+    logged = logged_slates(dataset, shown, earlier.predict(shown), [task.name for task in earlier.tasks])
+    new_only = not any(retriever.keeps_seen for retriever in retrievers.values())
+    requests, targets = period_requests(dataset, test, base.requests, seed, at=base.request_at, new_only=new_only)
+
+    found = {name: retriever.retrieve(requests, base.budget.retrieved) for name, retriever in retrievers.items()}
+    slates = {name: Slate(padded(slate.items, base.budget.retrieved)) for name, slate in found.items()}
+    at = Rows()
+    remembered = RememberedScorer(ranker, requests, slates, at)
+    vectors = item_vectors(dataset, "wordllama", "cpu")
+    lists = {}
+    for step, changes in SERIES.items():
+        settings = RecommendSettings.model_validate({**base.model_dump(), **changes})
+        fuser: Fuser | None = None
+        if settings.rank and fitted_fusion(settings):
+            made: Any = make_fuser(settings)
+            fuser = made.fit(logged, dataset, seed=seed)
+        answers = {name: RememberedRetriever(slate, at) for name, slate in slates.items()}
+        cascade = make_cascade(settings, dataset, answers, remembered if settings.rank else None, vectors, fuser)
+        parts = []
+        for start in range(0, len(requests), BLOCK):
+            at.rows = slice(start, min(start + BLOCK, len(requests)))
+            parts.append(padded(cascade.recommend(requests.take(at.rows), base.length).slate.items, base.length))
+        lists[step] = np.concatenate(parts)
+    kinds = deepest_category(dataset)
+    rows = evaluate_lists(
+        lists,
+        targets,
+        requests.user,
+        depths=(base.length,),
+        popularity=item_popularity(dataset, test),
+        categories=kinds if (kinds >= 0).any() else None,
+        against=RANKS,
+        seed=seed,
+    )
+    return [told(row) for row in rows if row["metric"] in METRICS]
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its difference as numbers."""
+    gap = row.get("difference") or {}
+    return {
+        **{name: row[name] for name in ("arm", "metric", "value", "n")},
+        **{f"{name}, minus {RANKS}": gap[name] for name in ("value", "low", "high") if name in gap},
+    }
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,129 @@
+"""Monotone cells whose outer functions a policy sets by the state of the session, learnt from what sessions return (xMTF's outer stage).
+
+The inner functions order candidates as logged labels do (``monotone_cells.py``). The policy bends each of them, request by request, for
+what a list brings over the rest of the session; then the inner functions take over the order that the policy has found, and it starts anew
+from there. State and action are the request's, so that the score still never falls as a prediction rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.component import Fuser, Requests
+from taiji.core.errors import ArtifactError, ConfigError
+from taiji.core.settings import Settings as Base
+from taiji.models.fusion.learnt_fusion import FusionRows, circumstances
+from taiji.models.fusion.monotone_cells import CellsSettings, MonotoneCells
+from taiji.models.fusion.session_policy import SessionPolicy
+from taiji.models.fusion.weighted import BesideMerge
+
+Array = NDArray[Any]
+STEEPEST = 10.0
+"""Of the logarithm of a slope, so that no action overflows."""
+
+
+class SessionCellsSettings(CellsSettings):
+    """Settings of cells with a policy."""
+
+    state: tuple[str, ...] = ()
+    """What the policy sees of a request: numeric columns of the requests or users. No prediction may be among them."""
+    spread: float = Field(default=1.0, gt=0)
+    """Spread of the policy's parameters that are tried."""
+    policy_rate: float = Field(default=10.0, gt=0)
+    """Step of the policy, for returns in their deviations."""
+
+
+class SessionCells(MonotoneCells):
+    """Cells with a policy over the outer functions; after :meth:`fit` it does nothing yet.
+
+    Attributes:
+        policy: of the logarithms by which the outer functions' slopes change.
+    """
+
+    Settings: ClassVar[type[Base]] = SessionCellsSettings
+    settings: SessionCellsSettings
+
+    def learn(self, rows: FusionRows, seed: int) -> None:
+        """Fit the inner functions, and the scale of the state."""
+        super().learn(rows, seed)
+        told = self._told(rows.requests)
+        self.centre, self.scale = told.mean(axis=0), np.maximum(told.std(axis=0), 1e-9)
+        self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
+
+    def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
+        """Return (B, K) actions, by drawn parameters (B, K, S + 1) of the requests' sessions or the policy's own.
+
+        The policy's number u multiplies the slope at q = 1, 1 + 2 a, by e^u: whatever it is, the action stays above its bound.
+        """
+        states = np.clip((self._told(requests) - self.centre) / self.scale, -2.0, 2.0) / 2
+        slope = (1 + 2 * self.action) * np.exp(np.clip(self.policy.act(states, parameters), -STEEPEST, STEEPEST))
+        return np.asarray((slope - 1) / 2)
+
+    def explore(self, values: Array, requests: Requests, parameters: Array) -> Array:
+        """Return (B, M) scores of predictions (B, M, K) by drawn parameters (B, K, S + 1)."""
+        return self.by_actions(values, requests, self.actions(requests, parameters))
+
+    def improve(self, drawn: Array, returns: Array) -> None:
+        """Let the policy go a step towards the drawn parameters (N, K, S + 1) whose sessions returned more (N,)."""
+        self.policy.improve(drawn, returns, self.settings.policy_rate)
+
+    def transfer(self, rows: FusionRows, seed: int) -> None:
+        """Fit the inner functions to the order of the scores as they are, and let the policy start anew."""
+        values = self.stacked(rows.predictions)
+        known = np.asarray(np.isfinite(values).all(axis=2))
+        found = self.score(np.where(known[..., None], values, 0.0), rows.requests)
+        self.action = np.zeros(len(self.tasks))
+        self.policy.parameters = np.zeros_like(self.policy.parameters)
+        self.order(values, np.where(known, found, np.nan), rows.requests, seed)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the cells, the policy and the scale of its state."""
+        own = {"parameters": self.policy.parameters, "centre": self.centre, "scale": self.scale}
+        return {**super().weights(), **{f"policy.{name}": values for name, values in own.items()}}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        super().restore(weights)
+        self.centre, self.scale = weights["policy.centre"], weights["policy.scale"]
+        self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
+        self.policy.parameters = weights["policy.parameters"]
+
+    def _told(self, requests: Requests) -> Array:
+        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.state]
+        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+
+
+def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
+    """Return saved cells as the fusion of a recipe, beside the merge's score where that has a weight.
+
+    Args:
+        weights: of the recipe: those that the cells were fitted with, and that of ``merged``.
+        folder: what :meth:`SessionCells.save` wrote. version: of those cells, so that others in their place are noticed.
+
+    Raises:
+        ArtifactError: other cells lie there.
+        ConfigError: the weights are not those of the cells.
+    """
+    cells = SessionCells.load(folder)
+    if cells.version != version:
+        raise ArtifactError(
+            "The saved cells are not the ones that were named.",
+            where=folder,
+            expected=f"version {version}",
+            found=f"version {cells.version}",
+            fix="name their version, or save them again",
+        )
+    own = {task: weight for task, weight in weights.items() if task != "merged"}
+    if own != cells.settings.weights:
+        raise ConfigError(
+            "A recipe weighs other predictions than the saved cells do.",
+            where="recommend.fusion_weights",
+            expected=str(cells.settings.weights),
+            found=str(own),
+        )
+    return BesideMerge(cells, sum(own.values()), weights["merged"]) if "merged" in weights else cells
