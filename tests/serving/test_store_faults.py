@@ -31,7 +31,9 @@ def makers(recommenders: list[Path]) -> list[list_faults.Maker]:
 def test_faults_lose_double_and_mix_up_nothing(store: str) -> None:
     if store == "redis" and not RedisServer.installed():
         pytest.skip("redis-server is not installed")
-    quick = [kind for kind in faults.KINDS if kind not in ("ahead", "freeze", "flood")]  # those come with the slow tests
+    quick = [
+        kind for kind in faults.KINDS if kind not in ("ahead", "freeze", "flood")
+    ]  # those come with the slow tests
     row = faults.scenario(store, quick if store == "redis" else ["worker", "disk", "api", "foreign"], 0)
     assert row is not None and not any(row[name] for name in faults.COUNTS), row
     assert row["events"] > 50
