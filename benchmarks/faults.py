@@ -222,7 +222,8 @@ class Load:
             name, first = self._releases[number % 2], time.monotonic()
             with self.books.lock:
                 self.books.switches.append((first, float("inf"), name))
-            while client.ask("POST", "/v1/admin/releases:activate", {"release": name})[0] != 200:
+            asked = {"release": name, "force": rng.random() < 0.5}  # half of them whether it is prepared or not
+            while client.ask("POST", "/v1/admin/releases:activate", asked)[0] != 200:
                 time.sleep(0.05)
             with self.books.lock:
                 self.books.switches[-1] = (first, time.monotonic(), name)

@@ -24,3 +24,9 @@ def test_agrees_with_counting(seed, spread, events, queries):
         past = times[(keys == key) & (times < moment)]
         assert count[row] == len(past) and last[row] == (past.max() if len(past) else 0)
         assert recent[row] == (past >= moment - 4).sum()
+
+
+def test_keys_that_lie_far_apart_are_found_and_others_are_not():
+    counts = PastCount(np.array([10**9, 7, 10**9]), np.array([1, 2, 3]))
+    found, last = counts.before(np.array([10**9, 7, 0, 8, 10**12]), np.array([9, 9, 9, 9, 9]))
+    assert found.tolist() == [2, 1, 0, 0, 0] and last.tolist() == [3, 2, 0, 0, 0]

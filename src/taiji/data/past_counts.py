@@ -44,7 +44,7 @@ class PastCount:
             inside = (keys >= 0) & (keys < len(self._dense))
             return np.where(inside, self._dense.take(keys, mode="clip"), len(self.keys))
         at = np.searchsorted(self.keys, keys)
-        return np.where(np.append(self.keys, 0)[at] == keys, at, len(self.keys)) if len(self.keys) else at
+        return np.where(self.keys.take(at, mode="clip") == keys, at, len(self.keys)) if len(self.keys) else at
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
         """Return first and one-past-last position, in time order, of each key's events strictly before each time."""

@@ -95,7 +95,6 @@ class Metrics:
         )
         for quantile, most in ((0.5, recommend.p50_ms), (0.99, recommend.p99_ms)):
             budget.labels(quantile).set(most / 1e3)
-            self._taken.labels(quantile).set(float("nan"))
 
     def refuse(self, reason: str) -> None:
         """Count a refused request or connection."""

@@ -302,7 +302,7 @@ class Ranker:
     def encode(self, requests: Requests) -> RequestState:
         """Return the request side: sequences, features, the statistics of user and context, and what the network makes of them."""
         state = self.inputs.state(requests)
-        self.network.eval()
+        self._evaluating()
         split = self._split.get() if self.settings.split_weights else None
         if split is None:
             return state
@@ -318,7 +318,7 @@ class Ranker:
         requests, places = slate.items.shape
         if requests != len(state):
             raise InputError("A slate has another number of requests.", expected=str(len(state)), found=str(requests))
-        self.network.eval()
+        self._evaluating()
         parts = [np.zeros((0, self.network.outputs))]
         size = max(1, BATCH // max(1, places))
         with torch.inference_mode():
@@ -332,6 +332,11 @@ class Ranker:
                 parts.append(outputs.double().cpu().numpy())
         found = predictions(np.concatenate(parts), self.tasks, self.calibration)
         return {head: values.reshape(requests, places) for head, values in found.items()}
+
+    def _evaluating(self) -> None:
+        """Leave training mode; in evaluation mode already, as at every request after the first, nothing is walked through."""
+        if self.network.training:
+            self.network.eval()
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
         """Return the ranker reading other users of the same catalogue; weights and item codes are shared, not copied."""
