@@ -8,7 +8,7 @@ from tests.features.conftest import at, log
 
 from taiji.core.errors import TaijiError
 from taiji.features.feature_table import SCHEMA, build_table, export_table, feature_metrics, join_features
-from taiji.features.quantizer import ProductQuantizer
+from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 
 QUANTIZER = ProductQuantizer.fit(

@@ -324,6 +324,7 @@ def foreign_code(values: Any) -> dict[str, str]:
 
 
 GROUPS = (
+    "taiji.coders",
     "taiji.fields",
     "taiji.fusers",
     "taiji.mechanisms",

@@ -50,6 +50,7 @@ evaluation.shop world.shop
 evaluation.simulate experiments.simulate
 evaluation.study experiments.study
 evaluation.summary reporting.summary
+features.quantizer models.codes.product
 features.table features.feature_table
 inspector.run inspector.run_view
 inspector.table inspector.indexed_frame

@@ -16,7 +16,7 @@ from taiji.core.artifacts import write_parquet
 from taiji.core.errors import InputError
 from taiji.data.intent_rows import INTENTS
 from taiji.features.lookalike import nearest_users
-from taiji.features.quantizer import ProductQuantizer
+from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import polars as pl
 
 from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
-from taiji.features.quantizer import ProductQuantizer
+from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 from taiji.language.causal_lm import LanguageModel, load_configured
 from taiji.language.embed import Embedder, load_embedder

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.dataset import Dataset
-from taiji.features.quantizer import ProductQuantizer
+from taiji.models.codes.product import ProductQuantizer
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.train import load_ranker

@@ -9,6 +9,7 @@ Each check takes a component and raises :class:`AssertionError` with what was ex
         check_scorer(MyRanker().fit(dataset, exposures_of(dataset)), dataset)
 """
 
+from taiji.testing.coding import check_vector_coder
 from taiji.testing.components import check_component, check_deterministic
 from taiji.testing.datasets import checkerboard, exposures_of, requests_of
 from taiji.testing.field_checks import check_field, check_source
@@ -31,6 +32,7 @@ __all__ = [
     "check_retriever",
     "check_scorer",
     "check_source",
+    "check_vector_coder",
     "check_world",
     "checkerboard",
     "exposures_of",

@@ -5,8 +5,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from taiji.core.errors import TaijiError
-from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
+from taiji.models.codes.product import ProductCodes, ProductQuantizer
+from taiji.testing import check_vector_coder
 
 
 def test_vectors_made_of_few_parts_are_kept_exactly():
@@ -84,3 +85,12 @@ def test_wrong_input_is_explained(tmp_path):
     (tmp_path / "q" / "quantizer.safetensors").write_bytes(b"no")
     with pytest.raises(TaijiError, match="Could not read the quantiser"):
         ProductQuantizer.load(tmp_path / "q")
+
+
+def test_it_is_a_coder(vectors):
+    coder = ProductCodes(ProductCodes.Settings(slots=5, bits=3)).fit(vectors)
+    check_vector_coder(coder, vectors)
+    quantizer = ProductQuantizer.fit(vectors, FeatureSettings(slots=5, bits=3))
+    assert np.array_equal(coder.encode(vectors), quantizer.encode(vectors)) and coder.sizes == (8,) * 5
+    np.testing.assert_array_equal(coder.decode(coder.encode(vectors)), quantizer.decode(quantizer.encode(vectors)))
+    assert (np.diff(coder.residual_energies(vectors)) <= 0).all()

@@ -1,16 +1,50 @@
-"""Product quantiser: a dense embedding becomes a few small ids (Jégou et al. 2011; taiji.md section 6)."""
+"""Product quantiser: a dense embedding becomes a few small ids, one per part of it (Jégou et al. 2011)."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 
 from taiji.core.artifacts import atomic_folder, read_json, value_hash
 from taiji.core.errors import ArtifactError, InputError
-from taiji.features.settings import FeatureSettings
+from taiji.core.settings import Settings as Base
+from taiji.models.codes.coder import Coder
+from taiji.models.codes.kmeans import k_means
+
+Array = NDArray[Any]
+
+
+class ProductShape(Protocol):
+    """Settings that shape a product quantiser."""
+
+    @property
+    def slots(self) -> int:
+        """Ids a vector."""
+
+    @property
+    def bits(self) -> int:
+        """Bits an id."""
+
+    @property
+    def iterations(self) -> int:
+        """Rounds of k-means."""
+
+
+class ProductSettings(Base):
+    """Settings of :class:`ProductCodes`."""
+
+    slots: PositiveInt = 8
+    """Codes per item: parts that a vector is cut into."""
+    bits: int = Field(default=6, ge=1, le=12)
+    """Bits per code: each part is one of ``2**bits`` centroids (fewer when there are fewer vectors)."""
+    iterations: PositiveInt = 25
+    """Rounds of k-means per part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +63,7 @@ class ProductQuantizer:
     dimension: int
 
     @classmethod
-    def fit(cls, vectors: np.ndarray, settings: FeatureSettings | None = None, seed: int = 0) -> ProductQuantizer:
+    def fit(cls, vectors: np.ndarray, settings: ProductShape | None = None, seed: int = 0) -> ProductQuantizer:
         """Learn centroids by k-means in each sub-space.
 
         Args:
@@ -37,9 +71,7 @@ class ProductQuantizer:
             settings: slots M, bits, rounds.
             seed: of the k-means start.
         """
-        import faiss
-
-        settings = settings or FeatureSettings()
+        settings = settings or ProductSettings()
         vectors = _checked(vectors, None)
         if not len(vectors):
             raise InputError(
@@ -52,22 +84,7 @@ class ProductQuantizer:
         size = min(2**settings.bits, len(vectors))
         centroids = np.zeros((settings.slots, size, parts.shape[2]), dtype=np.float32)
         for slot in range(settings.slots):
-            rows = np.ascontiguousarray(parts[:, slot])
-            distinct = np.unique(rows, axis=0)
-            if len(distinct) <= size:
-                centroids[slot, : len(distinct)] = distinct
-                centroids[slot, len(distinct) :] = distinct[-1]
-                continue
-            means = faiss.Kmeans(
-                rows.shape[1],
-                size,
-                niter=settings.iterations,
-                seed=seed + slot,
-                min_points_per_centroid=1,
-                max_points_per_centroid=1024,
-            )
-            means.train(rows)
-            centroids[slot] = means.centroids
+            centroids[slot] = k_means(parts[:, slot], size, settings.iterations, seed + slot)
         return cls(centroids, vectors.shape[1])
 
     @property
@@ -164,6 +181,48 @@ class ProductQuantizer:
                 found=quantizer.version,
             )
         return quantizer
+
+
+class ProductCodes(Coder):
+    """:class:`ProductQuantizer` as a coder: its levels are the parts of the vector, none coarser than another."""
+
+    Settings: ClassVar[type[Base]] = ProductSettings
+    settings: ProductSettings
+    quantizer: ProductQuantizer
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Centroids of each part."""
+        return (self.quantizer.codes,) * self.quantizer.slots
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return self.quantizer.dimension
+
+    def learn(self, vectors: Array, seed: int, device: str) -> None:
+        """Fit the quantiser."""
+        self.quantizer = ProductQuantizer.fit(vectors, self.settings, seed)
+        self.facts = {"dimension": self.quantizer.dimension}
+
+    def assign(self, vectors: Array) -> Array:
+        """Return each part's nearest centroid."""
+        return self.quantizer.encode(vectors)
+
+    def reconstruct(self, codes: Array) -> Array:
+        """Return the centroids of the first parts, and of the others the mean of theirs."""
+        whole = np.tile(self.quantizer.centroids.mean(axis=1), (len(codes), 1, 1))
+        for slot in range(codes.shape[1]):
+            whole[:, slot] = self.quantizer.centroids[slot, codes[:, slot]]
+        return whole.reshape(len(codes), -1)[:, : self.dimension]
+
+    def weights(self) -> dict[str, Array]:
+        """Return the centroids (M, K, w)."""
+        return {"centroids": self.quantizer.centroids}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take the centroids; the width of the vectors is a fact."""
+        self.quantizer = ProductQuantizer(weights["centroids"], int(self.facts["dimension"]))
 
 
 def _checked(vectors: np.ndarray, dimension: int | None) -> np.ndarray:

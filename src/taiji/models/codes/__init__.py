@@ -1,0 +1,1 @@
+"""Item codes (semantic ids): vectors become a few small numbers, and back."""

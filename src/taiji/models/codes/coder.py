@@ -1,0 +1,177 @@
+"""The base of coders: vectors become a few small whole numbers, and back; a coder adds how it learns and assigns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from taiji.core.artifacts import read_json
+from taiji.core.component import as_subclass, find_class
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.settings import Settings as Base
+from taiji.data.dataset import Dataset
+from taiji.models.learnt_component import LearntComponent
+
+Array = NDArray[Any]
+GROUP = "taiji.coders"
+"""Entry points of coders."""
+BLOCK = 16_384
+"""Vectors coded at a time; bounds memory, changes no code."""
+
+
+class CoderSettings(Base):
+    """Settings of coders with one codebook per level; a coder's own extend it."""
+
+    levels: PositiveInt = 3
+    """Codes per item, coarse to fine."""
+    size: PositiveInt = 256
+    """Codes that each level chooses from."""
+
+
+class Coder(LearntComponent):
+    """Maker of codes (semantic ids): (N, d) vectors to (N, L) whole numbers, the first ones coarse, the last ones fine.
+
+    A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`, :meth:`weights`
+    and :meth:`restore`. Once fitted it never changes: codes that bear its :attr:`version` mean one thing for ever. What has
+    changed is a new coder, with a version of its own.
+    """
+
+    # What a coder implements.
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """Number of codes of each level: ``0 <= codes[:, level] < sizes[level]``."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Width of the vectors."""
+
+    @abstractmethod
+    def learn(self, vectors: Array, seed: int, device: str) -> None:
+        """Fit to (N, d) finite float64 vectors, N >= 1."""
+
+    @abstractmethod
+    def assign(self, vectors: Array) -> Array:
+        """Return codes (N, L) of finite float64 vectors (N, d); each row's depend on that row alone."""
+
+    @abstractmethod
+    def reconstruct(self, codes: Array) -> Array:
+        """Return vectors (N, d) for the first l levels' codes (N, l), 0 <= l <= L; without any, the same one for all."""
+
+    # What all have.
+
+    def fit(self, vectors: Array, *, seed: int = 0, device: str = "cpu") -> Self:
+        """Learn how to code vectors like these.
+
+        Args:
+            vectors: (N, d) finite, N >= 1; of the items that there are when the coder is made.
+            seed: of whatever is random; on a CPU the same seed gives the same coder.
+            device: ``cpu``, ``cuda`` or ``auto``, for coders that compute with torch.
+
+        Raises:
+            InputError: no vectors, or some that are not finite.
+        """
+        vectors = self._checked(vectors, None)
+        if not len(vectors):
+            raise InputError(
+                "There is nothing to fit the coder on.",
+                where="item vectors",
+                expected="at least one vector",
+                found="0 rows",
+            )
+        self.learn(vectors, seed, device)
+        return self
+
+    def encode(self, vectors: Array) -> Array:
+        """Return the codes (N, L) int64 of vectors (N, d).
+
+        Raises:
+            InputError: vectors of another width, or not finite.
+        """
+        vectors = self._checked(vectors, self.dimension)
+        parts = [self.assign(vectors[at : at + BLOCK]) for at in range(0, len(vectors), BLOCK)]
+        return np.concatenate([np.zeros((0, len(self.sizes)), np.int64), *parts]).astype(np.int64)
+
+    def decode(self, codes: Array) -> Array:
+        """Return the vectors (N, d) float64 that codes (N, l) stand for; l < L levels give the coarser ones.
+
+        Raises:
+            InputError: more levels than there are, or a code that its level does not have.
+        """
+        codes = np.asarray(codes)
+        sizes = np.asarray(self.sizes)
+        if codes.ndim != 2 or codes.shape[1] > len(sizes) or not np.issubdtype(codes.dtype, np.integer):
+            raise InputError(
+                "The codes do not fit the coder.",
+                where="codes",
+                expected=f"whole numbers of shape (N, {len(sizes)}), or fewer levels",
+                found=f"{codes.dtype}, shape {codes.shape}",
+            )
+        wrong = ((codes < 0) | (codes >= sizes[: codes.shape[1]])).any(axis=1)
+        if wrong.any():
+            raise InputError(
+                "A code is outside its level's codes.",
+                where=f"codes, row {int(wrong.argmax())}",
+                expected=f"at least 0 and below {tuple(self.sizes)}",
+                found=str(codes[wrong.argmax()].tolist()),
+                fix="decode with the coder whose version the codes bear",
+            )
+        return np.asarray(self.reconstruct(codes.astype(np.int64)), dtype=np.float64)
+
+    def residual_energies(self, vectors: Array) -> Array:
+        """Return (L + 1,): the mean squared distance of vectors from what their first 0, 1, … L codes stand for."""
+        vectors = self._checked(vectors, self.dimension)
+        codes = self.encode(vectors)
+        levels = range(codes.shape[1] + 1)
+        return np.asarray([((vectors - self.decode(codes[:, :n])) ** 2).sum(axis=1).mean() for n in levels])
+
+    @classmethod
+    def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
+        """Read what :meth:`save` wrote. Called on a coder's class it reads that coder; on the base, any.
+
+        Raises:
+            ArtifactError: another version's, another coder's, or damaged.
+        """
+        if cls is not Coder:
+            return super().load(folder, dataset)
+        reference = read_json(Path(folder) / "config.json").get("class")
+        if not isinstance(reference, str):
+            raise ArtifactError(
+                "This folder does not hold a coder.",
+                where=str(folder),
+                expected="config.json with the coder's class",
+                found=repr(reference),
+                fix="fit the coder again",
+            )
+        found: Any = coder_class(reference, str(folder))
+        return found.load(folder, dataset)  # type: ignore[no-any-return]
+
+    def _checked(self, vectors: Array, dimension: int | None) -> Array:
+        vectors = np.asarray(vectors, dtype=np.float64)
+        fits = vectors.ndim == 2 and dimension in (None, vectors.shape[1]) and vectors.shape[1] > 0
+        if not fits or not np.isfinite(vectors).all():
+            width = "d" if dimension is None else dimension
+            raise InputError(
+                "The vectors do not fit the coder.",
+                where="item vectors",
+                expected=f"a finite array (N, {width})",
+                found=f"shape {vectors.shape}, {int((~np.isfinite(vectors)).sum())} values not finite",
+            )
+        return vectors
+
+
+def coder_class(reference: str, where: str = "codes.model") -> type[Coder]:
+    """Return the class of a coder by entry-point name or import path.
+
+    Raises:
+        ConfigError: nothing has that name, or it is not a coder.
+    """
+    # An abstract base is what a subclass of it is checked against, and what nobody makes.
+    return as_subclass(find_class(reference, GROUP, where), Coder, "a coder", where)  # type: ignore[type-abstract]

@@ -1,0 +1,66 @@
+"""The codes of a catalogue: which code an item has, and which items have a code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.models.codes.coder import Coder
+from taiji.models.codes.quality import code_groups, quality
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemCodes:
+    """Codes of items, see :class:`taiji.core.component.ItemCoder`.
+
+    Attributes:
+        table: (N, L) int64, the codes of each item.
+        sizes: codes of each level.
+        version: of the coder that made them; the codes mean nothing under another.
+    """
+
+    table: Array
+    sizes: tuple[int, ...]
+    version: str
+
+    def __post_init__(self) -> None:
+        table = np.asarray(self.table, dtype=np.int64)
+        object.__setattr__(self, "table", table)
+        if table.ndim != 2 or table.shape[1] != len(self.sizes) or ((table < 0) | (table >= self.sizes)).any():
+            raise InputError(
+                "The codes do not fit the sizes of their levels.",
+                where="item codes",
+                expected=f"shape (N, {len(self.sizes)}), at least 0 and below {tuple(self.sizes)}",
+                found=f"shape {table.shape}, from {table.min(initial=0)} to {table.max(initial=0)}",
+            )
+
+    @classmethod
+    def of(cls, coder: Coder, vectors: Array) -> ItemCodes:
+        """Code the vectors (N, d) of items 0 … N − 1."""
+        return cls(coder.encode(vectors), coder.sizes, coder.version)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def encode(self, items: Array) -> Array:
+        """Return the codes (B, L) of items (B,)."""
+        return self.table[items]
+
+    def decode(self, codes: Array) -> list[Array]:
+        """Return the items, in ascending order, that have each row of (B, L) codes: none, one, or several on a collision."""
+        groups = code_groups(np.concatenate([self.table, np.asarray(codes, np.int64)]))
+        mine, asked = groups[: len(self)], groups[len(self) :]
+        order = np.argsort(mine, kind="stable")
+        starts = np.searchsorted(mine[order], asked, side="left")
+        ends = np.searchsorted(mine[order], asked, side="right")
+        return [order[start:end] for start, end in zip(starts, ends)]
+
+    def quality(self) -> dict[str, float]:
+        """Return collisions by item, use and entropy; see :func:`taiji.models.codes.quality.quality`."""
+        return quality(self.table, self.sizes)

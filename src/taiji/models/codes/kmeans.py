@@ -1,0 +1,59 @@
+"""K-means and nearest centroids, for coders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+TIE = 1e-12
+"""Difference of squared distances, relative to the numbers that are subtracted, up to which two centroids are equally near."""
+
+
+def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
+    """Return centroids (size, w) float32 of rows (N, w); where there are fewer distinct rows, each once and the last repeated.
+
+    Args:
+        rows: at least one. size: centroids. iterations: rounds. seed: of the start.
+        most: rows per centroid that are looked at; of more a random sample.
+    """
+    import faiss
+
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    distinct = np.unique(rows, axis=0)
+    if len(distinct) <= size:
+        return np.asarray(distinct[np.minimum(np.arange(size), len(distinct) - 1)])
+    means = faiss.Kmeans(
+        rows.shape[1], size, niter=iterations, seed=seed, min_points_per_centroid=1, max_points_per_centroid=most
+    )
+    means.train(rows)
+    return np.asarray(means.centroids)
+
+
+def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Array:
+    """Return the nearest centroid of each row, (N,) int64; of equally near ones the first, so that no rounding decides.
+
+    Args:
+        rows: (N, w). centroids: (K, w). factors: (K,) positive, by which squared distances are multiplied; default: 1.
+    """
+    rows, centroids = np.asarray(rows, np.float64), np.asarray(centroids, np.float64)
+    sizes, norms = (rows**2).sum(axis=1, keepdims=True), (centroids**2).sum(axis=1)
+    distances = norms - 2 * rows @ centroids.T
+    slack = TIE * (sizes + norms.max())
+    if factors is not None:
+        distances = (distances + sizes) * factors
+        slack = slack * factors.max()
+    return np.asarray((distances <= distances.min(axis=1, keepdims=True) + slack).argmax(axis=1))
+
+
+def means_of(rows: Array, codes: Array, centroids: Array) -> Array:
+    """Return the mean of the rows of each code, (K, w) float32; the centroid as it was where a code has none."""
+    counts = np.bincount(codes, minlength=len(centroids))
+    order = np.argsort(codes, kind="stable")
+    used = np.flatnonzero(counts)
+    starts = np.concatenate([[0], np.cumsum(counts[used])[:-1]])
+    out = np.array(centroids, dtype=np.float32)
+    out[used] = np.add.reduceat(np.asarray(rows, np.float64)[order], starts, axis=0) / counts[used, None]
+    return out

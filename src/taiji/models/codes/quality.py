@@ -1,0 +1,113 @@
+"""Quality of item codes: collisions, use, entropy, agreement of two codings. Pure functions of arrays of codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def code_groups(codes: Array) -> Array:
+    """Return a number per row of (N, L) codes, (N,): equal where all codes of two rows are, from 0 in the order of the codes."""
+    if not len(codes):
+        return np.zeros(0, np.int64)
+    return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
+
+
+def sharing(codes: Array) -> Array:
+    """Return (N,): how many items have the codes of each item, itself among them."""
+    groups = code_groups(codes)
+    return np.bincount(groups)[groups] if len(groups) else groups
+
+
+def collisions_by_item(codes: Array) -> float:
+    """Return the share of items whose codes another item has, too."""
+    return float((sharing(codes) > 1).mean()) if len(codes) else 0.0
+
+
+def surplus_items(codes: Array) -> float:
+    """Return 1 − distinct codes / items: the share of items that a code of their own is missing for."""
+    return 1.0 - (int(code_groups(codes).max()) + 1) / len(codes) if len(codes) else 0.0
+
+
+def collisions_by_target(codes: Array, targets: Array) -> float:
+    """Return the share of targets (T,), item numbers, whose item shares its codes: what a hit on the codes leaves open.
+
+    Popular items often collide more, or less, than others; a test counts what people ask for.
+    """
+    return float((sharing(codes)[targets] > 1).mean()) if len(targets) else 0.0
+
+
+def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> float:
+    """Return the upper bound of hit rate @ k of whoever names every target's codes at once and items of one code by popularity.
+
+    It is the share of targets that stand among the first ``k`` items of their code. 1 for codes without collisions.
+
+    Args:
+        codes: (N, L) of items. targets: (T,) item numbers. popularity: (N,), of the training log; ties go to the lower number.
+        k: length of the list.
+    """
+    if not len(targets):
+        return 0.0
+    groups = code_groups(codes)
+    order = np.lexsort((np.arange(len(groups)), -np.asarray(popularity, np.float64), groups))
+    starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
+    place = np.empty(len(groups), np.int64)
+    place[order] = np.arange(len(groups)) - starts[groups[order]]
+    return float((place[targets] < k).mean())
+
+
+def utilisation(codes: Array, sizes: tuple[int, ...]) -> Array:
+    """Return (L,): the share of each level's codes that some item has."""
+    return np.asarray([len(np.unique(codes[:, level])) / size for level, size in enumerate(sizes)])
+
+
+def entropies(codes: Array) -> Array:
+    """Return (L,): the entropy of each level's codes over items, in bits; log2 of a level's size is the most there is."""
+    out = []
+    for column in codes.T:
+        share = np.unique(column, return_counts=True)[1] / len(column)
+        out.append(float(-(share * np.log2(share)).sum()))
+    return np.asarray(out)
+
+
+def agreement(first: Array, second: Array) -> float:
+    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups under any names, 0 on average by chance."""
+    count = len(first)
+    pairs = count * (count - 1) / 2.0
+    both = _pairs(np.stack([first, second], axis=1))
+    ours, theirs = _pairs(np.asarray(first)[:, None]), _pairs(np.asarray(second)[:, None])
+    by_chance = ours * theirs / pairs if pairs else 0.0
+    most = (ours + theirs) / 2.0
+    return 1.0 if most == by_chance else float((both - by_chance) / (most - by_chance))
+
+
+def stability(first: Array, second: Array) -> Array:
+    """Return (L,): the agreement of two codings (N, L) of the same items on the groups of their first 1, 2, … levels.
+
+    Names of codes do not count: a refit that finds the same groups under other numbers is stable.
+    """
+    levels = range(1, first.shape[1] + 1)
+    return np.asarray([agreement(code_groups(first[:, :n]), code_groups(second[:, :n])) for n in levels])
+
+
+def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
+    """Return collisions by item and by missing codes, the largest group of one code, and use and entropy of each level."""
+    found = {
+        "collisions": collisions_by_item(codes),
+        "surplus": surplus_items(codes),
+        "largest_group": float(sharing(codes).max(initial=0)),
+    }
+    used, bits = utilisation(codes, sizes), entropies(codes) if len(codes) else np.zeros(len(sizes))
+    for level in range(len(sizes)):
+        found |= {f"utilisation_{level + 1}": float(used[level]), f"entropy_{level + 1}": float(bits[level])}
+    return found
+
+
+def _pairs(labels: Array) -> float:
+    """Return the number of pairs of rows with equal labels (N, C)."""
+    counts = np.bincount(code_groups(labels)).astype(np.float64) if len(labels) else np.zeros(0)
+    return float((counts * (counts - 1) / 2.0).sum())

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from taiji.core.errors import InputError
+from taiji.models.codes.item_codes import ItemCodes
+from taiji.models.codes.residual_kmeans import ResidualKMeans
+from taiji.testing import check_coder, checkerboard
+
+
+def test_codes_of_a_catalogue_keep_the_contract():
+    board = checkerboard()
+    random = np.random.default_rng(0)
+    coder = ResidualKMeans(ResidualKMeans.Settings(levels=2, size=3)).fit(random.normal(size=(board.n_items, 4)))
+    codes = ItemCodes.of(coder, random.normal(size=(board.n_items, 4)))
+    check_coder(codes, board)
+    assert codes.version == coder.version and codes.quality()["collisions"] > 0
+
+
+def test_a_code_that_no_item_has_decodes_to_none():
+    codes = ItemCodes(np.asarray([[0, 1], [1, 0], [0, 1]]), (2, 2), "v")
+    assert [owners.tolist() for owners in codes.decode(np.asarray([[0, 1], [1, 1], [1, 0]]))] == [[0, 2], [], [1]]
+    assert codes.decode(np.zeros((0, 2), np.int64)) == []
+
+
+def test_codes_outside_their_level_are_rejected():
+    with pytest.raises(InputError):
+        ItemCodes(np.asarray([[0, 2]]), (2, 2), "v")
+    with pytest.raises(InputError):
+        ItemCodes(np.asarray([[0]]), (2, 2), "v")
