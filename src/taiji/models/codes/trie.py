@@ -6,6 +6,7 @@ lexicographic order, so the children of a node are a range, ascending by code.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +138,16 @@ class LiveTrie:
         self.available[items] = wanted
         for nodes, counts in zip(self.trie.node_of, self.counts):
             np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
+
+    def moved(self, available: Array) -> LiveTrie:
+        """Return a live trie with other available items (N,), this one where they are the same; this one stays as it is."""
+        changed = np.flatnonzero(self.available != available)
+        if not len(changed):
+            return self
+        other = copy(self)
+        other.available, other.counts = self.available.copy(), [counts.copy() for counts in self.counts]
+        other.set(changed, available[changed])
+        return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
         """Return the live part for each of several requests, of which items (H,) are hidden from the requests ``rows`` (H,)."""

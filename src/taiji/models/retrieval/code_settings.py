@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from taiji.core.component import Device
 from taiji.models.retrieval.settings import RetrieverSettings
@@ -13,8 +13,8 @@ from taiji.models.retrieval.settings import RetrieverSettings
 class CodeDecoderSettings(RetrieverSettings):
     """Settings of :class:`taiji.models.retrieval.code_decoder.CodeDecoder`; without options it is the plain decoder."""
 
-    coder: str = "residual_kmeans"
-    """Maker of the codes, by the name of an entry point in `taiji.coders` or as `package.module:Name`; where codes are given it is not used."""
+    coder: str = "taiji.models.codes.residual_kmeans:ResidualKMeans"
+    """Maker of the codes, as `package.module:Name` or by the name of an entry point in `taiji.coders`; not used where codes are given."""
     levels: PositiveInt = 3
     """Codes per item that the coder makes."""
     size: PositiveInt = 256
@@ -89,3 +89,15 @@ class CodeDecoderSettings(RetrieverSettings):
     """Last exposures without a click before the target that count."""
     device: Device = "auto"
     """Where it trains and decodes: `cpu`, `cuda`, or `auto`."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
+        if self.experts and self.chosen_experts > self.experts:
+            raise ValueError(f"chosen_experts must be at most experts, found {self.chosen_experts} of {self.experts}")
+        if self.multi_token and self.thinking != "off":
+            raise ValueError("thinking needs a pass through all blocks per code, which multi_token saves; choose one")
+        if self.clusters and self.thinking != "latent":
+            raise ValueError(f"clusters supervise thinking: latent, found thinking: {self.thinking}")
+        return self

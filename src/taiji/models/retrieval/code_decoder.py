@@ -1,0 +1,237 @@
+"""Generative retrieval: a transformer decodes the codes of the next item, and only codes of items that may be shown.
+
+TIGER (2305.05065) is the plain one; OneLive, OneMall, S²GR and DualGR are settings of it. Deviations are in ``docs/papers.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from taiji.core.component import NO_ITEM, Requests, Slate, pick_device
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.codes.coder import coder_class
+from taiji.models.codes.collisions import unique_codes
+from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_settings import CodeDecoderSettings
+from taiji.models.retrieval.code_training import CodeTraining
+from taiji.models.retrieval.item_factors import item_factors
+from taiji.models.retrieval.retriever import CatalogueRetriever, seen_items
+from taiji.models.retrieval.top_items import top_items
+from taiji.models.retrieval.vector_retriever import to_numpy
+from taiji.nn.beam_search import beam_search
+from taiji.nn.time_encoding import time_features
+
+Array = NDArray[Any]
+REQUESTS = 256
+"""Requests that are decoded at a time."""
+
+
+class CodeDecoder(CatalogueRetriever):
+    """Generative retriever.
+
+    An item's score is the log-probability of its codes given the history; with ``collisions: list`` plus its log share of
+    what has the same codes. Codes that lead to no item that the request may be shown are never decoded.
+
+    Args:
+        settings: see there.
+        codes: (n_items, L) of the dataset that it is fitted on; default: the coder's.
+        vectors: (n_items, d) that the coder codes; default: item factors of the interactions that it is fitted on.
+
+    Attributes:
+        trie: of the catalogue's codes.
+        network: decodes them.
+    """
+
+    Settings = CodeDecoderSettings
+    settings: CodeDecoderSettings
+
+    def __init__(
+        self, settings: CodeDecoderSettings | None = None, codes: Array | None = None, vectors: Array | None = None
+    ) -> None:
+        super().__init__(settings)
+        self.given, self.vectors = codes, vectors
+        self.skipped: History | None = None
+
+    def fit(
+        self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
+    ) -> Self:
+        """Learn from interactions; with ``skip_weight`` from exposures without a click as well."""
+        if self.settings.skip_weight:
+            events = dataset.events if rows is None else rows
+            shown = events.with_columns((pl.col("click") == 0).cast(pl.Int8).alias("click"))
+            self.skipped = History.from_events(shown, dataset.n_users)
+        return super().fit(dataset, rows, seed=seed, device=device)
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Code the items and train with early stopping on the held-out last interactions."""
+        popularity = np.bincount(history.items, minlength=len(self.places))
+        codes = self._codes(history, popularity, seed)
+        self.facts["sizes"] = [int(most) + 1 for most in codes.max(axis=0)]
+        self._take(codes, popularity)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(device)
+            training = CodeTraining(self, history, seed)
+            self.facts["checks"] = training.run()
+
+    def _codes(self, history: History, popularity: Array, seed: int) -> Array:
+        """Return codes (N, L) of the catalogue's items, unique where collisions get a level."""
+        s, count = self.settings, len(self.places)
+        given = self.vectors if self.given is None else self.given
+        if given is not None and len(given) != count:
+            raise InputError(
+                "Codes or vectors do not fit the catalogue.",
+                where="CodeDecoder",
+                expected=f"a row for each of the dataset's {count} items",
+                found=f"{len(given)} rows",
+            )
+        if self.given is not None:
+            codes = checked(self.given)
+        else:
+            vectors = self.coded_vectors(history, seed)
+            kind = coder_class(s.coder, "coder")
+            coder = kind(kind.Settings.model_validate({"levels": s.levels, "size": s.size}))
+            codes = coder.fit(vectors, seed=seed).encode(vectors)
+        return unique_codes(codes, popularity) if s.collisions == "level" else codes
+
+    def coded_vectors(self, history: History, seed: int) -> Array:
+        """Return the vectors (N, d) that the codes come from, or would have come from."""
+        if self.vectors is not None:
+            return self.vectors
+        return item_factors(history, len(self.places), self.settings.vector_width, seed)
+
+    def _take(self, codes: Array, popularity: Array) -> None:
+        self.item_codes, self.popularity = codes, popularity
+        self.trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), popularity)
+        self._live = LiveTrie(self.trie)
+
+    def _build(self, device: str | None) -> None:
+        self.device = pick_device(device or self.settings.device)
+        self.network = CodeNetwork(self.trie.sizes, self.settings).to(self.device)
+
+    def weights(self) -> dict[str, Array]:
+        """Return codes, popularity and the network's weights."""
+        learnt = {name: to_numpy(value) for name, value in self.network.state_dict().items()}
+        return {"codes": self.item_codes, "popularity": self.popularity, **learnt}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take what :meth:`weights` returned."""
+        learnt = dict(weights)
+        self._take(learnt.pop("codes"), learnt.pop("popularity"))
+        self._build(device)
+        self.network.load_state_dict({name: torch.from_numpy(value) for name, value in learnt.items()})
+        self.network.eval()
+
+    # Retrieval.
+
+    def scores(self, requests: Requests) -> Array:
+        """Return the log-probability of every item, by a beam that holds the catalogue: exact, and slow where it is large."""
+        out = np.full((len(requests), len(self.places)), -np.inf)
+        whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for at in range(0, len(requests), 16):
+            block = requests.take(slice(at, at + 16))
+            row, items, values = self._decode(block, whole, len(self.places))
+            out[at + row, items] = values
+        return out
+
+    def _retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` best items by beam search over the codes of what each request may be shown."""
+        width, beam = min(k, len(self.places)), self.settings.beam
+        if width > beam:
+            raise InputError(
+                "More items are asked for than the beam holds.",
+                where="CodeDecoder",
+                expected=f"at most beam = {beam}",
+                found=f"k = {k}",
+                fix=f"set beam: {width} or more; it can be changed without a new fit",
+            )
+        items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
+        for at in range(0, len(requests), REQUESTS):
+            block = requests.take(slice(at, at + REQUESTS))
+            slate = self._best_decoded(block, width)
+            items[at : at + len(block)], scores[at : at + len(block)] = slate.items, slate.scores
+        return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
+
+    def _best_decoded(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` best, in the model's own numbers."""
+        row, items, values = self._decode(requests, self._shown(requests), self.settings.beam)
+        counts = np.bincount(row, minlength=len(requests))
+        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shape = len(requests), max(k, int(counts.max(initial=0)))
+        table, found = np.full(shape, -np.inf), np.full(shape, NO_ITEM)
+        table[row, column], found[row, column] = values, items
+        best = top_items(table, k)
+        return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
+
+    def _shown(self, requests: Requests) -> PrunedTrie:
+        """Return the trie of what each request may be shown.
+
+        Requests of one time share a live trie that follows the items that came or went since the last one.
+        """
+        rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        shown = ~self._gone
+        if self.availability.bounded and len(requests) and requests.time.min() < requests.time.max():
+            rows, hidden = self._hidden(requests)
+        else:
+            if self.availability.bounded and len(requests):
+                shown = shown & self.availability.at(requests.time[:1])[0, self.places]
+            if not self.keeps_seen:
+                rows, seen = seen_items(self.dataset.history, requests)
+                known = self.codes[seen] >= 0
+                rows, hidden = rows[known], self.codes[seen][known]
+        live = self._live.moved(shown)
+        self._live = live  # replaced as a whole: other threads go on with the one they have
+        return live.without(rows, hidden)
+
+    def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
+        """Return request numbers (C,), ascending, items (C,) and scores (C,) of the beam's items."""
+        past, seen, times = self.past(requests)
+        self.network.eval()
+        with torch.no_grad():
+            scorer = BeamScorer(self.network, self.network.read(past), seen, times)
+            leaves, values = beam_search(scorer, shown.children, len(requests), self.trie.levels, beam)
+        row, column = np.nonzero(leaves.numpy() >= 0)
+        place, items = shown.items(row, leaves.numpy()[row, column])
+        scores = values.cpu().numpy().astype(np.float64)[row, column]
+        return row[place], items, scores[place] + self.trie.log_shares[items]
+
+    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, torch.Tensor | None]:
+        """Return histories, how many interactions each has (B,), and the requests' time features (B, 5) or None."""
+        s = self.settings
+        found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
+        own = np.where(found >= 0, self.codes[found], -1)
+        known = own >= 0
+        order = np.argsort(~known, axis=1, kind="stable")  # what the model knows, newest first
+        own, times = (np.take_along_axis(values, order, axis=1) for values in (own, found_times))
+        recent, long = own[:, : s.history], own[:, s.history :]
+        seen = (recent >= 0).sum(axis=1)
+        width = int(seen.max(initial=0))
+        back = seen[:, None] - 1 - np.arange(width)
+        inside = back >= 0
+        items = np.where(inside, np.take_along_axis(recent, np.maximum(back, 0), axis=1), 0) if width else recent[:, :0]
+        then = np.take_along_axis(times, np.maximum(back, 0), axis=1) if width else times[:, :0]
+        features = request_features = None
+        if s.time:
+            previous = np.concatenate([then[:, :1], then[:, :-1]], axis=1)
+            features = self._tensor(time_features(then, previous))
+            last = np.where(seen > 0, times[:, 0], requests.time)
+            request_features = self._tensor(time_features(requests.time, last))
+        return self.past_of(items, features, long), self._tensor(seen), request_features
+
+    def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
+        """Return the network's input for items (R, n), oldest first, and those before them (R, m), newest first, −1 for none."""
+        mask, codes = None, None
+        if self.settings.long_history:
+            mask, codes = self._tensor(long >= 0), self._tensor(self.item_codes[np.maximum(long, 0)])
+        return Past(self._tensor(self.item_codes[np.maximum(items, 0)]), times, codes, mask)
+
+    def _tensor(self, values: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)

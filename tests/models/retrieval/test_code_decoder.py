@@ -1,0 +1,157 @@
+"""The contract, an order that only a sequence model sees, exhaustive scores, items that come and go, and the options."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from taiji.core.component import Requests
+from taiji.core.errors import InputError
+from taiji.data.availability import Availability
+from taiji.data.dataset import Dataset
+from taiji.data.schema import Tables
+from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
+from taiji.testing import check_component, check_deterministic, check_retriever
+from taiji.testing.datasets import requests_of
+
+ITEMS = 12
+CODES = np.stack([np.arange(ITEMS) % 4, np.arange(ITEMS) // 4], axis=1)
+QUICK = CodeDecoderSettings(
+    width=16,
+    layers=1,
+    dropout=0.0,
+    epochs=10,
+    batch=8,
+    learning_rate=1e-2,
+    history=8,
+    seen="keep",
+    beam=ITEMS,
+)
+
+
+@pytest.fixture(scope="module")
+def circle() -> Dataset:
+    """Users who step through a circle of items, forwards; popularity and co-occurrence say nothing about the next one."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{user:02d}", f"i{(start + step) % ITEMS:02d}", datetime(2024, 1, 1) + timedelta(hours=step))
+        for user, start in enumerate(random.integers(ITEMS, size=60))
+        for step in range(int(random.integers(2, 9)))
+    ]
+    users, items, times = zip(*rows)
+    names = sorted(set(items))
+    return Dataset.from_tables(
+        Tables(
+            items=pl.DataFrame({"item_id": names, "title": names}),
+            users=pl.DataFrame({"user_id": sorted(set(users))}),
+            events=pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times, "click": 1}),
+            name="circle",
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(circle):
+    return CodeDecoder(QUICK, codes=CODES).fit(circle)
+
+
+def right(model: CodeDecoder, circle: Dataset) -> float:
+    """Return the share of requests whose first item is the next one of the circle."""
+    requests = requests_of(circle, 40)
+    last = circle.history.before_batch(requests.user, requests.time, 1)[0][:, 0]
+    return float((model.retrieve(requests, 3).items[:, 0] == (last + 1) % ITEMS).mean())
+
+
+OPTIONS = {
+    "plain": {},
+    "encoder-decoder": {"architecture": "encoder-decoder"},
+    "a token per code": {"tokens": "codes"},
+    "sampled softmax": {"negatives": 3},
+    "all of the attention": {"query_key_norm": True, "gate": True, "short": 2, "experts": 3, "bucket": True},
+    "sequential heads": {"multi_token": True},
+    "thinking": {"thinking": "latent", "clusters": 2},
+    "long history and time": {"long_history": 4, "history": 4, "queries": 2, "time": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_learns_an_order(circle, name):
+    model = CodeDecoder(CodeDecoderSettings.model_validate(QUICK.model_dump() | OPTIONS[name]), codes=CODES)
+    assert right(model.fit(circle), circle) > 0.9
+
+
+def test_contract(circle, fitted):
+    check_retriever(fitted, circle)
+    requests = requests_of(circle)
+    check_component(fitted, circle, lambda model: model.retrieve(requests, 5).items)
+
+
+def test_seed(circle):
+    quick = QUICK.model_copy(update={"epochs": 1, "dropout": 0.2, "negatives": 3})
+    check_deterministic(lambda seed: CodeDecoder(quick, codes=CODES).fit(circle, seed=seed, device="cpu"))
+
+
+def test_a_beam_of_the_catalogue_finds_what_scoring_every_item_finds(circle, fitted):
+    requests = requests_of(circle, 5)
+    scores = fitted.scores(requests)
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0, atol=1e-5)  # every code has an item here
+    slate = fitted.retrieve(requests, ITEMS)
+    np.testing.assert_array_equal(slate.items, np.argsort(-scores, axis=1, kind="stable"))
+    np.testing.assert_allclose(slate.scores, -np.sort(-scores, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("seen", ["keep", "drop"])
+@pytest.mark.parametrize("one_time", [True, False], ids=["one time", "many times"])
+def test_only_available_items_under_churn(circle, fitted, seen, one_time):
+    random, first = np.random.default_rng(1), int(circle.events["time"].min())
+    model = fitted.bound_to(circle)
+    model.keeps_seen = seen == "keep"
+    model.settings = QUICK.model_copy(update={"beam": 3})
+    decodes = 0
+    for _ in range(12):
+        start = first + random.integers(0, 12, size=ITEMS) * 3_600_000_000
+        model.availability = Availability(start, start + random.integers(1, 6, size=ITEMS) * 3_600_000_000)
+        users = np.arange(30)
+        time = first + random.integers(0, 12, size=30) * 3_600_000_000
+        requests = Requests(users, np.full(30, time[0]) if one_time else time)
+        found = model.retrieve(requests, 3).items
+        shown = model.availability.at(requests.time)
+        if seen == "drop":
+            past = circle.history.before_batch(users, requests.time, 9)[0]
+            shown[np.arange(30)[:, None].repeat(9, axis=1)[past >= 0], past[past >= 0]] = False
+        row, place = np.nonzero(found >= 0)
+        assert shown[row, found[row, place]].all()
+        assert ((found >= 0).sum(axis=1) == np.minimum(shown.sum(axis=1), 3)).all()  # a beam has no dead ends
+        decodes += len(row)
+    assert decodes > 100
+
+
+def test_items_that_share_a_code_share_its_probability(circle):
+    codes = CODES // [1, 2]  # the last codes 0 and 1 become one
+    model = CodeDecoder(QUICK.model_copy(update={"collisions": "list", "epochs": 1}), codes=codes).fit(circle)
+    assert model.item_codes.shape == (ITEMS, 2)
+    scores = model.scores(requests_of(circle, 3))
+    counts = np.bincount(circle.history.items, minlength=ITEMS) + 1
+    for first, second in ((0, 4), (3, 7)):
+        expected = np.log(counts[first] / counts[second])
+        np.testing.assert_allclose(scores[:, first] - scores[:, second], expected, atol=1e-6)
+    assert CodeDecoder(QUICK.model_copy(update={"epochs": 1}), codes=codes).fit(circle).item_codes.shape == (ITEMS, 3)
+
+
+def test_an_item_that_nobody_took_can_be_retrieved(circle):
+    vectors = np.random.default_rng(0).standard_normal((ITEMS, 4))
+    rows = circle.events.filter(pl.col("item") != 5)
+    quick = QUICK.model_copy(update={"epochs": 1, "levels": 2, "size": 4})
+    model = CodeDecoder(quick, vectors=vectors).fit(circle, rows)
+    assert (model.retrieve(requests_of(circle), ITEMS).items == 5).any(axis=1).all()
+
+
+def test_what_does_not_fit_is_an_error(circle, fitted):
+    with pytest.raises(InputError):
+        CodeDecoder(QUICK, codes=CODES[:5]).fit(circle)
+    narrow = fitted.bound_to(circle)
+    narrow.settings = QUICK.model_copy(update={"beam": 3})
+    with pytest.raises(InputError) as error:
+        narrow.retrieve(requests_of(circle), 5)
+    assert error.value.expected == "at most beam = 3"
