@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from taiji.nn.experts import Experts
 from taiji.nn.prefix_attention import Cache, Prefix, prefix_attention
+from taiji.nn.rotary import Turn, turned
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,33 @@ class PrefixBlock(nn.Module):
         self.gate = _zero(nn.Linear(width, width)) if options.gate else None
         self.router = _zero(nn.Linear(width, 2)) if options.router else None
 
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, Cache]:
-        """Return the next layer's states (R, P, d) of a sequence that reads itself causally, and its keys and values (R, h, P, e)."""
+    def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
+        """Return the next layer's states (R, P, d) of a sequence that reads itself causally, and its keys and values (R, h, P, e).
+
+        Args:
+            x: (R, P, d). turn: (P, e) of its places.
+        """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
-        query, key = self._normed(query, key, 0)
+        query, key = self._placed(query, key, 0, turn)
         pooled = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self._dropped(self.out(self._gated(_joined(pooled), read)))
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
 
-    def shared(self, memory: torch.Tensor) -> Cache:
-        """Return the cross-attention's keys and values (R, h, P, e) of an encoder's states (R, P, d)."""
+    def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
+        """Return the cross-attention's keys and values (R, h, P, e) of an encoder's states (R, P, d) with turns (P, e)."""
         key, value = self._heads(self.cross_projection(memory), 2)
-        return (self.key_norms[1](key) if self.key_norms else key), value
+        return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
-    def forward(self, x: torch.Tensor, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """Return states (R, G, T, d) of new tokens x (R, G, T, d), and own keys and values with theirs added."""
+    def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
+        """Return states (R, G, T, d) of new tokens, and own keys and values with theirs added.
+
+        Args:
+            x: (R, G, T, d). turn: (R, 1, G, T, e) of their places, G may be 1. prefix: shared. past: own keys and values so far.
+        """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
-        query, key = self._normed(query, key, 0)
+        query, key = self._placed(query, key, 0, turn)
         if past is not None:
             key, value = torch.cat([past[0], key], dim=3), torch.cat([past[1], value], dim=3)
         own = key, value
@@ -93,7 +102,7 @@ class PrefixBlock(nn.Module):
         if self.cross:
             read = self.cross_norm(x)
             (query,) = self._heads(self.cross_query(read), 1)
-            query = self.query_norms[1](query) if self.query_norms else query
+            query = turned(self.query_norms[1](query) if self.query_norms else query, turn)
             x = x + self._dropped(self.cross_out(_joined(self._read(query, prefix, None, read))))
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
 
@@ -113,8 +122,12 @@ class PrefixBlock(nn.Module):
         split = x.unflatten(-1, (parts, self.heads, -1))
         return tuple(split.select(-3, part).movedim(-2, 1) for part in range(parts))
 
-    def _normed(self, query: torch.Tensor, key: torch.Tensor, at: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return (self.query_norms[at](query), self.key_norms[at](key)) if self.query_norms else (query, key)
+    def _placed(
+        self, query: torch.Tensor, key: torch.Tensor, at: int, turn: Turn
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.query_norms:
+            query, key = self.query_norms[at](query), self.key_norms[at](key)
+        return turned(query, turn), turned(key, turn)
 
     def _gated(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         return pooled if self.gate is None else pooled * (2 * torch.sigmoid(self.gate(read)))

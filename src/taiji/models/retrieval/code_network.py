@@ -13,6 +13,7 @@ from taiji.nn.lookup import look_up
 from taiji.nn.prefix_attention import Cache, Prefix
 from taiji.nn.prefix_blocks import BlockOptions, PrefixBlock
 from taiji.nn.query_compressor import QueryCompressor
+from taiji.nn.rotary import Turn, turns
 from taiji.nn.time_encoding import TimeEncoding
 
 
@@ -60,11 +61,10 @@ class CodeNetwork(nn.Module):
         self.offsets = [sum(sizes[:level]) for level in range(levels)]
         self.per_item = levels if s.tokens == "codes" else 1
         self.extra = s.queries if s.long_history else 0
+        self.head_width = width // s.heads
         cross = s.architecture == "encoder-decoder"
         self.table = nn.Parameter(torch.randn(sum(sizes), width) * 0.02)
         self.start, self.begin = nn.Parameter(torch.randn(width) * 0.02), nn.Parameter(torch.randn(width) * 0.02)
-        steps = levels if s.thinking == "off" else 2 * levels
-        self.position = nn.Parameter(torch.randn(1 + s.history * self.per_item + steps, width) * 0.02)
         plain = BlockOptions(query_key_norm=s.query_key_norm, gate=s.gate)
         options = BlockOptions(s.query_key_norm, s.gate, s.short > 0, s.experts, s.chosen_experts, s.balance)
 
@@ -101,7 +101,7 @@ class CodeNetwork(nn.Module):
             assert past.times is not None
             items = items + self.time(past.times).repeat_interleave(self.per_item, dim=1)
         x = torch.cat([self.start.expand(rows, 1, -1), items], dim=1)
-        x = self._dropped(x + self.position[: x.shape[1]])
+        x = self._dropped(x)
         if self.extra:
             assert past.long is not None and past.long_mask is not None
             long = self._tokens(past.long).unflatten(1, (-1, self.per_item)) + self.long_position[:, None]
@@ -109,14 +109,15 @@ class CodeNetwork(nn.Module):
             x = torch.cat([self.compressor(long.flatten(1, 2), mask), x], dim=1)
         fixed = self.extra + 1
         first = functional.pad(past.codes[..., 0].repeat_interleave(self.per_item, dim=1), (fixed, 0), value=-1)
+        turn = turns(torch.arange(x.shape[1], device=x.device), self.head_width, x)
         if self.encoder_norm is not None:
             for block in self.encoder:
-                x, _ = block.encode(x)
+                x, _ = block.encode(x, turn)
             x = self.encoder_norm(x)
-            return Memory([block.shared(x) for block in self.blocks], first, fixed)
+            return Memory([block.shared(x, turn) for block in self.blocks], first, fixed)
         layers = []
         for block in self.blocks:
-            x, shared = block.encode(x)
+            x, shared = block.encode(x, turn)
             layers.append(shared)
         return Memory(layers, first, fixed)
 
@@ -175,13 +176,13 @@ class Decoding:
         self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, times: torch.Tensor | None = None
     ) -> None:
         self.network, self.memory, self.times = network, memory, times
-        self.place = 1 + seen * network.per_item
+        self.place = memory.fixed + seen * network.per_item
         self.past: list[Cache | None] = [None] * len(memory.layers)
         self.taken = 0
         self.thought: list[torch.Tensor] = []
         self.hidden: torch.Tensor | None = None
         places = torch.arange(memory.first.shape[1], device=seen.device)
-        visible = (self.place + memory.fixed - 1)[..., None]
+        visible = self.place[..., None]
         self.mask = (places < visible)[:, :, None]
         recent = (places >= visible - network.settings.short * network.per_item) | (places < memory.fixed)
         self.recent = self.mask & recent[:, :, None] if network.settings.short else None
@@ -211,10 +212,9 @@ class Decoding:
     def step(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the states (R, G, T, d) after further tokens (R, G, T, d), and remember these."""
         network, count = self.network, x.shape[2]
-        place = self.place[..., None] + torch.arange(self.taken, self.taken + count, device=x.device)
-        x = network._dropped(x + network.position[place])
+        x, turn = network._dropped(x), self._turn(count, x)
         for at, block in enumerate(network.blocks):
-            x, self.past[at] = block(x, self._prefix(at, mask), self.past[at])
+            x, self.past[at] = block(x, turn, self._prefix(at, mask), self.past[at])
         self.taken += count
         self.hidden = x[:, :, -1]
         return network.norm(x)  # type: ignore[no-any-return]
@@ -229,7 +229,9 @@ class Decoding:
         if level and len(network.light):
             assert self.hidden is not None
             x = network.merges[level - 1](torch.cat([self.hidden, x], dim=-1))
-            x, _ = network.light[level - 1](x[:, :, None], self._prefix(-1, None), None)
+            self.taken += 1
+            turn = self._turn(1, x)
+            x, _ = network.light[level - 1](x[:, :, None], turn, self._prefix(-1, None), None)
             self.hidden = x[:, :, 0]
             return network.norm(self.hidden)  # type: ignore[no-any-return]
         state = self.step(x[:, :, None])
@@ -251,6 +253,11 @@ class Decoding:
         if self.mask.shape[1] > 1:
             self.mask = self.mask[rows, parents]
             self.recent = None if self.recent is None else self.recent[rows, parents]
+
+    def _turn(self, count: int, like: torch.Tensor) -> Turn:
+        """Return the turns (R, 1, G, T, e) of the next tokens."""
+        place = self.place[..., None] + torch.arange(self.taken, self.taken + count, device=self.place.device)
+        return turns(place[:, None], self.network.head_width, like)
 
     def _prefix(self, layer: int, mask: torch.Tensor | None) -> Prefix:
         keys, values = self.memory.layers[layer]

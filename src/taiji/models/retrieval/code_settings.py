@@ -92,8 +92,8 @@ class CodeDecoderSettings(RetrieverSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width must be a multiple of 2 · heads, found {self.width} and {self.heads} heads")
         if self.experts and self.chosen_experts > self.experts:
             raise ValueError(f"chosen_experts must be at most experts, found {self.chosen_experts} of {self.experts}")
         if self.multi_token and self.thinking != "off":
