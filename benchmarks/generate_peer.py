@@ -49,9 +49,7 @@ def twin(network: CodeNetwork) -> LevelNeoX:
     model = LevelNeoX(config).to(network.table.dtype).eval()
     with torch.no_grad():
         table = network.table
-        model.gpt_neox.embed_in.weight.copy_(
-            torch.cat([table * width**0.5, network.start[None], network.begin[None]])
-        )
+        model.gpt_neox.embed_in.weight.copy_(torch.cat([table * width**0.5, network.start[None], network.begin[None]]))
         model.lm_head.weight.zero_()
         model.lm_head.weight[:count] = table
         for ours, theirs in zip(network.blocks, model.gpt_neox.layers):

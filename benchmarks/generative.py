@@ -135,7 +135,13 @@ class Trial:
             found = compare(Ratio.of_values(first[rows]), Ratio.of_values(second[rows]))
             entry = {key: found[key] for key in ("value", "low", "high")}  # type: ignore[literal-required]
             self.result.rows.append(
-                {"data": self.name, "model": f"{name} − {control}", "targets": part, "R@10": entry.pop("value"), **entry}
+                {
+                    "data": self.name,
+                    "model": f"{name} − {control}",
+                    "targets": part,
+                    "R@10": entry.pop("value"),
+                    **entry,
+                }
             )
         self.result.so_far()
 
@@ -213,14 +219,15 @@ def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats:
 
     same = float((ours() == theirs()).all(axis=(1, 2)).mean())
     seconds = in_turn(ours, theirs, repeats=repeats)
-    row = {"data": f"{len(codes)} items", "model": "speed", "beam": beam, "requests": rows, "history": count}
+    row: dict[str, Any] = {"data": f"{len(codes)} items", "model": "speed", "beam": beam, "requests": rows}
+    row |= {"history": count}
     row |= {"rows per second": rows / statistics.median(seconds[0])}
     row |= {"generate's": rows / statistics.median(seconds[1]), "ratio": median_ratio(seconds[1], seconds[0])}
     row |= {"requests with the same list": same}
     result.rows.append(row)
     result.so_far()
     if repeats > 1:
-        result.at_least(f"beam {beam}: requests per second over generate's", float(row["ratio"]), 5.0)
+        result.at_least(f"beam {beam}: requests per second over generate's", row["ratio"], 5.0)
     result.at_least(f"beam {beam}: requests with the same list", same, 0.99)
 
 

@@ -27,7 +27,9 @@ def test_equals_a_loop_over_tokens():
 def test_balancing_evens_the_load_and_not_the_weights():
     torch.manual_seed(0)
     layer = Experts(8, 4, experts=4, chosen=1, step=0.02).train()
-    x = torch.randn(512, 8) + 2 * layer.router[0].detach() / layer.router[0].detach().norm()  # the first expert is everybody's
+    x = (
+        torch.randn(512, 8) + 2 * layer.router[0].detach() / layer.router[0].detach().norm()
+    )  # the first expert is everybody's
     shares = []
     for _ in range(200):
         layer(x)

@@ -47,3 +47,21 @@ def test_equals_a_copy_of_the_prefix_per_group(groups, parts):
     own = None if parts == "prefix" else (own_keys, own_values)
     found = prefix_attention(query, prefix, own)
     torch.testing.assert_close(found, copied(query, prefix, own), rtol=1e-12, atol=1e-12)
+
+
+def test_search_in_a_bucket_equals_masked_attention():
+    query, keys, values, own_keys, own_values = draws(
+        (R, H, G, 1, E), (R, H, P, E), (R, H, P, E), (R, H, G, S, E), (R, H, G, S, E)
+    )
+    mask = torch.rand(R, G, 1, P) < 0.3
+    mask[..., 0] = True
+    prefix = Prefix(keys, values, mask, mask & (torch.arange(P) != 1))
+    bucket = prefix.gathered()
+    assert bucket.keys.shape == (R, H, G, int(mask.sum(dim=-1).max()), E)
+    own = own_keys, own_values
+    expected = prefix_attention(query, prefix, own)
+    torch.testing.assert_close(prefix_attention(query, bucket, own), expected, rtol=1e-12, atol=1e-12)
+    recent = prefix_attention(query, bucket.masked(bucket.recent), None)
+    torch.testing.assert_close(
+        recent, prefix_attention(query, prefix.masked(prefix.recent), None), rtol=1e-12, atol=1e-12
+    )

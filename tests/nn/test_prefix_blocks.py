@@ -30,6 +30,7 @@ def test_prefix_and_own_tokens_are_one_sequence(options):
     torch.testing.assert_close(torch.cat([own, last], dim=2)[:, 0], whole[:, P:], rtol=1e-12, atol=1e-12)
 
 
+@torch.no_grad()
 def test_query_key_norm_bounds_the_logits():
     block = block_of(query_key_norm=True)
     torch.nn.init.normal_(block.query_norms[0].weight)

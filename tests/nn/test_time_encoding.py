@@ -12,7 +12,9 @@ def test_features_of_known_times():
     found = time_features(times, np.array([0, 5 * HOUR, 8 * DAY, 0], dtype=np.int64))
     expected = [[0, 1, 0, 1, 0], [1, 0, np.sin(np.pi / 14), np.cos(np.pi / 14), np.log(2) / 10]]
     np.testing.assert_allclose(found[:2], expected, atol=1e-6)
-    np.testing.assert_allclose(found[2], [0, 1, 0, 1, 0], atol=1e-6)  # a week later is the same place; no gap below zero
+    np.testing.assert_allclose(
+        found[2], [0, 1, 0, 1, 0], atol=1e-6
+    )  # a week later is the same place; no gap below zero
     np.testing.assert_allclose(found[3, :4], [0, -1, 0, -1], atol=1e-6)
 
 

@@ -43,9 +43,7 @@ class PrefixBlock(nn.Module):
         options: see :class:`BlockOptions`.
     """
 
-    def __init__(
-        self, width: int, heads: int, hidden: int, dropout: float, cross: bool, options: BlockOptions
-    ) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool, options: BlockOptions) -> None:
         super().__init__()
         self.heads, self.dropout, self.cross = heads, dropout, cross
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -122,9 +120,7 @@ class PrefixBlock(nn.Module):
         split = x.unflatten(-1, (parts, self.heads, -1))
         return tuple(split.select(-3, part).movedim(-2, 1) for part in range(parts))
 
-    def _placed(
-        self, query: torch.Tensor, key: torch.Tensor, at: int, turn: Turn
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _placed(self, query: torch.Tensor, key: torch.Tensor, at: int, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
         if self.query_norms:
             query, key = self.query_norms[at](query), self.key_norms[at](key)
         return turned(query, turn), turned(key, turn)

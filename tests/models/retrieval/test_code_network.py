@@ -6,6 +6,7 @@ import torch
 from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 
 from taiji.models.codes.trie import CodeTrie, LiveTrie
+from taiji.models.retrieval import code_network
 from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Decoding, Past
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.nn.beam_search import beam_search
@@ -52,6 +53,13 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(params=[4, 1], ids=["masked", "gathered"])
+def bucket_search(request, monkeypatch):
+    """Buckets as masks, and taken out of the history wherever that is possible."""
+    monkeypatch.setattr(code_network, "SMALL", request.param)
+
+
+@pytest.mark.usefixtures("bucket_search")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
     """Training reads all places of a row at once; a beam reads one place, code by code, with a cache that moves."""
@@ -64,7 +72,9 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
         memory = network.read(past)
         together, _ = network.states(memory, seen, codes, times)
         for group in range(5):
-            decoding = Decoding(network, memory, seen[:, group : group + 1], None if times is None else times[:, group, None])
+            decoding = Decoding(
+                network, memory, seen[:, group : group + 1], None if times is None else times[:, group, None]
+            )
             found = [decoding.next(0, torch.zeros(3, 1, dtype=torch.int64))]
             for level in (1, 2):
                 decoding.select(torch.zeros(3, 2, dtype=torch.int64))  # two beams that are the same one
@@ -73,7 +83,9 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
         # What a group has not seen, padding included, does not move its states.
         codes_of = past.codes.clone()
         codes_of[:, 3:] = 0
-        other, _ = network.states(network.read(Past(codes_of, past.times, past.long, past.long_mask)), seen, codes, times)
+        other, _ = network.states(
+            network.read(Past(codes_of, past.times, past.long, past.long_mask)), seen, codes, times
+        )
         torch.testing.assert_close(other[:, :4], together[:, :4], rtol=1e-10, atol=1e-10)
 
 
@@ -119,7 +131,9 @@ def test_options_that_start_as_the_identity(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "calls"), [({}, 3 * 2), ({"multi_token": True}, 2 + 2), ({"thinking": "filler"}, 2 * 3 * 2)], ids=["plain", "heads", "thinking"]
+    ("options", "calls"),
+    [({}, 3 * 2), ({"multi_token": True}, 2 + 2), ({"thinking": "filler"}, 2 * 3 * 2)],
+    ids=["plain", "heads", "thinking"],
 )
 def test_block_calls_per_item(options, calls, monkeypatch):
     """L codes through D blocks are D · L calls; with sequential heads D + L − 1; with a step before each code 2 · D · L."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from taiji.nn.prefix_blocks import BlockOptions, PrefixBlock
 from taiji.nn.query_compressor import QueryCompressor
 from taiji.nn.rotary import Turn, turns
 from taiji.nn.time_encoding import TimeEncoding
+
+SMALL = 4
+"""A bucket is gathered where the largest one is at most one such part of the history; else attention is masked."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,7 @@ class CodeNetwork(nn.Module):
 
         def blocks(count: int, crossed: bool, options: BlockOptions) -> nn.ModuleList:
             hidden = s.expansion * width
-            return nn.ModuleList(
-                PrefixBlock(width, s.heads, hidden, s.dropout, crossed, options) for _ in range(count)
-            )
+            return nn.ModuleList(PrefixBlock(width, s.heads, hidden, s.dropout, crossed, options) for _ in range(count))
 
         self.encoder = blocks(s.layers if cross else 0, False, plain)
         self.encoder_norm = nn.LayerNorm(width) if cross else None
@@ -110,13 +112,14 @@ class CodeNetwork(nn.Module):
         fixed = self.extra + 1
         first = functional.pad(past.codes[..., 0].repeat_interleave(self.per_item, dim=1), (fixed, 0), value=-1)
         turn = turns(torch.arange(x.shape[1], device=x.device), self.head_width, x)
+        encoder, blocks = cast("list[PrefixBlock]", self.encoder), cast("list[PrefixBlock]", self.blocks)
         if self.encoder_norm is not None:
-            for block in self.encoder:
+            for block in encoder:
                 x, _ = block.encode(x, turn)
             x = self.encoder_norm(x)
-            return Memory([block.shared(x, turn) for block in self.blocks], first, fixed)
+            return Memory([block.shared(x, turn) for block in blocks], first, fixed)
         layers = []
-        for block in self.blocks:
+        for block in blocks:
             x, shared = block.encode(x, turn)
             layers.append(shared)
         return Memory(layers, first, fixed)
@@ -178,7 +181,7 @@ class Decoding:
         self.network, self.memory, self.times = network, memory, times
         self.place = memory.fixed + seen * network.per_item
         self.past: list[Cache | None] = [None] * len(memory.layers)
-        self.taken = 0
+        self.taken, self.small = 0, False
         self.thought: list[torch.Tensor] = []
         self.hidden: torch.Tensor | None = None
         places = torch.arange(memory.first.shape[1], device=seen.device)
@@ -225,6 +228,7 @@ class Decoding:
         if level == 1 and network.settings.bucket:
             self.mask = self.bucket(codes)
             self.recent = None if self.recent is None else self.recent & self.mask
+            self.small = int(self.mask.sum(dim=-1).max()) * SMALL <= self.mask.shape[-1]
         x = network.embed(level - 1, codes) if level else self.begin()
         if level and len(network.light):
             assert self.hidden is not None
@@ -265,7 +269,8 @@ class Decoding:
         recent = self.recent
         if recent is not None and mask is not self.mask:
             recent = recent & mask
-        return Prefix(keys, values, mask, recent)
+        prefix = Prefix(keys, values, mask, recent)
+        return prefix.gathered() if self.small else prefix
 
 
 class BeamScorer:

@@ -120,7 +120,7 @@ class CodeTraining:
         requests = Requests(self.valid, self.history.times[last])
         found = self.model.retrieve(requests, min(10, self.model.settings.beam)).items
         targets = self.model.places[self.history.items[last]]
-        hit, rank = np.nonzero(found == targets[:, None])
+        rank = np.nonzero(found == targets[:, None])[1]
         return float((1 / np.log2(rank + 2)).sum() / len(self.valid))
 
     def _next_code(self, level: int, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
