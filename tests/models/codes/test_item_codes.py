@@ -27,3 +27,18 @@ def test_codes_outside_their_level_are_rejected():
         ItemCodes(np.asarray([[0, 2]]), (2, 2), "v")
     with pytest.raises(InputError):
         ItemCodes(np.asarray([[0]]), (2, 2), "v")
+
+
+def test_codes_stand_on_the_items_of_their_catalogue():
+    board = checkerboard(items=4)
+    codes = ItemCodes(np.asarray([[0, 1], [1, 0], [0, 1], [1, 1]]), (2, 2), "v")
+    coded = codes.on(board)
+    assert coded.items.select("code_1", "code_2", "code_version").rows() == [
+        (0, 1, "v"),
+        (1, 0, "v"),
+        (0, 1, "v"),
+        (1, 1, "v"),
+    ]
+    assert coded.events.equals(board.events)
+    with pytest.raises(InputError):
+        codes.on(checkerboard(items=5))

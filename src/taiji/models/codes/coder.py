@@ -63,7 +63,7 @@ class Coder(LearntComponent):
 
     @abstractmethod
     def reconstruct(self, codes: Array) -> Array:
-        """Return vectors (N, d) for the first l levels' codes (N, l), 0 <= l <= L; without any, the same one for all."""
+        """Return vectors (N, d) for the first l levels' codes (N, l), 0 <= l <= L, each different from the others."""
 
     # What all have.
 
@@ -123,7 +123,11 @@ class Coder(LearntComponent):
                 found=str(codes[wrong.argmax()].tolist()),
                 fix="decode with the coder whose version the codes bear",
             )
-        return np.asarray(self.reconstruct(codes.astype(np.int64)), dtype=np.float64)
+        distinct, place = codes[:1], np.zeros(len(codes), np.int64)
+        if codes.shape[1] and len(codes):
+            distinct, inverse = np.unique(codes, axis=0, return_inverse=True)
+            place = inverse.ravel()
+        return np.asarray(self.reconstruct(distinct.astype(np.int64)), dtype=np.float64)[place]
 
     def residual_energies(self, vectors: Array) -> Array:
         """Return (L + 1,): the mean squared distance of vectors from what their first 0, 1, … L codes stand for."""

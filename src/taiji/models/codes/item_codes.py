@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
 from taiji.models.codes.coder import Coder
 from taiji.models.codes.quality import code_groups, quality
 
 Array = NDArray[Any]
+VERSION = "code_version"
+"""Column of the items' table that says which coder their codes are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,22 @@ class ItemCodes:
         starts = np.searchsorted(mine[order], asked, side="left")
         ends = np.searchsorted(mine[order], asked, side="right")
         return [order[start:end] for start, end in zip(starts, ends)]
+
+    def on(self, dataset: Dataset) -> Dataset:
+        """Return the dataset with the codes on its items: columns ``code_1``, ``code_2``, … and :data:`VERSION`.
+
+        Raises:
+            InputError: another number of items.
+        """
+        if len(self) != dataset.n_items:
+            raise InputError(
+                "The codes are of another catalogue.",
+                where="item codes",
+                expected=f"{dataset.n_items} items",
+                found=f"codes of {len(self)}",
+            )
+        columns = [pl.Series(f"code_{level + 1}", column) for level, column in enumerate(self.table.T)]
+        return replace(dataset, items=dataset.items.with_columns(*columns, pl.lit(self.version).alias(VERSION)))
 
     def quality(self) -> dict[str, float]:
         """Return collisions by item, use and entropy; see :func:`taiji.models.codes.quality.quality`."""

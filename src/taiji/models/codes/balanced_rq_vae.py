@@ -1,0 +1,55 @@
+"""CoBa RQ-VAE: codebooks that repel their own entries, and assignments that favour what is little used (S²GR, arXiv 2601.18664).
+
+Made from a note of the paper, which gives no formula for the adjusted distance; the co-occurrence half is :mod:`.smoothing`, applied to
+the vectors beforehand.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from taiji.core.settings import Settings as Base
+from taiji.models.codes.rq_vae import RQVAE, RQVAESettings
+
+
+class BalancedRQVAESettings(RQVAESettings):
+    """Settings of :class:`BalancedRQVAE`."""
+
+    balance: float = Field(default=0.3, ge=0, lt=1)
+    """Most by which a squared distance counts more (a code used twice as often as evenly, or more) or less (one never used)."""
+    uniformity: float = Field(default=0.1, ge=0)
+    """Weight of the loss that repels two entries of one level."""
+    margin: float = Field(default=1.0, gt=0)
+    """Distance from which on two entries no longer repel each other; in units of the latent space."""
+
+
+class BalancedRQVAE(RQVAE):
+    """:class:`RQVAE` with usage-adjusted distances and repulsion; the factors are frozen with the codebooks.
+
+    A factor multiplies, so an entry's own place is always coded by it.
+    """
+
+    Settings: ClassVar[type[Base]] = BalancedRQVAESettings
+    settings: BalancedRQVAESettings
+
+    def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
+        """Return the mean of squared shortfalls from the margin over the pairs of each level."""
+        return self.settings.uniformity * shortfall(codebooks, self.settings.margin)
+
+    def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
+        """Return 1 + balance · (use over even use, at most 2, − 1)."""
+        return 1.0 + self.settings.balance * ((use * use.shape[1]).clamp(0.0, 2.0) - 1.0)
+
+
+def shortfall(codebooks: torch.Tensor, margin: float) -> torch.Tensor:
+    """Return the mean over pairs of entries of one level (L, K, w) of ``max(0, margin − distance)²``."""
+    size = codebooks.shape[1]
+    if size < 2:
+        return codebooks.new_zeros(())
+    first, second = torch.triu_indices(size, size, 1, device=codebooks.device)
+    norms, products = codebooks.square().sum(dim=2), codebooks @ codebooks.transpose(1, 2)
+    squares = (norms[:, first] + norms[:, second] - 2 * products[:, first, second]).clamp(min=0.0)
+    return (margin - (squares + 1e-12).sqrt()).clamp(min=0.0).square().mean()

@@ -1,0 +1,152 @@
+"""Finite scalar quantisation: a few directions, each rounded to a few levels; the cells of the grid are the codes.
+
+Mentzer et al. (ICLR 2024), for vectors that are given: there is no codebook, hence no dead entry to learn around; every cell
+exists from the start. In place of a sigmoid each direction's own distribution function bounds it before it is rounded, so that
+its levels are used alike; what a cell stands for is found by least squares. Nothing is trained: on text vectors a projection
+trained with straight-through rounding explained 1 to 2 % more and collided more often.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from taiji.core.settings import Settings as Base
+from taiji.models.codes.coder import Coder, CoderSettings
+
+Array = NDArray[Any]
+Grid = tuple[int, ...]
+SLACK = 1e-9
+"""How far above a threshold (in standard deviations) a value has to be, so that no rounding decides."""
+
+
+class FSQSettings(CoderSettings):
+    """Settings of :class:`FSQ`."""
+
+    grid: Grid = (2,) * 8
+    """Levels of each direction of one code; their product is `size`. (`()`: one cell, whatever the vector.)"""
+
+    @model_validator(mode="after")
+    def _cells(self) -> Self:
+        if any(levels < 2 for levels in self.grid) or prod(self.grid) != self.size:
+            raise ValueError(
+                f"levels of at least 2 whose product is size ({self.size}) are expected; {self.grid} has {prod(self.grid)} cells"
+            )
+        return self
+
+
+class FSQ(Coder):
+    """Directions of the vectors, each cut into levels that are as frequent as one another; D directions to a code.
+
+    The first code has the directions along which the vectors vary most. The squared residual of the vectors that it was
+    fitted on does not rise from level to level, since each number of levels has its own least squares.
+    """
+
+    Settings: ClassVar[type[Base]] = FSQSettings
+    settings: FSQSettings
+    mean: Array
+    projection: Array
+    thresholds: Array
+    decoders: Array
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Cells of each code."""
+        return (prod(self.settings.grid),) * self.settings.levels
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return len(self.mean)
+
+    def learn(self, vectors: Array, seed: int, device: str) -> None:
+        """Find the directions, their thresholds, and what the cells stand for."""
+        s = self.settings
+        self.mean = vectors.mean(axis=0).astype(np.float32)
+        rows = vectors - self.mean
+        self.projection = directions(rows, s.levels, len(s.grid), seed).astype(np.float32)
+        self.thresholds = even_thresholds(rows @ self.projection.astype(np.float64), s.grid * s.levels)
+        features = self._features(grid_digits(self.assign(vectors), s.grid))
+        self.decoders = np.zeros((s.levels + 1, features.shape[1], self.dimension), np.float32)
+        for level in range(s.levels + 1):
+            used = 1 + level * len(s.grid)
+            self.decoders[level, :used] = np.linalg.lstsq(features[:, :used], rows, rcond=None)[0]
+
+    def assign(self, vectors: Array) -> Array:
+        """Return the cell of each code."""
+        s = self.settings
+        values = (vectors - self.mean) @ self.projection.astype(np.float64)
+        digits = (values[:, :, None] > self.thresholds + SLACK).sum(axis=2)
+        return grid_codes(digits.reshape(len(vectors), s.levels, len(s.grid)), s.grid)
+
+    def reconstruct(self, codes: Array) -> Array:
+        """Return what the cells of the first levels stand for."""
+        features = self._features(grid_digits(codes, self.settings.grid))
+        return self.mean + features @ self.decoders[codes.shape[1], : features.shape[1]].astype(np.float64)
+
+    def _features(self, digits: Array) -> Array:
+        """Return (N, 1 + l D): one, and the digits (N, l, D) from −½ to ½."""
+        top = np.asarray(self.settings.grid, np.float64) - 1
+        return np.concatenate([np.ones((len(digits), 1)), (digits / top - 0.5).reshape(len(digits), -1)], axis=1)
+
+    def weights(self) -> dict[str, Array]:
+        """Return mean (d,), projection (d, L D), thresholds (L D, T) and decoders (L + 1, 1 + L D, d)."""
+        names = ("mean", "projection", "thresholds", "decoders")
+        return dict(zip(names, (self.mean, self.projection, self.thresholds, self.decoders)))
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.mean, self.projection = weights["mean"], weights["projection"]
+        self.thresholds, self.decoders = weights["thresholds"], weights["decoders"]
+
+
+def grid_codes(digits: Array, grid: Grid) -> Array:
+    """Return the number (…,) of the cell with digits (…, D); the first direction counts most."""
+    return np.asarray(digits @ _places(grid), dtype=np.int64)
+
+
+def grid_digits(codes: Array, grid: Grid) -> Array:
+    """Return the digits (…, D) of cells (…,)."""
+    return np.asarray(codes)[..., None] // _places(grid) % np.asarray(grid, np.int64)
+
+
+def _places(grid: Grid) -> Array:
+    return np.asarray([prod(grid[n + 1 :]) for n in range(len(grid))], dtype=np.int64)
+
+
+def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
+    """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
+
+    Each group has its own principal directions, the first one those of most variance, rotated at random within the group so
+    that all of it share its variance. Directions that the rows lack are random.
+
+    Args:
+        rows: (N, d). groups: codes. width: directions per code. seed: of the rotations.
+    """
+    random = np.random.default_rng(seed)
+    dimension = rows.shape[1]
+    found = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, : groups * width]
+    missing = random.standard_normal((dimension, groups * width - found.shape[1])) / np.sqrt(dimension)
+    grouped = np.concatenate([found, missing], axis=1).reshape(dimension, groups, width)
+    for group in range(groups):
+        grouped[:, group] = grouped[:, group] @ np.linalg.qr(random.standard_normal((width, width)))[0]
+    flat = grouped.reshape(dimension, groups * width)
+    spread = np.sqrt(((rows @ flat) ** 2).mean(axis=0))
+    return np.asarray(flat / np.where(spread > 1e-12, spread, 1.0))
+
+
+def even_thresholds(values: Array, grid: Grid) -> Array:
+    """Return thresholds (D, T) that cut each column of values (N, D) into its number of levels, as equal as ties allow.
+
+    A threshold lies halfway between two neighbouring values; columns with fewer thresholds than T have infinity behind them.
+    """
+    ordered, count = np.sort(values, axis=0), len(values)
+    out = np.full((len(grid), max(grid, default=1) - 1), np.inf)
+    for column, levels in enumerate(grid):
+        above = np.minimum(-(-count * np.arange(1, levels) // levels), count - 1)
+        out[column, : levels - 1] = (ordered[np.maximum(above - 1, 0), column] + ordered[above, column]) / 2
+    return out

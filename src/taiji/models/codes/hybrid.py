@@ -1,0 +1,86 @@
+"""Residual k-means, then a finite scalar quantiser on what is left (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
+
+The coarse levels are clusters, which decoders learn well; the last level has to tell items of one cluster apart, where
+learnt codebooks collide and a grid's cells are all in use.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from taiji.core.settings import Settings as Base
+from taiji.models.codes.coder import Coder
+from taiji.models.codes.fsq import FSQ, FSQSettings, Grid
+from taiji.models.codes.residual_kmeans import ResidualKMeans, ResidualKMeansSettings, residual_codes
+
+Array = NDArray[Any]
+
+
+class HybridSettings(Base):
+    """Settings of :class:`Hybrid`."""
+
+    coarse: PositiveInt = 2
+    """Levels of residual k-means; the grid is one more."""
+    size: PositiveInt = 256
+    """Codes of each of them."""
+    grid: Grid = (2,) * 8
+    """Levels of each direction of the last code, which has as many cells as their product."""
+    iterations: PositiveInt = 25
+    """Rounds of k-means per level."""
+
+
+class Hybrid(Coder):
+    """:class:`ResidualKMeans` with one more level, of :class:`FSQ`; with a grid of one cell it is the former alone."""
+
+    Settings: ClassVar[type[Base]] = HybridSettings
+    settings: HybridSettings
+
+    def __init__(self, settings: HybridSettings | None = None) -> None:
+        super().__init__(settings)
+        s = self.settings
+        self.clusters = ResidualKMeans(ResidualKMeansSettings(levels=s.coarse, size=s.size, iterations=s.iterations))
+        self.cells = FSQ(FSQSettings(levels=1, size=prod(s.grid), grid=s.grid))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Clusters of the coarse levels, then the grid's cells."""
+        return self.clusters.sizes + self.cells.sizes
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return self.clusters.dimension
+
+    def learn(self, vectors: Array, seed: int, device: str) -> None:
+        """Fit the clusters, then the grid to what they leave over."""
+        self.clusters.learn(vectors, seed, device)
+        self.cells.learn(self._split(vectors)[1], seed, device)
+
+    def _split(self, vectors: Array) -> tuple[Array, Array]:
+        return residual_codes(vectors - self.clusters.mean, self.clusters.codebooks)
+
+    def assign(self, vectors: Array) -> Array:
+        """Return the clusters and the residual's cell."""
+        codes, residual = self._split(vectors)
+        return np.concatenate([codes, self.cells.assign(residual)], axis=1)
+
+    def reconstruct(self, codes: Array) -> Array:
+        """Return the centroids and the cell's vector, added up."""
+        coarse, fine = codes[:, : self.settings.coarse], codes[:, self.settings.coarse :]
+        out = self.clusters.reconstruct(coarse)
+        return out + self.cells.reconstruct(fine) if fine.shape[1] else out
+
+    def weights(self) -> dict[str, Array]:
+        """Return both parts' weights."""
+        parts = {"clusters": self.clusters, "cells": self.cells}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.weights().items()}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take both parts' weights."""
+        for name, part in (("clusters.", self.clusters), ("cells.", self.cells)):
+            part.restore({key.removeprefix(name): value for key, value in weights.items() if key.startswith(name)})

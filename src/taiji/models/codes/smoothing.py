@@ -1,0 +1,49 @@
+"""Vectors of items smoothed over what is taken together, so that codes know of more than content (S²GR, arXiv 2601.18664)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+
+
+def step_weights(alpha: float, steps: int) -> Array:
+    """Return β (steps + 1,) ∝ α (1 − α)^k, summing to 1."""
+    weights = (1.0 - alpha) ** np.arange(steps + 1)
+    return np.asarray(weights / weights.sum())
+
+
+def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
+    """Return Σ β_k H^k, with H⁰ = X and H^k = (1 − α) Â H^(k−1) + α X.
+
+    Â has a row per item: the weights of its pairs over their sum. An item without pairs, as every new one, keeps its vector.
+
+    Args:
+        vectors: (N, d), X. pairs: item, other item, weight > 0, (P,) each; of the training log only, or the codes know what is tested.
+        alpha: in (0, 1], how much content counts; 1: content alone. steps: K, how far influence reaches.
+
+    Raises:
+        InputError: alpha outside (0, 1].
+    """
+    if not 0.0 < alpha <= 1.0:
+        raise InputError("Content has to count.", where="alpha", expected="above 0, at most 1", found=str(alpha))
+    base = np.asarray(vectors, np.float64)
+    own, other, weight = pairs
+    order = np.argsort(own, kind="stable")
+    own, other, weight = np.asarray(own)[order], np.asarray(other)[order], np.asarray(weight, np.float64)[order]
+    linked, starts = np.unique(own, return_index=True)
+    share = weight / np.bincount(own, weight, minlength=len(base))[own]
+    layer, total = base, np.zeros_like(base)
+    for step, beta in enumerate(step_weights(alpha, steps)):
+        if step:
+            neighbours = layer.copy()
+            if len(linked):
+                neighbours[linked] = np.add.reduceat(share[:, None] * layer[other], starts, axis=0)
+            layer = (1.0 - alpha) * neighbours + alpha * base
+        total += beta * layer
+    return total

@@ -1,0 +1,162 @@
+"""QARM V2's search and attention (arXiv 2602.08559): a long history is searched by item codes, then attended to.
+
+General search unit: the entries that share most leading codes with the candidate, of equal ones the newest. Exact search unit: target
+attention to them over [item id, categories, codes] embeddings, so that an item without history has what its codes learnt.
+Deviation: the paper searches by the inner product of reduced embeddings; here the codes of these embeddings are what is searched by, which
+needs neither vectors nor an index at request time. Its encoder and mixture-of-experts head are other modules' (:mod:`taiji.language.aligned_encoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from pydantic import Field as Setting
+from pydantic import PositiveInt
+from torch import nn
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, Layout
+from taiji.data.fields import CategoryField, Field
+from taiji.models.codes.item_codes import VERSION
+from taiji.models.ranking.default_fields import default_fields
+from taiji.models.ranking.ranker import Ranker
+from taiji.models.ranking.ranking_network import Network
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.code_search import attend_found, search, shared_levels
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.lookup import look_up
+from taiji.nn.towers import layers
+
+
+class CodeSequenceSettings(NeuralRankerSettings):
+    """Shape of the ranker that searches by codes."""
+
+    model: str = "code_sequence"
+    history: PositiveInt = 1000
+    """Most recent interactions of the user that are searched."""
+    codes: tuple[str, ...] = Setting(default=("code_1", "code_2", "code_3"), min_length=1)
+    """Columns of the items' table that hold the codes, coarse to fine; see `ItemCodes.on`."""
+    found: PositiveInt = 50
+    """Entries of the history that a candidate attends to."""
+    least_levels: PositiveInt = 1
+    """Leading codes that an entry has to share with the candidate to be found."""
+    attended: PositiveInt = 16
+    """Width of an entry in the attention."""
+
+
+class ItemCodesField(CategoryField):
+    """Codes of the item, a category per level; codes of another version than the one that was learnt are an error.
+
+    Args:
+        columns: of the items' table, coarse to fine.
+    """
+
+    learnt = ("version",)
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        super().__init__(list(columns), "item", name="item codes")
+        self.version: str | None = None
+        self.options = {"columns": list(columns)}
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn the codes that the items have, and of which version they are."""
+        missing = [name for name in (*self.names, VERSION) if name not in dataset.items.columns]
+        if missing:
+            raise ConfigError(
+                "The items have no codes.",
+                where="ranking.codes, columns of the items",
+                expected=", ".join((*self.names, VERSION)),
+                found=f"no {', '.join(missing)}",
+                fix="make them with a coder and put them on the dataset: ItemCodes.of(coder, vectors).on(dataset)",
+            )
+        self.version = _version(dataset.items)
+        super().fit(dataset, rows, until)
+
+    def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
+        """Return the codes as names, one column per level."""
+        found = _version(source) if VERSION in source.columns else None
+        if found != self.version:
+            raise InputError(
+                "The items' codes are of another version than those that the ranker learnt.",
+                where=f"column {VERSION} of the items",
+                expected=str(self.version),
+                found=str(found),
+                fix="code the items with the coder of that version, or train the ranker again",
+            )
+        return source.select(pl.col(name).cast(pl.String) for name in self.names)
+
+
+class CodeSequenceNetwork(Network[CodeSequenceSettings]):
+    """All inputs and what the candidate finds in each sequence through one tower."""
+
+    def __init__(self, layout: Layout, outputs: int, settings: CodeSequenceSettings) -> None:
+        super().__init__(layout, outputs, settings)
+        self.inputs = FlatInputs(layout, settings.dimension, settings.bins, pooled=False)
+        width, attended = self.inputs.item_width, settings.attended
+        names = tuple(layout.sequences)
+        self.keys = nn.ModuleDict({name: nn.Linear(width, attended, bias=False) for name in names})
+        self.queries = nn.ModuleDict({name: nn.Linear(width, attended, bias=False) for name in names})
+        aged = [name for name, (_, has_ages) in layout.sequences.items() if has_ages]
+        self.ages = nn.ModuleDict({name: nn.Linear(1, attended, bias=False) for name in aged})
+        self.first_known = 1 + layout.item.hashed[-1]  # the codes are the last of the item's categories
+        total = self.inputs.out_width + 2 * len(names) * attended
+        self.tower = layers(total, settings.hidden, settings.dropout)
+        self.heads = nn.Linear(settings.hidden[-1], outputs)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        s = self.settings
+        flat, items, penalty = self.inputs(batch)
+        codes = batch["items"][:, -len(s.codes) :]
+        parts = [flat]
+        for name, key in self.keys.items():
+            sequence = batch[name]
+            history = look_up(key(items), sequence)
+            if name in self.ages:
+                history = history + self.ages[name](batch[f"{name}_age"].unsqueeze(2))
+            query = look_up(self.queries[name](items), batch["item"])
+            grouped = query.view(sequence.shape[0], -1, s.attended)
+            mine = look_up(codes, batch["item"]).view(sequence.shape[0], -1, len(s.codes))
+            shared = shared_levels(mine, look_up(codes, sequence), self.first_known)
+            found_at_most = min(s.found, self.layout.sequences[name][0])
+            positions, there = search(shared, sequence != 0, found_at_most, s.least_levels)
+            found = attend_found(grouped, history, positions, there).view(-1, s.attended)
+            parts += [found, found * query]
+        return self.heads(self.tower(torch.cat(parts, dim=1))), penalty
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors."""
+        self.inputs.prepare(arrays)
+
+
+class CodeSequenceRanker(Ranker):
+    """A ranker that searches the history by codes; see :class:`CodeSequenceNetwork`."""
+
+    Settings = CodeSequenceSettings
+    settings: CodeSequenceSettings
+    network_class = CodeSequenceNetwork
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
+        """Return what the log offers, and the codes behind it."""
+        return [*default_fields(dataset, columns, self.settings), ItemCodesField(self.settings.codes)]
+
+
+def _version(items: pl.DataFrame) -> str | None:
+    found = items[VERSION].unique().to_list()
+    if len(found) > 1:
+        raise InputError(
+            "Items have codes of several versions.",
+            where=f"column {VERSION} of the items",
+            expected="one version",
+            found=", ".join(map(str, found)),
+            fix="code all items with one coder",
+        )
+    return str(found[0]) if found else None
