@@ -282,8 +282,9 @@ def _quick(result: Result) -> Result:
     trial = Trial("circle", data, *last_out(data), result)
     trial.simple()
     settings = CodeDecoderSettings(
-        seen="keep", width=32, layers=1, levels=2, size=4, epochs=12, batch=8, learning_rate=1e-2, dropout=0.0, beam=12
+        seen="keep", width=32, layers=1, epochs=12, batch=8, learning_rate=1e-2, dropout=0.0, beam=12
     )
+    settings = settings.model_copy(update={"coder_settings": {"levels": 2, "size": 4}})
     row = trial.decoder("plain", settings, 0)
     trial.against("plain", "Popularity")
     result.at_least("N@10 over popularity", row["N@10"] / result.rows[0]["N@10"], 1.2)

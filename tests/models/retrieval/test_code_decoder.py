@@ -1,5 +1,6 @@
 """The contract, an order that only a sequence model sees, exhaustive scores, items that come and go, and the options."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -7,7 +8,7 @@ import polars as pl
 import pytest
 
 from taiji.core.component import Requests
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
@@ -150,14 +151,42 @@ def test_items_that_share_a_code_share_its_probability(circle):
 def test_an_item_that_nobody_took_can_be_retrieved(circle):
     vectors = np.random.default_rng(0).standard_normal((ITEMS, 4))
     rows = circle.events.filter(pl.col("item") != 5)
-    quick = QUICK.model_copy(update={"epochs": 1, "levels": 2, "size": 4})
+    quick = QUICK.model_copy(update={"epochs": 1, "coder_settings": {"levels": 2, "size": 4}})
     model = CodeDecoder(quick, vectors=vectors).fit(circle, rows)
     assert (model.retrieve(requests_of(circle), ITEMS).items == 5).any(axis=1).all()
+
+
+def test_new_codes_bring_in_new_items_and_move_old_ones(circle, fitted):
+    """Item 12 is new and has item 0's codes; items 1 and 2 have changed places."""
+    items = pl.concat(
+        [
+            circle.items,
+            circle.items.tail(1).with_columns(item_id=pl.lit("new"), item=pl.lit(12).cast(circle.items["item"].dtype)),
+        ]
+    )
+    later = replace(circle, items=items)
+    codes = np.concatenate([CODES, CODES[:1]])
+    codes[[1, 2]] = codes[[2, 1]]
+    moved = fitted.recoded(later, codes)
+    requests = requests_of(circle, 40)
+    past = circle.history.before_batch(requests.user, requests.time, 9)[0]
+    requests = requests.take(~np.isin(past, [1, 2]).any(axis=1))  # whose own history reads as before
+    old, new = fitted.scores(requests), moved.scores(requests)
+    np.testing.assert_allclose(new[:, [2, 1, 3, 4]], old[:, [1, 2, 3, 4]], atol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(new[:, 0]) + np.exp(new[:, 12]), np.exp(old[:, 0]), atol=1e-5
+    )  # they share a leaf
+    assert (moved.retrieve(requests, ITEMS).items == 12).any()
+    with pytest.raises(InputError):
+        fitted.recoded(later, codes[:, :1])
 
 
 def test_what_does_not_fit_is_an_error(circle, fitted):
     with pytest.raises(InputError):
         CodeDecoder(QUICK, codes=CODES[:5]).fit(circle)
+    with pytest.raises(ConfigError) as unknown:
+        CodeDecoder(QUICK.model_copy(update={"coder_settings": {"depth": 2}})).fit(circle)
+    assert unknown.value.where == "coder_settings.depth"
     narrow = fitted.bound_to(circle)
     narrow.settings = QUICK.model_copy(update={"beam": 3})
     with pytest.raises(InputError) as error:

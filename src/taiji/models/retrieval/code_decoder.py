@@ -11,12 +11,14 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from taiji.core.component import NO_ITEM, Requests, Slate, pick_device
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
+from taiji.core.settings import problem_text
 from taiji.data.dataset import Dataset
 from taiji.data.history import History
-from taiji.models.codes.coder import coder_class
+from taiji.models.codes.coder import Coder, coder_class
 from taiji.models.codes.collisions import unique_codes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
 from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past
@@ -97,10 +99,26 @@ class CodeDecoder(CatalogueRetriever):
             codes = checked(self.given)
         else:
             vectors = self.coded_vectors(history, seed)
-            kind = coder_class(s.coder, "coder")
-            coder = kind(kind.Settings.model_validate({"levels": s.levels, "size": s.size}))
-            codes = coder.fit(vectors, seed=seed).encode(vectors)
+            codes = self._coder().fit(vectors, seed=seed).encode(vectors)
         return unique_codes(codes, popularity) if s.collisions == "level" else codes
+
+    def _coder(self) -> Coder:
+        """Return the coder that the settings name, not fitted.
+
+        Raises:
+            ConfigError: no coder has that name, or it has other settings.
+        """
+        kind = coder_class(self.settings.coder, "coder")
+        try:
+            return kind(kind.Settings.model_validate(self.settings.coder_settings))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(
+                "A coder's settings do not fit it.",
+                where=".".join(["coder_settings", *map(str, problem["loc"])]),
+                expected=f"settings of {self.settings.coder}: {', '.join(kind.Settings.model_fields)}",
+                found=problem_text(problem),
+            ) from error
 
     def coded_vectors(self, history: History, seed: int) -> Array:
         """Return the vectors (N, d) that the codes come from, or would have come from."""
@@ -129,6 +147,29 @@ class CodeDecoder(CatalogueRetriever):
         self._build(device)
         self.network.load_state_dict({name: torch.from_numpy(value) for name, value in learnt.items()})
         self.network.eval()
+
+    def recoded(self, dataset: Dataset, codes: Array) -> Self:
+        """Return the retriever of a later catalogue, new items and items whose codes have moved included; the network is shared.
+
+        Args:
+            dataset: that it is bound to. codes: (n_items, L) of its items, by the coder whose codes were learnt, and of as many
+                levels as :attr:`item_codes` has; items with equal codes share a leaf.
+
+        Raises:
+            InputError: codes of other levels or sizes.
+        """
+        codes = checked(codes, tuple(self.facts["sizes"]))
+        if len(codes) != dataset.n_items:
+            raise InputError(
+                "Codes do not fit the catalogue.",
+                where="recoded",
+                expected=f"a row for each of {dataset.n_items} items",
+                found=f"{len(codes)} rows",
+            )
+        made = self.bound_to(dataset)
+        made._bind(dataset, dataset.items["item_id"])
+        made._take(codes, np.bincount(dataset.history.items, minlength=dataset.n_items))
+        return made
 
     # Retrieval.
 

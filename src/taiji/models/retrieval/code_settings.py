@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -15,10 +15,8 @@ class CodeDecoderSettings(RetrieverSettings):
 
     coder: str = "taiji.models.codes.residual_kmeans:ResidualKMeans"
     """Maker of the codes, as `package.module:Name` or by the name of an entry point in `taiji.coders`; not used where codes are given."""
-    levels: PositiveInt = 3
-    """Codes per item that the coder makes."""
-    size: PositiveInt = 256
-    """Codes that each level chooses from."""
+    coder_settings: dict[str, Any] = Field(default={})
+    """Settings of the coder: levels, sizes, whatever it has; the others are its defaults."""
     vector_width: PositiveInt = 64
     """Width of the item factors that are coded where no vectors are given."""
     collisions: Literal["level", "list"] = "level"
