@@ -123,11 +123,10 @@ def group_loss(
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
     """Return the log-probability (B, G, L) of each code of items (B, G) in the decoder's own numbers; the history is read once."""
-    past, seen, times = decoder.past(requests)
+    past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])
-    times = None if times is None else times[:, None].expand(*codes.shape[:2], -1)
-    states, _ = network.states(network.read(past), groups, codes, times)
+    states, _ = network.states(network.read(past), groups, codes, asked.spread(codes.shape[1]))
     chances = [
         torch.log_softmax(network.logits(level, states[:, :, level]), dim=-1).gather(2, codes[..., level, None])
         for level in range(codes.shape[2])

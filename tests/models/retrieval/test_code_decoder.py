@@ -85,7 +85,7 @@ def test_learns_an_order_that_popularity_does_not_tell(circle, fitted):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_learns_an_order(circle, name):
-    quick = QUICK.model_dump() | {"epochs": 30} | OPTIONS[name]
+    quick = QUICK.model_dump() | {"epochs": 30, "valid_users": 60} | OPTIONS[name]
     model = CodeDecoder(CodeDecoderSettings.model_validate(quick), codes=CODES)
     assert right(model.fit(circle), circle) > 0.9
 

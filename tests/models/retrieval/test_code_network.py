@@ -7,7 +7,7 @@ from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 
 from taiji.models.codes.trie import CodeTrie, LiveTrie
 from taiji.models.retrieval import code_network
-from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Decoding, Past
+from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Decoding, Past
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.nn.beam_search import beam_search
 from taiji.nn.prefix_blocks import PrefixBlock
@@ -19,7 +19,7 @@ NONE = np.zeros(0, np.int64)
 
 def network_of(**options) -> CodeNetwork:
     torch.manual_seed(0)
-    network = CodeNetwork(SIZES, CodeDecoderSettings.model_validate(PLAIN | options)).double().eval()
+    network = CodeNetwork(SIZES, CodeDecoderSettings.model_validate(PLAIN | options), scenarios=3).double().eval()
     with torch.no_grad():
         network.table.normal_(std=0.5)
     return network
@@ -48,6 +48,7 @@ OPTIONS = {
     "bucket and router": {"bucket": True, "short": 2, "tokens": "items"},
     "sequential heads": {"multi_token": True, "bucket": True},
     "thinking": {"thinking": "latent"},
+    "scenarios": {"scenario": "where"},
     "filler": {"thinking": "filler"},
     "long history": {"long_history": 5, "queries": 2, "time": True},
 }
@@ -68,13 +69,17 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
     seen = torch.arange(5).expand(3, 5)
     random = torch.from_numpy(np.random.default_rng(2).random((3, 5, 5)))
     times = random if network.settings.time else None
+    prompts = torch.tensor([0, 1, 2, 1, 0]).expand(3, 5) if network.settings.scenario else None
     with torch.no_grad():
+        if network.prompts is not None:
+            network.prompts.normal_()
         memory = network.read(past)
-        together, _ = network.states(memory, seen, codes, times)
+        together, _ = network.states(memory, seen, codes, Asked(times, prompts))
         for group in range(5):
-            decoding = Decoding(
-                network, memory, seen[:, group : group + 1], None if times is None else times[:, group, None]
+            asked = Asked(
+                None if times is None else times[:, group, None], None if prompts is None else prompts[:, group, None]
             )
+            decoding = Decoding(network, memory, seen[:, group : group + 1], asked)
             found = [decoding.next(0, torch.zeros(3, 1, dtype=torch.int64))]
             for level in (1, 2):
                 decoding.select(torch.zeros(3, 2, dtype=torch.int64))  # two beams that are the same one
@@ -84,7 +89,7 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
         codes_of = past.codes.clone()
         codes_of[:, 3:] = 0
         other, _ = network.states(
-            network.read(Past(codes_of, past.times, past.long, past.long_mask)), seen, codes, times
+            network.read(Past(codes_of, past.times, past.long, past.long_mask)), seen, codes, Asked(times, prompts)
         )
         torch.testing.assert_close(other[:, :4], together[:, :4], rtol=1e-10, atol=1e-10)
 
@@ -105,7 +110,9 @@ def test_the_plain_decoder_is_gpt_neox_and_its_search_is_generate():
 
 
 @pytest.mark.parametrize(
-    "options", [{"gate": True}, {"time": True}, {"experts": 1, "chosen_experts": 1}], ids=["gate", "time", "one expert"]
+    "options",
+    [{"gate": True}, {"time": True}, {"scenario": "where"}, {"experts": 1, "chosen_experts": 1}],
+    ids=["gate", "time", "scenario", "one expert"],
 )
 def test_options_that_start_as_the_identity(options):
     plain, other = network_of(), network_of(**options)
@@ -126,7 +133,7 @@ def test_options_that_start_as_the_identity(options):
     times = torch.ones(3, 5, 5, dtype=torch.float64)
     with torch.no_grad():
         expected, _ = plain.states(plain.read(histories(plain)), seen, codes)
-        found, _ = other.states(other.read(histories(other)), seen, codes, times)
+        found, _ = other.states(other.read(histories(other)), seen, codes, Asked(times, seen % 3))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 

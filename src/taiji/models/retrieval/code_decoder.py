@@ -21,7 +21,8 @@ from taiji.data.history import History
 from taiji.models.codes.coder import Coder, coder_class
 from taiji.models.codes.collisions import unique_codes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
-from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_scenarios import column_of, prompts_of, scenarios_of
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.code_training import CodeTraining
 from taiji.models.retrieval.item_factors import item_factors
@@ -61,13 +62,16 @@ class CodeDecoder(CatalogueRetriever):
         super().__init__(settings)
         self.given, self.vectors = codes, vectors
         self.skipped: History | None = None
+        self.prompts: Array | None = None
 
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
         """Learn from interactions; with ``skip_weight`` from exposures without a click as well."""
+        events = dataset.events if rows is None else rows
+        if self.settings.scenario:
+            self.facts["scenarios"], self.prompts = scenarios_of(events, self.settings.scenario, dataset.n_users)
         if self.settings.skip_weight:
-            events = dataset.events if rows is None else rows
             shown = events.with_columns((pl.col("click") == 0).cast(pl.Int8).alias("click"))
             self.skipped = History.from_events(shown, dataset.n_users)
         return super().fit(dataset, rows, seed=seed, device=device)
@@ -129,11 +133,12 @@ class CodeDecoder(CatalogueRetriever):
     def _take(self, codes: Array, popularity: Array) -> None:
         self.item_codes, self.popularity = codes, popularity
         self.trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), popularity)
-        self._live = LiveTrie(self.trie)
+        self._live = {"": LiveTrie(self.trie)}
 
     def _build(self, device: str | None) -> None:
         self.device = pick_device(device or self.settings.device)
-        self.network = CodeNetwork(self.trie.sizes, self.settings).to(self.device)
+        scenarios = len(self.facts.get("scenarios", [])) + 1
+        self.network = CodeNetwork(self.trie.sizes, self.settings, scenarios).to(self.device)
 
     def weights(self) -> dict[str, Array]:
         """Return codes, popularity and the network's weights."""
@@ -195,15 +200,23 @@ class CodeDecoder(CatalogueRetriever):
                 fix=f"set beam: {width} or more; it can be changed without a new fit",
             )
         items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
-        for at in range(0, len(requests), REQUESTS):
-            block = requests.take(slice(at, at + REQUESTS))
-            slate = self._best_decoded(block, width)
-            items[at : at + len(block)], scores[at : at + len(block)] = slate.items, slate.scores
+        for pool, rows in self._pools(requests):
+            for at in range(0, len(rows), REQUESTS):
+                some = rows[at : at + REQUESTS]
+                slate = self._best_decoded(requests.take(some), width, pool)
+                items[some], scores[some] = slate.items, slate.scores
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
-    def _best_decoded(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best, in the model's own numbers."""
-        row, items, values = self._decode(requests, self._shown(requests), self.settings.beam)
+    def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
+        """Return the pools of items that requests are answered from, and the requests (R,) of each; "" is the catalogue."""
+        if not self.settings.pool:
+            return [("", np.arange(len(requests)))]
+        values, _ = prompts_of(requests, self.settings.scenario, [])
+        return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
+
+    def _best_decoded(self, requests: Requests, k: int, pool: str) -> Slate:
+        """Return the ``k`` best of a pool, in the model's own numbers."""
+        row, items, values = self._decode(requests, self._shown(requests, pool), self.settings.beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         shape = len(requests), max(k, int(counts.max(initial=0)))
@@ -212,13 +225,16 @@ class CodeDecoder(CatalogueRetriever):
         best = top_items(table, k)
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
-    def _shown(self, requests: Requests) -> PrunedTrie:
-        """Return the trie of what each request may be shown.
+    def _shown(self, requests: Requests, pool: str) -> PrunedTrie:
+        """Return the trie of what each request may be shown out of a pool.
 
         Requests of one time share a live trie that follows the items that came or went since the last one.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         shown = ~self._gone
+        if self.settings.pool:
+            home = column_of(self.dataset.items, self.settings.pool, "items").to_numpy().astype(str)[self.places]
+            shown = shown & ((home == pool) | (home == ""))
         if self.availability.bounded and len(requests) and requests.time.min() < requests.time.max():
             rows, hidden = self._hidden(requests)
         else:
@@ -228,24 +244,24 @@ class CodeDecoder(CatalogueRetriever):
                 rows, seen = seen_items(self.dataset.history, requests)
                 known = self.codes[seen] >= 0
                 rows, hidden = rows[known], self.codes[seen][known]
-        live = self._live.moved(shown)
-        self._live = live  # replaced as a whole: other threads go on with the one they have
+        live = self._live.get(pool, self._live[""]).moved(shown)
+        self._live = {**self._live, pool: live}  # replaced as a whole: other threads go on with the one they have
         return live.without(rows, hidden)
 
     def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
         """Return request numbers (C,), ascending, items (C,) and scores (C,) of the beam's items."""
-        past, seen, times = self.past(requests)
+        past, seen, asked = self.past(requests)
         self.network.eval()
         with torch.no_grad():
-            scorer = BeamScorer(self.network, self.network.read(past), seen, times)
+            scorer = BeamScorer(self.network, self.network.read(past), seen, asked)
             leaves, values = beam_search(scorer, shown.children, len(requests), self.trie.levels, beam)
         row, column = np.nonzero(leaves.numpy() >= 0)
         place, items = shown.items(row, leaves.numpy()[row, column])
         scores = values.cpu().numpy().astype(np.float64)[row, column]
         return row[place], items, scores[place] + self.trie.log_shares[items]
 
-    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, torch.Tensor | None]:
-        """Return histories, how many interactions each has (B,), and the requests' time features (B, 5) or None."""
+    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
+        """Return histories, how many interactions each has (B,), and what else the requests tell, in one group each."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = np.where(found >= 0, self.codes[found], -1)
@@ -259,13 +275,15 @@ class CodeDecoder(CatalogueRetriever):
         inside = back >= 0
         items = np.where(inside, np.take_along_axis(recent, np.maximum(back, 0), axis=1), 0) if width else recent[:, :0]
         then = np.take_along_axis(times, np.maximum(back, 0), axis=1) if width else times[:, :0]
-        features = request_features = None
+        features = request_features = prompt = None
         if s.time:
             previous = np.concatenate([then[:, :1], then[:, :-1]], axis=1)
             features = self._tensor(time_features(then, previous))
             last = np.where(seen > 0, times[:, 0], requests.time)
-            request_features = self._tensor(time_features(requests.time, last))
-        return self.past_of(items, features, long), self._tensor(seen), request_features
+            request_features = self._tensor(time_features(requests.time, last)[:, None])
+        if s.scenario:
+            prompt = self._tensor(prompts_of(requests, s.scenario, self.facts["scenarios"])[1][:, None])
+        return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
         """Return the network's input for items (R, n), oldest first, and those before them (R, m), newest first, −1 for none."""

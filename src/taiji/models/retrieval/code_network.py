@@ -38,6 +38,23 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a request tells beside its history, where the network has a use for it.
+
+    Attributes:
+        times: (R, G, 5) time features of the next item. prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
+    """
+
+    times: torch.Tensor | None = None
+    prompt: torch.Tensor | None = None
+
+    def spread(self, groups: int) -> Asked:
+        """Return the same for several groups (R, groups) of each request, of which there is one (R, 1) here."""
+        times = None if self.times is None else self.times.expand(-1, groups, -1)
+        return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
+
+
+@dataclass(frozen=True)
 class Memory:
     """What is computed once per history.
 
@@ -55,10 +72,10 @@ class CodeNetwork(nn.Module):
     """Causal transformer over a history and the codes of the item after it.
 
     Args:
-        sizes: codes per level. settings: widths and options.
+        sizes: codes per level. settings: widths and options. scenarios: number of prompts, unknown included.
     """
 
-    def __init__(self, sizes: tuple[int, ...], settings: CodeDecoderSettings) -> None:
+    def __init__(self, sizes: tuple[int, ...], settings: CodeDecoderSettings, scenarios: int = 1) -> None:
         super().__init__()
         s, width, levels = settings, settings.width, len(sizes)
         self.sizes, self.settings = sizes, settings
@@ -88,6 +105,7 @@ class CodeNetwork(nn.Module):
             self.long_position = nn.Parameter(torch.randn(s.long_history, width) * 0.02)
         self.time = TimeEncoding(width) if s.time else None
         self.begin_time = TimeEncoding(width) if s.time else None
+        self.prompts = nn.Parameter(torch.zeros(scenarios, width)) if s.scenario else None
 
     # The history, once.
 
@@ -136,18 +154,18 @@ class CodeNetwork(nn.Module):
     # The codes, in groups.
 
     def states(
-        self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, times: torch.Tensor | None = None
+        self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the states that tell each code, given the true ones before it, and those of the thinking steps.
 
         Args:
             memory: of R histories. seen: (R, G) interactions that each group has seen. codes: (R, G, L) of the next item.
-            times: (R, G, 5) of the next item, where the network has a use for them.
+            asked: what else each group knows.
 
         Returns:
             (R, G, L, d), and (R, G, L, d) or None.
         """
-        decoding = Decoding(self, memory, seen, times)
+        decoding = Decoding(self, memory, seen, asked)
         levels = range(len(self.sizes))
         if len(self.light) or self.thoughts is not None:
             found = [decoding.next(level, codes[..., max(level - 1, 0)]) for level in levels]
@@ -169,16 +187,14 @@ class Decoding:
 
     Args:
         network, memory: see there. seen: (R, G) interactions that each group may see; G is 1 for a beam search.
-        times: (R, G, 5) of the request, where the network has a use for them.
+        asked: what else each group knows.
 
     Attributes:
         thought: states (R, G, d) of the thinking steps so far.
     """
 
-    def __init__(
-        self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, times: torch.Tensor | None = None
-    ) -> None:
-        self.network, self.memory, self.times = network, memory, times
+    def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
+        self.network, self.memory, self.asked = network, memory, asked or Asked()
         self.place = memory.fixed + seen * network.per_item
         self.past: list[Cache | None] = [None] * len(memory.layers)
         self.taken, self.small = 0, False
@@ -194,8 +210,10 @@ class Decoding:
         """Return the first token (R, G, d) of each group."""
         begin = self.network.begin.expand(*self.place.shape, -1)
         if self.network.begin_time is not None:
-            assert self.times is not None
-            begin = begin + self.network.begin_time(self.times)
+            assert self.asked.times is not None
+            begin = begin + self.network.begin_time(self.asked.times)
+        if self.network.prompts is not None and self.asked.prompt is not None:
+            begin = begin + self.network.prompts[self.asked.prompt]
         return begin
 
     def masks(self, codes: torch.Tensor) -> torch.Tensor:
@@ -276,10 +294,8 @@ class Decoding:
 class BeamScorer:
     """Callback of :func:`taiji.nn.beam_search.beam_search` over a network: the history stays one, the beams' own keys move."""
 
-    def __init__(
-        self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, times: torch.Tensor | None = None
-    ) -> None:
-        self.decoding = Decoding(network, memory, seen[:, None], None if times is None else times[:, None])
+    def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
+        self.decoding = Decoding(network, memory, seen[:, None], asked)
 
     def __call__(self, level: int, parents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities (B, K, V) of the level's codes."""

@@ -81,6 +81,10 @@ class CodeDecoderSettings(RetrieverSettings):
     """Tokens that the compressor makes of them."""
     time: bool = False
     """Hour, weekday and gap to the interaction before, added to the history and to the request; nothing is added at first."""
+    scenario: str = ""
+    """Column of events and requests that names the scenario; each one gets a prompt, added to the first token. Empty for none."""
+    pool: str = ""
+    """Column of the item table that names the scenario in which an item may be shown; where it is empty, in all. Empty for no such column."""
     skip_weight: float = Field(default=0.0, ge=0)
     """Weight in the loss of what was shown and not taken before the target: its first code is to be improbable."""
     skips: PositiveInt = 4
@@ -98,4 +102,6 @@ class CodeDecoderSettings(RetrieverSettings):
             raise ValueError("thinking needs a pass through all blocks per code, which multi_token saves; choose one")
         if self.clusters and self.thinking != "latent":
             raise ValueError(f"clusters supervise thinking: latent, found thinking: {self.thinking}")
+        if self.pool and not self.scenario:
+            raise ValueError("pool needs scenario, the column of requests that an item's pool is compared with")
         return self

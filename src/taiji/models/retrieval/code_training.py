@@ -17,6 +17,7 @@ from taiji.data.history import History
 from taiji.models.codes.kmeans import k_means, nearest
 from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
+from taiji.models.retrieval.code_network import Asked, Past
 from taiji.nn.experts import Experts
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 from taiji.nn.time_encoding import time_features
@@ -94,9 +95,9 @@ class CodeTraining:
         model, network, s = self.model, self.network, self.model.settings
         there = torch.from_numpy(batch.items >= 0).to(model.device)
         targets = model._tensor(model.item_codes[np.maximum(batch.items, 0)])
-        past, times = self._past(batch)
+        past, asked = self._past(batch)
         seen = torch.arange(batch.items.shape[1], device=model.device).expand(there.shape)
-        states, thoughts = network.states(network.read(past), seen, targets, times)
+        states, thoughts = network.states(network.read(past), seen, targets, asked)
         states, codes = states[there], targets[there]
         parts = [self._next_code(level, states[:, level], codes[:, level]) for level in range(codes.shape[1])]
         total = reported = torch.stack(parts).sum()
@@ -117,7 +118,11 @@ class CodeTraining:
         if not len(self.valid):
             return 0.0
         last = self.history.offsets[self.valid + 1] - 1
-        requests = Requests(self.valid, self.history.times[last])
+        columns = {}
+        if self.model.prompts is not None:
+            names = np.array(["", *self.model.facts["scenarios"]])
+            columns[self.model.settings.scenario] = names[self.model.prompts[last]]
+        requests = Requests(self.valid, self.history.times[last], columns)
         found = self.model.retrieve(requests, min(10, self.model.settings.beam)).items
         targets = self.model.places[self.history.items[last]]
         rank = np.nonzero(found == targets[:, None])[1]
@@ -132,9 +137,9 @@ class CodeTraining:
         log_chance = self.model._tensor(np.log(chance[drawn]).astype(np.float32))
         return sampled_softmax_loss(states, codes, network.level_table(level), self.model._tensor(drawn), log_chance)
 
-    def _past(self, batch: CodeBatch) -> tuple[Any, torch.Tensor | None]:
-        """Return the network's input for a batch, and time features of its targets."""
-        s, times = self.model.settings, None
+    def _past(self, batch: CodeBatch) -> tuple[Past, Asked]:
+        """Return the network's input for a batch, and what else its targets tell."""
+        s, times, prompt = self.model.settings, None, None
         if s.time:
             then = np.where(batch.places >= 0, self.history.times[batch.places], 0)
             features = time_features(then, np.concatenate([then[:, :1], then[:, :-1]], axis=1))
@@ -144,7 +149,10 @@ class CodeTraining:
             before = self.windows.starts[batch.users][:, None] - 1 - np.arange(s.long_history)
             inside = before >= self.history.offsets[batch.users][:, None]
             long = np.where(inside, self.history.items[np.maximum(before, 0)], -1)
-        return self.model.past_of(batch.items[:, :-1], None if times is None else times[:, :-1], long), times
+        if self.model.prompts is not None:
+            prompt = self.model._tensor(np.where(batch.places >= 0, self.model.prompts[batch.places], 0))
+        past = self.model.past_of(batch.items[:, :-1], None if times is None else times[:, :-1], long)
+        return past, Asked(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return first codes (R, n + 1, S) of the last exposures between each target and the interaction before it, −1 for none."""
