@@ -7,11 +7,12 @@ the decoder. A ranker that shares the decoder's blind spots rewards them: evalua
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
@@ -21,7 +22,7 @@ from taiji.alignment.settings import Weighting
 from taiji.core.component import NO_ITEM, Requests, Scorer, Slate, State
 from taiji.core.errors import InputError
 from taiji.core.settings import Settings
-from taiji.data.history import History
+from taiji.models.retrieval.code_batches import CodeBatch
 from taiji.models.retrieval.code_decoder import CodeDecoder
 from taiji.models.retrieval.code_network import CodeNetwork
 from taiji.models.retrieval.code_training import CodeTraining
@@ -144,9 +145,9 @@ class _Alignment:
         self.reference = copy(decoder)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self.rule: Rule | None = None
-        past = _before(decoder, int(requests.time.max()))
+        past = decoder.dataset.events.filter(pl.col("time") < int(requests.time.max()))
         self.training = CodeTraining(decoder, past, seed) if settings.next_weight else None
-        self.batches = iter(())
+        self.batches: Iterator[CodeBatch] = iter(())
 
     def run(self) -> list[dict[str, Any]]:
         told = []
@@ -223,7 +224,7 @@ class _Alignment:
         stacked = torch.stack(rows)
         return np.asarray((stacked @ stacked.T).cpu().numpy())
 
-    def _histories(self) -> Any:
+    def _histories(self) -> CodeBatch:
         """Return the next batch of histories, epoch after epoch."""
         assert self.training is not None
         batch = next(self.batches, None)
@@ -231,13 +232,3 @@ class _Alignment:
             self.batches = self.training.windows.epoch(self.decoder.settings.batch, self.random)
             batch = next(self.batches)
         return batch
-
-
-def _before(decoder: CodeDecoder, time: int) -> History:
-    """Return the interactions before a time with items that the decoder knows, in its own numbers."""
-    history = decoder.dataset.history
-    users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
-    items = decoder.codes[history.items]
-    kept = (np.asarray(history.times) < time) & (items >= 0)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=history.n_users))])
-    return History(offsets, items[kept], np.asarray(history.times, np.int64)[kept])

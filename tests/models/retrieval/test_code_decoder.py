@@ -12,6 +12,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
+from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
 from taiji.testing import check_component, check_deterministic, check_retriever
 from taiji.testing.datasets import requests_of
@@ -179,6 +180,17 @@ def test_new_codes_bring_in_new_items_and_move_old_ones(circle, fitted):
     assert (moved.retrieve(requests, ITEMS).items == 12).any()
     with pytest.raises(InputError):
         fitted.recoded(later, codes[:, :1])
+
+
+def test_codes_of_another_coder_are_an_error(circle):
+    quick = QUICK.model_copy(update={"epochs": 1})
+    model = CodeDecoder(quick, codes=ItemCodes(CODES, (5, 3), "one")).fit(circle)
+    assert model.trie.sizes == (5, 3)  # codes that no item has yet can come later
+    moved = CODES + np.array([1, 0])
+    assert (model.recoded(circle, ItemCodes(moved, (5, 3), "one")).item_codes == moved).all()
+    with pytest.raises(InputError) as error:
+        model.recoded(circle, ItemCodes(moved, (5, 3), "two"))
+    assert error.value.found == "two"
 
 
 def test_what_does_not_fit_is_an_error(circle, fitted):

@@ -12,7 +12,8 @@ from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import Tables
 from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
-from taiji.models.retrieval.code_scenarios import prompts_of, scenarios_of
+from taiji.models.retrieval.code_scenarios import numbers_of, scenario_of_requests, scenarios_of
+from taiji.models.retrieval.code_training import CodeTraining
 from taiji.testing import check_component
 
 CODES = np.stack([np.arange(8) // 4, np.arange(8) % 4], axis=1)
@@ -75,11 +76,19 @@ def test_a_prompt_and_a_pool_per_scenario(mall):
         model.retrieve(Requests([0], [last]), 3)
 
 
+def test_each_target_is_learnt_under_its_own_prompt(mall):
+    model = CodeDecoder(SETTINGS.model_copy(update={"epochs": 1}), codes=CODES).fit(mall)
+    training = CodeTraining(model, mall.events, seed=0)
+    batch = training.windows.batch(np.array([3, 0, 7]))
+    _, asked = training._past(batch)
+    expected = np.where(batch.items >= 4, 1, 2)  # live comes first, and is where items from 4 on are taken
+    np.testing.assert_array_equal(asked.prompt.numpy(), np.where(batch.items >= 0, expected, 0))
+
+
 def test_numbers_of_scenarios(mall):
-    known, numbers = scenarios_of(mall.events, "place", mall.n_users)
-    assert known == ["live", "shop"] and len(numbers) == len(mall.history.items)
-    np.testing.assert_array_equal(np.array(known)[numbers - 1] == "live", mall.history.items >= 4)
+    known = scenarios_of(mall.events, "place")
+    assert known == ["live", "shop"]
     requests = Requests([0, 1, 2], [0, 0, 0], {"place": ["shop", "street", "live"]})
-    assert prompts_of(requests, "place", known)[1].tolist() == [2, 0, 1]
+    assert numbers_of(scenario_of_requests(requests, "place"), known).tolist() == [2, 0, 1]
     with pytest.raises(InputError):
-        scenarios_of(mall.events, "weather", mall.n_users)
+        scenarios_of(mall.events, "weather")

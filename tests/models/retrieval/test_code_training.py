@@ -9,7 +9,6 @@ import torch
 
 from taiji.core.component import Requests
 from taiji.data.dataset import Dataset
-from taiji.data.history import History
 from taiji.data.schema import Tables
 from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
 from taiji.models.retrieval.code_network import BeamScorer, Past
@@ -43,8 +42,7 @@ def shop() -> Dataset:
 def training_of(shop: Dataset, **options) -> CodeTraining:
     settings = CodeDecoderSettings.model_validate(QUICK.model_dump() | options)
     model = CodeDecoder(settings, codes=CODES).fit(shop)
-    history = History.from_events(shop.events, shop.n_users)
-    return CodeTraining(model, history, seed=0)
+    return CodeTraining(model, shop.events, seed=0)
 
 
 def test_the_loss_is_minus_the_mean_log_probability_of_the_items(shop):

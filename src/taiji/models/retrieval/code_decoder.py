@@ -20,9 +20,10 @@ from taiji.data.dataset import Dataset
 from taiji.data.history import History
 from taiji.models.codes.coder import Coder, coder_class
 from taiji.models.codes.collisions import unique_codes
+from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
 from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Past
-from taiji.models.retrieval.code_scenarios import column_of, prompts_of, scenarios_of
+from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.code_training import CodeTraining
 from taiji.models.retrieval.item_factors import item_factors
@@ -45,7 +46,7 @@ class CodeDecoder(CatalogueRetriever):
 
     Args:
         settings: see there.
-        codes: (n_items, L) of the dataset that it is fitted on; default: the coder's.
+        codes: (n_items, L) of the dataset that it is fitted on, with or without what made them; default: the coder's.
         vectors: (n_items, d) that the coder codes; default: item factors of the interactions that it is fitted on.
 
     Attributes:
@@ -57,54 +58,65 @@ class CodeDecoder(CatalogueRetriever):
     settings: CodeDecoderSettings
 
     def __init__(
-        self, settings: CodeDecoderSettings | None = None, codes: Array | None = None, vectors: Array | None = None
+        self,
+        settings: CodeDecoderSettings | None = None,
+        codes: ItemCodes | Array | None = None,
+        vectors: Array | None = None,
     ) -> None:
         super().__init__(settings)
         self.given, self.vectors = codes, vectors
-        self.skipped: History | None = None
-        self.prompts: Array | None = None
+        self._rows: pl.DataFrame | None = None
 
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
         """Learn from interactions; with ``skip_weight`` from exposures without a click as well."""
-        events = dataset.events if rows is None else rows
+        self._rows = dataset.events if rows is None else rows
         if self.settings.scenario:
-            self.facts["scenarios"], self.prompts = scenarios_of(events, self.settings.scenario, dataset.n_users)
-        if self.settings.skip_weight:
-            shown = events.with_columns((pl.col("click") == 0).cast(pl.Int8).alias("click"))
-            self.skipped = History.from_events(shown, dataset.n_users)
-        return super().fit(dataset, rows, seed=seed, device=device)
+            self.facts["scenarios"] = scenarios_of(self._rows, self.settings.scenario)
+        try:
+            return super().fit(dataset, rows, seed=seed, device=device)
+        finally:
+            self._rows = None
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Code the items and train with early stopping on the held-out last interactions."""
         popularity = np.bincount(history.items, minlength=len(self.places))
-        codes = self._codes(history, popularity, seed)
-        self.facts["sizes"] = [int(most) + 1 for most in codes.max(axis=0)]
+        assert self._rows is not None
+        codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
+        if self.settings.collisions == "level":
+            codes = unique_codes(codes, popularity)
+        self.facts["sizes"] = [*sizes, *(int(most) + 1 for most in codes.max(axis=0)[len(sizes) :])]
         self._take(codes, popularity)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(device)
-            training = CodeTraining(self, history, seed)
-            self.facts["checks"] = training.run()
+            self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
-    def _codes(self, history: History, popularity: Array, seed: int) -> Array:
-        """Return codes (N, L) of the catalogue's items, unique where collisions get a level."""
-        s, count = self.settings, len(self.places)
-        given = self.vectors if self.given is None else self.given
-        if given is not None and len(given) != count:
+    def _codes(self, history: History, seed: int) -> tuple[Array, tuple[int, ...], str]:
+        """Return codes (N, L) of the catalogue's items, the levels' sizes, and the version of their coder, "" where it is not known."""
+        given, count = self.given, len(self.places)
+        rows = given if given is not None else self.vectors
+        if rows is not None:
+            self._check_rows(len(rows), count)
+        if isinstance(given, ItemCodes):
+            return given.table, given.sizes, given.version
+        if given is not None:
+            codes = checked(given)
+            return codes, tuple(int(most) + 1 for most in codes.max(axis=0)), ""
+        vectors = self.coded_vectors(history, seed)
+        coder = self._coder().fit(vectors, seed=seed)
+        return coder.encode(vectors), coder.sizes, coder.version
+
+    @staticmethod
+    def _check_rows(found: int, expected: int) -> None:
+        if found != expected:
             raise InputError(
                 "Codes or vectors do not fit the catalogue.",
                 where="CodeDecoder",
-                expected=f"a row for each of the dataset's {count} items",
-                found=f"{len(given)} rows",
+                expected=f"a row for each of the dataset's {expected} items",
+                found=f"{found} rows",
             )
-        if self.given is not None:
-            codes = checked(self.given)
-        else:
-            vectors = self.coded_vectors(history, seed)
-            codes = self._coder().fit(vectors, seed=seed).encode(vectors)
-        return unique_codes(codes, popularity) if s.collisions == "level" else codes
 
     def _coder(self) -> Coder:
         """Return the coder that the settings name, not fitted.
@@ -153,24 +165,29 @@ class CodeDecoder(CatalogueRetriever):
         self.network.load_state_dict({name: torch.from_numpy(value) for name, value in learnt.items()})
         self.network.eval()
 
-    def recoded(self, dataset: Dataset, codes: Array) -> Self:
+    def recoded(self, dataset: Dataset, codes: ItemCodes | Array) -> Self:
         """Return the retriever of a later catalogue, new items and items whose codes have moved included; the network is shared.
 
         Args:
-            dataset: that it is bound to. codes: (n_items, L) of its items, by the coder whose codes were learnt, and of as many
-                levels as :attr:`item_codes` has; items with equal codes share a leaf.
+            dataset: that it is bound to. codes: of its items (n_items, L), of as many levels as :attr:`item_codes` has; items
+                with equal codes share a leaf.
 
         Raises:
-            InputError: codes of other levels or sizes.
+            InputError: codes of another coder, of other levels or of other sizes.
         """
+        learnt = self.facts["codes_version"]
+        if isinstance(codes, ItemCodes):
+            if learnt and codes.version != learnt:
+                raise InputError(
+                    "The decoder has learnt the codes of another coder.",
+                    where="recoded",
+                    expected=f"codes of version {learnt}",
+                    found=codes.version,
+                    fix="code the items with the coder that the decoder was fitted with, or fit again",
+                )
+            codes = codes.table
         codes = checked(codes, tuple(self.facts["sizes"]))
-        if len(codes) != dataset.n_items:
-            raise InputError(
-                "Codes do not fit the catalogue.",
-                where="recoded",
-                expected=f"a row for each of {dataset.n_items} items",
-                found=f"{len(codes)} rows",
-            )
+        self._check_rows(len(codes), dataset.n_items)
         made = self.bound_to(dataset)
         made._bind(dataset, dataset.items["item_id"])
         made._take(codes, np.bincount(dataset.history.items, minlength=dataset.n_items))
@@ -211,7 +228,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the pools of items that requests are answered from, and the requests (R,) of each; "" is the catalogue."""
         if not self.settings.pool:
             return [("", np.arange(len(requests)))]
-        values, _ = prompts_of(requests, self.settings.scenario, [])
+        values = scenario_of_requests(requests, self.settings.scenario)
         return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
 
     def _best_decoded(self, requests: Requests, k: int, pool: str) -> Slate:
@@ -282,7 +299,8 @@ class CodeDecoder(CatalogueRetriever):
             last = np.where(seen > 0, times[:, 0], requests.time)
             request_features = self._tensor(time_features(requests.time, last)[:, None])
         if s.scenario:
-            prompt = self._tensor(prompts_of(requests, s.scenario, self.facts["scenarios"])[1][:, None])
+            numbers = numbers_of(scenario_of_requests(requests, s.scenario), self.facts["scenarios"])
+            prompt = self._tensor(numbers[:, None])
         return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:

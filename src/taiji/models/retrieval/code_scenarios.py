@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from taiji.core.component import Requests
 from taiji.core.errors import InputError
-from taiji.data.history import compressed
 
 Array = NDArray[Any]
 
@@ -32,17 +31,20 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
     return frame[name].cast(pl.String).fill_null("")
 
 
-def scenarios_of(rows: pl.DataFrame, name: str, n_users: int) -> tuple[list[str], Array]:
-    """Return the scenarios of the interactions in rows, sorted, and the number of each interaction's from 1, as a history orders them."""
-    clicks = rows.filter(pl.col("click") == 1)
-    order, _ = compressed(clicks["user"].to_numpy(), n_users)
-    values = column_of(clicks, name, "events").to_numpy().astype(str)[order]
-    known, number = np.unique(values, return_inverse=True)
-    return known.tolist(), number.ravel().astype(np.int64) + 1
+def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
+    """Return the scenarios of the interactions in rows, sorted."""
+    return sorted(column_of(rows.filter(pl.col("click") == 1), name, "events").unique().to_list())
 
 
-def prompts_of(requests: Requests, name: str, known: list[str]) -> tuple[Array, Array]:
-    """Return the scenario of each request (B,) as text, and its number from 1, 0 for one that was not learnt.
+def numbers_of(values: Array, known: list[str]) -> Array:
+    """Return the number from 1 of each scenario (B,), 0 for one that is not known."""
+    numbers = {text: place + 1 for place, text in enumerate(known)}
+    found, inverse = np.unique(np.asarray(values).astype(str), return_inverse=True)
+    return np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]
+
+
+def scenario_of_requests(requests: Requests, name: str) -> Array:
+    """Return the scenario of each request (B,) as text.
 
     Raises:
         InputError: the requests do not name their scenario.
@@ -54,7 +56,4 @@ def prompts_of(requests: Requests, name: str, known: list[str]) -> tuple[Array, 
             expected=f"a column {name}",
             found=", ".join(requests.columns) or "no columns",
         )
-    values = np.asarray(requests.columns[name]).astype(str)
-    numbers = {text: place + 1 for place, text in enumerate(known)}
-    found, inverse = np.unique(values, return_inverse=True)
-    return values, np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]
+    return np.asarray(requests.columns[name]).astype(str)

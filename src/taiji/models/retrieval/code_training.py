@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -13,11 +14,12 @@ from torch.nn import functional
 
 from taiji.core.component import Requests
 from taiji.core.progress import progress
-from taiji.data.history import History
+from taiji.data.history import History, compressed
 from taiji.models.codes.kmeans import k_means, nearest
 from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
 from taiji.models.retrieval.code_network import Asked, Past
+from taiji.models.retrieval.code_scenarios import column_of, numbers_of
 from taiji.nn.experts import Experts
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 from taiji.nn.time_encoding import time_features
@@ -33,12 +35,24 @@ class CodeTraining:
     """One training of a decoder whose network is new.
 
     Args:
-        model: with codes and network. history: interactions in the catalogue's numbers. seed: of order, draws and validation users.
+        model: with codes and network. rows: events of the model's dataset; its clicks are learnt from, and with ``skip_weight`` what
+            was shown without one. seed: of order, draws and validation users.
     """
 
-    def __init__(self, model: CodeDecoder, history: History, seed: int) -> None:
+    def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
         s = model.settings
+        clicks = rows.filter((pl.col("click") == 1) & pl.Series(model.codes[rows["item"].to_numpy()] >= 0))
+        order, _ = compressed(clicks["user"].to_numpy(), model.dataset.n_users)
+        known = History.from_events(clicks, model.dataset.n_users)
+        history = History(known.offsets, model.codes[known.items], known.times)
         self.model, self.network, self.history = model, model.network, history
+        self.prompts: Array | None = None
+        if s.scenario:
+            values = column_of(clicks, s.scenario, "events").to_numpy().astype(str)[order]
+            self.values, self.prompts = values, numbers_of(values, model.facts["scenarios"])
+        if s.skip_weight:
+            shown = rows.with_columns((pl.col("click") == 0).cast(pl.Int8).alias("click"))
+            self.skipped = History.from_events(shown, model.dataset.n_users)
         self.random = np.random.default_rng(seed)
         self.valid = held_out(history, s.valid_users, self.random)
         ends = history.offsets[1:].copy()
@@ -119,9 +133,8 @@ class CodeTraining:
             return 0.0
         last = self.history.offsets[self.valid + 1] - 1
         columns = {}
-        if self.model.prompts is not None:
-            names = np.array(["", *self.model.facts["scenarios"]])
-            columns[self.model.settings.scenario] = names[self.model.prompts[last]]
+        if self.prompts is not None:
+            columns[self.model.settings.scenario] = self.values[last]
         requests = Requests(self.valid, self.history.times[last], columns)
         found = self.model.retrieve(requests, min(10, self.model.settings.beam)).items
         targets = self.model.places[self.history.items[last]]
@@ -149,22 +162,22 @@ class CodeTraining:
             before = self.windows.starts[batch.users][:, None] - 1 - np.arange(s.long_history)
             inside = before >= self.history.offsets[batch.users][:, None]
             long = np.where(inside, self.history.items[np.maximum(before, 0)], -1)
-        if self.model.prompts is not None:
-            prompt = self.model._tensor(np.where(batch.places >= 0, self.model.prompts[batch.places], 0))
+        if self.prompts is not None:
+            prompt = self.model._tensor(np.where(batch.places >= 0, self.prompts[batch.places], 0))
         past = self.model.past_of(batch.items[:, :-1], None if times is None else times[:, :-1], long)
         return past, Asked(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return first codes (R, n + 1, S) of the last exposures between each target and the interaction before it, −1 for none."""
         model, history = self.model, self.history
-        assert model.skipped is not None
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
         times = history.times[batch.places]
-        found, shown = model.skipped.before_batch(users.ravel(), times.ravel(), model.settings.skips)
+        found, shown = self.skipped.before_batch(users.ravel(), times.ravel(), model.settings.skips)
         before = np.maximum(batch.places - 1, history.offsets[users])
         previous = np.where(before < batch.places, history.times[before], np.iinfo(np.int64).min)
-        kept = (found >= 0) & (shown > previous.ravel()[:, None])
-        return np.where(kept, model.item_codes[np.maximum(found, 0), 0], -1).reshape(*batch.items.shape, -1)
+        own = np.where(found >= 0, model.codes[found], -1)
+        kept = (own >= 0) & (shown > previous.ravel()[:, None])
+        return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
         """Return the cluster (V,) of each level's codes, by k-means of the mean item factors of a code, numbered without gaps."""
