@@ -42,7 +42,7 @@ class Embedder(Protocol):
 
 
 def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embedder:
-    """Load `wordllama`, `minilm`, or a Hugging Face sentence encoder by name or folder.
+    """Load `wordllama`, `minilm`, an aligned encoder by its folder, or a Hugging Face sentence encoder by name or folder.
 
     Raises:
         TaijiError: the package is not installed, or nothing there is an encoder.
@@ -51,6 +51,10 @@ def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embed
         return WordLlamaEmbedder()
     if name == "minilm":
         return EncoderEmbedder(_minilm_folder(), "minilm", device)
+    if (Path(name) / "aligned.json").is_file():
+        from taiji.language.aligned_encoder import AlignedEncoder
+
+        return AlignedEncoder.load(name, device)
     return EncoderEmbedder(str(name), str(name), device)
 
 

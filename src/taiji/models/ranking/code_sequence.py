@@ -42,8 +42,8 @@ class CodeSequenceSettings(NeuralRankerSettings):
     """Columns of the items' table that hold the codes, coarse to fine; see `ItemCodes.on`."""
     found: PositiveInt = 50
     """Entries of the history that a candidate attends to."""
-    least_levels: PositiveInt = 1
-    """Leading codes that an entry has to share with the candidate to be found."""
+    least_levels: int = Setting(default=1, ge=0)
+    """Leading codes that an entry has to share with the candidate to be found; 0: the nearest by codes, whatever they share."""
     attended: PositiveInt = 16
     """Width of an entry in the attention."""
 

@@ -1,0 +1,77 @@
+"""Swing: two items are alike where many pairs of users took both and little else in common (Yang et al., arXiv 2010.05525)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.data.history import History, rows_and_places
+from taiji.models.retrieval.neighbours import NeighbourRetriever, NeighbourSettings, strongest
+
+Array = NDArray[Any]
+
+
+class SwingSettings(NeighbourSettings):
+    """Settings of :class:`Swing`."""
+
+    smoothing: float = Field(default=1.0, gt=0)
+    """α: added to the number of items that two users have in common."""
+    users: PositiveInt = 200
+    """Users of an item that are looked at, evenly spread over all of them; time grows with their square."""
+
+
+class Swing(NeighbourRetriever):
+    """Σ over pairs of users u, v who both took i and j of w_u w_v / (α + |I_u ∩ I_v|), with w_u = |I_u|^(−½).
+
+    A pair of users who have everything in common says little about any two of their items, unlike in co-occurrence.
+    """
+
+    Settings = SwingSettings
+    settings: SwingSettings
+
+    def similarities(self, history: History) -> tuple[Array, Array, Array]:
+        """Return the strongest pairs of each item."""
+        s, count = self.settings, len(self.places)
+        return swing(history, count, smoothing=s.smoothing, users=s.users, neighbours=s.neighbours)
+
+
+def swing(
+    history: History, count: int, *, smoothing: float = 1.0, users: int = 200, neighbours: int = 100
+) -> tuple[Array, Array, Array]:
+    """Return pairs of items with their weight by Swing.
+
+    Args:
+        history: interactions of the training log. count: items of the catalogue. smoothing: α. users: of an item that are looked at.
+        neighbours: strongest pairs that are kept per item.
+
+    Returns:
+        item, other item and weight, (P,) each; no pair twice.
+    """
+    owners = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
+    taken = np.unique(owners * count + np.asarray(history.items, dtype=np.int64))
+    owners, items = taken // count, taken % count
+    starts = np.searchsorted(owners, np.arange(history.n_users + 1))
+    own = (starts[1:] - starts[:-1]).clip(min=1) ** -0.5
+    by_item = np.argsort(items, kind="stable")
+    item_starts = np.searchsorted(items[by_item], np.arange(count + 1))
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for item in np.flatnonzero(np.diff(item_starts) > 1):
+        chosen = owners[by_item[item_starts[item] : item_starts[item + 1]]]
+        chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(users, len(chosen))).astype(np.int64))]
+        row, place = rows_and_places(starts[chosen + 1] - starts[chosen])
+        columns, inverse = np.unique(items[starts[chosen][row] + place], return_inverse=True)
+        took = np.zeros((len(chosen), len(columns)))
+        took[row, inverse] = 1.0
+        pairs = own[chosen][:, None] * own[chosen] / (smoothing + took @ took.T)
+        np.fill_diagonal(pairs, 0.0)
+        weight = ((pairs @ took) * took).sum(axis=0) / 2
+        there = (columns != item) & (weight > 0)
+        found, strength = strongest(
+            np.zeros(int(there.sum()), np.int64), columns[there], np.round(weight[there], 12), 1, neighbours
+        )
+        parts.append((np.full(found.shape[1], item), found[0], strength[0]))
+    first, second, weight = (np.concatenate(column) for column in zip(*parts))
+    return first, second, weight
