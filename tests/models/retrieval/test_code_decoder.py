@@ -13,6 +13,7 @@ from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 from taiji.models.codes.item_codes import ItemCodes
+from taiji.models.retrieval import code_decoder
 from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
 from taiji.testing import check_component, check_deterministic, check_retriever
 from taiji.testing.datasets import requests_of
@@ -72,7 +73,7 @@ OPTIONS = {
     "encoder-decoder": {"architecture": "encoder-decoder"},
     "a token per code": {"tokens": "codes"},
     "sampled softmax": {"negatives": 3},
-    "all of the attention": {"query_key_norm": True, "gate": True, "short": 2, "experts": 3, "bucket": True},
+    "all of the attention": {"query_key_norm": True, "gate": True, "short": 2, "experts": 3},
     "sequential heads": {"multi_token": True},
     "thinking": {"thinking": "latent", "clusters": 2},
     "long history and time": {"long_history": 4, "history": 4, "queries": 2, "time": True},
@@ -109,6 +110,14 @@ def test_a_beam_of_the_catalogue_finds_what_scoring_every_item_finds(circle, fit
     slate = fitted.retrieve(requests, ITEMS)
     np.testing.assert_array_equal(slate.items, np.argsort(-scores, axis=1, kind="stable"))
     np.testing.assert_allclose(slate.scores, -np.sort(-scores, axis=1), atol=1e-6)
+
+
+def test_blocks_of_requests_change_nothing(circle, fitted, monkeypatch):
+    requests = requests_of(circle, 7)
+    together, scores = fitted.retrieve(requests, 5).items, fitted.scores(requests)
+    monkeypatch.setattr(code_decoder, "CELLS", 3 * ITEMS * max(fitted.trie.sizes))  # three requests at a time
+    np.testing.assert_array_equal(fitted.retrieve(requests, 5).items, together)
+    np.testing.assert_allclose(fitted.scores(requests), scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("seen", ["keep", "drop"])

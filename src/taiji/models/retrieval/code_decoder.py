@@ -34,8 +34,8 @@ from taiji.nn.beam_search import beam_search
 from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
-REQUESTS = 256
-"""Requests that are decoded at a time."""
+REQUESTS, CELLS = 256, 8_000_000
+"""Requests that are decoded at a time, and log-probabilities of codes held at once: of fewer requests where levels or beams are large."""
 
 
 class CodeDecoder(CatalogueRetriever):
@@ -199,8 +199,9 @@ class CodeDecoder(CatalogueRetriever):
         """Return the log-probability of every item, by a beam that holds the catalogue: exact, and slow where it is large."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        for at in range(0, len(requests), 16):
-            block = requests.take(slice(at, at + 16))
+        size = self._at_a_time(len(self.places))
+        for at in range(0, len(requests), size):
+            block = requests.take(slice(at, at + size))
             row, items, values = self._decode(block, whole, len(self.places))
             out[at + row, items] = values
         return out
@@ -217,12 +218,17 @@ class CodeDecoder(CatalogueRetriever):
                 fix=f"set beam: {width} or more; it can be changed without a new fit",
             )
         items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
+        size = self._at_a_time(beam)
         for pool, rows in self._pools(requests):
-            for at in range(0, len(rows), REQUESTS):
-                some = rows[at : at + REQUESTS]
+            for at in range(0, len(rows), size):
+                some = rows[at : at + size]
                 slate = self._best_decoded(requests.take(some), width, pool)
                 items[some], scores[some] = slate.items, slate.scores
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
+
+    def _at_a_time(self, beam: int) -> int:
+        """Return how many requests are decoded together."""
+        return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
     def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
         """Return the pools of items that requests are answered from, and the requests (R,) of each; "" is the catalogue."""
