@@ -1,7 +1,7 @@
 """Text vectors aligned with what is taken together, on amazon-office, where TAIJI_TEST_DATA names the public data.
 
-Metric: the share of users whose last item is nearer to the one before it than an item as popular (a half by chance); neither that item
-nor anything after it is in a pair. The encoder is a small causal LM with random weights and a tokenizer of the titles, so that what it knows
+Metric: how often what a user took last is nearer to the item before it than an item as popular is (a half by chance). Pairs to learn
+from end before that. The encoder is a small causal LM with random weights and a tokenizer of the titles, so that what it knows
 it has from titles and pairs alone. Controls: the same encoder on pairs whose second items are shuffled, and not trained at all. Quick: the
 checkerboard, whose pairs are of one colour.
 
@@ -104,7 +104,7 @@ def exact(result: Result, quick: bool) -> None:
     if not quick and not folder.is_dir():
         print("aligned_embeddings: left out, amazon-office is not there")
         return
-    dataset = checkerboard() if quick else Dataset.from_tables(load_source(folder))
+    dataset = checkerboard() if quick else Dataset.from_tables(load_source(folder, non_clicks=0))
     settings = AlignedSettings(steps=5 if quick else 300, batch=8 if quick else 64, rate=2e-3, temperature=0.1)
     found: dict[str, list[float]] = {}
     for seed in range(2 if quick else SEEDS):

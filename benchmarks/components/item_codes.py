@@ -1,6 +1,6 @@
 """Codings at equal bits on skewed catalogues: collisions by item and by test target, use, residual energy, stability across refits.
 
-Catalogues: amazon-office (titles through WordLlama; targets are each user's last item), where TAIJI_TEST_DATA names the public data, and
+Catalogues: amazon-office (titles through WordLlama; targets are what each user took last), where TAIJI_TEST_DATA names the public data, and
 vectors of nested clusters whose sizes fall as a power of their rank; their twin has clusters of one size. Three codes each, so that all
 have the same number of bits. What collisions cost a recommender is :func:`effect`, which a decoder fills in; the bound on it is here:
 the hit rate of whoever names each target's codes and ranks the items of one code by popularity.
@@ -63,8 +63,8 @@ class Catalogue:
 
 
 def office(folder: str | Path) -> Catalogue:
-    """Return amazon-office: titles as vectors, each user's last item as target."""
-    dataset = Dataset.from_tables(load_source(folder))
+    """Return amazon-office: titles as vectors, what each user took last (on a day, often several items) as targets."""
+    dataset = Dataset.from_tables(load_source(folder, non_clicks=0))
     train, _, targets = last_out(dataset)
     history = History.from_events(train, dataset.n_users)
     return Catalogue(

@@ -1,5 +1,6 @@
 import numpy as np
 
+from taiji.models.codes import kmeans
 from taiji.models.codes.kmeans import means_of, nearest
 from taiji.models.codes.residual_kmeans import ResidualKMeans, residual_codes
 from taiji.testing import check_deterministic, check_vector_coder
@@ -63,3 +64,12 @@ def test_of_equal_centroids_the_first_is_taken_in_any_company():
 def test_means_of_codes_that_nothing_has_stay():
     rows, codes = np.asarray([[1.0], [3.0], [10.0]]), np.asarray([2, 2, 0])
     assert means_of(rows, codes, np.asarray([[5.0], [6.0], [7.0]])).ravel().tolist() == [10.0, 6.0, 2.0]
+
+
+def test_blocks_change_no_code(monkeypatch):
+    random = np.random.default_rng(0)
+    rows, book, factors = random.normal(size=(50, 3)), random.normal(size=(7, 3)), random.uniform(0.5, 2, 7)
+    whole = nearest(rows, book, factors)
+    monkeypatch.setattr(kmeans, "BLOCK", 20)
+    assert np.array_equal(nearest(rows, book, factors), whole)
+    assert np.array_equal(whole, (((rows[:, None] - book) ** 2).sum(axis=2) * factors).argmin(axis=1))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 TIE = 1e-12
 """Difference of squared distances, relative to the numbers that are subtracted, up to which two centroids are equally near."""
+BLOCK = 8_000_000
+"""Distances held at once."""
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
@@ -38,14 +40,19 @@ def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Arra
     Args:
         rows: (N, w). centroids: (K, w). factors: (K,) positive, by which squared distances are multiplied; default: 1.
     """
-    rows, centroids = np.asarray(rows, np.float64), np.asarray(centroids, np.float64)
-    sizes, norms = (rows**2).sum(axis=1, keepdims=True), (centroids**2).sum(axis=1)
-    distances = norms - 2 * rows @ centroids.T
-    slack = TIE * (sizes + norms.max())
-    if factors is not None:
-        distances = (distances + sizes) * factors
-        slack = slack * factors.max()
-    return np.asarray((distances <= distances.min(axis=1, keepdims=True) + slack).argmax(axis=1))
+    centroids = np.asarray(centroids, np.float64)
+    norms, size = (centroids**2).sum(axis=1), max(1, BLOCK // len(centroids))
+    out = np.zeros(len(rows), np.int64)
+    for start in range(0, len(rows), size):
+        part = np.asarray(rows[start : start + size], np.float64)
+        lengths = (part**2).sum(axis=1, keepdims=True)
+        distances = norms - 2 * part @ centroids.T
+        slack = TIE * (lengths + norms.max())
+        if factors is not None:
+            distances = (distances + lengths) * factors
+            slack = slack * factors.max()
+        out[start : start + size] = (distances <= distances.min(axis=1, keepdims=True) + slack).argmax(axis=1)
+    return out
 
 
 def means_of(rows: Array, codes: Array, centroids: Array) -> Array:
