@@ -208,8 +208,20 @@ def test_what_does_not_fit_is_an_error(circle, fitted):
     with pytest.raises(ConfigError) as unknown:
         CodeDecoder(QUICK.model_copy(update={"coder_settings": {"depth": 2}})).fit(circle)
     assert unknown.value.where == "coder_settings.depth"
-    narrow = fitted.bound_to(circle)
+
+
+def test_the_level_that_tells_items_apart_is_added_to_new_codes(circle):
+    codes = ItemCodes(CODES // [1, 2], (4, 2), "one")
+    model = CodeDecoder(QUICK.model_copy(update={"epochs": 1}), codes=codes).fit(circle)
+    assert model.trie.sizes == (4, 2, 2)
+    np.testing.assert_array_equal(model.recoded(circle, codes).item_codes, model.item_codes)
+    crowded = model.recoded(circle, ItemCodes(np.zeros((ITEMS, 2), np.int64), (4, 2), "one"))
+    assert crowded.item_codes[:, 2].max() == 1 and len(crowded.trie.leaf_offsets) == 3  # eleven of them share a leaf
+    assert model.recoded(circle, CODES[:, :1].repeat(3, axis=1).clip(max=[3, 1, 1])).item_codes.shape == (ITEMS, 3)
+
+
+def test_a_beam_too_narrow_is_doubled(circle, fitted):
+    requests, narrow = requests_of(circle, 5), fitted.bound_to(circle)
     narrow.settings = QUICK.model_copy(update={"beam": 3})
-    with pytest.raises(InputError) as error:
-        narrow.retrieve(requests_of(circle), 5)
-    assert error.value.expected == "at most beam = 3"
+    assert (narrow.retrieve(requests, 3).items >= 0).all() and (narrow.retrieve(requests, 5).items >= 0).all()
+    np.testing.assert_array_equal(narrow.retrieve(requests, ITEMS).items, fitted.retrieve(requests, ITEMS).items)

@@ -86,6 +86,7 @@ class CodeDecoder(CatalogueRetriever):
         codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
         if self.settings.collisions == "level":
             codes = unique_codes(codes, popularity)
+        self.facts["told_apart"] = codes.shape[1] > len(sizes)
         self.facts["sizes"] = [*sizes, *(int(most) + 1 for most in codes.max(axis=0)[len(sizes) :])]
         self._take(codes, popularity)
         with torch.random.fork_rng(devices=[]):
@@ -169,8 +170,8 @@ class CodeDecoder(CatalogueRetriever):
         """Return the retriever of a later catalogue, new items and items whose codes have moved included; the network is shared.
 
         Args:
-            dataset: that it is bound to. codes: of its items (n_items, L), of as many levels as :attr:`item_codes` has; items
-                with equal codes share a leaf.
+            dataset: that it is bound to. codes: of its items (n_items, L). Where the fit has added a level to tell items
+                apart, it is added here, too, unless it is given; items beyond its size, and equal codes, share a leaf.
 
         Raises:
             InputError: codes of another coder, of other levels or of other sizes.
@@ -186,11 +187,17 @@ class CodeDecoder(CatalogueRetriever):
                     fix="code the items with the coder that the decoder was fitted with, or fit again",
                 )
             codes = codes.table
-        codes = checked(codes, tuple(self.facts["sizes"]))
+        sizes = tuple(self.facts["sizes"])
+        popularity = np.bincount(dataset.history.items, minlength=dataset.n_items)
+        if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
+            codes = unique_codes(checked(codes, sizes[:-1]), popularity)
+            last = codes[:, len(sizes) - 1 :] if codes.shape[1] == len(sizes) else np.zeros((len(codes), 1), np.int64)
+            codes = np.concatenate([codes[:, : len(sizes) - 1], np.minimum(last, sizes[-1] - 1)], axis=1)
+        codes = checked(codes, sizes)
         self._check_rows(len(codes), dataset.n_items)
         made = self.bound_to(dataset)
         made._bind(dataset, dataset.items["item_id"])
-        made._take(codes, np.bincount(dataset.history.items, minlength=dataset.n_items))
+        made._take(codes, popularity)
         return made
 
     # Retrieval.
@@ -207,22 +214,19 @@ class CodeDecoder(CatalogueRetriever):
         return out
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items by beam search over the codes of what each request may be shown."""
+        """Return the ``k`` best items by beam search over the codes of what each request may be shown.
+
+        A beam too narrow for ``k`` is doubled until it is not, so that lists of different lengths mostly come from one beam.
+        """
         width, beam = min(k, len(self.places)), self.settings.beam
-        if width > beam:
-            raise InputError(
-                "More items are asked for than the beam holds.",
-                where="CodeDecoder",
-                expected=f"at most beam = {beam}",
-                found=f"k = {k}",
-                fix=f"set beam: {width} or more; it can be changed without a new fit",
-            )
+        while beam < width:
+            beam *= 2
         items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
         size = self._at_a_time(beam)
         for pool, rows in self._pools(requests):
             for at in range(0, len(rows), size):
                 some = rows[at : at + size]
-                slate = self._best_decoded(requests.take(some), width, pool)
+                slate = self._best_decoded(requests.take(some), width, beam, pool)
                 items[some], scores[some] = slate.items, slate.scores
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
@@ -237,9 +241,9 @@ class CodeDecoder(CatalogueRetriever):
         values = scenario_of_requests(requests, self.settings.scenario)
         return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
 
-    def _best_decoded(self, requests: Requests, k: int, pool: str) -> Slate:
+    def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str) -> Slate:
         """Return the ``k`` best of a pool, in the model's own numbers."""
-        row, items, values = self._decode(requests, self._shown(requests, pool), self.settings.beam)
+        row, items, values = self._decode(requests, self._shown(requests, pool), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         shape = len(requests), max(k, int(counts.max(initial=0)))

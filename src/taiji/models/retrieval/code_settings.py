@@ -36,7 +36,7 @@ class CodeDecoderSettings(RetrieverSettings):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout of embeddings and of all branches of a block."""
     beam: PositiveInt = 50
-    """Prefixes kept per request, and so the most items that can be asked for."""
+    """Prefixes kept per request; doubled until it holds as many as the items that are asked for."""
     negatives: NonNegativeInt = 0
     """Codes drawn per step and level that stand for the level; 0 computes the full softmax."""
     batch: PositiveInt = 128
