@@ -302,7 +302,7 @@ def _quick(result: Result) -> Result:
     trial = Trial("circle", data, *last_out(data), result)
     trial.simple()
     settings = CodeDecoderSettings(
-        seen="keep", width=32, layers=1, epochs=12, batch=8, learning_rate=1e-2, dropout=0.0, beam=12
+        seen="keep", width=32, layers=1, epochs=6, batch=8, learning_rate=1e-2, dropout=0.0, beam=12
     )
     settings = settings.model_copy(update={"coder_settings": {"levels": 2, "size": 4}})
     row = trial.decoder("plain", settings, 0)
