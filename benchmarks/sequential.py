@@ -27,10 +27,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, run
+from benchmarks.sequential_circle import circle
 from taiji.core.component import Requests
 from taiji.data import Dataset, load_source, time_split
 from taiji.data.history import History
-from taiji.data.schema import Tables
 from taiji.metrics.list_metrics import Targets, hits, ndcg, recall
 from taiji.models.retrieval.cooccurrence import Cooccurrence
 from taiji.models.retrieval.ease import EASE, EASESettings
@@ -250,26 +250,7 @@ def _part(result: Result, part: str, folder: Path) -> None:
 
 def _quick(result: Result) -> Result:
     """A circle of items, whose next one only the order tells."""
-    random = np.random.default_rng(0)
-    rows = [
-        (f"u{user}", f"i{(start + step) % 12:02d}", step)
-        for user, start in enumerate(random.integers(12, size=120))
-        for step in range(int(random.integers(4, 9)))
-    ]
-    users, items, steps = zip(*rows)
-    names = sorted(set(items))
-    tables = Tables(
-        items=pl.DataFrame({"item_id": names, "title": names}),
-        users=pl.DataFrame({"user_id": sorted(set(users))}),
-        events=pl.DataFrame({"user_id": users, "item_id": items, "step": steps}).select(
-            "user_id",
-            "item_id",
-            pl.from_epoch(pl.col("step") * 86_400, "s").alias("timestamp"),
-            pl.lit(1).alias("click"),
-        ),
-        name="circle",
-    )
-    data = Dataset.from_tables(tables)
+    data = circle()
     train, requests, targets = last_out(data)
     for row in simple(data, train, requests, targets):
         result.rows.append({"data": "circle", **row})

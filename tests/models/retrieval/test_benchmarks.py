@@ -1,7 +1,11 @@
-"""The benchmark of sequential retrieval, in its quick form."""
+"""The benchmarks of retrievers, in their quick form."""
 
 from tests.quick import run_quick
 
 
 def test_sequential(tmp_path):
     run_quick("sequential", tmp_path)
+
+
+def test_generative(tmp_path):
+    run_quick("generative", tmp_path)

@@ -1,0 +1,317 @@
+"""Generative retrieval by item codes on public benchmarks, beside the line that generative models are held against.
+
+Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with seen items left
+out; and Amazon Office by time (the part of MiniOneRec's split that is public). Codes: residual k-means, of item factors of the training
+interactions, and on Office of titles by WordLlama (the other files have no texts). Models: popularity, item-kNN, co-occurrence, SASRec,
+the plain decoder, TIGER's form of it (an encoder, a token per code), and each block on and off. Warm and cold targets apart: cold are
+items with at most five interactions in training. A block is compared with its control on the same users,
+hits averaged over seeds; the control of thinking steps is as many filler steps, that of the router and the gate is the plain decoder,
+whose parameters are told beside; experts compute as much per token as the plain feed-forward layer and have twice its weights.
+Speed: our beam search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
+``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_BLOCKS`` names
+the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and the speed on a small catalogue.
+Write to ``benchmarks/results/generative.json`` with ``--json``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
+from benchmarks.harness import Result, in_turn, median_ratio, run
+from benchmarks.sequential import FOLDERS, by_time, last_out
+from benchmarks.sequential import SETTINGS as SASREC
+from benchmarks.sequential_circle import circle
+from taiji.core.component import Requests
+from taiji.data import Dataset, load_source
+from taiji.language.item_vectors import embedded
+from taiji.metrics.bootstrap import Ratio
+from taiji.metrics.intervals import compare
+from taiji.metrics.list_metrics import Targets, hits, ndcg, recall
+from taiji.models.codes.trie import CodeTrie, LiveTrie
+from taiji.models.retrieval.code_decoder import CodeDecoder
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_settings import CodeDecoderSettings
+from taiji.models.retrieval.cooccurrence import Cooccurrence
+from taiji.models.retrieval.item_knn import ItemKNN
+from taiji.models.retrieval.popularity import Popularity
+from taiji.models.retrieval.retriever import CatalogueRetriever
+from taiji.models.retrieval.sasrec import SASRec
+from taiji.nn.beam_search import beam_search
+
+PLAIN = CodeDecoderSettings(seen="drop", dropout=0.3, beam=50)
+COLD = 5
+"""Training interactions up to which a target's item is cold."""
+BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "TIGER's form": ("plain", {"architecture": "encoder-decoder", "tokens": "codes"}),
+    "query-key norm": ("plain", {"query_key_norm": True}),
+    "gate": ("plain", {"gate": True}),
+    "router": ("plain", {"short": 5}),
+    "bucket": ("plain", {"bucket": True}),
+    "experts": ("plain", {"experts": 4, "chosen_experts": 2, "expansion": PLAIN.expansion // 2}),
+    "sequential heads": ("plain", {"multi_token": True}),
+    "filler": ("plain", {"thinking": "filler"}),
+    "thinking": ("filler", {"thinking": "latent"}),
+    "thinking with clusters": ("filler", {"thinking": "latent", "clusters": 16}),
+    "compressor": ("plain", {"history": 20, "long_history": 30}),
+}
+"""Name to control and settings."""
+PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
+"""Recall@10 and NDCG@10 of TIGER re-run by phonism/genrec: a claim of others, on this protocol."""
+
+
+def seeds() -> range:
+    """Return the seeds of a run."""
+    return range(int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "3")))
+
+
+class Trial:
+    """One data set and what was found on it, per model and seed.
+
+    Args:
+        name: of the data. data, train, requests, targets: see :func:`benchmarks.sequential.last_out`. result: where rows go.
+        vectors: (n_items, d) that codes are made of; default: item factors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Dataset,
+        train: pl.DataFrame,
+        requests: Requests,
+        targets: Targets,
+        result: Result,
+        vectors: np.ndarray | None = None,
+    ) -> None:
+        self.name, self.data, self.train, self.result = name, data, train, result
+        self.requests, self.vectors = requests, vectors
+        taken = np.bincount(train.filter(pl.col("click") == 1)["item"].to_numpy(), minlength=data.n_items)
+        owner, cold = np.repeat(np.arange(len(targets)), targets.counts), taken[targets.items] <= COLD
+        self.targets = {"all": targets}
+        for part, rows in (("warm", ~cold), ("cold", cold)):
+            self.targets[part] = Targets.of(owner[rows], targets.items[rows], len(targets))
+        self.values: dict[str, list[dict[str, np.ndarray]]] = {}
+
+    def add(self, model: str, fitted: CatalogueRetriever, seed: int, **facts: Any) -> dict[str, Any]:
+        """Measure a fitted retriever, tell its row, and return it."""
+        start = time.process_time()
+        found = fitted.retrieve(self.requests, 10).items
+        seconds = time.process_time() - start
+        hit, counts = hits(found, self.targets["all"]), self.targets["all"].counts
+        taken = {part: recall(hits(found, targets), targets.counts, 10) for part, targets in self.targets.items()}
+        self.values.setdefault(model, []).append(taken)
+        row = {
+            "data": self.name,
+            "model": model,
+            "seed": seed,
+            "R@5": float(np.nanmean(recall(hit, counts, 5))),
+            "R@10": _mean(taken["all"]),
+            "N@10": float(np.nanmean(ndcg(hit, counts, 10))),
+            "warm R@10": _mean(taken["warm"]),
+            "cold R@10": _mean(taken["cold"]),
+            "rows per second": len(self.requests) / max(seconds, 1e-9),
+            **facts,
+        }
+        self.result.rows.append(row)
+        self.result.so_far()
+        return row
+
+    def decoder(self, name: str, settings: CodeDecoderSettings, seed: int) -> dict[str, Any]:
+        """Train and measure a decoder."""
+        start = time.process_time()
+        model = CodeDecoder(settings, vectors=self.vectors).fit(self.data, self.train, seed=seed)
+        best = max(model.facts["checks"], key=lambda check: check["ndcg"])
+        return self.add(
+            name,
+            model,
+            seed,
+            parameters=sum(parameter.numel() for parameter in model.network.parameters()),
+            epoch=best["epoch"],
+            **{"validation N@10": best["ndcg"], "train seconds": time.process_time() - start},
+        )
+
+    def against(self, name: str, control: str) -> None:
+        """Tell the paired difference of a model to its control in R@10, over users, hits averaged over seeds."""
+        for part in self.targets:
+            first, second = (np.mean([seed[part] for seed in self.values[model]], axis=0) for model in (name, control))
+            if not np.isfinite(first).any():
+                continue
+            found = compare(Ratio.of_values(first), Ratio.of_values(second))
+            entry = {key: found[key] for key in ("value", "low", "high")}  # type: ignore[literal-required]
+            self.result.rows.append(
+                {
+                    "data": self.name,
+                    "model": f"{name} − {control}",
+                    "targets": part,
+                    "R@10": entry.pop("value"),
+                    **entry,
+                }
+            )
+        self.result.so_far()
+
+    def simple(self) -> None:
+        """Measure the retrievers without a network."""
+        models: list[CatalogueRetriever] = [Popularity(), ItemKNN(), Cooccurrence()]
+        for model in models:
+            model.settings = model.settings.model_copy(update={"seen": "drop"})
+            self.add(type(model).__name__, model.fit(self.data, self.train), 0)
+
+    def mean(self, model: str) -> float:
+        """Return a model's R@10 over requests and seeds."""
+        return float(np.mean([_mean(seed["all"]) for seed in self.values[model]]))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def chosen_blocks() -> Sequence[str]:
+    """Return the blocks that a run compares."""
+    named = os.environ.get("TAIJI_BENCHMARK_BLOCKS")
+    return list(BLOCKS) if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def table(result: Result, part: str, folder: Path) -> None:
+    """Run one public data set."""
+    if part == "office":
+        data = Dataset.from_tables(load_source(f"amazon:{folder / 'amazon-office'}"))
+        vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
+        trial = Trial(part, data, *by_time(data), result, vectors)
+    else:
+        data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
+        trial = Trial(part, data, *last_out(data), result)
+    trial.simple()
+    for seed in seeds():
+        start = time.process_time()
+        model = SASRec(SASREC).fit(data, trial.train, seed=seed)
+        trial.add("SASRec", model, seed, **{"train seconds": time.process_time() - start})
+    names = ["plain", *chosen_blocks()]
+    for name in names:
+        control, options = BLOCKS[name] if name != "plain" else ("SASRec", {})
+        settings = CodeDecoderSettings.model_validate(PLAIN.model_dump() | options)
+        for seed in seeds():
+            trial.decoder(name, settings, seed)
+        trial.against(name, control if control in trial.values else "plain")
+    best = max(names, key=trial.mean)
+    if best != "plain":
+        trial.against(best, "SASRec")
+    if part in PUBLISHED:
+        tiger = trial.mean("TIGER's form" if "TIGER's form" in names else "plain")
+        result.at_least(f"{part}: R@10 of TIGER's form over phonism's", tiger / PUBLISHED[part][0], 0.95)
+    ratio = trial.mean(best) / trial.mean("SASRec")
+    result.at_least(f"{part}: R@10 of the best decoder ({best}) over SASRec in the same run", ratio, 1.0)
+
+
+def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats: int, width: int = 64) -> None:
+    """Decode the same histories with the same weights by our search and by ``generate``."""
+    random = np.random.default_rng(0)
+    sizes = (256, 256, 256)
+    codes = np.unique(random.integers(0, sizes, size=(items, 3)), axis=0)
+    settings = CodeDecoderSettings(tokens="codes", width=width, history=count)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = CodeNetwork(sizes, settings).eval()
+        torch.nn.init.normal_(network.table, std=0.2)
+    past = random.integers(0, sizes, size=(rows, count, 3))
+    seen = random.integers(1, count + 1, size=rows)
+    trie, none = CodeTrie.of(codes, sizes), np.zeros(0, np.int64)
+    live, peer, allowed = LiveTrie(trie), twin(network), PrefixDictionary(codes, sizes)
+    ids, mask = tokens_of(past, seen, sizes)
+
+    def ours() -> np.ndarray:
+        with torch.no_grad():
+            scorer = BeamScorer(network, network.read(Past(torch.from_numpy(past))), torch.from_numpy(seen))
+            leaves, _ = beam_search(scorer, live.without(none, none).children, rows, 3, beam)
+        found: np.ndarray = codes[trie.leaf_items[leaves.numpy()]] + np.cumsum([0, *sizes[:-1]])
+        return found
+
+    def theirs() -> np.ndarray:
+        return generate(peer, allowed, ids, mask, 3, beam)[0]
+
+    same = float((ours() == theirs()).all(axis=(1, 2)).mean())
+    seconds = in_turn(ours, theirs, repeats=repeats)
+    row: dict[str, Any] = {"data": f"{len(codes)} items", "model": "speed", "beam": beam, "requests": rows}
+    row |= {"history": count}
+    row |= {"rows per second": rows / statistics.median(seconds[0])}
+    row |= {"generate's": rows / statistics.median(seconds[1]), "ratio": median_ratio(seconds[1], seconds[0])}
+    row |= {"requests with the same list": same}
+    result.rows.append(row)
+    result.so_far()
+    if repeats > 1:
+        result.at_least(f"beam {beam}: requests per second over generate's", row["ratio"], 5.0)
+    result.at_least(f"beam {beam}: requests with the same list", same, 0.99)
+
+
+def churn(result: Result, items: int, decodes: int) -> None:
+    """Decode while items come and go, and count what was not available."""
+    random = np.random.default_rng(1)
+    sizes = (64, 64, 64)
+    codes = random.integers(0, sizes, size=(items, 3))
+    trie = CodeTrie.of(codes, sizes, random.random(items))
+    network = CodeNetwork(sizes, CodeDecoderSettings(width=16, layers=1)).eval()
+    live, rows, done, wrong = LiveTrie(trie), 250, 0, 0
+    while done < decodes:
+        some = random.choice(items, size=items // 10, replace=False)
+        live.set(some, random.random(len(some)) < 0.5)
+        hidden = random.integers(0, rows, size=rows * 20), random.integers(0, items, size=rows * 20)
+        shown = live.without(*hidden)
+        past = Past(torch.from_numpy(random.integers(0, sizes, size=(rows, 5, 3))))
+        with torch.no_grad():
+            scorer = BeamScorer(network, network.read(past), torch.full((rows,), 5))
+            leaves, _ = beam_search(scorer, shown.children, rows, 3, 20)
+        row, column = np.nonzero(leaves.numpy() >= 0)
+        place, found = shown.items(row, leaves.numpy()[row, column])
+        forbidden = np.unique(hidden[0] * items + hidden[1])
+        wrong += int((~live.available[found] | np.isin(row[place] * items + found, forbidden)).sum())
+        wrong += len(row) - len(np.unique(place))  # a leaf that leads to nothing
+        done += len(row)
+    result.rows.append({"data": f"{items} items", "model": "churn", "decodes": done, "not available": wrong})
+    result.so_far()
+    result.at_most("decoded items that were not available", wrong, 0)
+
+
+def measure(quick: bool) -> Result:
+    """Train and compare."""
+    result = Result()
+    if quick:
+        return _quick(result)
+    folder = Path(os.environ["TAIJI_TEST_DATA"])
+    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office").split(","):
+        if part == "speed":
+            for beam in (10, 50):
+                speed(result, items=12_000, rows=64, count=20, beam=beam, repeats=5)
+        elif part == "churn":
+            churn(result, items=5000, decodes=100_000)
+        else:
+            table(result, part, folder)
+    return result
+
+
+def _quick(result: Result) -> Result:
+    """A circle of items, whose next one only the order tells."""
+    data = circle()
+    trial = Trial("circle", data, *last_out(data), result)
+    trial.simple()
+    settings = CodeDecoderSettings(
+        seen="keep", width=32, layers=1, epochs=6, batch=8, learning_rate=1e-2, dropout=0.0, beam=12
+    )
+    settings = settings.model_copy(update={"coder_settings": {"levels": 2, "size": 4}})
+    row = trial.decoder("plain", settings, 0)
+    trial.against("plain", "Popularity")
+    result.at_least("N@10 over popularity", row["N@10"] / result.rows[0]["N@10"], 1.2)
+    speed(result, items=500, rows=8, count=5, beam=5, repeats=1, width=16)
+    churn(result, items=300, decodes=5000)
+    return result
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,234 @@
+"""Alignment of a generative decoder by rankers: GRPO over codes of items, several rewards, the next-item loss kept (OneLive, OneMall).
+
+A reference of the decoder, synced now and then, decodes a group of items per request along the trie of what may be shown. A ranker
+scores them; each reward's advantage is taken within the group, a rule weighs the rewards, and the clipped objective moves
+the decoder. A ranker that shares the decoder's blind spots rewards them: evaluate with another one, see :func:`mean_reward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.alignment.advantages import linear
+from taiji.alignment.settings import Weighting
+from taiji.core.component import NO_ITEM, Requests, Scorer, Slate, State
+from taiji.core.errors import InputError
+from taiji.core.settings import Settings
+from taiji.models.retrieval.code_batches import CodeBatch
+from taiji.models.retrieval.code_decoder import CodeDecoder
+from taiji.models.retrieval.code_network import CodeNetwork
+from taiji.models.retrieval.code_training import CodeTraining
+from taiji.nn.weighting_rules import Observation, Rule, RuleOptions, make_rule
+
+Array = NDArray[Any]
+Reward = Callable[[Requests, Array], Array]
+"""Requests (B,) and items (B, G) of the dataset, −1 for none, to rewards (B, G, K), higher is better; NaN where one does not apply."""
+
+
+class CodeAlignmentSettings(Settings):
+    """Settings of :func:`align_decoder`."""
+
+    weighting: Weighting = "popo"
+    """Rule that sets the weights of the rewards."""
+    steps: PositiveInt = 100
+    """Optimiser steps."""
+    batch: PositiveInt = 32
+    """Requests per step."""
+    group: int = Field(default=16, ge=2)
+    """Items that the reference decodes per request, the best ones by its beam."""
+    clip: float = Field(default=0.2, gt=0)
+    """Clipping range of the ratio of a code's probability to the reference's."""
+    beta: float = Field(default=0.02, ge=0)
+    """Weight of the divergence from the reference."""
+    next_weight: float = Field(default=1.0, ge=0)
+    """Weight of the next-item loss, on a batch of histories beside each batch of requests."""
+    reward_weight: float = Field(default=0.5, ge=0)
+    """Weight of the alignment's loss."""
+    sync_every: PositiveInt = 20
+    """Steps after which the decoder becomes the reference."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Step size of AdamW."""
+
+
+def ranker_reward(ranker: Scorer[State], tasks: tuple[str, ...]) -> Reward:
+    """Return the reward whose K columns are a ranker's predictions of tasks."""
+
+    def reward(requests: Requests, items: Array) -> Array:
+        predictions = ranker.score(ranker.encode(requests), Slate(items))
+        return np.where((items == NO_ITEM)[..., None], np.nan, np.stack([predictions[task] for task in tasks], axis=2))
+
+    return reward
+
+
+def align_decoder(
+    decoder: CodeDecoder,
+    requests: Requests,
+    reward: Reward,
+    settings: CodeAlignmentSettings | None = None,
+    *,
+    seed: int = 0,
+) -> CodeDecoder:
+    """Return a decoder that is moved towards what the rewards value; the one given stays as it is.
+
+    Args:
+        decoder: fitted; its dataset's history up to the last request is what the next-item loss learns from.
+        requests: to answer; drawn from with replacement. reward: see :data:`Reward`. seed: of the draws and of dropout.
+
+    Returns:
+        the decoder; its ``facts["alignment"]`` has rewards (K,), weights (K,) and losses of each step.
+
+    Raises:
+        InputError: no requests, or rewards of another shape.
+    """
+    s = settings or CodeAlignmentSettings()
+    if not len(requests):
+        raise InputError("There are no requests to align the decoder on.", where="requests", expected="at least one")
+    made = copy(decoder)
+    made.network, made.facts = deepcopy(decoder.network), dict(decoder.facts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made.facts["alignment"] = _Alignment(made, requests, reward, s, seed).run()
+    made.network.eval()
+    return made
+
+
+def mean_reward(decoder: CodeDecoder, requests: Requests, reward: Reward, k: int) -> Array:
+    """Return the mean of each reward (K,) over the first ``k`` items of every request's list; for a ranker held out of alignment."""
+    values = reward(requests, decoder.retrieve(requests, k).items)
+    return np.asarray(np.nanmean(values, axis=(0, 1)))
+
+
+def group_loss(
+    log_chance: torch.Tensor, reference: torch.Tensor, advantages: torch.Tensor, clip: float, beta: float
+) -> torch.Tensor:
+    """Return GRPO's loss, the mean over codes of the clipped objective and ``beta`` times the divergence.
+
+    Args:
+        log_chance, reference: (N, L) of the codes under the decoder and under the reference. advantages: (N,).
+        clip: range of the ratio. beta: weight of ``exp(r − p) − (r − p) − 1``, an unbiased estimate of the divergence.
+    """
+    ratio = torch.exp(log_chance - reference)
+    gain = advantages[:, None]
+    kept = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    difference = reference - log_chance
+    return (beta * (torch.exp(difference) - difference - 1) - kept).mean()
+
+
+def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
+    """Return the log-probability (B, G, L) of each code of items (B, G) in the decoder's own numbers; the history is read once."""
+    past, seen, asked = decoder.past(requests)
+    codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
+    groups = seen[:, None].expand(codes.shape[:2])
+    states, _ = network.states(network.read(past), groups, codes, asked.spread(codes.shape[1]))
+    chances = [
+        torch.log_softmax(network.logits(level, states[:, :, level]), dim=-1).gather(2, codes[..., level, None])
+        for level in range(codes.shape[2])
+    ]
+    return torch.cat(chances, dim=2)
+
+
+class _Alignment:
+    def __init__(
+        self, decoder: CodeDecoder, requests: Requests, reward: Reward, settings: CodeAlignmentSettings, seed: int
+    ) -> None:
+        self.decoder, self.requests, self.reward, self.settings = decoder, requests, reward, settings
+        self.random = np.random.default_rng(seed)
+        self.network = decoder.network
+        self.reference = copy(decoder)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+        self.rule: Rule | None = None
+        past = decoder.dataset.events.filter(pl.col("time") < int(requests.time.max()))
+        self.training = CodeTraining(decoder, past, seed) if settings.next_weight else None
+        self.batches: Iterator[CodeBatch] = iter(())
+
+    def run(self) -> list[dict[str, Any]]:
+        told = []
+        for step in range(self.settings.steps):
+            if step % self.settings.sync_every == 0:
+                self.reference.network = deepcopy(self.network).eval()
+            told.append(self.step())
+        return told
+
+    def step(self) -> dict[str, Any]:
+        """Decode, score, weigh, and take one step."""
+        s = self.settings
+        requests = self.requests.take(self.random.integers(len(self.requests), size=s.batch))
+        items = self.reference.retrieve(requests, min(s.group, len(self.decoder.places))).items
+        rewards = self.reward(requests, items)
+        if rewards.shape[:2] != items.shape or rewards.ndim != 3:
+            raise InputError(
+                "Rewards do not fit the items.",
+                where="reward",
+                expected=f"shape {(*items.shape, 'K')}",
+                found=f"shape {rewards.shape}",
+            )
+        group, count = items.shape[1], rewards.shape[2]
+        flat = np.where((items == NO_ITEM)[..., None], np.nan, rewards).reshape(-1, count)
+        columns = linear(torch.from_numpy(flat.astype(np.float64)), group).to(self.network.table.dtype)
+        own = np.where(items >= 0, self.decoder.codes[items], -1)
+        there = torch.from_numpy(own.ravel() >= 0)
+        with torch.no_grad():
+            reference = code_log_chances(self.reference.network, self.decoder, requests, own).flatten(0, 1)[there]
+        self.network.eval()  # the ratio compares like with like: no dropout
+        chances = code_log_chances(self.network, self.decoder, requests, own).flatten(0, 1)[there]
+        columns = columns.to(chances.device)[there]
+        weights = self._weights(flat, group, chances, reference, columns)
+        aligned = group_loss(chances, reference, columns @ weights, s.clip, s.beta)
+        total, following = s.reward_weight * aligned, torch.zeros(())
+        if self.training is not None:
+            self.network.train()
+            loss, following = self.training.loss(self._histories())
+            total = total + s.next_weight * loss
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        return {
+            "rewards": np.nanmean(flat, axis=0).tolist(),
+            "weights": weights.tolist(),
+            "loss": float(aligned.detach()),
+            "next": float(following.detach()),
+        }
+
+    def _weights(
+        self, rewards: Array, group: int, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the weights (K,) of this step's rewards by the rule, which sees what it needs."""
+        if self.rule is None:
+            self.rule = make_rule(self.settings.weighting, rewards.shape[1], RuleOptions(mode="robust"))
+        before, gram = self.rule.weights, None
+        if self.rule.source == "gradients":
+            gram = self._gram(chances, reference, columns)
+        square = 0.0 if gram is None else float(np.trace(gram) / len(gram))
+        reading = self.rule.observe(Observation(rewards, group, gram, square_norm=square))
+        held = reading.weights if self.rule.fresh else before
+        return torch.as_tensor(held, dtype=chances.dtype, device=chances.device)
+
+    def _gram(self, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor) -> Array:
+        """Return the inner products (K, K) of the gradients of each reward's own loss."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        rows = []
+        for column in columns.T:
+            loss = group_loss(chances, reference, column, self.settings.clip, 0.0)
+            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            parts = [part.double().flatten() for part in found if part is not None]
+            rows.append(torch.cat(parts))
+        stacked = torch.stack(rows)
+        return np.asarray((stacked @ stacked.T).cpu().numpy())
+
+    def _histories(self) -> CodeBatch:
+        """Return the next batch of histories, epoch after epoch."""
+        assert self.training is not None
+        batch = next(self.batches, None)
+        if batch is None:
+            self.batches = self.training.windows.epoch(self.decoder.settings.batch, self.random)
+            batch = next(self.batches)
+        return batch

@@ -1,0 +1,234 @@
+"""Trie over item codes in sorted arrays, and the part of it that may be shown.
+
+Items with equal codes share a leaf. Nothing loops over rows or nodes: the nodes of a level are the distinct prefixes in
+lexicographic order, so the children of a node are a range, ascending by code.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.history import rows_and_places
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class CodeTrie:
+    """Prefixes of item codes; level 0 holds the root, level L the leaves.
+
+    Attributes:
+        sizes: codes at each level (L,); a code is in [0, size).
+        offsets: L arrays (n_l + 1,): the children of node v of level l are nodes ``offsets[l][v]:offsets[l][v + 1]`` of level l + 1.
+        codes: L arrays (n_{l + 1},): the code that leads to each node of level l + 1.
+        node_of: (L + 1, N) node of each item at each level.
+        leaf_offsets: (n_L + 1,) of ``leaf_items`` (N,), a leaf's items, the most popular first.
+        log_shares: (N,) log share of each item in its leaf, by popularity + 1.
+    """
+
+    sizes: tuple[int, ...]
+    offsets: tuple[Array, ...]
+    codes: tuple[Array, ...]
+    node_of: Array
+    leaf_offsets: Array
+    leaf_items: Array
+    log_shares: Array
+
+    @classmethod
+    def of(cls, codes: Array, sizes: tuple[int, ...] | None = None, popularity: Array | None = None) -> CodeTrie:
+        """Build from codes (N, L), N > 0.
+
+        Args:
+            codes: int, ``0 ≤ codes[:, l] < sizes[l]``. sizes: default: one more than the largest code of each level.
+            popularity: (N,) of the items that share a leaf, at least 0; default: equal, the smaller number first.
+
+        Raises:
+            InputError: no items, or a code outside its level.
+        """
+        codes = checked(codes, sizes)
+        count, levels = codes.shape
+        sizes = tuple(int(most) + 1 for most in codes.max(axis=0)) if sizes is None else tuple(sizes)
+        weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)
+        order = np.lexsort((np.arange(count), -weight, *codes.T[::-1]))
+        ordered = codes[order]
+        fresh = np.ones((count, levels), bool)
+        fresh[1:] = np.logical_or.accumulate(ordered[1:] != ordered[:-1], axis=1)
+        place = np.concatenate([np.zeros((1, count), np.int64), np.cumsum(fresh, axis=0).T - 1])
+        offsets, reached = [], []
+        for level in range(levels):
+            new = fresh[:, level]
+            offsets.append(np.searchsorted(place[level][new], np.arange(place[level, -1] + 2)))
+            reached.append(ordered[new, level])
+        node_of = np.empty_like(place)
+        node_of[:, order] = place
+        leaves = place[-1, -1] + 1
+        share = np.log(weight + 1)
+        total = np.log(np.bincount(node_of[-1], weights=weight + 1, minlength=leaves))
+        return cls(
+            sizes,
+            tuple(offsets),
+            tuple(reached),
+            node_of,
+            np.searchsorted(place[-1], np.arange(leaves + 1)),
+            order,
+            share - total[node_of[-1]],
+        )
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.sizes)
+
+    @property
+    def n_items(self) -> int:
+        """N."""
+        return self.node_of.shape[1]
+
+    def width(self, level: int) -> int:
+        """Return the number of nodes of a level."""
+        return 1 if level == 0 else len(self.codes[level - 1])
+
+    def children(self, level: int, nodes: Array) -> tuple[Array, Array, Array]:
+        """Return places in ``nodes`` (C,), codes (C,) and children (C,) of nodes (R,) of a level, in the order of ``nodes``."""
+        return _ranges(self.offsets[level], nodes, self.codes[level])
+
+    def items(self, leaves: Array) -> tuple[Array, Array]:
+        """Return places in ``leaves`` (C,) and items (C,) of leaves (R,), the most popular of a leaf first."""
+        place, items, _ = _ranges(self.leaf_offsets, leaves, self.leaf_items)
+        return place, items
+
+    def find(self, codes: Array) -> Array:
+        """Return the nodes (R,) of prefixes (R, l), −1 where no item has it."""
+        nodes = np.zeros(len(codes), np.int64)
+        for level, code in enumerate(np.asarray(codes, np.int64).T):
+            size, owner = self.sizes[level], np.repeat(np.arange(self.width(level)), np.diff(self.offsets[level]))
+            keys, wanted = owner * size + self.codes[level], nodes * size + code
+            at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            nodes = np.where((nodes >= 0) & (code >= 0) & (code < size) & (keys[at] == wanted), at, -1)
+        return nodes
+
+
+class LiveTrie:
+    """The part of a trie that leads to an item which may be shown; it follows items that come and go.
+
+    Attributes:
+        trie: of all items.
+        available: (N,) bool.
+        counts: L + 1 arrays (n_l,): available items under each node.
+    """
+
+    def __init__(self, trie: CodeTrie, available: Array | None = None) -> None:
+        self.trie = trie
+        self.available = np.zeros(trie.n_items, bool)
+        self.counts = [np.zeros(trie.width(level), np.int64) for level in range(trie.levels + 1)]
+        self.set(np.arange(trie.n_items), True if available is None else available)
+
+    def set(self, items: Array, available: ArrayLike) -> None:
+        """Make items (C,), none twice, available or not (C,) or all alike; costs L operations per item that changes."""
+        items = np.asarray(items, np.int64)
+        wanted = np.broadcast_to(np.asarray(available, bool), items.shape)
+        changed = self.available[items] != wanted
+        items, wanted = items[changed], wanted[changed]
+        self.available[items] = wanted
+        for nodes, counts in zip(self.trie.node_of, self.counts):
+            np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
+
+    def moved(self, available: Array) -> LiveTrie:
+        """Return a live trie with other available items (N,), this one where they are the same; this one stays as it is."""
+        changed = np.flatnonzero(self.available != available)
+        if not len(changed):
+            return self
+        other = copy(self)
+        other.available, other.counts = self.available.copy(), [counts.copy() for counts in self.counts]
+        other.set(changed, available[changed])
+        return other
+
+    def without(self, rows: Array, items: Array) -> PrunedTrie:
+        """Return the live part for each of several requests, of which items (H,) are hidden from the requests ``rows`` (H,)."""
+        return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
+
+
+class PrunedTrie:
+    """What of a live trie each request may reach: a node with an item that is available and not hidden from it.
+
+    It reads the live trie's counts as they are at the time of a call.
+    """
+
+    def __init__(self, live: LiveTrie, rows: Array, items: Array) -> None:
+        self.live, self.trie = live, live.trie
+        self._hidden = np.unique(rows * self.trie.n_items + items)
+        rows, items = np.divmod(self._hidden, self.trie.n_items)
+        shown = live.available[items]
+        rows, items = rows[shown], items[shown]
+        self._dead = []
+        for level, nodes in enumerate(self.trie.node_of):
+            keys, counts = np.unique(rows * self.trie.width(level) + nodes[items], return_counts=True)
+            self._dead.append(keys[counts == live.counts[level][keys % self.trie.width(level)]])
+
+    def children(self, level: int, rows: Array, nodes: Array) -> tuple[Array, Array, Array]:
+        """Return places in ``nodes`` (C,), codes (C,) and children (C,) of nodes (R,) that are reached by requests ``rows`` (R,)."""
+        place, codes, found = self.trie.children(level, nodes)
+        kept = self.live.counts[level + 1][found] > 0
+        kept &= ~_among(self._dead[level + 1], rows[place] * self.trie.width(level + 1) + found)
+        return place[kept], codes[kept], found[kept]
+
+    def items(self, rows: Array, leaves: Array) -> tuple[Array, Array]:
+        """Return places in ``leaves`` (C,) and the items (C,) there that the requests may be shown, the most popular first."""
+        place, items = self.trie.items(leaves)
+        kept = self.live.available[items] & ~_among(self._hidden, rows[place] * self.trie.n_items + items)
+        return place[kept], items[kept]
+
+
+def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
+    """Return codes (N, L) as int64.
+
+    Raises:
+        InputError: not a matrix of whole numbers with a row, or a code outside its level.
+    """
+    codes = np.asarray(codes)
+    if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
+        raise InputError(
+            "Item codes are not a matrix of whole numbers.",
+            where="codes",
+            expected="shape (items, levels), int, at least one item and one level",
+            found=f"shape {codes.shape}, {codes.dtype}",
+        )
+    bounds = np.full(codes.shape[1], np.iinfo(np.int64).max) if sizes is None else np.asarray(sizes)
+    if len(bounds) != codes.shape[1]:
+        raise InputError(
+            "Item codes and their sizes differ in levels.",
+            where="codes",
+            expected=f"{len(bounds)} levels",
+            found=f"{codes.shape[1]}",
+        )
+    outside = (codes < 0) | (codes >= bounds)
+    if outside.any():
+        item, level = np.argwhere(outside)[0]
+        raise InputError(
+            "An item code lies outside its level.",
+            where=f"item {item}, level {level}",
+            expected=f"0 to {bounds[level] - 1}",
+            found=str(codes[item, level]),
+        )
+    return codes.astype(np.int64)
+
+
+def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Return places in ``nodes``, values and their positions, of the ranges that ``offsets`` delimit."""
+    starts = offsets[nodes]
+    place, step = rows_and_places(offsets[nodes + 1] - starts)
+    found = starts[place] + step
+    return place, values[found], found
+
+
+def _among(keys: Array, wanted: Array) -> Array:
+    """Return which of ``wanted`` are among sorted keys."""
+    if not len(keys):
+        return np.zeros(len(wanted), bool)
+    return np.asarray(keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted)

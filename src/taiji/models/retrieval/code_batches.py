@@ -1,0 +1,71 @@
+"""Training and validation histories of a decoder over item codes: rows of similar length, every place a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.data.history import History
+
+Array = NDArray[Any]
+POOL = 16
+"""Batches that are sorted by length together."""
+
+
+@dataclass(frozen=True)
+class CodeBatch:
+    """Windows of histories.
+
+    Attributes:
+        items: (R, n + 1) oldest first, −1 behind; group g of a row has seen the first g of them and is to tell the next one.
+        places: (R, n + 1) of each in the history's arrays, −1 behind.
+        users: (R,).
+    """
+
+    items: Array
+    places: Array
+    users: Array
+
+
+class Windows:
+    """The last interactions of each user as they are trained on.
+
+    Args:
+        history: of all users. ends: (U,) one past the last interaction of each that may be trained on. length: longest input.
+    """
+
+    def __init__(self, history: History, ends: Array, length: int) -> None:
+        self.items = np.asarray(history.items, np.int64)
+        self.starts = np.maximum(history.offsets[:-1], ends - length - 1)
+        self.lengths = ends - self.starts
+        self.users = np.flatnonzero(self.lengths > 0)
+
+    def epoch(self, batch: int, random: np.random.Generator) -> Iterator[CodeBatch]:
+        """Yield every user once in random order, ``batch`` of similar length at a time."""
+        order = random.permutation(self.users)
+        pools = [order[at : at + POOL * batch] for at in range(0, len(order), POOL * batch)]
+        chunks = [
+            chunk
+            for pool in pools
+            for ordered in [pool[np.argsort(self.lengths[pool], kind="stable")]]
+            for chunk in (ordered[at : at + batch] for at in range(0, len(ordered), batch))
+        ]
+        for place in random.permutation(len(chunks)):
+            yield self.batch(chunks[place])
+
+    def batch(self, users: Array) -> CodeBatch:
+        """Return the windows of some users."""
+        step = np.arange(int(self.lengths[users].max()))
+        inside = step < self.lengths[users][:, None]
+        places = np.where(inside, self.starts[users][:, None] + step, -1)
+        return CodeBatch(np.where(inside, self.items[places], -1), places, users)
+
+
+def held_out(history: History, most: int, random: np.random.Generator) -> Array:
+    """Return at most ``most`` users, chosen at random, of those with two interactions, ascending."""
+    users = np.flatnonzero(np.diff(history.offsets) >= 2)
+    return users if len(users) <= most else np.sort(random.choice(users, most, replace=False))

@@ -1,0 +1,324 @@
+"""Generative retrieval: a transformer decodes the codes of the next item, and only codes of items that may be shown.
+
+TIGER (2305.05065) is the plain one; OneLive, OneMall, S²GR and DualGR are settings of it. Deviations are in ``docs/papers.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from taiji.core.component import NO_ITEM, Requests, Slate, pick_device
+from taiji.core.errors import ConfigError, InputError
+from taiji.core.settings import problem_text
+from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.models.codes.coder import Coder, coder_class
+from taiji.models.codes.collisions import unique_codes
+from taiji.models.codes.item_codes import ItemCodes
+from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
+from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
+from taiji.models.retrieval.code_settings import CodeDecoderSettings
+from taiji.models.retrieval.code_training import CodeTraining
+from taiji.models.retrieval.item_factors import item_factors
+from taiji.models.retrieval.retriever import CatalogueRetriever, seen_items
+from taiji.models.retrieval.top_items import top_items
+from taiji.models.retrieval.vector_retriever import to_numpy
+from taiji.nn.beam_search import beam_search
+from taiji.nn.time_encoding import time_features
+
+Array = NDArray[Any]
+REQUESTS, CELLS = 256, 8_000_000
+"""Requests that are decoded at a time, and log-probabilities of codes held at once: of fewer requests where levels or beams are large."""
+
+
+class CodeDecoder(CatalogueRetriever):
+    """Generative retriever.
+
+    An item's score is the log-probability of its codes given the history; with ``collisions: list`` plus its log share of
+    what has the same codes. Codes that lead to no item that the request may be shown are never decoded.
+
+    Args:
+        settings: see there.
+        codes: (n_items, L) of the dataset that it is fitted on, with or without what made them; default: the coder's.
+        vectors: (n_items, d) that the coder codes; default: item factors of the interactions that it is fitted on.
+
+    Attributes:
+        trie: of the catalogue's codes.
+        network: decodes them.
+    """
+
+    Settings = CodeDecoderSettings
+    settings: CodeDecoderSettings
+
+    def __init__(
+        self,
+        settings: CodeDecoderSettings | None = None,
+        codes: ItemCodes | Array | None = None,
+        vectors: Array | None = None,
+    ) -> None:
+        super().__init__(settings)
+        self.given, self.vectors = codes, vectors
+        self._rows: pl.DataFrame | None = None
+
+    def fit(
+        self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
+    ) -> Self:
+        """Learn from interactions; with ``skip_weight`` from exposures without a click as well."""
+        self._rows = dataset.events if rows is None else rows
+        if self.settings.scenario:
+            self.facts["scenarios"] = scenarios_of(self._rows, self.settings.scenario)
+        try:
+            return super().fit(dataset, rows, seed=seed, device=device)
+        finally:
+            self._rows = None
+
+    def learn(self, history: History, seed: int, device: str | None) -> None:
+        """Code the items and train with early stopping on the held-out last interactions."""
+        popularity = np.bincount(history.items, minlength=len(self.places))
+        assert self._rows is not None
+        codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
+        if self.settings.collisions == "level":
+            codes = unique_codes(codes, popularity)
+        self.facts["told_apart"] = codes.shape[1] > len(sizes)
+        self.facts["sizes"] = [*sizes, *(int(most) + 1 for most in codes.max(axis=0)[len(sizes) :])]
+        self._take(codes, popularity)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(device)
+            self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
+
+    def _codes(self, history: History, seed: int) -> tuple[Array, tuple[int, ...], str]:
+        """Return codes (N, L) of the catalogue's items, the levels' sizes, and the version of their coder, "" where it is not known."""
+        given, count = self.given, len(self.places)
+        rows = given if given is not None else self.vectors
+        if rows is not None:
+            self._check_rows(len(rows), count)
+        if isinstance(given, ItemCodes):
+            return given.table, given.sizes, given.version
+        if given is not None:
+            codes = checked(given)
+            return codes, tuple(int(most) + 1 for most in codes.max(axis=0)), ""
+        vectors = self.coded_vectors(history, seed)
+        coder = self._coder().fit(vectors, seed=seed)
+        return coder.encode(vectors), coder.sizes, coder.version
+
+    @staticmethod
+    def _check_rows(found: int, expected: int) -> None:
+        if found != expected:
+            raise InputError(
+                "Codes or vectors do not fit the catalogue.",
+                where="CodeDecoder",
+                expected=f"a row for each of the dataset's {expected} items",
+                found=f"{found} rows",
+            )
+
+    def _coder(self) -> Coder:
+        """Return the coder that the settings name, not fitted.
+
+        Raises:
+            ConfigError: no coder has that name, or it has other settings.
+        """
+        kind = coder_class(self.settings.coder, "coder")
+        try:
+            return kind(kind.Settings.model_validate(self.settings.coder_settings))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ConfigError(
+                "A coder's settings do not fit it.",
+                where=".".join(["coder_settings", *map(str, problem["loc"])]),
+                expected=f"settings of {self.settings.coder}: {', '.join(kind.Settings.model_fields)}",
+                found=problem_text(problem),
+            ) from error
+
+    def coded_vectors(self, history: History, seed: int) -> Array:
+        """Return the vectors (N, d) that the codes come from, or would have come from."""
+        if self.vectors is not None:
+            return self.vectors
+        return item_factors(history, len(self.places), self.settings.vector_width, seed)
+
+    def _take(self, codes: Array, popularity: Array) -> None:
+        self.item_codes, self.popularity = codes, popularity
+        self.trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), popularity)
+        self._live = {"": LiveTrie(self.trie)}
+
+    def _build(self, device: str | None) -> None:
+        self.device = pick_device(device or self.settings.device)
+        scenarios = len(self.facts.get("scenarios", [])) + 1
+        self.network = CodeNetwork(self.trie.sizes, self.settings, scenarios).to(self.device)
+
+    def weights(self) -> dict[str, Array]:
+        """Return codes, popularity and the network's weights."""
+        learnt = {name: to_numpy(value) for name, value in self.network.state_dict().items()}
+        return {"codes": self.item_codes, "popularity": self.popularity, **learnt}
+
+    def restore(self, weights: dict[str, Array], device: str | None) -> None:
+        """Take what :meth:`weights` returned."""
+        learnt = dict(weights)
+        self._take(learnt.pop("codes"), learnt.pop("popularity"))
+        self._build(device)
+        self.network.load_state_dict({name: torch.from_numpy(value) for name, value in learnt.items()})
+        self.network.eval()
+
+    def recoded(self, dataset: Dataset, codes: ItemCodes | Array) -> Self:
+        """Return the retriever of a later catalogue, new items and items whose codes have moved included; the network is shared.
+
+        Args:
+            dataset: that it is bound to. codes: of its items (n_items, L). Where the fit has added a level to tell items
+                apart, it is added here, too, unless it is given; items beyond its size, and equal codes, share a leaf.
+
+        Raises:
+            InputError: codes of another coder, of other levels or of other sizes.
+        """
+        learnt = self.facts["codes_version"]
+        if isinstance(codes, ItemCodes):
+            if learnt and codes.version != learnt:
+                raise InputError(
+                    "The decoder has learnt the codes of another coder.",
+                    where="recoded",
+                    expected=f"codes of version {learnt}",
+                    found=codes.version,
+                    fix="code the items with the coder that the decoder was fitted with, or fit again",
+                )
+            codes = codes.table
+        sizes = tuple(self.facts["sizes"])
+        popularity = np.bincount(dataset.history.items, minlength=dataset.n_items)
+        if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
+            codes = unique_codes(checked(codes, sizes[:-1]), popularity)
+            last = codes[:, len(sizes) - 1 :] if codes.shape[1] == len(sizes) else np.zeros((len(codes), 1), np.int64)
+            codes = np.concatenate([codes[:, : len(sizes) - 1], np.minimum(last, sizes[-1] - 1)], axis=1)
+        codes = checked(codes, sizes)
+        self._check_rows(len(codes), dataset.n_items)
+        made = self.bound_to(dataset)
+        made._bind(dataset, dataset.items["item_id"])
+        made._take(codes, popularity)
+        return made
+
+    # Retrieval.
+
+    def scores(self, requests: Requests) -> Array:
+        """Return the log-probability of every item, by a beam that holds the catalogue: exact, and slow where it is large."""
+        out = np.full((len(requests), len(self.places)), -np.inf)
+        whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        size = self._at_a_time(len(self.places))
+        for at in range(0, len(requests), size):
+            block = requests.take(slice(at, at + size))
+            row, items, values = self._decode(block, whole, len(self.places))
+            out[at + row, items] = values
+        return out
+
+    def _retrieve(self, requests: Requests, k: int) -> Slate:
+        """Return the ``k`` best items by beam search over the codes of what each request may be shown.
+
+        A beam too narrow for ``k`` is doubled until it is not, so that lists of different lengths mostly come from one beam.
+        """
+        width, beam = min(k, len(self.places)), self.settings.beam
+        while beam < width:
+            beam *= 2
+        items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
+        size = self._at_a_time(beam)
+        for pool, rows in self._pools(requests):
+            for at in range(0, len(rows), size):
+                some = rows[at : at + size]
+                slate = self._best_decoded(requests.take(some), width, beam, pool)
+                items[some], scores[some] = slate.items, slate.scores
+        return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
+
+    def _at_a_time(self, beam: int) -> int:
+        """Return how many requests are decoded together."""
+        return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
+
+    def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
+        """Return the pools of items that requests are answered from, and the requests (R,) of each; "" is the catalogue."""
+        if not self.settings.pool:
+            return [("", np.arange(len(requests)))]
+        values = scenario_of_requests(requests, self.settings.scenario)
+        return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
+
+    def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str) -> Slate:
+        """Return the ``k`` best of a pool, in the model's own numbers."""
+        row, items, values = self._decode(requests, self._shown(requests, pool), beam)
+        counts = np.bincount(row, minlength=len(requests))
+        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shape = len(requests), max(k, int(counts.max(initial=0)))
+        table, found = np.full(shape, -np.inf), np.full(shape, NO_ITEM)
+        table[row, column], found[row, column] = values, items
+        best = top_items(table, k)
+        return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
+
+    def _shown(self, requests: Requests, pool: str) -> PrunedTrie:
+        """Return the trie of what each request may be shown out of a pool.
+
+        Requests of one time share a live trie that follows the items that came or went since the last one.
+        """
+        rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        shown = ~self._gone
+        if self.settings.pool:
+            home = column_of(self.dataset.items, self.settings.pool, "items").to_numpy().astype(str)[self.places]
+            shown = shown & ((home == pool) | (home == ""))
+        if self.availability.bounded and len(requests) and requests.time.min() < requests.time.max():
+            rows, hidden = self._hidden(requests)
+        else:
+            if self.availability.bounded and len(requests):
+                shown = shown & self.availability.at(requests.time[:1])[0, self.places]
+            if not self.keeps_seen:
+                rows, seen = seen_items(self.dataset.history, requests)
+                known = self.codes[seen] >= 0
+                rows, hidden = rows[known], self.codes[seen][known]
+        live = self._live.get(pool, self._live[""]).moved(shown)
+        self._live = {**self._live, pool: live}  # replaced as a whole: other threads go on with the one they have
+        return live.without(rows, hidden)
+
+    def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
+        """Return request numbers (C,), ascending, items (C,) and scores (C,) of the beam's items."""
+        past, seen, asked = self.past(requests)
+        self.network.eval()
+        with torch.no_grad():
+            scorer = BeamScorer(self.network, self.network.read(past), seen, asked)
+            leaves, values = beam_search(scorer, shown.children, len(requests), self.trie.levels, beam)
+        row, column = np.nonzero(leaves.numpy() >= 0)
+        place, items = shown.items(row, leaves.numpy()[row, column])
+        scores = values.cpu().numpy().astype(np.float64)[row, column]
+        return row[place], items, scores[place] + self.trie.log_shares[items]
+
+    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
+        """Return histories, how many interactions each has (B,), and what else the requests tell, in one group each."""
+        s = self.settings
+        found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
+        own = np.where(found >= 0, self.codes[found], -1)
+        known = own >= 0
+        order = np.argsort(~known, axis=1, kind="stable")  # what the model knows, newest first
+        own, times = (np.take_along_axis(values, order, axis=1) for values in (own, found_times))
+        recent, long = own[:, : s.history], own[:, s.history :]
+        seen = (recent >= 0).sum(axis=1)
+        width = int(seen.max(initial=0))
+        back = seen[:, None] - 1 - np.arange(width)
+        inside = back >= 0
+        items = np.where(inside, np.take_along_axis(recent, np.maximum(back, 0), axis=1), 0) if width else recent[:, :0]
+        then = np.take_along_axis(times, np.maximum(back, 0), axis=1) if width else times[:, :0]
+        features = request_features = prompt = None
+        if s.time:
+            previous = np.concatenate([then[:, :1], then[:, :-1]], axis=1)
+            features = self._tensor(time_features(then, previous))
+            last = np.where(seen > 0, times[:, 0], requests.time)
+            request_features = self._tensor(time_features(requests.time, last)[:, None])
+        if s.scenario:
+            numbers = numbers_of(scenario_of_requests(requests, s.scenario), self.facts["scenarios"])
+            prompt = self._tensor(numbers[:, None])
+        return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
+
+    def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
+        """Return the network's input for items (R, n), oldest first, and those before them (R, m), newest first, −1 for none."""
+        mask, codes = None, None
+        if self.settings.long_history:
+            mask, codes = self._tensor(long >= 0), self._tensor(self.item_codes[np.maximum(long, 0)])
+        return Past(self._tensor(self.item_codes[np.maximum(items, 0)]), times, codes, mask)
+
+    def _tensor(self, values: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)

@@ -1,0 +1,39 @@
+"""Losses of the decoder over item codes: the next code, clusters of codes for thinking steps, and exposures not taken."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+NEARLY_ONE = 1 - 1e-6
+
+
+def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean over exposures that were not taken of ``−log(1 − p(code))`` (DualGR); 0 without any.
+
+    An exposure with the target's own code would contradict it and does not count.
+
+    Args:
+        logits: (M, V) of the first code. skipped: (M, S) first codes of exposures, −1 for none. target: (M,).
+    """
+    counts = (skipped >= 0) & (skipped != target[:, None])
+    if not bool(counts.any()):
+        return logits.sum() * 0
+    chance = torch.softmax(logits, dim=1).gather(1, skipped.clamp(min=0)).clamp(max=NEARLY_ONE)
+    return -torch.log1p(-chance)[counts].mean()
+
+
+def cluster_loss(
+    thoughts: torch.Tensor, table: torch.Tensor, cluster: torch.Tensor, target: torch.Tensor, temperature: float = 0.1
+) -> torch.Tensor:
+    """Return the cross-entropy of the target code's cluster by cosine of a thinking state with the clusters' means (S²GR).
+
+    Args:
+        thoughts: (M, d). table: (V, d) vectors of a level's codes. cluster: (V,) int64 of each code, all below K occur.
+        target: (M,) codes. temperature: the cosines are divided by it.
+    """
+    count = int(cluster.max()) + 1
+    sums = table.new_zeros(count, table.shape[1]).index_add(0, cluster, table)
+    means = sums / torch.bincount(cluster, minlength=count)[:, None]
+    cosines = functional.normalize(thoughts, dim=1) @ functional.normalize(means, dim=1).T
+    return functional.cross_entropy(cosines / temperature, cluster[target])

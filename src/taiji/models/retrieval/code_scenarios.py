@@ -1,0 +1,59 @@
+"""Scenarios of a decoder over item codes: a prompt for each, and the items that may be shown in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.component import Requests
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+
+
+def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
+    """Return a column as texts, empty where it is null.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in frame.columns:
+        raise InputError(
+            "A scenario's column is missing.",
+            where=what,
+            expected=f"a column {name}",
+            found=", ".join(frame.columns),
+            fix="take it along in the mapping (keep), or set scenario and pool to columns that are there",
+        )
+    return frame[name].cast(pl.String).fill_null("")
+
+
+def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
+    """Return the scenarios of the interactions in rows, sorted."""
+    return sorted(column_of(rows.filter(pl.col("click") == 1), name, "events").unique().to_list())
+
+
+def numbers_of(values: Array, known: list[str]) -> Array:
+    """Return the number from 1 of each scenario (B,), 0 for one that is not known."""
+    numbers = {text: place + 1 for place, text in enumerate(known)}
+    found, inverse = np.unique(np.asarray(values).astype(str), return_inverse=True)
+    return np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]
+
+
+def scenario_of_requests(requests: Requests, name: str) -> Array:
+    """Return the scenario of each request (B,) as text.
+
+    Raises:
+        InputError: the requests do not name their scenario.
+    """
+    if name not in requests.columns:
+        raise InputError(
+            "Requests do not name their scenario.",
+            where="requests",
+            expected=f"a column {name}",
+            found=", ".join(requests.columns) or "no columns",
+        )
+    return np.asarray(requests.columns[name]).astype(str)

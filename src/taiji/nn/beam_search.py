@@ -1,0 +1,74 @@
+"""Batched beam search over a tree of codes: scores and children by callbacks, no loop over rows or beams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Score = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
+
+Beam k goes on from beam ``parents[b, k]`` of the call before with ``codes[b, k]``; at level 0, K is 1 and both are zeros.
+"""
+Children = Callable[[int, Ints, Ints], tuple[Ints, Ints, Ints]]
+"""Level, requests (R,) and nodes (R,) to places in them (C,), ascending, codes (C,) and children (C,)."""
+
+
+def beam_search(
+    score: Score, children: Children, requests: int, levels: int, beam: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the leaves of the tree with the highest sums of log-probabilities along the way, as far as the beam sees.
+
+    With a beam of at least the widest level it is exhaustive. Of equal scores the smaller place in the beam comes first, and
+    there the smaller code. A request whose tree is empty gets nothing.
+
+    Args:
+        score: called once per level. children: of the tree that each request may reach. requests: B. levels: L.
+        beam: prefixes that are kept per request.
+
+    Returns:
+        leaves (B, K) int64, best first, padded with −1, and their scores (B, K), −inf at the padding; K ≤ beam.
+    """
+    nodes = torch.zeros(requests, 1, dtype=torch.int64)
+    parents = codes = torch.zeros_like(nodes)
+    total: torch.Tensor | None = None
+    for level in range(levels):
+        gains = score(level, parents, codes)
+        device = gains.device
+        row, place = (part.numpy() for part in torch.nonzero(nodes >= 0, as_tuple=True))
+        entry, code, child = children(level, row, nodes.numpy()[row, place])
+        owner, slot = row[entry], place[entry]
+        counts = np.bincount(owner, minlength=requests)
+        column = torch.from_numpy(np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts))
+        at = torch.from_numpy(owner), torch.from_numpy(slot), torch.from_numpy(code)
+        where = tuple(part.to(device) for part in at)
+        value = gains[where] if total is None else gains[where] + total[where[:2]]
+        width = int(counts.max(initial=0))
+        table = value.new_full((requests, width), -torch.inf)
+        table[where[0], column.to(device)] = value
+        best = _best(table, min(beam, width))
+        total = table.gather(1, best)
+        chosen = best.cpu()
+        alive = (total > -torch.inf).cpu()
+        known = [torch.zeros(requests, width, dtype=torch.int64) for _ in range(3)]
+        for matrix, values in zip(known, (at[1], at[2], torch.from_numpy(child))):
+            matrix[at[0], column] = values
+        parents, codes, nodes = (matrix.gather(1, chosen) for matrix in known)
+        nodes = torch.where(alive, nodes, -1)
+    assert total is not None
+    return nodes, total
+
+
+def _best(table: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the columns (B, count) of the largest values of each row, largest first; of equal ones the first."""
+    if count == 0:
+        return torch.zeros(len(table), 0, dtype=torch.int64, device=table.device)
+    values, found = torch.topk(table, min(count + 1, table.shape[1]), dim=1)
+    equal = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)
+    if bool(equal.any()):
+        return torch.argsort(table, dim=1, descending=True, stable=True)[:, :count]
+    return found[:, :count]

@@ -1,0 +1,60 @@
+"""Sparse mixture of experts with load balancing by a bias instead of a loss (Wang et al., 2408.15664)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Experts(nn.Module):
+    """Feed-forward experts, of which each token takes the best few.
+
+    A token's experts are those with the largest affinity plus bias; their outputs are weighted by the affinities alone,
+    which sum to 1 over the chosen ones. With one expert it is a plain feed-forward layer.
+
+    Args:
+        width: d. hidden: of each expert. experts: E. chosen: experts per token. step: change of the bias per call of :meth:`balance`.
+    """
+
+    bias: torch.Tensor
+    load: torch.Tensor
+
+    def __init__(self, width: int, hidden: int, experts: int, chosen: int, step: float = 1e-3) -> None:
+        super().__init__()
+        self.chosen, self.step = chosen, step
+        self.router = nn.Parameter(torch.randn(experts, width) * width**-0.5)
+        self.first = nn.Parameter(torch.randn(experts, width, hidden) * width**-0.5)
+        self.first_bias = nn.Parameter(torch.zeros(experts, hidden))
+        self.second = nn.Parameter(torch.randn(experts, hidden, width) * hidden**-0.5)
+        self.second_bias = nn.Parameter(torch.zeros(experts, width))
+        self.register_buffer("bias", torch.zeros(experts))
+        self.register_buffer("load", torch.zeros(experts), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (…, d) for x (…, d); in training it counts who was chosen."""
+        flat = x.reshape(-1, x.shape[-1])
+        affinity = torch.sigmoid(flat @ self.router.T)
+        chosen = torch.topk(affinity.detach() + self.bias, self.chosen, dim=1).indices
+        weight = affinity.gather(1, chosen)
+        weight = weight / weight.sum(dim=1, keepdim=True)
+        out = torch.zeros_like(flat)
+        for expert in range(len(self.router)):
+            token, place = torch.nonzero(chosen == expert, as_tuple=True)
+            hidden = functional.gelu(flat[token] @ self.first[expert] + self.first_bias[expert])
+            answer = hidden @ self.second[expert] + self.second_bias[expert]
+            out = out.index_add(0, token, answer * weight[token, place, None])
+        if self.training:
+            self.load += torch.bincount(chosen.flatten(), minlength=len(self.router))
+        return out.view(x.shape)
+
+    @torch.no_grad()
+    def balance(self) -> None:
+        """Move the bias by ``step`` times the relative shortfall of each expert's load since the last call.
+
+        ``b ← b − step · (E f − 1)``, f the share of the load; an expert with its fair share keeps its bias.
+        """
+        total = self.load.sum()
+        if total > 0:
+            self.bias -= self.step * (self.load / total * len(self.load) - 1)
+            self.load.zero_()

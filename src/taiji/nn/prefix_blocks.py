@@ -1,0 +1,143 @@
+"""Transformer block whose groups of tokens share a prefix: of a decoder-only model, or with cross-attention to an encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from taiji.nn.experts import Experts
+from taiji.nn.prefix_attention import Cache, Prefix, prefix_attention
+from taiji.nn.rotary import Turn, turned
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What a block has beside attention and feed-forward; the default is the plain pre-norm block.
+
+    Attributes:
+        query_key_norm: root-mean-square norm with a gain of queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
+        gate: output of the attention times 2 σ(x W), W = 0 at first, which is the identity.
+        router: two readings of the prefix, all of it and its recent part, of which a router takes one per token.
+        experts: in place of the feed-forward layer; 0 for none. chosen: experts per token. balance: step of their bias.
+    """
+
+    query_key_norm: bool = False
+    gate: bool = False
+    router: bool = False
+    experts: int = 0
+    chosen: int = 2
+    balance: float = 1e-3
+
+
+class PrefixBlock(nn.Module):
+    """Pre-norm block; the tokens of a group see the shared prefix and their own past.
+
+    Without cross-attention prefix and own tokens share one softmax and the projections, as in a decoder-only model that
+    had them in one sequence. With it the prefix is the encoder's output and has projections of its own.
+
+    Args:
+        width: d. heads: h. hidden: of the feed-forward layer. dropout: of all branches. cross: whether the prefix has its own attention.
+        options: see :class:`BlockOptions`.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool, options: BlockOptions) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.cross = heads, dropout, cross
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.projection, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        if cross:
+            self.cross_norm = nn.LayerNorm(width)
+            self.cross_query, self.cross_projection = nn.Linear(width, width), nn.Linear(width, 2 * width)
+            self.cross_out = nn.Linear(width, width)
+        if options.experts:
+            self.forward_layer: nn.Module = Experts(width, hidden, options.experts, options.chosen, options.balance)
+        else:
+            self.forward_layer = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        norms = (2 if cross else 1) if options.query_key_norm else 0
+        self.query_norms = nn.ModuleList(nn.RMSNorm(width // heads) for _ in range(norms))
+        self.key_norms = nn.ModuleList(nn.RMSNorm(width // heads) for _ in range(norms))
+        self.gate = _zero(nn.Linear(width, width)) if options.gate else None
+        self.router = _zero(nn.Linear(width, 2)) if options.router else None
+
+    def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
+        """Return the next layer's states (R, P, d) of a sequence that reads itself causally, and its keys and values (R, h, P, e).
+
+        Args:
+            x: (R, P, d). turn: (P, e) of its places.
+        """
+        read = self.attention_norm(x)
+        query, key, value = self._heads(self.projection(read), 3)
+        query, key = self._placed(query, key, 0, turn)
+        pooled = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self._dropped(self.out(self._gated(_joined(pooled), read)))
+        return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
+
+    def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
+        """Return the cross-attention's keys and values (R, h, P, e) of an encoder's states (R, P, d) with turns (P, e)."""
+        key, value = self._heads(self.cross_projection(memory), 2)
+        return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
+
+    def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
+        """Return states (R, G, T, d) of new tokens, and own keys and values with theirs added.
+
+        Args:
+            x: (R, G, T, d). turn: (R, 1, G, T, e) of their places, G may be 1. prefix: shared. past: own keys and values so far.
+        """
+        read = self.attention_norm(x)
+        query, key, value = self._heads(self.projection(read), 3)
+        query, key = self._placed(query, key, 0, turn)
+        if past is not None:
+            key, value = torch.cat([past[0], key], dim=3), torch.cat([past[1], value], dim=3)
+        own = key, value
+        if self.cross:
+            pooled = prefix_attention(query, None, own)
+        else:
+            pooled = self._read(query, prefix, own, read)
+        x = x + self._dropped(self.out(self._gated(_joined(pooled), read)))
+        if self.cross:
+            read = self.cross_norm(x)
+            (query,) = self._heads(self.cross_query(read), 1)
+            query = turned(self.query_norms[1](query) if self.query_norms else query, turn)
+            x = x + self._dropped(self.cross_out(_joined(self._read(query, prefix, None, read))))
+        return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
+
+    def _read(self, query: torch.Tensor, prefix: Prefix, own: Cache | None, read: torch.Tensor) -> torch.Tensor:
+        """Return the attention to the prefix; with a router, to all of it or to its recent part, straight through."""
+        everything = prefix_attention(query, prefix, own)
+        if self.router is None or prefix.recent is None:
+            return everything
+        recent = prefix_attention(query, prefix.masked(prefix.recent), own)
+        soft = torch.softmax(self.router(read), dim=-1)
+        hard = functional.one_hot(soft.argmax(dim=-1), 2).to(soft.dtype)
+        choice = (hard + soft - soft.detach())[:, None]
+        return everything * choice[..., :1] + recent * choice[..., 1:]
+
+    def _heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
+        """Return parts (R, h, …, e) of x (R, …, parts * d)."""
+        split = x.unflatten(-1, (parts, self.heads, -1))
+        return tuple(split.select(-3, part).movedim(-2, 1) for part in range(parts))
+
+    def _placed(self, query: torch.Tensor, key: torch.Tensor, at: int, turn: Turn) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.query_norms:
+            query, key = self.query_norms[at](query), self.key_norms[at](key)
+        return turned(query, turn), turned(key, turn)
+
+    def _gated(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return pooled if self.gate is None else pooled * (2 * torch.sigmoid(self.gate(read)))
+
+    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(x, self.dropout, self.training)
+
+
+def _joined(x: torch.Tensor) -> torch.Tensor:
+    """Return (R, …, d) of heads (R, h, …, e)."""
+    return x.movedim(1, -2).flatten(-2)
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,39 @@
+"""A few tokens out of a long sequence, by learnt queries (OneMall's query former)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class QueryCompressor(nn.Module):
+    """Learnt queries that read a sequence by cross-attention; the number of tokens does not depend on its length.
+
+    The sequence is a set to it: order tells only through what its vectors hold. A learnt null entry is always there, so
+    that an empty sequence has an answer.
+
+    Args:
+        width: d. heads: of the attention. queries: tokens that come out.
+    """
+
+    def __init__(self, width: int, heads: int, queries: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries, self.null = nn.Parameter(torch.randn(queries, width) * 0.02), nn.Parameter(torch.zeros(width))
+        self.norm = nn.LayerNorm(width)
+        self.query, self.projection, self.out = (
+            nn.Linear(width, width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (R, queries, d) for x (R, P, d), of which mask (R, P) bool is there."""
+        rows = len(x)
+        read = self.norm(torch.cat([self.null.expand(rows, 1, -1), x], dim=1))
+        there = functional.pad(mask, (1, 0), value=True)[:, None, None]
+        key, value = self.projection(read).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = self.query(self.queries).unflatten(-1, (self.heads, -1)).transpose(0, 1).expand(rows, -1, -1, -1)
+        pooled = functional.scaled_dot_product_attention(query, key, value, attn_mask=there)
+        return self.queries + self.out(pooled.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -1,0 +1,34 @@
+"""Hour, weekday and gap of a time, and a network that adds them to a token; nothing at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+HOUR, DAY, WEEK = 3_600_000_000, 86_400_000_000, 7 * 86_400_000_000
+"""Microseconds."""
+WIDTH = 5
+
+
+def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float32]:
+    """Return sine and cosine of the hour of the day and of the weekday, and a tenth of log(1 + hours since before): (…, 5).
+
+    Args:
+        times, before: (…) microseconds since the epoch, UTC; a gap below zero counts as none.
+    """
+    day, week = 2 * np.pi * (times % DAY) / DAY, 2 * np.pi * (times % WEEK) / WEEK
+    gap = np.log1p(np.maximum(times - before, 0) / HOUR) / 10
+    return np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week), gap], axis=-1).astype(np.float32)
+
+
+class TimeEncoding(nn.Sequential):
+    """Two layers from time features (…, 5) to (…, d); the last one starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(nn.Linear(WIDTH, width), nn.GELU(), last)

@@ -1,0 +1,101 @@
+"""The loss against log-probabilities of the codes; exposures between two interactions; nothing of the future."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from taiji.core.component import Requests
+from taiji.data.dataset import Dataset
+from taiji.data.schema import Tables
+from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
+from taiji.models.retrieval.code_network import BeamScorer, Past
+from taiji.models.retrieval.code_training import CodeTraining
+
+CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]])
+QUICK = CodeDecoderSettings(width=8, layers=1, dropout=0.0, epochs=1, history=4, seen="keep", beam=6, valid_users=1)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    """Three users; clicks (+) and exposures without a click (−) in their order."""
+    log = {"u0": "+0 -2 -3 +1 -4 +2", "u1": "+5 +4 -0 -1 -2 +3 +0", "u2": "+1"}
+    rows = [
+        (user, f"i{entry[1]}", datetime(2024, 1, 1) + timedelta(hours=hour), int(entry[0] == "+"))
+        for user, entries in log.items()
+        for hour, entry in enumerate(entries.split())
+    ]
+    users, items, times, clicks = zip(*rows)
+    names = [f"i{n}" for n in range(6)]
+    return Dataset.from_tables(
+        Tables(
+            items=pl.DataFrame({"item_id": names, "title": names}),
+            users=pl.DataFrame({"user_id": list(log)}),
+            events=pl.DataFrame({"user_id": users, "item_id": items, "timestamp": times, "click": clicks}),
+            name="shop",
+        )
+    )
+
+
+def training_of(shop: Dataset, **options) -> CodeTraining:
+    settings = CodeDecoderSettings.model_validate(QUICK.model_dump() | options)
+    model = CodeDecoder(settings, codes=CODES).fit(shop)
+    return CodeTraining(model, shop.events, seed=0)
+
+
+def test_the_loss_is_minus_the_mean_log_probability_of_the_items(shop):
+    training = training_of(shop)
+    model, network = training.model, training.network.eval()
+    batch = training.windows.batch(training.windows.users)
+    with torch.no_grad():
+        _, loss = training.loss(batch)
+        values = []
+        for row, group in np.argwhere(batch.items >= 0):
+            past = Past(torch.from_numpy(CODES[batch.items[row : row + 1, :group]]))
+            scorer = BeamScorer(network, network.read(past), torch.tensor([group]))
+            code = torch.from_numpy(CODES[batch.items[row, group]])
+            zero = torch.zeros(1, 1, dtype=torch.int64)
+            first = scorer(0, zero, zero)[0, 0, code[0]]
+            values.append(float(first + scorer(1, zero, code[None, :1])[0, 0, code[1]]))
+    np.testing.assert_allclose(float(loss), -np.mean(values), atol=1e-5)
+    assert model.facts["checks"][0]["epoch"] == 1
+
+
+def test_exposures_count_between_an_interaction_and_the_one_before_it(shop):
+    training = training_of(shop, skip_weight=1.0, skips=2)
+    assert len(training.valid) == 1
+    everything = training.windows.__class__(training.history, training.history.offsets[1:], 4)
+    batch = everything.batch(np.array([0, 1]))
+    first = np.where(batch.items >= 0, CODES[batch.items, 0], -1).tolist()
+    assert first == [[0, 0, 1, -1], [2, 2, 1, 0]]
+    skipped = training._skipped(batch)
+    assert [sorted(group) for group in skipped[0, :3].tolist()] == [[-1, -1], [1, 1], [-1, 2]]
+    assert [sorted(group) for group in skipped[1].tolist()] == [[-1, -1], [-1, -1], [0, 1], [-1, -1]]
+    total, reported = training.loss(batch)
+    assert float(total.detach()) > float(reported.detach())
+
+
+def test_clusters_move_the_thinking_steps(shop):
+    training = training_of(shop, thinking="latent", clusters=2)
+    assert [sorted(set(cluster.tolist())) for cluster in training.clusters] == [[0, 1], [0, 1]]
+    total, reported = training.loss(training.windows.batch(training.windows.users))
+    assert float(total.detach()) > float(reported.detach())
+
+
+def test_no_epoch_reads_the_held_out_interaction(shop):
+    training = training_of(shop)
+    user = int(training.valid[0])
+    last = training.history.offsets[user + 1] - 1
+    for batch in training.windows.epoch(2, np.random.default_rng(0)):
+        assert last not in batch.places
+
+
+def test_reads_nothing_at_or_after_the_request(shop):
+    model = CodeDecoder(QUICK.model_copy(update={"time": True, "long_history": 2}), codes=CODES).fit(shop)
+    now = int(shop.events["time"].min()) + 4 * 3_600_000_000
+    requests = Requests(np.arange(3), np.full(3, now))
+    other = model.bound_to(shop.with_users(shop.users, shop.events.filter(pl.col("time") < now)))
+    np.testing.assert_array_equal(other.retrieve(requests, 6).items, model.retrieve(requests, 6).items)
+    np.testing.assert_array_equal(other.scores(requests), model.scores(requests))
