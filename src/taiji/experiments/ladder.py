@@ -21,7 +21,7 @@ from taiji.metrics.bootstrap import PooledAUC, distribution
 from taiji.metrics.intervals import Entry, difference_of
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs
-from taiji.models.ranking.pair_fields import PastField, TextMatch
+from taiji.models.ranking.pair_fields import PastField
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.target_attention import TargetAttentionRanker
@@ -158,7 +158,8 @@ def climb(
         trial: candidates. rungs: in order. models: of :data:`MODELS`. seeds: trainings per rung and model. resamples: of users and seeds.
 
     Yields:
-        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and of the paired difference ``against, gain, low, high``.
+        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, of the paired difference ``against, gain, low, high``,
+        and the rung's cost.
     """
     bench = Bench(trial)
     stacked: list[tuple[NumbersField, Array, Array]] = []
@@ -167,7 +168,8 @@ def climb(
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
         against = rung.against or next(reversed(before), None)
-        ground = [part for part in stacked if not (rung.side and _same_texts(part[0], added))]
+        replaced = {part[0].name for part in added} if rung.side else set()
+        ground = [part for part in stacked if part[0].name not in replaced]
         used = [*ground, *added]
         width = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
         train_numbers = np.concatenate([*width[0], *(part[1] for part in used)], axis=1)
@@ -176,14 +178,10 @@ def climb(
         for model in models:
             scores[model, rung.name] = MODELS[model](bench, fields, train_numbers, test_numbers, seeds)
             for group, chosen in trial.strata().items():
-                yield _compared(trial, scores, model, rung.name, against, group, chosen, resamples)
+                found = _compared(trial, scores, model, rung.name, against, group, chosen, resamples)
+                yield found | dict(rung.cost)
         if not rung.side:
             stacked, before[rung.name] = used, rung.name
-
-
-def _same_texts(made: NumbersField, added: Sequence[tuple[NumbersField, Array, Array]]) -> bool:
-    """Return whether a control stands in the place of a field: both are texts."""
-    return isinstance(made, TextMatch) and any(isinstance(other, TextMatch) for other, _, _ in added)
 
 
 def _compared(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,14 @@ class Rung:
         name: shown in tables.
         fields: makes the fields that it adds, from the trial. against: rung that it is compared with; None: the one before.
         side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
+        cost: tokens of a language model, shown beside its gain.
     """
 
     name: str
     fields: Callable[[Trial], Sequence[NumbersField]]
     against: str | None = None
     side: bool = False
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def counts(trial: Trial) -> list[NumbersField]:

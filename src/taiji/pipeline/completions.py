@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import polars as pl
 from taiji.core.errors import ConfigError
 from taiji.data.item_text import item_text
 from taiji.language.embed import load_embedder
-from taiji.language.generate import write
+from taiji.language.generate import Written, write
+from taiji.language.token_ids import ids_of
 from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
@@ -19,6 +21,7 @@ from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
+    from taiji.language.causal_lm import LanguageModel
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
@@ -27,7 +30,7 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), and whether the length limit cut it."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit cut it, and the tokens that it took."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )
@@ -39,17 +42,27 @@ def _open_answering(context: Context, which: str) -> Work:
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
-        texts = write(
-            lm, [opened(prompt) for prompt in prompts["prompt"]], settings=config.generation, seed=config.seed
-        )
+        asked = [opened(prompt) for prompt in prompts["prompt"]]
+        texts = write(lm, asked, settings=config.generation, seed=config.seed)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"],
             prompts["dropped"],
             completion=pl.Series([text[0].text for text in texts], dtype=pl.String),
             cut=pl.Series([text[0].cut for text in texts], dtype=pl.Boolean),
+            **_tokens(lm, asked, texts),
         )
 
     return work
+
+
+def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> dict[str, pl.Series]:
+    """Return the tokens read and written for each row: a prompt once, and all of its samples."""
+    read = [len(ids_of(lm.tokenizer, prompt)) for prompt in asked]
+    said = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
+    return {
+        "prompt_tokens": pl.Series(read, dtype=pl.UInt32),
+        "completion_tokens": pl.Series(said, dtype=pl.UInt32),
+    }
 
 
 def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
@@ -100,6 +113,7 @@ def _open_answering_sets(context: Context, which: str) -> Work:
             prompts["dropped"],
             completion=pl.Series([row[0].text for row in written], dtype=pl.String),
             cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
+            **_tokens(lm, asked, written),
             intent_texts=pl.Series(
                 [[item_text((i.title, *i.levels)) for i in said] for said in intents], dtype=pl.List(pl.String)
             ),
