@@ -38,12 +38,9 @@ class Counting:
         if self.killed_at is not None and self.prompts >= self.killed_at:
             raise KeyboardInterrupt
         self.prompts += len(prompts)
-        return [
-            Said(
-                f"It serves people who do {len(p.messages[-1]['content'])}" if n % 5 == 0 else "For all.", "whole", 9, 4
-            )
-            for n, p in enumerate(prompts)
-        ]
+        names = [prompt.messages[-1]["content"].split()[3] for prompt in prompts]
+        more = ["" if place % 5 else " There are 987654." for place in range(len(prompts))]
+        return [Said(f"It is for {name}.{rest}", "whole", 9, 4) for name, rest in zip(names, more)]
 
 
 @pytest.fixture

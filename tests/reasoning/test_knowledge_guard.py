@@ -5,7 +5,7 @@ import pytest
 
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
-from taiji.reasoning.knowledge_guard import KnowledgeGuard
+from taiji.reasoning.knowledge_guard import STOCK_ITEMS, KnowledgeGuard, flagged_stock
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,16 @@ def guard():
 )
 def test_flags(guard, item, text, reasons):
     assert guard.flags(item, text) == reasons
+
+
+def test_what_is_said_of_many_items_is_a_stock_phrase():
+    said = ["Keeps drinks cold. For hikes."] * STOCK_ITEMS + ["Keeps drinks cold. For tea."] + ["For tea."] * 4 + [""]
+    flags = ["", "number", *[""] * 9]
+    table = pl.DataFrame({"said": said, "flagged": flags, "text": said})
+    found = flagged_stock(table)
+    # "For tea." is said five times in all, so that the sixth text has nothing of its own either.
+    assert found["flagged"].to_list() == ["stock", "number, stock", *["stock"] * 8, ""]
+    assert found["text"].null_count() == len(said) and flagged_stock(found).equals(found)
+    fewer = flagged_stock(table[1:])
+    assert fewer["flagged"].to_list() == ["number", *[""] * 3, *["stock"] * 5, ""]
+    assert fewer["text"].to_list() == [None, *said[2:5], *[None] * 6]

@@ -1,13 +1,14 @@
 """Guard against invented facts: a text about an item must not contradict the catalogue's own fields.
 
 It reads the surface alone: numbers that no field of the item has, names of the catalogue (brands, deepest categories) that belong to
-other items, claims to be of another category, and refusals. A false alarm costs the item's text, nothing else; what no
+other items, claims to be of another category, refusals, and stock phrases (the same said of many items: small models copy). A false alarm costs the item's text, nothing else; what no
 field tells (is it really used in kitchens?) no guard of this kind can find.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,6 +31,10 @@ _CLAIM = re.compile(
     re.IGNORECASE,
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
+STOCK = "stock"
+"""Reason for a flag that only all texts together tell."""
+STOCK_ITEMS, STOCK_SHARE = 5, 0.01
+"""Items of which the same is said from which on it is a stock phrase: so many, and so large a share of the texts."""
 MOST_WORDS = 6
 """Words of a name that is looked for."""
 
@@ -123,3 +128,20 @@ def _numbers(text: str) -> set[str]:
         whole = re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
         found.add((whole.rstrip("0").rstrip(".") if whole.count(".") == 1 else whole).lstrip("0") or "0")
     return found
+
+
+def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of item knowledge with :data:`STOCK` among the flags of texts of which every sentence is said of many items.
+
+    Args:
+        table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; flags of this kind are given anew.
+    """
+    sentences = [{_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]]
+    counts = Counter(sentence for row in sentences for sentence in row)
+    most = max(STOCK_ITEMS, STOCK_SHARE * len(table))
+    flags = []
+    for row, flagged in zip(sentences, table["flagged"]):
+        others = [flag for flag in flagged.split(", ") if flag and flag != STOCK]
+        flags.append(", ".join([*others, STOCK] if row and all(counts[part] >= most for part in row) else others))
+    usable = pl.when((pl.col("said") != "") & (pl.col("flagged") == "")).then("said")
+    return table.with_columns(flagged=pl.Series(flags, dtype=pl.String)).with_columns(text=usable)

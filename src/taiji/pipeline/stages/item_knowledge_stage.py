@@ -61,6 +61,7 @@ class ItemKnowledge(Stage):
         from taiji.data.knowledge_rows import SCHEMA, read_knowledge
         from taiji.pipeline.run_data import stored
         from taiji.reasoning.item_knowledge import items_to_ask, knowledge_metrics, with_times
+        from taiji.reasoning.knowledge_guard import flagged_stock
 
         config, dataset = context.config, stored(context)
         settings = self.own(config, ItemKnowledgeSettings)
@@ -81,7 +82,7 @@ class ItemKnowledge(Stage):
             here = settings.kind == "endpoint"
             opened = partial(open_writing, context, settings)
             parts.append(context.over(items, opened, "Writing item knowledge", "items", size=settings.chunk, here=here))
-        table = with_times(pl.concat(parts), dataset, settings.delay_s)
+        table = with_times(flagged_stock(pl.concat(parts)), dataset, settings.delay_s)
         write_parquet(context.folder / "knowledge.parquet", table)
         metrics = knowledge_metrics(table, dataset.n_items)
         write_json(context.folder / "knowledge.json", metrics)
