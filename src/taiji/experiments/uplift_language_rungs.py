@@ -21,6 +21,7 @@ from taiji.data.intent_rows import INTENTS
 from taiji.experiments.uplift_rungs import Rung
 from taiji.experiments.uplift_trial import REFRESHES, Trial
 from taiji.features.feature_table import join_features
+from taiji.features.student import IntentStudent
 from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.item_knowledge_match import ItemKnowledge
 
@@ -183,3 +184,39 @@ def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str
         Rung(name, Intents(table), against, True, cost),
         Rung(f"{name}: control, another user's", Intents(table, True), against, True),
     ]
+
+
+class StudentIntents(NumbersField):
+    """Agreement with the intents of a student that was trained on the rows of a table; every row with a history has some.
+
+    Args:
+        table: of :data:`COLUMNS`. name: of the field.
+    """
+
+    def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
+        super().__init__(name, "pair")
+        self.table, self.match, self.student = table, IntentMatch(name=name), IntentStudent()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return self.match.labels
+
+    def _told(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+        asked = rows.select("user", "time").unique(maintain_order=True)
+        said = self.student.write(dataset, asked["user"].to_numpy(), asked["time"].to_numpy())
+        return rows.join(pl.concat([asked, said], how="horizontal"), on=["user", "time"], how="left", maintain_order="left")
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Train the student on the rows that could be read before the test period, and fit the agreement on what it says."""
+        self.student.fit(dataset, self.table.filter(pl.col("available_at") < until))
+        self.match.fit(dataset, self._told(dataset, rows), until)
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the agreement."""
+        return self.match.matrix(Rows(rows.dataset, self._told(rows.dataset, rows.frame)))
+
+
+def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
+    """Return the arm of the student; it costs no tokens beyond those of the rows that it was trained on."""
+    return [Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, {"tokens_per_user": 0.0})]
