@@ -27,6 +27,8 @@ from taiji.nn.intent_network import IntentNetwork, set_loss
 
 Array = NDArray[Any]
 Row = tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]
+STUDENT = "student"
+"""Folder of the student beside the feature tables."""
 LEAST_WEIGHT = 0.02
 """Weight below which an intent is left out of a row."""
 LATEST = 0.15
@@ -238,7 +240,7 @@ def filled(
         exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents. dataset: whose histories are read
             strictly before each exposure. oldest_s: seconds from a row's ``as_of`` on after which it is old; None: never.
     """
-    missing = pl.col("intent_weights").is_null()
+    missing = pl.col("intent_weights").list.len().fill_null(0) == 0
     if oldest_s is not None:
         old = (pl.col("time") - pl.col("feature_as_of")) > round(oldest_s * 1e6)
         missing = missing | old.fill_null(True)

@@ -10,14 +10,13 @@ import numpy as np
 import polars as pl
 
 from taiji.core.errors import ConfigError
-from taiji.data.item_text import item_text
 from taiji.language.embed import load_embedder
 from taiji.language.generate import Written, write
 from taiji.language.token_ids import ids_of
 from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answer_sets import set_answers
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
@@ -91,36 +90,19 @@ def _open_answering_sets(context: Context, which: str) -> Work:
     samples, most = config.features.intent_samples, config.reasoning.prompts.most
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
-        from taiji.language.score import score_completions
-
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
         asked = [opened(prompt) for prompt in prompts["prompt"]]
         written = write(lm, asked, n=samples, settings=config.generation, seed=config.seed)
-        intents = []
-        for row in written:
-            answers = [parse(sample.text, depth, most) for sample in row]
-            intents.append([intent for answer in answers if answer.title for intent in answer.intents])
-        weights: list[list[float]] = [[1.0] * len(said) for said in intents]
-        told = [row for row, said in enumerate(intents) if said] if samples == 1 else []
-        if told:
-            texts = [written[row][0].text for row in told]
-            scored = score_completions(lm, [asked[row] for row in told], texts, config.generation.batch_size)
-            for place, text in zip(told, scored):
-                logs = [text.span(intent.start, intent.end) for intent in intents[place]]
-                weights[place] = [float(np.exp(np.mean(values))) if len(values) else 0.0 for values in logs]
+        sets = set_answers(lm, asked, written, depth, most, config.generation.batch_size)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"],
             prompts["dropped"],
             completion=pl.Series([row[0].text for row in written], dtype=pl.String),
             cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
             **_tokens(lm, asked, written),
-            intent_texts=pl.Series(
-                [[item_text((i.title, *i.levels)) for i in said] for said in intents], dtype=pl.List(pl.String)
-            ),
-            intent_levels=pl.Series(
-                [[list(i.levels) for i in said] for said in intents], dtype=pl.List(pl.List(pl.String))
-            ),
-            intent_weights=pl.Series(weights, dtype=pl.List(pl.Float64)),
+            intent_texts=pl.Series([said.texts for said in sets], dtype=pl.List(pl.String)),
+            intent_levels=pl.Series([said.levels for said in sets], dtype=pl.List(pl.List(pl.String))),
+            intent_weights=pl.Series([said.weights for said in sets], dtype=pl.List(pl.Float64)),
         )
 
     return work

@@ -71,6 +71,7 @@ class Features(Stage):
         from taiji.features.feature_table import fit_table
         from taiji.features.history_mean import history_mean
         from taiji.features.intents import intent_columns, intent_metrics
+        from taiji.features.student import STUDENT, IntentStudent, StudentSettings
         from taiji.language.embed import load_embedder
         from taiji.pipeline.completions import complete, complete_sets, embed
         from taiji.pipeline.refreshes import choose_users, refresh_times
@@ -123,6 +124,11 @@ class Features(Stage):
                 )
                 table = pl.concat([table, columns], how="horizontal")
                 metrics[name] |= intent_metrics(table)
+                if config.features.student:
+                    student = IntentStudent(StudentSettings(intents=asked.intents))
+                    known = table.filter(pl.col("available_at") < split.interval("test")[0])
+                    student.fit(dataset, known, config.seed).save(context.folder / STUDENT)
+                    metrics[name] |= {"student_loss": student.facts["loss"]}
             write_parquet(context.folder / f"{name}.parquet", table)
         write_json(context.folder / "quantizers.json", metrics)
         return {

@@ -35,6 +35,7 @@ class Ranking(Stage):
         from taiji.data import exposures
         from taiji.data.intent_rows import INTENTS
         from taiji.features.feature_table import feature_metrics, join_features
+        from taiji.features.student import STUDENT, IntentStudent, filled
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import load_trained, train
 
@@ -51,10 +52,17 @@ class Ranking(Stage):
         test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
         write_parquet(context.folder / "exposures.parquet", test)
         predictions = {"none": load_trained(context, "evaluation_ranker", dataset).predict(test)}
+        folder = context.input("features") / STUDENT
+        student = IntentStudent.load(folder) if folder.is_dir() else None
+
+        def joined(rows: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+            own = tuple(name for name in INTENTS if name in table.columns)
+            found = join_features(rows, table, (*columns, *own))
+            return filled(found, dataset, student, context.config.features.oldest_s) if own and student else found
+
         for arm, table in tables.items():
-            joined = (*columns, *(name for name in INTENTS if name in table.columns))
-            ranker = train(context, dataset, join_features(before, table, joined), arm)
-            predictions[arm] = ranker.predict(join_features(test, table, joined))
+            ranker = train(context, dataset, joined(before, table), arm)
+            predictions[arm] = ranker.predict(joined(test, table))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
         return {"train": len(before), "test": len(test), "arms": list(predictions)}
