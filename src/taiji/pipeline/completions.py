@@ -64,8 +64,11 @@ def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[
     }
 
 
-def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
+def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = "") -> pl.DataFrame:
     """Return what :func:`complete` does for the first of ``features.intent_samples`` answers, and the intents of all of them.
+
+    Args:
+        context: the stage's. rows: as of :func:`complete`. which: the model. what: tells this job from another one of the same model.
 
     Returns:
         the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts`` (as item texts are embedded), ``intent_levels`` and ``intent_weights``,
@@ -80,7 +83,7 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFr
             found=f"{samples} samples at temperature 0",
         )
     return context.over(
-        rows, partial(_open_answering_sets, context, which), f"{which} model answers", "prompts", folder=which
+        rows, partial(_open_answering_sets, context, which), f"{which} model answers", "prompts", folder=which + what
     )
 
 

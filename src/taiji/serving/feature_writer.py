@@ -15,6 +15,7 @@ import polars as pl
 
 from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
+from taiji.features.intent_map import MAP, IntentMap
 from taiji.features.intents import intent_columns
 from taiji.features.quantizer import ProductQuantizer
 from taiji.features.settings import FeatureSettings
@@ -41,6 +42,7 @@ class RunWriter:
         lm, embedder, quantizer: the run's.
         pool: users (dense ids of the run), moments and embeddings of the batch stage's answers: the look-alikes.
         store: knows which users were erased; those are nobody's look-alike any more.
+        moved: map of the intents' space; None where the run has none.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class RunWriter:
         quantizer: ProductQuantizer,
         pool: tuple[np.ndarray, np.ndarray, np.ndarray],
         store: Store,
+        moved: IntentMap | None = None,
     ) -> None:
+        self._moved = moved
         self._world, self._lm, self._embedder, self._quantizer, self._pool, self._store = (
             world,
             lm,
@@ -112,13 +116,14 @@ class RunWriter:
         found = set_answers(self._lm, asked, written, depth, self._prompts.most, batch)
         texts = [text for one in found for text in one.texts]
         vectors = self._embedder.encode(texts) if texts else np.zeros((0, self._embedder.dimension), np.float32)
+        name = f"{self._embedder.name}@{self._embedder.version}"
         return intent_columns(
-            vectors,
+            vectors if self._moved is None else self._moved.apply(vectors),
             np.array([weight for one in found for weight in one.weights]),
             [levels for one in found for levels in one.levels],
             [len(one.texts) for one in found],
             self._prompts.intents,
-            f"{self._embedder.name}@{self._embedder.version}",
+            name if self._moved is None else self._moved.named(name),
         )
 
     def _tokens(self, texts: Sequence[str]) -> int:
@@ -173,4 +178,6 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     answers = [parse(text, most=most) for text in completions["completion"]]
     vectors = embedder.encode([answer.said for answer in answers])
     pool = (completions["user"].to_numpy().astype(np.int64), completions["as_of"].to_numpy().astype(np.int64), vectors)
-    return RunWriter(world, lm, embedder, ProductQuantizer.load(run / "features" / "taiji-quantizer"), pool, store)
+    moved = IntentMap.load(run / "features" / MAP) if (run / "features" / MAP).is_dir() else None
+    quantizer = ProductQuantizer.load(run / "features" / "taiji-quantizer")
+    return RunWriter(world, lm, embedder, quantizer, pool, store, moved)
