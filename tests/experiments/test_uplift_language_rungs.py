@@ -70,7 +70,10 @@ def intents(trial):
 
 
 def test_knowledge_is_read_and_its_control_has_the_same_texts_at_other_items(trial, knowledge):
-    fields = [kind(trial)[0] for kind in (Knowledge(knowledge, "wordllama"), Knowledge(knowledge, "wordllama", ShuffledKnowledge))]
+    fields = [
+        kind(trial)[0]
+        for kind in (Knowledge(knowledge, "wordllama"), Knowledge(knowledge, "wordllama", ShuffledKnowledge))
+    ]
     for field in fields:
         field.fit(trial.dataset, trial.train, trial.cut)
     own, shuffled = (field.vectors.codes for field in fields)
@@ -99,7 +102,9 @@ def test_intents_count_from_when_they_could_be_read(trial, intents):
 
 def test_the_control_has_rows_of_others(intents):
     mixed = of_others(intents)
-    assert sorted(mixed["user"]) == sorted(intents["user"]) and dict(mixed.schema) == dict(intents.select(mixed.columns).schema)
+    assert sorted(mixed["user"]) == sorted(intents["user"]) and dict(mixed.schema) == dict(
+        intents.select(mixed.columns).schema
+    )
     both = intents.join(mixed, on="user", suffix="_other")
     same = both.filter(pl.col("intents") == pl.col("intents_other"))
     assert len(both) == len(intents) and len(same) < 0.05 * len(intents), "users may foresee the same"
@@ -159,6 +164,12 @@ def test_rungs_stand_on_text_match_with_their_cost(trial, knowledge, intents, mo
     rows = [row for row in climb(trial, rungs, ("fixed",), seeds=1, resamples=5) if row["group"] == "all"]
     assert [row.get("against") for row in rows] == [None, "0", "1", "2", "2", "2", "2"]
     ground = ["collaborative", "text_match"]
-    assert list(used.values()) == [[], ground[:1], ground, *[[*ground, "item_knowledge"]] * 2, *[[*ground, "intents"]] * 2]
+    assert list(used.values()) == [
+        [],
+        ground[:1],
+        ground,
+        *[[*ground, "item_knowledge"]] * 2,
+        *[[*ground, "intents"]] * 2,
+    ]
     assert rows[3]["tokens_per_item"] == 120 and rows[5]["tokens_per_user"] == 400
     assert not any("tokens" in key for row in (rows[2], rows[4], rows[6]) for key in row)

@@ -28,7 +28,9 @@ def table(board):
     """Who took an even item last foresees items 2 and 4, others 3 and 5: a rule of the history that is not in it."""
     events = board.events.filter(pl.col("click") == 1)
     times = np.unique(events["time"].to_numpy())[60::70]
-    rows = pl.DataFrame({"user": np.repeat(np.arange(board.n_users), len(times)), "as_of": np.tile(times, board.n_users)})
+    rows = pl.DataFrame(
+        {"user": np.repeat(np.arange(board.n_users), len(times)), "as_of": np.tile(times, board.n_users)}
+    )
     items, _ = board.history.before_batch(rows["user"].to_numpy(), rows["as_of"].to_numpy(), 1)
     rows = rows.filter(pl.Series(items[:, 0] >= 0))
     odd = items[items[:, 0] >= 0, 0] % 2
@@ -66,7 +68,9 @@ def test_same_seed_same_bytes_and_itself_after_saving(board, table, student, tmp
     student.save(tmp_path / "student")
     read = IntentStudent.load(tmp_path / "student")
     users, times = table["user"].to_numpy()[:20], table["as_of"].to_numpy()[:20]
-    assert read.version == student.version and read.write(board, users, times).equals(student.write(board, users, times))
+    assert read.version == student.version and read.write(board, users, times).equals(
+        student.write(board, users, times)
+    )
 
 
 def test_nothing_at_or_after_a_row_is_read(board, table, student):

@@ -100,6 +100,7 @@ def test_the_student_learns_from_rows_before_the_test_and_fills_the_gaps_of_the_
     test = int(shop.events["time"].min()) + 9 * DAY
     assert student.facts["rows"] == len(table.filter(pl.col("available_at") < test)) < len(table)
     seen = {}
+
     class Kept:
         def predict(self, rows):
             seen.setdefault("predicted", []).append(rows)

@@ -15,6 +15,7 @@ from taiji.pipeline.amounts import Log
 from taiji.pipeline.engine import Context
 from taiji.pipeline.recipes import ENHANCE, stages_of
 from taiji.pipeline.stages import item_knowledge_stage
+from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
 from taiji.pipeline.stages.item_knowledge_stage import ItemKnowledge
 from taiji.reasoning.item_knowledge import Said
 
@@ -133,3 +134,15 @@ def test_the_cost_grows_with_items_and_not_with_users():
     amount = stage.cost(config_of("item_knowledge.max_new_tokens=50"), log)
     assert (amount.rows, amount.written) == (500, 25_000)
     assert stage.cost(config_of("item_knowledge.items=20"), log).rows == 20
+
+
+def test_a_table_of_another_content_makes_other_rankers(tmp_path):
+    file = tmp_path / "own.parquet"
+    file.write_bytes(b"one")
+    config = config_of(f"ranking.pair_fields=[{{field: item_knowledge, table: {file}}}]")
+    stages = [*ENHANCE, CandidateRanker()]
+    before = {stage.key: stage.outside(config) for stage in stages}
+    file.write_bytes(b"another")
+    changed = {stage.key for stage in stages if stage.outside(config) != before[stage.key]}
+    assert changed == {"reward", "evaluation_ranker", "ranking", "candidate_ranker"}
+    assert CandidateRanker().outside(config_of()) is None

@@ -65,7 +65,9 @@ def test_rows_of_intents_are_those_of_the_batch_stage(made):
     as_of = 2**61
     rows = pl.DataFrame({"example": [str(user) for user in range(6)], "user": range(6), "as_of": [as_of] * 6})
     batch = completions._open_answering_sets(context, "aligned")(rows)
-    flat = batch.filter(pl.col("intent_texts").list.len() > 0).explode("intent_texts", "intent_levels", "intent_weights")
+    flat = batch.filter(pl.col("intent_texts").list.len() > 0).explode(
+        "intent_texts", "intent_levels", "intent_weights"
+    )
     wanted = intent_columns(
         embedder.encode(flat["intent_texts"].to_list()),
         flat["intent_weights"].to_numpy(),

@@ -205,7 +205,9 @@ class StudentIntents(NumbersField):
     def _told(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
         asked = rows.select("user", "time").unique(maintain_order=True)
         said = self.student.write(dataset, asked["user"].to_numpy(), asked["time"].to_numpy())
-        return rows.join(pl.concat([asked, said], how="horizontal"), on=["user", "time"], how="left", maintain_order="left")
+        return rows.join(
+            pl.concat([asked, said], how="horizontal"), on=["user", "time"], how="left", maintain_order="left"
+        )
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Train the student on the rows that could be read before the test period, and fit the agreement on what it says."""

@@ -117,7 +117,9 @@ class IntentMap(LearntComponent):
                 break
         with torch.no_grad():
             before, after = (float(loss(latest, used)) for used in (identity, chosen))
-            gains = (_places(scores(latest, chosen), wanted[latest]) - _places(scores(latest, identity), wanted[latest])).numpy()
+            gains = (
+                _places(scores(latest, chosen), wanted[latest]) - _places(scores(latest, identity), wanted[latest])
+            ).numpy()
         error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
         if not gains.mean() > ERRORS * error:  # a better loss alone may come of scores that are less sure of themselves
             chosen, after = identity, before

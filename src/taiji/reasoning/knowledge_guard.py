@@ -136,7 +136,9 @@ def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
     Args:
         table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; flags of this kind are given anew.
     """
-    sentences = [{_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]]
+    sentences = [
+        {_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]
+    ]
     counts = Counter(sentence for row in sentences for sentence in row)
     most = max(STOCK_ITEMS, STOCK_SHARE * len(table))
     flags = []

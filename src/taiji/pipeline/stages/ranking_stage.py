@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, featured_users, trained_rows
 from taiji.pipeline.names import ARMS
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ class Ranking(Stage):
     summary = "Train the rankers with features and score the test exposures."
     needs = (*PREPARED_STAGES, "evaluation_ranker", "features")
     settings = ("ranking", "features")
+
+    def outside(self, config: Config) -> State:
+        """Return the state of the tables that fields read."""
+        return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on and scored."""
