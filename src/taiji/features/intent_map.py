@@ -55,6 +55,7 @@ class IntentMap(LearntComponent):
     """
 
     Settings = IntentMapSettings
+    settings: IntentMapSettings
 
     def __init__(self, settings: IntentMapSettings | None = None) -> None:
         super().__init__(settings)

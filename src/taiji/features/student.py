@@ -68,6 +68,7 @@ class IntentStudent(LearntComponent):
     """
 
     Settings = StudentSettings
+    settings: StudentSettings
 
     def __init__(self, settings: StudentSettings | None = None) -> None:
         super().__init__(settings)
@@ -128,8 +129,8 @@ class IntentStudent(LearntComponent):
         rng = np.random.default_rng(seed)
 
         def loss(rows: Array | slice) -> torch.Tensor:
-            found = network(*_read(vectors, items[rows]))
-            return set_loss(*found, targets[rows], weights[rows]).mean()
+            said, logarithms = network(*_read(vectors, items[rows]))
+            return set_loss(said, logarithms, targets[rows], weights[rows]).mean()
 
         def later() -> float:
             with torch.inference_mode():

@@ -115,7 +115,7 @@ class RunScorer:
         asked = np.flatnonzero(gaps)
         said = student.write(live, asked, times[asked]).rows(named=True)
         found = list(rows)
-        for place, intents in zip(asked, said):
+        for place, intents in zip(asked.tolist(), said):
             row = rows[place]
             if intents["intent_weights"]:
                 found[place] = {**(row or {"ids": [], "neighbour_items": []}), **intents}

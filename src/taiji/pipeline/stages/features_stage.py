@@ -158,8 +158,9 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
     from taiji.language.embed import load_embedder
     from taiji.pipeline.completions import embed
 
-    lists = completions.with_row_index("row").select("row", "intent_texts", "intent_levels", "intent_weights")
-    flat = lists.filter(pl.col("intent_texts").list.len() > 0).explode(pl.exclude("row"))
+    lists = ("intent_texts", "intent_levels", "intent_weights")
+    told = completions.with_row_index("row").filter(pl.col("intent_texts").list.len() > 0)
+    flat = told.select("row", *lists).explode(*lists)
     if len(flat):
         return flat, embed(context, flat["intent_texts"].to_list(), what)
     dimension = load_embedder(context.config.embedder.name, context.config.embedder.device).dimension
