@@ -7,10 +7,12 @@ import pytest
 from tests.reasoning.conftest import build
 
 from taiji.config import load_config
-from taiji.core.artifacts import read_json
+from taiji.core.artifacts import read_json, write_json
+from taiji.core.manifests import MANIFEST
 from taiji.data.knowledge_rows import SCHEMA
+from taiji.data.splits import PERIODS
 from taiji.models.ranking.settings import RankerSettings
-from taiji.pipeline import run_rankers
+from taiji.pipeline import run_rankers, run_report
 from taiji.pipeline.amounts import Log
 from taiji.pipeline.engine import Context
 from taiji.pipeline.recipes import ENHANCE, stages_of
@@ -100,10 +102,11 @@ def test_stages_that_train_rankers_read_it_where_a_ranker_does():
     plain, read = stages_of(config_of()), stages_of(config_of(READS))
     assert [stage.key for stage in read][:2] == ["data", "item_knowledge"]
     needing = {stage.key for stage in read if "item_knowledge" in stage.needs}
-    assert needing == {"reward", "evaluation_ranker", "ranking"}
-    assert not any("item_knowledge" in stage.needs for stage in (*plain, *ENHANCE))
+    assert needing == {"reward", "evaluation_ranker", "ranking", "report"}
+    assert [stage.key for stage in plain if "item_knowledge" in stage.needs] == ["report"]
+    assert not any("item_knowledge" in stage.needs for stage in ENHANCE)
     named = stages_of(config_of("ranking.pair_fields=[{field: item_knowledge, table: other.parquet}]"))
-    assert not any("item_knowledge" in stage.needs for stage in named)
+    assert [stage.key for stage in named if "item_knowledge" in stage.needs] == ["report"]
 
 
 def test_a_ranker_of_the_run_reads_its_texts(context, monkeypatch):
@@ -126,6 +129,20 @@ def test_a_ranker_of_the_run_reads_its_texts(context, monkeypatch):
     fed = Context(made.config, made.folder, made.scratch, made.run, ("data", "item_knowledge"))
     run_rankers.train(fed, build(), pl.DataFrame(), "ranker")
     assert seen[2].items["knowledge"].null_count() == 8 and isinstance(made.config.ranking, RankerSettings)
+
+
+def test_the_report_counts_what_was_written_and_what_it_cost(context):
+    made = context(Counting())
+    facts, dates = ItemKnowledge().run(made), {name: ["a", "b"] for name in PERIODS}
+    rows = {"exposures": dict.fromkeys(PERIODS, 5), "prompts": {"test": 3}}
+    for name in ("examples", "item_knowledge"):
+        (made.run / name).mkdir()
+    write_json(made.run / "examples" / "split.json", {"dates": dates, "rows": rows})
+    write_json(made.run / "item_knowledge" / MANIFEST, {"facts": facts})
+    told = run_report._split(Context(made.config, made.folder, made.scratch, made.run, ("examples", "item_knowledge")))
+    assert told["rows"] == {**{f"{name} exposures": 5 for name in PERIODS}, "test prompts": 3, **facts}
+    plain = run_report._split(Context(made.config, made.folder, made.scratch, made.run, ("examples",)))
+    assert "tokens per item" not in plain["rows"]
 
 
 def test_the_cost_grows_with_items_and_not_with_users():

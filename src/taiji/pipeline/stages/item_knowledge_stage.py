@@ -48,10 +48,10 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the stages that train rankers, where these read the texts of the run."""
+        """Return the report, and the stages that train rankers where these read the texts of the run."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
-        return ("reward", "evaluation_ranker", "ranking") if read else ()
+        return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Write about the items that an earlier table does not cover, and publish one table of all."""
