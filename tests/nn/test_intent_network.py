@@ -31,6 +31,8 @@ def test_padding_and_other_rows_change_nothing(network, history):
     for found, wanted in zip(padded, alone):
         assert torch.allclose(found, wanted)
     assert torch.allclose(alone[0], vectors[1:2])
+    for found, wanted in zip(network(history[1:2, :3]), alone):
+        assert torch.allclose(found, wanted), "no mask is a mask of everything"
 
 
 def test_an_untrained_network_mixes_the_history(network, history):

@@ -5,7 +5,7 @@ import pytest
 from tests.reasoning.conftest import build
 from tests.reasoning.misbehaving import KEY, Server
 
-from taiji.core.errors import ConfigError
+from taiji.core.errors import ConfigError, InputError
 from taiji.data.knowledge_rows import SCHEMA, listed_at
 from taiji.language.generate import Written
 from taiji.language.token_ids import ids_of
@@ -15,6 +15,7 @@ from taiji.reasoning.item_knowledge import (
     EndpointItemWriter,
     LocalItemWriter,
     Said,
+    check_usable,
     item_prompt,
     items_to_ask,
     knowledge_metrics,
@@ -127,3 +128,15 @@ def test_what_is_asked_depends_on_the_item_and_the_writer():
         for data, version in ((shop, "a"), (shop, "b"), (other, "a"))
     ]
     assert pl.concat(asked).n_unique() == 9
+
+
+def test_what_is_left_out_is_told_and_nothing_at_all_is_an_error(caplog):
+    shop = build(items=4)
+    items = items_to_ask(shop, ItemKnowledgeSettings(), PROMPTS, "plain")
+    table = write_knowledge(shop, items, Plain(["For cooks.", "There are 77 of them.", "", ""]), PROMPTS, 0)
+    check_usable(table)
+    assert "4 items these are left out: 2 cut, 1 number" in caplog.text
+    check_usable(table[:1])
+    assert len(caplog.records) == 1
+    with pytest.raises(InputError, match="nothing about items that can be used"):
+        check_usable(table[1:])

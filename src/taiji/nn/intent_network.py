@@ -31,24 +31,27 @@ class IntentNetwork(nn.Module):
         nn.init.zeros_(self.step.weight)
         nn.init.zeros_(self.step.bias)
 
-    def forward(self, history: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, history: torch.Tensor, there: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vectors of length 1 (B, m, d) and the logarithms of weights that sum to 1 (B, m).
 
         Args:
-            history: (B, L, d) unit vectors, newest first. there: (B, L) bool, at least one entry per row.
+            history: (B, L, d) unit vectors, newest first. there: (B, L) bool, at least one entry per row; None: all are.
         """
         rows, length, _ = history.shape
         size, width = self.query.shape
         x = torch.cat([self.inward(history) + self.position[:length], self.query.expand(rows, size, width)], dim=1)
-        seen = torch.cat([there, there.new_ones(rows, size)], dim=1)
-        mask = seen[:, None, None, :].expand(rows, 1, length + size, length + size)
+        mask = None
+        if there is not None:
+            seen = torch.cat([there, there.new_ones(rows, size)], dim=1)
+            mask = seen[:, None, None, :].expand(rows, 1, length + size, length + size)
         for block in self.blocks:
             x = block(x, mask)
         x = self.norm(x)
         queries = x[:, length:]
         scores = self.asks(queries) @ self.answers(x[:, :length]).transpose(1, 2) / width**0.5
-        chosen = torch.softmax(scores.masked_fill(~there[:, None, :], float("-inf")), dim=-1)
-        vectors = chosen @ history + self.step(queries)
+        if there is not None:
+            scores = scores.masked_fill(~there[:, None, :], float("-inf"))
+        vectors = torch.softmax(scores, dim=-1) @ history + self.step(queries)
         return functional.normalize(vectors, dim=-1), torch.log_softmax(self.weight(queries)[:, :, 0], dim=-1)
 
 

@@ -6,7 +6,9 @@ Its cost grows with the catalogue, not with users, and a new item gets its text 
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.artifacts import value_hash
+from taiji.core.errors import InputError
 from taiji.data.availability import FROM, UNTIL
 from taiji.data.dataset import Dataset
 from taiji.data.knowledge_rows import COLUMNS, SCHEMA, listed_at
@@ -30,6 +33,8 @@ from taiji.reasoning.prompts import filled, item_line, shorten, template_file
 from taiji.reasoning.settings import PromptSettings
 from taiji.reasoning.teachers import TAUGHT, tidy
 
+logger = logging.getLogger(__name__)
+MORE_ROOM = "give it more room: item_knowledge.max_new_tokens (a local model), or reasoning.endpoint.max_tokens"
 FACT_CHARACTERS = 120
 """Characters of a catalogue field that are shown."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
@@ -207,6 +212,28 @@ def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.Data
     )
     timed = listed.join(table, on="item_id", how="inner", maintain_order="left")
     return timed.with_columns(available_at=pl.col("as_of") + round(delay_s * 1e6)).select(*SCHEMA)
+
+
+def check_usable(table: pl.DataFrame) -> None:
+    """Say which texts are left out, and why.
+
+    Raises:
+        InputError: none is left.
+    """
+    left_out = table.filter(pl.col("text").is_null())
+    if left_out.is_empty():
+        return
+    reasons = Counter(flagged or ended for flagged, ended in left_out.select("flagged", "ended").iter_rows())
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    if len(left_out) == len(table):
+        raise InputError(
+            "The model wrote nothing about items that can be used.",
+            where="item_knowledge",
+            expected="texts that end before the length limit and do not contradict the catalogue",
+            found=said,
+            fix=f"read what it says with fewer items first (item_knowledge.items=20); {MORE_ROOM}",
+        )
+    logger.warning("Of the texts about %d items these are left out: %s.", len(table), said)
 
 
 def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:

@@ -113,7 +113,7 @@ class RunScorer:
         """Return the rows with the student's intents where they have none or old ones; a user without a row gets one of intents alone."""
         gaps = [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
         asked = np.flatnonzero(gaps)
-        said = student.write(live, asked, times[asked]).rows(named=True)
+        said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)
         for place, intents in zip(asked.tolist(), said):
             row = rows[place]

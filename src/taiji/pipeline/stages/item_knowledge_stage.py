@@ -60,7 +60,7 @@ class ItemKnowledge(Stage):
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.data.knowledge_rows import SCHEMA, read_knowledge
         from taiji.pipeline.run_data import stored
-        from taiji.reasoning.item_knowledge import items_to_ask, knowledge_metrics, with_times
+        from taiji.reasoning.item_knowledge import check_usable, items_to_ask, knowledge_metrics, with_times
         from taiji.reasoning.knowledge_guard import flagged_stock
 
         config, dataset = context.config, stored(context)
@@ -83,6 +83,7 @@ class ItemKnowledge(Stage):
             opened = partial(open_writing, context, settings)
             parts.append(context.over(items, opened, "Writing item knowledge", "items", size=settings.chunk, here=here))
         table = with_times(flagged_stock(pl.concat(parts)), dataset, settings.delay_s)
+        check_usable(table)
         write_parquet(context.folder / "knowledge.parquet", table)
         metrics = knowledge_metrics(table, dataset.n_items)
         write_json(context.folder / "knowledge.json", metrics)
