@@ -68,12 +68,12 @@ def test_the_local_writer_keeps_whole_sentences(lm, monkeypatch):
     shop = build()
     writer = LocalItemWriter(lm, ItemKnowledgeSettings())
     prompts = [item_prompt(shop, item, PROMPTS) for item in range(3)]
-    said = [Written("cooks. In summer they", True), Written("cooks in sum", True), Written("cooks.", False)]
+    said = [Written("cook. In summer they", True), Written("cook in sum", True), Written("cook.", False)]
     monkeypatch.setattr(item_knowledge, "write", lambda *given, **more: [[one] for one in said])
     found = writer.write(prompts, 0)
-    assert [one.text for one in found] == ["It is used by cooks.", "", "It is used by cooks."]
+    assert [one.text for one in found] == ["People use it to cook.", "", "People use it to cook."]
     assert [one.ended for one in found] == ["shortened", "cut", "whole"]
-    assert found[2].completion_tokens == len(ids_of(lm.tokenizer, "cooks.")) and found[0].prompt_tokens > 30
+    assert found[2].completion_tokens == len(ids_of(lm.tokenizer, "cook.")) and found[0].prompt_tokens > 30
 
 
 def test_a_tiny_model_writes_the_same_twice(lm):
