@@ -9,6 +9,12 @@ the checks are about the latter. Intervals: paired bootstrap over users and seed
 same geometry, titles of noise words, another user's history.
 
     python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
+        [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
+
+The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
+``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from rows of intents (a
+run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the arm ``student``. Each against text
+match, with its negative control and its tokens.
 
 Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
 sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
@@ -19,16 +25,41 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import polars as pl
+
 from benchmarks.harness import Result, run
+from taiji.core.artifacts import write_parquet
 from taiji.data.dataset import Dataset
+from taiji.data.knowledge_rows import SCHEMA, read_knowledge
 from taiji.data.sources import load_source
 from taiji.experiments.ladder import climb
-from taiji.experiments.uplift_rungs import ladder
+from taiji.experiments.uplift_language_rungs import (
+    intent_rungs,
+    knowledge_rungs,
+    read_intents,
+    student_rungs,
+    tokens_per_row,
+)
+from taiji.experiments.uplift_rungs import Rung, ladder
 from taiji.experiments.uplift_trial import Trial, log_facts
+from taiji.language.causal_lm import load_configured
 from taiji.language.item_vectors import chosen_embedder
+from taiji.language.settings import LanguageSettings
+from taiji.pipeline.partitions import LocalMapper, map_rows
+from taiji.reasoning.item_knowledge import (
+    LocalItemWriter,
+    items_to_ask,
+    knowledge_metrics,
+    with_times,
+    write_knowledge,
+)
+from taiji.reasoning.knowledge_guard import flagged_stock
+from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
+from taiji.reasoning.settings import PromptSettings
 
 BARS = {"wordllama": 0.010, "minilm": 0.015}
 """Gain of text match over collaborative fields on amazon-office."""
@@ -36,7 +67,52 @@ LOSS = -0.002
 """What text may cost where it has nothing to say."""
 
 
-def measure(quick: bool, logs: list[str], embedders: list[str]) -> Result:
+@dataclass(frozen=True)
+class Language:
+    """Files of the rungs that a language model makes; empty where a rung is left out."""
+
+    knowledge: str = ""
+    model: str = ""
+    intents: str = ""
+    aligned: str = ""
+
+    def rungs(self, dataset: Dataset, embedder: str) -> list[Rung]:
+        """Return the rungs of these files and their controls, beside text match."""
+        against, made = f"2 text match, {embedder}", []
+        if self.knowledge:
+            made += knowledge_rungs(knowledge_of(dataset, self.knowledge, self.model), embedder, against)
+        for name, file in (("4 intents", self.intents), ("5 intents, aligned", self.aligned)):
+            if file:
+                table = read_intents(file, dataset)
+                made += intent_rungs(name, table, against, tokens_per_row(file))
+                if name == "4 intents":
+                    made += student_rungs(table, against)
+        return made
+
+
+def knowledge_of(dataset: Dataset, file: str, model: str) -> pl.DataFrame:
+    """Return a table of item knowledge; one that is not there is written by a model."""
+    path = Path(file)
+    if not path.is_file():
+        language = LanguageSettings(**({"model": model} if model else {}))
+        settings, prompts = ItemKnowledgeSettings(), PromptSettings()
+        writer = LocalItemWriter(load_configured(language), settings)
+        items = items_to_ask(dataset, settings, prompts, writer.version)
+        folder = path.with_suffix(".parts")
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def work(part: pl.DataFrame) -> pl.DataFrame:
+            return write_knowledge(dataset, part, writer, prompts, 0)
+
+        made = map_rows(LocalMapper(), lambda: work, items, settings.chunk, folder)
+        write_parquet(path, with_times(flagged_stock(made), dataset, 0.0))
+    table = read_knowledge(path)
+    if set(SCHEMA) <= set(table.columns):
+        print(knowledge_metrics(table, dataset.n_items))
+    return table
+
+
+def measure(quick: bool, logs: list[str], embedders: list[str], language: Language = Language()) -> Result:
     """All logs and embedders."""
     result = Result()
     seeds, rows = int(os.environ.get("UPLIFT_SEEDS", "2")), int(os.environ.get("UPLIFT_ROWS", "150000"))
@@ -45,14 +121,15 @@ def measure(quick: bool, logs: list[str], embedders: list[str]) -> Result:
         logs, embedders, seeds, rows, models = ["world:shop"], embedders[:1], 1, 8_000, models[:1]
     for name in logs:
         try:
-            trial = Trial.of(Dataset.from_tables(load_source(name)), most=rows)
+            dataset = Dataset.from_tables(load_source(name))
+            trial = Trial.of(dataset, most=rows)
         except FileNotFoundError:
             print(f"{name}: left out, it is not there")
             continue
         label = Path(name).name
         result.rows.append({"data": label, **log_facts(trial)})
         for embedder in embedders:
-            rungs = ladder(embedder)
+            rungs = [*ladder(embedder), *language.rungs(dataset, embedder)]
             for row in climb(trial, rungs, models, seeds=seeds, resamples=100 if quick else 500):
                 result.rows.append({"data": label, "embedder": embedder, **row})
                 result.so_far()
@@ -75,9 +152,12 @@ def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> N
             result.at_least(f"{name}: lower end", low, 0.0)
 
 
-def arguments(argv: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Return logs, embedders, and what is left for the harness."""
+def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str]]:
+    """Return logs, embedders, files of language models, and what is left for the harness."""
     parser = argparse.ArgumentParser(add_help=False)
+    files = ("knowledge", "model", "intents", "aligned")
+    for name in files:
+        parser.add_argument(f"--{name}", default="")
     parser.add_argument("--data", action="append", default=[])
     parser.add_argument("--embedder", action="append", default=[])
     known, rest = parser.parse_known_args(argv)
@@ -90,13 +170,16 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], list[str]]:
         "completejourney",
     ]
     found = known.embedder or [name for name in ("wordllama", "minilm") if chosen_embedder("auto") in (name, "minilm")]
-    return logs, found, rest
+    language = Language(**{name: getattr(known, name) for name in files})
+    if language != Language() and len(known.data) != 1:
+        parser.error("files of a language model are of one log: name it with one --data")
+    return logs, found, language, rest
 
 
 def main() -> None:
     """Run from the command line."""
-    logs, embedders, rest = arguments(sys.argv[1:])
-    action = partial(measure, logs=logs, embedders=embedders)
+    logs, embedders, language, rest = arguments(sys.argv[1:])
+    action = partial(measure, logs=logs, embedders=embedders, language=language)
     action.__module__ = __name__  # type: ignore[attr-defined]
     run(action, rest)
 

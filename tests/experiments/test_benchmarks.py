@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks import uplift
 from benchmarks.abtest import over_seeds
 from tests.quick import run_quick
+from tests.reasoning.conftest import build
+
+from taiji.reasoning.item_knowledge import Said
 
 
 @pytest.mark.slow
@@ -34,3 +38,40 @@ def test_quick_text_features_judges_every_way_of_using_them(tmp_path):
     written = run_quick("text_features", tmp_path)
     parts = {(row["part"], row["features"]) for row in written["rows"]}
     assert len([p for p in parts if p[0] == "ladder"]) == 10 and len([p for p in parts if p[0] == "ways"]) == 11
+
+
+def test_files_of_a_language_model_are_of_one_log(capsys):
+    logs, _, language, rest = uplift.arguments(["--data", "world:shop", "--intents", "rows.parquet", "--quick"])
+    assert logs == ["world:shop"] and rest == ["--quick"]
+    assert language == uplift.Language(intents="rows.parquet")
+    with pytest.raises(SystemExit):
+        uplift.arguments(["--knowledge", "knowledge.parquet"])
+    assert "one --data" in capsys.readouterr().err
+
+
+def test_a_table_of_knowledge_is_written_once_by_the_model(tmp_path, monkeypatch):
+    """A part that was there before a kill is not written again."""
+    shop, asked = build(items=200), []
+
+    class Writer:
+        version = "w"
+
+        def __init__(self, lm, settings):
+            pass
+
+        def write(self, prompts, seed):
+            asked.extend(prompts)
+            if len(asked) > 150 and not (tmp_path / "go").exists():
+                raise KeyboardInterrupt
+            return [Said(f"For {prompt.messages[-1]['content'].split()[3]}.", "whole", 9, 4) for prompt in prompts]
+
+    monkeypatch.setattr(uplift, "LocalItemWriter", Writer)
+    monkeypatch.setattr(uplift, "load_configured", lambda settings: None)
+    file = str(tmp_path / "k.parquet")
+    with pytest.raises(KeyboardInterrupt):
+        uplift.knowledge_of(shop, file, "m")
+    (tmp_path / "go").touch()
+    del asked[:]
+    table = uplift.knowledge_of(shop, file, "m")
+    assert len(asked) == 104 and table["item_id"].to_list() == [str(item) for item in range(200)]
+    assert uplift.knowledge_of(shop, file, "m").equals(table) and len(asked) == 104

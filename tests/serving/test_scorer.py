@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,18 @@ from tests.models.ranking.conftest import shop_tables
 from taiji.core.artifacts import write_json
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
+from taiji.data.intent_rows import INTENTS
+from taiji.data.item_text import item_texts
+from taiji.features.feature_table import join_features
+from taiji.features.intents import intent_columns
+from taiji.features.student import IntentStudent, StudentSettings, filled
+from taiji.language.embed import load_embedder
 from taiji.models.ranking import Ranker
-from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.train import train_ranker
-from taiji.serving import scorer
 from taiji.serving.live_dataset import World
 from taiji.serving.scorer import RunScorer
-from taiji.serving.types import FeaturesOnly, RankRequest, UserHistory
+from taiji.serving.types import FeatureRow, Intents, RankRequest, StoredRow, UserHistory
 
 CONTEXT = ("screen", "load", "hour", "fresh")
 AS_OF = 1_700_000_000_000_000
@@ -96,16 +100,72 @@ def test_a_context_that_does_not_fit_the_log_is_told_by_column(trained: Any) -> 
     assert world.wrong_context({"hour": 1e300}) and world.wrong_context({"screen": True})
 
 
-def test_a_ranker_that_reads_intents_is_not_served(trained, monkeypatch):
-    """The feature rows that the service writes have none, and zeros in their place would be a wrong answer in silence."""
-    world, ranker, _ = trained
-    intents = IntentMatch()
-    intents.embedder = "wordllama@1"
-    reading = SimpleNamespace(fieldset=SimpleNamespace(numbers=(*ranker.fieldset.numbers, intents)))
-    found = {"ranker": ranker, "taiji": reading}
-    monkeypatch.setattr(scorer, "load_neural", lambda folder, dataset: found[folder.name])
-    with pytest.raises(FeaturesOnly, match="reads intents"):
-        scorer.scorer_of(world)
+@pytest.fixture(scope="module")
+def reading(trained):
+    """Rows of intents of half of the users, a ranker that has read them, and a student of them."""
+    world, *_ = trained
+    dataset, embedder = world.dataset, load_embedder("wordllama")
+    users = np.arange(0, dataset.n_users, 2)
+    said = np.stack([users % dataset.n_items, (3 * users + 1) % dataset.n_items], axis=1).ravel()
+    columns = intent_columns(
+        embedder.encode(item_texts(dataset))[said],
+        np.tile([0.75, 0.25], len(users)),
+        [[dataset.items[name][int(item)] or "" for name in dataset.levels] for item in said],
+        [2] * len(users),
+        8,
+        f"wordllama@{embedder.version}",
+    )
+    start = int(dataset.events["time"].quantile(0.3))
+    times = {"user": users, "as_of": [start] * len(users), "available_at": [start] * len(users)}
+    table = pl.concat([pl.DataFrame(times), columns], how="horizontal")
+    rows = join_features(dataset.events.filter("exposed"), table, tuple(INTENTS))
+    settings = RankerSettings(pair_fields=("intents",), min_steps=20, hidden=(8,), dimension=4)
+    many = pl.concat([table, table]).with_columns(as_of=pl.lit(AS_OF))
+    student = IntentStudent(StudentSettings(epochs=1, width=8, heads=2)).fit(dataset, many)
+    return table, train_ranker(dataset, rows, settings, 0), student
+
+
+def _stored(table: pl.DataFrame, user: int) -> dict[str, Any]:
+    """Return a row as the store hands it out."""
+    (row,) = table.filter(pl.col("user") == user).rows(named=True)
+    made = FeatureRow(f"u{user}", row["as_of"], (), None, (), "m", "q", row["as_of"], 0, None, Intents.of(row))
+    return json.loads(StoredRow("r", 1, made.head(), made.tail()).body())
+
+
+def test_intents_of_the_rows_are_scored_as_offline(trained, reading):
+    world, plain, _ = trained
+    table, ranker, _ = reading
+    rows = [_stored(table, user) for user in (0, 4)]
+    rows.append({**rows[0], "quantizer_version": "another"})
+    items = tuple(world.item_names[:10])
+    asked = [RankRequest(UserHistory(f"u{user}", AS_OF), items, row) for user, row in zip((0, 4, 2), rows)]
+    online = RunScorer(world, plain, ranker, "q").score(asked)
+    for user, found in zip((0, 4), online):
+        frame = pl.DataFrame({"user": [user] * 10, "item": np.arange(10), "time": [AS_OF] * 10})
+        joined = join_features(frame, table, tuple(INTENTS))
+        np.testing.assert_allclose(found.with_features, ranker.predict(joined)[ranker.goal].to_numpy(), rtol=1e-5)
+        without = ranker.predict(frame)[ranker.goal].to_numpy()
+        assert not np.allclose(found.with_features, without, rtol=1e-4), "the intents are read"
+    assert online[2].with_features is None
+
+
+def test_the_student_stands_in_where_a_row_is_missing_or_old(trained, reading):
+    world, plain, _ = trained
+    table, ranker, student = reading
+    items = tuple(world.item_names[:10])
+    rows = [_stored(table, 0), None, {**_stored(table, 0), "intent_weights": None}, None]
+    names = ["u0", "u1", "u0", "nobody"]
+    asked = [RankRequest(UserHistory(name, AS_OF), items, row) for name, row in zip(names, rows)]
+    frame = pl.DataFrame({"user": [0] * 10 + [1] * 10, "item": [*range(10)] * 2, "time": [AS_OF] * 20})
+    empty = join_features(frame, table.head(0), tuple(INTENTS))
+    alone = ranker.predict(filled(empty, world.dataset, student))[ranker.goal].to_numpy()
+    own = ranker.predict(join_features(frame, table, tuple(INTENTS)))[ranker.goal].to_numpy()
+    found = RunScorer(world, plain, ranker, "q", student).score(asked)
+    for result, wanted in zip(found, (own[:10], alone[10:], alone[:10])):
+        np.testing.assert_allclose(result.with_features, wanted, rtol=1e-5)
+    assert found[3].with_features is None, "nobody knows anything of this user"
+    old = RunScorer(world, plain, ranker, "q", student, oldest_s=1.0).score(asked[:1])
+    np.testing.assert_allclose(old[0].with_features, alone[:10], rtol=1e-5)
 
 
 def test_rows_of_features_are_scored_as_offline_by_the_ranker_with_features_alone(trained: Any) -> None:

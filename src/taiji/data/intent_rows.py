@@ -22,7 +22,7 @@ INTENTS: dict[str, pl.DataType] = {
     "intent_levels": pl.List(pl.List(pl.String)),
     "intent_embedder": pl.String(),
 }
-"""Columns of a feature table whose answers are sets: vectors one after another, weights and category levels of each intent, and ``name@version`` of the embedder."""
+"""Columns of a feature table whose answers are sets: vectors one after another, weights and category levels of each intent, and ``name@version`` of the embedder, behind a plus the version of a map of its space."""
 FULL_SCALE = 127
 
 

@@ -21,7 +21,7 @@ from taiji.metrics.bootstrap import PooledAUC, distribution
 from taiji.metrics.intervals import Entry, difference_of
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.inputs import Inputs
-from taiji.models.ranking.pair_fields import PastField, TextMatch
+from taiji.models.ranking.pair_fields import PastField
 from taiji.models.ranking.paying_fields import FOLDS, losses_by_group, user_groups, worth
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.settings import RankerSettings
@@ -190,16 +190,17 @@ def climb(
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and of the paired difference ``against, gain, low, high``;
         of a rung that must pay also ``kept``, the share of seeds in which it pays on the latest part of training, and
-        ``kept_gain, kept_low, kept_high``, the difference where it is left out in the others, as the product's ranker does.
+        ``kept_gain, kept_low, kept_high``, the difference where it is left out in the others, as the product's ranker does; and the rung's cost.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
+        replaced = {part[0].name for part in added} if rung.side else set()
         for model in models:
             stand = stood[model]
             against = stand.base_of(rung)
-            used = [*(part for part in stand.ground if not (rung.side and _same_texts(part[0], added))), *added]
+            used = [*(part for part in stand.ground if part[0].name not in replaced), *added]
             found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
             old = stand.fitted[against] if against is not None else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
@@ -211,7 +212,7 @@ def climb(
                 if kept is not None and old is not None and "gain" in row:
                     gap = _compared(trial, kept, old.scores, chosen, resamples)
                     row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}
-                yield row
+                yield row | dict(rung.cost)
             stand.climbed(rung, found, used, share)
 
 
@@ -250,11 +251,6 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
         np.concatenate([*train, *(part[1] for part in parts)], axis=1),
         np.concatenate([*test, *(part[2] for part in parts)], axis=1),
     )
-
-
-def _same_texts(made: NumbersField, added: Sequence[Part]) -> bool:
-    """Return whether a control stands in the place of a field: both are texts."""
-    return isinstance(made, TextMatch) and any(isinstance(other, TextMatch) for other, _, _ in added)
 
 
 def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:

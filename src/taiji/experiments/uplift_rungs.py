@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Rung:
         against: rung that it is compared with; None: the one before. In the place of one that does not pay, what that stands on.
         side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
         must_pay: it is also judged as a ranker takes it that leaves out what does not pay.
+        cost: tokens of a language model, shown beside its gain.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Rung:
     against: str | None = None
     side: bool = False
     must_pay: bool = False
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def counts(trial: Trial) -> list[NumbersField]:

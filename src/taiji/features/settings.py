@@ -27,6 +27,12 @@ class FeatureSettings(Settings):
 
     intent_samples: PositiveInt = 1
     """Answers per row where answers are sets. 1: an intent's weight is its sequence probability; more: how many of the sampled answers name it (needs `generation.temperature` above 0)."""
+    align_intents: bool = False
+    """Where answers are sets: fit a linear map of the intents' space on what came next in the language model's period. Its prompts are answered once more for that."""
+    student: bool = False
+    """Where answers are sets: train a student on the rows of intents. It stands in where a user has no row, or an old one."""
+    oldest_s: float | None = Field(default=None, gt=0)
+    """Seconds from a row's `as_of` after which the student's intents take the place of the row's; `null`: never."""
     delay_s: float = Field(default=0.0, ge=0)
     """Seconds from a row's `as_of` until it can be read, for rows made in batches: how long prompting, writing and publishing take."""
 

@@ -21,8 +21,8 @@ class Block(nn.Module):
         self.projection, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return (R, L, d) for x (R, L, d) and what may be attended to, mask (R, 1, L, L) bool."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return (R, L, d) for x (R, L, d) and what may be attended to, mask (R, 1, L, L) bool; None: everything."""
         rows, length, width = x.shape
         query, key, value = (
             part.view(rows, length, self.heads, -1).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,17 @@ import numpy as np
 import polars as pl
 
 from taiji.core.errors import ConfigError
-from taiji.data.item_text import item_text
 from taiji.language.embed import load_embedder
-from taiji.language.generate import write
+from taiji.language.generate import Written, write
+from taiji.language.token_ids import ids_of
 from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answer_sets import set_answers
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
+    from taiji.language.causal_lm import LanguageModel
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
@@ -27,7 +29,7 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), and whether the length limit cut it."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit cut it, and the tokens that it took."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )
@@ -39,21 +41,34 @@ def _open_answering(context: Context, which: str) -> Work:
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
-        texts = write(
-            lm, [opened(prompt) for prompt in prompts["prompt"]], settings=config.generation, seed=config.seed
-        )
+        asked = [opened(prompt) for prompt in prompts["prompt"]]
+        texts = write(lm, asked, settings=config.generation, seed=config.seed)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"],
             prompts["dropped"],
             completion=pl.Series([text[0].text for text in texts], dtype=pl.String),
             cut=pl.Series([text[0].cut for text in texts], dtype=pl.Boolean),
+            **_tokens(lm, asked, texts),
         )
 
     return work
 
 
-def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
+def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> dict[str, pl.Series]:
+    """Return the tokens read and written for each row: a prompt once, and all of its samples."""
+    read = [len(ids_of(lm.tokenizer, prompt)) for prompt in asked]
+    said = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
+    return {
+        "prompt_tokens": pl.Series(read, dtype=pl.UInt32),
+        "completion_tokens": pl.Series(said, dtype=pl.UInt32),
+    }
+
+
+def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = "") -> pl.DataFrame:
     """Return what :func:`complete` does for the first of ``features.intent_samples`` answers, and the intents of all of them.
+
+    Args:
+        context: the stage's. rows: as of :func:`complete`. which: the model. what: tells this job from another one of the same model.
 
     Returns:
         the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts`` (as item texts are embedded), ``intent_levels`` and ``intent_weights``,
@@ -68,7 +83,7 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFr
             found=f"{samples} samples at temperature 0",
         )
     return context.over(
-        rows, partial(_open_answering_sets, context, which), f"{which} model answers", "prompts", folder=which
+        rows, partial(_open_answering_sets, context, which), f"{which} model answers", "prompts", folder=which + what
     )
 
 
@@ -78,35 +93,19 @@ def _open_answering_sets(context: Context, which: str) -> Work:
     samples, most = config.features.intent_samples, config.reasoning.prompts.most
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
-        from taiji.language.score import score_completions
-
         prompts = student_prompts(dataset, part, config.reasoning.prompts, lm.tokenizer)
         asked = [opened(prompt) for prompt in prompts["prompt"]]
         written = write(lm, asked, n=samples, settings=config.generation, seed=config.seed)
-        intents = []
-        for row in written:
-            answers = [parse(sample.text, depth, most) for sample in row]
-            intents.append([intent for answer in answers if answer.title for intent in answer.intents])
-        weights: list[list[float]] = [[1.0] * len(said) for said in intents]
-        told = [row for row, said in enumerate(intents) if said] if samples == 1 else []
-        if told:
-            texts = [written[row][0].text for row in told]
-            scored = score_completions(lm, [asked[row] for row in told], texts, config.generation.batch_size)
-            for place, text in zip(told, scored):
-                logs = [text.span(intent.start, intent.end) for intent in intents[place]]
-                weights[place] = [float(np.exp(np.mean(values))) if len(values) else 0.0 for values in logs]
+        sets = set_answers(lm, asked, written, depth, most, config.generation.batch_size)
         return part.select("example", "user", "as_of").with_columns(
             prompts["kept"],
             prompts["dropped"],
             completion=pl.Series([row[0].text for row in written], dtype=pl.String),
             cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
-            intent_texts=pl.Series(
-                [[item_text((i.title, *i.levels)) for i in said] for said in intents], dtype=pl.List(pl.String)
-            ),
-            intent_levels=pl.Series(
-                [[list(i.levels) for i in said] for said in intents], dtype=pl.List(pl.List(pl.String))
-            ),
-            intent_weights=pl.Series(weights, dtype=pl.List(pl.Float64)),
+            **_tokens(lm, asked, written),
+            intent_texts=pl.Series([said.texts for said in sets], dtype=pl.List(pl.String)),
+            intent_levels=pl.Series([said.levels for said in sets], dtype=pl.List(pl.List(pl.String))),
+            intent_weights=pl.Series([said.weights for said in sets], dtype=pl.List(pl.Float64)),
         )
 
     return work

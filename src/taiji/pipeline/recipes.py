@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,19 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     Raises:
         ConfigError: a reference does not name a stage, or a stage needs one that is not there.
     """
-    return extended(ENHANCE, [_made(reference) for reference in config.stages])
+    return _fed(extended(ENHANCE, [_made(reference) for reference in config.stages]), config)
+
+
+def _fed(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
+    """Return the stages, each with the needs that others say it has."""
+    fed = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
+    made = []
+    for stage in stages:
+        if fed[stage.key]:
+            stage = copy(stage)
+            stage.needs = (*stage.needs, *fed[stage.key])
+        made.append(stage)
+    return tuple(made)
 
 
 def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import ConfigError
+from taiji.data.knowledge_rows import read_knowledge, with_knowledge
 from taiji.models.ranking.external import open_ranker
 from taiji.models.ranking.train import load_ranker, train_ranker
 
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from taiji.models.ranking.train import RankingModel
     from taiji.pipeline.engine import Context
 
+KNOWLEDGE_STAGE = "item_knowledge"
+
 
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
 ) -> RankingModel:
-    """Train the ranker that the configuration names, and keep it in a folder of the stage; with the fields that paid in another one."""
+    """Train the ranker that the configuration names, and keep it in a folder of the stage; with the fields that paid in another one.
+
+    It may read the run's item knowledge.
+    """
+    if KNOWLEDGE_STAGE in context.needs:
+        dataset = with_knowledge(dataset, read_knowledge(context.input(KNOWLEDGE_STAGE) / "knowledge.parquet"))
     settings = context.config.ranking if like is None else settings_of(like, context.config.ranking)
     ranker = train_ranker(dataset, frame, settings, context.config.seed)
     ranker.save(context.folder / folder)

@@ -16,7 +16,7 @@ from taiji.pipeline.names import ARMS, MODELS
 from taiji.pipeline.recipes import ENHANCE
 from taiji.pipeline.run_data import load, load_examples, load_split
 from taiji.pipeline.run_models import base_model
-from taiji.pipeline.run_rankers import evaluation_ranker
+from taiji.pipeline.run_rankers import KNOWLEDGE_STAGE, evaluation_ranker
 from taiji.reasoning.prompts import student_messages, true_answers
 from taiji.reasoning.selection import count_reasons
 from taiji.reporting.answer_evaluation import evaluate_answers
@@ -85,6 +85,7 @@ def _split(context: Context) -> dict[str, Any]:
     rows = {
         **{f"{period} exposures": exposed[period] for period in PERIODS},
         **{f"{role} prompts": count for role, count in prompts.items()},
+        **(read_manifest(context.input(KNOWLEDGE_STAGE))["facts"] if KNOWLEDGE_STAGE in context.needs else {}),
     }
     return {**about, "dates": {period: about["dates"][period] for period in PERIODS}, "rows": rows}
 

@@ -70,6 +70,10 @@ class Stage(ABC):
         """Return the state of what the stage reads from outside the run (the user's own files) as a JSON-like value, or None."""
         return None
 
+    def feeds(self, config: Config) -> tuple[str, ...]:
+        """Return the keys of stages of the recipe that read this stage's artefacts under a configuration, though they do not name it."""
+        return ()
+
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the stage's work on a log; by default it goes through the users once."""
         from taiji.pipeline.amounts import Amount

@@ -50,48 +50,20 @@ class _Request:
     """Longest reply."""
 
 
-class EndpointTeacher:
-    """See the module.
+class EndpointClient:
+    """Asks an endpoint for texts: each request once, journalled, within the budget; see the module.
 
     Args:
         endpoint: address, limits, prices.
-        settings: of teachers.
-        prompts: what a prompt holds.
-        tokenizer: counts the prompts' tokens for their budget (the student's is right: the teacher is shown what it sees).
+        temperature: of the sampling.
         folder: where the journal is kept.
     """
 
-    def __init__(
-        self,
-        endpoint: EndpointSettings,
-        settings: TeacherSettings,
-        prompts: PromptSettings,
-        tokenizer: PreTrainedTokenizerBase,
-        folder: str | Path,
-    ) -> None:
-        self.endpoint, self.settings, self.prompts = endpoint, settings, prompts
-        self.tokenizer, self.folder = tokenizer, Path(folder)
+    def __init__(self, endpoint: EndpointSettings, temperature: float, folder: str | Path) -> None:
+        self.endpoint, self.temperature, self.folder = endpoint, temperature, Path(folder)
         self._warned = False
         self.name = f"endpoint:{endpoint.model}"
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
-
-    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
-        """See :class:`taiji.reasoning.teachers.Teacher`.
-
-        Raises:
-            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. What was
-                received stays in the journal and the same call goes on from there.
-        """
-        prompts = [
-            messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)
-        ]
-        replies = self.ask(prompts, k, seed)
-        endings = [[self.ending(reply) for reply in row] for row in replies]
-        texts = [
-            [tidy(self._rationale(reply)) if ending == "whole" else "" for reply, ending in zip(row, ends)]
-            for row, ends in zip(replies, endings)
-        ]
-        return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
     def ending(self, reply: Reply) -> Ending:
         """Return how a reply ended; one of a journal that did not say so is cut if it is as long as it may be."""
@@ -160,14 +132,55 @@ class EndpointTeacher:
 
     def _body(self, messages: list[Message], most_tokens: int) -> dict[str, Any]:
         """A request without its seed."""
-        sampling = {self.endpoint.max_tokens_name: most_tokens, "temperature": self.settings.temperature}
+        sampling = {self.endpoint.max_tokens_name: most_tokens, "temperature": self.temperature}
         unknown = [self.endpoint.max_tokens_name if n == "max_tokens" else n for n in self.endpoint.leave_out]
         known = {name: value for name, value in sampling.items() if name not in unknown}
         return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
-    def _rationale(self, reply: Reply) -> str:
+    def text(self, reply: Reply) -> str:
+        """Return the text of a reply that was asked for: the answer or the chain, or the other one where that is empty."""
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
         return one if one.strip() else other
+
+
+class EndpointTeacher(EndpointClient):
+    """The client as a teacher.
+
+    Args:
+        endpoint, folder: see :class:`EndpointClient`.
+        settings: of teachers.
+        prompts: what a prompt holds.
+        tokenizer: counts the prompts' tokens for their budget (the student's is right: the teacher is shown what it sees).
+    """
+
+    def __init__(
+        self,
+        endpoint: EndpointSettings,
+        settings: TeacherSettings,
+        prompts: PromptSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: str | Path,
+    ) -> None:
+        super().__init__(endpoint, settings.temperature, folder)
+        self.settings, self.prompts, self.tokenizer = settings, prompts, tokenizer
+
+    def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
+        """See :class:`taiji.reasoning.teachers.Teacher`.
+
+        Raises:
+            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. What was
+                received stays in the journal and the same call goes on from there.
+        """
+        prompts = [
+            messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)
+        ]
+        replies = self.ask(prompts, k, seed)
+        endings = [[self.ending(reply) for reply in row] for row in replies]
+        texts = [
+            [tidy(self.text(reply)) if ending == "whole" else "" for reply, ending in zip(row, ends)]
+            for row, ends in zip(replies, endings)
+        ]
+        return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
 
 class _Session:

@@ -260,20 +260,28 @@ def _history_line(dataset: Dataset, item: int, price: float, settings: PromptSet
 def _prompt(
     dataset: Dataset, role: str, settings: PromptSettings, variables: Mapping[str, Any], dropped: int
 ) -> Prompt:
-    from jinja2 import TemplateError
-
     path = template_file(dataset.domain, role if settings.answer == "item" else f"{role}-set", settings.templates)
-    try:
-        form = answer_form(len(dataset.levels), settings.most)
-        if settings.answer == "set":
-            variables = {**variables, "intents": settings.intents}
-        sections = _template(str(path), path.stat().st_mtime_ns)
-        texts = {name: template.render(form=form, **variables).strip() for name, template in sections.items()}
-    except TemplateError as error:
-        raise ConfigError("A prompt template is broken.", where=str(path), found=str(error)) from error
+    if settings.answer == "set":
+        variables = {**variables, "intents": settings.intents}
+    texts = filled(path, {"form": answer_form(len(dataset.levels), settings.most), **variables})
     messages = [{"role": name, "content": texts[name]} for name in ("system", "user") if texts.get(name)]
     interactions: Sequence[str] = variables["interactions"]
     return Prompt(messages, texts.get("prefill", ""), len(interactions), dropped)
+
+
+def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sections of a template with their variables put in.
+
+    Raises:
+        ConfigError: the template is broken, or names a variable that is not there.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        sections = _template(str(path), path.stat().st_mtime_ns)
+        return {name: template.render(**variables).strip() for name, template in sections.items()}
+    except TemplateError as error:
+        raise ConfigError("A prompt template is broken.", where=str(path), found=str(error)) from error
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from taiji.core.manifests import Verifier
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
-from taiji.serving.types import FeatureRow, FeaturesOnly, FeatureWriter, Recommender, Release, Scorer
+from taiji.serving.types import FeatureRow, FeaturesOnly, FeatureWriter, Intents, Recommender, Release, Scorer
 
 PORTION = 1000
 
@@ -57,6 +57,7 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
                 generated_at=row["available_at"],
                 events_seen=0,
                 vector=None if row["vector"] is None else tuple(row["vector"]),
+                intents=Intents.of(row),
             )
             for row in batch.iter_rows(named=True)
         ]

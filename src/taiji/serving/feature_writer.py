@@ -15,20 +15,23 @@ import polars as pl
 
 from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
+from taiji.features.intent_map import MAP, IntentMap
+from taiji.features.intents import intent_columns
 from taiji.features.settings import FeatureSettings
 from taiji.language.causal_lm import LanguageModel, load_configured
 from taiji.language.embed import Embedder, load_embedder
-from taiji.language.generate import generate
+from taiji.language.generate import Written, write
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.token_ids import ids_of
 from taiji.models.codes.product import ProductQuantizer
+from taiji.reasoning.answer_sets import set_answers
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import opened, student_prompts
 from taiji.reasoning.settings import PromptSettings
 from taiji.serving.live_dataset import World, read_features
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
-from taiji.serving.types import FeatureRow, Usage, UserHistory
+from taiji.serving.types import FeatureRow, Intents, Usage, UserHistory
 
 
 class RunWriter:
@@ -39,6 +42,7 @@ class RunWriter:
         lm, embedder, quantizer: the run's.
         pool: users (dense ids of the run), moments and embeddings of the batch stage's answers: the look-alikes.
         store: knows which users were erased; those are nobody's look-alike any more.
+        moved: map of the intents' space; None where the run has none.
     """
 
     def __init__(
@@ -49,7 +53,9 @@ class RunWriter:
         quantizer: ProductQuantizer,
         pool: tuple[np.ndarray, np.ndarray, np.ndarray],
         store: Store,
+        moved: IntentMap | None = None,
     ) -> None:
+        self._moved = moved
         self._world, self._lm, self._embedder, self._quantizer, self._pool, self._store = (
             world,
             lm,
@@ -68,7 +74,8 @@ class RunWriter:
 
     def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
         """One row a user; a user about whom nothing was said gets a row without ids."""
-        vectors = self._embedder.encode(self._say(users))
+        said, intents = self._say(users)
+        vectors = self._embedder.encode(said)
         dataset = self._world.dataset
         numbers = [self._world.known(user) for user in users]
         rows = pl.DataFrame(
@@ -81,10 +88,11 @@ class RunWriter:
         table = build_table(
             dataset, rows, vectors, self._quantizer, self._features, self.model_version, self._remembered()
         )
-        return [self._row(user, row) for user, row in zip(users, table.iter_rows(named=True))]
+        rows = pl.concat([table, intents], how="horizontal") if intents is not None else table
+        return [self._row(user, row) for user, row in zip(users, rows.iter_rows(named=True))]
 
-    def _say(self, users: Sequence[UserHistory]) -> list[str]:
-        """Return what the LLM says about each user, as one text to embed."""
+    def _say(self, users: Sequence[UserHistory]) -> tuple[list[str], pl.DataFrame | None]:
+        """Return what the LLM says about each user, as one text to embed, and the columns of intents where answers are sets."""
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],
@@ -94,14 +102,29 @@ class RunWriter:
         )
         prompts = student_prompts(self._world.of(users), asked, self._prompts, self._lm.tokenizer)
         asked_for = [opened(prompt) for prompt in prompts["prompt"]]
-        completions = [
-            texts[0]
-            for texts in generate(self._lm, asked_for, settings=self._generation, seed=self._world.config["seed"])
-        ]
+        sets = self._prompts.answer == "set"
+        samples = self._features.intent_samples if sets else 1
+        written = write(self._lm, asked_for, n=samples, settings=self._generation, seed=self._world.config["seed"])
         self.usage.prompt_tokens += self._tokens(asked_for)
-        self.usage.completion_tokens += self._tokens(completions)
-        answers = [parse(completion) for completion in completions]
-        return [answer.said for answer in answers]
+        self.usage.completion_tokens += self._tokens([sample.text for row in written for sample in row])
+        said = [parse(row[0].text, most=self._prompts.most).said for row in written]
+        return said, self._intents(asked_for, written) if sets else None
+
+    def _intents(self, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> pl.DataFrame:
+        """Return the columns of intents, as the batch stage makes them."""
+        depth, batch = len(self._world.dataset.levels), self._generation.batch_size
+        found = set_answers(self._lm, asked, written, depth, self._prompts.most, batch)
+        texts = [text for one in found for text in one.texts]
+        vectors = self._embedder.encode(texts) if texts else np.zeros((0, self._embedder.dimension), np.float32)
+        name = f"{self._embedder.name}@{self._embedder.version}"
+        return intent_columns(
+            vectors if self._moved is None else self._moved.apply(vectors),
+            np.array([weight for one in found for weight in one.weights]),
+            [levels for one in found for levels in one.levels],
+            [len(one.texts) for one in found],
+            self._prompts.intents,
+            name if self._moved is None else self._moved.named(name),
+        )
 
     def _tokens(self, texts: Sequence[str]) -> int:
         return sum(len(ids_of(self._lm.tokenizer, text)) for text in texts)
@@ -127,6 +150,7 @@ class RunWriter:
             generated_at=row["available_at"],
             events_seen=user.seen,
             vector=None if row["vector"] is None else tuple(row["vector"]),
+            intents=Intents.of(row),
         )
 
 
@@ -150,7 +174,10 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
         )
     embedder = load_embedder(world.config["embedder"]["name"], world.config["embedder"]["device"])
     completions = pl.read_parquet(run / "features" / "completions.parquet")
-    answers = [parse(text) for text in completions["completion"]]
+    most = PromptSettings.model_validate(world.config["reasoning"]["prompts"]).most
+    answers = [parse(text, most=most) for text in completions["completion"]]
     vectors = embedder.encode([answer.said for answer in answers])
     pool = (completions["user"].to_numpy().astype(np.int64), completions["as_of"].to_numpy().astype(np.int64), vectors)
-    return RunWriter(world, lm, embedder, ProductQuantizer.load(run / "features" / "taiji-quantizer"), pool, store)
+    moved = IntentMap.load(run / "features" / MAP) if (run / "features" / MAP).is_dir() else None
+    quantizer = ProductQuantizer.load(run / "features" / "taiji-quantizer")
+    return RunWriter(world, lm, embedder, quantizer, pool, store, moved)

@@ -81,7 +81,10 @@ class UsersIn(Body):
 
 
 class Features(BaseModel):
-    """A feature row. Times are microseconds since the epoch; nothing at or after ``as_of`` was read to make it."""
+    """A feature row. Times are microseconds since the epoch; nothing at or after ``as_of`` was read to make it.
+
+    The four columns of intents are there where answers are sets: ``intents`` holds int8 vectors of ``intent_embedder``, one after another.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
     release: str
@@ -94,6 +97,10 @@ class Features(BaseModel):
     events_seen: int
     ids: list[int]
     vector: list[float] | None = None
+    intents: list[int] | None = None
+    intent_weights: list[float] | None = None
+    intent_levels: list[list[str]] | None = None
+    intent_embedder: str | None = None
     neighbour_items: list[str]
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.data.dataset import Dataset
+from taiji.data.intent_rows import INTENTS
+from taiji.features.settings import FeatureSettings
+from taiji.features.student import STUDENT, IntentStudent
 from taiji.models.codes.product import ProductQuantizer
 from taiji.models.ranking import Ranker
-from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
@@ -34,10 +36,21 @@ class RunScorer:
         world: the run's data set.
         plain, featured: rankers without and with features, bound to that data set; None where the run has no features.
         quantizer_version: rows of another version are not used; their ids mean something else.
+        student: says intents where a user's row has none, or old ones; None where the run has none.
+        oldest_s: seconds after which a row's intents are old; None: never.
     """
 
-    def __init__(self, world: World, plain: Ranker, featured: Ranker | None, quantizer_version: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        plain: Ranker,
+        featured: Ranker | None,
+        quantizer_version: str,
+        student: IntentStudent | None = None,
+        oldest_s: float | None = None,
+    ) -> None:
         self._world, self._plain, self._featured, self._quantizer_version = world, plain, featured, quantizer_version
+        self._student, self._oldest_s = student, oldest_s
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """CTCVR per candidate; None for an unknown one, and nothing for a request whose context does not fit."""
@@ -83,6 +96,8 @@ class RunScorer:
 
         version = self._quantizer_version if self._featured is not None else ""
         usable = [usable_features(request.features, version) for request in requests]
+        if self._featured is not None and self._student is not None:
+            usable = self._with_student(usable, live, times, self._student)
         plain = scores(self._plain, columns)
         featured = plain
         if self._featured is not None and any(row is not None for row in usable):
@@ -91,6 +106,25 @@ class RunScorer:
             RankResult(plain[row, :size].tolist(), featured[row, :size].tolist() if features else None)
             for row, (size, features) in enumerate(zip(sizes, usable))
         ]
+
+    def _with_student(
+        self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
+    ) -> list[dict[str, Any] | None]:
+        """Return the rows with the student's intents where they have none or old ones; a user without a row gets one of intents alone."""
+        gaps = [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
+        asked = np.flatnonzero(gaps)
+        said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
+        found = list(rows)
+        for place, intents in zip(asked.tolist(), said):
+            row = rows[place]
+            if intents["intent_weights"]:
+                found[place] = {**(row or {"ids": [], "neighbour_items": []}), **intents}
+            elif row is not None:
+                found[place] = {name: value for name, value in row.items() if name not in INTENTS}
+        return found
+
+    def _is_old(self, row: dict[str, Any], time: int) -> bool:
+        return self._oldest_s is not None and time - row["as_of"] > round(self._oldest_s * 1e6)
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
@@ -118,6 +152,7 @@ def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict
             [known[item] for item in row["neighbour_items"] if item in known] or None if row else None for row in rows
         ],
         "vector": [(row.get("vector") or None) if row else None for row in rows],
+        **{name: [(row.get(name) or None) if row else None for row in rows] for name in INTENTS},
     }
     columns = {}
     for name, values in found.items():
@@ -148,16 +183,11 @@ def scorer_of(world: World) -> RunScorer:
     run = world.run
     plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
     featured = load_neural(run / "ranking" / "taiji", world.dataset)
-    read = [field.name for field in featured.fieldset.numbers if isinstance(field, IntentMatch) and field.labels]
-    if read:
-        raise FeaturesOnly(
-            "The ranker reads intents, and the feature rows that the service writes have none.",
-            where=str(run / "ranking" / "taiji"),
-            expected="ranking.pair_fields without intents",
-            found=", ".join(read),
-            fix="train the ranker without that field, or serve features alone",
-        )
-    return RunScorer(world, plain, featured, ProductQuantizer.load(run / "features" / "taiji-quantizer").version)
+    folder = run / "features" / STUDENT
+    student = IntentStudent.load(folder) if folder.is_dir() else None
+    oldest_s = FeatureSettings.model_validate(world.config["features"]).oldest_s
+    version = ProductQuantizer.load(run / "features" / "taiji-quantizer").version
+    return RunScorer(world, plain, featured, version, student, oldest_s)
 
 
 def load_neural(folder: Path, dataset: Dataset) -> Ranker:

@@ -102,12 +102,44 @@ class UserHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class Intents:
+    """Intents of a feature row; see :data:`taiji.data.intent_rows.INTENTS`.
+
+    Attributes:
+        vectors: int8, one intent after another. weights: of each, sum to 1. levels: categories that each names. embedder: ``name@version``.
+    """
+
+    vectors: tuple[int, ...]
+    weights: tuple[float, ...]
+    levels: tuple[tuple[str, ...], ...]
+    embedder: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Intents | None:
+        """Take those of a row of a feature table; None where it has none."""
+        if not row.get("intent_weights"):
+            return None
+        levels = tuple(tuple(level or "" for level in said) for said in row["intent_levels"])
+        return cls(tuple(row["intents"]), tuple(row["intent_weights"]), levels, row["intent_embedder"])
+
+    def columns(self) -> dict[str, Any]:
+        """Return them as columns of a feature row."""
+        return {
+            "intents": self.vectors,
+            "intent_weights": self.weights,
+            "intent_levels": self.levels,
+            "intent_embedder": self.embedder,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureRow:
     """One user's features as one release wrote them (the feature table's row with text ids and its provenance).
 
     Attributes:
         as_of: everything that the row was made from lies before it.
         generated_at: when it could first be read, ``available_at`` of the feature table; the worker sets it when it stores the row.
+        intents: where answers are sets and this one named any.
     """
 
     user: str
@@ -120,6 +152,7 @@ class FeatureRow:
     generated_at: int
     events_seen: int
     vector: tuple[float, ...] | None = None
+    intents: Intents | None = None
 
     def head(self) -> bytes:
         """JSON members without the braces, the feature version and whatever comes from the neighbour."""
@@ -134,6 +167,8 @@ class FeatureRow:
         }
         if self.vector is not None:
             values["vector"] = [round(value, 6) for value in self.vector]
+        if self.intents is not None:
+            values |= self.intents.columns()
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
 
     def tail(self) -> bytes:

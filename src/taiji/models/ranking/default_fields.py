@@ -25,6 +25,7 @@ from taiji.models.ranking.settings import NeuralRankerSettings
 PAIR_FIELDS = {
     "collaborative": "taiji.models.ranking.pair_fields:CollaborativeMatch",
     "text_match": "taiji.models.ranking.pair_fields:TextMatch",
+    "item_knowledge": "taiji.models.ranking.item_knowledge_match:ItemKnowledge",
     "intents": "taiji.models.ranking.intent_match:IntentMatch",
 }
 """This package's pair fields by name."""

@@ -157,7 +157,7 @@ class IntentMatch(NumbersField):
         """Return a dataset's catalogue, made once; threads may ask at the same time, of different datasets too."""
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
-            name, _, version = self.embedder.rpartition("@")
+            name, version = _name(self.embedder), self.embedder.partition("+")[0].rpartition("@")[2]
             if embedder_version(name) != version:
                 raise InputError(
                     "The embedder is not the one that the intents were made with.",
@@ -196,4 +196,4 @@ def _fold(level: str) -> str:
 
 
 def _name(embedder: str) -> str:
-    return embedder.rpartition("@")[0]
+    return embedder.partition("+")[0].rpartition("@")[0]  # behind the plus stands a map of the intents' space

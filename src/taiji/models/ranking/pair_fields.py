@@ -137,6 +137,10 @@ class PastField(NumbersField):
         """
         return numbers
 
+    def known_at(self, numbers: Array, times: Array | int) -> Array:
+        """Return item numbers with −1 for items of which nothing was known yet at given times (microseconds); here all are kept."""
+        return numbers
+
     def matrix(self, rows: Rows) -> Array:
         """Return the numbers of each row, (N, F) float32; 0 where nothing is known."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
@@ -146,10 +150,10 @@ class PastField(NumbersField):
         order, starts, counts = requests_of(rows.user, rows.time)
         users, times = rows.user[order[starts]], rows.time[order[starts]]
         items, _ = rows.dataset.history.before_batch(users, times, self.history)
-        histories = np.where(items >= 0, numbers[items], -1)
+        histories = self.known_at(np.where(items >= 0, numbers[items], -1), times[:, None])
         lengths = (items >= 0).sum(axis=1)
         cuts = np.searchsorted(self.cuts, times, side="right") - 1
-        candidates = numbers[rows.item]
+        candidates = self.known_at(numbers[rows.item], rows.time)
         by_size = np.lexsort((lengths, counts, cuts))
         for block in _blocks(by_size[cuts[by_size] >= 0], cuts, counts, lengths):
             width, longest = int(counts[block].max()), max(int(lengths[block].max()), 1)
@@ -370,12 +374,21 @@ class TextMatch(PastField):
     def _start(self, dataset: Dataset) -> None:
         super()._start(dataset)
         self.maps, self.mapped = [], []
-        used = chosen_embedder(self.embedder) if has_texts(dataset) else None
+        used = chosen_embedder(self.embedder) if self.tells(dataset) else None
         self.space, self.embedder_used = TextSpace.empty(), used or ""
         if used is not None:
-            found = self.embed(dataset, np.arange(dataset.n_items))
-            self.space = TextSpace.fit(found, self.vector)
+            every = np.arange(dataset.n_items)
+            found = self.embed(dataset, every)
+            self.space = TextSpace.fit(np.where(self.whitens(dataset, every)[:, None], found, 0), self.vector)
             self.vectors, self.components = self.space.place(found)
+
+    def tells(self, dataset: Dataset) -> bool:
+        """Say if items have texts that tell them apart."""
+        return has_texts(dataset)
+
+    def whitens(self, dataset: Dataset, items: Array) -> Array:
+        """Return which items' texts the whitening is learnt from, (n,) bool: the whole catalogue."""
+        return np.ones(len(items), dtype=bool)
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of some of a dataset's items, (n, d) float32."""
@@ -391,7 +404,7 @@ class TextMatch(PastField):
         """Fit the map of that time."""
         numbers = self.numbering(dataset)
         state = past_state(dataset, until)
-        own = numbers[: dataset.n_items]
+        own = self.known_at(numbers[: dataset.n_items], until)
         made = to_collaborative(self.vectors.take(own), state.factors, state.counts)
         self.maps.append(made)
         self.mapped.append(self.space.mapped(self.vectors, made))

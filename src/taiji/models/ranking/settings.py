@@ -29,6 +29,7 @@ class NeuralRankerSettings(Settings):
     """Agreement of a candidate with its user's history: `collaborative` from the log, `text_match` from the items' texts (left out where
     they have none, or no embedder is installed); with arguments as `{field: text_match, embedder: minilm}`. `null` takes both from 20,000
     training rows on, `text_match` as one that must pay: a second ranker is trained without it, and the better one on later rows is kept. `[]` leaves both out.
+    `item_knowledge` adds the same by what a language model wrote about items (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`).
     `intents` adds the agreement with the intents of feature rows (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` takes every one that the log has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ class CandidateRanker(Stage):
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
-        """Return the state of the other run's features."""
+        """Return the state of the other run's features, and of the tables that fields read."""
         from taiji.features.other_run import features_state
 
-        path = config.recommend.features
-        return None if path is None else features_state(path)
+        path, tables = config.recommend.features, ranker_tables(config)
+        return [*(features_state(path) if path is not None else []), *tables] or None
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on."""

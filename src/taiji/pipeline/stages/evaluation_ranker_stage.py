@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ class EvaluationRanker(Stage):
     summary = "Train the ranker without features, which also evaluates the models."
     needs = PREPARED_STAGES
     settings = ("ranking",)
+
+    def outside(self, config: Config) -> State:
+        """Return the state of the tables that fields read."""
+        return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on."""

@@ -10,7 +10,13 @@ from taiji.pipeline.names import ARMS, model_stage
 from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
     from taiji.config import Config
+    from taiji.data import Dataset
+    from taiji.features.intent_map import IntentMap
     from taiji.pipeline.amounts import Log
     from taiji.pipeline.engine import Context
 
@@ -64,13 +70,13 @@ class Features(Stage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Let the model write, embed what it says, and make both tables."""
-        import numpy as np
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.features.feature_table import fit_table
         from taiji.features.history_mean import history_mean
-        from taiji.features.intents import intent_columns, intent_metrics
+        from taiji.features.intents import intent_metrics
+        from taiji.features.student import STUDENT, IntentStudent, StudentSettings
         from taiji.language.embed import load_embedder
         from taiji.pipeline.completions import complete, complete_sets, embed
         from taiji.pipeline.refreshes import choose_users, refresh_times
@@ -108,21 +114,14 @@ class Features(Stage):
             quantizer.save(context.folder / f"{name}-quantizer")
             metrics[name] = quantizer.metrics(vectors)
             if sets and vectors is said:
-                intents = completions.select("intent_texts", "intent_levels", "intent_weights").filter(
-                    pl.col("intent_texts").list.len() > 0
-                )
-                flat = intents.explode("intent_texts", "intent_levels", "intent_weights")
-                none = np.zeros((0, embedder.dimension), np.float32)
-                columns = intent_columns(
-                    embed(context, flat["intent_texts"].to_list(), "intents") if len(flat) else none,
-                    flat["intent_weights"].to_numpy(),
-                    flat["intent_levels"].to_list(),
-                    completions["intent_texts"].list.len().to_list(),
-                    asked.intents,
-                    f"{embedder.name}@{embedder.version}",
-                )
+                columns = _columns(context, completions, _map(context, dataset, self.writer))
                 table = pl.concat([table, columns], how="horizontal")
                 metrics[name] |= intent_metrics(table)
+                if config.features.student:
+                    student = IntentStudent(StudentSettings(intents=asked.intents))
+                    known = table.filter(pl.col("available_at") < split.interval("test")[0])
+                    student.fit(dataset, known, config.seed).save(context.folder / STUDENT)
+                    metrics[name] |= {"student_loss": student.facts["loss"]}
             write_parquet(context.folder / f"{name}.parquet", table)
         write_json(context.folder / "quantizers.json", metrics)
         return {
@@ -131,3 +130,72 @@ class Features(Stage):
             "well formed": sum(answer.well_formed for answer in parsed),
             "cut": int(completions["cut"].sum()),
         }
+
+
+def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
+    """Return the columns of intents of completions, in the space of the embedder or of a map of it."""
+    from taiji.features.intents import intent_columns
+    from taiji.language.embed import load_embedder
+
+    flat, vectors = _intents(context, completions, "intents")
+    embedder = load_embedder(context.config.embedder.name, context.config.embedder.device)
+    name = f"{embedder.name}@{embedder.version}"
+    return intent_columns(
+        vectors if moved is None else moved.apply(vectors),
+        flat["intent_weights"].to_numpy(),
+        flat["intent_levels"].to_list(),
+        completions["intent_texts"].list.len().to_list(),
+        context.config.reasoning.prompts.intents,
+        name if moved is None else moved.named(name),
+    )
+
+
+def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl.DataFrame, NDArray[np.float32]]:
+    """Return the intents of completions, a row each, and their vectors (K, d)."""
+    import numpy as np
+    import polars as pl
+
+    from taiji.language.embed import load_embedder
+    from taiji.pipeline.completions import embed
+
+    lists = ("intent_texts", "intent_levels", "intent_weights")
+    told = completions.with_row_index("row").filter(pl.col("intent_texts").list.len() > 0)
+    flat = told.select("row", *lists).explode(*lists)
+    if len(flat):
+        return flat, embed(context, flat["intent_texts"].to_list(), what)
+    dimension = load_embedder(context.config.embedder.name, context.config.embedder.device).dimension
+    return flat, np.zeros((0, dimension), np.float32)
+
+
+def _map(context: Context, dataset: Dataset, writer: str) -> IntentMap | None:
+    """Fit the map of the intents' space on the prompts of the language model's period, and keep it; None where none is wanted."""
+    import numpy as np
+    import polars as pl
+
+    from taiji.data.item_text import item_texts
+    from taiji.features.intent_map import MAP, IntentMap
+    from taiji.pipeline.completions import complete_sets, embed
+    from taiji.pipeline.run_data import load_examples
+
+    if not context.config.features.align_intents:
+        return None
+    roles = [load_examples(context, role) for role in ("calibration", "rationale", "alignment")]
+    examples = pl.concat(roles).sort("as_of", "example")
+    answers = complete_sets(context, examples, writer, "map")
+    flat, vectors = _intents(context, answers, "map-intents")
+    most = max([1, *answers["intent_texts"].list.len()])
+    intents = np.zeros((len(answers), most, vectors.shape[1]), np.float32)
+    weights = np.zeros((len(answers), most), np.float32)
+    rows = flat["row"].to_numpy().astype(np.int64)
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    intents[rows, places], weights[rows, places] = vectors, flat["intent_weights"].to_numpy()
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    targets = [list(items) for items in examples["targets"]]
+    items = sorted({item for found in targets for item in found})
+    texts = item_texts(dataset)
+    catalogue = embed(context, [texts[item] for item in items], "map-items")
+    numbers = {item: place for place, item in enumerate(items)}
+    made = IntentMap().fit(intents, weights, catalogue, [[numbers[item] for item in found] for found in targets])
+    made.save(context.folder / MAP)
+    return made

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, featured_users, trained_rows
 from taiji.pipeline.names import ARMS
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ class Ranking(Stage):
     needs = (*PREPARED_STAGES, "evaluation_ranker", "features")
     settings = ("ranking", "features")
 
+    def outside(self, config: Config) -> State:
+        """Return the state of the tables that fields read."""
+        return ranker_tables(config)
+
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on and scored."""
         share = featured_users(config, log) / log.users
@@ -35,6 +41,7 @@ class Ranking(Stage):
         from taiji.data import exposures
         from taiji.data.intent_rows import INTENTS
         from taiji.features.feature_table import feature_metrics, join_features
+        from taiji.features.student import STUDENT, IntentStudent, filled
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import load_trained, train
 
@@ -52,10 +59,17 @@ class Ranking(Stage):
         write_parquet(context.folder / "exposures.parquet", test)
         base = load_trained(context, "evaluation_ranker", dataset)
         predictions = {"none": base.predict(test)}
+        folder = context.input("features") / STUDENT
+        student = IntentStudent.load(folder) if folder.is_dir() else None
+
+        def joined(rows: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+            own = tuple(name for name in INTENTS if name in table.columns)
+            found = join_features(rows, table, (*columns, *own))
+            return filled(found, dataset, student, context.config.features.oldest_s) if own and student else found
+
         for arm, table in tables.items():
-            joined = (*columns, *(name for name in INTENTS if name in table.columns))
-            ranker = train(context, dataset, join_features(before, table, joined), arm, base)
-            predictions[arm] = ranker.predict(join_features(test, table, joined))
+            ranker = train(context, dataset, joined(before, table), arm, base)
+            predictions[arm] = ranker.predict(joined(test, table))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
         return {"train": len(before), "test": len(test), "arms": list(predictions)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.core.file_state import State, named_files
 from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ class Reward(Stage):
     settings = ("ranking", "own_ranker.reward")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the user's own ranker."""
-        return named_files(config.own_ranker.reward)
+        """Return the state of the user's own ranker, and of the tables that fields read."""
+        return [*named_files(config.own_ranker.reward), *ranker_tables(config)]
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the rows trained on."""

@@ -1,0 +1,226 @@
+"""Rungs of the uplift ladder that a language model makes: item knowledge (3), intents (4), intents of the aligned model (5), their controls.
+
+Each stands on text match and is compared with it, so that its gain is its own. What it cost stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+from taiji.data.dataset import Dataset
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.intent_rows import INTENTS
+from taiji.experiments.uplift_rungs import Rung
+from taiji.experiments.uplift_trial import REFRESHES, Trial
+from taiji.features.feature_table import join_features
+from taiji.features.student import IntentStudent
+from taiji.models.ranking.intent_match import IntentMatch
+from taiji.models.ranking.item_knowledge_match import ItemKnowledge
+
+Array = NDArray[Any]
+COLUMNS = ("user", "as_of", "available_at", *INTENTS)
+"""Columns of a table of intents."""
+USERS, COMPLETIONS = "users.parquet", "completions.parquet"
+
+
+class ShuffledKnowledge(ItemKnowledge):
+    """Negative control: every item with a text has another such item's text."""
+
+    def embed(self, dataset: Dataset, items: Array) -> Array:
+        """Return the vectors of other items' texts."""
+        every = np.arange(dataset.n_items)
+        found = super().embed(dataset, every)
+        told = np.flatnonzero(found.any(axis=1))
+        found[told] = found[np.random.default_rng(0).permutation(told)]
+        return found[items]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Makes the field of item knowledge from a table.
+
+    Attributes:
+        table: of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: its name. kind: class of the field; a control is a class of its own.
+    """
+
+    table: pl.DataFrame
+    embedder: str
+    kind: type[ItemKnowledge] = ItemKnowledge
+
+    def __call__(self, trial: Trial) -> list[NumbersField]:
+        """Return it."""
+        field = self.kind(embedder=self.embedder, refreshes=REFRESHES)
+        field.take(self.table)
+        return [field]
+
+
+class TabledIntents(NumbersField):
+    """Agreement with the intents that a row's user had by then.
+
+    Args:
+        table: of :data:`COLUMNS`. name: of the field.
+    """
+
+    def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
+        super().__init__(name, "pair")
+        self.table, self.match = table, IntentMatch(name=name)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return self.match.labels
+
+    def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return join_features(rows, self.table, tuple(INTENTS)).drop("feature_as_of")
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Fit :class:`taiji.models.ranking.intent_match.IntentMatch` on rows with their intents."""
+        self.match.fit(dataset, self._joined(rows), until)
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return its numbers."""
+        return self.match.matrix(Rows(rows.dataset, self._joined(rows.frame)))
+
+
+@dataclass(frozen=True)
+class Intents:
+    """Makes the field of intents from a table.
+
+    Attributes:
+        table: of :data:`COLUMNS`. another: negative control, every user has another user's rows.
+    """
+
+    table: pl.DataFrame
+    another: bool = False
+
+    def __call__(self, trial: Trial) -> list[NumbersField]:
+        """Return it."""
+        return [TabledIntents(of_others(self.table) if self.another else self.table)]
+
+
+def of_others(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table in which every user has the rows of another user who has some (of nobody, where there is one user)."""
+    users = table["user"].unique().sort()
+    mixed = users.gather(np.random.default_rng(0).permutation(len(users)).tolist())
+    other = mixed.gather((np.arange(len(users)) + 1) % max(len(users), 1))
+    given = pl.DataFrame({"user": mixed, "other": other}).filter(pl.col("user") != pl.col("other"))
+    return table.join(given, on="user", how="inner", maintain_order="left").select(
+        pl.col("other").alias("user"), pl.exclude("user", "other")
+    )
+
+
+def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
+    """Read rows of intents, users in a dataset's numbers.
+
+    Args:
+        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants), or what ``taiji export`` wrote.
+        dataset: of the same ``user_id``.
+
+    Returns:
+        the columns :data:`COLUMNS` of users whom the dataset has and who have intents.
+
+    Raises:
+        InputError: the file has no intents, or is of nobody in the dataset.
+    """
+    path = Path(path).expanduser()
+    table = pl.read_parquet(path)
+    names = path.parent.parent / "data" / "dataset" / USERS
+    if "user_id" in table.columns:
+        table = table.drop("user", strict=False).with_columns(pl.col("user_id").cast(pl.String))
+    elif names.is_file():
+        ids = pl.read_parquet(names, columns=["user", "user_id"])
+        table = table.join(ids.with_columns(pl.col("user_id").cast(pl.String)), on="user", how="left").drop("user")
+    if "event_timestamp" in table.columns:
+        times = pl.col("event_timestamp", "as_of").dt.cast_time_unit("us").cast(pl.Int64)
+        table = table.with_columns(times).rename({"event_timestamp": "available_at"})
+    missing = [name for name in ("user_id", *COLUMNS[1:]) if name not in table.columns]
+    own = dataset.users.select(pl.col("user_id").cast(pl.String), pl.col("user").cast(pl.Int64))
+    kept = table.join(own, on="user_id", how="inner", maintain_order="left") if not missing else table.head(0)
+    if not len(kept):
+        raise InputError(
+            "There are no rows of intents for this log.",
+            where=str(path),
+            expected=f"columns user_id (or the run's dataset beside them), {', '.join(COLUMNS[1:])}, of users of this log",
+            found=f"no {', '.join(missing)}" if missing else f"{len(table)} rows of other users",
+            fix="make the features with reasoning.prompts.answer: set, from the same log",
+        )
+    return kept.filter(pl.col("intent_weights").list.len() > 0).select(COLUMNS)
+
+
+def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
+    """Return ``tokens_per_item``, read and written, of a table of item knowledge; empty where it does not tell."""
+    counted = [name for name in ("prompt_tokens", "completion_tokens") if name in table.columns]
+    return {"tokens_per_item": float(sum(table[name].sum() for name in counted)) / len(table)} if counted else {}
+
+
+def tokens_per_row(path: str | Path) -> dict[str, float]:
+    """Return ``tokens_per_user``, read and written for one row of one user, of the answers beside a feature table; empty where they do not tell."""
+    file = Path(path).expanduser().parent / COMPLETIONS
+    table = pl.read_parquet(file) if file.is_file() else pl.DataFrame()
+    counted = [name for name in ("prompt_tokens", "completion_tokens") if name in table.columns]
+    return {"tokens_per_user": float(sum(table[name].sum() for name in counted)) / len(table)} if counted else {}
+
+
+def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Rung]:
+    """Return rung 3 and its control, beside the rung that they are compared with."""
+    name, cost = f"3 item knowledge, {embedder}", tokens_per_item(table)
+    return [
+        Rung(name, Knowledge(table, embedder), against, True, True, cost),
+        Rung(f"{name}: control, shuffled", Knowledge(table, embedder, ShuffledKnowledge), against, True, True),
+    ]
+
+
+def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str, float]) -> list[Rung]:
+    """Return a rung of intents and its control, beside the rung that they are compared with."""
+    return [
+        Rung(name, Intents(table), against, True, True, cost),
+        Rung(f"{name}: control, another user's", Intents(table, True), against, True, True),
+    ]
+
+
+class StudentIntents(NumbersField):
+    """Agreement with the intents of a student that was trained on the rows of a table; every row with a history has some.
+
+    Args:
+        table: of :data:`COLUMNS`. name: of the field.
+    """
+
+    def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
+        super().__init__(name, "pair")
+        self.table, self.match, self.student = table, IntentMatch(name=name), IntentStudent()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+        return self.match.labels
+
+    def _told(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+        asked = rows.select("user", "time").unique(maintain_order=True)
+        said = self.student.write(dataset, asked["user"].to_numpy(), asked["time"].to_numpy())
+        return rows.join(
+            pl.concat([asked, said], how="horizontal"), on=["user", "time"], how="left", maintain_order="left"
+        )
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Train the student on the rows that could be read before the test period, and fit the agreement on what it says."""
+        self.student.fit(dataset, self.table.filter(pl.col("available_at") < until))
+        self.match.fit(dataset, self._told(dataset, rows), until)
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the agreement."""
+        return self.match.matrix(Rows(rows.dataset, self._told(rows.dataset, rows.frame)))
+
+
+def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
+    """Return the arm of the student; it costs no tokens beyond those of the rows that it was trained on."""
+    return [
+        Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, {"tokens_per_user": 0.0})
+    ]

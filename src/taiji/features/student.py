@@ -1,0 +1,270 @@
+"""A student of the language model's rows of intents: the same columns for every user, before every request, in under a millisecond.
+
+A language model's row costs a prompt and an answer; most users have none, or an old one. The student reads the texts of the items
+that a user took (their vectors, newest first) and says which intents the language model would have named, as a set of vectors with weights. It is
+trained on the rows that there are. It names no categories: ``intent_levels`` of its rows are empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.core.settings import Settings
+from taiji.data.dataset import Dataset
+from taiji.data.intent_rows import FULL_SCALE, INTENTS, intent_rows
+from taiji.data.item_text import item_texts
+from taiji.language.item_vectors import embedded, embedder_version
+from taiji.metrics.intent_sets import SAME_INTENT
+from taiji.models.learnt_component import LearntComponent
+from taiji.nn.intent_network import IntentNetwork, set_loss
+
+Array = NDArray[Any]
+Row = tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]
+STUDENT = "student"
+"""Folder of the student beside the feature tables."""
+LEAST_WEIGHT = 0.02
+"""Weight below which an intent is left out of a row."""
+LATEST = 0.15
+"""Share of the rows, the latest, on which training is stopped."""
+FEWEST = 20
+"""Rows to learn from."""
+
+
+class StudentSettings(Settings):
+    """Size and training of the student."""
+
+    intents: PositiveInt = 8
+    """Intents of a row (m)."""
+    history: PositiveInt = 50
+    """Newest interactions that it reads."""
+    width: PositiveInt = 64
+    """Width of the transformer."""
+    heads: PositiveInt = 4
+    """Attention heads."""
+    layers: PositiveInt = 2
+    """Layers."""
+    epochs: PositiveInt = 60
+    """Passes over the rows, at most."""
+    patience: PositiveInt = 6
+    """Passes without a better loss on the latest rows after which training stops."""
+    batch: PositiveInt = 128
+    """Rows per step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of AdamW."""
+
+
+class IntentStudent(LearntComponent):
+    """See the module.
+
+    Args:
+        settings: size and training.
+    """
+
+    Settings = StudentSettings
+    settings: StudentSettings
+
+    def __init__(self, settings: StudentSettings | None = None) -> None:
+        super().__init__(settings)
+        self.network: IntentNetwork | None = None
+        self._vectors: tuple[pl.DataFrame, torch.Tensor] | None = None
+
+    def fit(self, dataset: Dataset, table: pl.DataFrame, seed: int = 0) -> Self:
+        """Learn from rows of intents.
+
+        Args:
+            dataset: its history, strictly before each row's ``as_of``. table: ``user``, ``as_of`` and the columns of
+                :data:`taiji.data.intent_rows.INTENTS`. seed: of weights and order.
+
+        Raises:
+            InputError: too few rows have intents and a history, or they were made with several embedders.
+        """
+        told = table.filter(pl.col("intent_weights").list.len() > 0).sort("as_of", "user", maintain_order=True)
+        names = told["intent_embedder"].unique()
+        users, times = (told[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
+        told = told.filter(pl.Series(dataset.history.count_before(users, times) > 0))
+        if len(names) != 1 or len(told) < FEWEST:
+            raise InputError(
+                "A student needs rows of intents to learn from.",
+                where="features.student",
+                expected=f"at least {FEWEST} rows of users with a history, made with one embedder",
+                found=f"{len(told)} rows, embedders {', '.join(map(str, names))}",
+                fix="make features for more users (size.feature_users), with reasoning.prompts.answer: set",
+            )
+        self.facts = {"embedder": names[0]}
+        vectors = self._item_vectors(dataset)
+        self.facts["dimension"] = vectors.shape[1]
+        sets = intent_rows(told, self.settings.intents, 0)
+        order = np.argsort(-sets.weights, axis=1, kind="stable")
+        targets = torch.from_numpy(np.take_along_axis(sets.vectors, order[:, :, None], axis=1))
+        weights = torch.from_numpy(np.take_along_axis(sets.weights, order, axis=1))
+        users, times = (told[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
+        items = self._items(dataset, users, times)
+        late = max(1, round(LATEST * len(told)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = self._built()
+            self._train(vectors, items, targets, weights, len(told) - late, seed)
+        return self
+
+    def _train(
+        self,
+        vectors: torch.Tensor,
+        items: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        first: int,
+        seed: int,
+    ) -> None:
+        """Learn from the first rows, and keep the weights of the pass that is best on the others."""
+        network, settings = self.network, self.settings
+        assert network is not None
+        optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+        rng = np.random.default_rng(seed)
+
+        def loss(rows: Array | slice) -> torch.Tensor:
+            said, logarithms = network(*_read(vectors, items[rows]))
+            return set_loss(said, logarithms, targets[rows], weights[rows]).mean()
+
+        def later() -> float:
+            with torch.inference_mode():
+                return float(loss(slice(first, None)))
+
+        untrained = best = later()
+        waited, kept = 0, _copy(network)
+        for _ in range(settings.epochs):
+            order = rng.permutation(first)
+            for start in range(0, first, settings.batch):
+                optimiser.zero_grad()
+                loss(order[start : start + settings.batch]).backward()
+                optimiser.step()
+            now = later()
+            waited = 0 if now < best else waited + 1
+            if now < best:
+                best, kept = now, _copy(network)
+            if waited >= settings.patience:
+                break
+        network.load_state_dict(kept)
+        network.eval()
+        self.facts |= {"loss": round(best, 6), "loss_untrained": round(untrained, 6), "rows": len(items)}
+
+    def _built(self) -> IntentNetwork:
+        s = self.settings
+        return IntentNetwork(self.facts["dimension"], s.width, s.heads, s.layers, s.history, s.intents)
+
+    def write(self, dataset: Dataset, users: Array, as_ofs: Array) -> pl.DataFrame:
+        """Return :meth:`rows` as columns of a feature table."""
+        return pl.DataFrame(self.rows(dataset, users, as_ofs), schema=INTENTS, orient="row")
+
+    def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
+        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at times, None where there is no history strictly before.
+
+        Rows are computed one by one: each is the same bytes whatever others are asked for with it.
+
+        Args:
+            dataset: any of the same catalogue. users: (N,) dense ids. as_ofs: (N,) microseconds.
+        """
+        if self.network is None:
+            raise ConfigError(
+                "The student has not learnt anything yet.", where="features.student", fix="fit it, or load one"
+            )
+        catalogue = self._item_vectors(dataset)
+        items = self._items(dataset, users, as_ofs)
+        rows: list[Row] = []
+        with torch.inference_mode():
+            for place, length in enumerate((items >= 0).sum(dim=1).tolist()):
+                if length:
+                    vectors, logarithms = self.network(catalogue[items[place : place + 1, :length]])
+                    rows.append(self._row(vectors[0].numpy(), np.exp(logarithms[0].numpy())))
+                else:
+                    rows.append((None, None, None, None))
+        return rows
+
+    def _row(self, vectors: Array, weights: Array) -> Row:
+        """Return a set as a row: intents of weight, near-duplicates merged into the first of them, by falling weight.
+
+        As :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, in fewer steps: it is made before every request.
+        """
+        cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
+        total: dict[int, float] = {}
+        for place, weight in enumerate(said):
+            if weight >= LEAST_WEIGHT:
+                first = next((kept for kept in total if cosines[kept][place] >= SAME_INTENT), place)
+                total[first] = total.get(first, 0.0) + weight
+        places = sorted(total, key=lambda place: (-total[place], place))
+        kept = vectors[places]
+        codes = np.rint(kept * (FULL_SCALE / np.abs(kept).max(axis=1, keepdims=True)))
+        mass = sum(total.values())
+        shares = [total[place] / mass for place in places]
+        return codes.astype(np.int8).ravel().tolist(), shares, [[] for _ in places], self.facts["embedder"]
+
+    def _items(self, dataset: Dataset, users: Array, times: Array) -> torch.Tensor:
+        """Return the newest items strictly before, (N, L) int64, −1 behind the last."""
+        found = dataset.history.before_batch(users.astype(np.int64), times.astype(np.int64), self.settings.history)
+        return torch.from_numpy(found[0].astype(np.int64))
+
+    def _item_vectors(self, dataset: Dataset) -> torch.Tensor:
+        """Return the vectors of a catalogue's texts and a row of zeros, (n + 1, d), made once."""
+        if self._vectors is None or self._vectors[0] is not dataset.items:
+            name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
+            if embedder_version(name) != version:
+                raise InputError(
+                    "The embedder is not the one that the intents were made with.",
+                    where="features.student",
+                    expected=f"{name}, version {version}",
+                    found=f"version {embedder_version(name)}",
+                    fix="install the version that made the features, or make them again",
+                )
+            found = embedded(name, item_texts(dataset))
+            padded = np.concatenate([found, np.zeros((1, found.shape[1]), np.float32)])
+            self._vectors = (dataset.items, torch.from_numpy(padded))
+        return self._vectors[1]
+
+    def weights(self) -> dict[str, Array]:
+        """Return the network's weights."""
+        assert self.network is not None
+        return {name: value.detach().numpy() for name, value in self.network.state_dict().items()}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.network = self._built()
+        self.network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        self.network.eval()
+
+
+def _read(catalogue: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the vectors of histories (B, L, d), and which entries there are (B, L); −1 is the row of zeros at the end."""
+    return catalogue[items], items >= 0
+
+
+def _copy(network: IntentNetwork) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights."""
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def filled(
+    exposures: pl.DataFrame, dataset: Dataset, student: IntentStudent, oldest_s: float | None = None
+) -> pl.DataFrame:
+    """Return exposures with the student's intents where the language model's are missing or old.
+
+    Args:
+        exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents. dataset: whose histories are read
+            strictly before each exposure. oldest_s: seconds from a row's ``as_of`` on after which it is old; None: never.
+    """
+    missing = pl.col("intent_weights").list.len().fill_null(0) == 0
+    if oldest_s is not None:
+        old = (pl.col("time") - pl.col("feature_as_of")) > round(oldest_s * 1e6)
+        missing = missing | old.fill_null(True)
+    gaps = exposures.select(missing.alias("gap"))["gap"]
+    asked = exposures.filter(gaps).select("user", "time").unique(maintain_order=True)
+    said = student.write(dataset, asked["user"].to_numpy(), asked["time"].to_numpy())
+    told = pl.concat([asked, said], how="horizontal")
+    joined = exposures.join(told, on=["user", "time"], how="left", suffix="_student", maintain_order="left")
+    chosen = [pl.when(gaps).then(pl.col(f"{name}_student")).otherwise(name).alias(name) for name in INTENTS]
+    return joined.with_columns(chosen).drop(f"{name}_student" for name in INTENTS)

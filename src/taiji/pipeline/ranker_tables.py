@@ -1,0 +1,16 @@
+"""Files that the fields of a ranker read when it is trained. Free of heavy imports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taiji.core.file_state import State, named_files
+
+if TYPE_CHECKING:
+    from taiji.config import Config
+
+
+def ranker_tables(config: Config) -> State:
+    """Return the state of the tables that ``ranking.pair_fields`` names: with other content, another ranker comes of them."""
+    given = getattr(config.ranking, "pair_fields", None) or ()
+    return named_files(*(entry.get("table") for entry in given if isinstance(entry, dict)))

@@ -1,0 +1,128 @@
+"""Stage `item_knowledge`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from taiji.core.file_state import State, named_files
+from taiji.pipeline.amounts import Amount
+from taiji.pipeline.stage import Stage
+from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from taiji.config import Config
+    from taiji.pipeline.amounts import Log
+    from taiji.pipeline.engine import Context
+    from taiji.pipeline.partitions import Work
+    from taiji.reasoning.item_knowledge import ItemWriter
+
+FIELD = "item_knowledge"
+"""The pair field that reads the stage's texts."""
+PROMPT_TOKENS = 120.0
+"""Tokens of a prompt about an item, about."""
+
+
+class ItemKnowledge(Stage):
+    """A language model writes once per item what its title does not say; the pair field of the same name reads it."""
+
+    name = "item_knowledge"
+    summary = "Let a language model write once per item what its title does not say."
+    needs = ("data",)
+    settings = ("language", "reasoning.prompts", "reasoning.endpoint")
+    Settings = ItemKnowledgeSettings
+
+    def outside(self, config: Config) -> State:
+        """Return the state of a model folder, of templates, and of an earlier table."""
+        earlier = self.own(config, ItemKnowledgeSettings).earlier
+        return named_files(config.language.model, config.reasoning.prompts.templates, earlier)
+
+    def cost(self, config: Config, log: Log) -> Amount:
+        """Return the tokens of one prompt and text per item."""
+        settings = self.own(config, ItemKnowledgeSettings)
+        items = log.items if settings.items is None else min(log.items, settings.items)
+        written = items * settings.max_new_tokens
+        local = settings.kind == "local"
+        return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
+
+    def feeds(self, config: Config) -> tuple[str, ...]:
+        """Return the report, and the stages that train rankers where these read the texts of the run."""
+        given = getattr(config.ranking, "pair_fields", None) or ()
+        read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
+        return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Write about the items that an earlier table does not cover, and publish one table of all."""
+        import polars as pl
+
+        from taiji.core.artifacts import write_json, write_parquet
+        from taiji.data.knowledge_rows import SCHEMA, read_knowledge
+        from taiji.pipeline.run_data import stored
+        from taiji.reasoning.item_knowledge import check_usable, items_to_ask, knowledge_metrics, with_times
+        from taiji.reasoning.knowledge_guard import flagged_stock
+
+        config, dataset = context.config, stored(context)
+        settings = self.own(config, ItemKnowledgeSettings)
+        items = items_to_ask(dataset, settings, config.reasoning.prompts, _writer(context, settings).version)
+        columns = [name for name in SCHEMA if name not in ("as_of", "available_at")]
+        parts = []
+        if settings.earlier is not None:
+            earlier = read_knowledge(settings.earlier)
+            if set(columns) <= set(earlier.columns):
+                ids = dataset.items.select(pl.col("item").cast(pl.Int64), pl.col("item_id").cast(pl.String))
+                told = earlier.select(columns).drop("item_id").unique("asked", keep="first", maintain_order=True)
+                kept = items.join(told, on="asked", how="inner", maintain_order="left").join(ids, on="item")
+                parts.append(kept.select(columns))
+                items = items.join(told, on="asked", how="anti", maintain_order="left")
+        reused = sum(map(len, parts))
+        if len(items):
+            # One process keeps the endpoint's budget and journal; it waits for the network, not for a core.
+            here = settings.kind == "endpoint"
+            opened = partial(open_writing, context, settings)
+            parts.append(context.over(items, opened, "Writing item knowledge", "items", size=settings.chunk, here=here))
+        table = with_times(flagged_stock(pl.concat(parts)), dataset, settings.delay_s)
+        check_usable(table)
+        write_parquet(context.folder / "knowledge.parquet", table)
+        metrics = knowledge_metrics(table, dataset.n_items)
+        write_json(context.folder / "knowledge.json", metrics)
+        return {
+            "items written about": len(table),
+            "reused texts": reused,
+            "flagged texts": int((table["flagged"] != "").sum()),
+            "tokens per item": round(metrics["prompt_tokens"] + metrics["completion_tokens"]),
+        }
+
+
+def _reads_the_run(entry: dict[str, Any]) -> bool:
+    return entry.get("field") == FIELD and not entry.get("table")
+
+
+def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = False) -> ItemWriter:
+    """Load the model, with the engine of the run where it is to be fast, or open the client of the endpoint."""
+    from taiji.language.vllm_engine import with_engine
+    from taiji.pipeline.run_models import base_model
+    from taiji.reasoning.endpoint import EndpointClient
+    from taiji.reasoning.item_knowledge import EndpointItemWriter, LocalItemWriter
+
+    config = context.config
+    if settings.kind == "endpoint":
+        # The journal lies beside the stages, as the teacher's: what was paid for once serves every later configuration too.
+        client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
+        return EndpointItemWriter(client)
+    lm = base_model(config)
+    return LocalItemWriter(with_engine(lm, config.language) if fast else lm, settings)
+
+
+def open_writing(context: Context, settings: ItemKnowledgeSettings) -> Work:
+    """Load the model; return the writing about some items."""
+    from taiji.pipeline.run_data import stored
+    from taiji.reasoning.item_knowledge import write_knowledge
+
+    config, dataset, writer = context.config, stored(context), _writer(context, settings, fast=True)
+
+    def work(part: pl.DataFrame) -> pl.DataFrame:
+        return write_knowledge(dataset, part, writer, config.reasoning.prompts, config.seed)
+
+    return work

@@ -1,0 +1,260 @@
+"""Item knowledge: a language model writes once per item what its title does not say (who uses it, when, with what, instead of what).
+
+Its cost grows with the catalogue, not with users, and a new item gets its text when it is listed. The prompt is the template
+``templates/<domain>/item.j2``. What was said passes :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it may be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from taiji.core.artifacts import value_hash
+from taiji.core.errors import InputError
+from taiji.data.availability import FROM, UNTIL
+from taiji.data.dataset import Dataset
+from taiji.data.knowledge_rows import COLUMNS, SCHEMA, listed_at
+from taiji.language.causal_lm import LanguageModel
+from taiji.language.chat import Message, render
+from taiji.language.generate import write
+from taiji.language.settings import GenerationSettings
+from taiji.language.token_ids import ids_of
+from taiji.reasoning.endpoint import EndpointClient
+from taiji.reasoning.knowledge_guard import KnowledgeGuard
+from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
+from taiji.reasoning.prompts import filled, item_line, shorten, template_file
+from taiji.reasoning.settings import PromptSettings
+from taiji.reasoning.teachers import TAUGHT, tidy
+
+logger = logging.getLogger(__name__)
+MORE_ROOM = "give it more room: item_knowledge.max_new_tokens (a local model), or reasoning.endpoint.max_tokens"
+FACT_CHARACTERS = 120
+"""Characters of a catalogue field that are shown."""
+UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
+"""Columns of the item table that are no facts, or stand in the item's line."""
+_SENTENCE = re.compile(r"[.!?][\"')]*$")
+
+
+@dataclass(frozen=True)
+class ItemPrompt:
+    """Prompt about one item.
+
+    Attributes:
+        messages: for :func:`taiji.language.chat.render`. prefill: how the answer begins, for a local model.
+    """
+
+    messages: list[Message]
+    prefill: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text about one item, and what it cost.
+
+    Attributes:
+        text: tidied, empty where it did not end well.
+        ended: ``whole``, ``shortened`` (its whole sentences), or why there is none; see :data:`taiji.reasoning.chat_reply.Ending`.
+        prompt_tokens, completion_tokens: read and written.
+    """
+
+    text: str
+    ended: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ItemWriter(Protocol):
+    """Writer of texts about items.
+
+    Attributes:
+        version: changes when its texts could.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    def write(self, prompts: Sequence[ItemPrompt], seed: int) -> list[Said]:
+        """Write a text for each prompt."""
+        ...
+
+
+def item_prompt(dataset: Dataset, item: int, settings: PromptSettings) -> ItemPrompt:
+    """Return the prompt about an item (dense id): its line, and the catalogue's further fields."""
+    row = dataset.items.row(item, named=True)
+    kinds = dataset.items.schema
+    told = [
+        f"{name.replace('_', ' ')}: {shorten(str(value), FACT_CHARACTERS)}"
+        for name, value in row.items()
+        if name not in (*UNTOLD, *dataset.levels) and value is not None and not kinds[name].is_nested()
+    ]
+    path = template_file(dataset.domain, "item", settings.templates)
+    texts = filled(path, {"line": item_line(dataset, item, settings.title_characters), "facts": told})
+    messages = [{"role": name, "content": texts[name]} for name in ("system", "user") if texts.get(name)]
+    return ItemPrompt(messages, texts.get("prefill", ""))
+
+
+class LocalItemWriter:
+    """A language model in this process.
+
+    Args:
+        lm: the model. settings: lengths and sampling.
+    """
+
+    def __init__(self, lm: LanguageModel, settings: ItemKnowledgeSettings) -> None:
+        self.lm = lm
+        self.sampling = GenerationSettings(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            repetition_penalty=settings.repetition_penalty,
+            batch_size=settings.batch_size,
+            stop=("\n\n",),
+        )
+
+    @property
+    def version(self) -> str:
+        """Of the model and its sampling."""
+        return value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
+
+    def write(self, prompts: Sequence[ItemPrompt], seed: int) -> list[Said]:
+        """See :class:`ItemWriter`."""
+        asked = [render(self.lm, prompt.messages, prompt.prefill) for prompt in prompts]
+        written = write(self.lm, asked, settings=self.sampling, seed=seed, description="Writing item knowledge")
+        found = []
+        for prompt, request, (one,) in zip(prompts, asked, written):
+            text = tidy(f"{prompt.prefill} {one.text}")
+            ended = "whole" if text else "empty"
+            if one.cut:
+                ended = "shortened" if _SENTENCE.search(text) else "cut"
+            tokens = (len(ids_of(self.lm.tokenizer, words)) for words in (request, one.text))
+            found.append(Said(text if ended in TAUGHT else "", ended, *tokens))
+        return found
+
+
+class EndpointItemWriter:
+    """A model behind an endpoint, with its budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+
+    def __init__(self, client: EndpointClient) -> None:
+        self.client = client
+
+    @property
+    def version(self) -> str:
+        """The client's."""
+        return self.client.version
+
+    def write(self, prompts: Sequence[ItemPrompt], seed: int) -> list[Said]:
+        """See :class:`ItemWriter`."""
+        replies = [row[0] for row in self.client.ask([prompt.messages for prompt in prompts], 1, seed)]
+        found = []
+        for reply in replies:
+            text = tidy(self.client.text(reply)) if self.client.ending(reply) == "whole" else ""
+            ended = self.client.ending(reply) if text or self.client.ending(reply) != "whole" else "empty"
+            found.append(Said(text, ended, reply.prompt_tokens, reply.completion_tokens))
+        return found
+
+
+def items_to_ask(
+    dataset: Dataset, settings: ItemKnowledgeSettings, prompts: PromptSettings, version: str
+) -> pl.DataFrame:
+    """Return the items that are to be written about: ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
+    count = dataset.n_items if settings.items is None else min(settings.items, dataset.n_items)
+    asked = [
+        value_hash([version, prompt.messages, prompt.prefill])[:32]
+        for prompt in (item_prompt(dataset, item, prompts) for item in range(count))
+    ]
+    return pl.DataFrame({"item": np.arange(count), "asked": asked}, schema={"item": pl.Int64, "asked": pl.String})
+
+
+def write_knowledge(
+    dataset: Dataset, items: pl.DataFrame, writer: ItemWriter, prompts: PromptSettings, seed: int
+) -> pl.DataFrame:
+    """Let a model write about items, and check what it says against the catalogue.
+
+    Args:
+        dataset: the catalogue. items: of :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: of the sampling.
+
+    Returns:
+        a row per item, :data:`taiji.data.knowledge_rows.SCHEMA` without the times.
+    """
+    numbers = items["item"].to_list()
+    said = writer.write([item_prompt(dataset, item, prompts) for item in numbers], seed)
+    guard = KnowledgeGuard(dataset)
+    flags = [", ".join(guard.flags(item, one.text)) if one.text else "" for item, one in zip(numbers, said)]
+    names = dataset.items["item_id"].cast(pl.String).gather(numbers)
+    rows = [
+        (
+            name,
+            one.text if one.text and not flagged else None,
+            one.text,
+            flagged,
+            one.ended,
+            writer.version,
+            asked,
+            one.prompt_tokens,
+            one.completion_tokens,
+        )
+        for name, one, flagged, asked in zip(names, said, flags, items["asked"])
+    ]
+    return pl.DataFrame(rows, schema=dict(list(SCHEMA.items())[:-2]), orient="row")
+
+
+def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.DataFrame:
+    """Return rows of :func:`write_knowledge` with the times from which they count, in the catalogue's order."""
+    listed = pl.DataFrame(
+        {"item_id": dataset.items["item_id"].cast(pl.String), "as_of": listed_at(dataset)},
+        schema={"item_id": pl.String, "as_of": pl.Int64},
+    )
+    timed = listed.join(table, on="item_id", how="inner", maintain_order="left")
+    return timed.with_columns(available_at=pl.col("as_of") + round(delay_s * 1e6)).select(*SCHEMA)
+
+
+def check_usable(table: pl.DataFrame) -> None:
+    """Say which texts are left out, and why.
+
+    Raises:
+        InputError: none is left.
+    """
+    left_out = table.filter(pl.col("text").is_null())
+    if left_out.is_empty():
+        return
+    reasons = Counter(flagged or ended for flagged, ended in left_out.select("flagged", "ended").iter_rows())
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    if len(left_out) == len(table):
+        raise InputError(
+            "The model wrote nothing about items that can be used.",
+            where="item_knowledge",
+            expected="texts that end before the length limit and do not contradict the catalogue",
+            found=said,
+            fix=f"read what it says with fewer items first (item_knowledge.items=20); {MORE_ROOM}",
+        )
+    logger.warning("Of the texts about %d items these are left out: %s.", len(table), said)
+
+
+def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
+    """Return what a table covers and cost.
+
+    Args:
+        table: of :data:`taiji.data.knowledge_rows.SCHEMA`. items: of the catalogue.
+
+    Returns:
+        ``coverage``: share of the catalogue with a text that is used; ``flagged``: share of what was said; ``flagged_<reason>``
+        likewise; ``unfinished``: share that did not end well; ``prompt_tokens`` and ``completion_tokens`` per item written about.
+    """
+    asked, said = max(len(table), 1), table.filter(pl.col("said") != "")
+    flags = said["flagged"].str.split(", ")
+    found = {
+        "items": float(len(table)),
+        "coverage": float(table["text"].is_not_null().sum()) / max(items, 1),
+        "flagged": float((said["flagged"] != "").sum()) / max(len(said), 1),
+        "unfinished": float((table["said"] == "").sum()) / asked,
+        "prompt_tokens": float(table["prompt_tokens"].sum()) / asked,
+        "completion_tokens": float(table["completion_tokens"].sum()) / asked,
+    }
+    reasons = sorted({reason for row in flags for reason in row if reason})
+    return found | {f"flagged_{reason}": float(flags.list.contains(reason).sum()) / len(said) for reason in reasons}

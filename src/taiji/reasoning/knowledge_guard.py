@@ -1,0 +1,149 @@
+"""Guard against invented facts: a text about an item must not contradict the catalogue's own fields.
+
+It reads the surface alone: numbers that no field of the item has, names of the catalogue (brands, deepest categories) that belong to
+other items, claims to be of another category, refusals, and stock phrases (the same said of many items: small models copy). A false alarm costs the item's text, nothing else; what no
+field tells (is it really used in kitchens?) no guard of this kind can find.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from taiji.data.dataset import Dataset
+
+REASONS = ("number", "name", "category", "refusal")
+"""Reasons for a flag."""
+BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "director", "publisher", "label")
+"""Columns of the item table whose values are names."""
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"[^\W_]+")
+_REFUSAL = re.compile(
+    r"\b(?:as an ai|language model|i(?: am|'m) sorry|i (?:cannot|can't|do not know|don't know|am unable))\b",
+    re.IGNORECASE,
+)
+_CLAIM = re.compile(
+    r"\b(?:is|are|it's|category[: ]+(?:is )?)\s*(?:an?|the|one of the|an? (?:kind|type) of|(?:kind|type)s of)?\s+([^.,;:!?]{1,80})",
+    re.IGNORECASE,
+)
+_END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
+STOCK = "stock"
+"""Reason for a flag that only all texts together tell."""
+STOCK_ITEMS, STOCK_SHARE = 5, 0.01
+"""Items of which the same is said from which on it is a stock phrase: so many, and so large a share of the texts."""
+MOST_WORDS = 6
+"""Words of a name that is looked for."""
+
+
+class KnowledgeGuard:
+    """Compares texts with a catalogue.
+
+    Args:
+        dataset: whose items the texts are about.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._columns = [name for name in dataset.items.columns if name not in ("item", "item_id")]
+        named = [*dataset.levels[-1:], *(name for name in BRANDS if name in dataset.items.columns)]
+        self._named = list(dict.fromkeys(named))
+        self._levels = list(dataset.levels)
+        self._items = dataset.items
+        self._names = {
+            value
+            for column in self._named
+            for value in dataset.items[column].cast(pl.String).drop_nulls().unique()
+            if _is_name(value)
+        }
+        self._categories = {
+            folded
+            for column in self._levels
+            for value in dataset.items[column].cast(pl.String).drop_nulls().unique()
+            if (folded := _folded(value))
+        }
+
+    def flags(self, item: int, text: str) -> list[str]:
+        """Return the reasons (:data:`REASONS`) for which a text about an item (dense id) is not to be used."""
+        row = self._items.row(item, named=True)
+        own = [str(row[name]) for name in self._columns if row[name] is not None]
+        found = {
+            "number": bool(_numbers(text) - {number for value in own for number in _numbers(value)}),
+            "name": self._names_another(text, own),
+            "category": self._claims_another(text, own),
+            "refusal": bool(_REFUSAL.search(text)),
+        }
+        return [reason for reason in REASONS if found[reason]]
+
+    def _names_another(self, text: str, own: Sequence[str]) -> bool:
+        """Return whether a name stands in the text, as the catalogue writes it and not merely as a sentence's first word, that no own field has."""
+        fields = f" {' '.join(_WORD.findall(' '.join(own)))} "
+        for sentence in re.split(r"(?<=[.!?])\s+", text):
+            words = _WORD.findall(sentence)
+            for start, phrase in _phrases(words):
+                first_word = start == 0 and " " not in phrase
+                if phrase in self._names and not first_word and f" {phrase} " not in fields:
+                    return True
+        return False
+
+    def _claims_another(self, text: str, own: Sequence[str]) -> bool:
+        """Return whether the text says that the item is of a category that no own field has."""
+        fields = f" {_folded(' '.join(own))} "
+        for claim in _CLAIM.findall(text):
+            words = _folded(_END_OF_CLAIM.split(claim)[0]).split()
+            said = {phrase for _, phrase in _phrases(words) if phrase in self._categories}
+            if said and not any(f" {phrase} " in fields for phrase in said):
+                return True
+        return False
+
+
+def _phrases(words: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield every run of up to :data:`MOST_WORDS` words, and where it begins."""
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + MOST_WORDS, len(words)) + 1):
+            yield start, " ".join(words[start:end])
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether prose would write a value as a name: capital and small letters, and no more words than are looked for."""
+    words = _WORD.findall(value)
+    written = " ".join(words) == value
+    return written and len(value) >= 3 and len(words) <= MOST_WORDS and value[0].isupper() and not value.isupper()
+
+
+def _folded(text: str) -> str:
+    """Return words in small letters without a plural's s."""
+    words = _WORD.findall(text.casefold())
+    return " ".join(
+        word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words
+    )
+
+
+def _numbers(text: str) -> set[str]:
+    """Return the numbers in a text, in one form each: 12.50 is 12.5, and 1,000 is 1000."""
+    found = set()
+    for number in _NUMBER.findall(text):
+        whole = re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
+        found.add((whole.rstrip("0").rstrip(".") if whole.count(".") == 1 else whole).lstrip("0") or "0")
+    return found
+
+
+def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of item knowledge with :data:`STOCK` among the flags of texts of which every sentence is said of many items.
+
+    Args:
+        table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; flags of this kind are given anew.
+    """
+    sentences = [
+        {_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]
+    ]
+    counts = Counter(sentence for row in sentences for sentence in row)
+    most = max(STOCK_ITEMS, STOCK_SHARE * len(table))
+    flags = []
+    for row, flagged in zip(sentences, table["flagged"]):
+        others = [flag for flag in flagged.split(", ") if flag and flag != STOCK]
+        flags.append(", ".join([*others, STOCK] if row and all(counts[part] >= most for part in row) else others))
+    usable = pl.when((pl.col("said") != "") & (pl.col("flagged") == "")).then("said")
+    return table.with_columns(flagged=pl.Series(flags, dtype=pl.String)).with_columns(text=usable)

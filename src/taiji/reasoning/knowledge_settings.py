@@ -1,0 +1,33 @@
+"""Settings of item knowledge. Free of heavy imports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from taiji.core.settings import Settings
+
+
+class ItemKnowledgeSettings(Settings):
+    """Texts about items that a language model writes once per item."""
+
+    kind: Literal["local", "endpoint"] = "local"
+    """The language model of the run, in process, or the endpoint of `reasoning.endpoint` with its budget and journal."""
+    items: PositiveInt | None = None
+    """Items that are written about, the first of the catalogue: for a trial that a person reads. `null`: all."""
+    max_new_tokens: int = Field(default=80, ge=8)
+    """Longest text, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
+    temperature: float = Field(default=0.0, ge=0.0)
+    """Of the sampling; 0 takes the likeliest token each time."""
+    repetition_penalty: float = Field(default=1.1, ge=1.0)
+    """Against the loops of small models; local models only."""
+    batch_size: PositiveInt = 24
+    """Items written about together by a local model."""
+    chunk: PositiveInt = 96
+    """Items a partition: what a killed run loses at most."""
+    delay_s: float = Field(default=0.0, ge=0.0)
+    """Seconds from an item's listing until its text can be read: how long prompting, writing and publishing take. Before that, a ranker knows the item without it."""
+    earlier: Path | None = None
+    """A table of an earlier run: items whose prompt and writer are the same keep their text and are not asked about again."""

@@ -1,0 +1,62 @@
+"""Tables of item knowledge: checked when read, put into an item table, and times from the listing."""
+
+import polars as pl
+import pytest
+from tests.reasoning.conftest import build
+
+from taiji.core.errors import InputError
+from taiji.data.knowledge_rows import listed_at, own_knowledge, read_knowledge, with_knowledge
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return build()
+
+
+def table(**columns):
+    return pl.DataFrame({"item_id": ["3", "7"], "text": ["for tea", None], "available_at": [5, 9], **columns})
+
+
+def test_a_table_of_the_needed_columns_is_enough(tmp_path):
+    table(item_id=[3, 7]).write_parquet(tmp_path / "k.parquet")
+    assert read_knowledge(tmp_path / "k.parquet").to_dicts() == table().to_dicts()
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [
+        (table().drop("text"), "no text"),
+        (table(item_id=["3", "3"]), "an item twice"),
+        (table(available_at=[None, 9]), "missing"),
+    ],
+    ids=["column", "twice", "time"],
+)
+def test_another_table_is_an_error(made, found, tmp_path):
+    made.write_parquet(tmp_path / "k.parquet")
+    with pytest.raises(InputError, match=found):
+        read_knowledge(tmp_path / "k.parquet")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_knowledge(tmp_path / "none.parquet")
+
+
+def test_an_item_is_listed_at_its_first_event_or_as_the_catalogue_says(shop):
+    times = listed_at(shop)
+    first = shop.events.group_by("item").agg(pl.col("time").min()).sort("item")
+    assert times[first["item"].to_list()].tolist() == first["time"].to_list()
+    never = sorted(set(range(shop.n_items)) - set(first["item"]))
+    assert all(times[item] == shop.events["time"].max() for item in never)
+    told = with_knowledge(shop, table())
+    said = pl.Series([None, 4, *[None] * (shop.n_items - 2)], dtype=pl.Int64)
+    vars(told)["items"] = told.items.with_columns(available_from=said)
+    assert listed_at(told)[1] == 4 and listed_at(told)[2] == times[2]
+
+
+def test_an_item_table_with_texts(shop):
+    told = with_knowledge(shop, table())
+    assert own_knowledge(shop) is None
+    found = own_knowledge(told)
+    assert found["text"].drop_nulls().to_list() == ["for tea"] and found["text"][3] == "for tea"
+    assert found["available_at"][3] == 5 and found["available_at"][0] == listed_at(shop)[0]
+    assert told.levels == shop.levels and told.items.drop("knowledge", "knowledge_at").equals(shop.items)
+    again = with_knowledge(told, table(text=["for coffee", "x"]))
+    assert own_knowledge(again)["text"][3] == "for coffee"
