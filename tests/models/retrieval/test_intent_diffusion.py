@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 import torch
 
-from taiji.core.errors import ConfigError
 from taiji.data.dataset import Dataset
 from taiji.data.schema import Tables
 from taiji.models.retrieval.intent_diffusion import (
@@ -172,5 +171,5 @@ def test_a_request_without_a_history_finds_nothing(fitted):
 
 @pytest.mark.parametrize("wrong", [{"sampler_steps": 60}, {"width": 15}], ids=["steps", "width"])
 def test_settings_that_do_not_fit(wrong):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ValueError, match="sampler_steps|width"):
         IntentDiffusionSettings(**wrong)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt, model_validator
 from torch import nn
 
-from taiji.core.errors import ConfigError
 from taiji.models.retrieval.two_towers import ItemTower, TwoTowers, TwoTowersSettings, tower
 from taiji.nn.denoiser import Denoiser
 from taiji.nn.diffusion import add_noise, exponential_schedule, sample, sampling_steps
@@ -43,13 +42,10 @@ class IntentDiffusionSettings(TwoTowersSettings):
 
     @model_validator(mode="after")
     def _fitting(self) -> IntentDiffusionSettings:
-        if self.sampler_steps > self.steps or self.width % self.heads:
-            raise ConfigError(
-                "These settings do not fit together.",
-                where="intent_diffusion",
-                expected="sampler_steps of at most steps, and a width that the heads divide",
-                found=f"sampler_steps {self.sampler_steps}, steps {self.steps}, width {self.width}, heads {self.heads}",
-            )
+        if self.sampler_steps > self.steps:
+            raise ValueError(f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them")
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} share width = {self.width}: it must be a multiple of them")
         return self
 
 
