@@ -66,7 +66,7 @@ def test_diversity_spreads_actions():
 
 def test_tiers_of_users():
     assert retention_tiers(np.array([1, 9, 2, 5, 6, 7]), 3).tolist() == [0, 2, 0, 1, 1, 2]
-    assert retention_tiers(np.array([4, 4, 4]), 3).tolist() == [2, 2, 2]
+    assert retention_tiers(np.array([4, 4, 4]), 3).tolist() == [0, 0, 0]  # nobody stands out
     assert retention_tiers(np.array([4, 1]), 1).tolist() == [0, 0]
 
 

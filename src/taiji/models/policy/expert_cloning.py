@@ -27,9 +27,12 @@ Array = NDArray[Any]
 
 
 def retention_tiers(active_days: Array, tiers: int) -> Array:
-    """Return tiers (U,) from 0, the least active, by quantiles of active days (U,); users with as many days share a tier."""
+    """Return tiers (U,) from 0, the least active, by quantiles of active days (U,).
+
+    Users with as many days share a tier, so that there may be fewer than ``tiers``; none is empty.
+    """
     edges = np.quantile(active_days, np.arange(1, tiers) / tiers)
-    return np.searchsorted(edges, active_days, side="right")
+    return np.unique(np.searchsorted(edges, active_days, side="right"), return_inverse=True)[1]
 
 
 def nuclear_norm(actions: torch.Tensor) -> torch.Tensor:
