@@ -28,7 +28,15 @@ from taiji.models.retrieval.intent_diffusion import IntentDiffusion, IntentDiffu
 from taiji.models.retrieval.two_towers import TwoTowers, TwoTowersSettings
 
 MODES = ("sampled", "none", "noised_target")
-SHARED: dict[str, Any] = {"width": 32, "hidden": 64, "epochs": 8, "history": 20, "batch": 512, "seen": "drop", "device": "cpu"}
+SHARED: dict[str, Any] = {
+    "width": 32,
+    "hidden": 64,
+    "epochs": 8,
+    "history": 20,
+    "batch": 512,
+    "seen": "drop",
+    "device": "cpu",
+}
 SEEDS = 3
 
 
@@ -66,7 +74,12 @@ def compared(
             recalls.append(recall(hit, targets.counts, 20))
             losses.append(model.facts["losses"][-1])
         found[name] = np.mean(recalls, axis=0), float(np.mean(losses))
-        row: dict[str, Any] = {"data": data.name, "arm": name, "R@20": float(np.nanmean(found[name][0])), "loss": found[name][1]}
+        row: dict[str, Any] = {
+            "data": data.name,
+            "arm": name,
+            "R@20": float(np.nanmean(found[name][0])),
+            "loss": found[name][1],
+        }
         if name != MODES[0]:
             apart = found[MODES[0]][0] - found[name][0]
             row["sampled minus arm"], row["low"], row["high"] = interval(apart[np.isfinite(apart)].tolist())
@@ -79,7 +92,15 @@ def measure(quick: bool) -> Result:
     """Train and compare."""
     result = Result()
     data = chance()
-    small = SHARED | {"width": 16, "hidden": 32, "epochs": 12, "history": 6, "batch": 64, "seen": "keep", "learning_rate": 1e-2}
+    small = SHARED | {
+        "width": 16,
+        "hidden": 32,
+        "epochs": 12,
+        "history": 6,
+        "batch": 64,
+        "seen": "keep",
+        "learning_rate": 1e-2,
+    }
     found = compared(result, data, last_out(data), small, 1)
     gap = found["sampled"][1] - found["noised_target"][1]
     result.at_least("chance: loss with the sampled item minus that with the noised target", gap, 0.1)

@@ -66,7 +66,15 @@ def data(place: str, seed: int, quick: bool) -> Log:
     train = np.random.default_rng([seed, 7]).permutation(users)[: users // 2]
     inside = np.isin(user, train)
     early = time < time.min() + (time.max() - time.min()) * 2 // 3
-    return Log(features, lists["cached"].to_numpy().astype(np.int64), clicks, after, inside, ~inside & early, returns(clicks, after, DISCOUNT))
+    return Log(
+        features,
+        lists["cached"].to_numpy().astype(np.int64),
+        clicks,
+        after,
+        inside,
+        ~inside & early,
+        returns(clicks, after, DISCOUNT),
+    )
 
 
 def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
@@ -74,7 +82,12 @@ def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
     number = np.full(len(log.train), NO_ROW)
     number[log.train] = np.arange(int(log.train.sum()))
     after = log.after[log.train]
-    return log.features[log.train], np.where(after == NO_ROW, NO_ROW, number[after]), log.level[log.train], log.rewards[log.train]
+    return (
+        log.features[log.train],
+        np.where(after == NO_ROW, NO_ROW, number[after]),
+        log.level[log.train],
+        log.rewards[log.train],
+    )
 
 
 def error(log: Log, values: Array, parameters: int) -> Outcome:
@@ -107,7 +120,7 @@ def without_state(log: Log, configuration: Mapping[str, Any], seed: int) -> Outc
 
 def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
     """Run critics of both states, each with targets by the state as it came."""
-    _, after, level, rewards = rows_of(log)
+    _, after, _, rewards = rows_of(log)
     both = (np.eye(2)[log.level][:, :, None] * log.features[:, None, :]).reshape(len(log.level), -1)
     weights = least_squares(both[log.train], after, rewards)
     return error(log, both @ weights, weights.size)

@@ -16,7 +16,11 @@ def test_a_block_begins_as_the_identity():
     torch.nn.init.normal_(block.modulation.weight)
     condition, step = normal(3, 4), normal(3, 6)
     found = block(x, condition, step)
-    assert (found != x).all() and (block(x, condition + 1, step) != found).any() and (block(x, condition, -step) != found).any()
+    assert (
+        (found != x).all()
+        and (block(x, condition + 1, step) != found).any()
+        and (block(x, condition, -step) != found).any()
+    )
 
 
 def test_it_leaves_the_identity_in_training():

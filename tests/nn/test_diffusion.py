@@ -44,7 +44,9 @@ def test_known_values_of_the_schedules():
     wanted = torch.cos((torch.arange(5) / 4 + 0.008) / 1.008 * torch.pi / 2).double() ** 2
     torch.testing.assert_close(cosine[:4], (wanted / wanted[0])[:4], atol=1e-6, rtol=0)
     torch.testing.assert_close(1 - cosine[4] / cosine[3], torch.tensor(0.999, dtype=torch.float64))
-    torch.testing.assert_close(1 - linear_schedule(3)[1:] / linear_schedule(3)[:-1], torch.tensor([1e-4, 0.01005, 0.02]).double())
+    torch.testing.assert_close(
+        1 - linear_schedule(3)[1:] / linear_schedule(3)[:-1], torch.tensor([1e-4, 0.01005, 0.02]).double()
+    )
 
 
 @pytest.mark.parametrize("bad", [[], [0.0], [0.5, 1.0]], ids=["none", "zero", "one"])
@@ -116,7 +118,8 @@ def test_a_sample_of_normal_values_is_normal():
 def test_the_generator_decides_what_is_drawn():
     kept, steps = linear_schedule(10), sampling_steps(10, 10)
     runs = [
-        sample(lambda z, step: 0.5 * z, kept, normal(2, 3), steps, 1.0, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        sample(lambda z, step: 0.5 * z, kept, normal(2, 3), steps, 1.0, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
     ]
     assert (runs[0] == runs[1]).all() and (runs[0] != runs[2]).any()
 

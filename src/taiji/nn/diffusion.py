@@ -7,6 +7,7 @@ Steps are numbered 1 to S; step 0 is the clean value. What is kept of it after s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -120,7 +121,7 @@ def sample(
         steps: descending, to 0 (:func:`sampling_steps`). eta: 0 is deterministic; 1 over all steps is a DDPM. generator: of further noise.
     """
     value = start
-    for step, to in zip(steps, steps[1:]):
+    for step, to in pairwise(steps):
         clean = denoise(value, torch.full((len(value),), step, dtype=torch.int64, device=value.device))
         noise = value.new_empty(value.shape).normal_(generator=generator) if eta else torch.zeros_like(value)
         value = reverse_step(kept, value, clean, step, to, eta, noise)

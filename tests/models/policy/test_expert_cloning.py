@@ -38,7 +38,9 @@ def test_bounds_of_the_nuclear_norm(rows, width):
     least, most = rows**0.5, (rows * min(rows, width)) ** 0.5
     assert least - 1e-12 <= float(nuclear_norm(actions)) <= most + 1e-12
     assert float(nuclear_norm(actions[:1].expand(rows, width))) == pytest.approx(least, abs=1e-9)
-    torch.testing.assert_close(nuclear_norm(actions), nuclear_norm(7 * actions), rtol=1e-12, atol=0)  # no gain by length
+    torch.testing.assert_close(
+        nuclear_norm(actions), nuclear_norm(7 * actions), rtol=1e-12, atol=0
+    )  # no gain by length
     spread = torch.eye(width, dtype=torch.float64)[torch.arange(rows) % width]
     if rows % width == 0 or rows < width:
         assert float(nuclear_norm(spread)) == pytest.approx(most, abs=1e-9)
@@ -116,7 +118,8 @@ def test_it_comes_back_from_disk(fitted, tmp_path):
 def test_a_seed_decides_everything():
     short = QUICK.model_copy(update={"epochs": 1})
     versions = [
-        ExpertCloning(short).fit(*log(np.random.default_rng(0), 100), seed=seed, device="cpu").version for seed in (1, 1, 2)
+        ExpertCloning(short).fit(*log(np.random.default_rng(0), 100), seed=seed, device="cpu").version
+        for seed in (1, 1, 2)
     ]
     assert versions[0] == versions[1] != versions[2]
 

@@ -1,7 +1,13 @@
-"""The benchmark of sequential retrieval, in its quick form."""
+"""The benchmarks of retrieval, in their quick form."""
 
+import pytest
 from tests.quick import run_quick
 
 
 def test_sequential(tmp_path):
     run_quick("sequential", tmp_path)
+
+
+@pytest.mark.slow
+def test_intent(tmp_path):
+    run_quick("intent", tmp_path)

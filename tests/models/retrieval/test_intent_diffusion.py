@@ -19,7 +19,16 @@ from taiji.testing import check_component, check_deterministic, check_retriever
 from taiji.testing.datasets import requests_of
 
 QUICK = IntentDiffusionSettings(
-    width=16, hidden=32, dropout=0.0, batch=64, epochs=12, learning_rate=1e-2, history=6, session=3, seen="keep", steps=20
+    width=16,
+    hidden=32,
+    dropout=0.0,
+    batch=64,
+    epochs=12,
+    learning_rate=1e-2,
+    history=6,
+    session=3,
+    seen="keep",
+    steps=20,
 )
 ITEMS = 12
 
@@ -171,5 +180,5 @@ def test_a_request_without_a_history_finds_nothing(fitted):
 
 @pytest.mark.parametrize("wrong", [{"sampler_steps": 60}, {"width": 15}], ids=["steps", "width"])
 def test_settings_that_do_not_fit(wrong):
-    with pytest.raises(ValueError, match="sampler_steps|width"):
+    with pytest.raises(ValueError, match=r"sampler_steps|width"):
         IntentDiffusionSettings(**wrong)

@@ -48,7 +48,12 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
         InputError: not a chain; eigenvalues that are not real; or eigenvectors whose condition number exceeds ``most``.
     """
     chain = np.asarray(chain, dtype=np.float64)
-    if chain.ndim != 2 or chain.shape[0] != chain.shape[1] or (chain < 0).any() or not np.allclose(chain.sum(axis=1), 1, atol=1e-9):
+    if (
+        chain.ndim != 2
+        or chain.shape[0] != chain.shape[1]
+        or (chain < 0).any()
+        or not np.allclose(chain.sum(axis=1), 1, atol=1e-9)
+    ):
         raise InputError(
             "These are not the transitions of a chain of load levels.",
             where="chain",
@@ -116,7 +121,8 @@ def eigen_values(chain: Array, moves: Array, rewards: Array, discount: float) ->
     basis = load_basis(chain)
     own = basis.inverse @ rewards
     found = [
-        np.linalg.solve(np.eye(len(moves)) - discount * value * moves, reward) for value, reward in zip(basis.values, own)
+        np.linalg.solve(np.eye(len(moves)) - discount * value * moves, reward)
+        for value, reward in zip(basis.values, own)
     ]
     return np.asarray(basis.vectors @ np.stack(found))
 

@@ -129,7 +129,9 @@ class ExpertCloning(LearntComponent):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(states.shape[1], actions.shape[1], device)
-            self._train(self._told(states), torch.from_numpy(np.asarray(actions, np.float32)), torch.from_numpy(tier), seed)
+            self._train(
+                self._told(states), torch.from_numpy(np.asarray(actions, np.float32)), torch.from_numpy(tier), seed
+            )
         encoded = self._encoded(states)
         found = [self._centroids(encoded[tier == own], seed) for own in range(s.tiers)]
         self.centroids = np.concatenate(found)

@@ -59,7 +59,11 @@ def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
             return total
         to = ahead[rows]
         # All on the right is read before anything is written: each row has the sum of the next 2^k rewards.
-        total[rows], weight[rows], ahead[rows] = total[rows] + weight[rows] * total[to], weight[rows] * weight[to], ahead[to]
+        total[rows], weight[rows], ahead[rows] = (
+            total[rows] + weight[rows] * total[to],
+            weight[rows] * weight[to],
+            ahead[to],
+        )
     raise InputError(
         "Rows follow one another in a circle.",
         where="after",

@@ -43,7 +43,9 @@ class IntentDiffusionSettings(TwoTowersSettings):
     @model_validator(mode="after")
     def _fitting(self) -> IntentDiffusionSettings:
         if self.sampler_steps > self.steps:
-            raise ValueError(f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them")
+            raise ValueError(
+                f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them"
+            )
         if self.width % self.heads:
             raise ValueError(f"heads = {self.heads} share width = {self.width}: it must be a multiple of them")
         return self
