@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from taiji.models.codes.product import ProductQuantizer
 from tests.reasoning.conftest import build
 
 from taiji.config import Config, load_config
@@ -18,6 +17,7 @@ from taiji.language.causal_lm import LanguageModel
 from taiji.language.embed import load_embedder
 from taiji.language.generate import Written
 from taiji.language.tiny import tiny_causal_lm
+from taiji.models.codes.product import ProductQuantizer
 from taiji.pipeline import completions
 from taiji.serving import feature_writer
 from taiji.serving.feature_writer import RunWriter

@@ -1,5 +1,6 @@
 """The benchmarks of retrievers, in their quick form."""
 
+import pytest
 from tests.quick import run_quick
 
 
@@ -9,3 +10,8 @@ def test_sequential(tmp_path):
 
 def test_generative(tmp_path):
     run_quick("generative", tmp_path)
+
+
+@pytest.mark.slow
+def test_intent(tmp_path):
+    run_quick("intent", tmp_path)

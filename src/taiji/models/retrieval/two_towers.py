@@ -47,34 +47,20 @@ class TwoTowersSettings(RetrieverSettings):
     """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
 
 
-class TwoTowersNetwork(nn.Module):
-    """Both towers; item 0 and category 0 are the padding."""
+class ItemTower(nn.Module):
+    """Items' embeddings and the tower over them; item 0 and category 0 are the padding."""
 
     def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
         super().__init__()
         width = settings.width
         self.items = nn.Parameter(torch.randn(items + 1, width) * 0.05)
         self.categories = nn.ParameterList(nn.Parameter(torch.randn(size + 1, width) * 0.05) for size in categories)
-
-        def tower() -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(width, settings.hidden),
-                nn.GELU(),
-                nn.Dropout(settings.dropout),
-                nn.Linear(settings.hidden, width),
-            )
-
-        self.item_tower, self.user_tower = tower(), tower()
+        self.item_tower = tower(width, settings)
 
     def item(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         """Return unit vectors (M, d) of items (M,), from 1, with their categories (M, levels)."""
         x = self.inputs(items, categories)
         return nn.functional.normalize(x + self.item_tower(x), dim=-1)
-
-    def user(self, items: torch.Tensor, categories: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B, L)."""
-        x = (self.inputs(items, categories) * weight.unsqueeze(-1)).sum(dim=1)
-        return nn.functional.normalize(x + self.user_tower(x), dim=-1)
 
     def inputs(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
         """Return the sum of an item's id and category embeddings."""
@@ -84,11 +70,35 @@ class TwoTowersNetwork(nn.Module):
         return total
 
 
+class TwoTowersNetwork(ItemTower):
+    """Both towers."""
+
+    def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
+        super().__init__(items, categories, settings)
+        self.user_tower = tower(settings.width, settings)
+
+    def user(self, items: torch.Tensor, categories: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B, L)."""
+        x = (self.inputs(items, categories) * weight.unsqueeze(-1)).sum(dim=1)
+        return nn.functional.normalize(x + self.user_tower(x), dim=-1)
+
+
+def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
+    """Return two layers from a width to that of the vectors that meet."""
+    return nn.Sequential(
+        nn.Linear(width, settings.hidden),
+        nn.GELU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.hidden, settings.width),
+    )
+
+
 class TwoTowers(VectorRetriever):
     """Trained with in-batch negatives and the log-Q correction: an item is another row's negative as often as it is popular."""
 
     Settings = TwoTowersSettings
     settings: TwoTowersSettings
+    network: ItemTower
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Train on every interaction but each user's first."""
@@ -137,9 +147,13 @@ class TwoTowers(VectorRetriever):
         self.device = pick_device(device or self.settings.device)
         self.item_categories = self._categories() if categories is None else categories
         sizes = [int(level.max(initial=0)) for level in self.item_categories.T]
-        self.network = TwoTowersNetwork(len(self.places), sizes, self.settings).to(self.device)
+        self.network = self._network(sizes).to(self.device)
         padded = np.concatenate([np.zeros((1, self.item_categories.shape[1]), np.int64), self.item_categories])
         self._padded = torch.from_numpy(padded).to(self.device)
+
+    def _network(self, categories: list[int]) -> ItemTower:
+        """Return an untrained network for categories of these sizes."""
+        return TwoTowersNetwork(len(self.places), categories, self.settings)
 
     def _categories(self) -> Array:
         """Return category codes (N, levels) from 1; a missing value is 0."""
@@ -152,28 +166,35 @@ class TwoTowers(VectorRetriever):
         weight = np.where(known, 1.0 / np.sqrt(1.0 + np.arange(newest_first.shape[1])), 0.0)
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
         items = torch.from_numpy(newest_first + 1).to(self.device)
+        assert isinstance(self.network, TwoTowersNetwork)
         return self.network.user(
             items, self._padded[items], torch.from_numpy(weight.astype(np.float32)).to(self.device)
-        )  # type: ignore[no-any-return]
+        )
 
     def _step(self, optimiser: torch.optim.Optimizer, history: History, rows: Array, log_chance: torch.Tensor) -> float:
         past, target = before_rows(history, rows, self.settings.history)
-        user = self._user(past)
-        items = torch.from_numpy(target + 1).to(self.device)
-        item = self._targets(items)
-        logits = user @ item.T / self.settings.temperature - log_chance.to(self.device)[items - 1]
-        same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
-        loss = nn.functional.cross_entropy(
-            logits.masked_fill(same, -torch.inf), torch.arange(len(items), device=items.device)
-        )
+        loss = self._loss(past, torch.from_numpy(target + 1).to(self.device), log_chance.to(self.device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         return float(loss.detach())
 
+    def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
+        """Return the loss of histories (B, L), newest first, and the items (B,) after them, from 1."""
+        return self._softmax(self._user(past), items, log_chance)
+
+    def _softmax(self, user: torch.Tensor, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of users' vectors (B, d) with the batch's items (B,), from 1, corrected for their chance."""
+        item = self._targets(items)
+        logits = user @ item.T / self.settings.temperature - log_chance[items - 1]
+        same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
+        return nn.functional.cross_entropy(
+            logits.masked_fill(same, -torch.inf), torch.arange(len(items), device=items.device)
+        )
+
     def _targets(self, items: torch.Tensor) -> torch.Tensor:
         """Return the item tower's vectors (M, d) of items (M,), from 1, in training."""
-        return self.network.item(items, self._padded[items])  # type: ignore[no-any-return]
+        return self.network.item(items, self._padded[items])
 
     def _numbers(self) -> torch.Tensor:
         """Return the numbers (N,) by whose embeddings the items are retrieved, from 1; 0 is none."""

@@ -1,0 +1,136 @@
+"""Values of requests in a world whose evening has more of them than lists can be computed, and in its twin, where a cached list is a fresh one.
+
+A log with lists served as the load allowed. Critics are fitted on half of the users and predict, for requests of the others, the clicks of the rest of
+their history, discounted by request; the truth is what those returned. Metric: mean squared error. Critics without the cache's state
+decide; critics of both states that learn from the state as it came (coupled) are told. In this world what was served moves the cache, so that
+the identity of eigen coordinates holds but nearly. Expected: less error than without the state, and none less in the twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.components.comparison import TWIN, Arm, Component, Outcome
+from taiji.models.policy.cache_critics import CacheCritics, CacheCriticsSettings, fit_chain
+from taiji.models.policy.session_returns import NO_ROW, followers, returns
+from taiji.world import World
+
+Array = NDArray[Any]
+DISCOUNT = 0.8
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Requests of a log, in two halves by user.
+
+    Attributes:
+        features: (n, F). level: (n,) 1 where the cache served. rewards: (n,) clicks. after: (n,) the user's next request.
+        train: (n,) of the first half of the users. test: (n,) of the others, in the first two thirds of the time. returned: (n,).
+    """
+
+    features: Array
+    level: Array
+    rewards: Array
+    after: Array
+    train: Array
+    test: Array
+    returned: Array
+
+
+def data(place: str, seed: int, quick: bool) -> Log:
+    """Return the requests of one log."""
+    users, days = (150, 4) if quick else (800, 10)
+    world = World("peak-load", seed, users=users, items=400, days=days, candidates=20, joining=0.0)
+    world = world.twin("load") if place == TWIN else world
+    lists = (
+        world.log("content@0.5").events.group_by("user_id", "timestamp")
+        .agg(pl.col("click").sum(), (pl.col("served_from").first() == "cache").alias("cached"))
+        .sort("timestamp", "user_id")
+    )  # fmt: skip
+    user, time = lists["user_id"].to_numpy(), lists["timestamp"].dt.epoch("us").to_numpy()
+    after = followers(user, time)
+    clicks, hour = lists["click"].to_numpy().astype(np.float64), 2 * np.pi * (time / 3.6e9 % 24) / 24
+    so_far = lists.with_columns(  # the user's lists and clicks before the request
+        seen=pl.int_range(pl.len()).over("user_id"), before=pl.col("click").cum_sum().over("user_id") - pl.col("click")
+    )
+    seen, before = so_far["seen"].to_numpy().astype(np.float64), so_far["before"].to_numpy()
+    rate = (before + 1) / (seen + 2)
+    features = np.stack([np.ones(len(user)), np.sin(hour), np.cos(hour), rate, np.log1p(seen)], axis=1)
+    train = np.random.default_rng([seed, 7]).permutation(users)[: users // 2]
+    inside = np.isin(user, train)
+    early = time < time.min() + (time.max() - time.min()) * 2 // 3
+    return Log(
+        features,
+        lists["cached"].to_numpy().astype(np.int64),
+        clicks,
+        after,
+        inside,
+        ~inside & early,
+        returns(clicks, after, DISCOUNT),
+    )
+
+
+def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
+    """Return features, followers, levels and rewards of the training half, rows numbered anew."""
+    number = np.full(len(log.train), NO_ROW)
+    number[log.train] = np.arange(int(log.train.sum()))
+    after = log.after[log.train]
+    return (
+        log.features[log.train],
+        np.where(after == NO_ROW, NO_ROW, number[after]),
+        log.level[log.train],
+        log.rewards[log.train],
+    )
+
+
+def error(log: Log, values: Array, parameters: int) -> Outcome:
+    """Return the mean squared error of values (n,) on the test requests."""
+    return Outcome(0.0, {"squared error": float(np.square(values - log.returned)[log.test].mean())}, parameters)
+
+
+def eigen(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run critics in eigen coordinates, under the chain of the training half."""
+    features, after, level, rewards = rows_of(log)
+    made = CacheCritics(CacheCriticsSettings(discount=DISCOUNT, ridge=RIDGE)).fit(features, after, level, rewards)
+    going = after != NO_ROW
+    values = made.values(log.features, fit_chain(level[going], level[after[going]], 2))
+    return error(log, values[np.arange(len(values)), log.level], made.heads.size)
+
+
+def least_squares(features: Array, after: Array, rewards: Array) -> Array:
+    """Return the weights (F,) of one critic by least squares on temporal differences."""
+    ahead = np.where((after != NO_ROW)[:, None], features[after], 0.0)
+    system = features.T @ (features - DISCOUNT * ahead) / len(features) + RIDGE * np.eye(features.shape[1])
+    return np.asarray(np.linalg.solve(system, features.T @ rewards / len(features)))
+
+
+def without_state(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run one critic that does not know what served."""
+    features, after, _, rewards = rows_of(log)
+    weights = least_squares(features, after, rewards)
+    return error(log, log.features @ weights, weights.size)
+
+
+def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run critics of both states, each with targets by the state as it came."""
+    _, after, _, rewards = rows_of(log)
+    both = (np.eye(2)[log.level][:, :, None] * log.features[:, None, :]).reshape(len(log.level), -1)
+    weights = least_squares(both[log.train], after, rewards)
+    return error(log, both @ weights, weights.size)
+
+
+COMPONENT = Component(
+    claim="critics that know what served predict returns better",
+    metric="squared error",
+    arms={"CARL": Arm(eigen), "without the state": Arm(without_state), "coupled": Arm(coupled)},
+    data=data,
+    direction="lower",
+    same_parameters=False,
+)

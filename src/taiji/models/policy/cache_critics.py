@@ -1,0 +1,237 @@
+"""Values of requests where load decides whether a list is computed or comes from the cache (CARL, arXiv 2404.14961).
+
+The load level c of the next request depends on the level of this one, by a chain P, and not on what was done. With V (C, S) the values by
+level and state, r (C, S) the rewards and T (S, S) the states' transitions, ``V = r + γ P V Tᵀ``: each level's critic needs all the others.
+In the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``, ``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate:
+``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is an identity of policy evaluation, and holds where T is the same at every level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.errors import InputError
+from taiji.core.settings import Settings as Base
+from taiji.models.learnt_component import LearntComponent
+from taiji.models.policy.session_returns import NO_ROW
+
+Array = NDArray[Any]
+CONDITION = 1e4
+"""Condition number of the eigenvectors up to which values are carried between the coordinates."""
+
+
+@dataclass(frozen=True)
+class LoadBasis:
+    """Eigenvectors of a chain of load levels.
+
+    Attributes:
+        values: λ (C,), falling from 1. vectors: U (C, C), in columns. inverse: U⁻¹ (C, C). condition: of U.
+    """
+
+    values: Array
+    vectors: Array
+    inverse: Array
+    condition: float
+
+
+def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
+    """Return the eigenvectors of a chain (C, C), rows summing to 1.
+
+    A chain of two levels always has them, and so has every chain that is reversible, as where levels only move to their neighbours.
+
+    Raises:
+        InputError: not a chain; eigenvalues that are not real; or eigenvectors whose condition number exceeds ``most``.
+    """
+    chain = np.asarray(chain, dtype=np.float64)
+    if (
+        chain.ndim != 2
+        or chain.shape[0] != chain.shape[1]
+        or (chain < 0).any()
+        or not np.allclose(chain.sum(axis=1), 1, atol=1e-9)
+    ):
+        raise InputError(
+            "These are not the transitions of a chain of load levels.",
+            where="chain",
+            expected="a square matrix of probabilities whose rows sum to 1",
+            found=f"shape {chain.shape}, sums {np.round(chain.sum(axis=-1), 6).tolist()}",
+        )
+    values, vectors = np.linalg.eig(chain)
+    condition = float(np.linalg.cond(vectors))
+    if np.abs(values.imag).max() > 1e-12 or not condition <= most:
+        raise InputError(
+            "A chain of load levels has no eigenvectors in whose coordinates critics are independent.",
+            where="chain",
+            expected=f"real eigenvalues, and eigenvectors of a condition number of at most {most:g}",
+            found=f"eigenvalues {np.round(values, 6).tolist()}, condition number {condition:.3g}",
+            fix="merge levels (two always do unless they never change), or use coupled_values",
+        )
+    order = np.argsort(-values.real, kind="stable")
+    vectors = vectors.real[:, order]
+    return LoadBasis(values.real[order], vectors, np.linalg.inv(vectors), condition)
+
+
+def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array:
+    """Return the chain (C, C) of observed pairs of levels (n,), ``prior`` counts added to each pair.
+
+    Load has its day: fit a chain to each part of it, and ask the critics anew with the one of the hour.
+
+    Raises:
+        InputError: a level that there is not, or a prior that is not positive.
+    """
+    now, then = np.asarray(now, dtype=np.int64), np.asarray(then, dtype=np.int64)
+    both = np.concatenate([now, then])
+    if len(now) != len(then) or prior <= 0 or ((both < 0) | (both >= levels)).any():
+        raise InputError(
+            "A chain of load levels cannot be fitted to these pairs.",
+            where="now, then, prior",
+            expected=f"as many levels before as after, 0 to {levels - 1}, and a prior above 0",
+            found=f"{len(now)} and {len(then)}, {both.min(initial=0)} to {both.max(initial=0)}, prior {prior:g}",
+        )
+    counts = np.full((levels, levels), prior, dtype=np.float64)
+    np.add.at(counts, (now, then), 1.0)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
+    """Return V (C, S), the exact values; states may move as the level tells.
+
+    Args:
+        chain: (C, C). moves: (S, S), or (C, S, S) by level. rewards: (C, S). discount: γ below 1.
+    """
+    levels, states = rewards.shape
+    each = np.broadcast_to(moves, (levels, states, states))
+    system = np.eye(levels * states) - discount * np.einsum("cd,cst->csdt", chain, each).reshape(levels * states, -1)
+    return np.linalg.solve(system, rewards.ravel()).reshape(levels, states)
+
+
+def eigen_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
+    """Return V (C, S) by one system of S equations a level, in eigen coordinates; exact where the level does not move the states.
+
+    Args:
+        chain: (C, C). moves: (S, S). rewards: (C, S). discount: γ below 1.
+
+    Raises:
+        InputError: as :func:`load_basis`.
+    """
+    basis = load_basis(chain)
+    own = basis.inverse @ rewards
+    found = [
+        np.linalg.solve(np.eye(len(moves)) - discount * value * moves, reward)
+        for value, reward in zip(basis.values, own)
+    ]
+    return np.asarray(basis.vectors @ np.stack(found))
+
+
+Form = Literal["eigen", "coupled", "expected"]
+
+
+def td_values(
+    form: Form, states: Array, levels: Array, rewards: Array, chain: Array, discount: float, rate: float, size: int
+) -> Array:
+    """Return V (R, C, S) that TD(0) has learnt from R runs of n steps, side by side.
+
+    ``coupled`` takes the next level as it came, ``expected`` its mean by the chain; both learn about the level that was observed. ``eigen``
+    updates the critics of all coordinates at every step, with rewards from a running mean by level and state, as a step shows the reward of
+    one level only. Up to rounding that is the expected form applied to all levels at once: the gain is in that, not in the coordinates.
+
+    Args:
+        states, levels: (R, n + 1). rewards: (R, n). chain: (C, C). rate: step size. size: number of states.
+    """
+    runs, steps = rewards.shape
+    count, each = len(chain), np.arange(runs)
+    value = np.zeros((runs, count, size))
+    if form == "eigen":
+        basis, mean, seen = load_basis(chain), np.zeros((runs, count, size)), np.zeros((runs, count, size))
+    for t in range(steps):
+        s, to, c, reward = states[:, t], states[:, t + 1], levels[:, t], rewards[:, t]
+        if form == "eigen":
+            seen[each, c, s] += 1
+            mean[each, c, s] += (reward - mean[each, c, s]) / seen[each, c, s]
+            target = mean[each, :, s] @ basis.inverse.T + discount * basis.values * value[each, :, to]
+            value[each, :, s] += rate * (target - value[each, :, s])
+            continue
+        if form == "coupled":
+            ahead = value[each, levels[:, t + 1], to]
+        else:
+            ahead = np.einsum("rc,rc->r", chain[c], value[each, :, to])
+        value[each, c, s] += rate * (reward + discount * ahead - value[each, c, s])
+    return np.einsum("ck,rks->rcs", basis.vectors, value) if form == "eigen" else value
+
+
+class CacheCriticsSettings(Base):
+    """Settings of :class:`CacheCritics`."""
+
+    levels: int = Field(default=2, ge=2)
+    """Load levels that are told apart."""
+    discount: float = Field(default=0.9, ge=0, lt=1)
+    """γ from a request of a session to the next."""
+    ridge: float = Field(default=1e-3, gt=0)
+    """Added per row to the diagonals of the least-squares systems."""
+
+
+class CacheCritics(LearntComponent):
+    """Linear critics in eigen coordinates, by least squares on temporal differences (LSTD, Bradtke & Barto 1996).
+
+    What is learnt from a log does not depend on the chain: :meth:`values` takes the one of the hour.
+    """
+
+    Settings = CacheCriticsSettings
+    settings: CacheCriticsSettings
+
+    def fit(self, features: Array, after: Array, level: Array, rewards: Array) -> CacheCritics:
+        """Learn from logged requests.
+
+        Args:
+            features: (n, F) of a request's state and what was done; the load is not among them. after: (n,) the session's next row, −1
+                at its end. level: (n,) of the load, from 0. rewards: (n,).
+
+        Raises:
+            InputError: a level without a row, or one that there is not.
+        """
+        s, features = self.settings, np.asarray(features, dtype=np.float64)
+        rows = np.bincount(np.asarray(level, dtype=np.int64), minlength=s.levels)
+        if len(rows) > s.levels or not rows.all():
+            raise InputError(
+                "Critics of load levels cannot be learnt from these rows.",
+                where="level",
+                expected=f"rows of each of the levels 0 to {s.levels - 1}",
+                found=f"rows by level: {rows.tolist()}",
+                fix="set levels to how many there are, or merge levels",
+            )
+        following = np.where((after != NO_ROW)[:, None], features[after], 0.0)
+        self.own = features.T @ features / len(features)
+        self.next = features.T @ following / len(features)
+        self.heads = np.stack([self._head(features[level == c], rewards[level == c]) for c in range(s.levels)])
+        return self
+
+    def values(self, features: Array, chain: Array) -> Array:
+        """Return the values (n, C) of features (n, F) at each level, under a chain (C, C).
+
+        Raises:
+            InputError: as :func:`load_basis`.
+        """
+        basis, own = load_basis(chain), self.own
+        heads = basis.inverse @ self.heads
+        ridge = self.settings.ridge * np.eye(len(own))
+        critics = [
+            np.linalg.solve(own + ridge - self.settings.discount * value * self.next, own @ head)
+            for value, head in zip(basis.values, heads)
+        ]
+        return np.asarray(features @ (basis.vectors @ np.stack(critics)).T)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the second moments and the reward heads."""
+        return {"own": self.own, "next": self.next, "heads": self.heads}
+
+    def restore(self, weights: dict[str, Array]) -> None:
+        """Take what :meth:`weights` returned."""
+        self.own, self.next, self.heads = weights["own"], weights["next"], weights["heads"]
+
+    def _head(self, features: Array, rewards: Array) -> Array:
+        ridge = self.settings.ridge * len(features) * np.eye(features.shape[1])
+        return np.asarray(np.linalg.solve(features.T @ features + ridge, features.T @ rewards))

@@ -1,0 +1,176 @@
+"""Two towers whose user side first samples what the user may want next (T2Diff, arXiv 2502.20487).
+
+A diffusion generates the drift from the last item to the next positive one, given the history. The sampled next item joins the last
+interactions in a transformer, and what comes out weighs the whole history (mixed attention). The item side knows nothing of the user, so
+that its index stays valid. The diffusion reads embeddings without a gradient, and so does the tower what was sampled.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import PositiveInt, model_validator
+from torch import nn
+
+from taiji.models.retrieval.two_towers import ItemTower, TwoTowers, TwoTowersSettings, tower
+from taiji.nn.denoiser import Denoiser
+from taiji.nn.diffusion import add_noise, exponential_schedule, sample, sampling_steps
+from taiji.nn.sequence_transformer import Block
+
+Array = NDArray[np.int64]
+
+
+class IntentDiffusionSettings(TwoTowersSettings):
+    """Settings of :class:`IntentDiffusion`."""
+
+    intent: Literal["sampled", "noised_target", "none"] = "sampled"
+    """Next item that the user tower is trained with: drawn by the sampler, as at retrieval (`sampled`); denoised from the true one with
+    noise, as the released code does, which shows the tower its target (`noised_target`); or the last item again, without diffusion (`none`)."""
+    session: PositiveInt = 10
+    """Most recent interactions in the transformer."""
+    heads: PositiveInt = 2
+    """Heads of the transformer's attention."""
+    denoiser_blocks: PositiveInt = 2
+    """Blocks of the network that predicts the drift."""
+    steps: PositiveInt = 50
+    """Steps of the diffusion."""
+    sampler_steps: PositiveInt = 4
+    """Steps that the sampler takes of them."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> IntentDiffusionSettings:
+        if self.sampler_steps > self.steps:
+            raise ValueError(
+                f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} share width = {self.width}: it must be a multiple of them")
+        return self
+
+
+class IntentNetwork(ItemTower):
+    """Item tower, diffusion of the drift, and the user tower."""
+
+    start: torch.Tensor
+    kept: torch.Tensor
+
+    def __init__(self, items: int, categories: list[int], settings: IntentDiffusionSettings) -> None:
+        super().__init__(items, categories, settings)
+        width = settings.width
+        self.session, self.sampler = settings.session, sampling_steps(settings.steps, settings.sampler_steps)
+        self.denoiser = Denoiser(width, 2 * width, settings.hidden, settings.denoiser_blocks, settings.steps)
+        self.position = nn.Parameter(torch.randn(settings.session + 1, width) * 0.02)
+        self.block = Block(width, settings.heads, settings.hidden, settings.dropout)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.Sequential(nn.Linear(4 * width, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, 1))
+        self.user_tower = tower(2 * width, settings)
+        # One draw for all requests and for ever: the same request gets the same answer.
+        self.register_buffer("start", torch.randn(width))
+        self.register_buffer("kept", exponential_schedule(settings.steps), persistent=False)
+
+    def sequence(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        """Return what the user side reads of items (...,), from 1: (..., d) of mean square 1, and 0 at padding."""
+        x = nn.functional.normalize(self.inputs(items, categories), dim=-1) * self.items.shape[1] ** 0.5
+        return x * (items > 0).unsqueeze(-1)
+
+    def condition(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Return the last item and a mean of the history, the newer the heavier, (B, 2 d), without a gradient.
+
+        Args:
+            x: (B, L, d), newest first. known: (B, L) bool, False at padding.
+        """
+        x = x.detach()
+        weight = known / (1 + torch.arange(known.shape[1], device=x.device)).to(x).sqrt()
+        mean = (x * weight.unsqueeze(-1)).sum(dim=1) / weight.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        return torch.cat([newest(x, known), mean], dim=1)
+
+    def sampled(self, condition: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """Return the next items' embeddings (B, d) that the sampler makes of noise (B, d), without a gradient."""
+        with torch.no_grad():
+            drift = sample(lambda noisy, step: self.denoiser(noisy, step, condition), self.kept, start, self.sampler)
+            return moved(condition, drift)
+
+    def denoised(
+        self, condition: torch.Tensor, target: torch.Tensor, step: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise the true drift and predict it.
+
+        Args:
+            condition: (B, 2 d). target: (B, d) of the next items. step: (B,) from 1. noise: (B, d).
+
+        Returns:
+            The lengths of the errors (B,), with a gradient for the denoiser alone, and the embeddings (B, d) of the next items so
+            predicted, without one.
+        """
+        drift = (target.detach() - condition[:, : target.shape[1]]) / 2**0.5
+        predicted = self.denoiser(add_noise(self.kept, drift, noise, step), step, condition)
+        return (predicted - drift).norm(dim=1), moved(condition, predicted.detach())
+
+    def user(self, x: torch.Tensor, known: torch.Tensor, intent: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (B, d) of histories (B, L, d), newest first, and next items (B, d)."""
+        last = known[:, : self.session]
+        there = torch.cat([torch.ones_like(known[:, :1]), last], dim=1)
+        session = torch.cat([intent.unsqueeze(1), x[:, : self.session]], dim=1) + self.position[: there.shape[1]]
+        states = self.norm(self.block(session, there[:, None, None, :])) * there.unsqueeze(-1)
+        short = states.sum(dim=1) / there.sum(dim=1, keepdim=True)
+        beside = short.unsqueeze(1).expand_as(x)
+        logits = self.attention(torch.cat([x, x - beside, x * beside, beside], dim=-1)).squeeze(-1)
+        weights = torch.softmax(logits.masked_fill(~known, -1e9), dim=1) * known
+        long = (weights.unsqueeze(-1) * x).sum(dim=1)
+        both = torch.cat([long, short], dim=1)
+        return nn.functional.normalize(long + short + self.user_tower(both), dim=-1)
+
+
+def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the first known entry (B, d) of x (B, L, d), newest first, known (B, L); zeros where there is none."""
+    first = known.to(torch.int64).argmax(dim=1)
+    return x[torch.arange(len(x), device=x.device), first] * known.any(dim=1, keepdim=True)
+
+
+def moved(condition: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
+    """Return the last item (B, d), the first half of the condition (B, 2 d), moved by a drift (B, d) in units of √2."""
+    return condition[:, : drift.shape[1]] + 2**0.5 * drift
+
+
+class IntentDiffusion(TwoTowers):
+    """Two towers with a diffusion of the next item in the user's; a user without a history finds nothing."""
+
+    Settings = IntentDiffusionSettings
+    settings: IntentDiffusionSettings
+    network: IntentNetwork
+
+    def _network(self, categories: list[int]) -> IntentNetwork:
+        return IntentNetwork(len(self.places), categories, self.settings)
+
+    def _user(self, newest_first: Array) -> torch.Tensor:
+        x, known = self._sequence(newest_first)
+        condition = self.network.condition(x, known)
+        if self.settings.intent == "none":
+            intent = condition[:, : x.shape[2]]
+        else:
+            intent = self.network.sampled(condition, self.network.start.expand(len(x), -1))
+        return self.network.user(x, known, intent) * known.any(dim=1, keepdim=True)
+
+    def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
+        network, settings = self.network, self.settings
+        if settings.intent == "none":
+            return super()._loss(past, items, log_chance)
+        x, known = self._sequence(past)
+        condition, there = network.condition(x, known), known.any(dim=1, keepdim=True)
+        target = network.sequence(items, self._padded[items])
+        step = torch.randint(1, settings.steps + 1, (len(x),), device=x.device)
+        errors, intent = network.denoised(condition, target, step, torch.randn_like(target))
+        if settings.intent == "sampled":
+            intent = network.sampled(condition, torch.randn_like(target))
+        user = network.user(x, known, intent) * there
+        # The two terms share no parameter, so that Adam's steps do not depend on a weight between them.
+        of_drift = (errors * there.squeeze(1)).sum() / there.sum().clamp_min(1)
+        return self._softmax(user, items, log_chance) + of_drift
+
+    def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return embeddings (B, L, d) and what is known (B, L) of histories (B, L), −1 for padding and unknown items."""
+        items = torch.from_numpy(newest_first + 1).to(self.device)
+        return self.network.sequence(items, self._padded[items]), items > 0

@@ -1,0 +1,55 @@
+"""Network that predicts the clean value of a diffusion from a noisy one, its step and a condition."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class ModulatedBlock(nn.Module):
+    """Residual feed-forward block whose norm and strength the step sets (adaLN-Zero, Peebles & Xie 2023).
+
+    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` with α, β, γ linear in the step's embedding and 0 at the beginning, so
+    that an untrained block is the identity.
+
+    Args:
+        width: of x and of the step's embedding. condition: width of what else it reads.
+    """
+
+    def __init__(self, width: int, condition: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 3 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.first, self.second = nn.Linear(width + condition, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Return (B, width) for x (B, width), condition (B, c) and the steps' embeddings (B, width)."""
+        strength, shift, scale = self.modulation(functional.silu(step)).chunk(3, dim=-1)
+        inner = torch.cat([self.norm(x) * (1 + scale) + shift, condition], dim=-1)
+        return x + strength * self.second(functional.gelu(self.first(inner)))  # type: ignore[no-any-return]
+
+
+class Denoiser(nn.Module):
+    """Modulated blocks between two linear layers.
+
+    Args:
+        width: d of the values. condition: width of the condition. hidden: of the blocks. blocks: how many. steps: S of the diffusion.
+    """
+
+    def __init__(self, width: int, condition: int, hidden: int, blocks: int, steps: int) -> None:
+        super().__init__()
+        self.steps = nn.Embedding(steps + 1, hidden)
+        self.first, self.last = nn.Linear(width + condition, hidden), nn.Linear(hidden, width)
+        self.blocks = nn.ModuleList(ModulatedBlock(hidden, condition) for _ in range(blocks))
+
+    def forward(self, noisy: torch.Tensor, step: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return predictions (B, d) of the clean values from noisy ones (B, d), steps (B,) and conditions (B, c)."""
+        x, at = self.first(torch.cat([noisy, condition], dim=-1)), self.steps(step)
+        for block in self.blocks:
+            x = block(x, condition, at)
+        return cast(torch.Tensor, self.last(x))
