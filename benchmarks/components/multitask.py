@@ -17,7 +17,7 @@ COMPONENT = Component(
     metric="auc",
     arms={
         "ple": ranker_arm(PLERanker, {**SHARED, "hidden": (12,), "own_experts": 1, "levels": 1}, RATES),
-        "shared bottom": ranker_arm(MMoERanker, {**SHARED, "hidden": (96,), "experts": 1}, RATES),
+        "shared bottom": ranker_arm(MMoERanker, {**SHARED, "hidden": (76,), "experts": 1}, RATES),
         "mmoe": ranker_arm(MMoERanker, {**SHARED, "hidden": (20,)}, RATES),
         "esmm": ranker_arm(ESMMRanker, {**SHARED, "hidden": (19,)}, RATES),
     },

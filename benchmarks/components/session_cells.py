@@ -5,7 +5,8 @@ what is watched in the end; in the twin it is. Logs of a random policy have the 
 fitted to their order; the outer ones are learnt in episodes. Metric: seconds watched per user in worlds that no arm has seen. The cells without
 an outer stage decide, because it is what the twin takes its use from. The rest has the same episodes with the same predictions, and is told: weights
 of their logarithms by the same policy, by the cross-entropy method (in each episode users are divided among ten candidates) and by TD3, whose
-critic learns from single requests. Exact: no score falls as a prediction rises, whatever the policy.
+critic learns from single requests. A first run, with 200 users and half the spread of slopes, had +19 seconds (−84 to +122) of 789 over the inner stage alone;
+these sizes were then looked for in two other worlds, and the run repeated in new ones. Exact: no score falls as a prediction rises, whatever the policy.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Array = NDArray[Any]
 STATE = ("place",)
 EPISODES, ROUNDS, CANDIDATES, TESTS = 12, 3, 10, 2
 SPREAD = 1.0
-"""Of the logarithms of slopes, and of weights, that are tried."""
+"""Of the logarithms of weights that are tried; of slopes twice as much, because e² in the slope at the end is a factor of about e in between."""
 Score = Callable[[Array, Requests], Array]
 """From predictions (B, C, K) and requests to scores (B, C)."""
 
@@ -60,7 +61,7 @@ class Sessions:
 
     def __init__(self, world: World, seed: int) -> None:
         self.env, self.seed, self.played = WorldEnv(world), seed, 0
-        self.first = 1000 * (seed + 100)  # settings were looked for in worlds below these
+        self.first = 1000 * (seed + 200)  # settings were looked for in worlds below these
         self.tasks = self.env.fused
 
     @property
@@ -110,7 +111,7 @@ class Sessions:
 
 def data(place: str, seed: int, quick: bool) -> tuple[World, int]:
     """Return a world, and how many episodes there are to learn from."""
-    users, days = (60, 2) if quick else (200, 3)
+    users, days = (60, 2) if quick else (400, 3)
     sizes = {"users": users, "items": 400, "days": days, "candidates": 20, "slot_hours": 24}
     world = World("retention", seed, **sizes, reward={"watch": 1.0})
     return (world.twin("retention") if place == TWIN else world), (ROUNDS if quick else EPISODES)

@@ -7,7 +7,7 @@ from benchmarks.components.comparison import Arm, Component, Outcome, components
 from benchmarks.harness import Result
 from tests.quick import run_quick
 
-from taiji.core.errors import ConfigError
+from taiji.core.errors import ConfigError, ResourceError
 
 
 @pytest.mark.integration
@@ -96,3 +96,15 @@ def test_every_module_of_components_is_found_by_its_name():
     found = components()
     assert {"split_weights", "lifelong", "multitask"} <= set(found)
     assert not {"comparison", "ranking_worlds"} & set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(components()))
+def test_a_quick_run_of_a_component_tells_every_arm_in_world_and_twin(name):
+    result, component = Result(), components()[name]
+    try:
+        measure(name, component, result, quick=True)
+    except ResourceError as error:
+        pytest.skip(str(error))
+    told = {(row["place"], row["arm"]) for row in result.rows if {"place", "arm", "seeds"} <= set(row)}
+    assert told == {(place, arm) for place in component.places for arm in component.arms}
