@@ -8,8 +8,8 @@ from tests.features.conftest import at, log
 
 from taiji.core.errors import TaijiError
 from taiji.features.feature_table import SCHEMA, build_table, export_table, feature_metrics, join_features
-from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
+from taiji.models.codes.product import ProductQuantizer
 
 QUANTIZER = ProductQuantizer.fit(
     np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), FeatureSettings(slots=3, bits=3)

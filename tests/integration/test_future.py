@@ -16,10 +16,10 @@ from taiji.data import Dataset, ExampleSettings, Tables, exposures, load_source,
 from taiji.data.examples import next_sets
 from taiji.features.feature_table import build_table
 from taiji.features.history_mean import history_mean
-from taiji.models.codes.product import ProductQuantizer
 from taiji.language.embed import load_embedder
 from taiji.language.tiny import tiny_tokenizer
 from taiji.metrics.baselines import baselines
+from taiji.models.codes.product import ProductQuantizer
 from taiji.models.ranking import Ranker, train_ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.pipeline.refreshes import refresh_times

@@ -16,8 +16,8 @@ from taiji.core.artifacts import write_parquet
 from taiji.core.errors import InputError
 from taiji.data.intent_rows import INTENTS
 from taiji.features.lookalike import nearest_users
-from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
+from taiji.models.codes.product import ProductQuantizer
 
 if TYPE_CHECKING:
     from taiji.data import Dataset

@@ -15,13 +15,13 @@ import polars as pl
 
 from taiji.core.errors import ArtifactError
 from taiji.features.feature_table import build_table
-from taiji.models.codes.product import ProductQuantizer
 from taiji.features.settings import FeatureSettings
 from taiji.language.causal_lm import LanguageModel, load_configured
 from taiji.language.embed import Embedder, load_embedder
 from taiji.language.generate import generate
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.token_ids import ids_of
+from taiji.models.codes.product import ProductQuantizer
 from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import opened, student_prompts
 from taiji.reasoning.settings import PromptSettings
