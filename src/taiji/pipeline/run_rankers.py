@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import ConfigError
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 KNOWLEDGE_STAGE = "item_knowledge"
 
 
+def with_texts(dataset: Dataset, folder: Path) -> Dataset:
+    """Return the dataset with the texts of a run's stage ``item_knowledge`` in its item table, where the folder is there."""
+    return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
+
+
 def train(context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str) -> RankingModel:
     """Train the ranker that the configuration names, and keep it in a folder of the stage; it may read the run's item knowledge."""
     if KNOWLEDGE_STAGE in context.needs:
-        dataset = with_knowledge(dataset, read_knowledge(context.input(KNOWLEDGE_STAGE) / "knowledge.parquet"))
+        dataset = with_texts(dataset, context.input(KNOWLEDGE_STAGE))
     ranker = train_ranker(dataset, frame, context.config.ranking, context.config.seed)
     ranker.save(context.folder / folder)
     return ranker
