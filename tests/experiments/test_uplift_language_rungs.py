@@ -16,16 +16,19 @@ from taiji.experiments.uplift_language_rungs import (
     Intents,
     Knowledge,
     ShuffledKnowledge,
+    StudentIntents,
     intent_rungs,
     knowledge_rungs,
     of_others,
     read_intents,
+    student_rungs,
     tokens_per_row,
 )
 from taiji.experiments.uplift_rungs import Rung, Text, collaborative, counts
 from taiji.experiments.uplift_trial import Trial
 from taiji.features.feature_table import export_table
 from taiji.features.intents import intent_columns
+from taiji.features.student import StudentSettings
 from taiji.language.embed import load_embedder
 from taiji.world.settings import ShopSettings
 from taiji.world.shop import Shop
@@ -98,6 +101,22 @@ def test_intents_count_from_when_they_could_be_read(trial, intents):
     field.table = intents.with_columns(available_at=pl.lit(at))
     later = (trial.test["time"] > at).to_numpy()
     assert np.array_equal(field.matrix(Rows(trial.dataset, trial.test))[:, known] > 0, later)
+
+
+def test_the_students_arm_learns_before_the_test_and_covers_every_history(trial, intents):
+    (rung,) = student_rungs(intents, "2")
+    assert rung.side and rung.cost == {"tokens_per_user": 0.0}
+    late = int(trial.train["time"].quantile(0.9))
+    rows = intents.with_columns(as_of=pl.lit(late), available_at=pl.lit(late))
+    planted = rows.head(50).with_columns(as_of=pl.lit(trial.cut), available_at=pl.lit(trial.cut))
+    field = StudentIntents(pl.concat([rows, planted]), StudentSettings(epochs=1, width=8, heads=2))
+    field.fit(trial.dataset, trial.train.tail(60), trial.cut)
+    history = trial.dataset.history.count_before
+    assert field.student.facts["rows"] == int((history(rows["user"].to_numpy(), rows["as_of"].to_numpy()) > 0).sum())
+    few = trial.test[:60]
+    found = field.matrix(Rows(trial.dataset, few))[:, field.labels.index("intents_known")]
+    known = history(few["user"].to_numpy(), few["time"].to_numpy()) > 0
+    assert np.array_equal(found > 0, known) and known.any()
 
 
 def test_the_control_has_rows_of_others(intents):

@@ -128,6 +128,9 @@ def test_a_ranker_of_the_run_reads_its_texts(context, monkeypatch):
     assert "knowledge" not in seen[0].items.columns
     fed = Context(made.config, made.folder, made.scratch, made.run, ("data", "item_knowledge"))
     run_rankers.train(fed, build(), pl.DataFrame(), "ranker")
+    told = run_rankers.with_texts(build(), made.run / "item_knowledge")
+    assert told.items.equals(seen[2].items), "a study reads them too"
+    assert run_rankers.with_texts(build(), made.run / "none").items.equals(build().items)
     assert seen[2].items["knowledge"].null_count() == 8 and isinstance(made.config.ranking, RankerSettings)
 
 

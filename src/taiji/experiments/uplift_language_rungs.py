@@ -21,7 +21,7 @@ from taiji.data.intent_rows import INTENTS
 from taiji.experiments.uplift_rungs import Rung
 from taiji.experiments.uplift_trial import REFRESHES, Trial
 from taiji.features.feature_table import join_features
-from taiji.features.student import IntentStudent
+from taiji.features.student import IntentStudent, StudentSettings
 from taiji.models.ranking.intent_match import IntentMatch
 from taiji.models.ranking.item_knowledge_match import ItemKnowledge
 
@@ -190,12 +190,12 @@ class StudentIntents(NumbersField):
     """Agreement with the intents of a student that was trained on the rows of a table; every row with a history has some.
 
     Args:
-        table: of :data:`COLUMNS`. name: of the field.
+        table: of :data:`COLUMNS`. settings: of the student. name: of the field.
     """
 
-    def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
+    def __init__(self, table: pl.DataFrame, settings: StudentSettings | None = None, name: str = "intents") -> None:
         super().__init__(name, "pair")
-        self.table, self.match, self.student = table, IntentMatch(name=name), IntentStudent()
+        self.table, self.match, self.student = table, IntentMatch(name=name), IntentStudent(settings)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taiji.core.errors import ConfigError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 KNOWLEDGE_STAGE = "item_knowledge"
 
 
+def with_texts(dataset: Dataset, folder: Path) -> Dataset:
+    """Return the dataset with the texts of a run's stage ``item_knowledge`` in its item table, where the folder is there."""
+    return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
+
+
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
 ) -> RankingModel:
@@ -30,7 +36,7 @@ def train(
     It may read the run's item knowledge.
     """
     if KNOWLEDGE_STAGE in context.needs:
-        dataset = with_knowledge(dataset, read_knowledge(context.input(KNOWLEDGE_STAGE) / "knowledge.parquet"))
+        dataset = with_texts(dataset, context.input(KNOWLEDGE_STAGE))
     settings = context.config.ranking if like is None else settings_of(like, context.config.ranking)
     ranker = train_ranker(dataset, frame, settings, context.config.seed)
     ranker.save(context.folder / folder)

@@ -30,7 +30,7 @@ from taiji.metrics.ranker_evaluation import sparsest_third
 from taiji.metrics.task_metrics import MAIN_METRICS, key_title, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
-from taiji.pipeline.run_rankers import settled_once
+from taiji.pipeline.run_rankers import KNOWLEDGE_STAGE, settled_once, with_texts
 from taiji.pipeline.stages.alignment_stage import Alignment
 from taiji.pipeline.stages.features_stage import Features
 from taiji.reasoning.prompts import item_lines
@@ -91,7 +91,8 @@ def study(
             "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
         )
     wanted = [name for name in known if not arms or name in arms]
-    folder, dataset, split = run / "study", Dataset.load(needed[0]), split_at(needed[1])
+    folder, split = run / "study", split_at(needed[1])
+    dataset = with_texts(Dataset.load(needed[0]), run / KNOWLEDGE_STAGE)
     made = {arm: parts for arm in wanted if (parts := stages_for(arm, own))}
     stages = [stage for parts in made.values() for stage in parts]
     if stages:
