@@ -174,7 +174,7 @@ def test_rungs_stand_on_text_match_with_their_cost(trial, knowledge, intents, mo
     def model(bench, fields, train_numbers, test_numbers, seeds):
         used[len(used)] = [field.name for field in fields]
         assert train_numbers.shape[1] == sum(len(field.labels) for field in fields)
-        return [np.linspace(0, 1, len(test_numbers))] * seeds
+        return ladder.Fitted([np.linspace(0, 1, len(test_numbers))] * seeds, [np.zeros(2)] * seeds, np.ones(2))
 
     monkeypatch.setitem(ladder.MODELS, "fixed", model)
     rungs = [Rung("0", counts), Rung("1", collaborative), Rung("2", Text("wordllama"))]
