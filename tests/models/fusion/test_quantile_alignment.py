@@ -105,3 +105,19 @@ def test_wrong_settings():
         QuantileAlignment()
     with pytest.raises(ConfigError, match="rises with"):
         QuantileAlignment(QuantileAlignmentSettings(weights={"a": -1.0}, numbers=("b",)))
+
+
+def test_a_missing_category_is_as_everybody(biased):
+    rows = biased(seed=4)[0]
+    kind = np.where(np.arange(rows.predictions["watch"].size).reshape(rows.predictions["watch"].shape) % 3, "a", "b")
+    kind = kind.astype(object)
+    kind[0, 0] = None
+    requests = Requests(rows.requests.user, rows.requests.time, {**rows.requests.columns, "kind": kind})
+    settings = SETTINGS.model_copy(update={"categories": ("kind",), "steps": 20})
+    fuser = QuantileAlignment(settings).fit(FusionRows(requests, rows.predictions, rows.labels))
+    assert fuser.facts["categories"] == [["a", "b"]]
+    other = kind.copy()
+    other[0, 0] = "never seen"
+    again = Requests(rows.requests.user, rows.requests.time, {**rows.requests.columns, "kind": other})
+    found = fuser.fuse(rows.predictions, requests)
+    assert np.isfinite(found).all() and np.array_equal(found, fuser.fuse(rows.predictions, again))

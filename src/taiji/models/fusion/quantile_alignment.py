@@ -31,7 +31,7 @@ class QuantileAlignmentSettings(FusionSettings):
     numbers: tuple[str, ...] = ()
     """Circumstances that are numbers (`duration`): columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Circumstances that are categories; a value that was not fitted to is as everybody."""
+    """Circumstances that are categories; a value that was not fitted to, or is missing, is as everybody."""
     quantiles: int = Field(default=20, ge=3)
     """Levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64
@@ -72,7 +72,7 @@ class QuantileAlignment(LearntFusion):
         numbers, categories = self._circumstances(rows.requests, known.shape)
         self.knots = [scale_knots(values[:, task]) for task in range(len(self.tasks))]
         self.number_knots = [scale_knots(column[known]) for column in numbers]
-        self.facts = {"categories": [np.unique(column[known]).tolist() for column in categories]}
+        self.facts = {"categories": [sorted(set(column[known].tolist()) - {None}) for column in categories]}
         scaled = np.stack([normal_scores(values[:, k], knots) for k, knots in enumerate(self.knots)], axis=1)
         s = self.settings
         self.network = fit_quantiles(
