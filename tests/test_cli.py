@@ -465,6 +465,7 @@ def test_help_imports_next_to_nothing():
         "taiji.pipeline.amounts",
         "taiji.pipeline.names",
         "taiji.pipeline.recipes",
+        "taiji.pipeline.ranker_tables",
         "taiji.pipeline.stage",
         "taiji.pipeline.stages",
         *(f"taiji.pipeline.stages.{name}_stage" for name in STAGE_NAMES),

@@ -106,7 +106,7 @@ def test_the_student_learns_from_rows_before_the_test_and_fills_the_gaps_of_the_
             seen.setdefault("predicted", []).append(rows)
             return rows.select("user")
 
-    def train(context, dataset, rows, arm):
+    def train(context, dataset, rows, arm, like):
         seen[arm] = rows
         return Kept()
 

@@ -80,10 +80,11 @@ class EndpointJudge:
 
 def read_yes_or_no(answer: str) -> bool | None:
     """Return what an answer begins with, or the only one of the two words in it; None where it says neither or both."""
-    found = re.findall(r"\b(yes|no)\b", answer.lower())
-    if not found or (len(set(found)) > 1 and not re.match(r"\W*(yes|no)\b", answer.lower())):
+    words = re.findall(r"\w+", answer.lower())
+    found = [word for word in words if word in ("yes", "no")]
+    if not found or (len(set(found)) > 1 and words[0] not in ("yes", "no")):
         return None
-    return bool(found[0] == "yes")
+    return found[0] == "yes"
 
 
 def judged_pairs(first: Array, second: Array, texts: Sequence[str], judge: PairJudge) -> tuple[Array, Array]:

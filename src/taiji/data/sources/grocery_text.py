@@ -45,9 +45,9 @@ def tidy_name(text: str | None) -> str | None:
     """``FRZN ICE`` → ``Frozen Ice``; ``EGGS - X-LARGE`` → ``Eggs, X-Large``; ``BREAD:ITALIAN/FRENCH`` → ``Bread: Italian/French``."""
     if text is None or not text.strip(" -/,.:&"):
         return None
-    text = re.sub(r"\s+-\s+", ", ", text.strip())
-    text = re.sub(r"\s*:\s*", ": ", re.sub(r"\s*&\s*", " & ", text))
-    text = re.sub(r"\s*/\s*", "/", re.sub(r"\(\s*", " (", text))
+    text = " ".join(text.split()).replace(" - ", ", ")
+    text = re.sub(" ?: ?", ": ", re.sub(" ?& ?", " & ", text))
+    text = re.sub(" ?/ ?", "/", re.sub(r"\( ?", " (", text))
     text = TOKEN.sub(_word, text)
     if text.count("(") > text.count(")"):  # the table cuts names at 30 characters
         text = text[: text.rindex("(")] if text.rindex("(") > 0 else text[1:]
