@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from taiji.nn.prefix_attention import Prefix
 from taiji.nn.prefix_blocks import BlockOptions, PrefixBlock
 from taiji.nn.rotary import turns
+from taiji.nn.shared_prefix import Prefix
 
 D, P, T = 8, 5, 3
 

@@ -236,11 +236,12 @@ class _Standing:
 
     def climbed(self, rung: Rung, found: Fitted, used: list[Part], share: float) -> None:
         """Note a rung; later ones stand on it if it pays in most seeds."""
-        base = self.base_of(rung)
         self.fitted[rung.name] = found
-        if not rung.side and share < 0.5 and base is not None:
+        if rung.side:
+            return
+        if share < 0.5 and (base := self.base_of(rung)) is not None:
             self.instead[rung.name] = base
-        elif not rung.side:
+        else:
             self.ground, self.last = used, rung.name
 
 

@@ -157,16 +157,18 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
 
 def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
     """Return ``tokens_per_item``, read and written, of a table of item knowledge; empty where it does not tell."""
-    counted = [name for name in ("prompt_tokens", "completion_tokens") if name in table.columns]
-    return {"tokens_per_item": float(sum(table[name].sum() for name in counted)) / len(table)} if counted else {}
+    return _tokens_per(table, "item")
 
 
 def tokens_per_row(path: str | Path) -> dict[str, float]:
     """Return ``tokens_per_user``, read and written for one row of one user, of the answers beside a feature table; empty where they do not tell."""
     file = Path(path).expanduser().parent / COMPLETIONS
-    table = pl.read_parquet(file) if file.is_file() else pl.DataFrame()
+    return _tokens_per(pl.read_parquet(file) if file.is_file() else pl.DataFrame(), "user")
+
+
+def _tokens_per(table: pl.DataFrame, unit: str) -> dict[str, float]:
     counted = [name for name in ("prompt_tokens", "completion_tokens") if name in table.columns]
-    return {"tokens_per_user": float(sum(table[name].sum() for name in counted)) / len(table)} if counted else {}
+    return {f"tokens_per_{unit}": float(sum(table[name].sum() for name in counted)) / len(table)} if counted else {}
 
 
 def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Rung]:

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from taiji.nn.experts import Experts
-from taiji.nn.prefix_attention import Cache, Prefix, prefix_attention
 from taiji.nn.rotary import Turn, turned
+from taiji.nn.shared_prefix import Cache, Prefix, prefix_attention
 
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What a block has beside attention and feed-forward; the default is the plain pre-norm block.
+    """Options of a block beside attention and feed-forward; the default is the plain pre-norm block.
 
     Attributes:
         query_key_norm: root-mean-square norm with a gain of queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.

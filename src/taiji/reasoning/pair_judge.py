@@ -22,7 +22,7 @@ from taiji.reasoning.guards import words
 Array = NDArray[Any]
 Pair = tuple[str, str]
 PairJudge = Callable[[Sequence[Pair]], Sequence[bool]]
-"""Whether each pair belongs together."""
+"""Texts of pairs → for each, True if it belongs together."""
 QUESTION = (
     "Two items of a catalogue:\n1. {first}\n2. {second}\n"
     "Would somebody who took the first be likely to want the second, too? Begin the answer with yes or no."

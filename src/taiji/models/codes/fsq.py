@@ -21,7 +21,7 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""How far above a threshold (in standard deviations) a value has to be, so that no rounding decides."""
+"""Least distance above a threshold, in standard deviations, so that no rounding decides."""
 
 
 class FSQSettings(CoderSettings):

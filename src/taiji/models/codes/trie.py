@@ -155,7 +155,7 @@ class LiveTrie:
 
 
 class PrunedTrie:
-    """What of a live trie each request may reach: a node with an item that is available and not hidden from it.
+    """Part of a live trie that each request may reach: a node with an item that is available and not hidden from it.
 
     It reads the live trie's counts as they are at the time of a call.
     """

@@ -31,7 +31,7 @@ class SessionCellsSettings(CellsSettings):
     """Settings of cells with a policy."""
 
     state: tuple[str, ...] = ()
-    """What the policy sees of a request: numeric columns of the requests or users. No prediction may be among them."""
+    """The policy's view of a request: numeric columns of the requests or users. No prediction may be among them."""
     spread: float = Field(default=1.0, gt=0)
     """Spread of the policy's parameters that are tried."""
     policy_rate: float = Field(default=10.0, gt=0)

@@ -26,7 +26,7 @@ FOLDS = 20
 
 @dataclass(frozen=True)
 class Worth:
-    """What a field was found to be worth.
+    """Measured worth of a field.
 
     Attributes:
         field: its name. gain: how much lower the loss on the later rows is with it. error: standard error of the gain, over groups of users; with one group, the gain's size.

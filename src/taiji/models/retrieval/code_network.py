@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.nn.lookup import look_up
-from taiji.nn.prefix_attention import Cache, Prefix
 from taiji.nn.prefix_blocks import BlockOptions, PrefixBlock
 from taiji.nn.query_compressor import QueryCompressor
 from taiji.nn.rotary import Turn, turns
+from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
@@ -39,7 +39,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request tells beside its history, where the network has a use for it.
+    """Facts of a request beside its history, where the network has a use for it.
 
     Attributes:
         times: (R, G, 5) time features of the next item. prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
@@ -56,7 +56,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is computed once per history.
+    """State computed once per history.
 
     Attributes:
         layers: keys and values (R, h, P, e) of each decoder block. first: (R, P) first code of each token, −1 for those of no item.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Ladder(Stage):
-    """What text is worth to a ranker on this log and on others beside it, before a language model is run."""
+    """Worth of text to a ranker on this log and on others beside it, before a language model is run."""
 
     name = "ladder"
     summary = "Climb the ladder without a language model: counts, collaborative fields, text, a right answer."

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from taiji.nn.prefix_attention import Prefix, prefix_attention
+from taiji.nn.shared_prefix import Prefix, prefix_attention
 
 R, H, G, T, S, P, E = 2, 3, 4, 2, 3, 5, 4
 
