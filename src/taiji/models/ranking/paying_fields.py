@@ -38,10 +38,8 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """True where the loss is lower with it. No more is asked: numbers that say nothing cost a network visibly more than they bring,
-        and a gain of its own error's size is too much to ask of the few later rows of a small log.
-        """
-        return self.gain > 0
+        """True where the gain is larger than its error: of numbers that say nothing, about half would pass any looser test."""
+        return self.gain > self.error
 
     def record(self) -> dict[str, Any]:
         """Return it for JSON."""
