@@ -34,9 +34,16 @@ def spread(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 
 class Side:
-    """One trainer whose steps are timed in parts."""
+    """One trainer whose steps are timed in parts.
 
-    def __init__(self, lm: Any, ours: bool, prompt: str, group: int, new: int, folder: str) -> None:
+    Args:
+        model: trained from then on. tokenizer: its own. ours: or TRL's trainer. prompt: of every step. group: rollouts of it. new: tokens of each.
+        folder: for what the trainer writes. options: more of the trainer's configuration.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, ours: bool, prompt: str, group: int, new: int, folder: str, **options: Any
+    ) -> None:
         import torch
         from datasets import Dataset
         from peft import LoraConfig
@@ -45,19 +52,29 @@ class Side:
         from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 
         self.prompt, self.group = prompt, group
-        options: dict[str, Any] = {"weighting": "fixed"} if ours else {}
+        options |= {"weighting": "fixed"} if ours else {}
         arguments = (ParetoGRPOConfig if ours else GRPOConfig)(
             output_dir=folder, per_device_train_batch_size=group, num_generations=group, max_completion_length=new, generation_kwargs={"min_new_tokens": new},
-            gradient_checkpointing=False, use_cpu=True, bf16=lm.dtype == torch.bfloat16, beta=0.0, report_to="none", save_strategy="no", disable_tqdm=True, seed=0, max_steps=1000, **options,
+            use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, beta=0.0, report_to="none", save_strategy="no", disable_tqdm=True, seed=0, max_steps=1000,
+            **{"gradient_checkpointing": False, **options},
         )  # fmt: skip
         self.trainer = (ParetoGRPOTrainer if ours else GRPOTrainer)(
-            model=copy.deepcopy(lm.model), reward_funcs=[spread], args=arguments, train_dataset=Dataset.from_dict({"prompt": [prompt] * 8}),
-            processing_class=copy.deepcopy(lm.tokenizer), peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+            model=model, reward_funcs=[spread], args=arguments, train_dataset=Dataset.from_dict({"prompt": [prompt] * 8}),
+            processing_class=tokenizer, peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
         )  # fmt: skip
         self.trainer.current_gradient_accumulation_steps = 1
         self.model = self.trainer.model.train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)
+
+    @classmethod
+    def copied(cls, lm: Any, ours: bool, prompt: str, group: int, new: int, folder: str) -> Side:
+        """Return a side on copies of a language model."""
+        return cls(copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer), ours, prompt, group, new, folder)
+
+    def ask(self, prompt: str, group: int) -> None:
+        """Go on with another prompt and another number of rollouts."""
+        self.prompt, self.group, self.trainer.num_generations = prompt, group, group
 
     def inputs(self) -> dict[str, Any]:
         """Rollouts with their advantages, as the loss takes them."""
@@ -73,21 +90,29 @@ class Side:
         generate = type(self.trainer)._generate_single_turn
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
-            begun = time.perf_counter()
+            begun = self.now()
             found = generate(self.trainer, *arguments, **keywords)
-            rollout.append(time.perf_counter() - begun)
+            rollout.append(self.now() - begun)
             return found
 
         self.trainer._generate_single_turn = timed
-        start = time.perf_counter()
+        start = self.now()
         with contextlib.redirect_stdout(io.StringIO()):
             inputs = self.inputs()
-        ready = time.perf_counter()
+        ready = self.now()
         self.update(inputs)
-        updated = time.perf_counter()
+        updated = self.now()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {"rollout": sum(rollout), "update": updated - ready, "step": time.perf_counter() - start}
+        return {"rollout": sum(rollout), "update": updated - ready, "step": self.now() - start}
+
+    def now(self) -> float:
+        """Seconds, once the model's device has done what it was given."""
+        import torch
+
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def agreement(stock: Side, ours: Side) -> tuple[float, float]:
@@ -117,7 +142,7 @@ def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: 
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
     with TemporaryDirectory() as folder:
-        stock, ours = (Side(lm, mine, text, group, new, folder) for mine in (False, True))
+        stock, ours = (Side.copied(lm, mine, text, group, new, folder) for mine in (False, True))
         off, error = agreement(stock, ours)
         times: dict[Side, list[dict[str, float]]] = {stock: [], ours: []}
         memory = {}
@@ -189,8 +214,8 @@ def curve(
     for prompt in prompts:
         (text,) = exact_prompts(lm.tokenizer, [prompt])
         with TemporaryDirectory() as folder:
-            stock = Side(lm, False, text, rows, new, folder)
-            sides = {group: Side(lm, True, text, group, new, folder) for group in groups}
+            stock = Side.copied(lm, False, text, rows, new, folder)
+            sides = {group: Side.copied(lm, True, text, group, new, folder) for group in groups}
             inputs = {group: sides[group].inputs() for group in groups}
             few = {
                 key: value[:rows] if getattr(value, "ndim", 0) else value for key, value in inputs[groups[0]].items()

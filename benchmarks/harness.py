@@ -137,17 +137,17 @@ def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) ->
     if arguments.json:
         write_json(
             arguments.json,
-            _plain({"checks": [asdict(c) for c in result.checks], "rows": result.rows, "machine": machine()}),
+            plain({"checks": [asdict(c) for c in result.checks], "rows": result.rows, "machine": machine()}),
         )
     sys.exit(0 if all(check.holds for check in result.checks) else 1)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN or infinity: they become null; numpy scalars become numbers."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
     if isinstance(value, float) and not (abs(value) < float("inf")):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.language.prefix_attention import best_backend, blocks_work, tree_attention
+from taiji.language.prefix_attention import best_backend, blocks_work, mask_blocks, tree_attention
 from taiji.language.prefix_tree import PackedTree
 
 
@@ -59,6 +59,27 @@ def test_the_flex_mask_is_the_same(recwarn):
     assert torch.allclose(
         tree_attention(*tensors, tree, backend="flex"), tree_attention(*tensors, tree, backend="masked"), atol=1e-5
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_blocks_of_the_mask_are_those_of_flex_attention(seed):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    random = np.random.default_rng(seed)
+    start = random.integers(0, 50, random.integers(1, 400)).tolist()
+    rows = [
+        start[: random.integers(1, len(start) + 1)] + random.integers(0, 50, random.integers(1, 300)).tolist()
+        for _ in range(random.integers(1, 6))
+    ]
+    tree = PackedTree(rows)
+    cpu = torch.device("cpu")
+    stock = create_block_mask(tree.may_attend(cpu), None, None, len(tree), len(tree), device="cpu")
+    for counts, places, kind in zip(
+        (stock.kv_num_blocks, stock.full_kv_num_blocks), (stock.kv_indices, stock.full_kv_indices), mask_blocks(tree)
+    ):
+        for row, own in enumerate(kind):
+            assert places[0, 0, row, : counts[0, 0, row]].tolist() == np.flatnonzero(own).tolist()
 
 
 def test_bfloat16_is_as_close_to_the_truth_as_the_masked_kernel():

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from taiji.nn.devices import on_device
+
 NUCLEUS = 1024
-"""Likeliest tokens looked at first for `top_p`; the whole vocabulary is sorted only where they do not suffice."""
+"""Likeliest tokens looked at first for `top_p`; the whole vocabulary is sorted only where they do not suffice, and on a GPU, where finding out is dearer."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def filtered(
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
     if banned:
-        scores = scores.index_fill(1, torch.tensor(list(banned), device=scores.device), -torch.inf)
+        scores = scores.index_fill(1, on_device(np.asarray(banned), scores.device), -torch.inf)
     if sampling.temperature == 0.0:
         return scores
     if sampling.temperature != 1.0:
@@ -108,7 +111,7 @@ def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """(R, 1) the smallest score inside the nucleus: the likeliest tokens whose probability reaches `top_p`."""
     total = scores.logsumexp(-1, keepdim=True)
-    for size in (min(NUCLEUS, scores.shape[-1]), scores.shape[-1]):
+    for size in (scores.shape[-1],) if scores.is_cuda else (min(NUCLEUS, scores.shape[-1]), scores.shape[-1]):
         top = scores.topk(size, -1).values
         reached = (top - total).exp().cumsum(-1)
         if size == scores.shape[-1] or bool((reached[:, -1] >= top_p).all()):

@@ -20,10 +20,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from taiji.core.errors import ResourceError
 from taiji.language.prefix_tree import Level, Packing
+from taiji.nn.devices import on_device
+
+Array = NDArray[Any]
 
 NAME = "taiji_prefix"
 """Name under which the attention is registered with transformers."""
@@ -31,6 +36,8 @@ Backend = Literal["blocks", "flex", "masked"]
 
 PACKED_MASK = (1, 1, 1, 1)
 """Shape of the mask that a packed forward carries: ready-made, so that transformers makes none, and no mask of several queries."""
+MASK_BLOCK = 128
+"""Queries and keys of a block of FlexAttention's mask."""
 SHORT = 128
 """Up to this length the CPU's backward kernel takes two to six times as long in bf16 as in fp32 (docs/performance.md)."""
 
@@ -139,7 +146,9 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
     """Return the name of the implementation that serves these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
-    return "flex" if query.is_cuda and _flex_works(query.shape[-1]) else "masked"
+    # FlexAttention computes fewer queries than a block by its decoding kernel, which does not take a mask like ours with gradients.
+    worth = query.is_cuda and query.shape[-2] >= MASK_BLOCK
+    return "flex" if worth and _flex_works(query.shape[-1]) else "masked"
 
 
 @cache
@@ -176,12 +185,38 @@ def _flex_works(head: int) -> bool:
 
 
 def _block_mask(tree: Packing, device: torch.device) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask
 
     made = tree.__dict__.setdefault("_block_masks", {})
     if device not in made:
-        made[device] = create_block_mask(tree.may_attend(device), None, None, len(tree), len(tree), device=str(device))
+        partly, wholly = (block[None, None] for block in mask_blocks(tree))
+        blocks = [
+            on_device(values.astype(np.int32), device)
+            for kind in (partly, wholly)
+            for values in (kind.sum(-1), np.argsort(~kind, axis=-1, kind="stable"))
+        ]
+        made[device] = BlockMask.from_kv_blocks(
+            *blocks,  # type: ignore[arg-type]
+            BLOCK_SIZE=MASK_BLOCK,
+            mask_mod=tree.may_attend(device),
+            seq_lengths=(len(tree), len(tree)),
+        )
     return made[device]
+
+
+def mask_blocks(tree: Packing) -> tuple[Array, Array]:
+    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys: to some of them, and to all; (B, B) each.
+
+    Read off the ends of the subtrees: nothing of the size of the mask is made, and nothing is asked of the device.
+    """
+    count = -(-len(tree) // MASK_BLOCK)
+    ends = np.pad(tree.subtree_end.numpy(), (0, count * MASK_BLOCK - len(tree))).reshape(count, MASK_BLOCK)
+    first = np.arange(count) * MASK_BLOCK
+    own, earlier = np.eye(count, dtype=bool), np.tri(count, k=-1, dtype=bool)
+    some = own | (earlier & (ends.max(axis=1)[None, :] > first[:, None]))
+    inside = (first + MASK_BLOCK <= len(tree))[:, None]
+    wholly = earlier & inside & (ends.min(axis=1)[None, :] >= first[:, None] + MASK_BLOCK)
+    return some & ~wholly, wholly
 
 
 def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:

@@ -21,6 +21,7 @@ from taiji.language.prefix_attention import PACKED_MASK, check_seen
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
 from taiji.language.prefix_tree import PackedTree
+from taiji.nn.devices import on_device
 
 
 class _Prompts:
@@ -28,10 +29,10 @@ class _Prompts:
 
     def __init__(self, paths: Sequence[np.ndarray], device: torch.device) -> None:
         longest = max(map(len, paths))
-        self._rows = torch.from_numpy(np.stack([np.pad(path, (0, longest - len(path))) for path in paths])).to(device)
+        self._rows = on_device(np.stack([np.pad(path, (0, longest - len(path))) for path in paths]), device)
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
-        ends = torch.tensor([len(path) for path in paths], device=device)
+        ends = on_device(np.asarray([len(path) for path in paths]), device)
         beyond = torch.arange(longest, device=device)[None, :] >= ends[:, None]
         self.bias = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, -torch.inf)[:, None, None, :]
 
@@ -77,7 +78,7 @@ class SharedDecoder:
             last = self._head.logits(states[[int(path[-1]) for path in tree.paths]])
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
         self._source = np.repeat(np.asarray(numbers), counts)
-        self.logits = last[torch.from_numpy(self._source).to(last.device)]
+        self.logits = last[on_device(self._source, last.device)]
         self._lengths = np.asarray([len(p) for p in unique])
         self._max_new, self._step = max_new, 0
         self._tails: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -87,7 +88,7 @@ class SharedDecoder:
         """Arrange the rows as (prompts, most rows of a prompt); `_slots` and `_flat` lead there and back, None when trivial."""
         kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
         if len(kept) < len(self._lengths):  # a prompt without rows is dropped
-            self._prompts.select(torch.from_numpy(kept).to(self._bare.device))
+            self._prompts.select(on_device(kept, self._bare.device))
             self._lengths, self._source = self._lengths[kept], groups
         width = int(counts.max())
         order = np.argsort(groups, kind="stable")
@@ -98,9 +99,9 @@ class SharedDecoder:
         slots[flat] = np.arange(len(order))
         trivial = len(slots) == len(flat) and bool((flat == np.arange(len(flat))).all())
         device = self._bare.device
-        self._slots: torch.Tensor | None = None if trivial else torch.from_numpy(slots).to(device)
-        self._flat: torch.Tensor | None = None if trivial else torch.from_numpy(flat).to(device)
-        self._positions = torch.from_numpy(self._lengths[self._source]).to(device)
+        self._slots: torch.Tensor | None = None if trivial else on_device(slots, device)
+        self._flat: torch.Tensor | None = None if trivial else on_device(flat, device)
+        self._positions = on_device(self._lengths[self._source], device)
         self._even = bool((self._lengths == self._lengths.max()).all()) and self._prompts.bias.shape[-1] == int(
             self._lengths.max()
         )
@@ -109,26 +110,29 @@ class SharedDecoder:
         """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
         if self._step >= self._max_new:
             raise InputError("The rows are full.", expected=f"at most {self._max_new} new tokens")
-        ids = torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device)
+        self.logits = self._forward(torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device), self._step)
+        self._step += 1
+        return self.logits
+
+    def _forward(self, ids: torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
+        """Run one token (R,) of each row through the model: the next logits (R, V)."""
         seen: set[int] = set()
         with torch.no_grad():
             out = self._bare.base_model(
                 input_ids=ids[:, None],
-                position_ids=(self._positions + self._step)[:, None],
+                position_ids=(self._positions + step)[:, None],
                 attention_mask=torch.ones(PACKED_MASK, device=ids.device),
                 use_cache=False,
                 taiji_decoding=self,
                 taiji_seen=seen,
             )
             check_seen(self._bare, seen)
-            self.logits = self._head.logits(out.last_hidden_state[:, -1])
-        self._step += 1
-        return self.logits
+            return self._head.logits(out.last_hidden_state[:, -1])
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these of the running rows only (ascending)."""
         kept = np.asarray(rows)
-        index = torch.from_numpy(kept).to(self._bare.device)
+        index = on_device(kept, self._bare.device)
         self._tails = {layer: (k[index], v[index]) for layer, (k, v) in self._tails.items()}
         self.logits = self.logits[index]
         self.prompt_of, self._source = self.prompt_of[kept], self._source[kept]
@@ -140,25 +144,34 @@ class SharedDecoder:
         """Attention of the newest token of each row: (R, H, 1, d) -> (R, 1, Hq, d). Called by the model's layers."""
         rows, heads, _, size = query.shape
         kv = key.shape[1]
-        if layer not in self._tails:
-            self._tails[layer] = (
-                key.new_empty(rows, kv, self._max_new, size),
-                value.new_empty(rows, kv, self._max_new, value.shape[3]),
-            )
-        keys, values = self._tails[layer]
-        keys[:, :, self._step], values[:, :, self._step] = key[:, :, 0], value[:, :, 0]
-        keys, values = keys[:, :, : self._step + 1].flatten(0, 1), values[:, :, : self._step + 1].flatten(0, 1)
+        keys, values, unwritten = self._written(layer, key, value)
         common, contents = self._prompts.keys[layer], self._prompts.values[layer]
         each = query.view(rows, kv, heads // kv, size) * (size**-0.5 if scale is None else scale)
-        own = torch.bmm(each.flatten(0, 1), keys.transpose(1, 2)).unflatten(0, (rows, kv))
+        own = torch.bmm(each.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).unflatten(0, (rows, kv))
+        own = own if unwritten is None else own + unwritten.to(own.dtype)
         scores = torch.bmm(self._together(each), common.flatten(0, 1).transpose(1, 2))
         if not self._even:
             scores = (scores.unflatten(0, (-1, kv)) + self._prompts.bias.to(scores.dtype)).flatten(0, 1)
         weights = torch.softmax(torch.cat([scores, self._together(own)], 2), -1, dtype=torch.float32).to(query.dtype)
         width = common.shape[2]
         seen = self._apart(torch.bmm(weights[:, :, :width], contents.flatten(0, 1)), kv)
-        mixed = torch.bmm(self._apart(weights[:, :, width:], kv).flatten(0, 1), values)
+        mixed = torch.bmm(self._apart(weights[:, :, width:], kv).flatten(0, 1), values.flatten(0, 1))
         return (seen + mixed.view(seen.shape)).reshape(rows, 1, heads, -1)
+
+    def _written(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Append the newest token; return its row's keys and values (R, Hk, n, d), and a bias (n,) of places not written yet."""
+        if layer not in self._tails:
+            self._tails[layer] = self._empty(key), self._empty(value)
+        keys, values = self._tails[layer]
+        keys[:, :, self._step], values[:, :, self._step] = key[:, :, 0], value[:, :, 0]
+        return keys[:, :, : self._step + 1], values[:, :, : self._step + 1], None
+
+    def _empty(self, newest: torch.Tensor) -> torch.Tensor:
+        """Return room (R, Hk, max_new, d) for what is like ``newest`` (R, Hk, 1, d)."""
+        rows, heads, _, size = newest.shape
+        return newest.new_zeros(rows, heads, self._max_new, size)
 
     def _together(self, rows: torch.Tensor) -> torch.Tensor:
         """(R, Hk, group, x) -> (prompts * Hk, rows of a prompt * group, x)."""
@@ -197,7 +210,7 @@ class PaddedDecoder:
                 logits_to_keep=1,
             )
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
-        index = torch.from_numpy(self.prompt_of).to(device)
+        index = on_device(self.prompt_of, device)
         self._cache.batch_select_indices(index)
         self._mask, self.logits = mask[index], output.logits[index, -1].float()
 
@@ -235,7 +248,18 @@ def open_decoder(
     """A decoder for the model: shared where that is right."""
     from taiji.language.prefix_support import supports_sharing
 
-    return (SharedDecoder if supports_sharing(model)[0] else PaddedDecoder)(model, prompts, copies, max_new)
+    if not supports_sharing(model)[0]:
+        return PaddedDecoder(model, prompts, copies, max_new)
+    return shared_decoder(model, prompts, copies, max_new)
+
+
+def shared_decoder(
+    model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
+) -> SharedDecoder:
+    """Return the shared decoder for the model's device: on a GPU its step is recorded and played."""
+    from taiji.language.prefix_graph import GraphedDecoder
+
+    return (GraphedDecoder if model.device.type == "cuda" else SharedDecoder)(model, prompts, copies, max_new)
 
 
 def decode_rows(

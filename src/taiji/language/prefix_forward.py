@@ -17,6 +17,7 @@ from taiji.core.errors import InputError
 from taiji.language.prefix_attention import PACKED_MASK, check_seen, install, installed
 from taiji.language.prefix_head import head_of, token_logprobs
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree, Packing, common_length
+from taiji.nn.devices import on_device
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def packed_hidden(model: Any, tree: Packing, keep: Any = None, decoding: Any = N
         extra["taiji_keep"] = keep
     seen: set[int] = set()
     out = bare.base_model(
-        input_ids=tree.tokens.to(device).unsqueeze(0),
-        position_ids=tree.positions.to(device).unsqueeze(0),
+        input_ids=on_device(tree.tokens.numpy(), device).unsqueeze(0),
+        position_ids=on_device(tree.positions.numpy(), device).unsqueeze(0),
         attention_mask=torch.ones(PACKED_MASK, device=device),
         use_cache=False,
         taiji_seen=seen,
@@ -96,12 +97,12 @@ def shared_logprobs(
     states = packed_hidden(model, tree)
     places, rows = np.unique(at, return_inverse=True)
     device = states.device
-    index = torch.from_numpy(rows).to(device)
+    index = on_device(rows, device)
     found, entropies = token_logprobs(
-        states[torch.from_numpy(places).to(device)],
+        states[on_device(places, device)],
         head_of(bare_model(model)),
         index,
-        torch.from_numpy(tokens).to(device),
+        on_device(tokens, device),
         temperature,
         entropy_gradient,
     )

@@ -9,7 +9,8 @@ import torch
 
 from taiji.core.errors import ResourceError
 from taiji.language.logits_processing import Sampling, drawn, filtered
-from taiji.language.prefix_decode import SharedDecoder, decode_rows
+from taiji.language.prefix_decode import SharedDecoder, decode_rows, shared_decoder
+from taiji.language.prefix_graph import run_ahead
 from taiji.language.prefix_lora import merged_adapters
 
 if TYPE_CHECKING:
@@ -128,42 +129,29 @@ def generate_shared(
         module.training = False
     try:
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
-            return _run(
-                SharedDecoder(model, prompts, n, sampling.max_new_tokens),
-                sampling,
-                frozenset(stop_ids),
-                generator,
-                draw,
-            )
+            decoder = shared_decoder(model, prompts, n, sampling.max_new_tokens)
+            # The penalty reads the tokens on the host.
+            way = ahead if decoder.logits.is_cuda and sampling.repetition_penalty == 1.0 else step_by_step
+            return way(decoder, sampling, frozenset(stop_ids), generator, draw)
     finally:
         for module in modules:
             module.training = True
 
 
-def _run(
+def step_by_step(
     decoder: SharedDecoder,
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
+    """Draw tokens, looking at each; ended rows leave."""
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
-
-    def uniform(device: torch.device) -> torch.Tensor:
-        """A number for each row, ended ones included, so that a row's numbers do not depend on when others end."""
-        return torch.rand(len(written), dtype=torch.float64, device=device, generator=generator)
+    law = _Draws(len(written), sampling, stops, generator, draw)
 
     def choose(rows: list[int], step: int) -> list[int]:
-        so_far = [written[r] for r in rows]
-        scores = filtered(decoder.logits, sampling, so_far, sorted(stops) if step < sampling.min_new_tokens else ())
-        if sampling.temperature == 0.0:
-            return list(scores.argmax(-1).tolist())
-        if draw == "uniform":
-            return _checked(drawn(scores, uniform(scores.device)[rows]).tolist(), scores.shape[-1])
-        # What torch.multinomial does for one draw, with noise for the ended rows too: the same stream, and so the same
-        # tokens, as in a batch that carries them along (`transformers` does).
-        noise = torch.empty(len(written), scores.shape[-1], device=scores.device).exponential_(1, generator=generator)
-        return list((torch.softmax(scores, -1) / noise[rows]).argmax(-1).tolist())
+        tokens = law(decoder.logits, rows, step, [written[r] for r in rows]).tolist()
+        return _checked(tokens, decoder.logits.shape[-1])
 
     def ends(row: int, token: int) -> bool:
         written[row].append(token)
@@ -173,8 +161,68 @@ def _run(
     return written
 
 
+def ahead(
+    decoder: SharedDecoder,
+    sampling: Sampling,
+    stops: frozenset[int],
+    generator: torch.Generator | None,
+    draw: Draw,
+) -> list[list[int]]:
+    """Draw the same tokens without the host's looking at each; see :func:`~taiji.language.prefix_graph.run_ahead`."""
+    law = _Draws(len(decoder.prompt_of), sampling, stops, generator, draw)
+    written = run_ahead(
+        decoder,
+        sampling.max_new_tokens,
+        lambda rows, step: law(decoder.logits, rows, step),
+        sorted(stops),
+        generator,
+    )
+    for row in written:
+        _checked(row, decoder.logits.shape[-1])
+    return written
+
+
+class _Draws:
+    """The next token of each running row, by the law and the way of drawing asked for.
+
+    Args:
+        total: rows at the beginning. sampling, stops, generator, draw: see :func:`generate_shared`.
+    """
+
+    def __init__(
+        self, total: int, sampling: Sampling, stops: frozenset[int], generator: torch.Generator | None, draw: Draw
+    ) -> None:
+        self.total, self.sampling, self.stops = total, sampling, sorted(stops)
+        self.generator, self.draw = generator, draw
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[int] | torch.Tensor,
+        step: int,
+        written: Sequence[Sequence[int]] = (),
+    ) -> torch.Tensor:
+        """Return (r,) ids; the vocabulary's size where a row's logits are not numbers.
+
+        Random numbers are drawn for ended rows too: the same stream, and so the same tokens, as in a batch that carries them
+        along (`transformers` does).
+        """
+        banned = self.stops if step < self.sampling.min_new_tokens else ()
+        scores = filtered(logits, self.sampling, written, banned)
+        if self.sampling.temperature == 0.0:
+            return scores.argmax(-1)
+        if self.draw == "uniform":
+            uniform = torch.rand(self.total, dtype=torch.float64, device=scores.device, generator=self.generator)
+            return drawn(scores, uniform[rows])
+        # What torch.multinomial does for one draw.
+        noise = torch.empty(self.total, scores.shape[-1], device=scores.device).exponential_(
+            1, generator=self.generator
+        )
+        return (torch.softmax(scores, -1) / noise[rows]).argmax(-1)
+
+
 def _checked(tokens: list[int], vocabulary: int) -> list[int]:
-    if max(tokens) >= vocabulary:
+    if max(tokens, default=0) >= vocabulary:
         raise ResourceError(
             "The model's logits are not numbers, so no token can be drawn.",
             expected="finite logits, or minus infinity for tokens that may not be drawn",

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from taiji.core.errors import InputError
+from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
 """Tokens: a shorter common beginning is cheaper to compute twice than to attend to as a segment of its own."""
@@ -96,7 +97,7 @@ class Packing:
         self, device: torch.device
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
-        end = self.subtree_end.to(device)
+        end = on_device(self.subtree_end.numpy(), device)
         return lambda batch, head, query, key: (key <= query) & (query < end[key])
 
 

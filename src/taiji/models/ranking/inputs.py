@@ -24,6 +24,7 @@ from taiji.data.statistics import PastStatistics, PointInTime
 from taiji.data.tasks import Task, labels
 from taiji.models.ranking.split_inputs import sides_of
 from taiji.models.ranking.split_weights import SplitGraph
+from taiji.nn.devices import on_device
 from taiji.nn.field_embeddings import Batch
 
 Array = NDArray[Any]
@@ -244,7 +245,7 @@ class Inputs:
         return out
 
     def _tensors(self, out: Mapping[str, Array]) -> Batch:
-        return {name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device) for name, value in out.items()}
+        return {name: on_device(value, self.device) for name, value in out.items()}
 
     def _distinct(self, wanted: Sequence[Array]) -> Array:
         """Return distinct items, padding first; afterwards ``self._place[item]`` is an item's position (−1 points at the padding)."""

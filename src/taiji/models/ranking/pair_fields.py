@@ -179,16 +179,14 @@ def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
 def _blocks(requests: Array, cuts: Array, counts: Array, lengths: Array) -> list[Array]:
     """Return requests, which are in order of cut and size, in parts of one cut and at most :data:`BLOCK` cosines."""
     parts: list[Array] = []
-    start = 0
-    for end in range(1, len(requests) + 1):
-        full = end == len(requests) or cuts[requests[end]] != cuts[requests[start]]
-        if not full:
-            widest = counts[requests[end]] * max(int(lengths[requests[start : end + 1]].max()), 1)
-            full = widest * (end + 1 - start) > BLOCK
-        if full:
-            parts.append(requests[start:end])
-            start = end
-    return parts
+    cut, size, long = cuts[requests].tolist(), counts[requests].tolist(), np.maximum(lengths[requests], 1).tolist()
+    start, longest = 0, 0
+    for place in range(len(requests)):
+        longest = max(longest, long[place])
+        if place > start and (cut[place] != cut[start] or size[place] * longest * (place + 1 - start) > BLOCK):
+            parts.append(requests[start:place])
+            start, longest = place, long[place]
+    return [*parts, requests[start:]] if len(requests) else parts
 
 
 def _hashes(dataset: Dataset) -> Array:
@@ -305,20 +303,25 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
     """
     requests, width = items.shape
     out = np.zeros((3, requests, width), dtype=np.float32)
-    for start in range(0, requests, size := max(1, BLOCK // max(count, 1))):
-        block = slice(start, start + size)
-        row, place = np.nonzero(histories[block] >= 0)
-        voters = histories[block][row, place]
-        there = neighbours[voters] >= 0
-        keys = (row[:, None] * count + neighbours[voters])[there]
-        votes = weights[voters].astype(np.float64)
-        decayed = votes * (CO_DECAY**place)[:, None]
-        cells = len(histories[block]) * count
-        largest = np.zeros(cells)
-        np.maximum.at(largest, keys, votes[there])
-        wanted = np.arange(len(histories[block]))[:, None] * count + np.maximum(items[block], 0)
-        sums = np.bincount(keys, votes[there], cells), largest, np.bincount(keys, decayed[there], cells)
-        out[:, block] = [np.where(items[block] >= 0, values[wanted], 0.0) for values in sums]
+    size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
+    cell_of = np.full(size * count, -1, dtype=np.int32)  # a request and an item to the cell that wants its votes
+    for start in range(0, requests, size):
+        wanted, past = items[start : start + size], histories[start : start + size]
+        own = np.arange(len(wanted))[:, None] * count
+        keys = (own + wanted)[wanted >= 0]
+        cell_of[keys] = np.arange(len(keys), dtype=np.int32)
+        row, place = np.nonzero(past >= 0)
+        near = neighbours[past[row, place]]
+        cell = np.where(near >= 0, cell_of[np.maximum(near, 0) + row[:, None] * count], -1)
+        vote, neighbour = np.nonzero(cell >= 0)
+        cell, votes = cell[vote, neighbour], weights[past[row, place][vote], neighbour].astype(np.float64)
+        largest = np.zeros(len(keys))
+        np.maximum.at(largest, cell, votes)
+        decayed = votes * (CO_DECAY**place)[vote]
+        sums = np.bincount(cell, votes, len(keys)), largest, np.bincount(cell, decayed, len(keys))
+        found = cell_of[keys]  # of an item that is a candidate twice, the last one's
+        out[:, start : start + size][:, wanted >= 0] = [values[found] for values in sums]
+        cell_of[keys] = -1
     return out.reshape(3, -1)
 
 

@@ -29,6 +29,7 @@ from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import GROUP, NeuralRankerSettings
 from taiji.models.ranking.split_inputs import SplitCache
 from taiji.models.ranking.training_loop import train
+from taiji.nn.devices import on_device
 from taiji.nn.losses import MultitaskLoss
 from taiji.nn.predictions import predictions
 
@@ -97,7 +98,7 @@ class Ranker:
 
     def step_labels(self, chunk: Arrays, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
         """Return the labels that are learnt from of rows ``index`` of a chunk, (B,) each."""
-        return {name: torch.from_numpy(chunk.labels[name][index]).to(self.device) for name in self.loss.labels}
+        return {name: on_device(chunk.labels[name][index], self.device) for name in self.loss.labels}
 
     # Training.
 

@@ -30,6 +30,7 @@ from taiji.data.tasks import Task, check_tasks
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.ranking_network import Network
 from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.devices import on_device
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs
 from taiji.nn.losses import MultitaskLoss, pairwise_loss
@@ -274,5 +275,5 @@ class SatisfactionRanker(Ranker):
         if not len(answered):
             return total
         drawn = answered[torch.randint(0, len(answered), (self.settings.answers,)).numpy()]
-        answers = torch.from_numpy(chunk.labels[self.loss.survey][drawn]).to(outputs.device)
+        answers = on_device(chunk.labels[self.loss.survey][drawn], outputs.device)
         return total + self.loss.taught(self.network(self.inputs.batch(chunk, drawn)), answers)

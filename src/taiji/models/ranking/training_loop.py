@@ -14,6 +14,7 @@ from torch import nn
 
 from taiji.core.progress import progress
 from taiji.data.field_set import Arrays
+from taiji.nn.devices import on_device
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.optimisers import RowAdagrad
 from taiji.nn.predictions import calibrate
@@ -167,7 +168,7 @@ class Step:
                 type(ranker).__qualname__,
                 ", ".join(batch.unread),
             )
-        group = None if chunk.group is None else torch.from_numpy(chunk.group[index]).to(outputs.device)
+        group = None if chunk.group is None else on_device(chunk.group[index], outputs.device)
         loss = ranker.step_loss(chunk, index, outputs, group)
         if ranker.settings.embedding_decay and penalty is not None and not self.part:
             loss = loss + ranker.settings.embedding_decay * penalty

@@ -31,6 +31,7 @@ from taiji.models.retrieval.retriever import CatalogueRetriever, seen_items
 from taiji.models.retrieval.top_items import top_items
 from taiji.models.retrieval.vector_retriever import to_numpy
 from taiji.nn.beam_search import beam_search
+from taiji.nn.devices import on_device
 from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
@@ -321,4 +322,4 @@ class CodeDecoder(CatalogueRetriever):
         return Past(self._tensor(self.item_codes[np.maximum(items, 0)]), times, codes, mask)
 
     def _tensor(self, values: Array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return on_device(values, self.device)

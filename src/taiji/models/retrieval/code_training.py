@@ -20,6 +20,7 @@ from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
 from taiji.models.retrieval.code_network import Asked, Past
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
+from taiji.nn.devices import on_device
 from taiji.nn.experts import Experts
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 from taiji.nn.time_encoding import time_features
@@ -78,7 +79,7 @@ class CodeTraining:
                 if epoch % s.check_every and epoch != s.epochs:
                     continue
                 quality = self.quality()
-                checks.append({"epoch": epoch, "loss": float(np.mean(losses)), "ndcg": quality})
+                checks.append({"epoch": epoch, "loss": float(torch.stack(losses).double().mean()), "ndcg": quality})
                 log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, checks[-1]["loss"], quality)
                 if quality > best:
                     best, worse = quality, 0
@@ -92,8 +93,8 @@ class CodeTraining:
         network.eval()
         return checks
 
-    def step(self, batch: CodeBatch) -> float:
-        """Take one step and return the loss of the next codes."""
+    def step(self, batch: CodeBatch) -> torch.Tensor:
+        """Take one step and return the loss of the next codes, on the device: the host does not wait for it."""
         loss, reported = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -102,23 +103,23 @@ class CodeTraining:
         for module in self.network.modules():
             if isinstance(module, Experts):
                 module.balance()
-        return float(reported.detach())
+        return reported.detach()
 
     def loss(self, batch: CodeBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is minimised, and of it the cross-entropy of the next codes, summed over levels."""
         model, network, s = self.model, self.network, self.model.settings
-        there = torch.from_numpy(batch.items >= 0).to(model.device)
+        there = on_device(np.flatnonzero(batch.items.ravel() >= 0), model.device)
         targets = model._tensor(model.item_codes[np.maximum(batch.items, 0)])
         past, asked = self._past(batch)
-        seen = torch.arange(batch.items.shape[1], device=model.device).expand(there.shape)
+        seen = torch.arange(batch.items.shape[1], device=model.device).expand(batch.items.shape)
         states, thoughts = network.states(network.read(past), seen, targets, asked)
-        states, codes = states[there], targets[there]
+        states, codes = states.flatten(0, 1)[there], targets.flatten(0, 1)[there]
         parts = [self._next_code(level, states[:, level], codes[:, level]) for level in range(codes.shape[1])]
         total = reported = torch.stack(parts).sum()
         if self.clusters:
             assert thoughts is not None
             for level, cluster in enumerate(self.clusters):
-                thought = thoughts[there][:, level]
+                thought = thoughts.flatten(0, 1)[there][:, level]
                 aligned = cluster_loss(thought, network.level_table(level), cluster, codes[:, level])
                 total = total + s.cluster_weight * aligned
         if s.skip_weight:

@@ -21,6 +21,7 @@ from taiji.models.retrieval.matches import Matches
 from taiji.models.retrieval.retriever import seen_items
 from taiji.models.retrieval.two_towers import TwoTowers, TwoTowersSettings
 from taiji.models.retrieval.user_activity import TAUGHT, WINDOWS, activity_chances, fit_activity
+from taiji.nn.devices import on_device
 
 Array = NDArray[Any]
 DAY = 86_400_000_000
@@ -147,7 +148,7 @@ class CreatorSide(TwoTowers):
 
     def _numbers(self) -> torch.Tensor:
         numbers = super()._numbers()
-        return torch.where(torch.from_numpy(self.known).to(numbers.device), numbers, 0)
+        return torch.where(on_device(self.known, numbers.device), numbers, 0)
 
 
 def daily_activity(history: History, now: int) -> Array:

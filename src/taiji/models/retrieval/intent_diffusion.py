@@ -17,6 +17,7 @@ from torch import nn
 
 from taiji.models.retrieval.two_towers import ItemTower, TwoTowers, TwoTowersSettings, tower
 from taiji.nn.denoiser import Denoiser
+from taiji.nn.devices import on_device
 from taiji.nn.diffusion import add_noise, exponential_schedule, sample, sampling_steps
 from taiji.nn.sequence_transformer import Block
 
@@ -172,5 +173,5 @@ class IntentDiffusion(TwoTowers):
 
     def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
         """Return embeddings (B, L, d) and what is known (B, L) of histories (B, L), −1 for padding and unknown items."""
-        items = torch.from_numpy(newest_first + 1).to(self.device)
+        items = on_device(newest_first + 1, self.device)
         return self.network.sequence(items, self._padded[items]), items > 0

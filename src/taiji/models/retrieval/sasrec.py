@@ -24,6 +24,7 @@ from taiji.data.dataset import Dataset
 from taiji.data.history import History, rows_and_places
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
+from taiji.nn.devices import on_device
 from taiji.nn.lookup import look_up
 from taiji.nn.packing import Packing, pack
 from taiji.nn.sampled_softmax import sampled_softmax_loss
@@ -151,7 +152,7 @@ class SASRec(VectorRetriever):
         batch = _batch(newest_first[known], place, places + reverse, lengths, packing)
         self.network.eval()
         with torch.no_grad():
-            states = self.network(*(torch.from_numpy(part).to(self.device) for part in batch))
+            states = self.network(*(on_device(part, self.device) for part in batch))
         last = torch.from_numpy(places[np.cumsum(lengths) - 1])
         out[rows] = to_numpy(states.flatten(0, 1)[last.to(self.device)])
         return out
@@ -191,27 +192,26 @@ class SASRec(VectorRetriever):
     ) -> float:
         """Train once on every history and return the mean loss."""
         self.network.train()
-        return float(
-            np.mean([self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)])
-        )
+        losses = [self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)]
+        return float(torch.stack(losses).double().mean())
 
     def _step(
         self, optimiser: torch.optim.Optimizer, batch: PackedBatch, chance: Array, random: np.random.Generator
-    ) -> float:
-        tensors = [torch.from_numpy(part).to(self.device) for part in batch]
+    ) -> torch.Tensor:
+        tensors = [on_device(part, self.device) for part in batch]
         states = self.network(*tensors[:3]).flatten(0, 1)[tensors[3]]
         table, targets = self.network.table[1:], tensors[4]
         if self.settings.negatives:
             drawn = random.choice(len(chance), self.settings.negatives, p=chance)
-            log_chance = torch.from_numpy(np.log(chance[drawn]).astype(np.float32)).to(self.device)
-            loss = sampled_softmax_loss(states, targets, table, torch.from_numpy(drawn).to(self.device), log_chance)
+            log_chance = on_device(np.log(chance[drawn]).astype(np.float32), self.device)
+            loss = sampled_softmax_loss(states, targets, table, on_device(drawn, self.device), log_chance)
         else:
             loss = nn.functional.cross_entropy(states @ table.T, targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         optimiser.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def _quality(self, valid: _Valid) -> float:
         """Return NDCG@10 of the held-out interactions over the whole catalogue, seen items left out unless they are kept."""
@@ -219,13 +219,13 @@ class SASRec(VectorRetriever):
             return 0.0
         table, total = self.network.table[1:].detach(), 0.0
         for block in in_blocks(len(valid.targets)):
-            query = torch.from_numpy(self._encode(valid.items[block])).to(self.device)
+            query = on_device(self._encode(valid.items[block]), self.device)
             scores = query @ table.T
-            targets = torch.from_numpy(valid.targets[block]).to(self.device)
+            targets = on_device(valid.targets[block], self.device)
             own = scores.gather(1, targets[:, None])
             if not self.keeps_seen:
                 rows, items = valid.seen(block)
-                scores[torch.from_numpy(rows).to(self.device), torch.from_numpy(items).to(self.device)] = -torch.inf
+                scores[on_device(rows, self.device), on_device(items, self.device)] = -torch.inf
             rank = (scores > own).sum(dim=1).double()
             total += float(torch.where(rank < 10, 1 / torch.log2(rank + 2), torch.zeros_like(rank)).sum())
         return total / len(valid.targets)

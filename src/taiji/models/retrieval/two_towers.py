@@ -16,6 +16,7 @@ from taiji.core.progress import progress
 from taiji.data.history import History
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
+from taiji.nn.devices import on_device
 from taiji.nn.lookup import look_up
 
 Array = NDArray[Any]
@@ -120,7 +121,7 @@ class TwoTowers(VectorRetriever):
                         for at in range(0, len(order), settings.batch)
                         if len(order[at : at + settings.batch]) > 1
                     ]
-                    self.facts["losses"].append(float(np.mean(losses)) if losses else 0.0)
+                    self.facts["losses"].append(float(torch.stack(losses).double().mean()) if losses else 0.0)
                     update(epoch + 1)
         self._finish()
 
@@ -149,7 +150,7 @@ class TwoTowers(VectorRetriever):
         sizes = [int(level.max(initial=0)) for level in self.item_categories.T]
         self.network = self._network(sizes).to(self.device)
         padded = np.concatenate([np.zeros((1, self.item_categories.shape[1]), np.int64), self.item_categories])
-        self._padded = torch.from_numpy(padded).to(self.device)
+        self._padded = on_device(padded, self.device)
 
     def _network(self, categories: list[int]) -> ItemTower:
         """Return an untrained network for categories of these sizes."""
@@ -165,19 +166,19 @@ class TwoTowers(VectorRetriever):
         known = newest_first >= 0
         weight = np.where(known, 1.0 / np.sqrt(1.0 + np.arange(newest_first.shape[1])), 0.0)
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
-        items = torch.from_numpy(newest_first + 1).to(self.device)
+        items = on_device(newest_first + 1, self.device)
         assert isinstance(self.network, TwoTowersNetwork)
-        return self.network.user(
-            items, self._padded[items], torch.from_numpy(weight.astype(np.float32)).to(self.device)
-        )
+        return self.network.user(items, self._padded[items], on_device(weight.astype(np.float32), self.device))
 
-    def _step(self, optimiser: torch.optim.Optimizer, history: History, rows: Array, log_chance: torch.Tensor) -> float:
+    def _step(
+        self, optimiser: torch.optim.Optimizer, history: History, rows: Array, log_chance: torch.Tensor
+    ) -> torch.Tensor:
         past, target = before_rows(history, rows, self.settings.history)
-        loss = self._loss(past, torch.from_numpy(target + 1).to(self.device), log_chance.to(self.device))
+        loss = self._loss(past, on_device(target + 1, self.device), log_chance.to(self.device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
         """Return the loss of histories (B, L), newest first, and the items (B,) after them, from 1."""

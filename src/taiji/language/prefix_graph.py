@@ -1,0 +1,150 @@
+"""Decode on a GPU without the host: a step of fixed shapes that is recorded once, and tokens that stay on the device.
+
+A step of a model is hundreds of small operations, and launching them takes a GPU's host ten times as long as the GPU needs to
+read the weights. `GraphedDecoder` gives a step fixed shapes and places (each row's whole room is attended to, with what is not
+written yet masked), so it can be recorded as a CUDA graph and played again for every token. `run_ahead` draws tokens on
+the device and lets the host look only every `LOOK` steps at which rows have ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from taiji.language.prefix_decode import SharedDecoder
+from taiji.nn.devices import on_device
+
+log = logging.getLogger(__name__)
+LOOK = 16
+"""Steps between two looks of the host."""
+WORTH = 8
+"""Steps that must be left for a recording, which costs about three steps, to pay."""
+LEAVE = 0.5
+"""Ended rows leave when fewer than this share of the rows still run: shapes change, so the step is recorded again."""
+
+
+class GraphedDecoder(SharedDecoder):
+    """A :class:`SharedDecoder` whose step has fixed shapes; on a GPU it is recorded and played. ``logits`` are overwritten by each step."""
+
+    _graph: torch.cuda.CUDAGraph | None = None
+    _recordable = True
+
+    def _group(self) -> None:
+        super()._group()
+        device = self._bare.device
+        self._graph = None
+        self._ids = torch.zeros(len(self._positions), dtype=torch.long, device=device)
+        self._at = torch.full((1,), self._step, dtype=torch.long, device=device)
+        self._places = torch.arange(self._max_new, device=device)
+
+    def _forward(self, ids: torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
+        self._ids.copy_(ids)
+        self._at.fill_(self._step)
+        if self._graph is None and self._recordable and ids.is_cuda and self._max_new - self._step >= WORTH:
+            self._record()
+        if self._graph is None:
+            return self._body()
+        self._graph.replay()
+        return self._out
+
+    def _body(self) -> torch.Tensor:
+        """Run the step at the place that `_at` holds, on the ids that `_ids` holds."""
+        self._unwritten = torch.zeros(self._max_new, device=self._at.device).masked_fill_(self._places > self._at, -torch.inf)  # fmt: skip
+        return super()._forward(self._ids, self._at)
+
+    def _record(self) -> None:
+        """Record the step; where the model cannot be recorded, say so and go on without."""
+        stream, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(here)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(stream):
+                self._body()  # libraries get ready; what it writes is written again, the same, by the first replay
+                graph.capture_begin()
+                try:
+                    self._out = self._body()
+                finally:
+                    graph.capture_end()
+            self._graph = graph
+        except RuntimeError as error:
+            self._recordable = False
+            reason = str(error).splitlines()[0]
+            log.warning("%s cannot be recorded as a CUDA graph, so its tokens take longer: %s", type(self._bare).__name__, reason)  # fmt: skip
+        here.wait_stream(stream)
+
+    def _written(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if layer not in self._tails:
+            self._tails[layer] = self._empty(key), self._empty(value)
+        keys, values = self._tails[layer]
+        keys.index_copy_(2, self._at, key)
+        values.index_copy_(2, self._at, value)
+        return keys, values, self._unwritten
+
+
+def run_ahead(
+    decoder: SharedDecoder,
+    steps: int,
+    choose: Callable[[torch.Tensor, int], torch.Tensor],
+    stops: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """Run a decoder until each of its rows has drawn a stop or made ``steps`` tokens.
+
+    The host looks at the tokens every `LOOK` steps. What was drawn beyond the last row's end is taken back: tokens, and the
+    state of the random numbers, are those of a loop that looks after each step.
+
+    Args:
+        decoder: has read its prompts and made no token yet.
+        steps: tokens a row at most.
+        choose: ``(rows, step)`` to a token (r,) for each row of ``decoder.logits``; ``rows`` (r,) are their numbers, on the device.
+        stops: ids that end a row; they are its last token.
+        generator: that ``choose`` draws from; None is torch's global one of the device.
+
+    Returns:
+        Token ids of each row.
+    """
+    device = decoder.logits.device
+    total, vocabulary = decoder.logits.shape
+    tokens = torch.zeros(total, steps, dtype=torch.long, device=device)
+    ends = torch.as_tensor(sorted(stops), dtype=torch.long, device=device)
+    random = generator or _global_generator(device)
+    running, rows = list(range(total)), torch.arange(total, device=device)
+    written: list[list[int]] = [[] for _ in range(total)]
+    done: set[int] = set()
+    for at in range(0, steps, LOOK):
+        states = []
+        for step in range(at, min(at + LOOK, steps)):
+            chosen = choose(rows, step)
+            states.append(random.get_state())
+            tokens[rows, step] = chosen
+            if step < steps - 1:
+                decoder.step(
+                    chosen.clamp(max=vocabulary - 1)
+                )  # beyond it where logits are not numbers, which the caller tells
+        block = tokens[rows, at : at + LOOK]
+        last = 0
+        for row, ids, marks in zip(running, block.tolist(), torch.isin(block, ends).tolist()):
+            if row not in done:
+                length = marks.index(True) + 1 if any(marks) else len(ids)
+                written[row] += ids[:length]
+                last = max(last, length)
+                done |= {row} if any(marks) else set()
+        going = [place for place, row in enumerate(running) if row not in done]
+        if not going or at + LOOK >= steps:
+            random.set_state(states[last - 1])
+            break
+        if len(going) < LEAVE * len(running):
+            decoder.select(going)
+            running, rows = [running[place] for place in going], rows[on_device(np.asarray(going), device)]
+    return written
+
+
+def _global_generator(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    return torch.default_generator

@@ -1,0 +1,21 @@
+"""Getting arrays onto a device without making the host wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def on_device(values: NDArray[Any], device: torch.device | str) -> torch.Tensor:
+    """Return an array as a tensor on a device.
+
+    A copy to a GPU out of ordinary memory makes the host wait until the GPU has done all it was given; out of pinned memory it
+    does not. On a CPU the tensor shares the array's memory.
+    """
+    host = torch.from_numpy(np.ascontiguousarray(values))
+    if torch.device(device).type != "cuda":
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)

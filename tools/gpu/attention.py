@@ -1,0 +1,70 @@
+"""FlexAttention along the tree against the masked reference: forward and backward, fp32 and bf16, odd lengths."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import torch
+from benchmarks.harness import Result
+
+from taiji.language.prefix_attention import best_backend, tree_attention
+from taiji.language.prefix_tree import PackedTree
+from tools.gpu.card import Card
+
+CASES = {"a prompt, 3 odd rows": (37, (5, 19, 1)), "one token over a block": (129, (1, 1)), "850 + 8 x 96": (850, (96,) * 8), "8,192 + 16 x 96": (8192, (96,) * 16)}  # fmt: skip
+"""Name to prompt length and rollout lengths."""
+HEADS = {"9 x 64 over 3": (9, 3, 64), "32 x 128 over 8": (32, 8, 128)}
+"""Name to heads of queries, heads of keys, size."""
+BARS = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+
+def tree_of(prompt: int, rows: tuple[int, ...]) -> PackedTree:
+    """Return the tree of one prompt with several continuations."""
+    random = np.random.default_rng(0)
+    start = random.integers(5, 100, prompt).tolist()
+    return PackedTree([start + random.integers(100 + i, 200 + i, n).tolist() for i, n in enumerate(rows)])
+
+
+def error(found: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the norm of the difference over the norm of the reference."""
+    return float((found.double() - reference.double()).norm() / reference.double().norm())
+
+
+def measure(card: Card, result: Result) -> None:
+    """Add a row a case, and a check that the errors are those of the number type."""
+    cases = dict(list(CASES.items())[: 2 if card.quick else None])
+    for dtype in (torch.float32, torch.bfloat16):
+        worst = 0.0
+        for name, (prompt, rows) in cases.items():
+            tree = tree_of(prompt, rows)
+            for heads, (queries, keys, size) in HEADS.items():
+                generator = torch.Generator().manual_seed(0)
+                shapes = [(1, h, len(tree), size) for h in (queries, keys, keys)]
+                inputs = [torch.randn(s, generator=generator).to(card.device, dtype) for s in shapes]
+                upstream = torch.randn(1, len(tree), queries, size, generator=generator).to(card.device, dtype)
+                backend = best_backend(inputs[0], inputs[2])
+                long = len(tree) > 4096
+                exact = _run([t.float() if long else t.double() for t in inputs], upstream, tree, "masked")
+                found = _run(inputs, upstream, tree, backend)
+                errors = [error(a, b) for a, b in zip(found, exact)]
+                worst = max(worst, *errors)
+                seconds = [
+                    statistics.median(card.seconds(lambda i=inputs, u=upstream, b=way, t=tree: _run(i, u, t, b), 5))
+                    for way in (backend, "masked")
+                ]
+                result.rows.append(
+                    {"part": "attention", "case": name, "heads": heads, "type": str(dtype)[6:], "backend": backend,
+                     "forward error": errors[0], "gradient error": max(errors[1:]), "ms": 1e3 * seconds[0], "masked ms": 1e3 * seconds[1]}
+                )  # fmt: skip
+                result.so_far()
+        result.at_most(f"attention along the tree, {str(dtype)[6:]}: worst relative error", worst, BARS[dtype])
+    if card.device == "cuda":
+        result.at_least("attention along the tree runs as FlexAttention", float(backend == "flex"), 1.0)
+
+
+def _run(inputs: list[torch.Tensor], upstream: torch.Tensor, tree: PackedTree, backend: str) -> list[torch.Tensor]:
+    """Return output and gradients."""
+    leaves = [t.detach().requires_grad_() for t in inputs]
+    out = tree_attention(*leaves, tree, backend=backend)  # type: ignore[arg-type]
+    return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(out.dtype))]
