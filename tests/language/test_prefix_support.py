@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.language.prefix_models import FAMILIES, family, with_lora
 
-from taiji.language import prefix_support
+from taiji.language import prefix_attention, prefix_support
 from taiji.language.prefix_support import supports_sharing
 
 
@@ -125,14 +125,24 @@ def test_models_whose_attention_does_not_follow_the_tree_are_refused(name, dtype
     assert not supports_sharing(getattr(transformers, f"{name}ForCausalLM")(config).eval().to(dtype))[0]
 
 
-def test_the_trial_of_a_large_half_precision_model_measures_against_another_context(monkeypatch):
+@pytest.mark.parametrize("blocks", [True, False], ids=["same rounding", "other rounding"])
+def test_the_trial_of_a_large_half_precision_model_measures_against_another_context(blocks, monkeypatch):
     monkeypatch.setattr(prefix_support, "COPIED", 0)
+    if not blocks:  # another kernel rounds otherwise: by a unit of the last place of bf16 here
+        along = prefix_attention.tree_attention
+        monkeypatch.setattr(prefix_attention, "tree_attention", lambda *a, **k: along(*a, **k) * (1 + 2**-8))
     model = family("llama").to(torch.bfloat16)
     assert supports_sharing(model) == (True, "")
     broken = family("llama").to(torch.bfloat16)
     rotary = broken.model.rotary_emb.forward
     broken.model.rotary_emb.forward = lambda x, position_ids: rotary(x, torch.arange(position_ids.shape[1])[None])
     assert "other log-probabilities" in supports_sharing(broken)[1]
+
+
+def test_a_model_without_numbers_is_refused():
+    model = family("llama")
+    model.lm_head.weight.data[:] = torch.nan
+    assert "other log-probabilities" in supports_sharing(model)[1]
 
 
 @pytest.mark.slow

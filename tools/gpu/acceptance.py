@@ -30,7 +30,7 @@ from tools.gpu import attention, components, grpo, host_looks
 from tools.gpu.card import Card, Ceilings, facts
 
 PARTS = ("attention", "agreement", "looks", "rankers", "retrievers", "tests", "steps")
-WITHOUT = "text_match wordllama fairgrad upgrad intent_match item_knowledge_match peer place_from_its_text two_threads_may placement"
+WITHOUT = "text_match wordllama fairgrad upgrad mgda pcgrad leaves_torchs_generator any_text_gives scores_alike_offline_and_online intent_match item_knowledge_match peer place_from_its_text two_threads_may placement"
 """Names of tests that need the embedder or the peers, which do not go along, or several processes on one card."""
 FOLDERS = ("tests/nn", "tests/models", "tests/language", "tests/alignment", "tests/cascade", "tests/testing")
 

@@ -67,8 +67,8 @@ def steps(card: Card, result: Result, ceilings: Ceilings, left: Callable[[], flo
             stock, ours = pair(shape, card, torch.bfloat16, prompts[0], max(groups), new, folder)
             for side in (stock, ours):  # kernels are loaded and compiled
                 with quiet():
-                    side.update(side.inputs())
-                side.optimizer.zero_grad()
+                    inputs = side.inputs()
+                fitting(card, side, inputs)
             for prompt in prompts:
                 for group in groups:
                     if left() < 0:

@@ -45,7 +45,10 @@ def looks(action: Callable[[], Any]) -> Counter[str]:
 
 def measure(card: Card, result: Result) -> None:
     """Add the looks of an update, of tokens, and of a ranker's steps, and check that tokens and steps cost none."""
-    model, _ = models.made("tiny", card.device, torch.float32)
+    model, _ = models.made("tiny", card.device, torch.bfloat16)
+    model.lm_head.weight = torch.nn.Parameter(
+        model.lm_head.weight.detach().clone(), requires_grad=False
+    )  # as with LoRA
     random = np.random.default_rng(0)
     prompt = random.integers(5, 200, 64).tolist()
     rows = [prompt + random.integers(5, 200, 16).tolist() for _ in range(4)]

@@ -7,7 +7,7 @@
   runs the flash-attention backward of each piece with the merged output and log-sum-exp, which is exact: with
   `P = exp(S - L)` and `D = rowsum(dO * O)` taken over all pieces, each piece's `dS = P * (dP - D)` is that of the whole
   softmax (the argument of ring attention, Liu et al. 2023, arXiv:2310.01889).
-- *flex* (CUDA): FlexAttention with the tree as a block mask.
+- *flex* (CUDA, from `MASK_BLOCK` tokens on, not in float32): FlexAttention with the tree as a block mask.
 - *masked*: scaled-dot-product attention with the dense mask; the plain reference, on any device.
 
 `install` makes a transformers model use it wherever a forward call carries `taiji_tree=`; other calls are untouched.
@@ -38,6 +38,8 @@ PACKED_MASK = (1, 1, 1, 1)
 """Shape of the mask that a packed forward carries: ready-made, so that transformers makes none, and no mask of several queries."""
 MASK_BLOCK = 128
 """Queries and keys of a block of FlexAttention's mask."""
+DENSE = 16384
+"""Tokens up to which float32 takes the dense mask on a GPU; beyond, it would be larger than 256 MB."""
 SHORT = 128
 """Up to this length the CPU's backward kernel takes two to six times as long in bf16 as in fp32 (docs/performance.md)."""
 
@@ -119,7 +121,7 @@ def tree_attention(
         query: (1, Hq, T, d). key, value: (1, Hk, T, d) with Hq a multiple of Hk (grouped queries).
         tree: the packing of the T tokens.
         scale: of the scores; None is 1 / sqrt(d).
-        backend: None picks *blocks* on the CPU, *flex* on CUDA and *masked* elsewhere.
+        backend: None is :func:`best_backend`'s choice.
 
     Returns:
         (1, T, Hq, d), differentiable once in query, key and value.
@@ -137,7 +139,7 @@ def tree_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=tree.mask.to(query.device), scale=scale
+        query, key, value, attn_mask=on_device(tree.mask.numpy(), query.device), scale=scale
     )
     return out.transpose(1, 2).contiguous()
 
@@ -146,8 +148,11 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
     """Return the name of the implementation that serves these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
-    # FlexAttention computes fewer queries than a block by its decoding kernel, which does not take a mask like ours with gradients.
-    worth = query.is_cuda and query.shape[-2] >= MASK_BLOCK
+    # FlexAttention computes fewer queries than a block by its decoding kernel, which does not take a mask like ours with
+    # gradients; in float32 it is up to eleven times as slow as the masked kernel.
+    worth = (
+        query.is_cuda and query.shape[-2] >= MASK_BLOCK and (query.dtype != torch.float32 or query.shape[-2] > DENSE)
+    )
     return "flex" if worth and _flex_works(query.shape[-1]) else "masked"
 
 
@@ -190,13 +195,15 @@ def _block_mask(tree: Packing, device: torch.device) -> Any:
     made = tree.__dict__.setdefault("_block_masks", {})
     if device not in made:
         partly, wholly = (block[None, None] for block in mask_blocks(tree))
-        blocks = [
-            on_device(values.astype(np.int32), device)
-            for kind in (partly, wholly)
-            for values in (kind.sum(-1), np.argsort(~kind, axis=-1, kind="stable"))
+        counts = [on_device(kind.sum(-1).astype(np.int32), device) for kind in (partly, wholly)]
+        places = [
+            on_device(np.argsort(~kind, axis=-1, kind="stable").astype(np.int32), device) for kind in (partly, wholly)
         ]
         made[device] = BlockMask.from_kv_blocks(
-            *blocks,  # type: ignore[arg-type]
+            counts[0],
+            places[0],
+            counts[1],
+            places[1],
             BLOCK_SIZE=MASK_BLOCK,
             mask_mod=tree.may_attend(device),
             seq_lengths=(len(tree), len(tree)),

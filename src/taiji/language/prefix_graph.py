@@ -111,7 +111,7 @@ def run_ahead(
     device = decoder.logits.device
     total, vocabulary = decoder.logits.shape
     tokens = torch.zeros(total, steps, dtype=torch.long, device=device)
-    ends = torch.as_tensor(sorted(stops), dtype=torch.long, device=device)
+    ends = frozenset(stops)
     random = generator or _global_generator(device)
     running, rows = list(range(total)), torch.arange(total, device=device)
     written: list[list[int]] = [[] for _ in range(total)]
@@ -126,14 +126,14 @@ def run_ahead(
                 decoder.step(
                     chosen.clamp(max=vocabulary - 1)
                 )  # beyond it where logits are not numbers, which the caller tells
-        block = tokens[rows, at : at + LOOK]
         last = 0
-        for row, ids, marks in zip(running, block.tolist(), torch.isin(block, ends).tolist()):
+        for row, ids in zip(running, tokens[rows, at : at + LOOK].tolist()):
             if row not in done:
-                length = marks.index(True) + 1 if any(marks) else len(ids)
+                end = next((place for place, token in enumerate(ids) if token in ends), None)
+                length = len(ids) if end is None else end + 1
                 written[row] += ids[:length]
                 last = max(last, length)
-                done |= {row} if any(marks) else set()
+                done |= set() if end is None else {row}
         going = [place for place, row in enumerate(running) if row not in done]
         if not going or at + LOOK >= steps:
             random.set_state(states[last - 1])
