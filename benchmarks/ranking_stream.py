@@ -25,32 +25,35 @@ GROWTH = 1.3
 """Peak memory of ten times the rows over that of the rows."""
 
 
-def shop(events: int) -> Dataset:
+def shop(events: int, users: int = USERS, items: int = ITEMS) -> Dataset:
     """A data set whose history is small beside the exposures."""
+    return Dataset.from_tables(shop_tables(events, users, items))
+
+
+def shop_tables(events: int, users: int = USERS, items: int = ITEMS) -> Tables:
+    """Return tables of random events of a shop."""
     random = np.random.default_rng(0)
-    kinds = [f"kind {c}" for c in random.integers(0, 50, ITEMS)]
+    kinds = [f"kind {c}" for c in random.integers(0, 50, items)]
     times = pl.Series(np.sort(random.integers(0, 10**13, events))).cast(pl.Datetime("us"))
-    return Dataset.from_tables(
-        Tables(
-            pl.DataFrame(
-                {
-                    "item_id": range(ITEMS),
-                    "title": kinds,
-                    "category_l1": kinds,
-                    "category_l2": kinds,
-                    "category_l3": kinds,
-                }
-            ),
-            pl.DataFrame({"user_id": range(USERS)}),
-            pl.DataFrame(
-                {
-                    "user_id": random.integers(0, USERS, events),
-                    "item_id": random.integers(0, ITEMS, events),
-                    "timestamp": times,
-                    "click": np.ones(events, np.int8),
-                }
-            ),
-        )
+    return Tables(
+        pl.DataFrame(
+            {
+                "item_id": range(items),
+                "title": kinds,
+                "category_l1": kinds,
+                "category_l2": kinds,
+                "category_l3": kinds,
+            }
+        ),
+        pl.DataFrame({"user_id": range(users)}),
+        pl.DataFrame(
+            {
+                "user_id": random.integers(0, users, events),
+                "item_id": random.integers(0, items, events),
+                "timestamp": times,
+                "click": np.ones(events, np.int8),
+            }
+        ),
     )
 
 
