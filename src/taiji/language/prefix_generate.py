@@ -9,6 +9,7 @@ import torch
 
 from taiji.core.errors import ResourceError
 from taiji.language.logits_processing import Sampling, drawn, filtered
+from taiji.language.lean_decode import LeanDecoder
 from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
 
@@ -123,25 +124,24 @@ def generate_shared(
     """
     from contextlib import nullcontext
 
+    from taiji.language.prefix_support import lean_model
+
     modules = [m for m in model.modules() if m.training]
     for module in modules:
         module.training = False
     try:
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
-            return _run(
-                SharedDecoder(model, prompts, n, sampling.max_new_tokens),
-                sampling,
-                frozenset(stop_ids),
-                generator,
-                draw,
-            )
+            lean = lean_model(model)
+            new = sampling.max_new_tokens
+            decoder = SharedDecoder(model, prompts, n, new) if lean is None else LeanDecoder(lean, prompts, n, new)
+            return _run(decoder, sampling, frozenset(stop_ids), generator, draw)
     finally:
         for module in modules:
             module.training = True
 
 
 def _run(
-    decoder: SharedDecoder,
+    decoder: SharedDecoder | LeanDecoder,
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,

@@ -74,6 +74,19 @@ def merged_adapters(model: Any) -> Iterator[None]:
             layer.merged_adapters.pop()
 
 
+def plain_linear(module: Any) -> torch.nn.Linear | None:
+    """The linear layer that a module is: itself, or the one inside a LoRA layer that adds nothing to it now (merged or switched off)."""
+    own = "forward" in module.__dict__
+    if type(module) is torch.nn.Linear:
+        return None if own else module
+    if not _lora_layers(module)[:1] == [module]:
+        return None
+    active = [name for name in module.active_adapters if name in module.lora_A]
+    idle = module.disable_adapters or not active
+    merged = set(active) == set(module.merged_adapters) and not module.disable_adapters
+    return module.base_layer if merged or (idle and not module.merged) else None
+
+
 class RowSums:
     """Gradients of the adapters' factors for D weightings of the tokens, left behind by one backward pass.
 
