@@ -19,6 +19,10 @@ from taiji.data.history import rows_and_places
 from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
+GROWTH = 1.125
+"""Buffers grow by this factor: products read whole buffers, because slices of them would be copied first."""
+SHARED = 0.75
+"""Prompts are read together where their common beginnings leave at most this share of their tokens; else one at a time, which is faster per token."""
 WIDTH = 16
 """Rows of a prompt that share one copy of its keys; each attends, masked, over the places of all."""
 ALL, NOBODY = -1, -2
@@ -65,21 +69,14 @@ class GroupDecoder:
         numbers: of the running rows, in the order in which they came; the first row ever has number 0.
     """
 
-    def __init__(self, model: LeanModel, groups: int, room: int) -> None:
-        """Make the buffers.
-
-        Args:
-            model: what computes.
-            groups: groups that run at a time.
-            room: tokens of a group's prompt and of all its rows.
-        """
-        self._model, self._groups, self._room = model, groups, room
-        kind: dict[str, object] = {"dtype": model.dtype, "device": model.embedding.device}
-        # Zeros: a place of nobody has weight zero, and zero times whatever memory held must be zero.
-        self._keys = [torch.zeros(groups, model.kv_heads, model.size, room, **kind) for _ in model.layers]  # type: ignore[call-overload]
-        self._values = [torch.zeros(groups, model.kv_heads, room, model.size, **kind) for _ in model.layers]  # type: ignore[call-overload]
-        self._owner = np.full((groups, room), NOBODY, np.int64)
-        self._position = np.zeros((groups, room), np.int64)
+    def __init__(self, model: LeanModel, groups: int) -> None:
+        """Make the state of a model that runs so many groups at a time."""
+        self._model = model
+        # (groups, Hk, d, room) each: both products of attention read this layout fastest.
+        self._keys = [self._zeros(groups, 0) for _ in model.layers]
+        self._values = [self._zeros(groups, 0) for _ in model.layers]
+        self._owner = np.full((groups, 0), NOBODY, np.int64)
+        self._position = np.zeros((groups, 0), np.int64)
         self._free: list[list[int]] = [[] for _ in range(groups)]
         self._holes = list(range(groups))[::-1]
         self._rows: list[_Row] = []
@@ -104,42 +101,51 @@ class GroupDecoder:
             (rows, V) logits of the first token of each.
 
         Raises:
-            InputError: more groups or tokens than there is room for.
+            InputError: more groups than there is room for.
         """
         groups = groups_of(prompts)
-        longest = max(len(prompt) for prompt in prompts)
-        if len(groups) > len(self._holes) or longest >= self._room:
+        if len(groups) > len(self._holes):
             raise InputError(
                 "The prompts do not fit the decoder.",
-                expected=f"at most {len(self._holes)} groups of {self._room} tokens",
-                found=f"{len(groups)} groups, a prompt of {longest} tokens",
+                expected=f"at most {len(self._holes)} groups of rows",
+                found=f"{len(groups)} groups",
             )
-        distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in groups))}
-        tree = PackedTree(list(distinct))
+        self._widen(max(map(len, prompts)) + 1)
+        into = {key: self._holes.pop() for key in groups}
+        distinct = list(dict.fromkeys(prompt for prompt, _ in groups))
+        tree = PackedTree(distinct)
+        together = len(tree) <= SHARED * sum(map(len, distinct))
         device = self._model.embedding.device
-        paths = [torch.from_numpy(path).to(device) for path in tree.paths]
-        into = {(prompt, part): self._holes.pop() for prompt, part in groups}
-
-        def keep(layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-            for (prompt, _), group in into.items():
-                path = paths[distinct[prompt]]
-                self._keys[layer][group, :, :, : len(path)] = key[path].permute(1, 2, 0)
-                self._values[layer][group, :, : len(path)] = value[path].transpose(0, 1)
-
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            last = torch.stack([path[-1] for path in paths])
-            logits = self._model.logits(self._model.read(tree, last, keep))
-        rows: list[_Row | None] = [None] * len(prompts)
+            parts = [distinct] if together else [[prompt] for prompt in distinct]
+            logits = self._model.logits(torch.cat([self._read(part, into) for part in parts]))
+        rows: dict[int, _Row] = {}
         for (prompt, part), places in groups.items():
             group, length = into[prompt, part], len(prompt)
-            self._owner[group] = NOBODY
-            self._owner[group, :length] = ALL
-            self._free[group] = list(range(self._room - 1, length - 1, -1))
-            for place in places:
-                rows[place] = _Row(self._made + place, group, length)
+            self._owner[group, :length], self._owner[group, length:] = ALL, NOBODY
+            self._free[group] = list(range(self._owner.shape[1] - 1, length - 1, -1))
+            rows |= {place: _Row(self._made + place, group, length) for place in places}
         self._made += len(prompts)
-        self._rows += [row for row in rows if row is not None]
-        return logits[torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)]
+        self._rows += [rows[place] for place in range(len(prompts))]
+        number = {prompt: place for place, prompt in enumerate(distinct)}
+        return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
+
+    def _read(
+        self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]
+    ) -> torch.Tensor:
+        """(prompts, H) hidden states behind the prompts' last tokens; their keys and values go into their groups."""
+        tree = PackedTree(prompts)
+        paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
+        targets = [[group for (prompt, _), group in into.items() if prompt == own] for own in prompts]
+
+        def keep(layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+            for buffer, states in ((self._keys[layer], key), (self._values[layer], value)):
+                for path, groups in zip(paths, targets):
+                    own = (states if len(prompts) == 1 else states[path]).permute(1, 2, 0)
+                    for group in groups:
+                        buffer[group, :, :, : len(path)] = own
+
+        return self._model.read(tree, torch.stack([path[-1] for path in paths]), keep)
 
     def step(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """Append tokens to the running rows, one or more to each.
@@ -148,8 +154,12 @@ class GroupDecoder:
             (tokens, V) logits behind each token, row after row.
 
         Raises:
-            InputError: a group is full.
+            InputError: a row without a token.
         """
+        if len(tokens) != len(self._rows) or min(map(len, tokens), default=0) < 1:
+            raise InputError(
+                "Every running row needs a token.", expected=f"{len(self._rows)} rows", found=f"{len(tokens)} rows"
+            )
         self._close_holes()
         counts = np.array([len(row) for row in tokens])
         of_row, within = rows_and_places(counts)
@@ -188,13 +198,32 @@ class GroupDecoder:
         used = {row.group for row in self._rows}
         self._holes += {row.group for row in leaving} - used
 
+    def _zeros(self, groups: int, room: int) -> torch.Tensor:
+        # A place of nobody has weight zero, and zero times whatever memory held must be zero.
+        model = self._model
+        kind = {"dtype": model.dtype, "device": model.embedding.device}
+        return torch.zeros(groups, model.kv_heads, model.size, room, **kind)
+
+    def _widen(self, room: int) -> None:
+        """Make room for so many tokens of a group."""
+        groups, before = self._owner.shape
+        if room <= before:
+            return
+        room = -(-int(room * GROWTH) // 16) * 16
+        for buffers in (self._keys, self._values):
+            for layer, old in enumerate(buffers):
+                buffers[layer] = self._zeros(groups, room)
+                buffers[layer][..., :before] = old
+        more = ((0, 0), (0, room - before))
+        self._owner = np.pad(self._owner, more, constant_values=NOBODY)
+        self._position = np.pad(self._position, more)
+        self._free = [[*range(room - 1, before - 1, -1), *free] for free in self._free]
+
     def _take(self, row: _Row, count: int) -> list[int]:
-        free = self._free[row.group]
-        if count < 1 or len(free) < count:
-            raise InputError(
-                "The rows are full.", expected="one token or more for each row, and room for it", found=f"{count} tokens"
-            )
-        row.places = [free.pop() for _ in range(count)]
+        """Give a row places for so many tokens."""
+        if len(self._free[row.group]) < count:
+            self._widen(self._owner.shape[1] + count)
+        row.places = [self._free[row.group].pop() for _ in range(count)]
         return row.places
 
     def _release(self, group: int, places: Sequence[int]) -> None:
@@ -209,7 +238,7 @@ class GroupDecoder:
             extent = int(np.flatnonzero(self._owner[origin] != NOBODY)[-1]) + 1
             for keys, values in zip(self._keys, self._values):
                 keys[hole, :, :, :extent] = keys[origin, :, :, :extent]
-                values[hole, :, :extent] = values[origin, :, :extent]
+                values[hole, :, :, :extent] = values[origin, :, :, :extent]
             self._owner[hole], self._position[hole] = self._owner[origin], self._position[origin]
             self._owner[origin], self._free[hole] = NOBODY, self._free[origin]
         if moves:
@@ -230,7 +259,7 @@ class GroupDecoder:
         per_group = np.bincount(groups)
         _, within = rows_and_places(per_group)
         bias = self._bias(groups, within, positions, owners)
-        count, width, extent = bias.shape
+        count, width, _ = bias.shape
         flat = groups * width + within
         slots = np.zeros(count * width, np.int64)
         slots[flat] = np.arange(len(flat))
@@ -242,10 +271,10 @@ class GroupDecoder:
         hidden = model.embedding[ids]
         for layer, keys, values in zip(model.layers, self._keys, self._values):
             query, key, value = model.project(layer, hidden, cos, sin)
-            keys[group, :, :, place], values[group, :, place] = key, value
+            keys[group, :, :, place], values[group, :, :, place] = key, value
             query = query * model.scale
             grid = (query if even else query[to_slots]).view(count, width, model.kv_heads, -1, model.size)
-            mixed = attend(grid, keys[:count, :, :, :extent], values[:count, :, :extent], bias)
+            mixed = attend(grid, keys[:count], values[:count], bias)
             mixed = mixed.reshape(count * width, -1)
             model.finish(layer, hidden, mixed if even else mixed[to_flat])
         return hidden
@@ -255,8 +284,7 @@ class GroupDecoder:
     ) -> torch.Tensor:
         """(groups, most tokens of a group, places) zero where a token sees a place, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
-        extent = int(np.flatnonzero((self._owner[:count] != NOBODY).any(0))[-1]) + 1
-        owner, position = self._owner[:count, None, :extent], self._position[:count, None, :extent]
+        owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
         asking[groups, within, 0], now[groups, within, 0] = owners, positions
         sees = (owner == ALL) | ((owner == asking) & (position <= now) & (owner != NOBODY))
@@ -269,7 +297,7 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: 
 
     Args:
         query: (G, W, Hk, group, d), scaled.
-        keys: (G, Hk, d, N), transposed: the layout that products of few rows read fastest. values: (G, Hk, N, d).
+        keys, values: (G, Hk, d, N), contiguous.
         bias: (G, 1, W, 1, N).
 
     Returns:
@@ -278,7 +306,7 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: 
     count, width, kv, share, size = query.shape
     rows = query.permute(0, 2, 1, 3, 4).reshape(count * kv, width * share, size)
     scores = torch.bmm(rows, keys.flatten(0, 1)).view(count, kv, width, share, -1).add_(bias)
-    mixed = torch.bmm(torch.softmax(scores, -1).view(count * kv, width * share, -1), values.flatten(0, 1))
+    mixed = torch.bmm(torch.softmax(scores, -1).view(count * kv, width * share, -1), values.flatten(0, 1).transpose(1, 2))
     return mixed.view(count, kv, width, share, size).permute(0, 2, 1, 3, 4)
 
 
@@ -292,9 +320,7 @@ class LeanDecoder:
         counts = row_counts(prompts, copies, max_new)
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
         rows = [prompts[int(number)] for number in self.prompt_of]
-        groups = groups_of(rows)
-        widest = max(map(len, groups.values()))
-        self._decoder = GroupDecoder(model, len(groups), max(map(len, prompts)) + widest * max_new)
+        self._decoder = GroupDecoder(model, len(groups_of(rows)))
         self._left = max_new
         self.logits = self._decoder.admit(rows)
 

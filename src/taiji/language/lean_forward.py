@@ -1,7 +1,7 @@
 """A forward pass of Llama-shaped models out of few, large operations, for reading prompts and decoding on a CPU.
 
-The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights side by side, gate and up
-likewise, each product's weights in the layout that oneDNN multiplies from. What is left of a layer is a dozen operations, and
+The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights side by side, each
+product's weights in the layout that oneDNN multiplies from, with the activation in the product. What is left of a layer is a dozen operations, and
 prompts pass through it in pieces that stay in the processor's cache. Same mathematics as the model's own forward;
 `prefix_support` compares both before the first use.
 """
@@ -46,11 +46,15 @@ def packing_works(dtype: torch.dtype) -> bool:
     x, weight, bias = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((3, 32), (16, 32), (16,)))
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         try:
-            found = _packed_linear(x, _pack(weight, ROWS), bias, "none", [], "")
-        except (RuntimeError, TypeError, NotImplementedError):
+            packed = _pack(weight, ROWS)
+            found = _packed_linear.binary(
+                x, _packed_linear(x, packed, bias, "swish", [], ""), packed, bias, "mul"
+            ) + _packed_linear(x, packed, bias, "none", [], "")
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError):
             return False
-        expected = functional.linear(x.double(), weight.double(), bias.double())
-    return bool((found.double() - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.2))
+        product = functional.linear(x.double(), weight.double(), bias.double())
+    off = (found.double() - product * functional.silu(product) - product).abs() / (1 + product**2)
+    return bool(off.max() < (1e-5 if dtype == torch.float32 else 0.02))
 
 
 class Product:
@@ -81,6 +85,18 @@ class Product:
             return _packed_linear(rows, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]
         return functional.linear(rows, self._weight, self._bias)
 
+    def silu(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the product's SiLU."""
+        if self._packed:
+            return _packed_linear(rows, self._weight, self._bias, "swish", [], "")  # type: ignore[no-any-return]
+        return functional.silu(self(rows))
+
+    def times(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the product times another tensor of its shape and type."""
+        if self._packed:
+            return _packed_linear.binary(rows, other, self._weight, self._bias, "mul")  # type: ignore[no-any-return]
+        return self(rows).mul_(other)
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -96,14 +112,15 @@ class Norm:
 
 @dataclass(frozen=True)
 class LeanLayer:
-    """One layer: ``qkv`` and ``gate_up`` are several products in one, ``norms`` those of queries and keys, where there are any."""
+    """One layer: ``qkv`` is three products in one, ``norms`` those of queries and keys, where there are any."""
 
     before: Norm
     qkv: Product
     norms: tuple[Norm, Norm] | None
     out: Product
     between: Norm
-    gate_up: Product
+    gate: Product
+    up: Product
     down: Product
 
 
@@ -150,8 +167,8 @@ class LeanModel:
     def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
         """Add to hidden states (n, H), in place, what follows from the attention's output (n, Hq * d)."""
         hidden.add_(layer.out(mixed))
-        gate, up = layer.gate_up(layer.between(hidden).to(self.dtype)).chunk(2, 1)
-        hidden.add_(layer.down(functional.silu(gate).mul_(up)))
+        rows = layer.between(hidden).to(self.dtype)
+        hidden.add_(layer.down(layer.up.times(rows, layer.gate.silu(rows))))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, H) hidden states behind the last layer to (n, V) logits, at least in fp32."""
@@ -176,7 +193,7 @@ class LeanModel:
         pieces = [slice(start, start + PIECE) for start in range(0, len(hidden), PIECE)]
         for number, layer in enumerate(self.layers):
             projected = [self.project(layer, hidden[p], cos[p], sin[p]) for p in pieces]
-            query, key, value = (torch.cat(parts) for parts in zip(*projected))
+            query, key, value = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*projected))
             keep(number, key, value)
             heads_first = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
             mixed = tree_attention(*heads_first, tree, self.scale)[0].flatten(1)
@@ -216,7 +233,7 @@ def read_lean(model: Any) -> LeanModel | None:
     embedding, product, last = base.embed_tokens, plain_linear(head.module), _norm(base.norm)
     layers = [_layer(layer, dtype) for layer in base.layers] if not _hooked(base) else [None]
     attention = base.layers[0].self_attn
-    size = attention.head_dim if hasattr(attention, "head_dim") else 0
+    size = getattr(attention, "head_dim", 0)
     if (
         None in layers
         or last is None
@@ -269,7 +286,7 @@ def _layer(layer: Any, dtype: torch.dtype) -> LeanLayer | None:
     both = [norm for norm in inner if norm is not None]
     return LeanLayer(
         before, product("q", "k", "v"), (both[0], both[1]) if both else None, product("o"),
-        between, product("gate", "up"), product("down"),
+        between, product("gate"), product("up"), product("down"),
     )  # fmt: skip
 
 
