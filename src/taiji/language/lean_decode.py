@@ -63,11 +63,7 @@ def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], i
 
 
 class GroupDecoder:
-    """The running state of rows that continue prompts.
-
-    Attributes:
-        numbers: of the running rows, in the order in which they came; the first row ever has number 0.
-    """
+    """The running state of rows that continue prompts."""
 
     def __init__(self, model: LeanModel, groups: int) -> None:
         """Make the state of a model that runs so many groups at a time."""
@@ -84,12 +80,13 @@ class GroupDecoder:
 
     @property
     def numbers(self) -> list[int]:
-        """Of the running rows, in the order in which they came."""
+        """Numbers of the running rows, in the order in which they came; the first row ever has number 0."""
         return [row.number for row in self._rows]
 
-    def fits(self, prompts: Sequence[Sequence[int]]) -> bool:
-        """Return whether there are groups for these rows."""
-        return len(groups_of(prompts)) <= len(self._holes)
+    @property
+    def free(self) -> int:
+        """Groups that nobody uses."""
+        return len(self._holes)
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read prompts, each distinct one and each common beginning once.
@@ -276,7 +273,7 @@ class GroupDecoder:
             grid = (query if even else query[to_slots]).view(count, width, model.kv_heads, -1, model.size)
             mixed = attend(grid, keys[:count], values[:count], bias)
             mixed = mixed.reshape(count * width, -1)
-            model.finish(layer, hidden, mixed if even else mixed[to_flat])
+            hidden = model.finish(layer, hidden, mixed if even else mixed[to_flat])
         return hidden
 
     def _bias(

@@ -1,8 +1,7 @@
 """A forward pass of Llama-shaped models out of few, large operations, for reading prompts and decoding on a CPU.
 
 The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights side by side, each
-product's weights in the layout that oneDNN multiplies from, with the activation in the product. What is left of a layer is a dozen operations, and
-prompts pass through it in pieces that stay in the processor's cache. Same mathematics as the model's own forward;
+product's weights in the layout that oneDNN multiplies from, activation and residual in the product. What is left of a layer is a dozen operations. Same mathematics as the model's own forward;
 `prefix_support` compares both before the first use.
 """
 
@@ -22,8 +21,6 @@ from taiji.language.prefix_head import Head, head_of
 from taiji.language.prefix_lora import plain_linear
 from taiji.language.prefix_tree import Packing
 
-PIECE = 256
-"""Tokens of a prompt that pass through a layer's products and activations together: their intermediate values fit into a core's cache."""
 ROWS = 64
 """Rows of a product that the weights are packed for."""
 LIMIT = 2_000_000_000
@@ -97,6 +94,12 @@ class Product:
             return _packed_linear.binary(rows, other, self._weight, self._bias, "mul")  # type: ignore[no-any-return]
         return self(rows).mul_(other)
 
+    def onto(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the product added to another tensor of its shape, in the other's type."""
+        if self._packed and other.dtype == rows.dtype:
+            return _packed_linear.binary(rows, other, self._weight, self._bias, "add")  # type: ignore[no-any-return]
+        return other + self(rows)
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -164,11 +167,11 @@ class LeanModel:
         turned = rotated(turned, cos, sin)
         return turned[:, : self.heads], turned[:, self.heads :], value
 
-    def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """Add to hidden states (n, H), in place, what follows from the attention's output (n, Hq * d)."""
-        hidden.add_(layer.out(mixed))
+    def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """(n, H) hidden states behind a layer from those before it and the attention's output (n, Hq * d)."""
+        hidden = layer.out.onto(mixed, hidden)
         rows = layer.between(hidden).to(self.dtype)
-        hidden.add_(layer.down(layer.up.times(rows, layer.gate.silu(rows))))
+        return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, H) hidden states behind the last layer to (n, V) logits, at least in fp32."""
@@ -190,18 +193,14 @@ class LeanModel:
         device = self.embedding.device
         hidden = self.embedding[tree.tokens.to(device)]
         cos, sin = self.angles(tree.positions.to(device))
-        pieces = [slice(start, start + PIECE) for start in range(0, len(hidden), PIECE)]
         for number, layer in enumerate(self.layers):
-            projected = [self.project(layer, hidden[p], cos[p], sin[p]) for p in pieces]
-            query, key, value = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*projected))
+            query, key, value = self.project(layer, hidden, cos, sin)
             keep(number, key, value)
             heads_first = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
             mixed = tree_attention(*heads_first, tree, self.scale)[0].flatten(1)
             if number == len(self.layers) - 1:  # nobody attends to what comes behind
                 hidden, mixed = hidden[places], mixed[places]
-                pieces = [slice(None)]
-            for p in pieces:
-                self.finish(layer, hidden[p], mixed[p])
+            hidden = self.finish(layer, hidden, mixed)
         return hidden
 
 
