@@ -47,10 +47,13 @@ class Row:
 
     def numbers(self) -> list[float]:
         """Return the uniform numbers of the next token and of those behind the guessed ones."""
-        self.ahead += [float(self.random.random()) for _ in range(1 + len(self.guessed) - len(self.ahead))]
-        return self.ahead
+        count = 1 + len(self.guessed)
+        self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
+        return self.ahead[:count]
 
-    def accept(self, drawn: Sequence[int], stops: frozenset[int], stopped: Callable[[list[int]], bool], most: int) -> int:
+    def accept(
+        self, drawn: Sequence[int], stops: frozenset[int], stopped: Callable[[list[int]], bool], most: int
+    ) -> int:
         """Take over drawn tokens, up to the first one that was not guessed, an end or the limit.
 
         Returns:

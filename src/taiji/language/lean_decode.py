@@ -127,9 +127,7 @@ class GroupDecoder:
         number = {prompt: place for place, prompt in enumerate(distinct)}
         return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
 
-    def _read(
-        self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]
-    ) -> torch.Tensor:
+    def _read(self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]) -> torch.Tensor:
         """(prompts, H) hidden states behind the prompts' last tokens; their keys and values go into their groups."""
         tree = PackedTree(prompts)
         paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
@@ -276,9 +274,7 @@ class GroupDecoder:
             hidden = model.finish(layer, hidden, mixed if even else mixed[to_flat])
         return hidden
 
-    def _bias(
-        self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray
-    ) -> torch.Tensor:
+    def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
         """(groups, most tokens of a group, places) zero where a token sees a place, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
@@ -303,7 +299,9 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: 
     count, width, kv, share, size = query.shape
     rows = query.permute(0, 2, 1, 3, 4).reshape(count * kv, width * share, size)
     scores = torch.bmm(rows, keys.flatten(0, 1)).view(count, kv, width, share, -1).add_(bias)
-    mixed = torch.bmm(torch.softmax(scores, -1).view(count * kv, width * share, -1), values.flatten(0, 1).transpose(1, 2))
+    mixed = torch.bmm(
+        torch.softmax(scores, -1).view(count * kv, width * share, -1), values.flatten(0, 1).transpose(1, 2)
+    )
     return mixed.view(count, kv, width, share, size).permute(0, 2, 1, 3, 4)
 
 

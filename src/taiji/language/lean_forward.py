@@ -268,11 +268,7 @@ def _layer(layer: Any, dtype: torch.dtype) -> LeanLayer | None:
     attention, mlp = (dict(parts[name].named_children()) for name in ("self_attn", "mlp"))
     if set(attention) not in (ATTENTION, ATTENTION | QUERY_NORMS) or set(mlp) != MLP:
         return None
-    linears = {
-        name: plain_linear(part)
-        for name, part in {**attention, **mlp}.items()
-        if name.endswith("_proj")
-    }
+    linears = {name: plain_linear(part) for name, part in {**attention, **mlp}.items() if name.endswith("_proj")}
     norms = [_norm(part) for part in (parts["input_layernorm"], parts["post_attention_layernorm"])]
     inner = [_norm(attention[name]) for name in ("q_norm", "k_norm") if name in attention]
     if None in [*linears.values(), *norms, *inner] or "silu" not in type(mlp["act_fn"]).__name__.lower():

@@ -233,9 +233,7 @@ class PaddedDecoder:
 Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
 
 
-def open_decoder(
-    model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
-) -> Decoder:
+def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
     """A decoder for the model: lean or shared where that is right."""
     from taiji.language.prefix_support import lean_model, supports_sharing
 

@@ -35,7 +35,6 @@ class _Tried:
     lean: bool
 
 
-
 TOLERANCE = 1e-4
 """Relative difference of log-probabilities allowed in the trial: above rounding in float32, far below the effect of a wrong mask."""
 COPIED = 200_000_000
