@@ -55,7 +55,7 @@ def test_rows_come_and_go_and_take_several_tokens_of_which_some_are_forgotten():
     model, rng = family("llama"), np.random.default_rng(1)
     decoder = GroupDecoder(read_lean(model), 4)
     texts, moved = [], 0
-    for course in range(25):
+    for _ in range(25):
         if decoder.free and (not texts or rng.random() < 0.5):
             prompt = some(rng, int(rng.integers(3, 40)))
             new = [list(prompt) for _ in range(int(rng.integers(1, 4)))]

@@ -196,8 +196,8 @@ class GroupDecoder:
     def _zeros(self, groups: int, room: int) -> torch.Tensor:
         # A place of nobody has weight zero, and zero times whatever memory held must be zero.
         model = self._model
-        kind = {"dtype": model.dtype, "device": model.embedding.device}
-        return torch.zeros(groups, model.kv_heads, model.size, room, **kind)
+        shape = (groups, model.kv_heads, model.size, room)
+        return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
 
     def _widen(self, room: int) -> None:
         """Make room for so many tokens of a group."""

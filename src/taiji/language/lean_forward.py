@@ -68,10 +68,10 @@ class Product:
         self._bias = None
         if any(bias is not None for bias in biases):
             parts = [
-                linear.weight.new_zeros(len(linear.weight)) if bias is None else bias
+                linear.weight.new_zeros(len(linear.weight)) if bias is None else bias.detach()
                 for linear, bias in zip(linears, biases)
             ]
-            self._bias = torch.cat(parts).detach().to(dtype)
+            self._bias = torch.cat(parts).to(dtype)
         self._packed = self._weight.device.type == "cpu" and packing_works(dtype)
         if self._packed:
             self._weight = _pack(self._weight, ROWS)
@@ -196,8 +196,8 @@ class LeanModel:
         for number, layer in enumerate(self.layers):
             query, key, value = self.project(layer, hidden, cos, sin)
             keep(number, key, value)
-            heads_first = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
-            mixed = tree_attention(*heads_first, tree, self.scale)[0].flatten(1)
+            query, key, value = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
+            mixed = tree_attention(query, key, value, tree, self.scale)[0].flatten(1)
             if number == len(self.layers) - 1:  # nobody attends to what comes behind
                 hidden, mixed = hidden[places], mixed[places]
             hidden = self.finish(layer, hidden, mixed)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from taiji.core.errors import ResourceError
-from taiji.language.logits_processing import Sampling, drawn, filtered
 from taiji.language.lean_decode import LeanDecoder
+from taiji.language.logits_processing import Sampling, drawn, filtered
 from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
 

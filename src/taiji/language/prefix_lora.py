@@ -75,16 +75,13 @@ def merged_adapters(model: Any) -> Iterator[None]:
 
 
 def plain_linear(module: Any) -> torch.nn.Linear | None:
-    """The linear layer that a module is: itself, or the one inside a LoRA layer that adds nothing to it now (merged or switched off)."""
-    own = "forward" in module.__dict__
-    if type(module) is torch.nn.Linear:
-        return None if own else module
-    if not _lora_layers(module)[:1] == [module]:
-        return None
-    active = [name for name in module.active_adapters if name in module.lora_A]
-    idle = module.disable_adapters or not active
-    merged = set(active) == set(module.merged_adapters) and not module.disable_adapters
-    return module.base_layer if merged or (idle and not module.merged) else None
+    """Return the linear layer that a module is now: itself, or the one inside a LoRA layer that is merged or switched off; else None."""
+    if _lora_layers(module)[:1] == [module]:
+        active = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+        if set(active) != set(module.merged_adapters):
+            return None
+        module = module.base_layer
+    return module if type(module) is torch.nn.Linear and "forward" not in module.__dict__ else None
 
 
 class RowSums:
