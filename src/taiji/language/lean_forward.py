@@ -229,8 +229,8 @@ def read_lean(model: Any) -> LeanModel | None:
     names = {name for name, _ in base.named_children()}
     if names != {"embed_tokens", "layers", "norm", "rotary_emb"} or weights * dtype.itemsize > LIMIT:
         return None
-    embedding, product, last = base.embed_tokens, plain_linear(head.module), _norm(base.norm)
-    layers = [_layer(layer, dtype) for layer in base.layers] if not _hooked(base) else [None]
+    embedding, product, last = base.embed_tokens, plain_linear(head.module), _norm(base.norm, bare.dtype)
+    layers = [_layer(layer, dtype, bare.dtype) for layer in base.layers] if not _hooked(base) else [None]
     attention = base.layers[0].self_attn
     size = getattr(attention, "head_dim", 0)
     if (
@@ -261,7 +261,7 @@ def _hooked(module: Any) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
-def _layer(layer: Any, dtype: torch.dtype) -> LeanLayer | None:
+def _layer(layer: Any, dtype: torch.dtype, stored: torch.dtype) -> LeanLayer | None:
     parts = dict(layer.named_children())
     if set(parts) != LAYER:
         return None
@@ -269,8 +269,8 @@ def _layer(layer: Any, dtype: torch.dtype) -> LeanLayer | None:
     if set(attention) not in (ATTENTION, ATTENTION | QUERY_NORMS) or set(mlp) != MLP:
         return None
     linears = {name: plain_linear(part) for name, part in {**attention, **mlp}.items() if name.endswith("_proj")}
-    norms = [_norm(part) for part in (parts["input_layernorm"], parts["post_attention_layernorm"])]
-    inner = [_norm(attention[name]) for name in ("q_norm", "k_norm") if name in attention]
+    norms = [_norm(part, stored) for part in (parts["input_layernorm"], parts["post_attention_layernorm"])]
+    inner = [_norm(attention[name], stored) for name in ("q_norm", "k_norm") if name in attention]
     if None in [*linears.values(), *norms, *inner] or "silu" not in type(mlp["act_fn"]).__name__.lower():
         return None
 
@@ -285,8 +285,8 @@ def _layer(layer: Any, dtype: torch.dtype) -> LeanLayer | None:
     )  # fmt: skip
 
 
-def _norm(module: Any) -> Norm | None:
+def _norm(module: Any, dtype: torch.dtype) -> Norm | None:
     epsilon = getattr(module, "variance_epsilon", None)
-    if epsilon is None or [name for name, _ in module.named_parameters()] != ["weight"]:
+    if epsilon is None or [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
         return None
     return Norm(module.weight.detach(), float(epsilon))
