@@ -9,7 +9,6 @@ from tests.language.prefix_models import FAMILIES, VOCABULARY, family, with_lora
 from transformers.generation.logits_process import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from taiji.core.errors import ResourceError
-from taiji.language import prefix_support
 from taiji.language.logits_processing import Sampling
 from taiji.language.prefix_generate import generate_shared
 
@@ -95,32 +94,6 @@ def test_one_number_a_row_comes_from_the_seed_and_does_not_depend_on_other_rows_
     assert cut == tokens(0, STOPS) != tokens(1, STOPS)
     assert len({len(row) for row in cut}) > 1, "some rows ended early"
     assert all(row == full[: len(row)] for row, full in zip(cut, whole))
-
-
-@pytest.mark.parametrize(
-    "options", [{"temperature": 0.0}, {"temperature": 0.5}, {"top_p": 0.9, "repetition_penalty": 1.2}], ids=str
-)
-def test_several_tokens_a_step_are_those_of_one(options, monkeypatch):
-    model = family("llama")
-    rows = [row * 2 for row in prompts(sizes=(15, 20, 15)) for _ in range(2)]  # what recurs can be guessed
-    rows += rows[:1]
-
-    def tokens():
-        generator = torch.Generator().manual_seed(1)
-        return generate_shared(
-            model,
-            rows,
-            [1, 2, 1, 1, 1, 1, 3],
-            Sampling(20, **options),
-            stop_ids=STOPS,
-            generator=generator,
-            draw="uniform",
-        )
-
-    found = tokens()
-    monkeypatch.setattr(prefix_support, "lean_model", lambda model: None)
-    assert found == tokens() and len(found) == 10
-    assert len({len(row) for row in found}) > 1, "some rows ended early"
 
 
 def test_logits_that_are_not_numbers_are_named():

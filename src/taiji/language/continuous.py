@@ -8,17 +8,16 @@ have had alone, and the first one that differs from the guess ends the row's ste
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from taiji.language.lean_decode import WIDTH, GroupDecoder
 from taiji.language.lean_forward import LeanModel
+from taiji.language.logits_processing import Sampling, picked
 from taiji.language.lookup import Repetitions
-
-Pick = Callable[[torch.Tensor, list[list[int]], list[float]], list[int]]
-"""``(logits (R, V), R completions so far, R uniform numbers in [0, 1))`` to R tokens."""
 
 GUESSED = 4
 """Tokens guessed for a row's step at most."""
@@ -34,16 +33,14 @@ class Row:
         random: its stream of uniform numbers, one for each token.
         text: its prompt and what it has written.
         written: its tokens, without a stop token.
-        stop: the stop token that ended it, if one did.
-        ended: a stop token or the caller's rule ended it, not the limit.
+        ended: a stop token or a stop text ended it, not the limit.
         guessed: tokens that the running step was given behind the latest one.
         ahead: numbers drawn for tokens that were not.
     """
 
-    random: Iterator[float]
+    random: np.random.Generator
     text: Repetitions
     written: list[int] = field(default_factory=list)
-    stop: int | None = None
     ended: bool = False
     guessed: list[int] = field(default_factory=list)
     ahead: list[float] = field(default_factory=list)
@@ -51,7 +48,7 @@ class Row:
     def numbers(self) -> list[float]:
         """Return the uniform numbers of the next token and of those behind the guessed ones."""
         count = 1 + len(self.guessed)
-        self.ahead += [next(self.random) for _ in range(count - len(self.ahead))]
+        self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
         return self.ahead[:count]
 
     def accept(
@@ -63,9 +60,8 @@ class Row:
             How many of the guessed ones were right.
         """
         for place, token in enumerate(drawn):
-            if token in stops:
-                self.stop, self.ended = token, True
-            else:
+            self.ended = token in stops
+            if not self.ended:
                 self.written.append(token)
                 self.text.append(token)
                 self.ended = stopped(self.written)
@@ -83,13 +79,12 @@ class Row:
 def complete(
     model: LeanModel,
     prompts: Sequence[Sequence[int]],
-    random: Sequence[Sequence[Iterator[float]]],
-    pick: Pick,
-    most: int,
+    random: Sequence[Sequence[np.random.Generator]],
+    sampling: Sampling,
     batch: int,
     stops: frozenset[int],
-    stopped: Callable[[list[int]], bool] = lambda tokens: False,
-    finished: Callable[[int], None] = lambda count: None,
+    stopped: Callable[[list[int]], bool],
+    finished: Callable[[int], None],
 ) -> list[list[Row]]:
     """Continue every prompt once per random stream.
 
@@ -97,8 +92,7 @@ def complete(
         model: what computes.
         prompts: token ids; they are begun in this order.
         random: streams of uniform numbers, equally many for each prompt.
-        pick: draws tokens.
-        most: tokens of a completion at most.
+        sampling: how tokens are drawn.
         batch: rows that run at a time.
         stops: ids that end a completion; they are not part of it.
         stopped: whether a completion has come to its end with its latest token.
@@ -116,11 +110,11 @@ def complete(
     def settle(rows: list[Row], logits: torch.Tensor) -> list[int]:
         """Draw tokens for these rows; return for each how many of its guesses were right."""
         before = [row.written + row.guessed[:place] for row in rows for place in range(1 + len(row.guessed))]
-        drawn = pick(logits, before, [number for row in rows for number in row.numbers()])
-        right, at = [], 0
+        numbers = [number for row in rows for number in row.numbers()] if sampling.temperature else []
+        drawn, right, at = picked(logits, sampling, before, numbers), [], 0
         for row in rows:
             count = 1 + len(row.guessed)
-            right.append(row.accept(drawn[at : at + count], stops, stopped, most))
+            right.append(row.accept(drawn[at : at + count], stops, stopped, sampling.max_new_tokens))
             at += count
         return right
 
@@ -133,9 +127,9 @@ def complete(
             settle(begun, logits)
             running += begun
         else:
-            logits = decoder.step([row.propose(most) for row in running])
+            logits = decoder.step([row.propose(sampling.max_new_tokens) for row in running])
             decoder.keep([1 + right for right in settle(running, logits)])
-        going = [place for place, row in enumerate(running) if not _done(row, most)]
+        going = [place for place, row in enumerate(running) if not _done(row, sampling.max_new_tokens)]
         if len(going) < len(running):
             finished(len(running) - len(going))
             decoder.select(going)

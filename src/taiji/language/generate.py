@@ -23,7 +23,6 @@ from taiji.language.settings import GenerationSettings
 from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from taiji.language.logits_processing import Sampling
@@ -113,7 +112,7 @@ def _complete(
     import torch
 
     from taiji.language.continuous import complete
-    from taiji.language.logits_processing import Sampling, picked
+    from taiji.language.logits_processing import Sampling
     from taiji.language.prefix_support import lean_model
 
     sampling = Sampling(
@@ -127,12 +126,8 @@ def _complete(
     def stopped(tokens: list[int]) -> bool:
         return _stopped(lm.tokenizer, tokens, settings.stop)
 
-    def pick(logits: Tensor, written: list[list[int]], numbers: list[float]) -> list[int]:
-        return picked(logits, sampling, written, numbers)
-
     lean = lean_model(lm.model)
     if lean is not None:
-        random = [[iter(stream.random, None) for stream in row] for row in streams]
         done = 0
 
         def finished(count: int) -> None:
@@ -142,9 +137,8 @@ def _complete(
 
         with torch.inference_mode():
             rows = complete(
-                lean, encoded, random, pick, sampling.max_new_tokens, settings.batch_size,
-                frozenset(lm.stop_ids), stopped, finished,
-            )  # fmt: skip
+                lean, encoded, streams, sampling, settings.batch_size, frozenset(lm.stop_ids), stopped, finished
+            )
         for row in rows:
             yield [_text(lm, one.written, one.ended, settings) for one in row]
         return

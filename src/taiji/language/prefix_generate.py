@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from taiji.core.errors import ResourceError
-from taiji.language.continuous import complete
-from taiji.language.lean_decode import LeanDecoder, row_counts
-from taiji.language.lean_forward import LeanModel
+from taiji.language.lean_decode import LeanDecoder
 from taiji.language.logits_processing import Sampling, drawn, filtered
 from taiji.language.prefix_decode import SharedDecoder, decode_rows
 from taiji.language.prefix_lora import merged_adapters
@@ -134,11 +132,9 @@ def generate_shared(
     try:
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
             lean = lean_model(model)
-            new, stops = sampling.max_new_tokens, frozenset(stop_ids)
-            if lean is not None and draw == "uniform" and not sampling.min_new_tokens:
-                return _looked_up(lean, prompts, row_counts(prompts, n, new), sampling, stops, generator)
+            new = sampling.max_new_tokens
             decoder = SharedDecoder(model, prompts, n, new) if lean is None else LeanDecoder(lean, prompts, n, new)
-            return _run(decoder, sampling, stops, generator, draw)
+            return _run(decoder, sampling, frozenset(stop_ids), generator, draw)
     finally:
         for module in modules:
             module.training = True
@@ -174,40 +170,6 @@ def _run(
         return token in stops
 
     decode_rows(decoder, sampling.max_new_tokens, choose, ends, compact_below=0.8)
-    return written
-
-
-def _looked_up(
-    lean: LeanModel,
-    prompts: Sequence[Sequence[int]],
-    counts: Sequence[int],
-    sampling: Sampling,
-    stops: frozenset[int],
-    generator: torch.Generator | None,
-) -> list[list[int]]:
-    """The same rows with several tokens a step where a text repeats itself: a row's number of each step is known beforehand."""
-    device = lean.embedding.device
-    steps = [
-        torch.rand(sum(counts), dtype=torch.float64, device=device, generator=generator).tolist()
-        for _ in range(sampling.max_new_tokens)
-    ]
-    numbers = [iter(row) for row in zip(*steps)]
-    rows = [tuple(prompt) for prompt, count in zip(prompts, counts) for _ in range(count)]
-    unique = {prompt: [place for place, row in enumerate(rows) if row == prompt] for prompt in dict.fromkeys(rows)}
-
-    def pick(logits: torch.Tensor, written: list[list[int]], uniform: list[float]) -> list[int]:
-        scores = filtered(logits, sampling, written)
-        if sampling.temperature == 0.0:
-            return list(scores.argmax(-1).tolist())
-        at = torch.tensor(uniform, dtype=torch.float64, device=device)
-        return _checked(drawn(scores, at).tolist(), scores.shape[-1])
-
-    random = [[numbers[place] for place in places] for places in unique.values()]
-    found = complete(lean, list(unique), random, pick, sampling.max_new_tokens, len(rows), stops)
-    written: list[list[int]] = [[] for _ in rows]
-    for places, own in zip(unique.values(), found):
-        for place, row in zip(places, own):
-            written[place] = row.written + ([] if row.stop is None else [row.stop])
     return written
 
 
