@@ -109,6 +109,22 @@ def test_bfloat16_is_as_close_to_float32_as_the_shared_decoder():
     assert errors[1] < 1.5 * errors[0] + 1e-3
 
 
+def test_buffers_follow_the_longest_running_row():
+    model, rng = family("llama"), np.random.default_rng(5)
+    decoder, long, short = GroupDecoder(read_lean(model), 2), some(rng, 200), some(rng, 10)
+    decoder.admit([long, short])
+    decoder.step([[1], [2]])
+    assert decoder.room >= 201
+    decoder.select([1])
+    logits = decoder.step([[3]])
+    assert decoder.room < 32
+    assert (alone(model, [*short, 2, 3])[-1] - logits[0]).abs().max() < 1e-4
+    decoder.admit([long])
+    logits = decoder.step([[4], [5]])
+    assert (alone(model, [*short, 2, 3, 4])[-1] - logits[0]).abs().max() < 1e-4
+    assert (alone(model, [*long, 5])[-1] - logits[1]).abs().max() < 1e-4
+
+
 def test_merged_adapters_take_part():
     model, rng = with_lora(family("llama")).eval(), np.random.default_rng(4)
     prompt = some(rng, 20)

@@ -17,7 +17,7 @@ import torch
 from taiji.language.lean_decode import WIDTH, GroupDecoder
 from taiji.language.lean_forward import LeanModel
 from taiji.language.logits_processing import Sampling, picked
-from taiji.language.lookup import Repetitions
+from taiji.language.lookup import Repetitions, Runs
 
 GUESSED = 4
 """Tokens guessed for a row's step at most."""
@@ -101,7 +101,8 @@ def complete(
     Returns:
         The completions of each prompt.
     """
-    rows = [[Row(stream, Repetitions(prompt)) for stream in streams] for prompt, streams in zip(prompts, random)]
+    others: Runs = {}
+    rows = [[Row(one, Repetitions(prompt, others)) for one in streams] for prompt, streams in zip(prompts, random)]
     copies = max(map(len, random), default=1)
     at_once, parts = max(1, batch // copies), -(-copies // WIDTH)
     decoder = GroupDecoder(model, at_once * parts)

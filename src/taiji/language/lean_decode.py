@@ -19,8 +19,10 @@ from taiji.data.history import rows_and_places
 from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
-GROWTH = 1.125
-"""Buffers grow by this factor: products read whole buffers, because slices of them would be copied first."""
+GROWTH = 1.06
+"""Room that a new buffer has, as a multiple of what is needed now. Products read whole buffers, because slices of them would be copied first."""
+SLACK = 1.2
+"""A buffer of more than so many times what is needed is made smaller."""
 SHARED = 0.75
 """Prompts are read together where their common beginnings leave at most this share of their tokens; else one at a time, which is faster per token."""
 WIDTH = 16
@@ -88,6 +90,11 @@ class GroupDecoder:
         """Groups that nobody uses."""
         return len(self._holes)
 
+    @property
+    def room(self) -> int:
+        """Tokens of a group that the buffers hold now."""
+        return int(self._owner.shape[1])
+
     def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read prompts, each distinct one and each common beginning once.
 
@@ -107,7 +114,7 @@ class GroupDecoder:
                 expected=f"at most {len(self._holes)} groups of rows",
                 found=f"{len(groups)} groups",
             )
-        self._widen(max(map(len, prompts)) + 1)
+        self._make_room(max(map(len, prompts)) + 1)
         into = {key: self._holes.pop() for key in groups}
         distinct = list(dict.fromkeys(prompt for prompt, _ in groups))
         tree = PackedTree(distinct)
@@ -120,7 +127,7 @@ class GroupDecoder:
         for (prompt, part), places in groups.items():
             group, length = into[prompt, part], len(prompt)
             self._owner[group, :length], self._owner[group, length:] = ALL, NOBODY
-            self._free[group] = list(range(self._owner.shape[1] - 1, length - 1, -1))
+            self._free[group] = list(range(self.room - 1, length - 1, -1))
             rows |= {place: _Row(self._made + place, group, length) for place in places}
         self._made += len(prompts)
         self._rows += [rows[place] for place in range(len(prompts))]
@@ -156,6 +163,10 @@ class GroupDecoder:
                 "Every running row needs a token.", expected=f"{len(self._rows)} rows", found=f"{len(tokens)} rows"
             )
         self._close_holes()
+        occupied = (self._owner[: len({row.group for row in self._rows})] != NOBODY).any(0)
+        needed = int(np.flatnonzero(occupied)[-1]) + max(map(len, tokens)) + 1
+        if needed * SLACK < self.room:
+            self._resize(needed)
         counts = np.array([len(row) for row in tokens])
         of_row, within = rows_and_places(counts)
         groups = np.array([row.group for row in self._rows])[of_row]
@@ -199,25 +210,29 @@ class GroupDecoder:
         shape = (groups, model.kv_heads, model.size, room)
         return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
 
-    def _widen(self, room: int) -> None:
+    def _make_room(self, needed: int) -> None:
         """Make room for so many tokens of a group."""
+        if needed > self.room:
+            self._resize(needed)
+
+    def _resize(self, needed: int) -> None:
+        """Make new buffers for so many tokens of a group; all that belong to somebody must lie within them."""
         groups, before = self._owner.shape
-        if room <= before:
-            return
-        room = -(-int(room * GROWTH) // 16) * 16
+        room = -(-int(needed * GROWTH) // 16) * 16
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
                 buffers[layer] = self._zeros(groups, room)
-                buffers[layer][..., :before] = old
-        more = ((0, 0), (0, room - before))
-        self._owner = np.pad(self._owner, more, constant_values=NOBODY)
-        self._position = np.pad(self._position, more)
-        self._free = [[*range(room - 1, before - 1, -1), *free] for free in self._free]
+                buffers[layer][..., :before] = old[..., :room]
+        more = ((0, 0), (0, max(room - before, 0)))
+        self._owner = np.pad(self._owner[:, :room], more, constant_values=NOBODY)
+        self._position = np.pad(self._position[:, :room], more)
+        new = range(room - 1, before - 1, -1)
+        self._free = [[*new, *(place for place in free if place < room)] for free in self._free]
 
     def _take(self, row: _Row, count: int) -> list[int]:
         """Give a row places for so many tokens."""
         if len(self._free[row.group]) < count:
-            self._widen(self._owner.shape[1] + count)
+            self._resize(self.room + count)
         row.places = [self._free[row.group].pop() for _ in range(count)]
         return row.places
 
