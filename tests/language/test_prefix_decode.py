@@ -8,6 +8,7 @@ import torch
 from tests.language.prefix_models import FAMILIES, VOCABULARY, family
 
 from taiji.core.errors import TaijiError
+from taiji.language.lean_decode import LeanDecoder
 from taiji.language.prefix_decode import PaddedDecoder, SharedDecoder, open_decoder
 
 
@@ -47,5 +48,6 @@ def test_limits(kind):
 
 
 def test_the_model_decides_which():
-    assert isinstance(open_decoder(family("llama"), [[1, 2]], 1, 1), SharedDecoder)
+    assert isinstance(open_decoder(family("llama"), [[1, 2]], 1, 1), LeanDecoder)
+    assert isinstance(open_decoder(family("gemma"), [[1, 2]], 1, 1), SharedDecoder)
     assert isinstance(open_decoder(family("mistral", sliding_window=4), [[1, 2]], 1, 1), PaddedDecoder)

@@ -1,7 +1,7 @@
 """Sample completions in batches, reproducibly.
 
-Prompts are sorted by length and batched; each is read once for its n samples (`prefix_decode`), and rows that have ended leave
-the batch. Each row draws from its own random stream, derived from the seed, the prompt's text
+Prompts are sorted by length; each is read once for its n samples, and rows that have ended make room for the next prompts
+(`continuous`) or, with models that the lean forward does not serve, leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed, the prompt's text
 and the sample's number, so the text of a prompt depends neither on the other prompts of the call nor on their order (up
 to float rounding).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from taiji.language.settings import GenerationSettings
 from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from taiji.language.logits_processing import Sampling
@@ -94,16 +93,60 @@ def write(
         seeds = [[int(stream.integers(2**31)) for stream in row] for row in streams]
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
     order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
-    size = max(1, settings.batch_size // n)
     texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            rows = _decode_batch(lm, [encoded[i] for i in batch], [streams[i] for i in batch], n, settings)
-            for i, row in zip(batch, rows):
-                texts[i] = row
-            update(min(start + size, len(order)) * n)
+        rows = _complete(lm, [encoded[i] for i in order], [streams[i] for i in order], settings, update)
+        for i, row in zip(order, rows):
+            texts[i] = row
     return texts
+
+
+def _complete(
+    lm: LanguageModel,
+    encoded: list[list[int]],
+    streams: list[list[np.random.Generator]],
+    settings: GenerationSettings,
+    update: Callable[[int], None],
+) -> Iterator[list[Written]]:
+    """Sample a completion per random stream of each prompt; returns the texts of each, as they were asked for."""
+    import torch
+
+    from taiji.language.continuous import complete
+    from taiji.language.logits_processing import Sampling
+    from taiji.language.prefix_support import lean_model
+
+    sampling = Sampling(
+        settings.max_new_tokens,
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        repetition_penalty=settings.repetition_penalty,
+    )
+
+    def stopped(tokens: list[int]) -> bool:
+        return _stopped(lm.tokenizer, tokens, settings.stop)
+
+    lean = lean_model(lm.model)
+    if lean is not None:
+        done = 0
+
+        def finished(count: int) -> None:
+            nonlocal done
+            done += count
+            update(done)
+
+        with torch.inference_mode():
+            rows = complete(
+                lean, encoded, streams, sampling, settings.batch_size, frozenset(lm.stop_ids), stopped, finished
+            )
+        for row in rows:
+            yield [_text(lm, one.written, one.ended, settings) for one in row]
+        return
+    size = max(1, settings.batch_size // max(map(len, streams), default=1))
+    for start in range(0, len(encoded), size):
+        part = slice(start, start + size)
+        yield from _decode_batch(lm, encoded[part], streams[part], sampling, settings, stopped)
+        update(sum(map(len, streams[: start + size])))
 
 
 def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) -> None:
@@ -136,61 +179,41 @@ def _decode_batch(
     lm: LanguageModel,
     encoded: list[list[int]],
     streams: list[list[np.random.Generator]],
-    n: int,
+    sampling: Sampling,
     settings: GenerationSettings,
+    stopped: Callable[[list[int]], bool],
 ) -> list[list[Written]]:
-    """Decode n samples of each prompt of one batch; returns the texts as ``generate`` does."""
+    """Decode the samples of each prompt of one batch, a token a step."""
     import torch
 
-    from taiji.language.logits_processing import Sampling
+    from taiji.language.logits_processing import picked
     from taiji.language.prefix_decode import decode_rows, open_decoder
 
-    sampling = Sampling(
-        settings.max_new_tokens,
-        settings.temperature,
-        settings.top_k,
-        settings.top_p,
-        repetition_penalty=settings.repetition_penalty,
-    )
     stop_ids = set(lm.stop_ids)
     random = [stream for prompt in streams for stream in prompt]
     written: list[list[int]] = [[] for _ in random]
     ended = [False] * len(random)
 
     def choose(rows: list[int], step: int) -> list[int]:
-        return _choose(decoder.logits, [written[r] for r in rows], [random[r] for r in rows], sampling)
+        numbers = [float(random[r].random()) for r in rows] if sampling.temperature else []
+        return picked(decoder.logits, sampling, [written[r] for r in rows], numbers)
 
     def ends(row: int, token: int) -> bool:
         ended[row] = token in stop_ids
         if not ended[row]:
             written[row].append(token)
-            ended[row] = _stopped(lm.tokenizer, written[row], settings.stop)
+            ended[row] = stopped(written[row])
         return ended[row]
 
     with torch.inference_mode():
-        decoder = open_decoder(lm.model, encoded, n, settings.max_new_tokens)
-        decode_rows(decoder, settings.max_new_tokens, choose, ends, compact_below=0.75)
-    texts = [
-        Written(up_to(text_of(lm.tokenizer, tokens), settings.stop), not whole) for tokens, whole in zip(written, ended)
-    ]
-    return [texts[start : start + n] for start in range(0, len(texts), n)]
+        decoder = open_decoder(lm.model, encoded, [len(row) for row in streams], sampling.max_new_tokens)
+        decode_rows(decoder, sampling.max_new_tokens, choose, ends, compact_below=0.75)
+    texts = iter([_text(lm, tokens, whole, settings) for tokens, whole in zip(written, ended)])
+    return [[next(texts) for _ in row] for row in streams]
 
 
-def _choose(
-    logits: Tensor, written: Sequence[Sequence[int]], random: list[np.random.Generator], sampling: Sampling
-) -> list[int]:
-    """One token a row: the likeliest at temperature 0, else by inverse distribution function of the row's next uniform."""
-    import torch
-
-    from taiji.language.logits_processing import filtered, ranked
-
-    if sampling.temperature == 0.0:
-        return list(filtered(logits, sampling, written).argmax(-1).tolist())
-    probabilities, tokens = ranked(logits, sampling, written)
-    mass = probabilities.cumsum(-1)
-    uniform = torch.tensor([stream.random() for stream in random], dtype=torch.float64, device=logits.device)
-    rank = (mass < uniform[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
-    return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
+def _text(lm: LanguageModel, tokens: list[int], ended: bool, settings: GenerationSettings) -> Written:
+    return Written(up_to(text_of(lm.tokenizer, tokens), settings.stop), not ended)
 
 
 def _stopped(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: Sequence[str]) -> bool:

@@ -90,6 +90,26 @@ def ranked(
     return torch.where(before < sampling.top_p, probabilities, 0.0), tokens
 
 
+def picked(
+    logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
+) -> list[int]:
+    """Return one token a row of (R, V) logits: the likeliest at temperature 0, else by inverse distribution function of the row's number.
+
+    Args:
+        logits: (R, V) of the next token.
+        sampling: penalty, temperature and cuts.
+        written: R completions so far, as token ids.
+        uniform: R numbers in [0, 1); not read at temperature 0.
+    """
+    if sampling.temperature == 0.0:
+        return list(filtered(logits, sampling, written).argmax(-1).tolist())
+    probabilities, tokens = ranked(logits, sampling, written)
+    mass = probabilities.cumsum(-1)
+    numbers = torch.tensor(uniform, dtype=torch.float64, device=logits.device)
+    rank = (mass < numbers[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
+    return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
+
+
 def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """(R,) the token of each row at a uniform number: the first whose cumulative probability exceeds it.
 

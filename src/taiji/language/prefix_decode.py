@@ -17,6 +17,7 @@ import torch
 
 from taiji.core.errors import InputError
 from taiji.data.history import rows_and_places
+from taiji.language.lean_decode import LeanDecoder, row_counts
 from taiji.language.prefix_attention import PACKED_MASK, check_seen
 from taiji.language.prefix_forward import bare_model, packed_hidden
 from taiji.language.prefix_head import head_of
@@ -66,7 +67,7 @@ class SharedDecoder:
             copies: rows of each prompt.
             max_new: longest continuation, in tokens.
         """
-        counts = _counts(prompts, copies, max_new)
+        counts = row_counts(prompts, copies, max_new)
         self._bare = bare_model(model)
         self._head = head_of(self._bare)
         unique: dict[tuple[int, ...], int] = {}
@@ -192,7 +193,7 @@ class PaddedDecoder:
         """As :class:`SharedDecoder`."""
         from transformers import DynamicCache
 
-        counts = _counts(prompts, copies, max_new)
+        counts = row_counts(prompts, copies, max_new)
         self._model, self._left = model, max_new
         device, width = model.device, max(map(len, prompts))
         ids, mask = (torch.zeros((len(prompts), width), dtype=torch.long) for _ in range(2))
@@ -242,9 +243,10 @@ class PaddedDecoder:
         )
 
 
-def open_decoder(
-    model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
-) -> SharedDecoder | PaddedDecoder:
+Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
+
+
+def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
     """A decoder for the model: shared where that is right."""
     from taiji.language.prefix_support import supports_sharing
 
@@ -255,15 +257,19 @@ def open_decoder(
 
 def shared_decoder(
     model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
-) -> SharedDecoder:
-    """Return the shared decoder for the model's device: on a GPU its step is recorded and played."""
+) -> SharedDecoder | LeanDecoder:
+    """Return the shared decoder for the model and its device: lean on a CPU where it is served, recorded and played on a GPU."""
     from taiji.language.prefix_graph import GraphedDecoder
+    from taiji.language.prefix_support import lean_model
 
+    lean = lean_model(model)
+    if lean is not None:
+        return LeanDecoder(lean, prompts, copies, max_new)
     return (GraphedDecoder if model.device.type == "cuda" else SharedDecoder)(model, prompts, copies, max_new)
 
 
 def decode_rows(
-    decoder: SharedDecoder | PaddedDecoder,
+    decoder: Decoder,
     steps: int,
     choose: Callable[[list[int], int], list[int]],
     ends: Callable[[int, int], bool],
@@ -289,14 +295,3 @@ def decode_rows(
             decoder.select(going)
             running, chosen = [running[p] for p in going], [chosen[p] for p in going]
         decoder.step(chosen)
-
-
-def _counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
-    counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
-    if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
-        raise InputError(
-            "There is nothing to decode.",
-            expected="at least one row per prompt and one new token",
-            found=f"rows {counts[:8]}, {max_new} tokens",
-        )
-    return counts

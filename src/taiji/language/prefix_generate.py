@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from taiji.core.errors import ResourceError
+from taiji.language.lean_decode import LeanDecoder
 from taiji.language.logits_processing import Sampling, drawn, filtered
 from taiji.language.prefix_decode import SharedDecoder, decode_rows, shared_decoder
 from taiji.language.prefix_graph import run_ahead
@@ -139,7 +140,7 @@ def generate_shared(
 
 
 def step_by_step(
-    decoder: SharedDecoder,
+    decoder: SharedDecoder | LeanDecoder,
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,
@@ -162,7 +163,7 @@ def step_by_step(
 
 
 def ahead(
-    decoder: SharedDecoder,
+    decoder: SharedDecoder | LeanDecoder,
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,

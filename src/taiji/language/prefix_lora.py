@@ -74,6 +74,16 @@ def merged_adapters(model: Any) -> Iterator[None]:
             layer.merged_adapters.pop()
 
 
+def plain_linear(module: Any) -> torch.nn.Linear | None:
+    """Return the linear layer that a module is now: itself, or the one inside a LoRA layer that is merged or switched off; else None."""
+    if _lora_layers(module)[:1] == [module]:
+        active = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+        if set(active) != set(module.merged_adapters):
+            return None
+        module = module.base_layer
+    return module if type(module) is torch.nn.Linear and "forward" not in module.__dict__ else None
+
+
 class RowSums:
     """Gradients of the adapters' factors for D weightings of the tokens, left behind by one backward pass.
 

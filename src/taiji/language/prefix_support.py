@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +17,24 @@ import numpy as np
 import torch
 
 from taiji.core.errors import TaijiError
+from taiji.language.lean_decode import LeanDecoder
+from taiji.language.lean_forward import LeanModel, read_lean
 from taiji.language.prefix_attention import NAME, install
 from taiji.language.prefix_decode import SharedDecoder
 from taiji.language.prefix_forward import bare_model, shared_logprobs
+from taiji.language.prefix_lora import merged_adapters
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Outcome of the trial of a model in a state: a reason against sharing (or none), and whether the lean forward is right."""
+
+    state: object
+    reason: str
+    lean: bool
+
 
 TOLERANCE = 1e-4
 """Relative difference of log-probabilities allowed in the trial: above rounding in float32, far below the effect of a wrong mask."""
@@ -30,7 +44,7 @@ HALF_TOLERANCE = 0.1
 """Larger half-precision models are tried as they are: the difference allowed, as a share of what another context would change."""
 STEPS = 4
 """Tokens decoded in the trial."""
-_tried: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[Any, _Tried] = WeakKeyDictionary()
 _told: set[str] = set()
 
 
@@ -44,13 +58,23 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
     if not reason:
         bare = bare_model(model)
         state = (bare.dtype, tuple(type(m).__name__ for m in bare.modules() if type(m).__module__.startswith("peft.")))
-        if bare not in _tried or _tried[bare][0] != state:
-            _tried[bare] = (state, _trial(bare))
-        reason = _tried[bare][1]
+        if bare not in _tried or _tried[bare].state != state:
+            _tried[bare] = _Tried(state, *_trial(bare))
+        reason = _tried[bare].reason
     if reason and reason not in _told:
         _told.add(reason)
         logger.warning("Shared prefixes are computed again for each sequence: %s.", reason)
     return not reason, reason
+
+
+def lean_model(model: Any) -> LeanModel | None:
+    """Return the model as the lean forward reads it, where that is right and pays: on a CPU, with adapters merged or switched off.
+
+    The weights are those of now: read it for each generation.
+    """
+    bare = bare_model(model)
+    right = supports_sharing(model)[0] and bare.device.type == "cpu" and _tried[bare].lean
+    return read_lean(bare) if right else None
 
 
 def _unsupported(model: Any) -> str:
@@ -95,10 +119,13 @@ def _unsupported(model: Any) -> str:
     return ""
 
 
-def _trial(bare: Any) -> str:
-    """Compare packed and unshared log-probabilities and decoding of a few tokens; the reason when they differ or cannot be had.
+def _trial(bare: Any) -> tuple[str, bool]:
+    """Compare packed and unshared log-probabilities and decoding of a few tokens.
 
     Adapters that do nothing yet (zero factors) get random values on the copy.
+
+    Returns:
+        The reason when they differ or cannot be had, and whether the lean forward decodes the same.
     """
     before = bare.config._attn_implementation
     training = [m for m in bare.modules() if m.training]
@@ -110,15 +137,15 @@ def _trial(bare: Any) -> str:
             subject = copy.deepcopy(bare).float()
             _fill_zeros(subject)
         with torch.no_grad(), torch.autocast(bare.device.type, enabled=False):
-            worst = _difference(subject)
+            worst, lean = _differences(subject)
         limit = TOLERANCE if subject.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
         if not worst <= limit:
-            return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)"
-        return ""
+            return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)", False
+        return "", lean <= limit
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TaijiError) as error:
         bare.config._attn_implementation = before
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"{type(bare).__name__} cannot be run packed ({first})"
+        return f"{type(bare).__name__} cannot be run packed ({first})", False
     finally:
         for module in training:
             module.training = True
@@ -135,11 +162,11 @@ def _fill_zeros(model: Any) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
 
 
-def _difference(model: Any) -> float:
-    """Worst relative difference between shared and unshared log-probabilities, scored and decoded.
+def _differences(model: Any) -> tuple[float, float]:
+    """Worst relative difference from unshared log-probabilities: of shared ones, scored and decoded, and of leanly decoded ones.
 
     In float32 relative to the log-probabilities; in half precision, where rounding would hide a wrong mask, relative to what
-    another context changes.
+    another context changes. Infinite where the lean forward does not know the structure.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -164,12 +191,20 @@ def _difference(model: Any) -> float:
     full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
     starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
     elsewhere = [2, 2, 0]  # for each row one of the other prompt: rows of one prompt agree on the first token
-    for step in range(STEPS + 1):
-        decoded = torch.log_softmax(decoder.logits, -1)
-        for n, start in enumerate(starts):
-            expected, other = full[n][start + step], full[elsewhere[n]][starts[elsewhere[n]] + step]
-            size = expected.norm() if exact else (expected - other).norm()
-            errors.append(float((expected - decoded[n]).norm() / size))
-        if step < STEPS:
-            decoder.step([tail[step] for tail in tails])
-    return float(np.max(errors))  # no number where one of them is none
+
+    def decoded(decoder: SharedDecoder | LeanDecoder) -> list[float]:
+        found = []
+        for step in range(STEPS + 1):
+            logprobs = torch.log_softmax(decoder.logits, -1)
+            for n, start in enumerate(starts):
+                expected, other = full[n][start + step], full[elsewhere[n]][starts[elsewhere[n]] + step]
+                size = expected.norm() if exact else (expected - other).norm()
+                found.append(float((expected - logprobs[n]).norm() / size))
+            if step < STEPS:
+                decoder.step([tail[step] for tail in tails])
+        return found
+
+    with merged_adapters(model):
+        lean = read_lean(model) if model.device.type == "cpu" else None
+        leanly = [torch.inf] if lean is None else decoded(LeanDecoder(lean, prompts, [2, 1], STEPS))
+    return float(np.max([*errors, *decoded(decoder)])), float(np.max(leanly))  # no number where one of them is none

@@ -1,0 +1,142 @@
+"""Sample completions with rows that come and go (`lean_decode`), and several tokens a step where the text repeats itself.
+
+A row that ends makes room for the next prompt, so the batch stays full. Each step is given what a row has drawn last and the tokens
+guessed behind it (`lookup`); the tokens are then drawn one after another, each by the law and the random number it would
+have had alone, and the first one that differs from the guess ends the row's step. So the texts are those of one token a step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from taiji.language.lean_decode import WIDTH, GroupDecoder
+from taiji.language.lean_forward import LeanModel
+from taiji.language.logits_processing import Sampling, picked
+from taiji.language.lookup import Repetitions, Runs
+
+GUESSED = 4
+"""Tokens guessed for a row's step at most."""
+LOT = 0.25
+"""New prompts are read when this share of the rows is free: prompts with a common beginning are read together."""
+
+
+@dataclass
+class Row:
+    """A completion on its way.
+
+    Attributes:
+        random: its stream of uniform numbers, one for each token.
+        text: its prompt and what it has written.
+        written: its tokens, without a stop token.
+        ended: a stop token or a stop text ended it, not the limit.
+        guessed: tokens that the running step was given behind the latest one.
+        ahead: numbers drawn for tokens that were not.
+    """
+
+    random: np.random.Generator
+    text: Repetitions
+    written: list[int] = field(default_factory=list)
+    ended: bool = False
+    guessed: list[int] = field(default_factory=list)
+    ahead: list[float] = field(default_factory=list)
+
+    def numbers(self) -> list[float]:
+        """Return the uniform numbers of the next token and of those behind the guessed ones."""
+        count = 1 + len(self.guessed)
+        self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
+        return self.ahead[:count]
+
+    def accept(
+        self, drawn: Sequence[int], stops: frozenset[int], stopped: Callable[[list[int]], bool], most: int
+    ) -> int:
+        """Take over drawn tokens, up to the first one that was not guessed, an end or the limit.
+
+        Returns:
+            How many of the guessed ones were right.
+        """
+        for place, token in enumerate(drawn):
+            self.ended = token in stops
+            if not self.ended:
+                self.written.append(token)
+                self.text.append(token)
+                self.ended = stopped(self.written)
+            if self.ended or len(self.written) == most or self.guessed[place : place + 1] != [token]:
+                break
+        del self.ahead[: place + 1]
+        return place
+
+    def propose(self, most: int) -> list[int]:
+        """Return the tokens of the next step: the latest one and guesses, of which none is beyond the limit."""
+        self.guessed = self.text.guess(min(GUESSED, most - len(self.written) - 1))
+        return [self.written[-1], *self.guessed]
+
+
+def complete(
+    model: LeanModel,
+    prompts: Sequence[Sequence[int]],
+    random: Sequence[Sequence[np.random.Generator]],
+    sampling: Sampling,
+    batch: int,
+    stops: frozenset[int],
+    stopped: Callable[[list[int]], bool],
+    finished: Callable[[int], None],
+) -> list[list[Row]]:
+    """Continue every prompt once per random stream.
+
+    Args:
+        model: what computes.
+        prompts: token ids; they are begun in this order.
+        random: streams of uniform numbers, equally many for each prompt.
+        sampling: how tokens are drawn.
+        batch: rows that run at a time.
+        stops: ids that end a completion; they are not part of it.
+        stopped: whether a completion has come to its end with its latest token.
+        finished: called with a number of completions that have ended.
+
+    Returns:
+        The completions of each prompt.
+    """
+    others: Runs = {}
+    rows = [[Row(one, Repetitions(prompt, others)) for one in streams] for prompt, streams in zip(prompts, random)]
+    copies = max(map(len, random), default=1)
+    at_once, parts = max(1, batch // copies), -(-copies // WIDTH)
+    decoder = GroupDecoder(model, at_once * parts)
+    waiting, running = deque(range(len(prompts))), list[Row]()
+
+    def settle(rows: list[Row], logits: torch.Tensor) -> list[int]:
+        """Draw tokens for these rows; return for each how many of its guesses were right."""
+        before = [row.written + row.guessed[:place] for row in rows for place in range(1 + len(row.guessed))]
+        numbers = [number for row in rows for number in row.numbers()] if sampling.temperature else []
+        drawn, right, at = picked(logits, sampling, before, numbers), [], 0
+        for row in rows:
+            count = 1 + len(row.guessed)
+            right.append(row.accept(drawn[at : at + count], stops, stopped, sampling.max_new_tokens))
+            at += count
+        return right
+
+    while waiting or running:
+        room = min(decoder.free // parts, at_once - len(running) // copies)
+        if waiting and (not running or room >= LOT * at_once):
+            new = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            begun = [row for number in new for row in rows[number]]
+            logits = decoder.admit([prompts[number] for number in new for _ in rows[number]])
+            settle(begun, logits)
+            running += begun
+        else:
+            logits = decoder.step([row.propose(sampling.max_new_tokens) for row in running])
+            decoder.keep([1 + right for right in settle(running, logits)])
+        going = [place for place, row in enumerate(running) if not _done(row, sampling.max_new_tokens)]
+        if len(going) < len(running):
+            finished(len(running) - len(going))
+            decoder.select(going)
+            running = [running[place] for place in going]
+    return rows
+
+
+def _done(row: Row, most: int) -> bool:
+    return row.ended or len(row.written) == most

@@ -1,0 +1,349 @@
+"""Decode rows that come and go, several tokens of a row in one step, with the lean forward (`lean_forward`).
+
+The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of the prompt, then the
+tokens of its rows in whatever places are free. A mask tells which place belongs to whom, so attention is two batched products
+over groups however many rows and tokens a group has. Ended rows leave their places, and ended groups theirs, to others; nothing is
+copied but a group into a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from taiji.core.errors import InputError
+from taiji.data.history import rows_and_places
+from taiji.language.lean_forward import LeanModel
+from taiji.language.prefix_tree import PackedTree
+
+GROWTH = 1.06
+"""Room that a new buffer has, as a multiple of what is needed now. Products read whole buffers, because slices of them would be copied first."""
+SLACK = 1.2
+"""A buffer of more than so many times what is needed is made smaller."""
+SHARED = 0.75
+"""Prompts are read together where their common beginnings leave at most this share of their tokens; else one at a time, which is faster per token."""
+WIDTH = 16
+"""Rows of a prompt that share one copy of its keys; each attends, masked, over the places of all."""
+ALL, NOBODY = -1, -2
+"""Owners of a place: every row of the group (a prompt's tokens), or none."""
+
+
+@dataclass
+class _Row:
+    """A running row: its number, its group, the tokens it has seen, and the places of the latest ones."""
+
+    number: int
+    group: int
+    length: int
+    places: list[int] = field(default_factory=list)
+
+
+def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
+    """Return the rows of each prompt; reject a call without rows or new tokens."""
+    counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
+    if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
+        raise InputError(
+            "There is nothing to decode.",
+            expected="at least one row per prompt and one new token",
+            found=f"rows {counts[:8]}, {max_new} tokens",
+        )
+    return counts
+
+
+def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
+    """Assign rows to groups: equal prompts together, at most :data:`WIDTH`; the rows (by place) of each (prompt, part)."""
+    seen: dict[tuple[int, ...], int] = {}
+    groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        key = tuple(prompt)
+        seen[key] = seen.get(key, -1) + 1
+        groups.setdefault((key, seen[key] // WIDTH), []).append(place)
+    return groups
+
+
+class GroupDecoder:
+    """The running state of rows that continue prompts."""
+
+    def __init__(self, model: LeanModel, groups: int) -> None:
+        """Make the state of a model that runs so many groups at a time."""
+        self._model = model
+        # (groups, Hk, d, room) each: both products of attention read this layout fastest.
+        self._keys = [self._zeros(groups, 0) for _ in model.layers]
+        self._values = [self._zeros(groups, 0) for _ in model.layers]
+        self._owner = np.full((groups, 0), NOBODY, np.int64)
+        self._position = np.zeros((groups, 0), np.int64)
+        self._free: list[list[int]] = [[] for _ in range(groups)]
+        self._holes = list(range(groups))[::-1]
+        self._rows: list[_Row] = []
+        self._made = 0
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the running rows, in the order in which they came; the first row ever has number 0."""
+        return [row.number for row in self._rows]
+
+    @property
+    def free(self) -> int:
+        """Groups that nobody uses."""
+        return len(self._holes)
+
+    @property
+    def room(self) -> int:
+        """Tokens of a group that the buffers hold now."""
+        return int(self._owner.shape[1])
+
+    def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read prompts, each distinct one and each common beginning once.
+
+        Args:
+            prompts: token ids, one entry per new row.
+
+        Returns:
+            (rows, V) logits of the first token of each.
+
+        Raises:
+            InputError: more groups than there is room for.
+        """
+        groups = groups_of(prompts)
+        if len(groups) > len(self._holes):
+            raise InputError(
+                "The prompts do not fit the decoder.",
+                expected=f"at most {len(self._holes)} groups of rows",
+                found=f"{len(groups)} groups",
+            )
+        self._make_room(max(map(len, prompts)) + 1)
+        into = {key: self._holes.pop() for key in groups}
+        distinct = list(dict.fromkeys(prompt for prompt, _ in groups))
+        tree = PackedTree(distinct)
+        together = len(tree) <= SHARED * sum(map(len, distinct))
+        device = self._model.embedding.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            parts = [distinct] if together else [[prompt] for prompt in distinct]
+            logits = self._model.logits(torch.cat([self._read(part, into) for part in parts]))
+        rows: dict[int, _Row] = {}
+        for (prompt, part), places in groups.items():
+            group, length = into[prompt, part], len(prompt)
+            self._owner[group, :length], self._owner[group, length:] = ALL, NOBODY
+            self._free[group] = list(range(self.room - 1, length - 1, -1))
+            rows |= {place: _Row(self._made + place, group, length) for place in places}
+        self._made += len(prompts)
+        self._rows += [rows[place] for place in range(len(prompts))]
+        number = {prompt: place for place, prompt in enumerate(distinct)}
+        return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
+
+    def _read(self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]) -> torch.Tensor:
+        """(prompts, H) hidden states behind the prompts' last tokens; their keys and values go into their groups."""
+        tree = PackedTree(prompts)
+        paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
+        targets = [[group for (prompt, _), group in into.items() if prompt == own] for own in prompts]
+
+        def keep(layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+            for buffer, states in ((self._keys[layer], key), (self._values[layer], value)):
+                for path, groups in zip(paths, targets):
+                    own = (states if len(prompts) == 1 else states[path]).permute(1, 2, 0)
+                    for group in groups:
+                        buffer[group, :, :, : len(path)] = own
+
+        return self._model.read(tree, torch.stack([path[-1] for path in paths]), keep)
+
+    def step(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Append tokens to the running rows, one or more to each.
+
+        Returns:
+            (tokens, V) logits behind each token, row after row.
+
+        Raises:
+            InputError: a row without a token.
+        """
+        if len(tokens) != len(self._rows) or min(map(len, tokens), default=0) < 1:
+            raise InputError(
+                "Every running row needs a token.", expected=f"{len(self._rows)} rows", found=f"{len(tokens)} rows"
+            )
+        self._close_holes()
+        occupied = (self._owner[: len({row.group for row in self._rows})] != NOBODY).any(0)
+        needed = int(np.flatnonzero(occupied)[-1]) + max(map(len, tokens)) + 1
+        if needed * SLACK < self.room:
+            self._resize(needed)
+        counts = np.array([len(row) for row in tokens])
+        of_row, within = rows_and_places(counts)
+        groups = np.array([row.group for row in self._rows])[of_row]
+        positions = np.array([row.length for row in self._rows])[of_row] + within
+        places = np.array([place for row, count in zip(self._rows, counts) for place in self._take(row, int(count))])
+        owners = np.array(self.numbers)[of_row]
+        self._owner[groups, places], self._position[groups, places] = owners, positions
+        for row, count in zip(self._rows, counts):
+            row.length += int(count)
+        order = np.argsort(groups, kind="stable")
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        ids = np.array([token for row in tokens for token in row], np.int64)
+        device = self._model.embedding.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            hidden = self._forward(
+                torch.from_numpy(ids[order]).to(device), groups[order], places[order], positions[order], owners[order]
+            )
+            return self._model.logits(hidden[torch.from_numpy(back).to(device)])
+
+    def keep(self, counts: Sequence[int]) -> None:
+        """Forget what the latest step appended to each running row beyond the first ``counts`` tokens."""
+        for row, count in zip(self._rows, counts):
+            row.length -= len(row.places) - count
+            self._release(row.group, row.places[count:])
+            row.places = row.places[:count]
+
+    def select(self, kept: Sequence[int]) -> None:
+        """Go on with these of the running rows only (their places in `numbers`, ascending)."""
+        staying = set(kept)
+        leaving = [row for place, row in enumerate(self._rows) if place not in staying]
+        self._rows = [self._rows[place] for place in kept]
+        for row in leaving:
+            self._release(row.group, np.flatnonzero(self._owner[row.group] == row.number)[::-1].tolist())
+        used = {row.group for row in self._rows}
+        self._holes += {row.group for row in leaving} - used
+
+    def _zeros(self, groups: int, room: int) -> torch.Tensor:
+        # A place of nobody has weight zero, and zero times whatever memory held must be zero.
+        model = self._model
+        shape = (groups, model.kv_heads, model.size, room)
+        return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
+
+    def _make_room(self, needed: int) -> None:
+        """Make room for so many tokens of a group."""
+        if needed > self.room:
+            self._resize(needed)
+
+    def _resize(self, needed: int) -> None:
+        """Make new buffers for so many tokens of a group; all that belong to somebody must lie within them."""
+        groups, before = self._owner.shape
+        room = -(-int(needed * GROWTH) // 16) * 16
+        for buffers in (self._keys, self._values):
+            for layer, old in enumerate(buffers):
+                buffers[layer] = self._zeros(groups, room)
+                buffers[layer][..., :before] = old[..., :room]
+        more = ((0, 0), (0, max(room - before, 0)))
+        self._owner = np.pad(self._owner[:, :room], more, constant_values=NOBODY)
+        self._position = np.pad(self._position[:, :room], more)
+        new = range(room - 1, before - 1, -1)
+        self._free = [[*new, *(place for place in free if place < room)] for free in self._free]
+
+    def _take(self, row: _Row, count: int) -> list[int]:
+        """Give a row places for so many tokens."""
+        if len(self._free[row.group]) < count:
+            self._resize(self.room + count)
+        row.places = [self._free[row.group].pop() for _ in range(count)]
+        return row.places
+
+    def _release(self, group: int, places: Sequence[int]) -> None:
+        self._owner[group, list(places)] = NOBODY
+        self._free[group] += list(places)[::-1]
+
+    def _close_holes(self) -> None:
+        """Move groups down, so that those in use are the first ones."""
+        used = sorted({row.group for row in self._rows})
+        moves = dict(zip(used[::-1], sorted(hole for hole in self._holes if hole < len(used))))
+        for origin, hole in moves.items():
+            extent = int(np.flatnonzero(self._owner[origin] != NOBODY)[-1]) + 1
+            for keys, values in zip(self._keys, self._values):
+                keys[hole, :, :, :extent] = keys[origin, :, :, :extent]
+                values[hole, :, :, :extent] = values[origin, :, :, :extent]
+            self._owner[hole], self._position[hole] = self._owner[origin], self._position[origin]
+            self._owner[origin], self._free[hole] = NOBODY, self._free[origin]
+        if moves:
+            self._holes = [moves_back for moves_back in self._holes if moves_back not in moves.values()] + list(moves)
+            for row in self._rows:
+                row.group = moves.get(row.group, row.group)
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        groups: np.ndarray,
+        places: np.ndarray,
+        positions: np.ndarray,
+        owners: np.ndarray,
+    ) -> torch.Tensor:
+        """(n, H) hidden states of n new tokens, group after group; their keys and values are stored at their places."""
+        model, device = self._model, ids.device
+        per_group = np.bincount(groups)
+        _, within = rows_and_places(per_group)
+        bias = self._bias(groups, within, positions, owners)
+        count, width, _ = bias.shape
+        flat = groups * width + within
+        slots = np.zeros(count * width, np.int64)
+        slots[flat] = np.arange(len(flat))
+        even = len(slots) == len(flat)
+        to_slots, to_flat = (torch.from_numpy(index).to(device) for index in (slots, flat))
+        group, place = (torch.from_numpy(index).to(device) for index in (groups, places))
+        bias = bias[:, None, :, None].to(device)
+        cos, sin = model.angles(torch.from_numpy(positions).to(device))
+        hidden = model.embedding[ids]
+        for layer, keys, values in zip(model.layers, self._keys, self._values):
+            query, key, value = model.project(layer, hidden, cos, sin)
+            keys[group, :, :, place], values[group, :, :, place] = key, value
+            query = query * model.scale
+            grid = (query if even else query[to_slots]).view(count, width, model.kv_heads, -1, model.size)
+            mixed = attend(grid, keys[:count], values[:count], bias)
+            mixed = mixed.reshape(count * width, -1)
+            hidden = model.finish(layer, hidden, mixed if even else mixed[to_flat])
+        return hidden
+
+    def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
+        """(groups, most tokens of a group, places) zero where a token sees a place, minus infinity elsewhere."""
+        count, width = int(groups[-1]) + 1, int(within.max()) + 1
+        owner, position = self._owner[:count, None], self._position[:count, None]
+        asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
+        asking[groups, within, 0], now[groups, within, 0] = owners, positions
+        sees = (owner == ALL) | ((owner == asking) & (position <= now) & (owner != NOBODY))
+        bias = torch.zeros(sees.shape, dtype=self._model.dtype)
+        return bias.masked_fill_(torch.from_numpy(~sees), -torch.inf)
+
+
+def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Masked attention of the tokens of each group.
+
+    Args:
+        query: (G, W, Hk, group, d), scaled.
+        keys, values: (G, Hk, d, N), contiguous.
+        bias: (G, 1, W, 1, N).
+
+    Returns:
+        (G, W, Hk, group, d).
+    """
+    count, width, kv, share, size = query.shape
+    rows = query.permute(0, 2, 1, 3, 4).reshape(count * kv, width * share, size)
+    scores = torch.bmm(rows, keys.flatten(0, 1)).view(count, kv, width, share, -1).add_(bias)
+    mixed = torch.bmm(
+        torch.softmax(scores, -1).view(count * kv, width * share, -1), values.flatten(0, 1).transpose(1, 2)
+    )
+    return mixed.view(count, kv, width, share, size).permute(0, 2, 1, 3, 4)
+
+
+class LeanDecoder:
+    """The interface of :class:`~taiji.language.prefix_decode.SharedDecoder`."""
+
+    def __init__(
+        self, model: LeanModel, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
+    ) -> None:
+        """As :class:`~taiji.language.prefix_decode.SharedDecoder`."""
+        counts = row_counts(prompts, copies, max_new)
+        self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
+        rows = [prompts[int(number)] for number in self.prompt_of]
+        self._decoder = GroupDecoder(model, len(groups_of(rows)))
+        self._left = max_new
+        self.logits = self._decoder.admit(rows)
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
+        if self._left < 1:
+            raise InputError("The rows are full.", expected="no more steps than new tokens asked for")
+        self._left -= 1
+        self.logits = self._decoder.step([[int(token)] for token in tokens])
+        return self.logits
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these of the running rows only (ascending)."""
+        self._decoder.select(rows)
+        kept = np.asarray(rows)
+        self.prompt_of, self.logits = self.prompt_of[kept], self.logits[torch.from_numpy(kept).to(self.logits.device)]

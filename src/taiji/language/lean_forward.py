@@ -1,0 +1,292 @@
+"""A forward pass of Llama-shaped models out of few, large operations, for reading prompts and decoding on a CPU.
+
+The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights side by side, each
+product's weights in the layout that oneDNN multiplies from, activation and residual in the product. What is left of a layer is a dozen operations. Same mathematics as the model's own forward;
+`prefix_support` compares both before the first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from taiji.language.prefix_attention import tree_attention
+from taiji.language.prefix_forward import bare_model
+from taiji.language.prefix_head import Head, head_of
+from taiji.language.prefix_lora import plain_linear
+from taiji.language.prefix_tree import Packing
+
+ROWS = 64
+"""Rows of a product that the weights are packed for."""
+LIMIT = 2_000_000_000
+"""Bytes of weights up to which a packed copy of them is made."""
+LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+QUERY_NORMS = {"q_norm", "k_norm"}
+MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+_packed_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+
+
+@cache
+def packing_works(dtype: torch.dtype) -> bool:
+    """Return whether this torch and processor multiply from packed weights of a type (tried out on a tiny input)."""
+    if dtype not in (torch.float32, torch.bfloat16) or _packed_linear is None or _pack is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((3, 32), (16, 32), (16,)))
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        try:
+            packed = _pack(weight, ROWS)
+            found = _packed_linear.binary(
+                x, _packed_linear(x, packed, bias, "swish", [], ""), packed, bias, "mul"
+            ) + _packed_linear(x, packed, bias, "none", [], "")
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError):
+            return False
+        product = functional.linear(x.double(), weight.double(), bias.double())
+    off = (found.double() - product * functional.silu(product) - product).abs() / (1 + product**2)
+    return bool(off.max() < (1e-5 if dtype == torch.float32 else 0.02))
+
+
+class Product:
+    """The product with one weight, or with several side by side: (n, in) -> (n, out)."""
+
+    def __init__(self, linears: Sequence[torch.nn.Linear], dtype: torch.dtype) -> None:
+        """Copy the weights into the layout they are multiplied from.
+
+        Args:
+            linears: layers of the same input. dtype: type of the product.
+        """
+        self._weight = torch.cat([linear.weight.detach().to(dtype) for linear in linears])
+        biases = [linear.bias for linear in linears]
+        self._bias = None
+        if any(bias is not None for bias in biases):
+            parts = [
+                linear.weight.new_zeros(len(linear.weight)) if bias is None else bias.detach()
+                for linear, bias in zip(linears, biases)
+            ]
+            self._bias = torch.cat(parts).to(dtype)
+        self._packed = self._weight.device.type == "cpu" and packing_works(dtype)
+        if self._packed:
+            self._weight = _pack(self._weight, ROWS)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the product in its own type."""
+        if self._packed:
+            return _packed_linear(rows, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]
+        return functional.linear(rows, self._weight, self._bias)
+
+    def silu(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the product's SiLU."""
+        if self._packed:
+            return _packed_linear(rows, self._weight, self._bias, "swish", [], "")  # type: ignore[no-any-return]
+        return functional.silu(self(rows))
+
+    def times(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the product times another tensor of its shape and type."""
+        if self._packed:
+            return _packed_linear.binary(rows, other, self._weight, self._bias, "mul")  # type: ignore[no-any-return]
+        return self(rows).mul_(other)
+
+    def onto(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the product added to another tensor of its shape, in the other's type."""
+        if self._packed and other.dtype == rows.dtype:
+            return _packed_linear.binary(rows, other, self._weight, self._bias, "add")  # type: ignore[no-any-return]
+        return other + self(rows)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A root-mean-square norm."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Normalise the last dimension."""
+        return functional.rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
+
+
+@dataclass(frozen=True)
+class LeanLayer:
+    """One layer: ``qkv`` is three products in one, ``norms`` those of queries and keys, where there are any."""
+
+    before: Norm
+    qkv: Product
+    norms: tuple[Norm, Norm] | None
+    out: Product
+    between: Norm
+    gate: Product
+    up: Product
+    down: Product
+
+
+@dataclass(frozen=True)
+class LeanModel:
+    """A causal LM of Llama's shape, read by :func:`read_lean`.
+
+    Attributes:
+        dtype: type of the products; hidden states have that of ``embedding``.
+        scale: of the attention scores.
+        rotary: positions (1, n) and a tensor of the wanted type to cosines and sines (1, n, d).
+    """
+
+    embedding: torch.Tensor
+    layers: list[LeanLayer]
+    norm: Norm
+    product: Product
+    head: Head
+    heads: int
+    kv_heads: int
+    size: int
+    scale: float
+    rotary: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    dtype: torch.dtype
+
+    def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n,) positions to cosines and sines, (n, 1, d) each."""
+        cos, sin = self.rotary(self.embedding.new_empty(0, dtype=self.dtype), positions[None])
+        return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
+
+    def project(
+        self, layer: LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (n, Hq, d), keys (n, Hk, d), both rotated, and values (n, Hk, d) of hidden states (n, H)."""
+        both = self.heads + self.kv_heads
+        states = layer.qkv(layer.before(hidden).to(self.dtype)).view(len(hidden), both + self.kv_heads, self.size)
+        turned, value = states[:, :both], states[:, both:]
+        if layer.norms is not None:
+            pieces = zip(layer.norms, (turned[:, : self.heads], turned[:, self.heads :]))
+            turned = torch.cat([norm(piece) for norm, piece in pieces], 1)
+        turned = rotated(turned, cos, sin)
+        return turned[:, : self.heads], turned[:, self.heads :], value
+
+    def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """(n, H) hidden states behind a layer from those before it and the attention's output (n, Hq * d)."""
+        hidden = layer.out.onto(mixed, hidden)
+        rows = layer.between(hidden).to(self.dtype)
+        return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, H) hidden states behind the last layer to (n, V) logits, at least in fp32."""
+        return self.head.shape(self.product(self.norm(hidden).to(self.dtype)))
+
+    def read(
+        self, tree: Packing, places: torch.Tensor, keep: Callable[[int, torch.Tensor, torch.Tensor], None]
+    ) -> torch.Tensor:
+        """Run packed tokens through the model.
+
+        Args:
+            tree: the packing of T tokens.
+            places: (n,) packed tokens whose hidden states are wanted.
+            keep: is shown the number, the keys and the values, (T, Hk, d) each, of every layer.
+
+        Returns:
+            (n, H) hidden states behind the last layer.
+        """
+        device = self.embedding.device
+        hidden = self.embedding[tree.tokens.to(device)]
+        cos, sin = self.angles(tree.positions.to(device))
+        for number, layer in enumerate(self.layers):
+            query, key, value = self.project(layer, hidden, cos, sin)
+            keep(number, key, value)
+            query, key, value = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
+            mixed = tree_attention(query, key, value, tree, self.scale)[0].flatten(1)
+            if number == len(self.layers) - 1:  # nobody attends to what comes behind
+                hidden, mixed = hidden[places], mixed[places]
+            hidden = self.finish(layer, hidden, mixed)
+        return hidden
+
+
+def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate (n, heads, d) by angles (n, 1, d) whose halves are equal: ``x cos + (-x₂, x₁) sin``."""
+    half = states.shape[-1] // 2
+    out = states * cos
+    out[..., :half].addcmul_(states[..., half:], sin[..., half:], value=-1)
+    out[..., half:].addcmul_(states[..., :half], sin[..., :half])
+    return out
+
+
+def read_lean(model: Any) -> LeanModel | None:
+    """Read a causal LM whose structure is exactly Llama's (with biases and norms of queries and keys, where it has them).
+
+    LoRA layers count as the linear layer they are merged into. Autocast's type is that of the products.
+
+    Returns:
+        None: another structure, an adapter that is not merged, hooks on a module, more weights than a copy is made of.
+    """
+    bare = bare_model(model)
+    base, config, head = bare.base_model, bare.config, head_of(bare)
+    device = bare.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bare.dtype
+    weights = sum(p.numel() for p in bare.parameters())
+    names = {name for name, _ in base.named_children()}
+    if names != {"embed_tokens", "layers", "norm", "rotary_emb"} or weights * dtype.itemsize > LIMIT:
+        return None
+    embedding, product, last = base.embed_tokens, plain_linear(head.module), _norm(base.norm, bare.dtype)
+    layers = [_layer(layer, dtype, bare.dtype) for layer in base.layers] if not _hooked(base) else [None]
+    attention = base.layers[0].self_attn
+    size = getattr(attention, "head_dim", 0)
+    if (
+        None in layers
+        or last is None
+        or product is None
+        or type(embedding) is not torch.nn.Embedding
+        or 2 * len(base.rotary_emb.inv_freq) != size
+    ):
+        return None
+    return LeanModel(
+        embedding.weight.detach(),
+        [layer for layer in layers if layer is not None],
+        last,
+        Product([product], dtype),
+        head,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        size,
+        float(attention.scaling),
+        base.rotary_emb,
+        dtype,
+    )
+
+
+def _hooked(module: Any) -> bool:
+    """Return whether something listens to the forward calls of a module's parts, which the lean forward does not make."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+def _layer(layer: Any, dtype: torch.dtype, stored: torch.dtype) -> LeanLayer | None:
+    parts = dict(layer.named_children())
+    if set(parts) != LAYER:
+        return None
+    attention, mlp = (dict(parts[name].named_children()) for name in ("self_attn", "mlp"))
+    if set(attention) not in (ATTENTION, ATTENTION | QUERY_NORMS) or set(mlp) != MLP:
+        return None
+    linears = {name: plain_linear(part) for name, part in {**attention, **mlp}.items() if name.endswith("_proj")}
+    norms = [_norm(part, stored) for part in (parts["input_layernorm"], parts["post_attention_layernorm"])]
+    inner = [_norm(attention[name], stored) for name in ("q_norm", "k_norm") if name in attention]
+    if None in [*linears.values(), *norms, *inner] or "silu" not in type(mlp["act_fn"]).__name__.lower():
+        return None
+
+    def product(*wanted: str) -> Product:
+        return Product([linear for name in wanted if (linear := linears[f"{name}_proj"]) is not None], dtype)
+
+    before, between = (norm for norm in norms if norm is not None)
+    both = [norm for norm in inner if norm is not None]
+    return LeanLayer(
+        before, product("q", "k", "v"), (both[0], both[1]) if both else None, product("o"),
+        between, product("gate"), product("up"), product("down"),
+    )  # fmt: skip
+
+
+def _norm(module: Any, dtype: torch.dtype) -> Norm | None:
+    epsilon = getattr(module, "variance_epsilon", None)
+    if epsilon is None or [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
+        return None
+    return Norm(module.weight.detach(), float(epsilon))
