@@ -131,9 +131,11 @@ def generate_shared(
     try:
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
             decoder = shared_decoder(model, prompts, n, sampling.max_new_tokens)
+            stops = frozenset(stop_ids)
             # The penalty reads the tokens on the host.
-            way = ahead if decoder.logits.is_cuda and sampling.repetition_penalty == 1.0 else step_by_step
-            return way(decoder, sampling, frozenset(stop_ids), generator, draw)
+            if isinstance(decoder, SharedDecoder) and decoder.logits.is_cuda and sampling.repetition_penalty == 1.0:
+                return ahead(decoder, sampling, stops, generator, draw)
+            return step_by_step(decoder, sampling, stops, generator, draw)
     finally:
         for module in modules:
             module.training = True
@@ -163,7 +165,7 @@ def step_by_step(
 
 
 def ahead(
-    decoder: SharedDecoder | LeanDecoder,
+    decoder: SharedDecoder,
     sampling: Sampling,
     stops: frozenset[int],
     generator: torch.Generator | None,

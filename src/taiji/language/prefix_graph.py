@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from taiji.language.lean_decode import LeanDecoder
 from taiji.language.prefix_decode import SharedDecoder
 from taiji.nn.devices import on_device
 
@@ -88,7 +87,7 @@ class GraphedDecoder(SharedDecoder):
 
 
 def run_ahead(
-    decoder: SharedDecoder | LeanDecoder,
+    decoder: SharedDecoder,
     steps: int,
     choose: Callable[[torch.Tensor, int], torch.Tensor],
     stops: Sequence[int],
