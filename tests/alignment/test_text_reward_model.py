@@ -11,7 +11,12 @@ from taiji.language.embed import load_embedder
 from taiji.nn.bradley_terry import preferred
 from taiji.world import grammar
 
-TITLES = [f"{words[a]} {words[b]} {kind}" for words in grammar.TOPICS for a, b in ((0, 1), (2, 3), (4, 5)) for kind in ("lamp", "bag")]
+TITLES = [
+    f"{words[a]} {words[b]} {kind}"
+    for words in grammar.TOPICS
+    for a, b in ((0, 1), (2, 3), (4, 5))
+    for kind in ("lamp", "bag")
+]
 """48 titles of the world's grammar."""
 
 
@@ -62,7 +67,9 @@ def test_ten_thousand_pairs_recover_the_utilities_of_copies_of_other_items(embed
     texts, names, of, utility = planted(48, 3)
     old = of < 36
     winners, losers = drawn_pairs(of[old], utility[old], 10_000, 4)
-    model = TextRewardModel(embedder).fit(texts[: old.sum()], names[: old.sum()], winners, losers, of[winners].astype(str))
+    model = TextRewardModel(embedder).fit(
+        texts[: old.sum()], names[: old.sum()], winners, losers, of[winners].astype(str)
+    )
     assert spearman(model.scores(texts, names).total[~old], utility[~old]) >= 0.9
 
 
@@ -88,7 +95,9 @@ def test_where_only_length_or_category_decides_the_quality_says_nothing(embedder
     words = np.array([len(text.split()) for text in texts])
     for utility, part in ((2.0 * (styles == 1), "prior"), (2.0 * np.log1p(words), "length")):
         winners, losers = drawn_pairs(of, utility, 3000, int(rng.integers(100)))
-        scores = TextRewardModel(embedder).fit(texts, names, winners, losers, of[winners].astype(str)).scores(texts, names)
+        scores = (
+            TextRewardModel(embedder).fit(texts, names, winners, losers, of[winners].astype(str)).scores(texts, names)
+        )
         assert getattr(scores, part).std() > 2 * scores.quality.std()
 
 
@@ -96,7 +105,9 @@ def test_a_model_is_saved_and_loaded_to_the_bit(fitted, embedder, tmp_path):
     model, texts, names, _, _ = fitted
     model.save(tmp_path / "a")
     model.save(tmp_path / "b")
-    assert (tmp_path / "a/text_reward.safetensors").read_bytes() == (tmp_path / "b/text_reward.safetensors").read_bytes()
+    assert (tmp_path / "a/text_reward.safetensors").read_bytes() == (
+        tmp_path / "b/text_reward.safetensors"
+    ).read_bytes()
     again = TextRewardModel.load(tmp_path / "a", embedder)
     np.testing.assert_array_equal(again.scores(texts, names).total, model.scores(texts, names).total)
     assert again.version == model.version and again.ridge in RIDGES

@@ -29,7 +29,9 @@ def test_the_gradient_is_zero_at_the_solution():
     beta = fit_bradley_terry(x, ridge, weight)
     gradient = ridge * beta - x.T @ (weight * (1 - preferred(x @ beta)))
     assert np.abs(gradient).max() < 1e-6
-    np.testing.assert_allclose(fit_bradley_terry(np.concatenate([x, x]), 2 * ridge, np.tile(weight, 2)), beta, atol=1e-7)
+    np.testing.assert_allclose(
+        fit_bradley_terry(np.concatenate([x, x]), 2 * ridge, np.tile(weight, 2)), beta, atol=1e-7
+    )
 
 
 def test_a_constant_feature_changes_nothing_and_separable_pairs_stay_finite():
@@ -39,6 +41,10 @@ def test_a_constant_feature_changes_nothing_and_separable_pairs_stay_finite():
 
 
 def test_no_pairs_and_numbers_that_are_none_are_rejected():
-    for x, ridge in ((np.zeros((0, 2)), np.ones(2)), (np.array([[np.nan]]), np.ones(1)), (np.ones((1, 1)), np.zeros(1))):
+    for x, ridge in (
+        (np.zeros((0, 2)), np.ones(2)),
+        (np.array([[np.nan]]), np.ones(1)),
+        (np.ones((1, 1)), np.zeros(1)),
+    ):
         with pytest.raises(InputError, match="cannot be fitted"):
             fit_bradley_terry(x, ridge)

@@ -68,7 +68,12 @@ class TextRewardModel:
     def version(self) -> str:
         """Changes when any score could."""
         return value_hash(
-            [self.embedder.version, self.categories, self.phrases, {name: part.tolist() for name, part in self.weights.items()}]
+            [
+                self.embedder.version,
+                self.categories,
+                self.phrases,
+                {name: part.tolist() for name, part in self.weights.items()},
+            ]
         )[:16]
 
     def fit(

@@ -108,7 +108,9 @@ def copy_pairs(results: pl.DataFrame, settings: PairSettings) -> pl.DataFrame:
         .agg(pl.col("excess", "variance", "n", "n2").sum())
         .with_columns(sends=pl.min_horizontal("n", "n2").cast(pl.Int64), z=pl.col("excess") / pl.col("variance").sqrt())
         .filter(
-            (pl.col("variance") > 0) & (pl.col("sends") >= settings.least_sends) & (pl.col("z").abs() >= settings.least_z)
+            (pl.col("variance") > 0)
+            & (pl.col("sends") >= settings.least_sends)
+            & (pl.col("z").abs() >= settings.least_z)
         )
         .sort("place", "place2")
     )

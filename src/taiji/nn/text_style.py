@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-STYLE_FEATURES = ("question", "exclamation", "ellipsis", "commas", "sentences", "capitals", "digits", "you", "word_length")
+STYLE_FEATURES = (
+    "question",
+    "exclamation",
+    "ellipsis",
+    "commas",
+    "sentences",
+    "capitals",
+    "digits",
+    "you",
+    "word_length",
+)
 """Names of the columns of :func:`style_features`."""
 MOST_PHRASES = 400
 """Phrases that are features."""

@@ -29,7 +29,9 @@ def test_a_wording_adds_its_utility_to_the_logit_and_none_in_the_twin():
 
     utility = world.find(Wording).utility[2]
     for wording in (5, WORDINGS - 1):
-        np.testing.assert_allclose(logit(clicks(world, wording)) - logit(clicks(world, 0)), utility[wording] - utility[0])
+        np.testing.assert_allclose(
+            logit(clicks(world, wording)) - logit(clicks(world, 0)), utility[wording] - utility[0]
+        )
         np.testing.assert_array_equal(clicks(world.twin("wording"), wording), clicks(world.twin("wording"), 0))
 
 
