@@ -30,7 +30,8 @@ import polars as pl
 from benchmarks.environments.push_copies import Copies, all_copies, push_world, results_of
 from benchmarks.harness import Result, run
 from benchmarks.recommend import over_worlds
-from taiji.alignment.text_reward_model import TextRewardModel, TextScores
+from taiji.alignment.text_reward_model import TextScores
+from taiji.copywriting.copy_job import fitted_to_pairs
 from taiji.copywriting.copy_pairs import copy_pairs
 from taiji.copywriting.copy_settings import PairSettings
 from taiji.core.progress import track
@@ -81,10 +82,10 @@ def one_world(seed: int, twin: str, embedder: Embedder, quick: bool) -> dict[str
     pairs = {outcome: copy_pairs(results, PairSettings(outcome=outcome)) for outcome in ("clicks", "satisfied")}
     rng = np.random.default_rng(seed)
     models = {
-        "clicks": trained(pairs["clicks"], embedder),
-        "satisfied": trained(pairs["satisfied"], embedder),
-        "few pairs": trained(pairs["clicks"].sample(min(FEW, len(pairs["clicks"])), seed=seed), embedder),
-        "turned pairs": trained(turned(pairs["clicks"], rng), embedder),
+        "clicks": fitted_to_pairs(pairs["clicks"], embedder),
+        "satisfied": fitted_to_pairs(pairs["satisfied"], embedder),
+        "few pairs": fitted_to_pairs(pairs["clicks"].sample(min(FEW, len(pairs["clicks"])), seed=seed), embedder),
+        "turned pairs": fitted_to_pairs(turned(pairs["clicks"], rng), embedder),
     }
     flat = copies.texts.ravel().tolist(), copies.categories.ravel().tolist()
     scores = {name: shaped(model.scores(*flat), copies.texts.shape) for name, model in models.items()}
@@ -102,20 +103,6 @@ def one_world(seed: int, twin: str, embedder: Embedder, quick: bool) -> dict[str
         "bait": {name: curves(copies.kept, scores[name].quality) for name in ("clicks", "satisfied")},
         "correlation": within(copies.clicks, scores["clicks"].quality),
     }
-
-
-def trained(pairs: pl.DataFrame, embedder: Embedder, weights: Array | None = None) -> TextRewardModel:
-    """Return the model of pairs as :func:`taiji.copywriting.copy_pairs.copy_pairs` makes them."""
-    keys = [
-        *pairs.select("item_id", "winner", "winner_category").rows(),
-        *pairs.select("item_id", "loser", "loser_category").rows(),
-    ]
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    numbers, count = np.array([places[key] for key in keys]), len(pairs)
-    _, texts, categories = zip(*places)
-    return TextRewardModel(embedder).fit(
-        texts, categories, numbers[:count], numbers[count:], pairs["item_id"].to_list(), weights
-    )
 
 
 def turned(pairs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
@@ -148,8 +135,8 @@ def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) 
     table = pl.DataFrame({
         "item_id": item.astype(str), "winner": texts[item, winner], "loser": texts[item, loser],
         "winner_category": names[item, winner], "loser_category": names[item, loser],
-    }, schema_overrides={name: pl.String for name in ("winner", "loser", "winner_category", "loser_category")})  # fmt: skip
-    model = trained(table.filter(pl.col("winner") != pl.col("loser")), embedder)
+    }, schema_overrides=dict.fromkeys(("winner", "loser", "winner_category", "loser_category"), pl.String))  # fmt: skip
+    model = fitted_to_pairs(table.filter(pl.col("winner") != pl.col("loser")), embedder)
     rest = copies.texts[half:].ravel().tolist(), copies.categories[half:].ravel().tolist()
     return spearman(model.scores(*rest).total, copies.utility[half:])
 
@@ -274,9 +261,7 @@ def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool
         pl.col("item_id").cast(pl.String), winner="text", loser="text2",
         winner_category=pl.col("rating").cast(pl.String), loser_category=pl.col("rating2").cast(pl.String),
     )  # fmt: skip
-    sizes = early.group_by("item_id").len()
-    weight = early.join(sizes, on="item_id", how="left", maintain_order="left")["len"].to_numpy() ** -0.5
-    model = trained(frame, embedder, weight / weight.mean())
+    model = fitted_to_pairs(frame, embedder)
     first, second = (
         model.scores(late[f"text{side}"].to_list(), late[f"rating{side}"].cast(pl.String).to_list())
         for side in ("", "2")
@@ -297,7 +282,7 @@ def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool
         for name, difference in judged.items():
             told = accuracy(difference[rows], products[rows])
             result.rows.append({"part": "reviews", "where": what, "what": name, "pairs": int(rows.sum()), **told})
-            if name == "whole score" and what == "all" or name == "quality" and what != "all":
+            if (name, what == "all") in (("whole score", True), ("quality", False)):
                 result.at_least(
                     f"reviews of later products, {what}: lower end of the accuracy of {name}", told["low"], 0.5
                 )

@@ -10,8 +10,8 @@ import logging
 
 import polars as pl
 
-from taiji.core.errors import InputError
 from taiji.copywriting.copy_settings import PairSettings
+from taiji.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 NEEDED = ("item_id", "copy", "sends", "clicks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -85,4 +86,4 @@ def phrase_features(texts: Sequence[str], phrases: Sequence[str]) -> Array:
 
 def _phrases(text: str) -> set[str]:
     words = [word.casefold() for word in _WORD.findall(text)]
-    return {*words, *(f"{first} {second}" for first, second in zip(words, words[1:]))}
+    return {*words, *(f"{first} {second}" for first, second in itertools.pairwise(words))}
