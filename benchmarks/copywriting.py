@@ -33,7 +33,7 @@ from benchmarks.recommend import over_worlds
 from taiji.alignment.text_reward_model import TextScores
 from taiji.copywriting.copy_job import fitted_to_pairs
 from taiji.copywriting.copy_pairs import copy_pairs
-from taiji.copywriting.copy_settings import PairSettings
+from taiji.copywriting.settings import PairSettings
 from taiji.core.progress import track
 from taiji.language.embed import Embedder, load_embedder
 from taiji.metrics.best_of_n import gain_bound, gain_of_best, normal_maximum

@@ -7,7 +7,7 @@ from tests.copywriting.evidences import evidence
 
 from taiji.copywriting.copy_categories import PACKAGED, TITLE, copy_categories, copy_prompt
 from taiji.copywriting.copy_checks import CopyChecks
-from taiji.copywriting.copy_settings import CopyLimits, CopywritingSettings
+from taiji.copywriting.settings import CopyLimits, CopywritingSettings
 from taiji.core.errors import ConfigError
 
 NAMES = ["emotional", "factual", "personal", "question", "suspense"]

@@ -9,7 +9,7 @@ import pytest
 from tests.copywriting.evidences import ATTACKS, INJECTED, evidence, hostile
 
 from taiji.copywriting.copy_checks import ENGLISH, CopyChecks, everyday_words, near_duplicates
-from taiji.copywriting.copy_settings import CopyLimits
+from taiji.copywriting.settings import CopyLimits
 from taiji.core.errors import ConfigError
 from taiji.world import grammar
 

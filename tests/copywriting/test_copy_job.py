@@ -12,7 +12,7 @@ from tests.reasoning.misbehaving import KEY, Server
 
 from taiji.copywriting.copy_categories import copy_categories
 from taiji.copywriting.copy_job import reward_model_of, write_copies
-from taiji.copywriting.copy_settings import CopywritingSettings, PairSettings
+from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.copywriting.copy_writers import EndpointCopyWriter, RulesCopyWriter
 from taiji.core.errors import InputError, ResourceError
 from taiji.language.embed import load_embedder

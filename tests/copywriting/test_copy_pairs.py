@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from taiji.copywriting.copy_pairs import PAIRS, check_results, copy_pairs
-from taiji.copywriting.copy_settings import PairSettings
+from taiji.copywriting.settings import PairSettings
 from taiji.core.errors import InputError
 
 CLICKS = PairSettings(outcome="clicks", least_sends=10, least_z=0.0)

@@ -10,7 +10,7 @@ from taiji.alignment.rewards import for_trl
 from taiji.alignment.text_reward_model import TextScores
 from taiji.copywriting.copy_categories import copy_categories, copy_prompt
 from taiji.copywriting.copy_rewards import copy_reward
-from taiji.copywriting.copy_settings import CopyLimits, CopywritingSettings
+from taiji.copywriting.settings import CopyLimits, CopywritingSettings
 from taiji.core.errors import InputError
 
 

@@ -7,7 +7,7 @@ from tests.copywriting.evidences import evidence
 
 from taiji.copywriting import copy_writers
 from taiji.copywriting.copy_categories import copy_categories, copy_prompt
-from taiji.copywriting.copy_settings import CopywritingSettings
+from taiji.copywriting.settings import CopywritingSettings
 from taiji.copywriting.copy_writers import LocalCopyWriter, RulesCopyWriter, copy_text
 from taiji.core.errors import ConfigError
 from taiji.language.causal_lm import LanguageModel

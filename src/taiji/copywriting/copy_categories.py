@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from taiji.copywriting.copy_settings import CopywritingSettings
 from taiji.copywriting.evidence import Evidence
+from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.errors import ConfigError
 from taiji.language.chat import Message
 from taiji.reasoning.prompts import filled

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from taiji.copywriting.copy_settings import CopyLimits
 from taiji.copywriting.evidence import Evidence
+from taiji.copywriting.settings import CopyLimits
 from taiji.copywriting.untrusted_text import LINK, cleaned
 from taiji.core.errors import ConfigError
 from taiji.reasoning.knowledge_guard import numbers_in

@@ -13,10 +13,10 @@ import polars as pl
 
 from taiji.copywriting.copy_categories import Category, CopyPrompt, copy_prompt
 from taiji.copywriting.copy_pairs import copy_pairs
-from taiji.copywriting.copy_settings import CopywritingSettings, PairSettings
 from taiji.copywriting.copy_table import asked_hash, checked_rows, chosen_rows, scored_rows, written_rows
 from taiji.copywriting.copy_writers import CopyWriter
 from taiji.copywriting.evidence import Evidence
+from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.core.artifacts import make_folder, read_parquet, value_hash, write_parquet
 from taiji.core.errors import InputError
 from taiji.core.progress import track

@@ -10,7 +10,7 @@ import logging
 
 import polars as pl
 
-from taiji.copywriting.copy_settings import PairSettings
+from taiji.copywriting.settings import PairSettings
 from taiji.core.errors import InputError
 
 logger = logging.getLogger(__name__)

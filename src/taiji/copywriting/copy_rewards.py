@@ -12,8 +12,8 @@ from taiji.alignment.rewards import Reward
 from taiji.alignment.text_reward_model import TextRewardModel
 from taiji.copywriting.copy_categories import CopyPrompt
 from taiji.copywriting.copy_checks import CopyChecks
-from taiji.copywriting.copy_settings import CopyLimits
 from taiji.copywriting.copy_writers import copy_text
+from taiji.copywriting.settings import CopyLimits
 from taiji.core.errors import InputError
 from taiji.nn.bradley_terry import preferred
 

@@ -15,7 +15,7 @@ from taiji.reasoning.item_knowledge import Said
 
 if TYPE_CHECKING:
     from taiji.alignment.text_reward_model import TextRewardModel
-    from taiji.copywriting.copy_settings import CopyLimits
+    from taiji.copywriting.settings import CopyLimits
 
 SCHEMA: dict[str, pl.DataType] = {
     "item_id": pl.String(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from taiji.copywriting.copy_categories import TITLE, CopyPrompt
-from taiji.copywriting.copy_settings import CopywritingSettings
+from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError
 from taiji.language.causal_lm import LanguageModel
