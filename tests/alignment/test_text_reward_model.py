@@ -56,8 +56,8 @@ def embedder():
 
 @pytest.fixture(scope="module")
 def fitted(embedder):
-    texts, names, of, utility = planted(24, 0)
-    winners, losers = drawn_pairs(of, utility, 4000, 1)
+    texts, names, of, utility = planted(12, 0)
+    winners, losers = drawn_pairs(of, utility, 1500, 1)
     model = TextRewardModel(embedder).fit(texts, names, winners, losers, of[winners].astype(str))
     return model, texts, names, of, utility
 
@@ -94,7 +94,7 @@ def test_where_only_length_or_category_decides_the_quality_says_nothing(embedder
     styles = np.array([list(grammar.STYLES).index(name) for name in names])
     words = np.array([len(text.split()) for text in texts])
     for utility, part in ((2.0 * (styles == 1), "prior"), (2.0 * np.log1p(words), "length")):
-        winners, losers = drawn_pairs(of, utility, 3000, int(rng.integers(100)))
+        winners, losers = drawn_pairs(of, utility, 1200, int(rng.integers(100)))
         scores = (
             TextRewardModel(embedder).fit(texts, names, winners, losers, of[winners].astype(str)).scores(texts, names)
         )

@@ -149,7 +149,7 @@ def test_a_thousand_items_in_five_categories_through_a_bad_endpoint(tmp_path, ke
 
 
 def test_results_of_sends_train_the_model_that_chooses_the_next_copy(tmp_path):
-    items = [evidence(f"i{n}", title) for n, title in enumerate(titles(32))]
+    items = [evidence(f"i{n}", title) for n, title in enumerate(titles(12))]
     settings = SETTINGS.model_copy(update={"candidates": 4, "exploration": 0.0})
     first = write_copies(items, CATEGORIES, RulesCopyWriter(), settings, tmp_path, 0)
     rng, sent = np.random.default_rng(0), first.filter(pl.col("copy").is_not_null())
