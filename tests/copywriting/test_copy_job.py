@@ -12,8 +12,8 @@ from tests.reasoning.misbehaving import KEY, Server
 
 from taiji.copywriting.copy_categories import copy_categories
 from taiji.copywriting.copy_job import reward_model_of, write_copies
-from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.copywriting.copy_writers import EndpointCopyWriter, RulesCopyWriter
+from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.core.errors import InputError, ResourceError
 from taiji.language.embed import load_embedder
 from taiji.reasoning.endpoint import EndpointClient

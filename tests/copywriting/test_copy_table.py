@@ -9,8 +9,8 @@ from tests.copywriting.evidences import evidence
 
 from taiji.alignment.text_reward_model import TextScores
 from taiji.copywriting.copy_categories import copy_categories, copy_prompt
-from taiji.copywriting.settings import CopyLimits, CopywritingSettings
 from taiji.copywriting.copy_table import SCHEMA, checked_rows, choice_chances, chosen_rows, scored_rows, written_rows
+from taiji.copywriting.settings import CopyLimits, CopywritingSettings
 from taiji.reasoning.item_knowledge import Said
 
 SETTINGS = CopywritingSettings(categories=("factual", "question"))

@@ -7,8 +7,8 @@ from tests.copywriting.evidences import evidence
 
 from taiji.copywriting import copy_writers
 from taiji.copywriting.copy_categories import copy_categories, copy_prompt
-from taiji.copywriting.settings import CopywritingSettings
 from taiji.copywriting.copy_writers import LocalCopyWriter, RulesCopyWriter, copy_text
+from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.errors import ConfigError
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import Written
