@@ -44,11 +44,14 @@ from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.copy import STYLES
 
 Array = np.ndarray
-SEEDS = 3
+SEEDS = 4
 NS = (1, 2, 4, 8, 16, 32, 64)
 STYLE = "question"
 """Category that is asked for; the writer may put it in any wording."""
 SAMPLING = GenerationSettings(max_new_tokens=48, temperature=1.0, batch_size=256)
+STEPS = 60
+LEARNING_RATE = 3e-4
+"""Chosen among 1e-4, 3e-4 and 1e-3 on a world that is not evaluated; with 1e-3 the writer leaves the grammar."""
 GROUP, PROMPTS = 8, 8
 """Rollouts per prompt, prompts per step."""
 ARMS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -122,7 +125,7 @@ def one_world(seed: int, quick: bool) -> dict[str, Any]:
     shop = make_shop(seed, quick)
     writer, tokenizer = fine_tuned(seed, 60 if quick else 1500, shop.titles)
     samples = 8 if quick else 64
-    found: dict[str, Any] = {"rollouts": (4 if quick else 60) * GROUP * PROMPTS}
+    found: dict[str, Any] = {"rollouts": (4 if quick else STEPS) * GROUP * PROMPTS}
     values, scores, valid = judged(shop, writer, tokenizer, samples, seed)
     found["writer valid"] = valid
     for name, table in values.items():
@@ -131,7 +134,7 @@ def one_world(seed: int, quick: bool) -> dict[str, Any]:
             [np.mean([value_of_best(v, s, n) for v, s in zip(table, scores)]) for n in ns]
         )
     for arm, (rewards, weighting) in ARMS.items():
-        aligned = aligned_writer(shop, writer, tokenizer, rewards, weighting, seed, 4 if quick else 60)
+        aligned = aligned_writer(shop, writer, tokenizer, rewards, weighting, seed, 4 if quick else STEPS)
         after, _, valid = judged(shop, aligned, tokenizer, 4 if quick else 16, seed)
         found |= {f"{arm} {name}": float(table.mean()) for name, table in after.items()} | {f"{arm} valid": valid}
     return found
@@ -235,7 +238,7 @@ def aligned_writer(
             train_dataset=Table.from_dict({"prompt": [asked(title) for title in titles], "example": titles}),
             args=ParetoGRPOConfig(
                 output_dir=folder, weighting=weighting, num_generations=GROUP, per_device_train_batch_size=GROUP * PROMPTS,
-                max_completion_length=48, max_steps=steps, learning_rate=1e-3, beta=0.0, seed=seed, save_strategy="no",
+                max_completion_length=48, max_steps=steps, learning_rate=LEARNING_RATE, beta=0.0, seed=seed, save_strategy="no",
                 use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, logging_strategy="no",
             ),
         )  # fmt: skip
