@@ -79,6 +79,8 @@ def test_near_duplicates_are_the_later_ones():
     texts = ["See this lamp today", "today see this lamp!", "A lamp for quiet nights", "See this lamp now"]
     assert near_duplicates(texts, 0.8) == [False, True, False, False]
     assert near_duplicates(texts, 0.6) == [False, True, False, True]
+    title = "Alpine Trail Winter Snow Camel Nomad Oasis lamp"
+    assert near_duplicates([f"New: {title}", f"See: {title}", f"new {title}!"], 0.8, title) == [False, False, True]
 
 
 def test_no_name_that_is_not_in_honest_evidence_comes_through_a_thousand_hostile_items():
@@ -105,9 +107,10 @@ def test_everyday_words_are_a_file_and_hold_no_names_or_numbers(tmp_path):
     assert len(words) > 1500 and not {"rolex", "gucci", "iphone", "two", "fifty", "half", "free", "amazon"} & words
     assert all(word == word.casefold() and word.isalpha() for word in words)
     assert ENGLISH.read_text().split() == sorted(words)
-    (tmp_path / "german.txt").write_text("diese lampe ist schön")
+    (tmp_path / "german.txt").write_text("diese für ist schön Abende")
     german = CopyChecks(CopyLimits(words=tmp_path / "german.txt"))
-    assert german.reasons("diese Lampe ist schön", evidence(title="Lampe")) == []
+    assert german.reasons("Diese Lampe ist schön für Abende", evidence(title="Lampe")) == []
+    assert german.reasons("Diese Lampe ist schön für Rolex", evidence(title="Lampe")) == ["name"]
     assert "word" in german.reasons("this lamp is lovely", evidence(title="Lampe"))
     with pytest.raises(ConfigError, match="everyday words"):
         CopyChecks(CopyLimits(words=tmp_path / "none.txt"))

@@ -41,7 +41,9 @@ class CopyChecks:
 
     def __init__(self, limits: CopyLimits) -> None:
         self.limits = limits
-        words = everyday_words(limits.words)
+        written = everyday_words(limits.words)
+        self._nouns = {word for word in written if word[0].isupper()}
+        words = {word.casefold() for word in written}
         self._everyday = words | {folded(word) for word in words}
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
@@ -65,10 +67,14 @@ class CopyChecks:
         return [reason for reason in REASONS if found.get(reason)]
 
     def names(self, text: str) -> list[list[str]]:
-        """Return the named entities of a text: runs of words with a capital; an everyday word that begins a sentence is none."""
+        """Return the named entities of a text: runs of words with a capital.
+
+        An everyday word that begins a sentence is none, nor one that the file of everyday words writes with a capital (nouns in German).
+        """
         runs: list[list[str]] = [[]]
         for word, starts, breaks in _words(text):
-            named = word[0].isupper() and word not in ("I",) and not (starts and self._is_everyday(word))
+            everyday = word == "I" or word in self._nouns or (starts and self._is_everyday(word))
+            named = word[0].isupper() and not everyday
             if breaks or not named:
                 runs.append([])
             if named:
@@ -107,12 +113,12 @@ def folded(word: str) -> str:
     return plain[:-1] if len(plain) > 3 and plain.endswith("s") and not plain.endswith("ss") else plain
 
 
-def near_duplicates(texts: Sequence[str], share: float) -> list[bool]:
-    """Return for each text whether an earlier one shares at least this share of all their different words (Jaccard)."""
+def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list[bool]:
+    """Return for each text whether an earlier one shares at least this share of all their different words (Jaccard), those of the item's title left out."""
     kept: list[set[str]] = []
-    found = []
+    found, about = [], set(_folded_words(title))
     for text in texts:
-        words = set(_folded_words(text))
+        words = set(_folded_words(text)) - about
         again = any(len(words & other) >= share * len(words | other) for other in kept)
         found.append(again)
         if not again:
@@ -122,7 +128,7 @@ def near_duplicates(texts: Sequence[str], share: float) -> list[bool]:
 
 @lru_cache(maxsize=8)
 def everyday_words(path: Path | None) -> frozenset[str]:
-    """Return the words that need no evidence.
+    """Return the words that need no evidence, as they are written.
 
     Args:
         path: a file with one word per line; None for :data:`ENGLISH`.
@@ -131,7 +137,7 @@ def everyday_words(path: Path | None) -> frozenset[str]:
         ConfigError: it cannot be read.
     """
     try:
-        return frozenset((path or ENGLISH).expanduser().read_text(encoding="utf-8").casefold().split())
+        return frozenset((path or ENGLISH).expanduser().read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "The file of everyday words cannot be read.", where=f"copywriting.limits.words: {path}",

@@ -90,8 +90,10 @@ def checked_rows(written: pl.DataFrame, prompts: Sequence[CopyPrompt], limits: C
     usable = table.filter(pl.col("reasons") == "")
     again = [
         place
-        for _, group in usable.group_by("item_id", maintain_order=True)
-        for place, twice in zip(group["place"], near_duplicates(group["said"].to_list(), limits.duplicate))
+        for (item,), group in usable.group_by("item_id", maintain_order=True)
+        for place, twice in zip(
+            group["place"], near_duplicates(group["said"].to_list(), limits.duplicate, evidence[str(item)].title)
+        )
         if twice
     ]
     marked = pl.when(pl.col("place").is_in(again)).then(pl.lit("duplicate")).otherwise("reasons")

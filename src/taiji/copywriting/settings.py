@@ -29,7 +29,7 @@ class CopyLimits(Settings):
     longest: PositiveInt = 110
     """Most characters of a copy."""
     duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Share of common words from which on the later of two copies of an item is a near-duplicate."""
+    """Share of common words from which on the later of two copies of an item is a near-duplicate; words of its title do not count."""
     comment_support: PositiveInt = 2
     """Different comments that must say a word before a copy may: comments are by strangers."""
     forbidden: tuple[str, ...] = (
@@ -37,7 +37,7 @@ class CopyLimits(Settings):
     )  # fmt: skip
     """Words and phrases that no copy may have."""
     words: Path | None = None
-    """Everyday words that need no evidence, one per line, in place of the packaged English ones: for copy in another language."""
+    """Everyday words that need no evidence, one per line, in place of the packaged English ones: for copy in another language. One with a capital may be written so inside a sentence (nouns in German)."""
 
 
 class CopywritingSettings(Settings):
