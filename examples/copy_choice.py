@@ -34,7 +34,9 @@ with tempfile.TemporaryDirectory() as folder:
     model = reward_model_of(results, load_embedder("wordllama"), settings.pairs)
     second = write_copies(evidence, categories, RulesCopyWriter(), settings, folder, seed=0, model=model)
     for row in second.filter(pl.col("chosen")).head(3).iter_rows(named=True):
-        print(f"round 2: {row['copy']}  quality {row['quality']:+.2f}, prior {row['prior']:+.2f}, propensity {row['propensity']:.2f}")
+        print(
+            f"round 2: {row['copy']}  quality {row['quality']:+.2f}, prior {row['prior']:+.2f}, propensity {row['propensity']:.2f}"
+        )
 
 question = next(category for category in categories if category.name == "question")
 reward = copy_reward(model, {"lamp": copy_prompt(evidence[0], question, settings)}, settings.limits)
