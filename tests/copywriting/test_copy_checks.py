@@ -50,6 +50,7 @@ def test_grounded_copy_passes(text):
         ("A lamp", ["length"]),
         ("An Alpine Trail lamp " * 8, ["length"]),
         ("I'm sorry, I cannot write about this lamp", ["refusal"]),
+        ("We thought of you: you are right with this", ["unrelated"]),
         ("", ["empty"]),
         ("\u200b", ["empty"]),
         ("A lamp like a R\u200bolex for you", ["name"]),

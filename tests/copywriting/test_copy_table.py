@@ -74,10 +74,10 @@ def test_the_choice_follows_the_propensities_and_hangs_on_seed_and_item_alone():
 
 def test_without_a_model_all_copies_are_even():
     found = chosen_rows(
-        scored_rows(table("New: Alpine Trail lamp", "See this lamp now", "Have you seen it yet?"), None), 0.1, 0
+        scored_rows(table("New: Alpine Trail lamp", "See this lamp now", "Is this lamp for you?"), None), 0.1, 0
     )
     assert found["propensity"].to_numpy() == pytest.approx(1 / 3) and found["score"].null_count() == 3
-    scored = scored_rows(table("New: Alpine Trail lamp", "Rolex lamp for you", "Have you seen it yet?"), ByLength())
+    scored = scored_rows(table("New: Alpine Trail lamp", "Rolex lamp for you", "Is this lamp for you?"), ByLength())
     assert scored["score"].to_list() == [22.0, None, 21.0] and scored["reward_model"].to_list() == [
         "by length",
         None,

@@ -18,10 +18,12 @@ from taiji.copywriting.untrusted_text import LINK, cleaned
 from taiji.core.errors import ConfigError
 from taiji.reasoning.knowledge_guard import numbers_in
 
-REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "duplicate")
+REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is not used."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
 """Everyday words of reviews (womens-clothing-reviews, CC0: small letters in ten reviews at least) and of announcements; no names, no numbers."""
+FUNCTION = ENGLISH.with_name("english_function.txt")
+"""Words that say nothing of what a text is about."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
@@ -63,6 +65,7 @@ class CopyChecks:
             "number": bool(numbers - ground.numbers),
             "name": any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),
+            "unrelated": not _telling(plain) & ground.words,
         }
         return [reason for reason in REASONS if found.get(reason)]
 
@@ -98,6 +101,7 @@ class _Ground:
         self.catalogue = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.catalogue]
         self.comments = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.comments]
         self.numbers = {number for fact in evidence.catalogue for number in numbers_in(fact.text)}
+        self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
 
     def holds(self, words: Sequence[str]) -> bool:
         """Return whether the catalogue, or enough comments, have these words side by side."""
@@ -147,6 +151,11 @@ def everyday_words(path: Path | None) -> frozenset[str]:
 
 def _folded_words(text: str) -> list[str]:
     return [folded(word) for word in _WORD.findall(cleaned(text))]
+
+
+def _telling(text: str) -> set[str]:
+    """Return the folded words of a text that say what it is about: three letters at least, and no function words."""
+    return {word for word in _folded_words(text) if len(word) >= 3 and word not in everyday_words(FUNCTION)}
 
 
 def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
