@@ -50,7 +50,7 @@ class CopyChecks:
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
-        """Return why a copy about an item is not to be used, among :data:`REASONS` without ``duplicate``; none where it may be."""
+        """Return the reasons against a copy about an item, among :data:`REASONS` without ``duplicate``; none where it may be used."""
         plain = cleaned(text)
         if not plain:
             return ["empty"]
