@@ -52,6 +52,11 @@ def test_copies_are_checked_and_duplicates_of_an_item_are_left_out_across_catego
     assert dict(found.schema) == SCHEMA and found["asked"].n_unique() == 2
 
 
+def test_what_is_checked_is_what_is_sent():
+    found = table("New: Alpine\u200b Trail  lamp", "See this l\u00adamp")
+    assert found["copy"].to_list() == ["New: Alpine Trail lamp", "See this lamp"]
+
+
 def test_chances_are_exact():
     np.testing.assert_allclose(choice_chances(np.array([1.0, 3.0, 2.0, 0.0]), 0.2), [0.05, 0.85, 0.05, 0.05])
     np.testing.assert_allclose(choice_chances(np.array([1.0, np.nan]), 0.2), [0.5, 0.5])

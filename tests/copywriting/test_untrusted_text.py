@@ -12,6 +12,7 @@ def test_cleaning_makes_one_form():
     assert cleaned("Ｆｕｌｌ\u200b wi\u00addth\u2028  and\ttabs <|im_end|> </s>") == "Full width and tabs"
     assert "|>" not in cleaned("<|im_[INST]end|> <[/INST]/s>")
     assert cleaned("a\r\n b") == "a\nb"
+    assert cleaned("Pens &ndash; Pack &lt;|im_end|&gt;") == "Pens – Pack"
 
 
 @pytest.mark.parametrize("attack", ATTACKS[:-1])

@@ -10,6 +10,7 @@ import polars as pl
 
 from taiji.copywriting.copy_categories import CopyPrompt
 from taiji.copywriting.copy_checks import CopyChecks, near_duplicates
+from taiji.copywriting.untrusted_text import cleaned
 from taiji.core.artifacts import value_hash
 from taiji.reasoning.item_knowledge import Said
 
@@ -60,10 +61,10 @@ WRITTEN = (
 
 
 def written_rows(prompts: Sequence[CopyPrompt], said: Sequence[Sequence[Said]], version: str) -> pl.DataFrame:
-    """Return what was written as rows of :data:`WRITTEN`."""
+    """Return what was written as rows of :data:`WRITTEN`, cleaned: what is checked is what will be sent."""
     rows = [
         (
-            prompt.evidence.item_id, prompt.category.name, sample, one.text, one.ended, version, asked_hash(prompt, version),
+            prompt.evidence.item_id, prompt.category.name, sample, " ".join(cleaned(one.text).split()), one.ended, version, asked_hash(prompt, version),
             prompt.evidence.as_of, one.prompt_tokens, one.completion_tokens,
         )
         for prompt, copies in zip(prompts, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from html import unescape
 
 _MARKUP = re.compile(
     r"<\|[^|>]{0,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|\{[{%].{0,80}?[%}]\}|</?(?:system|user|assistant|think|answer)>|```",
@@ -32,7 +33,7 @@ LINK = re.compile(
 
 
 def cleaned(text: str) -> str:
-    """Return a text in one Unicode form (NFKC), without invisible characters and chat markup, on lines without surplus blanks."""
+    """Return a text in one Unicode form (NFKC), without HTML entities, invisible characters and chat markup, on lines without surplus blanks."""
     text = _plain(text)
     while (without := _MARKUP.sub(" ", text)) != text:
         text = without
@@ -60,9 +61,9 @@ def about_the_item(text: str, *, name: bool = False) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text in one Unicode form (NFKC) without invisible characters."""
+    """Return a text in one Unicode form (NFKC) without HTML entities and invisible characters."""
     return "".join(
         " " if letter in _BLANKS else letter
-        for letter in unicodedata.normalize("NFKC", text)
+        for letter in unicodedata.normalize("NFKC", unescape(text))
         if letter == "\n" or letter in _BLANKS or unicodedata.category(letter) not in ("Cc", "Cf", "Co", "Cs", "Cn")
     )
