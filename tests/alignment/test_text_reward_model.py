@@ -89,12 +89,12 @@ def test_quality_has_mean_zero_in_every_category_and_does_not_go_with_length(fit
 
 
 def test_where_only_length_or_category_decides_the_quality_says_nothing(embedder):
-    texts, names, of, _ = planted(12, 5)
+    texts, names, of, _ = planted(6, 5)
     rng = np.random.default_rng(6)
     styles = np.array([list(grammar.STYLES).index(name) for name in names])
     words = np.array([len(text.split()) for text in texts])
     for utility, part in ((2.0 * (styles == 1), "prior"), (2.0 * np.log1p(words), "length")):
-        winners, losers = drawn_pairs(of, utility, 1200, int(rng.integers(100)))
+        winners, losers = drawn_pairs(of, utility, 600, int(rng.integers(100)))
         scores = (
             TextRewardModel(embedder).fit(texts, names, winners, losers, of[winners].astype(str)).scores(texts, names)
         )

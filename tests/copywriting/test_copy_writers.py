@@ -27,6 +27,7 @@ def prompts(count: int = 1, **changes):
     ("said", "copy"),
     [
         ('"See this lamp today."', "See this lamp today."),
+        ("Sure! Here is a notification:\n\n**See this lamp today.**", "See this lamp today."),
         ("Notification: See this lamp\nAnd more", "See this lamp"),
         ("\n\n1. See   this lamp", "See this lamp"),
         ("<think>Hm.</think>", "Hm."),

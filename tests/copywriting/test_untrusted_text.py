@@ -32,6 +32,13 @@ def test_an_address_costs_its_sentence_alone():
         assert about_the_item(f"A warm lamp. Please {address}. Fine on the desk.") == "A warm lamp. Fine on the desk."
 
 
+def test_a_date_is_no_telephone_number():
+    for text in ("since 2022-03-10 here", "made on 10/03/2022", "for 12.50, of 40 cm"):
+        assert about_the_item(text) == text
+    for text in ("call 0151 2345 6789", "+49-151-2345678", "2022-03-10 2345 6789 1"):
+        assert about_the_item(f"A lamp. {text}.") == "A lamp."
+
+
 def test_honest_texts_stay_and_titles_may_sound_like_orders():
     for text in (
         "I would recommend it to friends.",

@@ -136,7 +136,9 @@ class RulesCopyWriter:
 
 
 def copy_text(text: str) -> str:
-    """Return the copy in a model's text: its first line that says something, without a label and quotation marks."""
+    """Return the copy in a model's text: its first line that says something, without an announcement, a label and quotation marks."""
     lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].rstrip(_QUOTES).endswith(":"):
+        lines = lines[1:]
     without = tidy(text) if "<" in text else next(iter(lines), "")
     return " ".join(_LABEL.sub("", without.strip()).strip(_QUOTES).split())

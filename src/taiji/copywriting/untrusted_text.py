@@ -26,10 +26,10 @@ _ORDER = re.compile(
 )
 _BLANKS = "\t\v\f\u2028\u2029"
 LINK = re.compile(
-    r"https?:|www\.|\b[\w.+-]+@[\w-]+\.|\b[\w-]+\.(?:com|net|org|io|co|ru|cn|de|shop|xyz|info|biz)\b|\+?\d[\d ()/-]{7,}\d",
+    r"https?:|www\.|\b[\w.+-]+@[\w-]+\.|\b[\w-]+\.(?:com|net|org|io|co|ru|cn|de|shop|xyz|info|biz)\b|(?<![\d/-])(?!\d{4}[-/]\d\d?[-/]\d\d?\b)(?!\d\d?[-/]\d\d?[-/]\d{4}\b)\+?\d[\d ()/-]{7,}\d",
     re.IGNORECASE,
 )
-"""Addresses of the web, of mail, and telephone numbers."""
+"""Addresses of the web, of mail, and telephone numbers; a date is none."""
 
 
 def cleaned(text: str) -> str:
