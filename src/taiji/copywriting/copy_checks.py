@@ -21,7 +21,7 @@ from taiji.reasoning.knowledge_guard import numbers_in
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is not used."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words of reviews (womens-clothing-reviews, CC0: small letters in ten reviews at least) and of announcements; no names, no numbers."""
+"""Everyday words, no names and no numbers: counted in womens-clothing-reviews (small letters in ten reviews at least, one token of WordLlama), and words of announcements added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Words that say nothing of what a text is about."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
