@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from taiji import __version__
 from taiji.alignment.settings import AlignmentSettings
 from taiji.cascade.settings import RecommendSettings
+from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.component import find_class
 from taiji.core.composition import chosen_sections, fitted, section_of, with_sections
 from taiji.core.errors import ArtifactError, ConfigError, TaijiError
@@ -111,6 +112,7 @@ class Config(Settings):
     reasoning: ReasoningSettings = ReasoningSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     features: FeatureSettings = FeatureSettings()
+    copywriting: CopywritingSettings = CopywritingSettings()
     ranking: ChosenRanker = RankerSettings()
     own_ranker: OwnRankerSettings = OwnRankerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from tests.inspector.browser import browser, executable
+from tests.inspector.copy_samples import write_copy_run
 from tests.inspector.recommender_samples import write_recommender
 
 from taiji.inspector.pages import Inspector
@@ -258,6 +259,19 @@ def test_pages_of_requests_have_contrast_fit_and_stay_harmless(tab, recommender_
         assert tab.run(CONTRAST) == [] and tab.run("document.documentElement.scrollWidth") <= width, page
         assert "owned" not in tab.run("document.title")
     assert tab.complaints == [] and all(request.startswith((recommender_url, "data:")) for request in tab.requests)
+
+
+def test_pages_of_copies_have_contrast_fit_and_stay_harmless(tab, tmp_path):
+    with InspectorServer(Inspector(write_copy_run(tmp_path / "copies", items=6)), 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for width, dark in ((1280, False), (1280, True), (400, False)):
+            tab.size(width, dark=dark)
+            for page in ("copies", "copies/0", "copies/6"):
+                tab.open(server.url + page)
+                assert tab.run(CONTRAST) == [] and tab.run("document.documentElement.scrollWidth") <= width, page
+                assert tab.run("document.title") != "owned"
+        assert tab.complaints == [] and all(request.startswith((server.url, "data:")) for request in tab.requests)
+        server.shutdown()
 
 
 def test_candidates_change_in_place_and_keep_the_keyboard(tab, recommender_url):

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "sk-very-secret-key"
@@ -23,6 +24,7 @@ class Server(ThreadingHTTPServer):
         spoilt: a way in which every reply is other than it should be.
         whole_from: longest reply from which on none is spoilt.
         known: parameters that a request may have; others are rejected.
+        say: from the last message and the key to the answer's text.
     """
 
     daemon_threads = True
@@ -36,9 +38,10 @@ class Server(ThreadingHTTPServer):
         spoilt: str = "",
         whole_from: int = 1 << 30,
         known: set[str] | None = None,
+        say: Callable[[str, str], str] = lambda asked, key: f"Rationale for {asked} by {key[:8]}.",
     ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.spoilt, self.whole_from, self.known = spoilt, whole_from, known
+        self.spoilt, self.whole_from, self.known, self.say = spoilt, whole_from, known, say
         self.bodies: list[dict] = []
         if spoilt:
             faults = ("none",)
@@ -198,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def completion(self, body: dict, key: str, fault: str) -> dict:
-        text = f"Rationale for {body['messages'][-1]['content']} by {key[:8]}."
+        text = self.server.say(body["messages"][-1]["content"], key)
         message = {"role": "assistant", "content": text}
         if fault == "field":
             message["reasoning_content"] = "Hm, the chain."

@@ -14,7 +14,7 @@ from taiji.world.scenario import scenarios
 from taiji.world.world_time import START, to_micros
 
 DRAWS, LISTS = 10_000, 10
-NEVER_HAPPENS = {"unbiased_interest", "style_utility"}
+NEVER_HAPPENS = {"unbiased_interest", "style_utility", "wording_utility"}
 
 
 @pytest.mark.parametrize("name", scenarios())

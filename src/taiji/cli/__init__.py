@@ -15,6 +15,7 @@ import typer
 from taiji import __version__
 from taiji.cli import (
     console,
+    copy_commands,
     experiment_commands,
     key_commands,
     recommend_commands,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    run_commands.run, recommend_commands.recommend, start_commands.init, start_commands.config, start_commands.doctor,
+    run_commands.run, recommend_commands.recommend, copy_commands.copy, start_commands.init, start_commands.config, start_commands.doctor,
     experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
     serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.repair_clock, serve_commands.load,
 ):  # fmt: skip

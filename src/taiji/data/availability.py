@@ -48,8 +48,8 @@ class Availability:
             InputError: a column that is neither times, nor ISO 8601 texts, nor whole microseconds.
         """
         return cls(
-            _times(dataset.items, FROM, EVER.min),
-            _times(dataset.items, UNTIL, EVER.max),
+            bound_times(dataset.items, FROM, EVER.min),
+            bound_times(dataset.items, UNTIL, EVER.max),
         )
 
     @cached_property
@@ -63,7 +63,12 @@ class Availability:
         return (self.first <= now) & (now < self.end)
 
 
-def _times(items: pl.DataFrame, column: str, missing: int) -> Ints:
+def bound_times(items: pl.DataFrame, column: str, missing: int) -> Ints:
+    """Return a column's times in microseconds since the epoch, (N,); ``missing`` where there is none, or no such column.
+
+    Raises:
+        InputError: it holds neither times, nor ISO 8601 texts, nor whole microseconds.
+    """
     if column not in items.columns:
         return np.full(len(items), missing, dtype=np.int64)
     values = items[column]

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from taiji.core.errors import TaijiError
 from taiji.core.number_format import brief_text
-from taiji.inspector import people, request_view, steps, user
+from taiji.inspector import copy_view, people, request_view, steps, user
 from taiji.inspector.compare import compare
 from taiji.inspector.markdown import to_html
 from taiji.inspector.people import People
@@ -113,6 +113,10 @@ class Inspector:
                 return self._html("requests.html.j2", rows=request_view.request_list(self.runs[0]))
             case ["requests", number]:
                 return self._request(number, asked)
+            case ["copies"]:
+                return self._html("copies.html.j2", view=copy_view.copy_list(self.runs[0], whole(asked.get("page"), 1)))
+            case ["copies", number]:
+                return self._copy(number)
             case ["alignment"]:
                 return self._alignment(asked)
             case ["compare"]:
@@ -203,6 +207,12 @@ class Inspector:
 
         return self._html("request.html.j2", view=view, link=link)
 
+    def _copy(self, number: str) -> Page:
+        view = copy_view.copy_view(self.runs[0], whole(number, -1))
+        if view is None:
+            raise Missing("This run wrote copy about no such item.")
+        return self._html("copy.html.j2", view=view)
+
     @staticmethod
     def _telling(moments: list[user.Moment]) -> int:
         """The moment shown first: the one with most to read."""
@@ -264,6 +274,7 @@ class Inspector:
             "has_report": (runs[0].folder / "report.html").is_file(),
             "has_page": (runs[0].folder / "recommendation.html").is_file(),
             "recommends": runs[0].recommends,
+            "has_copies": runs[0].done("copywriting"),
             "enhances": runs[0].enhances,
         }
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)

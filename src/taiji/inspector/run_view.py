@@ -131,6 +131,16 @@ class RunFiles:
         """Their candidates; see :mod:`taiji.pipeline.traced_requests`."""
         return self._whole_frame("recommendation/traces.parquet")
 
+    @property
+    def copies(self) -> pl.DataFrame:
+        """Candidates of copy; see :mod:`taiji.copywriting.copy_table`."""
+        return self._whole_frame("copywriting/copies.parquet")
+
+    @property
+    def facts(self) -> pl.DataFrame:
+        """Facts behind the copies: ``item_id, source, name, text, time``."""
+        return self._whole_frame("copywriting/facts.parquet")
+
     def _whole_frame(self, path: str) -> pl.DataFrame:
         def load() -> pl.DataFrame:
             there = self.whole(path.split("/")[0]) and (self.folder / path).is_file()

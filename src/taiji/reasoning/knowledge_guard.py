@@ -70,7 +70,7 @@ class KnowledgeGuard:
         row = self._items.row(item, named=True)
         own = [str(row[name]) for name in self._columns if row[name] is not None]
         found = {
-            "number": bool(_numbers(text) - {number for value in own for number in _numbers(value)}),
+            "number": bool(numbers_in(text) - {number for value in own for number in numbers_in(value)}),
             "name": self._names_another(text, own),
             "category": self._claims_another(text, own),
             "refusal": bool(_REFUSAL.search(text)),
@@ -121,7 +121,7 @@ def _folded(text: str) -> str:
     )
 
 
-def _numbers(text: str) -> set[str]:
+def numbers_in(text: str) -> set[str]:
     """Return the numbers in a text, in one form each: 12.50 is 12.5, and 1,000 is 1000."""
     found = set()
     for number in _NUMBER.findall(text):

@@ -48,6 +48,27 @@ STYLES = {
     "personal": "Picked for you: {words} {kind}",
 }
 """Styles of copy, with a template each."""
+OPENINGS = (
+    "",
+    "Just in. ",
+    "A small surprise. ",
+    "Worth a look. ",
+    "People talk about it. ",
+    "Hard to believe. ",
+    "Take a breath. ",
+    "You have waited long enough. ",
+)
+CLOSINGS = (
+    "",
+    " See inside.",
+    " Tell a friend.",
+    " You decide.",
+    " Open it and find out what is behind it.",
+    " It waits for you.",
+    " Read more.",
+    " Have a look while it is there.",
+)
+"""Wordings of copy: what may stand before and behind a style's template."""
 
 
 def words_of(topics: Array, variants: Array) -> list[str]:
@@ -68,3 +89,12 @@ def copies(styles: Array, texts: list[str]) -> list[str]:
     templates = list(STYLES.values())
     parts = (text.rpartition(" ") for text in texts)
     return [templates[style].format(words=words, kind=kind) for style, (words, _, kind) in zip(styles.tolist(), parts)]
+
+
+def worded(copies: list[str], wordings: Array) -> list[str]:
+    """Return copies with the opening and closing of their wordings (N,), numbered opening by opening."""
+    found = []
+    for text, wording in zip(copies, wordings.tolist()):
+        opening, closing = divmod(wording, len(CLOSINGS))
+        found.append(f"{OPENINGS[opening]}{text}{CLOSINGS[closing]}")
+    return found

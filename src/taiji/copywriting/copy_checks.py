@@ -1,0 +1,172 @@
+"""Checks of a copy against its evidence: nothing is named, counted or claimed that does not stand there.
+
+There is no list of all names, so the checks go the other way round: a word is either an everyday word in small letters, or it is a name, and a
+name must stand in the evidence, its words side by side as in one fact. A number must stand in the catalogue. Comments ground a word only
+where several different ones say it. A false alarm costs a candidate, nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from taiji.copywriting.evidence import Evidence
+from taiji.copywriting.settings import CopyLimits
+from taiji.copywriting.untrusted_text import LINK, cleaned
+from taiji.core.errors import ConfigError
+from taiji.reasoning.knowledge_guard import numbers_in
+
+REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
+"""Reasons for which a copy is not used."""
+ENGLISH = Path(__file__).parent / "words" / "english.txt"
+"""Everyday words, no names and no numbers: counted in womens-clothing-reviews (small letters in ten reviews at least, one token of WordLlama), and words of announcements added by hand."""
+FUNCTION = ENGLISH.with_name("english_function.txt")
+"""Words that say nothing of what a text is about."""
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
+_ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
+_STARTS = frozenset(".!?:…\n")
+_REFUSAL = re.compile(
+    r"\b(?:as an ai|language model|i(?: am|['’]m) sorry|i (?:cannot|can['’]t|am unable)|here (?:is|are) (?:a|the|your|some)\b.{0,30}\bcop(?:y|ies))\b",
+    re.IGNORECASE,
+)
+
+
+class CopyChecks:
+    """Checks of copies.
+
+    Args:
+        limits: lengths, forbidden words, support by comments, everyday words.
+    """
+
+    def __init__(self, limits: CopyLimits) -> None:
+        self.limits = limits
+        written = everyday_words(limits.words)
+        self._nouns = {word for word in written if word[0].isupper()}
+        words = {word.casefold() for word in written}
+        self._everyday = words | {folded(word) for word in words}
+        self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
+
+    def reasons(self, text: str, evidence: Evidence) -> list[str]:
+        """Return the reasons against a copy about an item, among :data:`REASONS` without ``duplicate``; none where it may be used."""
+        plain = cleaned(text)
+        if not plain:
+            return ["empty"]
+        ground = _Ground(evidence, self.limits.comment_support)
+        said = f" {' '.join(_folded_words(plain))} "
+        numbers = numbers_in(plain)
+        found = {
+            "refusal": bool(_REFUSAL.search(plain)),
+            "link": bool(LINK.search(plain) or set(plain) & set("@#<>{}[]|\\")),
+            "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
+            "forbidden": any(phrase in said for phrase in self._forbidden),
+            "number": bool(numbers - ground.numbers),
+            "name": any(not ground.holds(name) for name in self.names(plain)),
+            "word": any(not ground.holds([word]) for word in self._unknown(plain)),
+            "unrelated": not _telling(plain) & ground.words,
+        }
+        return [reason for reason in REASONS if found.get(reason)]
+
+    def names(self, text: str) -> list[list[str]]:
+        """Return the named entities of a text: runs of words with a capital.
+
+        An everyday word that begins a sentence is none, nor one that the file of everyday words writes with a capital (nouns in German).
+        """
+        runs: list[list[str]] = [[]]
+        for word, starts, breaks in _words(text):
+            everyday = word == "I" or word in self._nouns or (starts and self._is_everyday(word))
+            named = word[0].isupper() and not everyday
+            if breaks or not named:
+                runs.append([])
+            if named:
+                runs[-1].append(word)
+        return [run for run in runs if run]
+
+    def _unknown(self, text: str) -> Iterator[str]:
+        """Yield the words in small letters that are not everyday ones: names in disguise, until the evidence has them."""
+        yield from (word for word, _, _ in _words(text) if not word[0].isupper() and not self._is_everyday(word))
+
+    def _is_everyday(self, word: str) -> bool:
+        plain = _ENDING.sub("", word.casefold())
+        return plain in self._everyday or folded(plain) in self._everyday or len(plain) == 1
+
+
+class _Ground:
+    """Phrases and numbers that an item's evidence holds."""
+
+    def __init__(self, evidence: Evidence, support: int) -> None:
+        self.support = support
+        self.catalogue = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.catalogue]
+        self.comments = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.comments]
+        self.numbers = {number for fact in evidence.catalogue for number in numbers_in(fact.text)}
+        self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
+
+    def holds(self, words: Sequence[str]) -> bool:
+        """Return whether the catalogue, or enough comments, have these words side by side."""
+        phrase = f" {' '.join(_folded_words(' '.join(words)))} "
+        return any(phrase in fact for fact in self.catalogue) or (
+            sum(phrase in fact for fact in self.comments) >= self.support
+        )
+
+
+def folded(word: str) -> str:
+    """Return a word in small letters without an apostrophe's ending or a plural's s."""
+    plain = _ENDING.sub("", word.casefold())
+    return plain[:-1] if len(plain) > 3 and plain.endswith("s") and not plain.endswith("ss") else plain
+
+
+def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list[bool]:
+    """Return for each text whether an earlier one shares at least this share of all their different words (Jaccard), those of the item's title left out."""
+    kept: list[set[str]] = []
+    found, about = [], set(_folded_words(title))
+    for text in texts:
+        words = set(_folded_words(text)) - about
+        again = any(len(words & other) >= share * len(words | other) for other in kept)
+        found.append(again)
+        if not again:
+            kept.append(words)
+    return found
+
+
+@lru_cache(maxsize=8)
+def everyday_words(path: Path | None) -> frozenset[str]:
+    """Return the words that need no evidence, as they are written.
+
+    Args:
+        path: a file with one word per line; None for :data:`ENGLISH`.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return frozenset((path or ENGLISH).expanduser().read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "The file of everyday words cannot be read.", where=f"copywriting.limits.words: {path}",
+            expected="a text file in UTF-8 with one word per line", found=str(error),
+        ) from error  # fmt: skip
+
+
+def _folded_words(text: str) -> list[str]:
+    return [folded(word) for word in _WORD.findall(cleaned(text))]
+
+
+def _telling(text: str) -> set[str]:
+    """Return the folded words of a text that say what it is about: three letters at least, and no function words."""
+    return {word for word in _folded_words(text) if len(word) >= 3 and word not in everyday_words(FUNCTION)}
+
+
+def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
+    """Yield each word, whether it begins a sentence, and whether something stands between it and the word before."""
+    starts, breaks = True, True
+    for token in _TOKEN.finditer(text):
+        if token["word"]:
+            yield token["word"], starts, breaks
+            starts = breaks = False
+        elif token["number"]:
+            starts, breaks = False, True
+        else:
+            breaks = True
+            starts = starts or bool(set(token["break"]) & _STARTS)

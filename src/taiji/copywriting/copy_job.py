@@ -1,0 +1,140 @@
+"""One job: evidence in, a table of copies out. A killed job goes on where it stopped and asks for nothing twice."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from taiji.copywriting.copy_categories import Category, CopyPrompt, copy_prompt
+from taiji.copywriting.copy_pairs import copy_pairs
+from taiji.copywriting.copy_table import asked_hash, checked_rows, chosen_rows, scored_rows, written_rows
+from taiji.copywriting.copy_writers import CopyWriter
+from taiji.copywriting.evidence import Evidence
+from taiji.copywriting.settings import CopywritingSettings, PairSettings
+from taiji.core.artifacts import make_folder, read_parquet, value_hash, write_parquet
+from taiji.core.errors import InputError
+from taiji.core.progress import track
+
+if TYPE_CHECKING:
+    from taiji.alignment.text_reward_model import TextRewardModel
+    from taiji.language.embed import Embedder
+
+logger = logging.getLogger(__name__)
+PARTS = ".parts"
+"""Folder, beside the table, of what was written by parts of the items."""
+
+
+def write_copies(
+    evidence: Sequence[Evidence],
+    categories: Sequence[Category],
+    writer: CopyWriter,
+    settings: CopywritingSettings,
+    folder: str | Path,
+    seed: int,
+    model: TextRewardModel | None = None,
+) -> pl.DataFrame:
+    """Write, check, score and choose copies of items; items without evidence get none.
+
+    Args:
+        evidence: about each item. categories: of the copies. writer: who writes. settings: candidates, checks, choice.
+        folder: where what was written is kept, part by part. seed: of sampling and choice. model: scores copies; None draws them evenly.
+
+    Returns:
+        :data:`taiji.copywriting.copy_table.SCHEMA`, a row per candidate.
+
+    Raises:
+        InputError: no item has evidence, or no copy passes the checks.
+    """
+    told = [one for one in evidence if one.tells]
+    if not told:
+        raise InputError(
+            "There is nothing to write copy from.",
+            where="items",
+            expected="a title, a description or comments that speak of the item",
+            found=f"{len(evidence)} items without",
+            fix="give items titles or descriptions, or a table of comments (--comments)",
+        )
+    if len(told) < len(evidence):
+        logger.warning("%d of %d items have no evidence and get no copy.", len(evidence) - len(told), len(evidence))
+    parts, asked = [], []
+    starts = range(0, len(told), settings.chunk)
+    for start in track(starts, "Writing copy", unit="parts of the items"):
+        prompts = [copy_prompt(one, c, settings) for one in told[start : start + settings.chunk] for c in categories]
+        parts.append(_written(prompts, writer, settings.candidates, Path(folder), seed))
+        asked += prompts
+    table = scored_rows(checked_rows(pl.concat(parts), asked, settings.limits), model)
+    _tell(table)
+    return chosen_rows(table, settings.exploration, seed)
+
+
+def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: Path, seed: int) -> pl.DataFrame:
+    """Return what was written for some prompts: of an earlier job that was asked the same, or now."""
+    version = writer.version
+    key = value_hash([[p.evidence.item_id, p.category.name, asked_hash(p, version)] for p in prompts] + [n, seed])[:24]
+    file = folder / PARTS / f"{key}.parquet"
+    if not file.exists():
+        rows = written_rows(prompts, writer.write(prompts, n, seed), version)
+        make_folder(file.parent)
+        write_parquet(file, rows)
+    return read_parquet(file)
+
+
+def _tell(table: pl.DataFrame) -> None:
+    """Warn of copies that are left out.
+
+    Raises:
+        InputError: all are.
+    """
+    out = table.filter(pl.col("copy").is_null())
+    if out.is_empty():
+        return
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(out["reasons"]).items()))
+    if len(out) == len(table):
+        raise InputError(
+            "No copy passed the checks.",
+            where="copywriting",
+            expected="copies that name and count nothing but what the evidence has",
+            found=said,
+            fix="read what was said (the parts are kept), then change the category files or copywriting.limits",
+        )
+    logger.warning("Of %d copies these are left out: %s.", len(table), said)
+
+
+def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:
+    """Train the reward model on results of sends.
+
+    Args:
+        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs.
+
+    Raises:
+        InputError: the results make no pair.
+    """
+    return fitted_to_pairs(copy_pairs(results, settings), embedder)
+
+
+def fitted_to_pairs(pairs: pl.DataFrame, embedder: Embedder) -> TextRewardModel:
+    """Return the reward model of pairs (:data:`taiji.copywriting.copy_pairs.PAIRS`); every item weighs by the root of its number of pairs.
+
+    Raises:
+        InputError: there is no pair.
+    """
+    from taiji.alignment.text_reward_model import TextRewardModel
+
+    sides = [pairs.select("item_id", side, f"{side}_category").rows() for side in ("winner", "loser")]
+    places = {key: place for place, key in enumerate(dict.fromkeys([*sides[0], *sides[1]]))}
+    winners, losers = (np.array([places[key] for key in side], dtype=np.int64) for side in sides)
+    weights = pairs.select((1.0 / pl.len().over("item_id").sqrt()).alias("weight"))["weight"].to_numpy()
+    return TextRewardModel(embedder).fit(
+        [text for _, text, _ in places],
+        [category for _, _, category in places],
+        winners,
+        losers,
+        pairs["item_id"].to_list(),
+        weights / weights.mean() if len(pairs) else weights,
+    )

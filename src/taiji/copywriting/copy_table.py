@@ -1,0 +1,147 @@
+"""Table of copies: every candidate with what it said, why it is not used, its scores, and the chance with which it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from taiji.copywriting.copy_categories import CopyPrompt
+from taiji.copywriting.copy_checks import CopyChecks, near_duplicates
+from taiji.copywriting.untrusted_text import cleaned
+from taiji.core.artifacts import value_hash
+from taiji.reasoning.item_knowledge import Said
+
+if TYPE_CHECKING:
+    from taiji.alignment.text_reward_model import TextRewardModel
+    from taiji.copywriting.settings import CopyLimits
+
+SCHEMA: dict[str, pl.DataType] = {
+    "item_id": pl.String(),
+    "category": pl.String(),
+    "sample": pl.Int64(),
+    "copy": pl.String(),
+    "said": pl.String(),
+    "reasons": pl.String(),
+    "quality": pl.Float64(),
+    "prior": pl.Float64(),
+    "length": pl.Float64(),
+    "score": pl.Float64(),
+    "propensity": pl.Float64(),
+    "chosen": pl.Boolean(),
+    "reward_model": pl.String(),
+    "writer": pl.String(),
+    "asked": pl.String(),
+    "as_of": pl.Int64(),
+    "prompt_tokens": pl.Int64(),
+    "completion_tokens": pl.Int64(),
+}
+"""Columns of the table, a row per candidate.
+
+``copy`` is what may be sent: null where the checks found a reason (``reasons``, with commas) against what was ``said``. ``score`` is the sum of ``quality``
+(of the text within its category and length), ``prior`` (of the category) and ``length``; null without a reward model. ``propensity`` is the chance with
+which the copy is sent for its item, 1 in sum over the item's copies; ``chosen`` is the one that was drawn. ``asked`` is the hash of writer and prompt,
+``as_of`` the time (microseconds) before which the evidence was known. Tokens of a reply stand in the row of its copy.
+"""
+WRITTEN = (
+    "item_id",
+    "category",
+    "sample",
+    "said",
+    "ended",
+    "writer",
+    "asked",
+    "as_of",
+    "prompt_tokens",
+    "completion_tokens",
+)
+"""Columns of what a writer wrote, before any check."""
+
+
+def written_rows(prompts: Sequence[CopyPrompt], said: Sequence[Sequence[Said]], version: str) -> pl.DataFrame:
+    """Return what was written as rows of :data:`WRITTEN`, cleaned: what is checked is what will be sent."""
+    rows = [
+        (
+            prompt.evidence.item_id, prompt.category.name, sample, " ".join(cleaned(one.text).split()), one.ended, version, asked_hash(prompt, version),
+            prompt.evidence.as_of, one.prompt_tokens, one.completion_tokens,
+        )
+        for prompt, copies in zip(prompts, said)
+        for sample, one in enumerate(copies)
+    ]  # fmt: skip
+    kinds = {**SCHEMA, "ended": pl.String()}
+    return pl.DataFrame(rows, schema={name: kinds[name] for name in WRITTEN}, orient="row")
+
+
+def asked_hash(prompt: CopyPrompt, version: str) -> str:
+    """Return the hash of a prompt and its writer."""
+    return value_hash([version, prompt.messages, prompt.prefill, list(prompt.category.examples)])[:32]
+
+
+def checked_rows(written: pl.DataFrame, prompts: Sequence[CopyPrompt], limits: CopyLimits) -> pl.DataFrame:
+    """Return rows of :data:`SCHEMA`, checked against the evidence of their prompts, without scores and choice."""
+    checks = CopyChecks(limits)
+    evidence = {prompt.evidence.item_id: prompt.evidence for prompt in prompts}
+    reasons = [
+        ", ".join(checks.reasons(said, evidence[item])) if said else ended if ended != "whole" else "empty"
+        for item, said, ended in written.select("item_id", "said", "ended").iter_rows()
+    ]
+    table = written.with_columns(reasons=pl.Series(reasons, dtype=pl.String)).with_row_index("place")
+    usable = table.filter(pl.col("reasons") == "")
+    again = [
+        place
+        for (item,), group in usable.group_by("item_id", maintain_order=True)
+        for place, twice in zip(
+            group["place"], near_duplicates(group["said"].to_list(), limits.duplicate, evidence[str(item)].title)
+        )
+        if twice
+    ]
+    marked = pl.when(pl.col("place").is_in(again)).then(pl.lit("duplicate")).otherwise("reasons")
+    table = table.with_columns(reasons=marked).with_columns(copy=pl.when(pl.col("reasons") == "").then("said"))
+    empty = [pl.lit(None, kind).alias(name) for name, kind in SCHEMA.items() if name not in table.columns]
+    return table.with_columns(empty).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+
+
+def scored_rows(table: pl.DataFrame, model: TextRewardModel | None) -> pl.DataFrame:
+    """Return the table with the scores of the copies that may be sent; without a model as it is."""
+    usable = table["copy"].is_not_null().to_numpy()
+    if model is None or not usable.any():
+        return table
+    rows = table.filter(pl.col("copy").is_not_null())
+    found = model.scores(rows["copy"].to_list(), rows["category"].to_list())
+    parts = {"quality": found.quality, "prior": found.prior, "length": found.length, "score": found.total}
+    columns = []
+    for name, values in parts.items():
+        column = np.full(len(table), np.nan)
+        column[usable] = values
+        columns.append(pl.Series(name, column).fill_nan(None))
+    return table.with_columns(*columns, reward_model=pl.when(pl.col("copy").is_not_null()).then(pl.lit(model.version)))
+
+
+def chosen_rows(table: pl.DataFrame, exploration: float, seed: int) -> pl.DataFrame:
+    """Return the table with propensities and the copy that is drawn for each item.
+
+    The best copy by ``score`` gets 1 − exploration, and every copy its even share of the exploration; without scores all are even. The draw
+    hangs on the seed and the item alone.
+    """
+    propensity, chosen = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
+    rows = table.with_row_index("place").filter(pl.col("copy").is_not_null())
+    for (item,), group in rows.group_by("item_id", maintain_order=True):
+        places, score = group["place"].to_numpy(), group["score"].to_numpy()
+        chances = choice_chances(score, exploration)
+        propensity[places] = chances
+        draw = np.random.default_rng(int(value_hash([seed, item])[:16], 16)).random()
+        chosen[places[min(int((chances.cumsum() <= draw).sum()), len(places) - 1)]] = True
+    return table.with_columns(propensity=pl.Series(propensity).fill_nan(None), chosen=pl.Series(chosen))
+
+
+def choice_chances(scores: np.ndarray, exploration: float) -> np.ndarray:
+    """Return (N,) chances of N copies with these scores (null as NaN: not known, then all are even)."""
+    values = np.asarray(scores, dtype=np.float64)
+    even = np.full(len(values), 1.0 / len(values))
+    if np.isnan(values).any():
+        return even
+    best = np.zeros(len(values))
+    best[values.argmax()] = 1.0
+    return np.asarray((1.0 - exploration) * best + exploration * even)

@@ -1,0 +1,144 @@
+"""Writers of copy: a language model in this process, one behind an endpoint, or the example sentences of the categories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from taiji.copywriting.copy_categories import TITLE, CopyPrompt
+from taiji.copywriting.settings import CopywritingSettings
+from taiji.core.artifacts import value_hash
+from taiji.core.errors import ConfigError
+from taiji.language.causal_lm import LanguageModel
+from taiji.language.chat import render
+from taiji.language.generate import write
+from taiji.language.settings import GenerationSettings
+from taiji.language.token_ids import ids_of
+from taiji.reasoning.endpoint import EndpointClient
+from taiji.reasoning.item_knowledge import Said
+from taiji.reasoning.teachers import tidy
+
+_LABEL = re.compile(r"^\W*(?:copy|notification|push|headline|text|answer|\d+)\s*[:.)]\s+", re.IGNORECASE)
+_QUOTES = "\"'“”„‘’«»*_ "
+
+
+class CopyWriter(Protocol):
+    """Writer of copies.
+
+    Attributes:
+        version: changes when its copies could.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
+        """Write n copies for each prompt."""
+        ...
+
+
+class LocalCopyWriter:
+    """A language model in this process.
+
+    Args:
+        lm: the model. settings: lengths and sampling.
+    """
+
+    def __init__(self, lm: LanguageModel, settings: CopywritingSettings) -> None:
+        self.lm = lm
+        self.sampling = GenerationSettings(
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            batch_size=settings.batch_size,
+            stop=("\n",),
+        )
+
+    @property
+    def version(self) -> str:
+        """Of the model and its sampling."""
+        return value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
+
+    def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
+        """See :class:`CopyWriter`."""
+        asked = [render(self.lm, prompt.messages, prompt.prefill) for prompt in prompts]
+        rows = write(self.lm, asked, n=n, settings=self.sampling, seed=seed, description="Writing copy")
+        found = []
+        for prompt, request, row in zip(prompts, asked, rows):
+            read = len(ids_of(self.lm.tokenizer, request))
+            told = []
+            for one in row:
+                text = "" if one.cut else copy_text(f"{prompt.prefill} {one.text}")
+                ended = "cut" if one.cut else "whole" if text else "empty"
+                told.append(Said(text, ended, read, len(ids_of(self.lm.tokenizer, one.text))))
+            found.append(told)
+        return found
+
+
+class EndpointCopyWriter:
+    """A model behind an endpoint, with its budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+
+    def __init__(self, client: EndpointClient) -> None:
+        self.client = client
+
+    @property
+    def version(self) -> str:
+        """The client's."""
+        return self.client.version
+
+    def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
+        """See :class:`CopyWriter`."""
+        rows = self.client.ask([prompt.messages for prompt in prompts], n, seed)
+        found = []
+        for row in rows:
+            told = []
+            for reply in row:
+                ended = self.client.ending(reply)
+                text = copy_text(self.client.text(reply)) if ended == "whole" else ""
+                told.append(
+                    Said(
+                        text,
+                        ended if text or ended != "whole" else "empty",
+                        reply.prompt_tokens,
+                        reply.completion_tokens,
+                    )
+                )
+            found.append(told)
+        return found
+
+
+class RulesCopyWriter:
+    """The example sentences of the categories with the item's title in them: copy without a language model."""
+
+    version = "rules"
+
+    def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
+        """See :class:`CopyWriter`; each item gets another n of the sentences, fewer where there are fewer.
+
+        Raises:
+            ConfigError: a category has no example sentences.
+        """
+        found = []
+        for prompt in prompts:
+            lines, title = prompt.category.examples, prompt.evidence.title
+            if not lines:
+                raise ConfigError(
+                    "A category has no example sentences to fill in.",
+                    where=str(prompt.category.prompt.with_suffix(".txt")),
+                    expected=f"a line with {TITLE} for every copy",
+                    fix="write the file, or choose copywriting.kind=local or endpoint",
+                )
+            start = int(value_hash([seed, prompt.evidence.item_id, prompt.category.name])[:8], 16) % len(lines)
+            chosen = [lines[(start + place) % len(lines)] for place in range(min(n, len(lines)))]
+            texts = [line.replace(TITLE, title) if title else "" for line in chosen]
+            found.append([Said(text, "whole" if text else "empty", 0, 0) for text in texts])
+        return found
+
+
+def copy_text(text: str) -> str:
+    """Return the copy in a model's text: its first line that says something, without an announcement, a label and quotation marks."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].rstrip(_QUOTES).endswith(":"):
+        lines = lines[1:]
+    without = tidy(text) if "<" in text else next(iter(lines), "")
+    return " ".join(_LABEL.sub("", without.strip()).strip(_QUOTES).split())

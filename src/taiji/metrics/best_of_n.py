@@ -1,0 +1,46 @@
+"""Gain of choosing the best of n by a score, and its bounds by order statistics."""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+NODES = 200
+"""Nodes of the quadrature of :func:`normal_maximum`."""
+
+
+def value_of_best(values: Array, scores: Array, n: int) -> float:
+    """Return the expected value of the one of n draws (with replacement, even) whose score is highest.
+
+    Exact: the chance that the best of n is among the k lowest of m is (k/m)ⁿ; those of equal score share it evenly.
+
+    Args:
+        values: (m,) true values. scores: (m,) that the choice goes by. n: draws.
+    """
+    values, scores = np.asarray(values, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    upper = counts.cumsum() / len(scores)
+    chance = np.diff(np.concatenate([[0.0], upper**n]))
+    means = np.bincount(group, weights=values) / counts
+    return float(chance @ means)
+
+
+def gain_of_best(values: Array, scores: Array, n: int) -> float:
+    """Return :func:`value_of_best` minus the mean value: what the choice adds to a draw at random."""
+    return value_of_best(values, scores, n) - float(np.mean(values))
+
+
+def gain_bound(values: Array, n: int) -> float:
+    """Return E[max of n] − E[mean], the gain of a choice by the values themselves; no score gains more."""
+    return gain_of_best(values, values, n)
+
+
+def normal_maximum(n: int) -> float:
+    """Return E[max of n independent standard normals], by Gauss–Legendre quadrature of ∫ 1 − F(z)ⁿ − F(−z)ⁿ over z ≥ 0."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    below = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in 6.0 * (nodes + 1.0)])
+    return float(6.0 * weights @ (1.0 - below**n - (1.0 - below) ** n))

@@ -1,0 +1,70 @@
+"""Bradley–Terry model of comparisons: the probability that one thing is preferred to another is σ(r(first) − r(second)).
+
+Scores are linear in features, r = x·β, so that the penalised likelihood has one maximum and Newton's method finds it. A score is known
+up to a constant, for comparisons tell differences alone. Source: Bradley and Terry, *Biometrika* 1952.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.core.errors import InputError
+
+Array = NDArray[Any]
+STEPS = 60
+"""Newton steps at most."""
+TOLERANCE = 1e-9
+"""Largest entry of the gradient, per pair, at which the fit ends."""
+
+
+def preferred(differences: Array) -> Array:
+    """Return σ(d), the probability of each preference, of differences (P,) of scores."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(differences, dtype=np.float64))))
+
+
+def pair_losses(differences: Array) -> Array:
+    """Return −log σ(d), (P,), of differences of scores, winner minus loser."""
+    return np.logaddexp(0.0, -np.asarray(differences, dtype=np.float64))
+
+
+def fit_bradley_terry(differences: Array, ridge: Array, weights: Array | None = None) -> Array:
+    """Return the coefficients β (d,) that minimise Σ w·−log σ(x·β) + ½ Σ ridge·β².
+
+    Args:
+        differences: (P, d) features of the winner minus those of the loser.
+        ridge: (d,) penalties, each above 0: separable comparisons have no maximum without.
+        weights: (P,) of the pairs; None for 1 each.
+
+    Raises:
+        InputError: no pair, or numbers that are not finite.
+    """
+    x, penalty = np.asarray(differences, dtype=np.float64), np.asarray(ridge, dtype=np.float64)
+    weight = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(x) or not np.isfinite(x).all() or (penalty <= 0).any():
+        raise InputError(
+            "Comparisons cannot be fitted.",
+            where="pairs",
+            expected="at least one pair, finite features, penalties above 0",
+            found=f"{len(x)} pairs, {int((~np.isfinite(x)).sum())} numbers that are not finite, least penalty {penalty.min(initial=np.inf):g}",
+        )
+    beta = np.zeros(x.shape[1])
+    value = _objective(x, weight, penalty, beta)
+    for _ in range(STEPS):
+        chance = preferred(x @ beta)
+        gradient = penalty * beta - x.T @ (weight * (1.0 - chance))
+        if np.abs(gradient).max() <= TOLERANCE * max(weight.sum(), 1.0):
+            break
+        curvature = (x * (weight * chance * (1.0 - chance))[:, None]).T @ x
+        curvature[np.diag_indices(len(beta))] += penalty
+        step, length = np.linalg.solve(curvature, gradient), 1.0
+        while (tried := _objective(x, weight, penalty, beta - length * step)) > value and length > 1e-8:
+            length /= 2
+        beta, value = beta - length * step, min(tried, value)
+    return beta
+
+
+def _objective(x: Array, weight: Array, ridge: Array, beta: Array) -> float:
+    return float(weight @ pair_losses(x @ beta) + 0.5 * (ridge * beta) @ beta)

@@ -1,0 +1,89 @@
+"""Features of how a text is written, whatever it is about: marks, address, length."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+STYLE_FEATURES = (
+    "question",
+    "exclamation",
+    "ellipsis",
+    "commas",
+    "sentences",
+    "capitals",
+    "digits",
+    "you",
+    "word_length",
+)
+"""Names of the columns of :func:`style_features`."""
+MOST_PHRASES = 400
+"""Phrases that are features."""
+PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
+"""Groups whose texts must share a phrase: so many, and so large a share of all groups."""
+_WORD = re.compile(r"[^\W\d_]+")
+_YOU = frozenset(("you", "your", "yours", "yourself"))
+
+
+def style_features(texts: Sequence[str]) -> Array:
+    """Return (N, 9) counts, and means per word, of :data:`STYLE_FEATURES`; none of them is the length."""
+    rows = []
+    for text in texts:
+        words = _WORD.findall(text)
+        count = max(len(words), 1)
+        rows.append(
+            (
+                text.count("?"),
+                text.count("!"),
+                text.count("…") + text.count("..."),
+                text.count(",") / count,
+                len(re.findall(r"[.!?…]+", text)) / count,
+                sum(word[0].isupper() for word in words) / count,
+                sum(letter.isdigit() for letter in text) / count,
+                sum(word.casefold() in _YOU for word in words),
+                sum(map(len, words)) / count,
+            )
+        )
+    return np.array(rows, dtype=np.float64).reshape(len(texts), len(STYLE_FEATURES))
+
+
+def length_features(texts: Sequence[str]) -> Array:
+    """Return (N, 2): log(1 + words), and its square."""
+    count = np.log1p([len(text.split()) for text in texts])
+    return np.stack([count, count**2], axis=1)
+
+
+def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the words and pairs of words that texts of many groups share, those of most groups first.
+
+    Args:
+        texts: a text and its group each. What the texts of a few groups alone say is what these are about, and no style.
+    """
+    groups: dict[str, set[str]] = {}
+    for text, group in texts:
+        groups.setdefault(group, set()).update(_phrases(text))
+    counts = Counter(phrase for said in groups.values() for phrase in said)
+    least = max(PHRASE_GROUPS, PHRASE_SHARE * len(groups))
+    kept = sorted((phrase for phrase, count in counts.items() if count >= least), key=lambda p: (-counts[p], p))
+    return tuple(kept[:MOST_PHRASES])
+
+
+def phrase_features(texts: Sequence[str], phrases: Sequence[str]) -> Array:
+    """Return (N, phrases): 1 where a text has the phrase."""
+    places = {phrase: place for place, phrase in enumerate(phrases)}
+    found = np.zeros((len(texts), len(phrases)))
+    for row, text in enumerate(texts):
+        found[row, [places[phrase] for phrase in _phrases(text) if phrase in places]] = 1.0
+    return found
+
+
+def _phrases(text: str) -> set[str]:
+    words = [word.casefold() for word in _WORD.findall(text)]
+    return {*words, *(f"{first} {second}" for first, second in itertools.pairwise(words))}

@@ -1,0 +1,205 @@
+"""Copy about the items of a run, or of a table of items: `taiji copy`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from taiji.copywriting.copy_categories import copy_categories
+from taiji.copywriting.copy_job import reward_model_of, write_copies
+from taiji.copywriting.evidence import COMMENT_COLUMNS, Evidence, gather_evidence
+from taiji.core.artifacts import make_folder, write_json, write_parquet
+from taiji.core.errors import InputError
+from taiji.core.manifests import MANIFEST, Verifier, write_manifest
+from taiji.data import open_dataset
+from taiji.data.availability import EVER, FROM, bound_times
+from taiji.data.knowledge_rows import listed_at
+from taiji.data.schema import level_names
+from taiji.data.sources.files import read_table
+
+if TYPE_CHECKING:
+    from taiji.alignment.text_reward_model import TextRewardModel
+    from taiji.config import Config
+    from taiji.copywriting.copy_writers import CopyWriter
+
+STAGE = "copywriting"
+"""Folder of a run with the table of copies, the facts behind them, and a reward model that was trained here."""
+COUNTS = ("sends", "clicks", "satisfied")
+"""Columns of results that are whole numbers."""
+SHOWN = 5
+"""Chosen copies that are printed."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items to write about.
+
+    Attributes:
+        items: a row per item. levels: category columns. listed: microseconds of each. end: time up to which the source tells. domain: of the category files.
+    """
+
+    items: pl.DataFrame
+    levels: tuple[str, ...]
+    listed: Sequence[int]
+    end: int
+    domain: str
+
+
+def run_catalogue(run: Path, domain: str | None = None) -> Catalogue:
+    """Return the items of a finished stage `data`.
+
+    Raises:
+        ArtifactError: the stage was not run, or is damaged.
+    """
+    Verifier().demand(run, ["data"])
+    dataset = open_dataset(run / "data" / "dataset")
+    end = dataset.scan().select(pl.col("time").max()).collect().item()
+    return Catalogue(
+        dataset.items, dataset.levels, listed_at(dataset).tolist(), int(end or 0), domain or dataset.domain
+    )
+
+
+def table_catalogue(file: Path, domain: str) -> Catalogue:
+    """Return the items of a table (Parquet, CSV, Excel, JSON lines).
+
+    Raises:
+        InputError: it cannot be read, or lacks ``item_id``.
+    """
+    items = read_table(file)
+    if "item_id" not in items.columns or items["item_id"].null_count() or items["item_id"].n_unique() < len(items):
+        raise InputError(
+            "The table is not one of items.",
+            where=str(file),
+            expected="a column item_id, each item once; title, category_l1, …, description and further fields beside it",
+            found=f"columns {', '.join(items.columns)}"
+            if "item_id" not in items.columns
+            else "an item twice, or without id",
+        )
+    listed = bound_times(items, FROM, EVER.min)
+    return Catalogue(items, level_names(items.columns), listed.tolist(), max(int(listed.max(initial=0)), 0), domain)
+
+
+def make_copies(
+    folder: Path,
+    catalogue: Catalogue,
+    config: Config,
+    comments: Path | None = None,
+    results: Path | None = None,
+    reward: Path | None = None,
+) -> dict[str, Any]:
+    """Write copy about items into ``folder/copywriting``.
+
+    Args:
+        folder: of the run. catalogue: the items. config: its ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint``.
+        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained.
+
+    Returns:
+        counts, and some of the chosen copies.
+    """
+    settings, out = config.copywriting, folder / STAGE
+    said = None if comments is None else _comments(comments)
+    end = catalogue.end
+    if said is not None and len(said):
+        end = max(end, int(said["time"].max()))  # type: ignore[arg-type]
+    count = len(catalogue.items) if settings.items is None else settings.items
+    evidence = gather_evidence(catalogue.items.head(count), catalogue.levels, end + 1, catalogue.listed[:count], said)
+    categories = copy_categories(settings, catalogue.domain)
+    model = _reward_model(config, results, reward)
+    table = write_copies(
+        evidence, categories, _writer(config, folder), settings, folder / ".work" / STAGE, config.seed, model
+    )
+    make_folder(out)
+    (out / MANIFEST).unlink(missing_ok=True)
+    write_parquet(out / "copies.parquet", table)
+    write_parquet(out / "facts.parquet", _facts(evidence))
+    if model is not None and results is not None:
+        model.save(out / "reward_model")
+    found = {
+        "items": len(evidence),
+        "items with evidence": sum(one.tells for one in evidence),
+        "items with a copy": int(table["chosen"].sum()),
+        "copies written": len(table),
+        "copies that may be sent": int(table["copy"].is_not_null().sum()),
+        "left out": dict(sorted(Counter(table.filter(pl.col("copy").is_null())["reasons"]).items())),
+        "reward model": None if model is None else model.version,
+        "tokens": int(table.select(pl.sum("prompt_tokens") + pl.sum("completion_tokens")).item()),
+    }
+    write_json(out / "copies.json", found)
+    write_manifest(out, {"seconds": 0.0, "facts": {}})
+    chosen = table.filter(pl.col("chosen")).head(SHOWN)
+    return found | {
+        "table": str(out / "copies.parquet"),
+        "chosen": chosen.select("item_id", "category", "copy", "score", "propensity").to_dicts(),
+    }
+
+
+def print_copies(found: dict[str, Any]) -> None:
+    """Print what was written, what is left out, and some of the chosen copies."""
+    print(
+        f"{found['items with a copy']:,} of {found['items']:,} items have a copy; "
+        f"{found['copies that may be sent']:,} of {found['copies written']:,} copies passed the checks"
+    )
+    for reason, count in found["left out"].items():
+        print(f"  left out: {count:,} {reason}")
+    print(
+        "chosen "
+        + ("evenly: there is no reward model yet" if found["reward model"] is None else f"by {found['reward model']}")
+    )
+    for row in found["chosen"]:
+        score = "" if row["score"] is None else f", score {row['score']:+.2f}"
+        print(f"  {row['item_id']} ({row['category']}{score}, propensity {row['propensity']:.2f}): {row['copy']}")
+    print(f"\ntable: {found['table']}")
+
+
+def _comments(path: Path) -> pl.DataFrame:
+    given = read_table(path)
+    missing = [name for name in COMMENT_COLUMNS if name not in given.columns]
+    if missing:
+        raise InputError(
+            "A table is not one of comments.",
+            where=str(path),
+            expected=f"columns {', '.join(COMMENT_COLUMNS)}",
+            found=f"no {', '.join(missing)}",
+            fix="give every comment its time: what was said later must not be evidence",
+        )
+    known = given.filter(pl.col("time").is_not_null())
+    return known.with_columns(time=pl.Series(bound_times(known, "time", 0)))
+
+
+def _reward_model(config: Config, results: Path | None, reward: Path | None) -> TextRewardModel | None:
+    from taiji.alignment.text_reward_model import TextRewardModel
+    from taiji.language.embed import load_embedder
+
+    if results is not None:
+        columns = read_table(results).columns
+        typed = read_table(results, {name: "integer" if name in COUNTS else None for name in columns})
+        return reward_model_of(
+            typed, load_embedder(config.embedder.name, config.embedder.device), config.copywriting.pairs
+        )
+    return None if reward is None else TextRewardModel.load(reward)
+
+
+def _writer(config: Config, folder: Path) -> CopyWriter:
+    from taiji.copywriting.copy_writers import EndpointCopyWriter, LocalCopyWriter, RulesCopyWriter
+    from taiji.language.vllm_engine import with_engine
+    from taiji.pipeline.run_models import base_model
+    from taiji.reasoning.endpoint import EndpointClient
+
+    settings = config.copywriting
+    if settings.kind == "rules":
+        return RulesCopyWriter()
+    if settings.kind == "endpoint":
+        client = EndpointClient(config.reasoning.endpoint, settings.temperature, folder / "teacher")
+        return EndpointCopyWriter(client)
+    return LocalCopyWriter(with_engine(base_model(config), config.language), settings)
+
+
+def _facts(evidence: Sequence[Evidence]) -> pl.DataFrame:
+    rows = [(one.item_id, fact.source, fact.name, fact.text, fact.time) for one in evidence for fact in one.facts]
+    kinds = {"item_id": pl.String, "source": pl.String, "name": pl.String, "text": pl.String, "time": pl.Int64}
+    return pl.DataFrame(rows, schema=kinds, orient="row")

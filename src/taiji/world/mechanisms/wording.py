@@ -1,0 +1,112 @@
+"""Wording: how a copy opens and closes. Some wordings please everybody, some lure and let down."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taiji.core.errors import InputError
+from taiji.core.settings import Settings as Base
+from taiji.data.tasks import Task
+from taiji.world import grammar
+from taiji.world.draws import Draws
+from taiji.world.exposure import Exposure
+from taiji.world.laws import sigmoid
+from taiji.world.mechanism import Ground, Mechanism
+from taiji.world.mechanisms.copy import STYLES, Copy
+from taiji.world.observation import Choice
+
+Array = NDArray[Any]
+WORDINGS = len(grammar.OPENINGS) * len(grammar.CLOSINGS)
+"""Wordings of a style: every opening with every closing."""
+
+
+class WordingSettings(Base):
+    """Settings of ``wording``."""
+
+    opening: float = Field(default=0.3, ge=0)
+    """Spread of what an opening adds to the logit of a click."""
+    closing: float = Field(default=0.3, ge=0)
+    """Spread of what a closing adds to it."""
+    pairing: float = Field(default=0.15, ge=0)
+    """Spread of what an opening adds in one style beyond what it adds in all."""
+    lure: float = Field(default=0.3, ge=0)
+    """Amount that a spread of an opening's promise adds to the logit of a click."""
+    let_down: float = Field(default=1.0, ge=0)
+    """Amount that it takes from the logit of finding the promise kept."""
+    kept: float = 0.5
+    """Logit of finding the promise kept where an opening promises as much as most."""
+
+
+class Wording(Mechanism[WordingSettings]):
+    """Utility (styles, wordings) and promise (wordings,) of wordings, the same for everybody, constant."""
+
+    Settings = WordingSettings
+    after = ("content", "copy")
+    twins: ClassVar = {
+        "": {"opening": 0.0, "closing": 0.0, "pairing": 0.0, "lure": 0.0, "let_down": 0.0},
+        "promise": {"lure": 0.0, "let_down": 0.0},
+    }
+    truths = ("wording_utility", "kept")
+    labels = (Task(name="kept"),)
+    decisions = ("wording",)
+    bias = ("wording", "wording_propensity")
+
+    def __init__(self, settings: WordingSettings, ground: Ground, draws: Draws) -> None:
+        super().__init__(settings, ground, draws)
+        self.copy = ground.need(Copy, "wording")
+        opening, closing = (np.arange(len(part)) for part in (grammar.OPENINGS, grammar.CLOSINGS))
+        style = np.arange(len(STYLES))[:, None]
+        opened = settings.opening * draws.normal("opening", opening)
+        opened = opened + settings.pairing * draws.normal("pairing", style, opening[None, :])
+        closed = settings.closing * draws.normal("closing", closing)
+        self.promise = np.repeat(draws.normal("promise", opening), len(closing))
+        plain = (opened[:, :, None] + closed).reshape(len(STYLES), WORDINGS)
+        self.utility = plain + settings.lure * self.promise
+
+    def serve(self, exposure: Exposure, choice: Choice) -> None:
+        """Take the policy's wordings, by number; where it has none, draw them evenly."""
+        if "wording" not in exposure.display:
+            exposure.display["wording"] = self.draws.integers("wording", WORDINGS, *exposure.keys)
+            exposure.display["wording_propensity"] = np.full(exposure.shape, 1 / WORDINGS)
+        self._check(exposure.display["wording"])
+
+    def assume(self, exposure: Exposure) -> None:
+        """Take the first wording where none is said."""
+        exposure.display.setdefault("wording", np.zeros(exposure.shape, dtype=np.int64))
+        self._check(exposure.display["wording"])
+
+    def _check(self, wordings: Array) -> None:
+        if wordings.dtype.kind not in "iu" or (wordings < 0).any() or (wordings >= WORDINGS).any():
+            raise InputError(
+                "A wording is not one of those of the copy.", expected=f"whole numbers from 0 to {WORDINGS - 1}",
+                found=f"{wordings.dtype} from {wordings.min()} to {wordings.max()}",
+            )  # fmt: skip
+
+    def shape(self, exposure: Exposure) -> None:
+        """Add the wording's utility to the click."""
+        exposure.add("click", self._of(exposure))
+
+    def _of(self, exposure: Exposure) -> Array:
+        return np.asarray(self.utility[exposure.display["style"], exposure.display["wording"]])
+
+    def _chance(self, exposure: Exposure) -> Array:
+        """Return (B, L) the probability that who clicks finds the promise kept."""
+        s = self.settings
+        return sigmoid(s.kept - s.let_down * self.promise[exposure.display["wording"]])
+
+    def expect(self, exposure: Exposure) -> None:
+        """Tell the wording's utility; expect clicks that find the promise kept."""
+        exposure.expected["wording_utility"] = self._of(exposure)
+        exposure.expected["kept"] = exposure.expected["click"] * self._chance(exposure)
+
+    def draw(self, exposure: Exposure) -> None:
+        """Draw who clicks and finds the promise kept; write the copy in its wording."""
+        content = self.draws.uniform("kept", *exposure.keys) < self._chance(exposure)
+        exposure.outcome["kept"] = exposure.outcome["click"] * content
+        texts = grammar.worded(exposure.display["copy"].ravel().tolist(), exposure.display["wording"].ravel())
+        exposure.display["copy"] = np.array(texts, dtype=object).reshape(exposure.shape)
+        exposure.display.setdefault("wording_propensity", np.ones(exposure.shape))
