@@ -38,7 +38,7 @@ from taiji.models.ranking.settings import NeuralRankerSettings
 from taiji.models.ranking.text_space import TextSpace
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs
-from taiji.nn.losses import MultitaskLoss, output_columns
+from taiji.nn.losses import MultitaskLoss, known_mean, output_columns
 from taiji.nn.towers import layers
 
 Array = NDArray[Any]
@@ -322,7 +322,7 @@ class CommentDwellLoss(MultitaskLoss):
         clicks, order, popularity = outputs[:, self.outputs + 2 :].split(s.most, dim=1)
         known, seconds = torch.isfinite(labels[s.stay]), torch.nan_to_num(labels[s.stay])
         terms = self.stay_terms(outputs, seconds)
-        total = total + self.stay_weight * (terms * known).sum() / known.sum().clamp_min(1)
+        total = total + self.stay_weight * known_mean(terms, known.to(terms.dtype))
         if self.clicks:
             total = total + s.click_weight * click_loss(clicks, labels[self.clicks])
         return total + s.popularity_weight * order_loss(order, popularity)
