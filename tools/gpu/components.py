@@ -13,6 +13,7 @@ from benchmarks.harness import Result
 
 from taiji.core.component import Requests
 from taiji.data.dataset import Dataset
+from taiji.data.field_set import FieldSet
 from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.training_loop import training_steps
 from taiji.models.retrieval.code_decoder import CodeDecoder
@@ -40,13 +41,13 @@ def rankers(card: Card, result: Result) -> None:
         row: dict[str, Any] = {"part": "ranker", "model": model, "batch": batch}
         logits = {}
         for device in dict.fromkeys((card.device, "cpu")):
-            ranker = _ranker(model, data, frame, device, batch)
+            ranker = fresh_ranker(model, data, frame, device, batch)
             arrays, train = ranker.inputs.arrays(frame), training_steps(ranker, seed=0)
             seconds = card.seconds(lambda t=train, a=arrays: t(a, index), 5 if device != "cpu" else 2)
             row[f"train rows/s, {device}"] = len(index) / statistics.median(seconds)
             seconds = card.seconds(lambda r=ranker, a=arrays: r.logits(a), 3 if device != "cpu" else 1)
             row[f"score rows/s, {device}"] = len(index) / statistics.median(seconds)
-            fresh = _ranker(model, data, frame, device, batch)
+            fresh = fresh_ranker(model, data, frame, device, batch)
             logits[device] = fresh.logits(arrays)
         off = float(np.abs(logits[card.device] - logits["cpu"]).max())
         result.rows.append(row | {"logits differ": off})
@@ -54,13 +55,12 @@ def rankers(card: Card, result: Result) -> None:
         result.so_far()
 
 
-def _ranker(model: str, data: Dataset, frame: pl.DataFrame, device: str, batch: int) -> Ranker:
+def fresh_ranker(model: str, data: Dataset, frame: pl.DataFrame, device: str, batch: int) -> Ranker:
+    """Return an untrained ranker of the same weights on any device."""
     torch.manual_seed(0)
     kind = ranker_class(model)
     ranker = kind(kind.Settings(model=model, device=device, batch=batch))
     fields = ranker.fields(data, frame.columns)
-    from taiji.data.field_set import FieldSet
-
     ranker.build(data, FieldSet(fields).fit(data, frame, int(frame["time"][0])), ranker.learnt_tasks(data), device)
     ranker.network.prepare(ranker.inputs.arrays(frame))
     return ranker

@@ -64,7 +64,7 @@ def measure(card: Card, result: Result) -> None:
     few, many = looks(rollout(8)), looks(rollout(40))
     data, batch = ranking_stream.shop(2_000), 256
     frame = components.shown(batch * 12)
-    ranker = components._ranker("target_attention", data, frame, card.device, batch)
+    ranker = components.fresh_ranker("target_attention", data, frame, card.device, batch)
     arrays, train = ranker.inputs.arrays(frame), training_steps(ranker, seed=0)
     train(arrays, np.arange(batch))
     short, long = looks(lambda: train(arrays, np.arange(2 * batch))), looks(lambda: train(arrays, np.arange(12 * batch)))  # fmt: skip
