@@ -7,7 +7,10 @@ import pytest
 from tests.quick import run_quick
 
 
-@pytest.mark.parametrize("name", ["alignment_speed", "scoring_speed", "feature_generation", "cost_growth"])
+@pytest.mark.parametrize(
+    "name",
+    ["alignment_speed", "scoring_speed", pytest.param("feature_generation", marks=pytest.mark.slow), "cost_growth"],
+)
 def test_quick_run_holds(name, tmp_path):
     # How fast a tiny model runs beside other tests says nothing; that both ways compute the same must hold anywhere.
     found = run_quick(name, tmp_path, must_hold=lambda check: "error" in check or "differ" in check)
