@@ -6,8 +6,8 @@ each as it was then, give h_UIN = mean(Transformer(M_CLS)) from the memory bank 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
 While it trains, the encoder reads the candidates' texts and each step writes them into the bank; afterwards everything is a look-up.
-Deviation: the product h_CLS ⊙ h_UIN stands beside them, as a tower of this size does not find it. The bank is by item and version of
-its text, so that a row never sees a text that was written later.
+Deviations: the product h_CLS ⊙ (h_UIN + W u), u the user's embedding, stands beside them, as a tower of this size does not find it. The bank
+is by item and version of its text, so that a row never sees a text that was written later.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ from taiji.models.ranking.settings import NeuralRankerSettings
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs
 from taiji.nn.lookup import look_up
-from taiji.nn.per_request import spread
-from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, SemanticEncoder
-from taiji.nn.sequence_transformer import Block
+from taiji.nn.rotary import turns
+from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, RotaryBlock, SemanticEncoder
 from taiji.nn.towers import MixtureOfExperts
 
 Array = NDArray[Any]
@@ -195,7 +194,11 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
             self.register_buffer(f"text_{name}", getattr(texts, name), persistent=False)
         self.encoder = self.make_encoder(texts, width, item)
         self.bank = MemoryBank(texts.keys, 2 * width)
-        self.user = Block(width, 1, 2 * width, 0.0)
+        self.user = RotaryBlock(width)
+        cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+        self.taste = nn.Linear(item, width, bias=False)
         total = self.inputs.out_width + 4 * width
         self.tower = MixtureOfExperts(total, outputs, settings.hidden, settings.dropout, settings.experts)
         self.alone = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
@@ -210,18 +213,16 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return logits, and the mean squared norm of the rows' id embeddings."""
-        numbers = batch["numbers"]
-        anchors = numbers[:, self.others :].long().clamp(0, self.texts - 1)
+        numbers, width = batch["numbers"], self.settings.text_width
+        anchor = numbers[:, -1].long().clamp(0, self.texts - 1)
         flat, items, penalty = self.inputs(batch | {"numbers": numbers[:, : self.others]})
         if self.training:
-            target = self.learnt(anchors[:, -1], look_up(items, batch["item"])[:, : self.settings.dimension])
+            target = self.learnt(anchor, look_up(items, batch["item"])[:, : self.settings.dimension])
         else:
-            target = look_up(self.bank.rows, anchors[:, -1])
-        requests = batch["history"].shape[0]
-        past = anchors[:, :-1].view(requests, -1, anchors.shape[1] - 1)[:, 0]
-        user = spread(self.pooled(past), anchors)
-        width = self.settings.text_width
-        joined = torch.cat([flat, target, user, target[:, :width] * user], dim=1)
+            target = look_up(self.bank.rows, anchor)
+        user = self.pooled(numbers[:, self.others : -1].long().clamp(0, self.texts - 1))
+        taste = user + self.taste(self.inputs.embeddings.users(batch))
+        joined = torch.cat([flat, target, user, target[:, :width] * taste], dim=1)
         return torch.cat([self.tower(joined), self.alone(target)], dim=1), penalty
 
     def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -251,9 +252,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
         """Return h_UIN (R, d) of the texts of the history, numbers (R, L), from the bank; 0 where there is none."""
         there = past != 0
-        read = look_up(self.bank.rows[:, : self.settings.text_width], past)
-        mask = there[:, None, None, :] | torch.eye(past.shape[1], dtype=torch.bool, device=past.device)
-        states = self.user(read, mask) * there.unsqueeze(2)
+        read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width]
+        states = self.user(read, there, (self.cosines, self.sines)) * there.unsqueeze(2)
         return states.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)  # type: ignore[no-any-return]
 
     def prepare(self, arrays: Arrays) -> None:
@@ -283,11 +283,15 @@ class SemanticAnchorsRanker(Ranker):
         past, text = fieldset.numbers[-2:]
         assert isinstance(past, AnchorHistory) and isinstance(text, AnchorText)
         past.versions = text.bind(dataset)
-        texts = anchor_texts(dataset, past.versions, text.tokenizers, self.settings.tokens)
+        texts = self.read(dataset, text)
         rows = torch.from_numpy(fieldset.item_id.codes(dataset, dataset.items)[:, 0])
         self._texts = replace(texts, items=rows[texts.items])
         super().build(dataset, fieldset, tasks, device)
         return self
+
+    def read(self, dataset: Dataset, text: AnchorText) -> AnchorTexts:
+        """Return the dataset's texts as the encoder reads them; override for an encoder that reads something else."""
+        return anchor_texts(dataset, text.bind(dataset), text.tokenizers, self.settings.tokens)
 
     def make_network(self) -> SemanticAnchorsNetwork:
         """Return a fresh network for the dataset's texts."""
