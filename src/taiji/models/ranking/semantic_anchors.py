@@ -97,7 +97,7 @@ class AnchorText(NumbersField):
         self.options = {"source": source, "pieces": pieces, "terms": terms}
         self.merges: list[list[list[str]]] = [[], []]
         self.vocabulary: list[list[str]] = [[], []]
-        self._versions: TextVersions | None = None
+        self.versions: TextVersions | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -106,16 +106,16 @@ class AnchorText(NumbersField):
 
     def bind(self, dataset: Dataset) -> TextVersions:
         """Read a dataset's texts, in which rows are looked up from now on, and return them."""
-        self._versions = text_versions(dataset, self.source)
-        if len(self._versions) >= MOST:
+        self.versions = text_versions(dataset, self.source)
+        if len(self.versions) >= MOST:
             raise ResourceError(
                 "There are too many versions of texts.",
                 where=f"ranking.text: {self.source}",
                 expected=f"fewer than {MOST}",
-                found=str(len(self._versions)),
+                found=str(len(self.versions)),
                 fix="name a column that changes less often",
             )
-        return self._versions
+        return self.versions
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn both tokenizations from the texts that there were before ``until``."""
@@ -136,7 +136,7 @@ class AnchorText(NumbersField):
 
     def matrix(self, rows: Rows) -> Array:
         """Return the number of each row's text, (N, 1) float32."""
-        versions = self._versions or self.bind(rows.dataset)
+        versions = self.versions or self.bind(rows.dataset)
         return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
 
     @property
@@ -175,7 +175,8 @@ class AnchorHistory(NumbersField):
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     """All inputs, the candidate's text and those of the history through experts, and a head of the texts alone for the auxiliary loss.
 
-    Outputs are those of the tasks, and behind them the same of the texts alone.
+    Outputs are those of the tasks, and behind them the same of the texts alone. ``encoder`` goes from tokens (N, T) twice and embeddings of items
+    (N, item) to (N, 2 d), 0 for a blank text; another module may take its place before training.
 
     Args:
         layout: its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`. outputs: of the tasks. settings: of the model.
@@ -192,7 +193,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.texts = len(texts.keys)
         for name in ("general", "domain", "items"):
             self.register_buffer(f"text_{name}", getattr(texts, name), persistent=False)
-        self.encoder = self.make_encoder(texts, width, item)
+        layers = settings.text_layers
+        self.encoder: nn.Module = SemanticEncoder(texts.general_tokens, texts.domain_tokens, width, layers, item)
         self.bank = MemoryBank(texts.keys, 2 * width)
         self.user = RotaryBlock(width)
         cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
@@ -202,10 +204,6 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         total = self.inputs.out_width + 4 * width
         self.tower = MixtureOfExperts(total, outputs, settings.hidden, settings.dropout, settings.experts)
         self.alone = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
-
-    def make_encoder(self, texts: AnchorTexts, width: int, item: int) -> nn.Module:
-        """Return the encoder, from tokens (N, T) twice and embeddings (N, item) to (N, 2 * width); override for another one."""
-        return SemanticEncoder(texts.general_tokens, texts.domain_tokens, width, self.settings.text_layers, item)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, (B, O)."""
@@ -283,15 +281,15 @@ class SemanticAnchorsRanker(Ranker):
         past, text = fieldset.numbers[-2:]
         assert isinstance(past, AnchorHistory) and isinstance(text, AnchorText)
         past.versions = text.bind(dataset)
-        texts = self.read(dataset, text)
+        texts = self.read(dataset, text, past.versions)
         rows = torch.from_numpy(fieldset.item_id.codes(dataset, dataset.items)[:, 0])
         self._texts = replace(texts, items=rows[texts.items])
         super().build(dataset, fieldset, tasks, device)
         return self
 
-    def read(self, dataset: Dataset, text: AnchorText) -> AnchorTexts:
+    def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
         """Return the dataset's texts as the encoder reads them; override for an encoder that reads something else."""
-        return anchor_texts(dataset, text.bind(dataset), text.tokenizers, self.settings.tokens)
+        return anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
 
     def make_network(self) -> SemanticAnchorsNetwork:
         """Return a fresh network for the dataset's texts."""
