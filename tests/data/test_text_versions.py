@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import EVER
+from taiji.data.dataset import Dataset
 from taiji.data.knowledge_rows import with_knowledge
 from taiji.data.text_versions import TextVersions, text_versions
 from taiji.testing import checkerboard, exposures_of
 from taiji.world import World
-from taiji.data.dataset import Dataset
 
 BOARD = checkerboard()
 VERSIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.sampled_from(["", " ", "a", "b"])), max_size=12)

@@ -47,7 +47,9 @@ def test_merges_are_those_that_are_found_by_counting_all_pairs_anew(sequences, m
     assert learn_merges(sequences, most, least, joint) == expected
     ranks = {pair: rank for rank, pair in enumerate(expected)}
     for given_tokens, (after, _) in zip(sequences, texts):
-        assert apply_merges(given_tokens, ranks, joint)[0] == after  # a text that was learnt from is read as it was left
+        assert (
+            apply_merges(given_tokens, ranks, joint)[0] == after
+        )  # a text that was learnt from is read as it was left
 
 
 @settings(max_examples=150, deadline=None)
