@@ -24,8 +24,8 @@ TEXTS = st.text(alphabet="abcäÄßİ ._-1é中", max_size=30)
 
 def counted_anew(sequences, most, least, joint):
     """Count all pairs after every merge."""
-    texts, merges = {tokens: count for tokens, count in sequences.items()}, []
-    texts = [(list(tokens), count) for tokens, count in texts.items()]
+    merges = []
+    texts = [(list(tokens), count) for tokens, count in sequences.items()]
     while len(merges) < most:
         counts = Counter()
         for tokens, count in texts:
