@@ -75,9 +75,9 @@ class TextVersions:
         Args:
             rows: item. until: end of the window, in microseconds. where: the texts come from.
         """
-        first = np.full(max(int(self.items.max(initial=-1)), int(rows["item"].max() or 0)) + 1, EVER.max)  # type: ignore[call-overload]
-        np.minimum.at(first, self.items, self.since)
         seen = np.unique(rows["item"].to_numpy())
+        first = np.full(max(self.items.max(initial=0), seen.max(initial=0)) + 1, EVER.max)
+        np.minimum.at(first, self.items, self.since)
         late = seen[(first[seen] >= until) & (first[seen] < EVER.max)]
         if len(late):
             raise InputError(

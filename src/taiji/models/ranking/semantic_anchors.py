@@ -183,6 +183,12 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         texts: of the items.
     """
 
+    text_general: torch.Tensor
+    text_domain: torch.Tensor
+    text_items: torch.Tensor
+    cosines: torch.Tensor
+    sines: torch.Tensor
+
     def __init__(self, layout: Layout, outputs: int, settings: SemanticAnchorsSettings, texts: AnchorTexts) -> None:
         super().__init__(layout, 2 * outputs, settings)
         own = sum(name == TEXT or name.startswith(f"{PAST}[") for name in layout.numbers)
@@ -191,8 +197,9 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.inputs = FlatInputs(rest, settings.dimension, settings.bins, pooled=True)
         width, item = settings.text_width, settings.dimension
         self.texts = len(texts.keys)
-        for name in ("general", "domain", "items"):
-            self.register_buffer(f"text_{name}", getattr(texts, name), persistent=False)
+        self.register_buffer("text_general", texts.general, persistent=False)
+        self.register_buffer("text_domain", texts.domain, persistent=False)
+        self.register_buffer("text_items", texts.items, persistent=False)
         layers = settings.text_layers
         self.encoder: nn.Module = SemanticEncoder(texts.general_tokens, texts.domain_tokens, width, layers, item)
         self.bank = MemoryBank(texts.keys, 2 * width)
