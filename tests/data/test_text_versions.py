@@ -10,7 +10,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import EVER
 from taiji.data.dataset import Dataset
 from taiji.data.knowledge_rows import with_knowledge
-from taiji.data.text_versions import TextVersions, text_versions
+from taiji.data.text_versions import TextVersions, is_column, text_versions
 from taiji.testing import checkerboard, exposures_of
 from taiji.world import World
 
@@ -85,3 +85,11 @@ def test_texts_that_were_all_written_after_the_window_are_rejected():
         late.check(rows, end, "here")
     late.check(rows.filter(pl.col("item") != 4), end, "here")  # an item that is not learnt from may come later
     TextVersions.of(np.array([4, 4]), np.array([end - 1, end + 1]), ["x", "y"]).check(rows, end, "here")
+
+
+def test_versions_are_restored_for_the_items_that_there_are():
+    versions = text_versions(BOARD, "")
+    fewer = replace(BOARD, items=BOARD.items.filter(pl.col("item") != 2).with_columns(item=pl.int_range(pl.len())))
+    restored = TextVersions.restore(versions.tensors(BOARD), fewer)
+    assert restored.texts == (*versions.texts[:2], *versions.texts[3:]) and restored.items.tolist() == list(range(19))
+    assert is_column(BOARD, "") and is_column(BOARD, "{x}") and is_column(BOARD, "title") and not is_column(BOARD, "x")

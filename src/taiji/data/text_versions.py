@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -16,6 +16,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import EVER
 from taiji.data.dataset import Dataset
 from taiji.data.item_text import item_texts
+from taiji.data.vocabulary import stable_hash
 
 Array = NDArray[Any]
 NO_TEXT = 0
@@ -69,6 +70,26 @@ class TextVersions:
         when = np.unique(self.since)
         return when, self.items * (len(when) + 1) + np.searchsorted(when, self.since, side="right")
 
+    def tensors(self, dataset: Dataset) -> dict[str, Array]:
+        """Return the versions as arrays, items by the hashes of their ids."""
+        encoded = [text.encode() for text in self.texts]
+        return {
+            "ids": _hashes(dataset)[self.items],
+            "since": self.since,
+            "characters": np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(),
+            "ends": np.cumsum([len(text) for text in encoded], dtype=np.int64),
+        }
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
+        """Take back what :meth:`tensors` returned, for the items of a dataset; of items that it does not have nothing is left."""
+        characters, ends = bytes(tensors["characters"]), tensors["ends"]
+        texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
+        known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}
+        items = np.array([known.get(hashed, -1) for hashed in tensors["ids"].tolist()], dtype=np.int64)
+        there = np.flatnonzero(items >= 0)
+        return cls.of(items[there], tensors["since"][there], [texts[place] for place in there])
+
     def check(self, rows: pl.DataFrame, until: int, where: str) -> None:
         """Raise InputError where items of rows that are learnt from have texts that were all written after these rows' window.
 
@@ -87,6 +108,15 @@ class TextVersions:
                 found=f"{len(late)} of {len(seen)} items with a later one, such as item {late[0]} at {first[late[0]]}",
                 fix="write the texts from what was known when an item was listed, leave these out, or learn from later rows",
             )
+
+
+def _hashes(dataset: Dataset) -> Array:
+    return stable_hash(dataset.items["item_id"].cast(pl.String).to_list())
+
+
+def is_column(dataset: Dataset, source: str) -> bool:
+    """Return whether a dataset has the column that a setting of texts names; True where it names none."""
+    return not source or "{" in source or source in dataset.items.columns or source in dataset.events.columns
 
 
 def text_versions(dataset: Dataset, source: str) -> TextVersions:

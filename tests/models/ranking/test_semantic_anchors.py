@@ -146,3 +146,17 @@ def test_the_texts_alone_are_trained_by_the_auxiliary_loss(fitted):
 def test_an_odd_width_is_rejected():
     with pytest.raises(ValueError, match="even"):
         SemanticAnchorsRanker.Settings(text_width=7)
+
+
+def test_texts_that_a_later_dataset_lacks_are_those_that_were_saved(tmp_path):
+    rows = exposures_of(BOARD)
+    told = BOARD.items.with_columns(knowledge="told of " + pl.col("title"))
+    settings = SETTINGS.model_copy(update={"text": "knowledge", "min_steps": 1})
+    ranker = SemanticAnchorsRanker(settings).fit(replace(BOARD, items=told), rows, seed=0)
+    ranker.save(tmp_path / "ranker")
+    bare = Ranker.load(tmp_path / "ranker", BOARD)
+    calls = Calls(bare)
+    assert bare.predict(rows)["click"].equals(ranker.predict(rows)["click"]) and calls.texts == 0
+    assert bare.version == ranker.version
+    with pytest.raises(ConfigError, match="no such texts"):
+        SemanticAnchorsRanker(settings).fit(BOARD, rows, seed=0)

@@ -12,7 +12,7 @@ is by item and version of its text, so that a row never sees a text that was wri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from taiji.data.field_set import Arrays, FieldSet, Layout
 from taiji.data.fields import Field as InputField
 from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import Task
-from taiji.data.text_versions import TextVersions, text_versions
+from taiji.data.text_versions import TextVersions, is_column, text_versions
 from taiji.data.vocabulary import stable_hash
 from taiji.language.term_merges import FIRST, TwoTokenizers
 from taiji.models.ranking.default_fields import default_fields
@@ -98,6 +98,7 @@ class AnchorText(NumbersField):
         self.merges: list[list[list[str]]] = [[], []]
         self.vocabulary: list[list[str]] = [[], []]
         self.versions: TextVersions | None = None
+        self._saved: Mapping[str, Array] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,8 +106,9 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read a dataset's texts, in which rows are looked up from now on, and return them."""
-        self.versions = text_versions(dataset, self.source)
+        """Read a dataset's texts, in which rows are looked up from now on, and return them; without such a column, those that were learnt from."""
+        there = is_column(dataset, self.source) or not self._saved
+        self.versions = text_versions(dataset, self.source) if there else TextVersions.restore(self._saved, dataset)
         if len(self.versions) >= MOST:
             raise ResourceError(
                 "There are too many versions of texts.",
@@ -133,6 +135,16 @@ class AnchorText(NumbersField):
         found = TwoTokenizers.learn(list(dict.fromkeys(known)), self.pieces, self.terms)
         self.merges = [[list(pair) for pair in pairs] for pairs in (found.pieces, found.terms)]
         self.vocabulary = [list(found.general), list(found.domain)]
+        self._saved = versions.tensors(dataset)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the texts: a ranker's folder holds all that a service needs."""
+        return dict(self._saved)
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what was saved."""
+        super().restore(config, tensors)
+        self._saved = dict(tensors)
 
     def matrix(self, rows: Rows) -> Array:
         """Return the number of each row's text, (N, 1) float32."""
