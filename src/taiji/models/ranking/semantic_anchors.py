@@ -222,6 +222,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.taste = nn.Linear(item, width, bias=False)
         total = self.inputs.out_width + 4 * width
         self.tower = MixtureOfExperts(total, outputs, settings.hidden, settings.dropout, settings.experts)
+        self.wide = nn.Linear(total, outputs, bias=False)
+        nn.init.zeros_(self.wide.weight)
         self.alone = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -240,7 +242,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         user = self.pooled(numbers[:, self.others : -1].long().clamp(0, self.texts - 1))
         taste = user + self.taste(self.inputs.embeddings.users(batch))
         joined = torch.cat([flat, target, user, target[:, :width] * taste], dim=1)
-        return torch.cat([self.tower(joined), self.alone(target)], dim=1), penalty
+        return torch.cat([self.tower(joined) + self.wide(joined), self.alone(target)], dim=1), penalty
 
     def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return (B, 2 d) from the encoder, each distinct text encoded once, and write it into the bank.
