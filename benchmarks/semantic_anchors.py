@@ -221,7 +221,7 @@ def measure(quick: bool) -> Result:
 def exact(result: Result) -> None:
     """On the log of a tiny world: the bank is what the encoder says, bit for bit, and serving does not ask it."""
     log = data(TWIN, 0, True)
-    ranker = SemanticAnchorsRanker(SemanticAnchorsRanker.Settings(**{**SHARED, **QUICK, "text": "room_text"}))
+    ranker = SemanticAnchorsRanker(SemanticAnchorsRanker.Settings(**{**SHARED, **QUICK, "texts": "room_text"}))
     ranker.fit(log.dataset, log.train, valid=log.valid, seed=0)
     result.at_most("the bank off a fresh encoding, largest", float(ranker.staleness().max()), 0.0)
     asked: list[int] = []
@@ -249,7 +249,7 @@ def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[st
     if file.is_file():
         return read_json(file)
     log, start = data(place, seed, quick), time.perf_counter()
-    text = {"text": "", "tokens": 16} if place in PUBLIC else {"text": "room_text", "tokens": 8}
+    text = {"texts": "", "tokens": 16} if place in PUBLIC else {"texts": "room_text", "tokens": 8}
     tried = []
     for configuration in CONFIGURATIONS:
         ranker = ARMS[name](

@@ -45,7 +45,7 @@ def test_texts_come_from_the_catalogue_from_a_template_and_from_a_column():
 
 @pytest.mark.parametrize("source", ["nowhere", "{nowhere}", "{title", "click"])
 def test_texts_that_are_not_there_or_are_outcomes_are_said(source):
-    with pytest.raises(ConfigError, match=r"ranking\.text"):
+    with pytest.raises(ConfigError, match=r"ranking\.texts"):
         text_versions(BOARD, source)
 
 

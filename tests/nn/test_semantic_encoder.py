@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from taiji.nn.rotary import turns
-from taiji.nn.semantic_encoder import BLOCK, MemoryBank, RotaryBlock, SemanticEncoder, gate
+from taiji.nn.semantic_encoder import BLOCK, EPSILON, MemoryBank, RotaryBlock, SemanticEncoder, gate
 
 TOKENS = torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0]])
 TERMS = torch.tensor([[2, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
@@ -34,10 +34,8 @@ def test_a_closed_gate_is_the_encoder_of_general_tokens(encoder, items, monkeypa
 def test_the_gate_is_the_paper_s_formula():
     general, key = torch.randn(5, 8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
 
-    def normed(x):
-        return x / (x.square().mean(dim=1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
-
-    expected = torch.sigmoid((normed(general) * normed(key)).sum(dim=1) / math.sqrt(8))
+    normed = [torch.nn.functional.rms_norm(x, (8,), eps=EPSILON) for x in (general, key)]
+    expected = torch.sigmoid((normed[0] * normed[1]).sum(dim=1) / math.sqrt(8))
     torch.testing.assert_close(gate(general, key).squeeze(1), expected)
 
 

@@ -146,7 +146,7 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
     offered = [*dataset.items.columns, *dataset.event_columns.known_at_display]
     raise ConfigError(
         "There are no such texts.",
-        where=f"ranking.text: {source}",
+        where=f"ranking.texts: {source}",
         expected="a template, or a column of items, or of events that is known at the display: " + ", ".join(offered),
         found=source,
         fix="name one of these columns, or leave it empty for titles and categories",
@@ -176,12 +176,12 @@ def _filled(items: pl.DataFrame, template: str) -> list[str]:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise ConfigError("A template cannot be read.", where=f"ranking.text: {template}", found=str(error)) from error
+        raise ConfigError("A template cannot be read.", where=f"ranking.texts: {template}", found=str(error)) from error
     missing = sorted(set(names) - set(items.columns))
     if missing or not names:
         raise ConfigError(
             "A template names columns that the items do not have.",
-            where=f"ranking.text: {template}",
+            where=f"ranking.texts: {template}",
             expected="columns of the items in braces: " + ", ".join(items.columns),
             found=", ".join(missing) or "none",
         )

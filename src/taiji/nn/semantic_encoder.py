@@ -23,6 +23,7 @@ from taiji.nn.rotary import Turn, turned, turns
 
 BLOCK = 256
 """Texts that are encoded for the bank at a time. A text is always encoded at its place in its block, so that it comes out bit for bit the same."""
+EPSILON = 1e-6
 NONE = -1e9
 """Logit of a place without a token."""
 
@@ -45,10 +46,31 @@ class AnchorTexts:
     domain_tokens: int
 
 
+def unit_square(x: torch.Tensor) -> torch.Tensor:
+    """Return x (…, d) over its root mean square; PyTorch's own is a step that ONNX does not know."""
+    return x * (x.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
+
+
+class SquareNorm(nn.Module):
+    """Root-mean-square norm with a learnt scale.
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised x (…, d)."""
+        return unit_square(x) * self.scale
+
+
 def gate(general: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """Return α (…, 1) of general states and keys (…, d), both normalised by their root mean square."""
     width = general.shape[-1]
-    product = functional.rms_norm(general, (width,)) * functional.rms_norm(key, (width,))
+    product = unit_square(general) * unit_square(key)
     return torch.sigmoid(product.sum(dim=-1, keepdim=True) / math.sqrt(width))
 
 
@@ -81,7 +103,7 @@ class RotaryBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attention_norm, self.forward_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.attention_norm, self.forward_norm = SquareNorm(width), SquareNorm(width)
         self.projection, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
@@ -110,7 +132,7 @@ class SemanticEncoder(nn.Module):
         self.fusion = GatedFusion(width)
         self.start = nn.Parameter(torch.randn(width) * STD)
         self.blocks = nn.ModuleList(RotaryBlock(width) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = SquareNorm(width)
         self.query = nn.Linear(item, width)
         self.target_key, self.target_value = (nn.Linear(width, width, bias=False) for _ in range(2))
 

@@ -7,6 +7,7 @@ import torch
 
 from taiji.core.component import Slate
 from taiji.core.errors import ConfigError, InputError
+from taiji.models.ranking.onnx_export import export_onnx
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.semantic_anchors import SemanticAnchorsRanker
 from taiji.models.ranking.training_loop import Step
@@ -42,8 +43,10 @@ def test_it_keeps_the_contract_and_learns(fitted):
     check_component(fitted, BOARD, lambda r: r.predict(rows)["click"].to_numpy())
 
 
-def test_the_request_side_is_computed_once(fitted):
+def test_the_request_side_is_computed_once_and_it_is_exported_with_its_bank(fitted, tmp_path):
     assert fitted.encode(requests_of(BOARD)).split is not None
+    pytest.importorskip("onnx")
+    export_onnx(fitted, exposures_of(BOARD).head(4), tmp_path / "ranker.onnx")
 
 
 def test_serving_never_calls_the_encoder_and_a_look_up_is_a_fresh_encoding_bit_for_bit(fitted):
@@ -87,7 +90,7 @@ def test_a_row_reads_no_text_that_was_written_after_it():
         text = pl.when(pl.col("event").is_in(late.implode())).then(pl.lit(said)).otherwise(pl.lit("a plain piece"))
         return replace(BOARD, events=BOARD.events.with_columns(says=text), event_columns=columns)
 
-    settings = SETTINGS.model_copy(update={"text": "says", "min_steps": 1})
+    settings = SETTINGS.model_copy(update={"texts": "says", "min_steps": 1})
     early = rows.filter(pl.col("time") <= cut)
     found = [SemanticAnchorsRanker(settings).fit(log(said), early, seed=0) for said in ("one thing", "another")]
     first, second = (ranker.predict(early)["click"] for ranker in found)
@@ -100,7 +103,7 @@ def test_texts_written_after_the_labels_window_are_rejected():
     rows = exposures_of(BOARD).sort("time")
     after = int(rows["time"].max()) + 1
     told = BOARD.items.with_columns(knowledge=pl.col("title"), knowledge_at=pl.lit(after))
-    settings = SETTINGS.model_copy(update={"text": "knowledge"})
+    settings = SETTINGS.model_copy(update={"texts": "knowledge"})
     with pytest.raises(InputError, match="written after the window of the labels"):
         SemanticAnchorsRanker(settings).fit(replace(BOARD, items=told), rows, seed=0)
     blank = BOARD.items.with_columns(knowledge=pl.lit(" "))
@@ -151,7 +154,7 @@ def test_an_odd_width_is_rejected():
 def test_texts_that_a_later_dataset_lacks_are_those_that_were_saved(tmp_path):
     rows = exposures_of(BOARD)
     told = BOARD.items.with_columns(knowledge="told of " + pl.col("title"))
-    settings = SETTINGS.model_copy(update={"text": "knowledge", "min_steps": 1})
+    settings = SETTINGS.model_copy(update={"texts": "knowledge", "min_steps": 1})
     ranker = SemanticAnchorsRanker(settings).fit(replace(BOARD, items=told), rows, seed=0)
     ranker.save(tmp_path / "ranker")
     bare = Ranker.load(tmp_path / "ranker", BOARD)

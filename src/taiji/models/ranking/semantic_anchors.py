@@ -56,7 +56,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Shape of SARM."""
 
     model: str = "semantic_anchors"
-    text: str = ""
+    texts: str = ""
     """Texts of the items: empty, title and categories; `"{title}, sold by {store}"`, a template of the item table's columns; a column of it, such
     as `knowledge`, what the stage `item_knowledge` wrote; or a column of events known at the display, for texts that change while an item is shown."""
     tokens: PositiveInt = 24
@@ -112,7 +112,7 @@ class AnchorText(NumbersField):
         if len(self.versions) >= MOST:
             raise ResourceError(
                 "There are too many versions of texts.",
-                where=f"ranking.text: {self.source}",
+                where=f"ranking.texts: {self.source}",
                 expected=f"fewer than {MOST}",
                 found=str(len(self.versions)),
                 fix="name a column that changes less often",
@@ -122,12 +122,12 @@ class AnchorText(NumbersField):
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn both tokenizations from the texts that there were before ``until``."""
         versions = self.bind(dataset)
-        versions.check(rows, until, f"ranking.text: {self.source or 'titles and categories'}")
+        versions.check(rows, until, f"ranking.texts: {self.source or 'titles and categories'}")
         known = [text for text, since in zip(versions.texts, versions.since) if since < until]
         if not known:
             raise ConfigError(
                 "The items have no texts.",
-                where=f"ranking.text: {self.source or 'titles and categories'}",
+                where=f"ranking.texts: {self.source or 'titles and categories'}",
                 expected="texts of items before the end of training",
                 found=f"{len(versions)} texts, all later" if len(versions) else "none",
                 fix="name a column with texts, or choose another ranking.model",
@@ -292,7 +292,7 @@ class SemanticAnchorsRanker(Ranker):
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
         """Return what the log offers, and the texts behind it."""
         s = self.settings
-        own = [AnchorHistory(s.text, s.history), AnchorText(s.text, s.pieces, s.terms)]
+        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms)]
         return [*default_fields(dataset, columns, s), *own]
 
     def build(
