@@ -49,6 +49,15 @@ def test_texts_that_are_not_there_or_are_outcomes_are_said(source):
         text_versions(BOARD, source)
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_of_texts_are_read_in_their_unit(unit):
+    when = pl.Series("says_at", [5_000], dtype=pl.Int64).cast(pl.Datetime("us")).cast(pl.Datetime(unit))
+    items = BOARD.items.with_columns(says=pl.lit("x"), says_at=when.first())
+    assert set(text_versions(replace(BOARD, items=items), "says").since.tolist()) == {5_000}
+    with pytest.raises(InputError, match="says_at"):
+        text_versions(replace(BOARD, items=items.with_columns(says_at=pl.lit("soon"))), "says")
+
+
 @pytest.fixture(scope="module")
 def rooms():
     return Dataset.from_tables(World("live", 0, users=20, items=30, days=2).log())

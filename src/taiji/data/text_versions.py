@@ -138,8 +138,7 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
         return TextVersions.of(everyone, ever, _filled(dataset.items, source))
     if source in dataset.items.columns:
         if f"{source}_at" in dataset.items.columns:
-            known = dataset.items[f"{source}_at"]
-            ever = known.cast(pl.Int64).fill_null(EVER.min).to_numpy()
+            ever = _micros(dataset.items[f"{source}_at"], "items").fill_null(EVER.min).to_numpy()
         return TextVersions.of(everyone, ever, dataset.items[source].cast(pl.String).fill_null("").to_list())
     if source in dataset.event_columns.known_at_display and source in dataset.events.columns:
         return _displayed(dataset, source)
@@ -153,12 +152,26 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
     )
 
 
+def _micros(times: pl.Series, table: str) -> pl.Series:
+    """Return times as microseconds since the epoch, as which whole numbers are read."""
+    if times.dtype == pl.Datetime or times.dtype == pl.Date:
+        return times.dt.epoch("us")
+    if times.dtype.is_integer() or times.dtype == pl.Null:
+        return times.cast(pl.Int64)
+    raise InputError(
+        "The times of texts are not times.",
+        where=f"column {times.name} of {table}",
+        expected="times, or whole microseconds since the epoch",
+        found=str(times.dtype),
+    )
+
+
 def _displayed(dataset: Dataset, column: str) -> TextVersions:
     written = f"{column}_at"
     names = ["item", "time", column, *([written] if written in dataset.events.columns else [])]
     shown = dataset.events.select(names).filter(pl.col(column).is_not_null())
     if written in names:
-        late = shown.filter(pl.col(written).cast(pl.Int64) > pl.col("time"))
+        late = shown.filter(_micros(shown[written], "events") > shown["time"])
         if len(late):
             raise InputError(
                 "Texts were written after the displays that they would explain.",
