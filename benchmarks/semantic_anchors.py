@@ -56,16 +56,16 @@ Array = NDArray[Any]
 LIVE, TWIN = "live", "twin"
 PUBLIC = {"amazon-office": "amazon:", "ml-latest-small": ""}
 """Logs, and what stands before the folder to name the source."""
-WORLD: dict[str, int] = {"users": 2000, "items": 600, "days": 10}
+WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
-SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 5, 3, 2
+SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 4, 3, 2
 """Of worlds, of the training on a public log, and of a quick run. Sizes and rates were tried on seed 100, which is none of them."""
 CONFIGURATIONS: tuple[dict[str, float], ...] = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
 SHARED: dict[str, Any] = {
-    **TRAINING, "min_steps": 150, "batch": 1024, "patience": 4, "checks": 4, "pair_fields": (), "device": "cpu", "hidden": (64, 32),
-    "history": 10, "bins": 3, "tasks": ("click",), "text_width": 16, "text_layers": 1,
+    **TRAINING, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": "cpu", "hidden": (64, 32),
+    "history": 20, "bins": 3, "tasks": ("click",), "text_width": 16, "text_layers": 1,
 }  # fmt: skip
-QUICK: dict[str, Any] = {"min_steps": 4, "batch": 512, "hidden": (16,), "text_width": 8}
+QUICK: dict[str, Any] = {"min_steps": 4, "hidden": (16,), "text_width": 8}
 CODES = ResidualKMeansSettings(levels=3, size=32)
 EMBEDDER = "wordllama"
 LOW, HIGH = "deciles 1-3 of exposure", "deciles 8-10 of exposure"
