@@ -9,9 +9,16 @@ from taiji.core.component import Slate
 from taiji.core.errors import ConfigError, InputError
 from taiji.models.ranking.onnx_export import export_onnx
 from taiji.models.ranking.ranker import Ranker
-from taiji.models.ranking.semantic_anchors import SemanticAnchorsRanker
+from taiji.models.ranking.semantic_anchors import AnchorHistory, AnchorText, SemanticAnchorsRanker
 from taiji.models.ranking.training_loop import Step
-from taiji.testing import check_component, check_learns_checkerboard, check_scorer, checkerboard, exposures_of
+from taiji.testing import (
+    check_component,
+    check_field,
+    check_learns_checkerboard,
+    check_scorer,
+    checkerboard,
+    exposures_of,
+)
 from taiji.testing.datasets import requests_of
 
 BOARD = checkerboard()
@@ -41,6 +48,13 @@ def test_it_keeps_the_contract_and_learns(fitted):
     check_learns_checkerboard(fitted, BOARD)
     rows = exposures_of(BOARD).head(20)
     check_component(fitted, BOARD, lambda r: r.predict(rows)["click"].to_numpy())
+
+
+def test_its_fields_keep_the_contract():
+    told = BOARD.items.with_columns(knowledge=pl.col("title"), knowledge_at=pl.lit(int(BOARD.events["time"].median())))
+    for source, board in (("", BOARD), ("knowledge", replace(BOARD, items=told))):
+        for field in (AnchorText(source), AnchorHistory(source, 4)):
+            check_field(field, board, exposures_of(board))
 
 
 def test_the_request_side_is_computed_once_and_it_is_exported_with_its_bank(fitted, tmp_path):
