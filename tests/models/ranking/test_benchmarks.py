@@ -11,7 +11,10 @@ from taiji.core.errors import ConfigError, ResourceError
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("name", "needs"), [("ranking", ("torch_rechub", "lightgbm")), ("ranking_stream", ())])
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("ranking", ("torch_rechub", "lightgbm")), ("ranking_stream", ()), ("semantic_anchors", ("wordllama",))],
+)
 def test_quick_run_holds_its_checks(name, needs, tmp_path):
     for package in needs:
         pytest.importorskip(package)

@@ -1,0 +1,202 @@
+"""Texts of items, each with the time from which on it may be read: of the catalogue, of a template, of a column, or as they were displayed."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.availability import EVER
+from taiji.data.dataset import Dataset
+from taiji.data.item_text import item_texts
+from taiji.data.vocabulary import stable_hash
+
+Array = NDArray[Any]
+NO_TEXT = 0
+"""Number of no text; the first version has 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextVersions:
+    """Versions of items' texts, by item and then by time.
+
+    Attributes:
+        items: (n,) dense ids. since: (n,) microseconds from which on each may be read. texts: (n,) none of them blank.
+    """
+
+    items: Array
+    since: Array
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, items: Array, since: Array, texts: Sequence[str]) -> Self:
+        """Sort versions; a text that says what the one before it said is left out, and so is a blank one."""
+        order = np.lexsort((since, items))
+        kept: list[int] = []
+        last = (-1, "")
+        for place in order.tolist():
+            now = (int(items[place]), texts[place].strip())
+            if now[1] and now != last:
+                kept.append(place)
+            last = now if now[1] else last
+        return cls(items[kept].astype(np.int64), since[kept].astype(np.int64), tuple(texts[p].strip() for p in kept))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def at(self, items: Array, times: Array) -> Array:
+        """Return the number of the version that could be read of each item at each time, of any shape; 0 where there was none.
+
+        Args:
+            items: dense ids; negative: no item. times: microseconds, of the same shape. A text counts at its own time.
+        """
+        when, keys = self._keys
+        if not len(keys):
+            return np.zeros(items.shape, dtype=np.int64)
+        asked = items.astype(np.int64) * (len(when) + 1) + np.searchsorted(when, times, side="right")
+        place = np.searchsorted(keys, asked, side="right") - 1
+        known = (items >= 0) & (place >= 0)
+        return np.where(known & (self.items[place] == items), place + 1, NO_TEXT)
+
+    @cached_property
+    def _keys(self) -> tuple[Array, Array]:
+        when = np.unique(self.since)
+        return when, self.items * (len(when) + 1) + np.searchsorted(when, self.since, side="right")
+
+    def tensors(self, dataset: Dataset) -> dict[str, Array]:
+        """Return the versions as arrays, items by the hashes of their ids."""
+        encoded = [text.encode() for text in self.texts]
+        return {
+            "ids": _hashes(dataset)[self.items],
+            "since": self.since,
+            "characters": np.frombuffer(b"".join(encoded), dtype=np.uint8).copy(),
+            "ends": np.cumsum([len(text) for text in encoded], dtype=np.int64),
+        }
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
+        """Take back what :meth:`tensors` returned, for the items of a dataset; of items that it does not have nothing is left."""
+        characters, ends = bytes(tensors["characters"]), tensors["ends"]
+        texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
+        known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}
+        items = np.array([known.get(hashed, -1) for hashed in tensors["ids"].tolist()], dtype=np.int64)
+        there = np.flatnonzero(items >= 0)
+        return cls.of(items[there], tensors["since"][there], [texts[place] for place in there])
+
+    def check(self, rows: pl.DataFrame, until: int, where: str) -> None:
+        """Raise InputError where items of rows that are learnt from have texts that were all written after these rows' window.
+
+        Args:
+            rows: item. until: end of the window, in microseconds. where: the texts come from.
+        """
+        seen = np.unique(rows["item"].to_numpy())
+        first = np.full(max(self.items.max(initial=0), seen.max(initial=0)) + 1, EVER.max)
+        np.minimum.at(first, self.items, self.since)
+        late = seen[(first[seen] >= until) & (first[seen] < EVER.max)]
+        if len(late):
+            raise InputError(
+                "Texts were written after the window of the labels that they would explain.",
+                where=where,
+                expected=f"each item's first text before {until} (microseconds)",
+                found=f"{len(late)} of {len(seen)} items with a later one, such as item {late[0]} at {first[late[0]]}",
+                fix="write the texts from what was known when an item was listed, leave these out, or learn from later rows",
+            )
+
+
+def _hashes(dataset: Dataset) -> Array:
+    return stable_hash(dataset.items["item_id"].cast(pl.String).to_list())
+
+
+def is_column(dataset: Dataset, source: str) -> bool:
+    """Return whether a dataset has the column that a setting of texts names; True where it names none."""
+    return not source or "{" in source or source in dataset.items.columns or source in dataset.events.columns
+
+
+def text_versions(dataset: Dataset, source: str) -> TextVersions:
+    """Return the texts that a setting names.
+
+    Args:
+        dataset: whose items, or displays, they describe.
+        source: empty: title and categories; with braces: a template of the item table's columns, as "{title}, sold by {store}"; a column of
+            the item table, from ``<column>_at`` on where there is such a column (``knowledge`` has what the stage ``item_knowledge`` wrote);
+            or a column of events known at the display, from the first display on.
+
+    Raises:
+        ConfigError: there is no such column. InputError: a display's text was written after it.
+    """
+    everyone, ever = np.arange(dataset.n_items), np.full(dataset.n_items, EVER.min)
+    if not source:
+        return TextVersions.of(everyone, ever, item_texts(dataset))
+    if "{" in source:
+        return TextVersions.of(everyone, ever, _filled(dataset.items, source))
+    if source in dataset.items.columns:
+        if f"{source}_at" in dataset.items.columns:
+            ever = _micros(dataset.items[f"{source}_at"], "items").fill_null(EVER.min).to_numpy()
+        return TextVersions.of(everyone, ever, dataset.items[source].cast(pl.String).fill_null("").to_list())
+    if source in dataset.event_columns.known_at_display and source in dataset.events.columns:
+        return _displayed(dataset, source)
+    offered = [*dataset.items.columns, *dataset.event_columns.known_at_display]
+    raise ConfigError(
+        "There are no such texts.",
+        where=f"ranking.texts: {source}",
+        expected="a template, or a column of items, or of events that is known at the display: " + ", ".join(offered),
+        found=source,
+        fix="name one of these columns, or leave it empty for titles and categories",
+    )
+
+
+def _micros(times: pl.Series, table: str) -> pl.Series:
+    """Return times as microseconds since the epoch, as which whole numbers are read."""
+    if times.dtype == pl.Datetime or times.dtype == pl.Date:
+        return times.dt.epoch("us")
+    if times.dtype.is_integer() or times.dtype == pl.Null:
+        return times.cast(pl.Int64)
+    raise InputError(
+        "The times of texts are not times.",
+        where=f"column {times.name} of {table}",
+        expected="times, or whole microseconds since the epoch",
+        found=str(times.dtype),
+    )
+
+
+def _displayed(dataset: Dataset, column: str) -> TextVersions:
+    written = f"{column}_at"
+    names = ["item", "time", column, *([written] if written in dataset.events.columns else [])]
+    shown = dataset.events.select(names).filter(pl.col(column).is_not_null())
+    if written in names:
+        late = shown.filter(_micros(shown[written], "events") > shown["time"])
+        if len(late):
+            raise InputError(
+                "Texts were written after the displays that they would explain.",
+                where=f"column {written} of events",
+                expected="a time not after the event's",
+                found=f"{len(late)} of {len(shown)} rows with a later one, such as item {late['item'][0]} at {late['time'][0]}",
+                fix="log the text that there was at the display, or leave it empty",
+            )
+    first = shown.group_by("item", "time", maintain_order=True).agg(pl.col(column).first())
+    return TextVersions.of(first["item"].to_numpy(), first["time"].to_numpy(), first[column].cast(pl.String).to_list())
+
+
+def _filled(items: pl.DataFrame, template: str) -> list[str]:
+    """Return a template filled with each item's columns, "" where it has none of them."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ConfigError("A template cannot be read.", where=f"ranking.texts: {template}", found=str(error)) from error
+    missing = sorted(set(names) - set(items.columns))
+    if missing or not names:
+        raise ConfigError(
+            "A template names columns that the items do not have.",
+            where=f"ranking.texts: {template}",
+            expected="columns of the items in braces: " + ", ".join(items.columns),
+            found=", ".join(missing) or "none",
+        )
+    rows = items.select(pl.col(name).cast(pl.String).fill_null("") for name in dict.fromkeys(names)).to_dicts()
+    return [template.format(**row) if any(row.values()) else "" for row in rows]

@@ -1,0 +1,236 @@
+"""Two tokenizations of one text: general pieces of words, and domain terms that are merged from them, with the spans of both.
+
+Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of
+pieces within a stretch of words, so that "science fiction" becomes one term where the catalogue often has it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pair = tuple[str, str]
+Sequences = Mapping[tuple[str, ...], int]
+"""Sequences of tokens, and how often each occurs."""
+WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
+START = "\u2581"
+"""Stands before the first piece of a word."""
+JOINT = "_"
+"""Stands between the pieces of a term; no word has it."""
+PADDING, UNKNOWN, FIRST = 0, 1, 2
+"""Numbers of no token, of one that was not learnt, and of the first one that was."""
+
+
+def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "") -> tuple[Pair, ...]:
+    """Return the merges of adjacent tokens, most frequent first as the tokens are by then; of equal ones the first by name.
+
+    Args:
+        sequences: of tokens, with counts. most: merges. least: occurrences of a pair that is merged. joint: between the two in the merged token.
+    """
+    texts = [(list(tokens), count) for tokens, count in sequences.items()]
+    counts: Counter[Pair] = Counter()
+    where: defaultdict[Pair, set[int]] = defaultdict(set)
+    for number, (tokens, count) in enumerate(texts):
+        for pair in pairwise(tokens):
+            counts[pair] += count
+            where[pair].add(number)
+    heap = [(-count, pair) for pair, count in counts.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < most:
+        negative, pair = heapq.heappop(heap)
+        if -negative != counts[pair]:  # an entry from before the count changed
+            continue
+        if counts[pair] < least:
+            break
+        merges.append(pair)
+        changed: set[Pair] = set()
+        for number in where.pop(pair):
+            tokens, count = texts[number]
+            after = merged(tokens, pair, joint)
+            for old in pairwise(tokens):
+                counts[old] -= count
+                changed.add(old)
+            for new in pairwise(after):
+                counts[new] += count
+                where[new].add(number)
+                changed.add(new)
+            texts[number] = (after, count)
+        for other in sorted(changed):
+            if counts[other] > 0:
+                heapq.heappush(heap, (-counts[other], other))
+    return tuple(merges)
+
+
+def merged(tokens: Sequence[str], pair: Pair, joint: str = "") -> list[str]:
+    """Return tokens with a pair merged wherever it stands, from the left."""
+    out, at = [], 0
+    while at < len(tokens):
+        if at + 1 < len(tokens) and (tokens[at], tokens[at + 1]) == pair:
+            out.append(joint.join(pair))
+            at += 2
+        else:
+            out.append(tokens[at])
+            at += 1
+    return out
+
+
+def apply_merges(tokens: Sequence[str], ranks: Mapping[Pair, int], joint: str = "") -> tuple[list[str], list[int]]:
+    """Return the merged tokens, and for each of the given ones the place of the merged token that covers it.
+
+    Args:
+        tokens: of one sequence. ranks: of the merges, in the order in which they were learnt. joint: as for :func:`learn_merges`.
+    """
+    out, lengths = list(tokens), [1] * len(tokens)
+    while True:
+        known = [(ranks[pair], at) for at, pair in enumerate(pairwise(out)) if pair in ranks]
+        if not known:
+            break
+        rank = min(known)[0]
+        next_out: list[str] = []
+        next_lengths: list[int] = []
+        at = 0
+        while at < len(out):
+            both = at + 1 < len(out) and ranks.get((out[at], out[at + 1])) == rank
+            next_out.append(joint.join(out[at : at + 2]) if both else out[at])
+            next_lengths.append(sum(lengths[at : at + 2]) if both else lengths[at])
+            at += 2 if both else 1
+        out, lengths = next_out, next_lengths
+    return out, [place for place, length in enumerate(lengths) for _ in range(length)]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text in both tokenizations.
+
+    Attributes:
+        general: pieces (T,). spans: (T,) first character of each, and the one behind its last.
+        domain: terms (S,), S ≤ T. term_of: (T,) the span map: place of the term that covers each piece; it ascends without a gap.
+    """
+
+    general: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    domain: tuple[str, ...]
+    term_of: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TwoTokenizers:
+    """Merges and vocabularies that were learnt from a catalogue's texts.
+
+    Attributes:
+        pieces: merges of characters. terms: merges of pieces.
+        general, domain: the tokens that have numbers, in their order.
+    """
+
+    pieces: tuple[Pair, ...]
+    terms: tuple[Pair, ...]
+    general: tuple[str, ...]
+    domain: tuple[str, ...]
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], pieces: int, terms: int, least: int = 2) -> Self:
+        """Learn from texts.
+
+        Args:
+            texts: each counts once. pieces, terms: merges at most. least: occurrences of what is merged.
+        """
+        words = Counter(word.group().lower() for text in texts for word in WORD.finditer(text))
+        split = {characters(word): count for word, count in words.items()}
+        found = cls(learn_merges(split, pieces, least), (), (), ())
+        stretches = Counter(stretch for text in texts for stretch in found._stretches(text))
+        found = cls(found.pieces, learn_merges(stretches, terms, least, JOINT), (), ())
+        spoken = [found.tokens(text) for text in dict.fromkeys(texts)]
+        general = {piece for one in spoken for piece in one.general} | {c for word in split for c in word}
+        domain = {term for one in spoken for term in one.domain} | general
+        return cls(found.pieces, found.terms, tuple(sorted(general)), tuple(sorted(domain)))
+
+    def tokens(self, text: str) -> Tokens:
+        """Return a text's pieces and terms; every character but white space is in exactly one piece, every piece in exactly one term."""
+        general: list[str] = []
+        spans: list[tuple[int, int]] = []
+        for word in WORD.finditer(text):
+            found, covering = self._pieces_of(word.group())
+            ends = [covering.count(place) for place in range(len(found))]
+            at = word.start()
+            for piece, length in zip(found, ends):
+                general.append(piece)
+                spans.append((at, at + length))
+                at += length
+        domain: list[str] = []
+        term_of: list[int] = []
+        for start, end in _stretch_bounds(general):
+            terms, covering = apply_merges(general[start:end], self._term_ranks, JOINT)
+            term_of += [len(domain) + place for place in covering]
+            domain += terms
+        return Tokens(tuple(general), tuple(spans), tuple(domain), tuple(term_of))
+
+    def numbers(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the numbers of the first pieces, and at each piece that of the term that covers it, (length,) each, padded with 0."""
+        found = self.tokens(text)
+        out = np.zeros((2, length), dtype=np.int64)
+        for at, (piece, place) in enumerate(zip(found.general[:length], found.term_of)):
+            out[0, at] = self._general_numbers.get(piece, UNKNOWN)
+            out[1, at] = self._domain_numbers.get(found.domain[place], UNKNOWN)
+        return out[0], out[1]
+
+    @cached_property
+    def _piece_ranks(self) -> dict[Pair, int]:
+        return {pair: rank for rank, pair in enumerate(self.pieces)}
+
+    @cached_property
+    def _term_ranks(self) -> dict[Pair, int]:
+        return {pair: rank for rank, pair in enumerate(self.terms)}
+
+    @cached_property
+    def _general_numbers(self) -> dict[str, int]:
+        return {token: FIRST + place for place, token in enumerate(self.general)}
+
+    @cached_property
+    def _domain_numbers(self) -> dict[str, int]:
+        return {token: FIRST + place for place, token in enumerate(self.domain)}
+
+    @cached_property
+    def _words(self) -> dict[str, tuple[list[str], list[int]]]:
+        return {}
+
+    def _pieces_of(self, word: str) -> tuple[list[str], list[int]]:
+        """Return a word's pieces and the piece of each of its characters; asked for again, without merging again."""
+        known = self._words
+        if word not in known:
+            known[word] = apply_merges(characters(word), self._piece_ranks)
+        return known[word]
+
+    def _stretches(self, text: str) -> list[tuple[str, ...]]:
+        general = [piece for word in WORD.finditer(text) for piece in self._pieces_of(word.group())[0]]
+        return [tuple(general[start:end]) for start, end in _stretch_bounds(general)]
+
+
+def characters(word: str) -> tuple[str, ...]:
+    """Return a word's characters in small letters, as many as it has, the first one marked as such."""
+    small = [character.lower() if len(character.lower()) == 1 else character for character in word]
+    return (START + small[0], *small[1:]) if word[0].isalnum() else tuple(small)
+
+
+def _stretch_bounds(general: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where stretches of words begin and end; a punctuation mark is one of its own, and terms do not reach over it."""
+    bounds: list[tuple[int, int]] = []
+    start = 0
+    for at, piece in enumerate(general):
+        if not piece.removeprefix(START)[:1].isalnum():
+            if at > start:
+                bounds.append((start, at))
+            bounds.append((at, at + 1))
+            start = at + 1
+    if len(general) > start:
+        bounds.append((start, len(general)))
+    return bounds

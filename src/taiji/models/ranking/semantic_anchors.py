@@ -1,0 +1,377 @@
+"""SARM (arXiv 2602.09401): items' texts as token sequences that are trained with the ranker, and looked up when it serves.
+
+An item's text, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`); the texts of what the user took,
+each as it was then, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts rank by all inputs and these, and
+
+    L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
+
+While it trains, the encoder reads the candidates' texts and each step writes them into the bank; afterwards everything is a look-up.
+Deviations: the product h_CLS ⊙ (h_UIN + W u), u the user's embedding, stands beside them, as a tower of this size does not find it. The bank
+is by item and version of its text, so that a row never sees a text that was written later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from torch import nn
+
+from taiji.core.artifacts import value_hash
+from taiji.core.errors import ConfigError, ResourceError
+from taiji.data.dataset import Dataset
+from taiji.data.field_set import Arrays, FieldSet, Layout
+from taiji.data.fields import Field as InputField
+from taiji.data.fields import NumbersField, Rows
+from taiji.data.tasks import Task
+from taiji.data.text_versions import TextVersions, is_column, text_versions
+from taiji.data.vocabulary import stable_hash
+from taiji.language.term_merges import FIRST, TwoTokenizers
+from taiji.models.ranking.default_fields import default_fields
+from taiji.models.ranking.ranker import BATCH, Ranker
+from taiji.models.ranking.ranking_network import Network
+from taiji.models.ranking.settings import NeuralRankerSettings
+from taiji.nn.field_embeddings import Batch
+from taiji.nn.flat_inputs import FlatInputs
+from taiji.nn.lookup import look_up
+from taiji.nn.rotary import turns
+from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, RotaryBlock, SemanticEncoder
+from taiji.nn.towers import MixtureOfExperts
+
+Array = NDArray[Any]
+TEXT, PAST = "anchor", "anchor_history"
+"""Names of the fields."""
+MOST = 2**24
+"""Versions of texts whose numbers a float32 holds exactly."""
+
+
+class SemanticAnchorsSettings(NeuralRankerSettings):
+    """Shape of SARM."""
+
+    model: str = "semantic_anchors"
+    texts: str = ""
+    """Texts of the items: empty, title and categories; `"{title}, sold by {store}"`, a template of the item table's columns; a column of it, such
+    as `knowledge`, what the stage `item_knowledge` wrote; or a column of events known at the display, for texts that change while an item is shown."""
+    tokens: PositiveInt = 24
+    """Tokens of a text that are read."""
+    pieces: NonNegativeInt = 2000
+    """Merges of characters, for the general tokenization."""
+    terms: NonNegativeInt = 1000
+    """Merges of general tokens into terms of the domain."""
+    text_width: PositiveInt = 32
+    """Width of the text encoder, even."""
+    text_layers: PositiveInt = 2
+    """Layers of the text encoder; the paper's has 4."""
+    experts: PositiveInt = 3
+    """Experts of the tower."""
+    auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    """Weight λ of the loss of what the texts predict alone."""
+
+    @field_validator("text_width")
+    @classmethod
+    def _pairs(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("rotary positions turn pairs: text_width must be even")
+        return value
+
+
+class AnchorText(NumbersField):
+    """Number of the text of the row's item that could be read at the row's time, 0 where there was none.
+
+    Args:
+        source: see :func:`taiji.data.text_versions.text_versions`. pieces, terms: merges at most.
+    """
+
+    learnt = ("merges", "vocabulary")
+
+    def __init__(self, source: str = "", pieces: int = 2000, terms: int = 1000) -> None:
+        super().__init__(TEXT, "pair")
+        self.source, self.pieces, self.terms = source, pieces, terms
+        self.options = {"source": source, "pieces": pieces, "terms": terms}
+        self.merges: list[list[list[str]]] = [[], []]
+        self.vocabulary: list[list[str]] = [[], []]
+        self.versions: TextVersions | None = None
+        self._saved: Mapping[str, Array] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The field's own name."""
+        return (self.name,)
+
+    def bind(self, dataset: Dataset) -> TextVersions:
+        """Read a dataset's texts, in which rows are looked up from now on, and return them; without such a column, those that were learnt from."""
+        there = is_column(dataset, self.source) or not self._saved
+        self.versions = text_versions(dataset, self.source) if there else TextVersions.restore(self._saved, dataset)
+        if len(self.versions) >= MOST:
+            raise ResourceError(
+                "There are too many versions of texts.",
+                where=f"ranking.texts: {self.source}",
+                expected=f"fewer than {MOST}",
+                found=str(len(self.versions)),
+                fix="name a column that changes less often",
+            )
+        return self.versions
+
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
+        """Learn both tokenizations from the texts that there were before ``until``."""
+        versions = self.bind(dataset)
+        versions.check(rows, until, f"ranking.texts: {self.source or 'titles and categories'}")
+        known = [text for text, since in zip(versions.texts, versions.since) if since < until]
+        if not known:
+            raise ConfigError(
+                "The items have no texts.",
+                where=f"ranking.texts: {self.source or 'titles and categories'}",
+                expected="texts of items before the end of training",
+                found=f"{len(versions)} texts, all later" if len(versions) else "none",
+                fix="name a column with texts, or choose another ranking.model",
+            )
+        found = TwoTokenizers.learn(list(dict.fromkeys(known)), self.pieces, self.terms)
+        self.merges = [[list(pair) for pair in pairs] for pairs in (found.pieces, found.terms)]
+        self.vocabulary = [list(found.general), list(found.domain)]
+        self._saved = versions.tensors(dataset)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the texts: a ranker's folder holds all that a service needs."""
+        return dict(self._saved)
+
+    def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+        """Take back what was saved."""
+        super().restore(config, tensors)
+        self._saved = dict(tensors)
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the number of each row's text, (N, 1) float32."""
+        versions = self.versions or self.bind(rows.dataset)
+        return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
+
+    @property
+    def tokenizers(self) -> TwoTokenizers:
+        """Both tokenizations, as they were learnt."""
+        pieces, terms = (tuple((first, second) for first, second in pairs) for pairs in self.merges)
+        return TwoTokenizers(pieces, terms, tuple(self.vocabulary[0]), tuple(self.vocabulary[1]))
+
+
+class AnchorHistory(NumbersField):
+    """Numbers of the texts of the user's last interactions, each as it could be read then, newest first; 0 where there is none.
+
+    Args:
+        source: see :func:`taiji.data.text_versions.text_versions`. length: interactions.
+    """
+
+    def __init__(self, source: str = "", length: int = 20) -> None:
+        super().__init__(PAST, "user")
+        self.source, self.length = source, length
+        self.options = {"source": source, "length": length}
+        self.versions: TextVersions | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name per interaction."""
+        return tuple(f"{self.name}[{place}]" for place in range(self.length))
+
+    def matrix(self, rows: Rows) -> Array:
+        """Return the numbers, (N, length) float32."""
+        if self.versions is None:
+            self.versions = text_versions(rows.dataset, self.source)
+        items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
+        return self.versions.at(items, times).astype(np.float32)
+
+
+class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
+    """All inputs, the candidate's text and those of the history through experts, and a head of the texts alone for the auxiliary loss.
+
+    Outputs are those of the tasks, and behind them the same of the texts alone. ``encoder`` goes from tokens (N, T) twice and embeddings of items
+    (N, item) to (N, 2 d), 0 for a blank text; another module may take its place before training.
+
+    Args:
+        layout: its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`. outputs: of the tasks. settings: of the model.
+        texts: of the items.
+    """
+
+    text_general: torch.Tensor
+    text_domain: torch.Tensor
+    text_items: torch.Tensor
+    cosines: torch.Tensor
+    sines: torch.Tensor
+
+    def __init__(self, layout: Layout, outputs: int, settings: SemanticAnchorsSettings, texts: AnchorTexts) -> None:
+        super().__init__(layout, 2 * outputs, settings)
+        own = sum(name == TEXT or name.startswith(f"{PAST}[") for name in layout.numbers)
+        self.others = len(layout.numbers) - own
+        rest = replace(layout, numbers=layout.numbers[: self.others])
+        self.inputs = FlatInputs(rest, settings.dimension, settings.bins, pooled=True)
+        width, item = settings.text_width, settings.dimension
+        self.texts = len(texts.keys)
+        self.register_buffer("text_general", texts.general, persistent=False)
+        self.register_buffer("text_domain", texts.domain, persistent=False)
+        self.register_buffer("text_items", texts.items, persistent=False)
+        layers = settings.text_layers
+        self.encoder: nn.Module = SemanticEncoder(texts.general_tokens, texts.domain_tokens, width, layers, item)
+        self.bank = MemoryBank(texts.keys, 2 * width)
+        self.user = RotaryBlock(width)
+        cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+        self.taste = nn.Linear(item, width, bias=False)
+        total = self.inputs.out_width + 4 * width
+        self.tower = MixtureOfExperts(total, outputs, settings.hidden, settings.dropout, settings.experts)
+        self.wide = nn.Linear(total, outputs, bias=False)
+        nn.init.zeros_(self.wide.weight)
+        self.alone = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits, (B, O)."""
+        return self.penalised(batch)[0]
+
+    def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        numbers, width = batch["numbers"], self.settings.text_width
+        anchor = numbers[:, -1].long().clamp(0, self.texts - 1)
+        flat, items, penalty = self.inputs(batch | {"numbers": numbers[:, : self.others]})
+        if self.training:
+            target = self.learnt(anchor, look_up(items, batch["item"])[:, : self.settings.dimension])
+        else:
+            target = look_up(self.bank.rows, anchor)
+        user = self.pooled(numbers[:, self.others : -1].long().clamp(0, self.texts - 1))
+        taste = user + self.taste(self.inputs.embeddings.users(batch))
+        joined = torch.cat([flat, target, user, target[:, :width] * taste], dim=1)
+        return torch.cat([self.tower(joined) + self.wide(joined), self.alone(target)], dim=1), penalty
+
+    def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2 d) from the encoder, each distinct text encoded once, and write it into the bank.
+
+        Args:
+            anchors: (B,) numbers of texts. items: (B, item) embeddings of their items.
+        """
+        distinct, place = anchors.unique(return_inverse=True)
+        first = torch.zeros_like(distinct).scatter_(0, place, torch.arange(len(place), device=place.device))
+        longest = max(1, int((self.text_general[distinct] != 0).sum(dim=1).max()))
+        general, domain = self.text_general[distinct, :longest], self.text_domain[distinct, :longest]
+        found: torch.Tensor = self.encoder(general, domain, items[first])
+        self.bank.outdated()
+        self.bank.write(distinct, found)
+        return look_up(found, place)
+
+    def encoded(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return what the encoder makes of texts, (n,) numbers to (n, 2 d)."""
+        items = self.inputs.embeddings.item(self.text_items[numbers])
+        return self.encoder(self.text_general[numbers], self.text_domain[numbers], items)  # type: ignore[no-any-return]
+
+    def refresh(self) -> None:
+        """Write every text into the bank that is not in it as the weights are now."""
+        self.bank.refresh(self.encoded)
+
+    def pooled(self, past: torch.Tensor) -> torch.Tensor:
+        """Return h_UIN (R, d) of the texts of the history, numbers (R, L), from the bank; 0 where there is none."""
+        there = past != 0
+        read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width]
+        states = self.user(read, there, (self.cosines, self.sines)) * there.unsqueeze(2)
+        return states.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)  # type: ignore[no-any-return]
+
+    def prepare(self, arrays: Arrays) -> None:
+        """Set the scales of numbers and vectors, and fill the bank: histories are read before their texts are candidates."""
+        self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
+        self.refresh()
+
+
+class SemanticAnchorsRanker(Ranker):
+    """A ranker with semantic anchors; see :class:`SemanticAnchorsNetwork`."""
+
+    Settings = SemanticAnchorsSettings
+    settings: SemanticAnchorsSettings
+    network_class = SemanticAnchorsNetwork
+    network: SemanticAnchorsNetwork
+
+    def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
+        """Return what the log offers, and the texts behind it."""
+        s = self.settings
+        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms)]
+        return [*default_fields(dataset, columns, s), *own]
+
+    def build(
+        self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
+    ) -> SemanticAnchorsRanker:
+        """Make the network for the dataset's texts, and bind it to the dataset."""
+        past, text = fieldset.numbers[-2:]
+        assert isinstance(past, AnchorHistory) and isinstance(text, AnchorText)
+        past.versions = text.bind(dataset)
+        texts = self.read(dataset, text, past.versions)
+        rows = torch.from_numpy(fieldset.item_id.codes(dataset, dataset.items)[:, 0])
+        self._texts = replace(texts, items=rows[texts.items])
+        super().build(dataset, fieldset, tasks, device)
+        return self
+
+    def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
+        """Return the dataset's texts as the encoder reads them; override for an encoder that reads something else."""
+        return anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
+
+    def make_network(self) -> SemanticAnchorsNetwork:
+        """Return a fresh network for the dataset's texts."""
+        return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, self._texts)
+
+    def step_loss(
+        self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the loss of a step, and λ times that of the texts alone."""
+        labels, half = self.step_labels(chunk, index), outputs.shape[1] // 2
+        return self.loss(outputs, labels, group) + self.settings.auxiliary_weight * self.loss(
+            outputs[:, half:], labels, group
+        )
+
+    def logits(self, arrays: Arrays, batch: int = BATCH) -> NDArray[np.float64]:
+        """Return the network's outputs, uncalibrated, (N, 2 O) float64, from a bank that is up to date."""
+        self.network.refresh()
+        return super().logits(arrays, batch)
+
+    def _evaluating(self) -> None:
+        super()._evaluating()
+        self.network.refresh()
+
+    def staleness(self) -> NDArray[np.float64]:
+        """Return how far the bank is from what the encoder makes of each text today, (n,); 0 but while it trains.
+
+        Relative to the mean length of the bank's rows.
+        """
+        bank = self.network.bank
+        found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
+        return found.double().cpu().numpy()  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> str:
+        """Hash of weights, calibration and settings; the bank follows from them and the dataset's texts."""
+        tensors = [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items()) if ".bank." not in k]
+        return value_hash([self._config(), tensors])[:16]
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, bank and settings; who loads them looks texts up and encodes none that is in the bank."""
+        self.network.refresh()
+        super().save(folder)
+
+
+def anchor_texts(dataset: Dataset, versions: TextVersions, tokenizers: TwoTokenizers, length: int) -> AnchorTexts:
+    """Return versions as the encoder reads them.
+
+    Args:
+        dataset: of the items. versions: of their texts. tokenizers: learnt. length: tokens of a text that are read.
+    """
+    distinct = {text: place for place, text in enumerate(dict.fromkeys(versions.texts))}
+    read = np.array([tokenizers.numbers(text, length) for text in distinct]).reshape(-1, 2, length)
+    tokens = np.zeros((1 + len(versions), 2, length), dtype=np.int64)
+    tokens[1:] = read[[distinct[text] for text in versions.texts]]
+    names = dataset.items["item_id"].cast(pl.String).gather(versions.items.tolist()).to_list()
+    keys = stable_hash([f"{name}\n{text}" for name, text in zip(names, versions.texts)])
+    return AnchorTexts(
+        general=torch.from_numpy(tokens[:, 0].copy()),
+        domain=torch.from_numpy(tokens[:, 1].copy()),
+        items=torch.from_numpy(np.append(0, versions.items)),
+        keys=torch.from_numpy(np.append(np.zeros(1, keys.dtype), keys).astype(np.int64)),
+        general_tokens=FIRST + len(tokenizers.general),
+        domain_tokens=FIRST + len(tokenizers.domain),
+    )

@@ -1,0 +1,223 @@
+"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer, look-ups at serving.
+
+With general tokens h and, at the same place, the domain term e' that covers each:
+
+    α = σ(RMSNorm(h) · RMSNorm(W_K e') / √d),      h' = h + α W_V e'.
+
+The states of [CLS, h'] give h_CLS, and what the item's own embedding finds in them by attention, h_TAR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from taiji.nn.field_embeddings import STD
+from taiji.nn.rotary import Turn, turned, turns
+
+BLOCK = 256
+"""Texts that are encoded for the bank at a time. A text is always encoded at its place in its block, so that it comes out bit for bit the same."""
+EPSILON = 1e-6
+NONE = -1e9
+"""Logit of a place without a token."""
+
+
+@dataclass(frozen=True)
+class AnchorTexts:
+    """Texts as the encoder reads them; number 0 is no text.
+
+    Attributes:
+        general, domain: (1 + n, T) tokens, 0 = none; domain has the term that covers the piece at its place.
+        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which a saved bank is found.
+        general_tokens, domain_tokens: sizes of the vocabularies.
+    """
+
+    general: torch.Tensor
+    domain: torch.Tensor
+    items: torch.Tensor
+    keys: torch.Tensor
+    general_tokens: int
+    domain_tokens: int
+
+
+def unit_square(x: torch.Tensor) -> torch.Tensor:
+    """Return x (…, d) over its root mean square; PyTorch's own is a step that ONNX does not know."""
+    return x * (x.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
+
+
+class SquareNorm(nn.Module):
+    """Root-mean-square norm with a learnt scale.
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised x (…, d)."""
+        return unit_square(x) * self.scale
+
+
+def gate(general: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return α (…, 1) of general states and keys (…, d), both normalised by their root mean square."""
+    width = general.shape[-1]
+    product = unit_square(general) * unit_square(key)
+    return torch.sigmoid(product.sum(dim=-1, keepdim=True) / math.sqrt(width))
+
+
+class GatedFusion(nn.Module):
+    """Domain terms added to general tokens through a gate.
+
+    Args:
+        width: d.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(2))
+
+    def forward(self, general: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        """Return h' (…, d) of general tokens h and the terms e' at their places, (…, d) each."""
+        return general + self.openness(general, domain) * self.value(domain)
+
+    def openness(self, general: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+        """Return how far the gate is open at each place, α (…, 1)."""
+        return gate(general, self.key(domain))
+
+
+class RotaryBlock(nn.Module):
+    """Single-head attention with rotary positions and a feed-forward layer, each behind a norm.
+
+    Args:
+        width: d, even.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention_norm, self.forward_norm = SquareNorm(width), SquareNorm(width)
+        self.projection, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor, there: torch.Tensor, turn: Turn) -> torch.Tensor:
+        """Return (N, T, d) for x (N, T, d), where there is a token (N, T), and the turns of the places (T, d / 2)."""
+        query, key, value = self.projection(self.attention_norm(x)).chunk(3, dim=-1)
+        logits = turned(query, turn) @ turned(key, turn).transpose(1, 2) / math.sqrt(x.shape[-1])
+        weights = torch.softmax(logits.masked_fill(~there.unsqueeze(1), NONE), dim=-1)
+        x = x + self.out(weights @ value)
+        return x + self.second(functional.gelu(self.first(self.forward_norm(x))))  # type: ignore[no-any-return]
+
+
+class SemanticEncoder(nn.Module):
+    """From the two tokenizations of texts, and their items' embeddings, to h_CLS and h_TAR.
+
+    Args:
+        general, domain: sizes of the vocabularies. width: d. layers: of the transformer. item: width of an item's embedding.
+    """
+
+    def __init__(self, general: int, domain: int, width: int, layers: int, item: int) -> None:
+        super().__init__()
+        self.width = width
+        self.general, self.domain = nn.Embedding(general, width), nn.Embedding(domain, width)
+        for table in (self.general, self.domain):
+            nn.init.normal_(table.weight, std=STD)
+        self.fusion = GatedFusion(width)
+        self.start = nn.Parameter(torch.randn(width) * STD)
+        self.blocks = nn.ModuleList(RotaryBlock(width) for _ in range(layers))
+        self.norm = SquareNorm(width)
+        self.query = nn.Linear(item, width)
+        self.target_key, self.target_value = (nn.Linear(width, width, bias=False) for _ in range(2))
+
+    def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return [h_CLS, h_TAR], (N, 2 d); 0 for a blank text.
+
+        Args:
+            general, domain: (N, T) tokens, 0 = none. items: (N, item) embeddings of the texts' items.
+        """
+        there = general != 0
+        x = self.fusion(self.general(general), self.domain(domain))
+        x = torch.cat([self.start.expand(len(x), 1, -1), x], dim=1)
+        shown = functional.pad(there, (1, 0), value=True)
+        turn = turns(torch.arange(x.shape[1], device=x.device), self.width, x)
+        for block in self.blocks:
+            x = block(x, shown, turn)
+        x = self.norm(x)
+        logits = (self.target_key(x) @ self.query(items).unsqueeze(2)).squeeze(2) / math.sqrt(self.width)
+        weights = torch.softmax(logits.masked_fill(~shown, NONE), dim=1)
+        found = (weights.unsqueeze(1) @ self.target_value(x)).squeeze(1)
+        return torch.cat([x[:, 0], found], dim=1) * there.any(dim=1, keepdim=True)
+
+
+class MemoryBank(nn.Module):
+    """What the encoder made of every text, to be looked up.
+
+    Rows that were written with other weights than today's, or never, are not fresh. A saved bank is read by the texts' keys: rows of texts that
+    it does not have are not fresh either.
+
+    Args:
+        keys: (1 + n,) of the texts. width: of a row.
+    """
+
+    keys: torch.Tensor
+    rows: torch.Tensor
+    fresh: torch.Tensor
+
+    def __init__(self, keys: torch.Tensor, width: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", keys.clone())
+        self.register_buffer("rows", torch.zeros(len(keys), width))
+        self.register_buffer("fresh", torch.zeros(len(keys), dtype=torch.bool))
+
+    def write(self, numbers: torch.Tensor, values: torch.Tensor) -> None:
+        """Keep values (N, width) at texts' numbers (N,); text 0 stays 0, because the encoder gives 0 for it."""
+        with torch.no_grad():
+            self.rows.index_copy_(0, numbers, values.detach().to(self.rows.dtype))
+
+    def outdated(self) -> None:
+        """Note that the weights change: no row is fresh."""
+        self.fresh.zero_()
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """Yield the numbers (n,) of each block, n = BLOCK but in the last one."""
+        yield from torch.arange(len(self.keys), device=self.rows.device).split(BLOCK)
+
+    def encoded(self, numbers: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return what ``encode`` makes of a block's numbers, (n, width); it is always handed BLOCK of them, the last ones 0."""
+        with torch.no_grad():
+            return encode(functional.pad(numbers, (0, BLOCK - len(numbers))))[: len(numbers)]
+
+    def refresh(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Encode every block with a row that is not fresh, and write it; ``encode`` goes from (BLOCK,) numbers to (BLOCK, width)."""
+        if bool(self.fresh.all()):
+            return
+        for numbers in self.blocks():
+            if not self.fresh[numbers].all():
+                self.write(numbers, self.encoded(numbers, encode))
+        self.fresh.fill_(True)
+
+    def staleness(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return how far each row is from what the encoder would make of its text now, ‖M[a] − SAE(a)‖ (1 + n,)."""
+        found = [self.rows[numbers] - self.encoded(numbers, encode) for numbers in self.blocks()]
+        return torch.cat(found).norm(dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a saved bank's rows of the texts that are here; the others are to be encoded."""
+        keys, rows, fresh = (state_dict.get(prefix + name) for name in ("keys", "rows", "fresh"))
+        if keys is not None and rows is not None and fresh is not None and rows.shape[1:] == self.rows.shape[1:]:
+            known, order = keys.to(self.keys.device).sort()
+            place = torch.searchsorted(known, self.keys).clamp_max(len(known) - 1)
+            there = known[place] == self.keys
+            found = torch.zeros_like(self.rows)
+            found[there] = rows.to(self.rows)[order[place[there]]]
+            known_fresh = there & fresh.to(self.fresh)[order[place]]
+            own = {"keys": self.keys, "rows": found, "fresh": known_fresh}
+            state_dict = {**state_dict, **{prefix + name: value for name, value in own.items()}}
+        super()._load_from_state_dict(state_dict, prefix, *rest)

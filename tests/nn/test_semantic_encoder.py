@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+
+from taiji.nn.rotary import turns
+from taiji.nn.semantic_encoder import BLOCK, EPSILON, MemoryBank, RotaryBlock, SemanticEncoder, gate
+
+TOKENS = torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0]])
+TERMS = torch.tensor([[2, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return SemanticEncoder(general=6, domain=5, width=8, layers=2, item=3).double()
+
+
+@pytest.fixture
+def items():
+    return torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_closed_gate_is_the_encoder_of_general_tokens(encoder, items, monkeypatch):
+    opened = encoder(TOKENS, TERMS, items)
+    monkeypatch.setattr(encoder.fusion, "openness", lambda general, domain: torch.zeros_like(general[..., :1]))
+    closed = encoder(TOKENS, TERMS, items)
+    monkeypatch.setattr(encoder.fusion, "forward", lambda general, domain: general)
+    assert torch.equal(closed, encoder(TOKENS, TERMS, items))
+    assert torch.equal(closed, encoder(TOKENS, TERMS.flip(1), items))
+    assert not torch.allclose(closed[:2], opened[:2])
+
+
+def test_the_gate_is_the_paper_s_formula():
+    general, key = torch.randn(5, 8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
+
+    normed = [torch.nn.functional.rms_norm(x, (8,), eps=EPSILON) for x in (general, key)]
+    expected = torch.sigmoid((normed[0] * normed[1]).sum(dim=1) / math.sqrt(8))
+    torch.testing.assert_close(gate(general, key).squeeze(1), expected)
+
+
+def test_the_gradient_reaches_the_embeddings_of_the_tokens_that_are_read_and_no_others(encoder, items):
+    encoder(TOKENS, TERMS, items).square().sum().backward()
+    for table, read in ((encoder.general, {2, 3, 4, 5}), (encoder.domain, {2, 3, 4})):
+        touched = table.weight.grad.abs().sum(dim=1) > 0
+        assert set(touched.nonzero().flatten().tolist()) == read
+    assert encoder.query.weight.grad.abs().sum() > 0  # h_TAR asks by the item
+
+
+def test_padding_does_not_count_and_a_blank_text_is_zero(encoder, items):
+    found = encoder(TOKENS, TERMS, items)
+    torch.testing.assert_close(encoder(TOKENS[:, :3], TERMS[:, :3], items), found, rtol=1e-12, atol=1e-12)
+    assert not found[2].any() and found[:2].abs().sum() > 0
+
+
+def test_positions_count_by_their_distance():
+    block = RotaryBlock(8).double()
+    x, there = torch.randn(2, 5, 8, dtype=torch.float64), torch.ones(2, 5, dtype=torch.bool)
+    near, far = (block(x, there, turns(torch.arange(5) + start, 8, x)) for start in (0, 7))
+    torch.testing.assert_close(near, far, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(block(x.flip(1), there, turns(torch.arange(5), 8, x)).flip(1), near)
+
+
+class Encode:
+    """A stand-in for an encoder, whose rows tell which text they are of."""
+
+    def __init__(self, scale=1.0):
+        self.scale, self.asked = scale, []
+
+    def __call__(self, numbers):
+        self.asked.append(numbers)
+        return self.scale * numbers[:, None].float() * torch.ones(1, 2)
+
+
+def test_a_bank_encodes_what_is_not_fresh_once_and_tells_how_stale_it_is():
+    bank, encode = MemoryBank(torch.arange(BLOCK + 3), 2), Encode()
+    bank.refresh(encode)
+    assert [len(numbers) for numbers in encode.asked] == [BLOCK, BLOCK]  # the last block is filled up
+    assert torch.equal(bank.rows[:, 0], torch.arange(BLOCK + 3).float())
+    bank.refresh(encode)
+    assert len(encode.asked) == 2
+    assert not bank.staleness(encode).any()
+    staleness = bank.staleness(Encode(scale=1.5))
+    torch.testing.assert_close(staleness, 0.5 * math.sqrt(2) * torch.arange(BLOCK + 3).float())
+    bank.outdated()
+    bank.write(torch.tensor([4]), torch.tensor([[-1.0, -1.0]]))
+    assert bank.rows[4].tolist() == [-1.0, -1.0] and not bank.fresh.any()
+
+
+def test_a_saved_bank_is_found_by_the_texts_whatever_their_numbers_are():
+    bank, encode = MemoryBank(torch.tensor([0, 30, 10, 20]), 2), Encode()
+    bank.refresh(encode)
+    other = MemoryBank(torch.tensor([0, 10, 15, 30]), 2)
+    other.load_state_dict(bank.state_dict())
+    assert other.keys.tolist() == [0, 10, 15, 30]
+    assert other.rows[:, 0].tolist() == [0.0, 2.0, 0.0, 1.0] and other.fresh.tolist() == [True, True, False, True]
+    bank.outdated()
+    other.load_state_dict(bank.state_dict())
+    assert not other.fresh.any()  # rows that were stale when they were saved are so still
+    with pytest.raises(RuntimeError):
+        other.load_state_dict(MemoryBank(torch.arange(3), 4).state_dict())
