@@ -1,0 +1,86 @@
+"""Numbers of a copy, with what they count: 40 cm does not ground 40 %, $40 or 40 nights, and a price of 3 does not ground that 3 are left."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taiji.reasoning.knowledge_guard import numbers_in
+
+NUMBER_WORDS = frozenset(
+    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty"
+    " fifty sixty seventy eighty ninety hundred thousand million billion trillion dozen score couple half quarter third twice thrice double triple"
+    " quadruple dozens hundreds thousands millions nil none percent pct".split()
+)
+"""English words that count, in small letters; comments never ground them, and the catalogue must have the word itself. "One" counts before a word of :data:`_LEFT`."""
+_LEFT = "left|remaining|remains|available|more|get|day|hour|minute|week|night|star|piece|in stock|of (?:the )?last"
+_ONE = re.compile(rf"\b(?:(?:only|just|last|buy) one\b|one (?:{_LEFT})s?\b)", re.IGNORECASE)
+_SIGNS = r"[^\w\s.,;:!?…'’\"“”„()/&–—-]"
+_WORD = re.compile(r"[^\W\d_]+")
+_LAST_WORD = re.compile(r"([^\W\d_]+)[\s-]*$")
+_COUNTED = re.compile(
+    rf"(?P<before>(?:{_SIGNS}|(?<![^\s(])[-–—−])*)\s*(?P<number>\d+(?:[.,]\d+)*)\s*(?P<after>{_SIGNS}*)[ \-]*(?P<unit>[^\W\d_]*)"
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A number in a text.
+
+    Attributes:
+        number: in one form. signs: beside it. lead: word before it. unit: word behind it, without a plural's s. Words that count nothing are left empty.
+    """
+
+    number: str
+    signs: frozenset[str]
+    lead: str
+    unit: str
+
+
+def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
+    """Return the numbers of a text.
+
+    Args:
+        text: in one Unicode form. silent: words in small letters that count nothing (function words).
+    """
+    found = []
+    for match in _COUNTED.finditer(text):
+        lead = _LAST_WORD.search(text[: match.start()])
+        words = [lead[1].casefold() if lead else "", match["unit"].casefold()]
+        before, unit = ("" if word in silent else word.removesuffix("s") for word in words)
+        signs = frozenset((match["before"] + match["after"]).strip())
+        found += [Counted(number, signs, before, unit) for number in numbers_in(match["number"])]
+    return found
+
+
+def number_faults(text: str, title: str, catalogue: Sequence[str], silent: frozenset[str]) -> bool:
+    """Return whether a text has a number, a counting word or a sign of money or shares that the catalogue does not have so.
+
+    Args:
+        text: of the copy; its item's whole title in it is left out. title: of the item. catalogue: facts. silent: see :func:`counted`.
+    """
+    if len(title) > 2:
+        text = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text, flags=re.IGNORECASE)
+    known = [one for fact in catalogue for one in counted(fact, silent)]
+    if not all(any(_grounds(fact, said) for fact in known) for said in counted(text, silent)):
+        return True
+    if any(map(_counts, _COUNTED.sub("", text))):
+        return True
+    words = {word for fact in catalogue for word in _WORD.findall(fact.casefold())}
+    counting = NUMBER_WORDS.intersection(_WORD.findall(text.casefold()))
+    return bool(counting - words) or bool(_ONE.search(text) and not any(_ONE.search(fact) for fact in catalogue))
+
+
+def _grounds(fact: Counted, said: Counted) -> bool:
+    """Return whether a number of the catalogue grounds one of a copy: the same signs, and the same word behind it or before it, if it has any behind it."""
+    same = fact.number == said.number and said.signs <= fact.signs
+    return same and (not said.unit or said.unit == fact.unit or bool(said.lead and said.lead == fact.lead))
+
+
+def _counts(letter: str) -> bool:
+    """Return whether a character counts or prices without being a decimal digit: a numeral of a script without digits, a number in a circle, a currency, per cent."""
+    return (unicodedata.numeric(letter, None) is not None and not letter.isdecimal()) or (
+        unicodedata.category(letter) == "Sc" or letter in "%‰‱"
+    )
