@@ -25,6 +25,8 @@ ENGLISH = Path(__file__).parent / "words" / "english.txt"
 """Everyday words, no names and no numbers: counted in womens-clothing-reviews (small letters in ten reviews at least, one token of WordLlama), and words of announcements added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Words that say nothing of what a text is about."""
+COUNTING = ENGLISH.with_name("english_numbers.txt")
+"""Words that count; comments never ground them."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
@@ -64,7 +66,11 @@ class CopyChecks:
             "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
             "forbidden": any(phrase in said for phrase in self._forbidden),
             "number": number_faults(
-                plain, evidence.title, [fact.text for fact in evidence.catalogue], everyday_words(FUNCTION)
+                plain,
+                evidence.title,
+                [fact.text for fact in evidence.catalogue],
+                everyday_words(FUNCTION),
+                everyday_words(COUNTING),
             ),
             "name": any(map(_is_letter_sign, plain)) or any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),

@@ -18,7 +18,8 @@ from taiji.copywriting.copy_writers import CopyWriter
 from taiji.copywriting.evidence import Evidence
 from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.core.artifacts import make_folder, read_parquet, value_hash, write_parquet
-from taiji.core.errors import InputError
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.number_format import counted
 from taiji.core.progress import track
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def write_copies(
             "There is nothing to write copy from.",
             where="items",
             expected="a title, a description or comments that speak of the item",
-            found=f"{len(evidence)} items without",
+            found=f"{counted(len(evidence), 'item')} without" if evidence else "no items",
             fix="give items titles or descriptions, or a table of comments (--comments)",
         )
     if len(told) < len(evidence):
@@ -78,11 +79,15 @@ def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: 
     version = writer.version
     key = value_hash([[p.evidence.item_id, p.category.name, asked_hash(p, version)] for p in prompts] + [n, seed])[:24]
     file = folder / PARTS / f"{key}.parquet"
-    if not file.exists():
-        rows = written_rows(prompts, writer.write(prompts, n, seed), version)
-        make_folder(file.parent)
-        write_parquet(file, rows)
-    return read_parquet(file)
+    if file.exists():
+        try:
+            return read_parquet(file)
+        except ArtifactError:
+            logger.warning("What was written is damaged and is written again: %s.", file)
+    rows = written_rows(prompts, writer.write(prompts, n, seed), version)
+    make_folder(file.parent)
+    write_parquet(file, rows)
+    return rows
 
 
 def _tell(table: pl.DataFrame) -> None:
@@ -94,7 +99,7 @@ def _tell(table: pl.DataFrame) -> None:
     out = table.filter(pl.col("copy").is_null())
     if out.is_empty():
         return
-    said = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(out["reasons"]).items()))
+    said = ", ".join(f"{count} {reason}" for reason, count in left_out(table).items())
     if len(out) == len(table):
         raise InputError(
             "No copy passed the checks.",
@@ -103,19 +108,27 @@ def _tell(table: pl.DataFrame) -> None:
             found=said,
             fix="read what was said (the parts are kept), then change the category files or copywriting.limits",
         )
-    logger.warning("Of %d copies these are left out: %s.", len(table), said)
+    logger.warning("%d of %d copies are left out, some for several reasons: %s.", len(out), len(table), said)
 
 
-def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:
+def left_out(table: pl.DataFrame) -> dict[str, int]:
+    """Return how many copies have each reason against them, the most frequent first; one copy may have several."""
+    reasons = table.filter(pl.col("copy").is_null())["reasons"].str.split(", ").explode()
+    return dict(Counter(sorted(reasons.to_list())).most_common())
+
+
+def reward_model_of(
+    results: pl.DataFrame, embedder: Embedder, settings: PairSettings, where: str = "results"
+) -> TextRewardModel:
     """Train the reward model on results of sends.
 
     Args:
-        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs.
+        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs. where: the results' name in an error.
 
     Raises:
         InputError: the results make no pair.
     """
-    return fitted_to_pairs(copy_pairs(results, settings), embedder)
+    return fitted_to_pairs(copy_pairs(results, settings, where), embedder)
 
 
 def fitted_to_pairs(pairs: pl.DataFrame, embedder: Embedder) -> TextRewardModel:

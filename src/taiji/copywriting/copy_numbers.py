@@ -9,19 +9,15 @@ from dataclasses import dataclass
 
 from taiji.reasoning.knowledge_guard import numbers_in
 
-NUMBER_WORDS = frozenset(
-    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty"
-    " fifty sixty seventy eighty ninety hundred thousand million billion trillion dozen score couple half quarter third twice thrice double triple"
-    " quadruple dozens hundreds thousands millions nil none percent pct".split()
-)
-"""English words that count, in small letters; comments never ground them, and the catalogue must have the word itself. "One" counts before a word of :data:`_LEFT`."""
 _LEFT = "left|remaining|remains|available|more|get|day|hour|minute|week|night|star|piece|in stock|of (?:the )?last"
 _ONE = re.compile(rf"\b(?:(?:only|just|last|buy) one\b|one (?:{_LEFT})s?\b)", re.IGNORECASE)
 _SIGNS = r"[^\w\s.,;:!?…'’\"“”„()/&–—-]"
+LEAD = 40
+"""Characters before a number in which the word before it is looked for."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LAST_WORD = re.compile(r"([^\W\d_]+)[\s-]*$")
 _COUNTED = re.compile(
-    rf"(?P<before>(?:{_SIGNS}|(?<![^\s(])[-–—−])*)\s*(?P<number>\d+(?:[.,]\d+)*)\s*(?P<after>{_SIGNS}*)[ \-]*(?P<unit>[^\W\d_]*)"
+    rf"(?P<before>(?:{_SIGNS}|(?<![^\s(])[-–—−]){{0,4}})\s?(?P<number>\d+(?:[.,]\d+)*)\s?(?P<after>{_SIGNS}{{0,4}})[ \-]?(?P<unit>[^\W\d_]*)"
 )
 
 
@@ -47,7 +43,7 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     """
     found = []
     for match in _COUNTED.finditer(text):
-        lead = _LAST_WORD.search(text[: match.start()])
+        lead = _LAST_WORD.search(text[max(match.start() - LEAD, 0) : match.start()])
         words = [lead[1].casefold() if lead else "", match["unit"].casefold()]
         before, unit = ("" if word in silent else word.removesuffix("s") for word in words)
         signs = frozenset((match["before"] + match["after"]).strip())
@@ -55,11 +51,14 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     return found
 
 
-def number_faults(text: str, title: str, catalogue: Sequence[str], silent: frozenset[str]) -> bool:
+def number_faults(
+    text: str, title: str, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]
+) -> bool:
     """Return whether a text has a number, a counting word or a sign of money or shares that the catalogue does not have so.
 
     Args:
         text: of the copy; its item's whole title in it is left out. title: of the item. catalogue: facts. silent: see :func:`counted`.
+        counting: words in small letters that count; the catalogue must have the word itself. "One" counts beside a word such as "left".
     """
     if len(title) > 2:
         text = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text, flags=re.IGNORECASE)
@@ -69,8 +68,8 @@ def number_faults(text: str, title: str, catalogue: Sequence[str], silent: froze
     if any(map(_counts, _COUNTED.sub("", text))):
         return True
     words = {word for fact in catalogue for word in _WORD.findall(fact.casefold())}
-    counting = NUMBER_WORDS.intersection(_WORD.findall(text.casefold()))
-    return bool(counting - words) or bool(_ONE.search(text) and not any(_ONE.search(fact) for fact in catalogue))
+    said_words = counting.intersection(_WORD.findall(text.casefold()))
+    return bool(said_words - words) or bool(_ONE.search(text) and not any(_ONE.search(fact) for fact in catalogue))
 
 
 def _grounds(fact: Counted, said: Counted) -> bool:
