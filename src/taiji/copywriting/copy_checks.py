@@ -30,7 +30,7 @@ COUNTING = ENGLISH.with_name("english_numbers.txt")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
-_DOTTED = re.compile(r"[^\W_]{2,}(?:\.[^\W\d_]{2,})+")
+_DOTTED = re.compile(r"(?<![^\W_])[^\W_]{2,}(?:\.[^\W\d_]{2,})+")
 _STARTS = frozenset(".!?:…\n")
 _REFUSAL = re.compile(
     r"\b(?:as an ai|language model|i(?: am|['’]m) sorry|i (?:cannot|can['’]t|am unable)|here (?:is|are) (?:a|the|your|some)\b.{0,30}\bcop(?:y|ies))\b",

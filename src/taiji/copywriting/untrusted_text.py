@@ -52,13 +52,15 @@ _ORDER = re.compile(
     + r")\s*[:=])",
     re.IGNORECASE,
 )
+READ = 20_000
+"""Characters of a text that are read; what is behind them is no evidence."""
 _BLANKS = "\t\v\f\u2028\u2029"
 _DOMAINS = "com|net|org|io|co|ru|cn|de|shop|xyz|info|biz|top|store|online|site|club|app|dev|ly|gg|tv|cc|uk|fr|es|eu|nl|pl|br|jp|kr|ai|link|click|live|vip|pro|icu"
 LINK = re.compile(
-    r"\w{2,}://|\bwww\b\s*\.|\bt\.me\b|\b[\w.+-]+@[\w-]+\.|\b[\w-]{2,}\.(?:"
+    r"\b\w{2,12}://|\bwww\b\s*\.|\bt\.me\b|\b[\w.+-]{1,64}@[\w-]{1,63}\.|\b[\w-]{2,63}\.(?:"
     + _DOMAINS
-    + r")\b(?!['’])|\b[\w-]+\.[a-z]{2,}/\w"
-    r"|\b[\w-]{2,}(?:\s\.\s?|\s?[(\[]\s?(?:\.|dot)\s?[)\]]\s?|\sdot\s)(?:com|net|org|io|shop|xyz|store|top)\b"
+    + r")\b(?!['’])|\b[\w-]{1,63}\.[a-z]{2,20}/\w"
+    r"|\b[\w-]{2,63}(?:\s\.\s?|\s?[(\[]\s?(?:\.|dot)\s?[)\]]\s?|\sdot\s)(?:com|net|org|io|shop|xyz|store|top)\b"
     r"|(?<![\d/-])(?!\d{4}[-/]\d\d?[-/]\d\d?\b)(?!\d\d?[-/]\d\d?[-/]\d{4}\b)\+?\d[\d ()/-]{7,}\d",
     re.IGNORECASE,
 )
@@ -87,7 +89,7 @@ def about_the_item(text: str, *, name: bool = False) -> str:
         text: as somebody wrote it. name: True for a title, which may begin with an order ("Say Anything"); only clear ones count there.
     """
     kept: list[str] = []
-    lines = _plain("\n".join(text.splitlines()))
+    lines = _plain("\n".join(text[:READ].splitlines()))
     for place, sentence in enumerate(_SENTENCE.split(_FORM.sub("", _BREAK.sub("\n", lines)))):
         before, markup, _ = _MARKUP.sub("\0", sentence).partition("\0")
         if _instructs(before, name and place == 0):
