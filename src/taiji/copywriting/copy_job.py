@@ -117,18 +117,16 @@ def left_out(table: pl.DataFrame) -> dict[str, int]:
     return dict(Counter(sorted(reasons.to_list())).most_common())
 
 
-def reward_model_of(
-    results: pl.DataFrame, embedder: Embedder, settings: PairSettings, where: str = "results"
-) -> TextRewardModel:
+def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:
     """Train the reward model on results of sends.
 
     Args:
-        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs. where: the results' name in an error.
+        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs.
 
     Raises:
         InputError: the results make no pair.
     """
-    return fitted_to_pairs(copy_pairs(results, settings, where), embedder)
+    return fitted_to_pairs(copy_pairs(results, settings), embedder)
 
 
 def fitted_to_pairs(pairs: pl.DataFrame, embedder: Embedder) -> TextRewardModel:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.copywriting.copy_categories import copy_categories
-from taiji.copywriting.copy_job import left_out, reward_model_of, write_copies
-from taiji.copywriting.copy_pairs import COUNTS
+from taiji.copywriting.copy_job import fitted_to_pairs, left_out, write_copies
+from taiji.copywriting.copy_pairs import COUNTS, copy_pairs
+from taiji.copywriting.copy_review import judged_pairs
 from taiji.copywriting.evidence import COMMENT_COLUMNS, Evidence, gather_evidence
 from taiji.core.artifacts import make_folder, write_json, write_parquet
 from taiji.core.errors import InputError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 STAGE = "copywriting"
 """Folder of a run with the table of copies, the facts behind them, and a reward model that was trained here."""
+REVIEW = Path("review") / "copies"
+"""Folder of a run with what people chose, a file per person."""
 SHOWN = 5
 """Chosen copies that are printed."""
 
@@ -103,12 +106,13 @@ def make_copies(
     comments: Path | None = None,
     results: Path | None = None,
     reward: Path | None = None,
+    reviewed: bool = False,
 ) -> dict[str, Any]:
     """Write copy about items into ``folder/copywriting``.
 
     Args:
         folder: of the run. catalogue: the items. config: its ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint``.
-        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained.
+        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained. reviewed: train one on what people chose in the folder's review, and on the results if there are any.
 
     Returns:
         counts, and some of the chosen copies.
@@ -121,7 +125,7 @@ def make_copies(
     count = len(catalogue.items) if settings.items is None else settings.items
     evidence = gather_evidence(catalogue.items.head(count), catalogue.levels, end + 1, catalogue.listed[:count], said)
     categories = copy_categories(settings, catalogue.domain)
-    model = _reward_model(config, results, reward)
+    model = _reward_model(config, folder, results, reward, reviewed)
     table = write_copies(
         evidence, categories, _writer(config, folder), settings, folder / ".work" / STAGE, config.seed, model
     )
@@ -129,7 +133,7 @@ def make_copies(
     (out / MANIFEST).unlink(missing_ok=True)
     write_parquet(out / "copies.parquet", table)
     write_parquet(out / "facts.parquet", _facts(evidence))
-    if model is not None and results is not None:
+    if model is not None and reward is None:
         model.save(out / "reward_model")
     found = {
         "items": len(evidence),
@@ -215,16 +219,30 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     return known
 
 
-def _reward_model(config: Config, results: Path | None, reward: Path | None) -> TextRewardModel | None:
+def _reward_model(
+    config: Config, folder: Path, results: Path | None, reward: Path | None, reviewed: bool
+) -> TextRewardModel | None:
     from taiji.alignment.text_reward_model import MODEL_FILE, TextRewardModel
     from taiji.language.embed import load_embedder
 
+    settings = config.copywriting.pairs
+    pairs = []
     if results is not None:
         columns = read_table(results).columns
         typed = read_table(results, {name: "integer" if name in COUNTS else None for name in columns})
-        return reward_model_of(
-            typed, load_embedder(config.embedder.name, config.embedder.device), config.copywriting.pairs, str(results)
-        )
+        pairs.append(copy_pairs(typed, settings, str(results)))
+    if reviewed:
+        pairs.append(judged_pairs(folder / REVIEW, settings.least_z))
+        if pairs[-1].is_empty():
+            raise InputError(
+                "Nobody has preferred a copy yet.",
+                where=str(folder / REVIEW),
+                expected="judgements in which one copy wins",
+                found="none",
+                fix=f"taiji review {folder} --copies --as NAME",
+            )
+    if pairs:
+        return fitted_to_pairs(pl.concat(pairs), load_embedder(config.embedder.name, config.embedder.device))
     if reward is None:
         return None
     if not (reward / MODEL_FILE).is_file():

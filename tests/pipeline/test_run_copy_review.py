@@ -1,0 +1,42 @@
+"""`taiji review RUN --copies`, and the reward model that its judgements train."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from tests.pipeline.test_run_copy import rules, taiji  # noqa: F401
+
+from taiji.core.errors import ArtifactError, TaijiError
+from taiji.pipeline.run_copy_review import copy_review_summary, open_copy_review
+
+
+def test_what_people_prefer_is_chosen_next(taiji, tmp_path):  # noqa: F811
+    taiji("items.csv", *rules())
+    run = tmp_path / "runs" / "items"
+    code, _, error = taiji("items.csv", "--reviewed", *rules())
+    assert code == 2 and "Nobody has preferred" in error and "--copies" in error
+    copies = pl.read_parquet(run / "copywriting" / "copies.parquet")
+    questions = set(copies.filter(pl.col("category") == "question")["copy"])
+    with open_copy_review(run, 0, "ada", 210) as sitting:
+        assert len(sitting.waiting()) == 2 * 15 * 14 // 2
+        for one in sitting.waiting():
+            sides = [one.left in questions, one.right in questions]
+            sitting.submit(one.key, "even" if sides[0] == sides[1] else "left" if sides[0] else "right")
+        found = copy_review_summary(sitting)
+    assert found["pairs"] == 2 * 3 * 12 and found["waiting"] == 0
+    code, out, _ = taiji("items.csv", "--reviewed", *rules("copywriting.exploration=0"))
+    assert code == 0 and out.count("(question, score +") == 2
+    assert (run / "copywriting" / "reward_model").is_dir()
+
+
+def test_a_run_without_copies_says_how_to_write_them(tmp_path):
+    with pytest.raises(ArtifactError, match="taiji copy"):
+        open_copy_review(tmp_path, 0, "ada", 3)
+
+
+def test_damaged_copies_are_not_compared(taiji, tmp_path):  # noqa: F811
+    taiji("items.csv", *rules())
+    file = tmp_path / "runs/items/copywriting/copies.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(TaijiError, match=r"copies\.parquet"):
+        open_copy_review(tmp_path / "runs/items", 0, "ada", 3)
