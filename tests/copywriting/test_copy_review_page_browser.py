@@ -22,12 +22,12 @@ def test_copies_are_compared_by_keys_and_hostile_text_stays_text(tmp_path):
         for width, dark in ((1280, False), (1280, True), (400, False)):
             tab.size(width, dark=dark)
             tab.open(server.url)
-            tab.until(f"document.querySelector('#left').innerText === {A.left!r}")
+            tab.until(f"document.querySelector('#pick-left').innerText === {A.left!r}")
             assert tab.run(CONTRAST) == [] and tab.run("document.documentElement.scrollWidth") <= width
         tab.press("ArrowRight")
         tab.until("document.querySelector('#count').innerText === '1 of 2 compared'")
         assert tab.run("document.documentElement.scrollWidth") <= 400
-        tab.click("#left")
+        tab.click("#pick-left")
         tab.until("!document.querySelector('#done').hidden")
         assert judged_pairs(tmp_path)["winner"].to_list() == [A.right, bad.left]
         tab.press("u")

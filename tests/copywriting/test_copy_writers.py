@@ -6,7 +6,7 @@ import pytest
 from tests.copywriting.evidences import evidence
 
 from taiji.copywriting import copy_writers
-from taiji.copywriting.copy_categories import copy_categories, copy_prompt
+from taiji.copywriting.copy_categories import CopyPrompt, copy_categories, copy_prompt
 from taiji.copywriting.copy_writers import LocalCopyWriter, RulesCopyWriter, copy_text
 from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.errors import ConfigError
@@ -36,6 +36,17 @@ def prompts(count: int = 1, **changes):
 )
 def test_the_copy_is_the_first_line_without_label_and_quotes(said, copy):
     assert copy_text(said) == copy
+
+
+@pytest.mark.parametrize(
+    ("written", "copy"),
+    [("you seen it", "Have you seen it"), ("’s lamp", "Have’s lamp"), (", now", "Have, now"), ("'A' lamp", "Have 'A' lamp")],
+)  # fmt: skip
+def test_what_a_model_writes_behind_a_beginning_joins_it(tiny_lm, monkeypatch, written, copy):
+    monkeypatch.setattr(copy_writers, "write", lambda *_, **__: [[Written(written, False)]])
+    prompt = CopyPrompt(evidence("i"), prompts()[0].category, [{"role": "user", "content": "x"}], "Have")
+    said = LocalCopyWriter(LanguageModel(*tiny_lm, "tiny"), SETTINGS).write([prompt], 1, 0)
+    assert said[0][0].text == copy
 
 
 def test_example_sentences_are_filled_in_and_differ_between_items():

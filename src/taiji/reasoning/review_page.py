@@ -169,5 +169,5 @@ class _Handler(LocalHandler):
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
         nonce = f"'nonce-{self.server.token}'"
-        policy = content_policy(style_src=nonce, script_src=nonce, connect_src="'self'")
+        policy = content_policy(style_src=nonce, script_src=nonce, connect_src="'self'", img_src="data:")
         self.send(status, body, kind, {"Cache-Control": "no-store", "Content-Security-Policy": policy})
