@@ -98,8 +98,9 @@ def test_a_copy_counts_under_each_reason_against_it():
 
 def test_where_no_copy_passes_it_is_said_why(tmp_path):
     strict = SETTINGS.model_copy(update={"limits": SETTINGS.limits.model_copy(update={"longest": 5, "shortest": 1})})
-    with pytest.raises(InputError, match="length"):
+    with pytest.raises(InputError, match=r"10 length; '.*Alpine Trail lamp.*': length") as error:
         write_copies([evidence()], CATEGORIES, RulesCopyWriter(), strict, tmp_path, 0)
+    assert str(tmp_path) in str(error.value)
 
 
 def titled(asked: str, key: str) -> str:

@@ -58,6 +58,18 @@ def test_example_sentences_are_filled_in_and_differ_between_items():
     assert {len(row) for row in RulesCopyWriter().write(prompts(), 9, seed=0)} == {4}
 
 
+def test_a_title_with_a_mark_takes_no_full_stop(tmp_path):
+    (tmp_path / "odd.j2").write_text("[user]\nx\n")
+    (tmp_path / "odd.txt").write_text("New: {title}.\nReady for {title}?\n")
+    category = copy_categories(SETTINGS.model_copy(update={"templates": tmp_path, "categories": ("odd",)}), "shop")[0]
+    for title, said in (
+        ("Oliver!", {"New: Oliver!", "Ready for Oliver!?"}),
+        ("Lamp", {"New: Lamp.", "Ready for Lamp?"}),
+    ):
+        prompt = copy_prompt(evidence(title=title), category, SETTINGS)
+        assert {one.text for one in RulesCopyWriter().write([prompt], 2, 0)[0]} == said
+
+
 def test_a_category_without_examples_and_an_item_without_title(tmp_path):
     (tmp_path / "odd.j2").write_text("[user]\nx\n")
     with pytest.raises(ConfigError, match="no example sentences"):

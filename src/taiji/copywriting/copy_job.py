@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 PARTS = ".parts"
 """Folder, beside the table, of what was written by parts of the items."""
 
+EXAMPLES = 3
+"""Copies that an error shows."""
+
 
 def write_copies(
     evidence: Sequence[Evidence],
@@ -70,7 +73,7 @@ def write_copies(
         parts.append(_written(prompts, writer, settings.candidates, Path(folder), seed))
         asked += prompts
     table = scored_rows(checked_rows(pl.concat(parts), asked, settings.limits), model)
-    _tell(table)
+    _tell(table, Path(folder) / PARTS)
     return chosen_rows(table, settings.exploration, seed)
 
 
@@ -90,7 +93,7 @@ def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: 
     return rows
 
 
-def _tell(table: pl.DataFrame) -> None:
+def _tell(table: pl.DataFrame, parts: Path) -> None:
     """Warn of copies that are left out.
 
     Raises:
@@ -103,10 +106,10 @@ def _tell(table: pl.DataFrame) -> None:
     if len(out) == len(table):
         raise InputError(
             "No copy passed the checks.",
-            where="copywriting",
+            where=str(parts),
             expected="copies that name and count nothing but what the evidence has",
-            found=said,
-            fix="read what was said (the parts are kept), then change the category files or copywriting.limits",
+            found="; ".join([said, *(f"{row['said']!r}: {row['reasons']}" for row in out.head(EXAMPLES).to_dicts())]),
+            fix="take a larger model (language.model, copywriting.kind=endpoint), or change the category files or copywriting.limits; what was said is kept",
         )
     logger.warning("%d of %d copies are left out, some for several reasons: %s.", len(out), len(table), said)
 

@@ -132,9 +132,14 @@ class RulesCopyWriter:
                 )
             start = int(value_hash([seed, prompt.evidence.item_id, prompt.category.name])[:8], 16) % len(lines)
             chosen = [lines[(start + place) % len(lines)] for place in range(min(n, len(lines)))]
-            texts = [line.replace(TITLE, title) if title else "" for line in chosen]
+            texts = [_filled_in(line, title) if title else "" for line in chosen]
             found.append([Said(text, "whole" if text else "empty", 0, 0) for text in texts])
         return found
+
+
+def _filled_in(line: str, title: str) -> str:
+    """Return an example sentence with a title in it; a title that ends with a mark takes no full stop behind it."""
+    return (line.replace(f"{TITLE}.", TITLE) if title[-1] in ".!?…" else line).replace(TITLE, title)
 
 
 def _continued(prefill: str, text: str) -> str:
