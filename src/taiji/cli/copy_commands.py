@@ -18,7 +18,7 @@ def copy(
         typer.Argument(metavar="RUN|ITEMS", help="A run directory, or a table of items (Parquet, CSV, JSON lines)."),
     ],
     comments: Annotated[
-        Path | None, typer.Option("--comments", help="A table of comments: item_id, text, time.")
+        Path | None, typer.Option("--comments", help="A table of comments: item_id, text, time, and user_id if known.")
     ] = None,
     results: Annotated[
         Path | None,
