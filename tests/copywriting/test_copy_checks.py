@@ -78,6 +78,16 @@ def test_what_is_wrong_is_named(text, reasons):
     assert set(reasons) <= set(found), found
 
 
+def test_a_whole_title_is_the_items_with_its_signs_and_function_words():
+    pencils = evidence(title="Mates Pencils #2, 5 % lead")
+    assert CHECKS.reasons("New: Mates Pencils #2, 5 % lead.", pencils) == []
+    assert CHECKS.reasons("New: Mates Pencils #3, 5 % lead.", pencils) == ["link", "number"]
+    film = evidence(title="Now and Then (1995)")
+    assert CHECKS.reasons("You may like Now and Then (1995).", film) == []
+    assert CHECKS.reasons("You may like this now and then", film) == ["unrelated"]
+    assert CHECKS.reasons("You may like It for the night", evidence(title="It", description="a story")) == ["unrelated"]
+
+
 def test_a_dot_inside_a_word_is_the_catalogues_or_an_address():
     assert CHECKS.reasons("New: Dr.Martens boots", evidence(title="Dr.Martens boots")) == []
     assert CHECKS.reasons("Warm and quiet.New lamp", evidence()) == ["link"]

@@ -58,23 +58,20 @@ class CopyChecks:
         plain = cleaned(text)
         if not plain:
             return ["empty"]
+        rest = without_title(plain, evidence.title)
         ground = _Ground(evidence, self.limits.comment_support)
         said = f" {' '.join(_folded_words(plain))} "
         found = {
             "refusal": bool(_REFUSAL.search(plain)),
-            "link": self._addresses(plain, evidence),
+            "link": self._addresses(rest, evidence),
             "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
             "forbidden": any(phrase in said for phrase in self._forbidden),
             "number": number_faults(
-                plain,
-                evidence.title,
-                [fact.text for fact in evidence.catalogue],
-                everyday_words(FUNCTION),
-                everyday_words(COUNTING),
+                rest, [fact.text for fact in evidence.catalogue], everyday_words(FUNCTION), everyday_words(COUNTING)
             ),
             "name": any(map(_is_letter_sign, plain)) or any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),
-            "unrelated": not _telling(plain) & ground.words,
+            "unrelated": not _telling(plain) & ground.words and (rest == plain or " " not in evidence.title),
         }
         return [reason for reason in REASONS if found.get(reason)]
 
@@ -123,6 +120,11 @@ class _Ground:
         return any(phrase in fact for fact in self.catalogue) or (
             sum(phrase in fact for fact in self.comments) >= self.support
         )
+
+
+def without_title(text: str, title: str) -> str:
+    """Return a text with a mark in place of a whole title, written as it is: what stands in it is the item's, be it a number or a sign."""
+    return re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text) if len(title) > 2 else text
 
 
 def _is_letter_sign(letter: str) -> bool:

@@ -51,17 +51,13 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     return found
 
 
-def number_faults(
-    text: str, title: str, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]
-) -> bool:
+def number_faults(text: str, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]) -> bool:
     """Return whether a text has a number, a counting word or a sign of money or shares that the catalogue does not have so.
 
     Args:
-        text: of the copy; its item's whole title in it is left out. title: of the item. catalogue: facts. silent: see :func:`counted`.
+        text: of the copy, without its item's whole title. catalogue: facts. silent: see :func:`counted`.
         counting: words in small letters that count; the catalogue must have the word itself. "One" counts beside a word such as "left".
     """
-    if len(title) > 2:
-        text = re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text, flags=re.IGNORECASE)
     known = [one for fact in catalogue for one in counted(fact, silent)]
     if not all(any(_grounds(fact, said) for fact in known) for said in counted(text, silent)):
         return True
