@@ -15,7 +15,7 @@ _SIGNS = r"[^\w\s.,;:!?…'’\"“”„()/&–—-]"
 LEAD = 40
 """Characters before a number in which the word before it is looked for."""
 _WORD = re.compile(r"[^\W\d_]+")
-_LAST_WORD = re.compile(r"([^\W\d_]+)[\s-]*$")
+_LAST_WORD = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s-]*$")
 _COUNTED = re.compile(
     rf"(?P<before>(?:{_SIGNS}|(?<![^\s(])[-–—−]){{0,4}})\s?(?P<number>\d+(?:[.,]\d+)*)\s?(?P<after>{_SIGNS}{{0,4}})[ \-]?(?P<unit>[^\W\d_]*)"
 )
