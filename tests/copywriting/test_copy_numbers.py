@@ -37,6 +37,8 @@ def test_a_number_stands_with_its_signs_and_words():
         "this lamp 2022 looks lovely",
         "Alpine Trail lamp for €20",
         "Alpine Trail lamp of 60 % wool",
+        "Alpine Trail lamp for 20",
+        "Alpine Trail lamp for 20, and it is fine",
         "This one could be yours: Alpine Trail lamp",
     ],
 )
@@ -66,6 +68,9 @@ def test_numbers_of_the_catalogue_pass(text):
         "Alpine Trail lamp for ٣ days",
         "Alpine Trail lamp ½ off",
         "Alpine Trail lamp for Ⅻ days",
+        "Alpine Trail lamp since 40.",
+        "Alpine Trail lamp from 60",
+        "Alpine Trail lamp of 60 wool",
         "2021 Alpine Trail lamp",
         "the 2022 days of this lamp",
     ],

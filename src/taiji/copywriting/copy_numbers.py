@@ -69,9 +69,10 @@ def number_faults(text: str, catalogue: Sequence[str], silent: frozenset[str], c
 
 
 def _grounds(fact: Counted, said: Counted) -> bool:
-    """Return whether a number of the catalogue grounds one of a copy: the same signs, and the same word behind it or before it, if it has any behind it."""
-    same = fact.number == said.number and said.signs <= fact.signs
-    return same and (not said.unit or said.unit == fact.unit or bool(said.lead and said.lead == fact.lead))
+    """Return whether a number of the catalogue grounds one of a copy: the same signs, but for a currency that is left out, and the same word behind it or before it."""
+    left_out = {sign for sign in fact.signs - said.signs if unicodedata.category(sign) != "Sc"}
+    same = fact.number == said.number and said.signs <= fact.signs and not left_out
+    return same and (said.unit == fact.unit or bool(said.lead and said.lead == fact.lead))
 
 
 def _counts(letter: str) -> bool:
