@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from taiji.copywriting.copy_numbers import number_faults
+from taiji.copywriting.copy_numbers import CatalogueNumbers
 from taiji.copywriting.evidence import Evidence
 from taiji.copywriting.settings import CopyLimits
 from taiji.copywriting.untrusted_text import LINK, cleaned
@@ -51,6 +51,7 @@ class CopyChecks:
         self._nouns = {word for word in written if word[0].isupper()}
         words = {word.casefold() for word in written}
         self._everyday = words | {folded(word) for word in words}
+        self._last: tuple[Evidence, _Ground] | None = None
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
@@ -59,21 +60,25 @@ class CopyChecks:
         if not plain:
             return ["empty"]
         rest = without_title(plain, evidence.title)
-        ground = _Ground(evidence, self.limits.comment_support)
+        ground = self._ground(evidence)
         said = f" {' '.join(_folded_words(plain))} "
         found = {
             "refusal": bool(_REFUSAL.search(plain)),
             "link": self._addresses(rest, evidence),
             "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
             "forbidden": any(phrase in said for phrase in self._forbidden),
-            "number": number_faults(
-                rest, [fact.text for fact in evidence.catalogue], everyday_words(FUNCTION), everyday_words(COUNTING)
-            ),
+            "number": ground.numbers.faults(rest),
             "name": any(map(_is_letter_sign, plain)) or any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),
             "unrelated": not _telling(plain) & ground.words and (rest == plain or " " not in evidence.title),
         }
         return [reason for reason in REASONS if found.get(reason)]
+
+    def _ground(self, evidence: Evidence) -> _Ground:
+        """Return what an item's evidence holds; candidates of one item come one after another, so the last is kept."""
+        if self._last is None or self._last[0] is not evidence:
+            self._last = evidence, _Ground(evidence, self.limits.comment_support)
+        return self._last[1]
 
     def names(self, text: str) -> list[list[str]]:
         """Return the named entities of a text: runs of words with a capital.
@@ -112,6 +117,9 @@ class _Ground:
         self.support = support
         self.catalogue = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.catalogue]
         self.comments = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.comments]
+        self.numbers = CatalogueNumbers(
+            [fact.text for fact in evidence.catalogue], everyday_words(FUNCTION), everyday_words(COUNTING)
+        )
         self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
 
     def holds(self, words: Sequence[str]) -> bool:

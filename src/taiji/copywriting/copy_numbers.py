@@ -51,21 +51,28 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     return found
 
 
-def number_faults(text: str, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]) -> bool:
-    """Return whether a text has a number, a counting word or a sign of money or shares that the catalogue does not have so.
+class CatalogueNumbers:
+    """Numbers and counting words that the catalogue grounds for an item.
 
     Args:
-        text: of the copy, without its item's whole title. catalogue: facts. silent: see :func:`counted`.
+        catalogue: facts. silent: see :func:`counted`.
         counting: words in small letters that count; the catalogue must have the word itself. "One" counts beside a word such as "left".
     """
-    known = [one for fact in catalogue for one in counted(fact, silent)]
-    if not all(any(_grounds(fact, said) for fact in known) for said in counted(text, silent)):
-        return True
-    if any(map(_counts, _COUNTED.sub("", text))):
-        return True
-    words = {word for fact in catalogue for word in _WORD.findall(fact.casefold())}
-    said_words = counting.intersection(_WORD.findall(text.casefold()))
-    return bool(said_words - words) or bool(_ONE.search(text) and not any(_ONE.search(fact) for fact in catalogue))
+
+    def __init__(self, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]) -> None:
+        self.silent, self.counting = silent, counting
+        self.known = [one for fact in catalogue for one in counted(fact, silent)]
+        self.words = {word for fact in catalogue for word in _WORD.findall(fact.casefold())}
+        self.one = any(_ONE.search(fact) for fact in catalogue)
+
+    def faults(self, text: str) -> bool:
+        """Return whether a text, without its item's whole title, has a number, a counting word or a sign of money or shares that the catalogue does not have so."""
+        return (
+            not all(any(_grounds(fact, said) for fact in self.known) for said in counted(text, self.silent))
+            or any(map(_counts, _COUNTED.sub("", text)))
+            or bool(self.counting.intersection(_WORD.findall(text.casefold())) - self.words)
+            or (not self.one and bool(_ONE.search(text)))
+        )
 
 
 def _grounds(fact: Counted, said: Counted) -> bool:
