@@ -55,11 +55,42 @@ def test_grounded_copy_passes(text):
         ("\u200b", ["empty"]),
         ("A lamp like a R\u200bolex for you", ["name"]),
         ("A lamp like a Rоlex for you", ["name"]),
+        ("Alpine Trail lamp r o l e x", ["word"]),
+        ("Alpine Trail lamp R.O.L.E.X.", ["name"]),
+        ("Alpine Trail lamp 🅡🅞🅛🅔🅧", ["name"]),
+        ("Alpine Trail lamp 🇷🇴🇱🇪🇽", ["name"]),
+        ("Alpine Trail lamp 𝓡𝓸𝓵𝓮𝔁", ["name"]),
+        ("Alpine Trail lamp ʀᴏʟᴇx", ["word"]),
+        ("Alpine Trail lamp Rol3x", ["number", "name"]),
+        ("Alpine Trail lamp R̶o̶l̶e̶x̶", ["name"]),
+        ("Alpine Trail lamp \u202exelor\u202c", ["word"]),
+        ("Alpine Trail lamp רולקס", ["word"]),
+        ("Alpine Trail lamp is f r e e", ["word"]),
+        ("Alpine Trail lamp is f-r-e-e", ["word"]),
+        ("Alpine Trail lamp is f\u00adree", ["forbidden"]),
+        ("Alpine Trail lamp: lamp.top", ["link"]),
+        ("Alpine Trail lamp: trail.store now", ["link"]),
+        ("Alpine Trail lamp: lamp.light.day", ["link"]),
     ],
 )
 def test_what_is_wrong_is_named(text, reasons):
     found = CHECKS.reasons(text, LAMP)
     assert set(reasons) <= set(found), found
+
+
+def test_a_whole_title_is_the_items_with_its_signs_and_function_words():
+    pencils = evidence(title="Mates Pencils #2, 5 % lead")
+    assert CHECKS.reasons("New: Mates Pencils #2, 5 % lead.", pencils) == []
+    assert CHECKS.reasons("New: Mates Pencils #3, 5 % lead.", pencils) == ["link", "number"]
+    film = evidence(title="Now and Then (1995)")
+    assert CHECKS.reasons("You may like Now and Then (1995).", film) == []
+    assert CHECKS.reasons("You may like this now and then", film) == ["unrelated"]
+    assert CHECKS.reasons("You may like It for the night", evidence(title="It", description="a story")) == ["unrelated"]
+
+
+def test_a_dot_inside_a_word_is_the_catalogues_or_an_address():
+    assert CHECKS.reasons("New: Dr.Martens boots", evidence(title="Dr.Martens boots")) == []
+    assert CHECKS.reasons("Warm and quiet.New lamp", evidence()) == ["link"]
 
 
 def test_a_single_comment_grounds_nothing_and_its_numbers_never_do():

@@ -11,7 +11,7 @@ from tests.copywriting.evidences import INJECTED, evidence, hostile, titles
 from tests.reasoning.misbehaving import KEY, Server
 
 from taiji.copywriting.copy_categories import copy_categories
-from taiji.copywriting.copy_job import reward_model_of, write_copies
+from taiji.copywriting.copy_job import left_out, reward_model_of, write_copies
 from taiji.copywriting.copy_writers import EndpointCopyWriter, RulesCopyWriter
 from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.core.errors import InputError, ResourceError
@@ -82,10 +82,25 @@ def test_a_job_that_was_stopped_goes_on_and_asks_for_nothing_twice(tmp_path):
     assert second.asked == 10
 
 
+def test_a_damaged_part_is_written_again_and_the_whole_ones_are_not(tmp_path, caplog):
+    items = [evidence(f"i{n}") for n in range(8)]
+    whole, writer = write_copies(items, CATEGORIES, Obedient(), SETTINGS, tmp_path, 0), Obedient()
+    part = min((tmp_path / ".parts").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:200])
+    assert write_copies(items, CATEGORIES, writer, SETTINGS, tmp_path, 0).equals(whole)
+    assert writer.asked in (10, 15) and "written again" in caplog.text
+
+
+def test_a_copy_counts_under_each_reason_against_it():
+    table = pl.DataFrame({"copy": [None, None, "a"], "reasons": ["name, word", "word", ""]})
+    assert left_out(table) == {"word": 2, "name": 1}
+
+
 def test_where_no_copy_passes_it_is_said_why(tmp_path):
     strict = SETTINGS.model_copy(update={"limits": SETTINGS.limits.model_copy(update={"longest": 5, "shortest": 1})})
-    with pytest.raises(InputError, match="length"):
+    with pytest.raises(InputError, match=r"10 length; '.*Alpine Trail lamp.*': length") as error:
         write_copies([evidence()], CATEGORIES, RulesCopyWriter(), strict, tmp_path, 0)
+    assert str(tmp_path) in str(error.value)
 
 
 def titled(asked: str, key: str) -> str:

@@ -64,6 +64,20 @@ def test_rows_of_one_copy_are_added_up_and_wrong_counts_are_rejected():
         check_results(pl.DataFrame({"item_id": ["i"], "copy": ["a"], "sends": [1]}))
 
 
+@pytest.mark.parametrize("sends", [100.5, float("nan"), float("inf"), "many", True], ids=str)
+def test_counts_are_whole_numbers(sends):
+    with pytest.raises(InputError, match="column sends"):
+        check_results(pl.DataFrame({"item_id": ["i"], "copy": ["a"], "sends": [sends], "clicks": [1]}))
+    whole = check_results(pl.DataFrame({"item_id": ["i"], "copy": ["a"], "sends": [100.0], "clicks": [1.0]}))
+    assert whole.select("sends", "clicks").rows() == [(100, 1)] and whole["sends"].dtype == pl.Int64
+
+
+def test_nobody_is_satisfied_less_than_never():
+    row = pl.DataFrame({"item_id": ["i"], "copy": ["a"], "sends": [9], "clicks": [1], "satisfied": [-1]})
+    with pytest.raises(InputError, match="satisfied -1"):
+        check_results(row)
+
+
 def test_clicks_alone_are_warned_of(caplog):
     copy_pairs(results([("i", "a", 100, 30), ("i", "b", 50, 5)]), CLICKS)
     assert "promises more than it keeps" in caplog.text

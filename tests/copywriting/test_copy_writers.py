@@ -6,7 +6,7 @@ import pytest
 from tests.copywriting.evidences import evidence
 
 from taiji.copywriting import copy_writers
-from taiji.copywriting.copy_categories import copy_categories, copy_prompt
+from taiji.copywriting.copy_categories import CopyPrompt, copy_categories, copy_prompt
 from taiji.copywriting.copy_writers import LocalCopyWriter, RulesCopyWriter, copy_text
 from taiji.copywriting.settings import CopywritingSettings
 from taiji.core.errors import ConfigError
@@ -38,6 +38,17 @@ def test_the_copy_is_the_first_line_without_label_and_quotes(said, copy):
     assert copy_text(said) == copy
 
 
+@pytest.mark.parametrize(
+    ("written", "copy"),
+    [("you seen it", "Have you seen it"), ("’s lamp", "Have’s lamp"), (", now", "Have, now"), ("'A' lamp", "Have 'A' lamp")],
+)  # fmt: skip
+def test_what_a_model_writes_behind_a_beginning_joins_it(tiny_lm, monkeypatch, written, copy):
+    monkeypatch.setattr(copy_writers, "write", lambda *_, **__: [[Written(written, False)]])
+    prompt = CopyPrompt(evidence("i"), prompts()[0].category, [{"role": "user", "content": "x"}], "Have")
+    said = LocalCopyWriter(LanguageModel(*tiny_lm, "tiny"), SETTINGS).write([prompt], 1, 0)
+    assert said[0][0].text == copy
+
+
 def test_example_sentences_are_filled_in_and_differ_between_items():
     rows = RulesCopyWriter().write(prompts(4), 3, seed=0)
     assert {len({one.text for one in row}) for row in rows} == {3}
@@ -45,6 +56,18 @@ def test_example_sentences_are_filled_in_and_differ_between_items():
     assert len({rows[5 * n][0].text for n in range(4)}) > 1
     assert RulesCopyWriter().write(prompts(4), 3, seed=0) == rows
     assert {len(row) for row in RulesCopyWriter().write(prompts(), 9, seed=0)} == {4}
+
+
+def test_a_title_with_a_mark_takes_no_full_stop(tmp_path):
+    (tmp_path / "odd.j2").write_text("[user]\nx\n")
+    (tmp_path / "odd.txt").write_text("New: {title}.\nReady for {title}?\n")
+    category = copy_categories(SETTINGS.model_copy(update={"templates": tmp_path, "categories": ("odd",)}), "shop")[0]
+    for title, said in (
+        ("Oliver!", {"New: Oliver!", "Ready for Oliver!?"}),
+        ("Lamp", {"New: Lamp.", "Ready for Lamp?"}),
+    ):
+        prompt = copy_prompt(evidence(title=title), category, SETTINGS)
+        assert {one.text for one in RulesCopyWriter().write([prompt], 2, 0)[0]} == said
 
 
 def test_a_category_without_examples_and_an_item_without_title(tmp_path):

@@ -7,7 +7,10 @@ from datetime import datetime
 import polars as pl
 import pytest
 
+from taiji.copywriting.copy_checks import CopyChecks
 from taiji.copywriting.evidence import gather_evidence
+from taiji.copywriting.settings import CopyLimits
+from taiji.copywriting.untrusted_text import READ
 from taiji.core.errors import InputError
 
 ITEMS = pl.DataFrame(
@@ -55,6 +58,27 @@ def test_items_and_comments_of_later_are_not_known_yet():
     assert before[3].facts == () and after[3].tells
     dated = comments.with_columns(time=pl.lit(datetime(2026, 1, 1)))
     assert gather_evidence(ITEMS, LEVELS, 50, LISTED, dated)[1].comments == ()
+
+
+def test_of_one_author_only_the_newest_comment_counts():
+    said = pl.DataFrame(
+        {
+            "item_id": ["1", "1", "1", "1", "1"],
+            "text": ["a Rolex", "this Rolex", "warm", "no name", "no name either"],
+            "time": [1, 2, 3, 4, 5],
+            "user_id": [7, 7, 8, None, None],
+        }
+    )
+    one = gather_evidence(ITEMS, LEVELS, 50, LISTED, said)[0]
+    assert [fact.text for fact in one.comments] == ["no name either", "warm", "this Rolex"]
+    assert CopyChecks(CopyLimits()).reasons("An Alpine lamp like a Rolex", one) == ["name"]
+    two = gather_evidence(ITEMS, LEVELS, 50, LISTED, said.drop("user_id"))[0]
+    assert CopyChecks(CopyLimits()).reasons("An Alpine lamp like a Rolex", two) == []
+
+
+def test_a_text_is_read_up_to_its_limit():
+    long = ITEMS.head(1).with_columns(description=pl.lit("warm " * READ + "Rolex."))
+    assert "Rolex" not in gather_evidence(long, LEVELS, 50, [0])[0].facts[-1].text
 
 
 def test_comments_without_times_and_items_without_ids_are_rejected():

@@ -9,7 +9,8 @@ import polars as pl
 from tests.inspector.samples import HOSTILE
 
 from taiji.config import Config, load_config
-from taiji.core.artifacts import write_json
+from taiji.core.artifacts import write_json, write_parquet
+from taiji.core.manifests import MANIFEST, write_manifest
 from taiji.pipeline.run_copy import make_copies, table_catalogue
 
 
@@ -37,4 +38,22 @@ def write_copy_run(folder: Path, items: int = 60) -> Path:
     )
     results.write_csv(folder / "results.csv")
     make_copies(folder, catalogue, settings, folder / "comments.parquet", folder / "results.csv")
+    _with_markup(folder / "copywriting")
     return folder
+
+
+def _with_markup(out: Path) -> None:
+    """Put markup, which the evidence and the checks leave out, into the tables: pages must not trust them."""
+    copies, facts = (pl.read_parquet(out / f"{name}.parquet") for name in ("copies", "facts"))
+    bad = pl.col("item_id") == "bad"
+    copies = copies.with_columns(
+        said=pl.when(bad).then(pl.lit(f"Noir chair {HOSTILE}")).otherwise("said"),
+        reasons=pl.when(bad).then(pl.lit("link")).otherwise("reasons"),
+        chosen=pl.col("chosen") & ~bad,
+        **{name: pl.when(~bad).then(name) for name in ("copy", "score", "propensity")},
+    )
+    told = pl.when(bad | (pl.col("text") == "warm and quiet")).then(pl.col("text") + HOSTILE).otherwise("text")
+    (out / MANIFEST).unlink()
+    write_parquet(out / "copies.parquet", copies)
+    write_parquet(out / "facts.parquet", facts.with_columns(text=told))
+    write_manifest(out, {"seconds": 0.0, "facts": {}})

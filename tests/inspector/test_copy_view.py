@@ -51,6 +51,14 @@ def test_pages_answer_and_escape(folder):
         assert inspector.page(path, "").status == 404
 
 
+def test_copy_about_a_table_has_no_pages_of_users_and_stages(folder, run_folder):
+    inspector = Inspector(folder)
+    start = inspector.page("/", "").body.decode()
+    assert start == inspector.page("/copies", "").body.decode() and "Alpine lamp" in start
+    assert 'href="/users"' not in start and "Find a user" not in start and "taiji review RUN --copies" in start
+    assert 'href="/users"' in Inspector(run_folder).page("/", "").body.decode()
+
+
 def test_a_run_without_copies_says_how_to_write_them(run_folder):
     inspector = Inspector(run_folder)
     assert 'href="/copies"' not in inspector.page("/", "").body.decode()

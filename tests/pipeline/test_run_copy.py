@@ -101,6 +101,59 @@ def test_mistakes_are_one_message(taiji, arguments, words):
     assert code == 2 and all(word in error for word in words), error
 
 
+def table(*rows: str) -> str:
+    return "\n".join(rows) + "\n"
+
+
+SENT = "item_id,copy,category,stratum,sends,clicks,satisfied"
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--comments", table("item_id,text,time", "1,warm,2999-01-01"), ("still to come", "wrong.csv", "item 1")),
+        ("--comments", table("item_id,text,time", "1,warm,yesterday"), ("not a time", "wrong.csv, time", "'yesterday'")),
+        ("--results", table(SENT, "1,New: x.,a,m,100,200,3"), ("wrong.csv, item 1", "clicks 200")),
+        ("--results", table(SENT, "1,New: x.,a,m,100,20,-3"), ("no counts", "satisfied -3")),
+        ("--results", table(SENT, "1,New: x.,a,m,-5,0,0"), ("no counts", "sends -5")),
+        ("--results", table(SENT, "1,New: x.,a,m,100.5,20,3"), ("wrong.csv, column sends", "100.5")),
+        ("--results", table(SENT, "1,New: x.,a,m,99999999999999999999,20,3"), ("wrong.csv, column sends",)),
+        ("--results", table(SENT, "1,New: x.,a,m,100,20,3"), ("no pairs",)),
+        ("--reward", "", ("no reward model", "--results")),
+    ],
+    ids=["later", "no time", "clicks", "unsatisfied", "sends", "fraction", "huge", "one copy", "no model"],
+)  # fmt: skip
+def test_impossible_tables_are_one_message(taiji, tmp_path, option, text, words):
+    (tmp_path / "wrong.csv").write_text(text)
+    code, _, error = taiji("items.csv", option, "wrong.csv", *rules())
+    assert code == 2 and all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (table("item_id,title", "1,lamp", "2,bag", "1,chair"), ("item 1 2 times",)),
+        (table("item_id,title", "1,lamp", ",bag"), ("row 2 without item_id",)),
+        (table("item_id,titel", "1,Alpine lamp"), ("nothing to write copy from", "1 item without")),
+        (table("item_id,title"), ("no items",)),
+    ],
+    ids=["twice", "no id", "no title", "no rows"],
+)
+def test_items_that_cannot_be_written_about_are_named(taiji, tmp_path, items, words):
+    (tmp_path / "items.csv").write_text(items)
+    code, _, error = taiji("items.csv", *rules())
+    assert code == 2 and all(word in error for word in words), error
+
+
+def test_comments_about_nothing_and_without_a_time_are_told(taiji, tmp_path, caplog):
+    (tmp_path / "comments.csv").write_text(
+        table("item_id,text,time", "1.0,warm,2026-01-01", "1,warm,", "3,soft,2026-01-01")
+    )
+    assert taiji("items.csv", "--comments", "comments.csv", *rules())[0] == 0
+    assert "1 of 3 comments lack" in caplog.text and "1 of 2 comments are about items that are not" in caplog.text
+    assert "'1.0' (an item there: '1')" in caplog.text
+
+
 def test_a_run_of_another_kind_is_not_overwritten(taiji, tmp_path):
     (tmp_path / "runs/items/data").mkdir(parents=True)
     (tmp_path / "runs/items/data/manifest.json").write_text("{}")

@@ -124,7 +124,7 @@ def test_the_budget_stops_cleanly_and_resumes(tmp_path):
         spent = teacher(server.url, tmp_path).account()
         assert 0 < spent.cost <= 0.02
         assert spent.replies == len(server.billed) < 200
-        assert f"{spent.replies} rationales" in str(error.value)
+        assert f"{spent.replies} replies" in str(error.value)
         check(
             server,
             teacher(server.url, tmp_path).ask(prompts(200), 1, seed=0),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from taiji.language.embed import Embedder
 
 Array = NDArray[Any]
+MODEL_FILE = "text_reward.json"
+"""File that a folder with a stored model has."""
 RIDGES = (0.3, 3.0, 30.0, 300.0, 3000.0)
 """Penalties among which cross-validation over groups chooses."""
 FOLDS = 4
@@ -143,7 +145,7 @@ class TextRewardModel:
                 "ridge": self.ridge,
                 "style": list(STYLE_FEATURES),
             }
-            write_json(temporary / "text_reward.json", about)
+            write_json(temporary / MODEL_FILE, about)
 
     @classmethod
     def load(cls, folder: str | Path, embedder: Embedder | None = None) -> TextRewardModel:
@@ -156,7 +158,7 @@ class TextRewardModel:
 
         from taiji.language.embed import load_embedder
 
-        about = read_json(Path(folder) / "text_reward.json")
+        about = read_json(Path(folder) / MODEL_FILE)
         made = cls(load_embedder(about["embedder"]) if embedder is None else embedder)
         if made.embedder.version != about["embedder_version"] or about["style"] != list(STYLE_FEATURES):
             raise ArtifactError(

@@ -18,7 +18,7 @@ def copy(
         typer.Argument(metavar="RUN|ITEMS", help="A run directory, or a table of items (Parquet, CSV, JSON lines)."),
     ],
     comments: Annotated[
-        Path | None, typer.Option("--comments", help="A table of comments: item_id, text, time.")
+        Path | None, typer.Option("--comments", help="A table of comments: item_id, text, time, and user_id if known.")
     ] = None,
     results: Annotated[
         Path | None,
@@ -30,6 +30,13 @@ def copy(
     reward: Annotated[
         Path | None, typer.Option("--reward", help="Folder of a reward model that an earlier call trained.")
     ] = None,
+    reviewed: Annotated[
+        bool,
+        typer.Option(
+            "--reviewed",
+            help="What people chose in `taiji review RUN --copies` trains the reward model, beside --results if given.",
+        ),
+    ] = False,
     config: ConfigPath = None,
     preset: Preset = None,
     overrides: Overrides = None,
@@ -50,9 +57,12 @@ def copy(
     from taiji.pipeline.run_copy import STAGE, make_copies, print_copies, run_catalogue, table_catalogue
 
     progress.silence(quiet)
-    if results is not None and reward is not None:
+    if reward is not None and (results is not None or reviewed):
         raise ConfigError(
-            "Two reward models are asked for.", where="--results and --reward", expected="one of them", found="both"
+            "Two reward models are asked for.",
+            where="--reward and --results or --reviewed",
+            expected="one of them",
+            found="both",
         )
     if (target / "config.json").is_file():
         if config or preset or name:
@@ -73,6 +83,6 @@ def copy(
             )  # fmt: skip
         make_folder(folder)
         write_json(folder / "config.json", settings.model_dump(mode="json"))
-    found = make_copies(folder, catalogue, settings, comments, results, reward)
+    found = make_copies(folder, catalogue, settings, comments, results, reward, reviewed)
     if not (json_path and console.emit_json(json_path, found)):
         print_copies(found)

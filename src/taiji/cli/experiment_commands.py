@@ -74,12 +74,30 @@ def review(
         bool,
         typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end."),
     ] = False,
+    copies: Annotated[
+        bool,
+        typer.Option("--copies", help="Compare the run's copies instead, two of an item side by side."),
+    ] = False,
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
-    """Let a person judge a run's rationales on five axes, on a page of this machine or through files."""
+    """Let a person judge a run's rationales on five axes, or compare its copies, on a page of this machine or through files."""
+    from taiji.core.errors import ConfigError
+    from taiji.pipeline.run_copy_review import copy_review_summary, open_copy_review, serve_copy_review
     from taiji.pipeline.run_review import open_review, print_review, serve_review
 
+    if copies:
+        if files or beside or only:
+            raise ConfigError(
+                "Copies are compared on the page, by people alone.", where="--copies", expected="--as, --count, --port",
+                found="--files, --beside or --only", fix="leave these out; the judgements are lines of <run>/review/copies/<name>.jsonl",
+            )  # fmt: skip
+        with open_copy_review(run, config_of(run, overrides).seed, name, count) as sitting:
+            serve_copy_review(run, sitting, port, say)
+            found = copy_review_summary(sitting)
+        if not (json_path and console.emit_json(json_path, found)):
+            print("\n".join(f"{key}: {value}" for key, value in found.items()))
+        return
     with open_review(
         run, config_of(run, overrides), name, beside or [], only.value if only else None, count
     ) as session:

@@ -8,15 +8,16 @@ where several different ones say it. A false alarm costs a candidate, nothing el
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from taiji.copywriting.copy_numbers import CatalogueNumbers
 from taiji.copywriting.evidence import Evidence
 from taiji.copywriting.settings import CopyLimits
 from taiji.copywriting.untrusted_text import LINK, cleaned
 from taiji.core.errors import ConfigError
-from taiji.reasoning.knowledge_guard import numbers_in
 
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is not used."""
@@ -24,9 +25,12 @@ ENGLISH = Path(__file__).parent / "words" / "english.txt"
 """Everyday words, no names and no numbers: counted in womens-clothing-reviews (small letters in ten reviews at least, one token of WordLlama), and words of announcements added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Words that say nothing of what a text is about."""
+COUNTING = ENGLISH.with_name("english_numbers.txt")
+"""Words that count; comments never ground them."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
+_DOTTED = re.compile(r"(?<![^\W_])[^\W_]{2,}(?:\.[^\W\d_]{2,})+")
 _STARTS = frozenset(".!?:…\n")
 _REFUSAL = re.compile(
     r"\b(?:as an ai|language model|i(?: am|['’]m) sorry|i (?:cannot|can['’]t|am unable)|here (?:is|are) (?:a|the|your|some)\b.{0,30}\bcop(?:y|ies))\b",
@@ -47,6 +51,7 @@ class CopyChecks:
         self._nouns = {word for word in written if word[0].isupper()}
         words = {word.casefold() for word in written}
         self._everyday = words | {folded(word) for word in words}
+        self._last: tuple[Evidence, _Ground] | None = None
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
@@ -54,20 +59,26 @@ class CopyChecks:
         plain = cleaned(text)
         if not plain:
             return ["empty"]
-        ground = _Ground(evidence, self.limits.comment_support)
+        rest = without_title(plain, evidence.title)
+        ground = self._ground(evidence)
         said = f" {' '.join(_folded_words(plain))} "
-        numbers = numbers_in(plain)
         found = {
             "refusal": bool(_REFUSAL.search(plain)),
-            "link": bool(LINK.search(plain) or set(plain) & set("@#<>{}[]|\\")),
+            "link": self._addresses(rest, evidence),
             "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
             "forbidden": any(phrase in said for phrase in self._forbidden),
-            "number": bool(numbers - ground.numbers),
-            "name": any(not ground.holds(name) for name in self.names(plain)),
+            "number": ground.numbers.faults(rest),
+            "name": any(map(_is_letter_sign, plain)) or any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),
-            "unrelated": not _telling(plain) & ground.words,
+            "unrelated": not _telling(plain) & ground.words and (rest == plain or " " not in evidence.title),
         }
         return [reason for reason in REASONS if found.get(reason)]
+
+    def _ground(self, evidence: Evidence) -> _Ground:
+        """Return what an item's evidence holds; candidates of one item come one after another, so the last is kept."""
+        if self._last is None or self._last[0] is not evidence:
+            self._last = evidence, _Ground(evidence, self.limits.comment_support)
+        return self._last[1]
 
     def names(self, text: str) -> list[list[str]]:
         """Return the named entities of a text: runs of words with a capital.
@@ -84,13 +95,19 @@ class CopyChecks:
                 runs[-1].append(word)
         return [run for run in runs if run]
 
+    def _addresses(self, text: str, evidence: Evidence) -> bool:
+        """Return whether a text has an address, or signs of markup; a dot inside a word is one unless the catalogue writes the word so ("Dr.Martens")."""
+        known = " ".join(fact.text for fact in evidence.catalogue).casefold()
+        dotted = [found[0].casefold() for found in _DOTTED.finditer(text)]
+        return bool(LINK.search(text) or set(text) & set("@#<>{}[]|\\")) or any(word not in known for word in dotted)
+
     def _unknown(self, text: str) -> Iterator[str]:
         """Yield the words in small letters that are not everyday ones: names in disguise, until the evidence has them."""
         yield from (word for word, _, _ in _words(text) if not word[0].isupper() and not self._is_everyday(word))
 
     def _is_everyday(self, word: str) -> bool:
         plain = _ENDING.sub("", word.casefold())
-        return plain in self._everyday or folded(plain) in self._everyday or len(plain) == 1
+        return plain in self._everyday or folded(plain) in self._everyday
 
 
 class _Ground:
@@ -100,7 +117,9 @@ class _Ground:
         self.support = support
         self.catalogue = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.catalogue]
         self.comments = [f" {' '.join(_folded_words(fact.text))} " for fact in evidence.comments]
-        self.numbers = {number for fact in evidence.catalogue for number in numbers_in(fact.text)}
+        self.numbers = CatalogueNumbers(
+            [fact.text for fact in evidence.catalogue], everyday_words(FUNCTION), everyday_words(COUNTING)
+        )
         self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
 
     def holds(self, words: Sequence[str]) -> bool:
@@ -109,6 +128,16 @@ class _Ground:
         return any(phrase in fact for fact in self.catalogue) or (
             sum(phrase in fact for fact in self.comments) >= self.support
         )
+
+
+def without_title(text: str, title: str) -> str:
+    """Return a text with a mark in place of a whole title, written as it is: what stands in it is the item's, be it a number or a sign."""
+    return re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text) if len(title) > 2 else text
+
+
+def _is_letter_sign(letter: str) -> bool:
+    """Return whether a sign shows a letter without being one: letters in circles and squares, of flags."""
+    return unicodedata.category(letter)[0] == "S" and "LETTER" in unicodedata.name(letter, "")
 
 
 def folded(word: str) -> str:

@@ -18,7 +18,8 @@ from taiji.copywriting.copy_writers import CopyWriter
 from taiji.copywriting.evidence import Evidence
 from taiji.copywriting.settings import CopywritingSettings, PairSettings
 from taiji.core.artifacts import make_folder, read_parquet, value_hash, write_parquet
-from taiji.core.errors import InputError
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.number_format import counted
 from taiji.core.progress import track
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PARTS = ".parts"
 """Folder, beside the table, of what was written by parts of the items."""
+
+EXAMPLES = 3
+"""Copies that an error shows."""
 
 
 def write_copies(
@@ -57,7 +61,7 @@ def write_copies(
             "There is nothing to write copy from.",
             where="items",
             expected="a title, a description or comments that speak of the item",
-            found=f"{len(evidence)} items without",
+            found=f"{counted(len(evidence), 'item')} without" if evidence else "no items",
             fix="give items titles or descriptions, or a table of comments (--comments)",
         )
     if len(told) < len(evidence):
@@ -69,7 +73,7 @@ def write_copies(
         parts.append(_written(prompts, writer, settings.candidates, Path(folder), seed))
         asked += prompts
     table = scored_rows(checked_rows(pl.concat(parts), asked, settings.limits), model)
-    _tell(table)
+    _tell(table, Path(folder) / PARTS)
     return chosen_rows(table, settings.exploration, seed)
 
 
@@ -78,14 +82,18 @@ def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: 
     version = writer.version
     key = value_hash([[p.evidence.item_id, p.category.name, asked_hash(p, version)] for p in prompts] + [n, seed])[:24]
     file = folder / PARTS / f"{key}.parquet"
-    if not file.exists():
-        rows = written_rows(prompts, writer.write(prompts, n, seed), version)
-        make_folder(file.parent)
-        write_parquet(file, rows)
-    return read_parquet(file)
+    if file.exists():
+        try:
+            return read_parquet(file)
+        except ArtifactError:
+            logger.warning("What was written is damaged and is written again: %s.", file)
+    rows = written_rows(prompts, writer.write(prompts, n, seed), version)
+    make_folder(file.parent)
+    write_parquet(file, rows)
+    return rows
 
 
-def _tell(table: pl.DataFrame) -> None:
+def _tell(table: pl.DataFrame, parts: Path) -> None:
     """Warn of copies that are left out.
 
     Raises:
@@ -94,16 +102,22 @@ def _tell(table: pl.DataFrame) -> None:
     out = table.filter(pl.col("copy").is_null())
     if out.is_empty():
         return
-    said = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(out["reasons"]).items()))
+    said = ", ".join(f"{count} {reason}" for reason, count in left_out(table).items())
     if len(out) == len(table):
         raise InputError(
             "No copy passed the checks.",
-            where="copywriting",
+            where=str(parts),
             expected="copies that name and count nothing but what the evidence has",
-            found=said,
-            fix="read what was said (the parts are kept), then change the category files or copywriting.limits",
+            found="; ".join([said, *(f"{row['said']!r}: {row['reasons']}" for row in out.head(EXAMPLES).to_dicts())]),
+            fix="take a larger model (language.model, copywriting.kind=endpoint), or change the category files or copywriting.limits; what was said is kept",
         )
-    logger.warning("Of %d copies these are left out: %s.", len(table), said)
+    logger.warning("%d of %d copies are left out, some for several reasons: %s.", len(out), len(table), said)
+
+
+def left_out(table: pl.DataFrame) -> dict[str, int]:
+    """Return how many copies have each reason against them, the most frequent first; one copy may have several."""
+    reasons = table.filter(pl.col("copy").is_null())["reasons"].str.split(", ").explode()
+    return dict(Counter(sorted(reasons.to_list())).most_common())
 
 
 def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:

@@ -16,6 +16,8 @@ from taiji.core.errors import InputError
 logger = logging.getLogger(__name__)
 NEEDED = ("item_id", "copy", "sends", "clicks")
 """Columns of results; ``category``, ``stratum`` and ``satisfied`` may stand beside them."""
+COUNTS = ("sends", "clicks", "satisfied")
+"""Columns of results that are whole numbers."""
 PAIRS: dict[str, pl.DataType] = {
     "item_id": pl.String(),
     "winner": pl.String(),
@@ -42,25 +44,37 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
             expected=f"columns {', '.join(NEEDED)}, and optionally category, stratum, satisfied",
             found=f"no {', '.join(missing)}",
         )
+    uncounted = [name for name in COUNTS if name in results.columns and not _whole(results[name])]
+    if uncounted:
+        raise InputError(
+            "Results of sends are no counts.",
+            where=f"{where}, column {uncounted[0]}",
+            expected="whole numbers",
+            found=f"{results[uncounted[0]].dtype}, such as {results[uncounted[0]].drop_nulls().first()!r}",
+        )
     given = results.with_columns(
         pl.col("item_id").cast(pl.String),
         (pl.col("category").cast(pl.String) if "category" in results.columns else pl.lit("")).alias("category"),
         (pl.col("stratum").cast(pl.String) if "stratum" in results.columns else pl.lit("")).alias("stratum"),
         (pl.col("satisfied") if "satisfied" in results.columns else pl.lit(None)).alias("satisfied").cast(pl.Int64),
+        pl.col("sends", "clicks").cast(pl.Int64),
     )
     wrong = given.filter(
         (pl.col("sends") < 0)
         | (pl.col("clicks") < 0)
         | (pl.col("clicks") > pl.col("sends"))
         | (pl.col("satisfied") > pl.col("clicks"))
+        | (pl.col("satisfied") < 0)
         | pl.any_horizontal(pl.col(*NEEDED).is_null())
     )
     if len(wrong):
         raise InputError(
             "Results of sends are no counts.",
-            where=f"{where}, item {wrong['item_id'][0]}",
+            where=f"{where}, item {wrong['item_id'][0]}, copy {wrong['copy'][0]!r}",
             expected="0 ≤ satisfied ≤ clicks ≤ sends, and none missing",
-            found=f"{len(wrong)} rows otherwise, the first with {wrong.select('sends', 'clicks', 'satisfied').row(0)}",
+            found=f"{len(wrong)} rows otherwise, the first with "
+            + ", ".join(f"{name} {wrong[name][0]}" for name in ("sends", "clicks", "satisfied")),
+            fix="count every send once in its stratum, a click among its sends, a satisfied one among the clicks",
         )
     keys = ["item_id", "copy", "category", "stratum"]
     counts = [pl.col("sends").sum(), pl.col("clicks").sum()]
@@ -68,11 +82,19 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     return given.group_by(keys, maintain_order=True).agg(*counts, known.alias("satisfied"))
 
 
-def copy_pairs(results: pl.DataFrame, settings: PairSettings) -> pl.DataFrame:
+def _whole(counts: pl.Series) -> bool:
+    """Return whether a column has whole numbers, be they written as floats; one that is null throughout counts nothing wrongly."""
+    if counts.dtype.is_float():
+        known = counts.drop_nulls()
+        return bool(known.is_finite().all() and (known == known.round()).all())
+    return counts.dtype.is_integer() or counts.dtype == pl.Null
+
+
+def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "results") -> pl.DataFrame:
     """Return pairs of copies of the same item of which one did better.
 
     Args:
-        results: see :func:`check_results`. settings: least sends, least z, and the outcome that counts.
+        results: see :func:`check_results`. settings: least sends, least z, and the outcome that counts. where: their name in an error.
 
     Returns:
         columns :data:`PAIRS`, by item and then in the order in which the copies occur.
@@ -80,11 +102,11 @@ def copy_pairs(results: pl.DataFrame, settings: PairSettings) -> pl.DataFrame:
     Raises:
         InputError: the outcome is satisfaction and some sends do not tell it.
     """
-    checked = check_results(results)
+    checked = check_results(results, where)
     if settings.outcome == "satisfied" and checked["satisfied"].null_count():
         raise InputError(
             "Some results do not tell who was satisfied.",
-            where="column satisfied",
+            where=f"{where}, column satisfied",
             expected="of every row how many of those who clicked were satisfied (did not leave at once, rated well)",
             found=f"{checked['satisfied'].null_count()} rows without",
             fix="add the column, or set copywriting.pairs.outcome=clicks and live with clickbait",

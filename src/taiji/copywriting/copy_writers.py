@@ -20,6 +20,7 @@ from taiji.reasoning.item_knowledge import Said
 from taiji.reasoning.teachers import tidy
 
 _LABEL = re.compile(r"^\W*(?:copy|notification|push|headline|text|answer|\d+)\s*[:.)]\s+", re.IGNORECASE)
+_NO_BLANK = re.compile(r"['’](?:s|ll|re|ve|d|m|t)\b|[.,;:!?…]")
 _QUOTES = "\"'“”„‘’«»*_ "
 
 
@@ -56,8 +57,9 @@ class LocalCopyWriter:
 
     @property
     def version(self) -> str:
-        """Of the model and its sampling."""
-        return value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
+        """The model's name, and the hash of it and its sampling."""
+        digest = value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
+        return f"{self.lm.name} {digest}"
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
         """See :class:`CopyWriter`."""
@@ -68,7 +70,7 @@ class LocalCopyWriter:
             read = len(ids_of(self.lm.tokenizer, request))
             told = []
             for one in row:
-                text = "" if one.cut else copy_text(f"{prompt.prefill} {one.text}")
+                text = "" if one.cut else copy_text(_continued(prompt.prefill, one.text))
                 ended = "cut" if one.cut else "whole" if text else "empty"
                 told.append(Said(text, ended, read, len(ids_of(self.lm.tokenizer, one.text))))
             found.append(told)
@@ -83,8 +85,8 @@ class EndpointCopyWriter:
 
     @property
     def version(self) -> str:
-        """The client's."""
-        return self.client.version
+        """The client's name and version."""
+        return f"{self.client.name} {self.client.version}"
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
         """See :class:`CopyWriter`."""
@@ -130,9 +132,19 @@ class RulesCopyWriter:
                 )
             start = int(value_hash([seed, prompt.evidence.item_id, prompt.category.name])[:8], 16) % len(lines)
             chosen = [lines[(start + place) % len(lines)] for place in range(min(n, len(lines)))]
-            texts = [line.replace(TITLE, title) if title else "" for line in chosen]
+            texts = [_filled_in(line, title) if title else "" for line in chosen]
             found.append([Said(text, "whole" if text else "empty", 0, 0) for text in texts])
         return found
+
+
+def _filled_in(line: str, title: str) -> str:
+    """Return an example sentence with a title in it; a title that ends with a mark takes no full stop behind it."""
+    return (line.replace(f"{TITLE}.", TITLE) if title[-1] in ".!?…" else line).replace(TITLE, title)
+
+
+def _continued(prefill: str, text: str) -> str:
+    """Return the beginning of a copy with what a model wrote behind it: an apostrophe or a mark stands without a blank."""
+    return f"{prefill}{text}" if _NO_BLANK.match(text) else f"{prefill} {text}"
 
 
 def copy_text(text: str) -> str:

@@ -22,6 +22,8 @@ from taiji.reasoning.prompts import shorten
 Source = Literal["title", "field", "description", "comment"]
 COMMENT_COLUMNS = ("item_id", "text", "time")
 """Columns of a table of comments; ``time`` as a timestamp or in microseconds since the epoch."""
+AUTHOR = "user_id"
+"""Optional column of comments: who wrote them. Of one author, and of all without a name, the newest about an item counts."""
 UNTOLD = ("item", "item_id", FROM, UNTIL, *KNOWLEDGE)
 """Columns of the item table that are no evidence: ids, times, and what a language model wrote."""
 DESCRIPTION_CHARACTERS, FIELD_CHARACTERS = 400, 120
@@ -135,16 +137,18 @@ def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
             found=f"no {', '.join(missing)}",
             fix="give every comment its time: what was said later must not be evidence",
         )
-    times = pl.Series("time", bound_times(table, "time", EVER.max))
+    times = pl.Series("time", bound_times(table, "time", EVER.max, "comments"))
     rows = (
-        table.select(pl.col("item_id").cast(pl.String), pl.col("text").cast(pl.String), times)
-        .drop_nulls()
+        table.with_columns(pl.col("item_id").cast(pl.String), pl.col("text").cast(pl.String), times)
+        .drop_nulls(COMMENT_COLUMNS)
         .filter(pl.col("time") < as_of)
         .sort("time", descending=True, maintain_order=True)
     )
+    if AUTHOR in table.columns:
+        rows = rows.unique(["item_id", AUTHOR], keep="first", maintain_order=True)
     found: dict[str, list[Fact]] = {}
     seen: set[tuple[str, str]] = set()
-    for item, text, at in rows.iter_rows():
+    for item, text, at in rows.select(COMMENT_COLUMNS).iter_rows():
         shown = shorten(about_the_item(text), DESCRIPTION_CHARACTERS)
         if shown and (item, shown.casefold()) not in seen:
             seen.add((item, shown.casefold()))

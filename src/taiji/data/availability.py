@@ -63,8 +63,11 @@ class Availability:
         return (self.first <= now) & (now < self.end)
 
 
-def bound_times(items: pl.DataFrame, column: str, missing: int) -> Ints:
+def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "items") -> Ints:
     """Return a column's times in microseconds since the epoch, (N,); ``missing`` where there is none, or no such column.
+
+    Args:
+        items: a row each. column: of times. missing: see above. table: its name in an error.
 
     Raises:
         InputError: it holds neither times, nor ISO 8601 texts, nor whole microseconds.
@@ -77,31 +80,31 @@ def bound_times(items: pl.DataFrame, column: str, missing: int) -> Ints:
     elif isinstance(values.dtype, pl.Date):
         values = values.cast(pl.Datetime("us")).cast(pl.Int64)
     elif values.dtype == pl.String:
-        values = _written(values, column)
+        values = _written(values, column, table)
     elif not values.dtype.is_integer():
-        raise _no_times(column, str(values.dtype))
+        raise _no_times(column, str(values.dtype), table)
     return values.fill_null(missing).to_numpy().astype(np.int64)
 
 
-def _written(texts: pl.Series, column: str) -> pl.Series:
+def _written(texts: pl.Series, column: str, table: str) -> pl.Series:
     """Return ISO 8601 dates and times, which is all that a CSV file can hold, in microseconds; without an offset they are UTC."""
     times: list[int | None] = []
     for text in texts:
         try:
             time = None if text is None else datetime.fromisoformat(text)
         except ValueError:
-            raise _no_times(column, repr(text)) from None
+            raise _no_times(column, repr(text), table) from None
         if time is not None and time.tzinfo is None:
             time = time.replace(tzinfo=UTC)
         times.append(None if time is None else (time - EPOCH) // MICROSECOND)
     return pl.Series(times, dtype=pl.Int64)
 
 
-def _no_times(column: str, found: str) -> InputError:
+def _no_times(column: str, found: str, table: str) -> InputError:
     """Return the error about a column that does not hold times."""
     return InputError(
-        "A column of the item table is not a time.",
-        where=f"items, {column}",
+        "A column is not a time.",
+        where=f"{table}, {column}",
         expected="dates, times, texts of the form 2026-01-31 or 2026-01-31T12:00:00Z, or whole microseconds since the epoch",
         found=found,
         fix="leave the cell empty where there is no bound",

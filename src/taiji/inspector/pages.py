@@ -103,7 +103,7 @@ class Inspector:
 
     def _route(self, parts: list[str], asked: dict[str, str]) -> Page:
         match parts:
-            case []:
+            case [] if not self._copies_only:
                 return self._overview()
             case ["users"]:
                 return self._users(asked)
@@ -113,7 +113,7 @@ class Inspector:
                 return self._html("requests.html.j2", rows=request_view.request_list(self.runs[0]))
             case ["requests", number]:
                 return self._request(number, asked)
-            case ["copies"]:
+            case [] | ["copies"]:
                 return self._html("copies.html.j2", view=copy_view.copy_list(self.runs[0], whole(asked.get("page"), 1)))
             case ["copies", number]:
                 return self._copy(number)
@@ -266,6 +266,11 @@ class Inspector:
         policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-same-origin allow-top-navigation-by-user-activation"
         return Page(path.read_bytes(), headers={"Content-Security-Policy": policy})
 
+    @property
+    def _copies_only(self) -> bool:
+        """True for copy about a table of items: there are no users, and no stages that could be finished."""
+        return self.runs[0].done("copywriting") and not self.runs[0].done("data")
+
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:
         runs = self._runs
         common = {
@@ -275,6 +280,7 @@ class Inspector:
             "has_page": (runs[0].folder / "recommendation.html").is_file(),
             "recommends": runs[0].recommends,
             "has_copies": runs[0].done("copywriting"),
+            "copies_only": self._copies_only,
             "enhances": runs[0].enhances,
         }
         return Page(self._templates.get_template(template).render(**common, **values).encode(), status)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from taiji.copywriting.copy_categories import copy_categories
-from taiji.copywriting.copy_job import reward_model_of, write_copies
+from taiji.copywriting.copy_job import fitted_to_pairs, left_out, write_copies
+from taiji.copywriting.copy_pairs import COUNTS, copy_pairs
+from taiji.copywriting.copy_review import judged_pairs
 from taiji.copywriting.evidence import COMMENT_COLUMNS, Evidence, gather_evidence
 from taiji.core.artifacts import make_folder, write_json, write_parquet
 from taiji.core.errors import InputError
 from taiji.core.manifests import MANIFEST, Verifier, write_manifest
+from taiji.core.number_format import counted
 from taiji.data import open_dataset
-from taiji.data.availability import EVER, FROM, bound_times
+from taiji.data.availability import EPOCH, EVER, FROM, MICROSECOND, bound_times
 from taiji.data.knowledge_rows import listed_at
 from taiji.data.schema import level_names
 from taiji.data.sources.files import read_table
@@ -27,10 +31,11 @@ if TYPE_CHECKING:
     from taiji.config import Config
     from taiji.copywriting.copy_writers import CopyWriter
 
+logger = logging.getLogger(__name__)
 STAGE = "copywriting"
 """Folder of a run with the table of copies, the facts behind them, and a reward model that was trained here."""
-COUNTS = ("sends", "clicks", "satisfied")
-"""Columns of results that are whole numbers."""
+REVIEW = Path("review") / "copies"
+"""Folder of a run with what people chose, a file per person."""
 SHOWN = 5
 """Chosen copies that are printed."""
 
@@ -71,17 +76,27 @@ def table_catalogue(file: Path, domain: str) -> Catalogue:
         InputError: it cannot be read, or lacks ``item_id``.
     """
     items = read_table(file)
-    if "item_id" not in items.columns or items["item_id"].null_count() or items["item_id"].n_unique() < len(items):
+    if fault := _no_items(items):
         raise InputError(
             "The table is not one of items.",
             where=str(file),
             expected="a column item_id, each item once; title, category_l1, …, description and further fields beside it",
-            found=f"columns {', '.join(items.columns)}"
-            if "item_id" not in items.columns
-            else "an item twice, or without id",
+            found=fault,
         )
+    if "title" not in items.columns:
+        logger.warning("The items of %s have no column title, only %s.", file, ", ".join(items.columns))
     listed = bound_times(items, FROM, EVER.min)
     return Catalogue(items, level_names(items.columns), listed.tolist(), max(int(listed.max(initial=0)), 0), domain)
+
+
+def _no_items(items: pl.DataFrame) -> str:
+    """Return the fault for which a table is none of items; empty where there is none."""
+    if "item_id" not in items.columns:
+        return f"columns {', '.join(items.columns) or 'none'}"
+    if items["item_id"].null_count():
+        return f"row {int(items['item_id'].is_null().arg_max() or 0) + 1} without item_id"
+    twice = items["item_id"].filter(items["item_id"].is_duplicated())
+    return f"item {twice[0]} {(items['item_id'] == twice[0]).sum()} times" if len(twice) else ""
 
 
 def make_copies(
@@ -91,25 +106,26 @@ def make_copies(
     comments: Path | None = None,
     results: Path | None = None,
     reward: Path | None = None,
+    reviewed: bool = False,
 ) -> dict[str, Any]:
     """Write copy about items into ``folder/copywriting``.
 
     Args:
         folder: of the run. catalogue: the items. config: its ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint``.
-        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained.
+        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained. reviewed: train one on what people chose in the folder's review, and on the results if there are any.
 
     Returns:
         counts, and some of the chosen copies.
     """
     settings, out = config.copywriting, folder / STAGE
-    said = None if comments is None else _comments(comments)
+    said = None if comments is None else _comments(comments, catalogue.items)
     end = catalogue.end
     if said is not None and len(said):
         end = max(end, int(said["time"].max()))  # type: ignore[arg-type]
     count = len(catalogue.items) if settings.items is None else settings.items
     evidence = gather_evidence(catalogue.items.head(count), catalogue.levels, end + 1, catalogue.listed[:count], said)
     categories = copy_categories(settings, catalogue.domain)
-    model = _reward_model(config, results, reward)
+    model = _reward_model(config, folder, results, reward, reviewed)
     table = write_copies(
         evidence, categories, _writer(config, folder), settings, folder / ".work" / STAGE, config.seed, model
     )
@@ -117,7 +133,7 @@ def make_copies(
     (out / MANIFEST).unlink(missing_ok=True)
     write_parquet(out / "copies.parquet", table)
     write_parquet(out / "facts.parquet", _facts(evidence))
-    if model is not None and results is not None:
+    if model is not None and reward is None:
         model.save(out / "reward_model")
     found = {
         "items": len(evidence),
@@ -125,7 +141,7 @@ def make_copies(
         "items with a copy": int(table["chosen"].sum()),
         "copies written": len(table),
         "copies that may be sent": int(table["copy"].is_not_null().sum()),
-        "left out": dict(sorted(Counter(table.filter(pl.col("copy").is_null())["reasons"]).items())),
+        "left out": left_out(table),
         "reward model": None if model is None else model.version,
         "tokens": int(table.select(pl.sum("prompt_tokens") + pl.sum("completion_tokens")).item()),
     }
@@ -146,6 +162,8 @@ def print_copies(found: dict[str, Any]) -> None:
     )
     for reason, count in found["left out"].items():
         print(f"  left out: {count:,} {reason}")
+    if found["left out"]:
+        print("  (a copy may have several reasons; docs/copywriting.md says what they mean)")
     print(
         "chosen "
         + ("evenly: there is no reward model yet" if found["reward model"] is None else f"by {found['reward model']}")
@@ -156,7 +174,12 @@ def print_copies(found: dict[str, Any]) -> None:
     print(f"\ntable: {found['table']}")
 
 
-def _comments(path: Path) -> pl.DataFrame:
+def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
+    """Return the comments of a table that have an item, a text and a time.
+
+    Raises:
+        InputError: a column is missing, or a time is none, or still to come.
+    """
     given = read_table(path)
     missing = [name for name in COMMENT_COLUMNS if name not in given.columns]
     if missing:
@@ -167,21 +190,70 @@ def _comments(path: Path) -> pl.DataFrame:
             found=f"no {', '.join(missing)}",
             fix="give every comment its time: what was said later must not be evidence",
         )
-    known = given.filter(pl.col("time").is_not_null())
-    return known.with_columns(time=pl.Series(bound_times(known, "time", 0)))
+    known = given.filter(pl.all_horizontal(pl.col(*COMMENT_COLUMNS).is_not_null()))
+    if len(known) < len(given):
+        logger.warning(
+            "%d of %d comments lack an item, a text or a time and are no evidence: %s.",
+            len(given) - len(known),
+            len(given),
+            path,
+        )
+    known = known.with_columns(time=pl.Series(bound_times(known, "time", 0, str(path)), dtype=pl.Int64))
+    now = (datetime.now(UTC) - EPOCH) // MICROSECOND
+    later = known.filter(pl.col("time") > now)
+    if len(later):
+        raise InputError(
+            "Comments have times that are still to come.",
+            where=str(path),
+            expected="times before now, without an offset in UTC; whole numbers are microseconds since the epoch",
+            found=f"{counted(len(later), 'comment')} later, the first about item {later['item_id'][0]}",
+            fix="correct the column time, or leave these rows out: evidence ends with the latest comment",
+        )
+    ids = items["item_id"].cast(pl.String)
+    strange = known.filter(~pl.col("item_id").cast(pl.String).is_in(ids.implode()))
+    if len(strange):
+        logger.warning(
+            "%d of %d comments are about items that are not in the catalogue, such as %r (an item there: %r): %s.",
+            len(strange), len(known), str(strange["item_id"][0]), str(ids[0]) if len(ids) else "", path,
+        )  # fmt: skip
+    return known
 
 
-def _reward_model(config: Config, results: Path | None, reward: Path | None) -> TextRewardModel | None:
-    from taiji.alignment.text_reward_model import TextRewardModel
+def _reward_model(
+    config: Config, folder: Path, results: Path | None, reward: Path | None, reviewed: bool
+) -> TextRewardModel | None:
+    from taiji.alignment.text_reward_model import MODEL_FILE, TextRewardModel
     from taiji.language.embed import load_embedder
 
+    settings = config.copywriting.pairs
+    pairs = []
     if results is not None:
         columns = read_table(results).columns
         typed = read_table(results, {name: "integer" if name in COUNTS else None for name in columns})
-        return reward_model_of(
-            typed, load_embedder(config.embedder.name, config.embedder.device), config.copywriting.pairs
+        pairs.append(copy_pairs(typed, settings, str(results)))
+    if reviewed:
+        pairs.append(judged_pairs(folder / REVIEW, settings.least_z))
+        if pairs[-1].is_empty():
+            raise InputError(
+                "Nobody has preferred a copy yet.",
+                where=str(folder / REVIEW),
+                expected="judgements in which one copy wins",
+                found="none",
+                fix=f"taiji review {folder} --copies --as NAME",
+            )
+    if pairs:
+        return fitted_to_pairs(pl.concat(pairs), load_embedder(config.embedder.name, config.embedder.device))
+    if reward is None:
+        return None
+    if not (reward / MODEL_FILE).is_file():
+        raise InputError(
+            "There is no reward model.",
+            where=str(reward),
+            expected=f"a folder with {MODEL_FILE}, as --results leaves it in <run>/{STAGE}/reward_model",
+            found="another folder" if reward.is_dir() else "no folder",
+            fix="train one with --results first",
         )
-    return None if reward is None else TextRewardModel.load(reward)
+    return TextRewardModel.load(reward)
 
 
 def _writer(config: Config, folder: Path) -> CopyWriter:

@@ -100,7 +100,12 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     needed = [run / "data" / "dataset", run / "examples" / "examples.parquet", run / "selection" / "verdicts.parquet"]
     missing = [path for path in needed if not path.exists()]
     if missing:
-        raise TaijiError("The run has no judged rationales yet.", where=str(missing[0]), fix=resume_command(run))
+        copies = (
+            f"; its copies: taiji review {run} --copies" if (run / "copywriting" / "copies.parquet").exists() else ""
+        )
+        raise TaijiError(
+            "The run has no judged rationales yet.", where=str(missing[0]), fix=resume_command(run) + copies
+        )
     Verifier().demand_whole(run, ("data", "examples", "selection"))
     verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
     if only:

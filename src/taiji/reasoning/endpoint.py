@@ -253,7 +253,7 @@ class _Session:
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
             found=reason,
-            fix="start again with --resume once it works: what was received is kept",
+            fix="start the same command again once it works (`taiji run` with --resume): what was received is kept",
         )
 
     async def _reserve(self, request: _Request) -> float:
@@ -265,8 +265,8 @@ class _Session:
                     "The teacher's budget does not allow another request.",
                     where="reasoning.endpoint.budget",
                     expected=f"at most {self.endpoint.budget:g}",
-                    found=f"{self.spent:.4g} spent for {len(self.journal.replies)} rationales, {self.wanted} wanted",
-                    fix="raise the budget and start again with --resume, or ask for fewer rationales",
+                    found=f"{self.spent:.4g} spent for {len(self.journal.replies)} replies, {self.wanted} wanted",
+                    fix="raise the budget and start the same command again (`taiji run` with --resume), or ask for fewer texts",
                 )
             self.released.clear()
             await self.released.wait()  # what is in flight will cost less than was set aside for it

@@ -107,7 +107,7 @@ class Journal:
                 "A paid answer could not be written.",
                 where=str(self.path),
                 found=str(error),
-                fix="make room and start again with --resume",
+                fix="make room and start the same command again (`taiji run` with --resume)",
             ) from error
         self._remember(reply)
 

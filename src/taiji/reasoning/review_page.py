@@ -1,4 +1,4 @@
-"""The review as a web page of this machine: one draft at a time, five scores, by keyboard; nothing is loaded from anywhere.
+"""Reviews as web pages of this machine, by keyboard; nothing is loaded from anywhere. Of rationales one draft at a time gets five scores.
 
 It binds to 127.0.0.1, answers only requests that name this machine as their host (a foreign page that points its own
 name here gets nothing), and takes a judgement only with the token that stands in the page (no foreign page can post one).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,8 +25,41 @@ LARGEST = 64_000
 """Bytes of a posted judgement."""
 
 
-class ReviewServer(LocalServer):
-    """Server of one sitting.
+class SittingServer(LocalServer, ABC):
+    """Server of one person's sitting: a page, what it shows, and what a judgement does.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.token, self.turn = secrets.token_urlsafe(24), threading.Lock()
+        super().__init__(port, _Handler, "The review page")
+
+    @abstractmethod
+    def page(self) -> tuple[Path, dict[str, Any]]:
+        """Return the page's file and what it is given beside the token."""
+
+    @abstractmethod
+    def state(self, skip: int) -> dict[str, Any]:
+        """Return what the page shows: progress, and what waits ``skip`` places on (round and round)."""
+
+    @abstractmethod
+    def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:
+        """Take a judgement and return what became of it.
+
+        Raises:
+            NotWaiting: it was judged already.
+            TaijiError: the judgement is not complete.
+            ValueError, KeyError, TypeError, OverflowError: this is no judgement.
+        """
+
+
+class ReviewServer(SittingServer):
+    """Server of a sitting over rationales.
 
     Args:
         session: an open :class:`taiji.reasoning.review_session.ReviewSession`.
@@ -36,11 +70,20 @@ class ReviewServer(LocalServer):
     """
 
     def __init__(self, session: ReviewSession, port: int = 0) -> None:
-        self.session, self.token, self.turn = session, secrets.token_urlsafe(24), threading.Lock()
-        super().__init__(port, _Handler, "The review page")
+        self.session = session
+        super().__init__(port)
+
+    def page(self) -> tuple[Path, dict[str, Any]]:
+        """See :class:`SittingServer`."""
+        return PAGE, {
+            "reviewer": self.session.person.name,
+            "axes": [{"name": axis, "question": QUESTIONS[axis]} for axis in AXES],
+            "bar": self.session.settings.bar,
+            "strikes": self.session.settings.strikes,
+        }
 
     def state(self, skip: int) -> dict[str, Any]:
-        """Return what the page shows: progress, and the draft ``skip`` places into what waits (round and round)."""
+        """See :class:`SittingServer`."""
         waiting = self.session.waiting()
         draft = waiting[skip % len(waiting)] if waiting else None
         shown = (
@@ -56,9 +99,15 @@ class ReviewServer(LocalServer):
         )
         return {"progress": self.session.progress(), "draft": shown}
 
+    def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:
+        """See :class:`SittingServer`."""
+        texts = str(sheet.get("feedback") or ""), str(sheet.get("rewrite") or "")
+        outcome = self.session.submit(str(sheet["record"]), int(sheet["round"]), dict(sheet["scores"]), *texts)
+        return {"outcome": outcome.status}
+
 
 class _Handler(LocalHandler):
-    server: ReviewServer
+    server: SittingServer
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -90,21 +139,16 @@ class _Handler(LocalHandler):
             self._judge(body)
 
     def _judge(self, body: bytes) -> None:
-        try:
-            sheet = parsed(body)
-            record, number, scores = str(sheet["record"]), int(sheet["round"]), dict(sheet["scores"])
-            texts = str(sheet.get("feedback") or ""), str(sheet.get("rewrite") or "")
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            self._json(400, {"error": f"That is no judgement: {error!r}"})
-            return
         with self.server.turn:
             try:
-                outcome = self.server.session.submit(record, number, scores, *texts)
-                self._json(200, {"outcome": outcome.status, **self.server.state(0)})
+                outcome = self.server.judge(dict(parsed(body)))
+                self._json(200, {**outcome, **self.server.state(0)})
             except NotWaiting as error:
                 self._json(409, {"error": str(error)})
             except TaijiError as error:
                 self._json(422, {"error": str(error)})
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
+                self._json(400, {"error": f"That is no judgement: {error!r}"})
 
     def _local(self) -> bool:
         """Return whether the request names this machine; answer it otherwise."""
@@ -114,17 +158,10 @@ class _Handler(LocalHandler):
         return False
 
     def _page(self) -> bytes:
-        session = self.server.session
-        given = {
-            "token": self.server.token,
-            "reviewer": session.person.name,
-            "axes": [{"name": axis, "question": QUESTIONS[axis]} for axis in AXES],
-            "bar": session.settings.bar,
-            "strikes": session.settings.strikes,
-        }
-        data = json.dumps(given).replace("<", "\\u003c")
+        file, given = self.server.page()
+        data = json.dumps({"token": self.server.token, **given}).replace("<", "\\u003c")
         return (
-            PAGE.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
+            file.read_text(encoding="utf-8").replace("{{NONCE}}", self.server.token).replace("{{DATA}}", data).encode()
         )
 
     def _json(self, status: int, value: object) -> None:
@@ -132,5 +169,5 @@ class _Handler(LocalHandler):
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
         nonce = f"'nonce-{self.server.token}'"
-        policy = content_policy(style_src=nonce, script_src=nonce, connect_src="'self'")
+        policy = content_policy(style_src=nonce, script_src=nonce, connect_src="'self'", img_src="data:")
         self.send(status, body, kind, {"Cache-Control": "no-store", "Content-Security-Policy": policy})

@@ -1,0 +1,250 @@
+"""One person's comparisons of copies: two of one item side by side, of which one is better or neither.
+
+Every judgement is kept at once in ``<name>.jsonl``, which holds the two texts, who judged and when; the file is replaced as a whole, so
+that a reader never sees half of one. :func:`judged_pairs` reads the judgements of all people back as pairs for the reward model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import combinations, zip_longest
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from taiji.copywriting.copy_pairs import PAIRS
+from taiji.core.artifacts import make_folder, value_hash, write_text, writing
+from taiji.core.errors import ArtifactError, InputError, ResourceError
+from taiji.reasoning.review_session import NotWaiting
+
+Choice = Literal["left", "right", "even"]
+NAME = re.compile(r"[^\W_][\w.@-]*")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two copies of an item, as they are shown.
+
+    Attributes:
+        item_id: of the item. left, right: copies. left_category, right_category: of them.
+    """
+
+    item_id: str
+    left: str
+    right: str
+    left_category: str
+    right_category: str
+
+    @property
+    def key(self) -> str:
+        """The same for both sides' order."""
+        return value_hash([self.item_id, *sorted((self.left, self.right))])[:16]
+
+
+@dataclass(frozen=True)
+class Judgement(Comparison):
+    """A comparison and what somebody made of it.
+
+    Attributes:
+        choice: the better one. by: who judged. at: when, ISO 8601 in UTC.
+    """
+
+    choice: Choice
+    by: str
+    at: str
+
+
+def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]:
+    """Return pairs of copies that may be sent, one of each item before a second of any; a larger count keeps the earlier ones.
+
+    Args:
+        copies: see :data:`taiji.copywriting.copy_table.SCHEMA`. count: at most. seed: of order, pairs and sides: the same for all people.
+
+    Raises:
+        InputError: no item has two copies.
+    """
+    rng, by_item = np.random.default_rng([seed, 43]), []
+    usable = copies.filter(pl.col("copy").is_not_null()).unique(["item_id", "copy"], maintain_order=True)
+    for (item,), rows in usable.group_by("item_id", maintain_order=True):
+        pairs = list(combinations(rows.select("copy", "category").rows(), 2))
+        drawn = [pairs[place] for place in rng.permutation(len(pairs))]
+        sides = [pair if rng.random() < 0.5 else pair[::-1] for pair in drawn]
+        by_item.append([Comparison(str(item), one[0], two[0], one[1], two[1]) for one, two in sides])
+    mixed = [by_item[place] for place in rng.permutation(len(by_item))]
+    found = [one for turn in zip_longest(*mixed) for one in turn if one is not None]
+    if not found:
+        raise InputError(
+            "There is nothing to compare.",
+            where="copies",
+            expected="an item with two copies that passed the checks",
+            found=f"{len(usable)} such copies of {usable['item_id'].n_unique()} items",
+            fix="write more candidates (copywriting.candidates, copywriting.categories)",
+        )
+    return found[:count]
+
+
+class CopyReview:
+    """A sitting over comparisons; use it as a context manager, it locks the person's file.
+
+    Args:
+        asked: comparisons. name: who sits. folder: where judgements are kept.
+
+    Raises:
+        InputError: the name cannot be a file's.
+        ResourceError: this person has another sitting open.
+    """
+
+    def __init__(self, asked: Sequence[Comparison], name: str, folder: str | Path) -> None:
+        if not NAME.fullmatch(name):
+            raise InputError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
+        self.asked = {one.key: one for one in asked}
+        self.name, self.folder = name, Path(folder)
+        self.file = self.folder / f"{name}.jsonl"
+        self.judged: dict[str, Judgement] = {}
+
+    def __enter__(self) -> CopyReview:
+        make_folder(self.folder)
+        lock = self.folder / f".{self.name}.lock"
+        with writing(lock):
+            self._lock = lock.open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ResourceError(
+                "Another review by this person is open.",
+                where=str(self.file),
+                fix="end it first, or give another name with --as; its judgements are kept",
+            ) from error
+        try:
+            self.judged = {one.key: one for one in read_judgements(self.file)}
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def waiting(self) -> list[Comparison]:
+        """Return the comparisons that this person has not judged, in order."""
+        return [one for key, one in self.asked.items() if key not in self.judged]
+
+    def submit(self, key: str, choice: str) -> Judgement:
+        """Keep this person's judgement of a comparison.
+
+        Raises:
+            NotWaiting: it was judged already, or is none of this sitting's.
+            InputError: the choice is not one of :data:`Choice`.
+        """
+        if key in self.judged or key not in self.asked:
+            raise NotWaiting("That comparison does not wait for a review.", where=key, fix="go on with the next one")
+        if choice not in get_args(Choice):
+            raise InputError(
+                "That is no choice.", where=key, expected=f"of {', '.join(get_args(Choice))}", found=choice
+            )
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        made = Judgement(**asdict(self.asked[key]), choice=choice, by=self.name, at=at)  # type: ignore[arg-type]
+        self._keep({**self.judged, key: made})
+        return made
+
+    def undo(self) -> None:
+        """Take back this person's last judgement, if it is of this sitting's comparisons.
+
+        Raises:
+            NotWaiting: there is none.
+        """
+        if next(reversed(self.judged), None) not in self.asked:
+            raise NotWaiting("There is no judgement to take back.", where=str(self.file))
+        self._keep(dict(list(self.judged.items())[:-1]))
+
+    def _keep(self, judged: dict[str, Judgement]) -> None:
+        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in judged.values()]
+        write_text(self.file, "".join(f"{line}\n" for line in lines))
+        self.judged = judged
+
+    def progress(self) -> dict[str, int]:
+        """Counts: ``total``, ``judged`` and ``waiting`` of this sitting."""
+        waiting = len(self.waiting())
+        return {"total": len(self.asked), "judged": len(self.asked) - waiting, "waiting": waiting}
+
+
+def read_judgements(file: Path) -> list[Judgement]:
+    """Return the judgements of a file, in order; none where there is no file.
+
+    Raises:
+        ArtifactError: a line is none.
+    """
+    if not file.exists():
+        return []
+    found = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            one = Judgement(**json.loads(line))
+            if one.choice not in get_args(Choice) or not all(isinstance(v, str) for v in asdict(one).values()):
+                raise ValueError(f"choice {one.choice!r}")
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(
+                "A line is no judgement of copies.",
+                where=f"{file}, line {number}",
+                expected=f"JSON with {', '.join(Judgement.__dataclass_fields__)}",
+                found=str(error),
+                fix="take the line out, or restore the file",
+            ) from error
+        found.append(one)
+    return found
+
+
+def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
+    """Return the comparisons of all people of a folder that one copy won, as pairs for the reward model.
+
+    Votes for no difference count for neither side. ``sends`` is the number of votes for either, ``z`` of the sign test over them.
+
+    Args:
+        folder: with a file per person. least_z: see :class:`taiji.copywriting.settings.PairSettings`.
+
+    Returns:
+        columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in the order in which the pairs occur, people by name.
+    """
+    votes: dict[str, Counter[str]] = {}
+    shown: dict[str, Comparison] = {}
+    for one in _all_judgements(folder):
+        counts = votes.setdefault(one.key, Counter({one.left: 0, one.right: 0}))
+        shown[one.key] = one
+        if one.choice != "even":
+            counts[one.left if one.choice == "left" else one.right] += 1
+    rows = []
+    for key, counts in votes.items():
+        (winner, more), (loser, fewer) = counts.most_common(2)
+        pair = shown[key]
+        category = {pair.left: pair.left_category, pair.right: pair.right_category}
+        z = float((more - fewer) / np.sqrt(max(more + fewer, 1)))
+        if z > 0 and z >= least_z:
+            rows.append((pair.item_id, winner, loser, category[winner], category[loser], more + fewer, z))
+    return pl.DataFrame(rows, schema=PAIRS, orient="row")
+
+
+def agreement(folder: str | Path) -> tuple[int, int]:
+    """Return in how many comparisons that several people judged all chose the same, and how many those are."""
+    chosen: dict[str, list[str]] = {}
+    for one in _all_judgements(folder):
+        chosen.setdefault(one.key, []).append({"left": one.left, "right": one.right, "even": ""}[one.choice])
+    several = [texts for texts in chosen.values() if len(texts) > 1]
+    return sum(len(set(texts)) == 1 for texts in several), len(several)
+
+
+def _all_judgements(folder: str | Path) -> Iterator[Judgement]:
+    """Yield the judgements of all people, by their names."""
+    for file in sorted(Path(folder).glob("*.jsonl")):
+        yield from read_judgements(file)

@@ -1,0 +1,58 @@
+"""People compare the copies of a run: `taiji review RUN --copies`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from taiji.copywriting.copy_review import CopyReview, agreement, comparisons, judged_pairs
+from taiji.core.artifacts import read_parquet
+from taiji.core.errors import ArtifactError
+from taiji.core.manifests import Verifier
+from taiji.core.number_format import counted
+from taiji.pipeline.run_copy import REVIEW, STAGE
+
+
+def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
+    """Return a person's sitting over the copies of a run.
+
+    Args:
+        run: with copies. seed: of the comparisons. name: who sits. count: comparisons; a larger number later keeps the earlier ones.
+
+    Raises:
+        ArtifactError: the run has no copies, or they are damaged.
+    """
+    if not (run / STAGE / "copies.parquet").exists():
+        raise ArtifactError(
+            "The run has no copies to compare.", where=str(run / STAGE), expected="copies.parquet", found="none", fix=f"taiji copy {run}"
+        )  # fmt: skip
+    Verifier().demand_whole(run, (STAGE,))
+    copies = read_parquet(run / STAGE / "copies.parquet")
+    return CopyReview(comparisons(copies, count, seed), name, run / REVIEW)
+
+
+def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C."""
+    from taiji.copywriting.copy_review_page import CopyReviewServer
+
+    facts: dict[str, list[tuple[str, str]]] = {}
+    for item, name, text in read_parquet(run / STAGE / "facts.parquet", ["item_id", "name", "text"]).iter_rows():
+        facts.setdefault(item, []).append((name, text))
+    with CopyReviewServer(session, facts, port) as server:
+        waiting = counted(session.progress()["waiting"], "comparison waits", "comparisons wait")
+        say(f"{waiting} for {session.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once.")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.1)
+
+
+def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
+    """Return counts of a sitting, of the pairs that all people's judgements make, and of their agreement."""
+    same, several = agreement(session.folder)
+    return {
+        **session.progress(),
+        "pairs": len(judged_pairs(session.folder)),
+        "judged by several": several,
+        "of these agreed": same,
+        "judgements": str(session.file),
+    }
