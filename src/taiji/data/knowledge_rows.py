@@ -66,13 +66,14 @@ def read_knowledge(path: str | Path) -> pl.DataFrame:
 
 
 def listed_at(dataset: Dataset) -> np.ndarray:
-    """Return when the catalogue listed each item, (n_items,) microseconds: its ``available_from``, else its first event, else the log's end."""
+    """Return when the catalogue listed each item, (n_items,) microseconds: its ``available_from``, else the log's beginning.
+
+    Its first event would not do: of items that nobody had taken before, those taken at a row's time would be listed by then and
+    those that others take later would not, which tells the label.
+    """
     first = Availability.of(dataset).first
-    seen = dataset.scan().group_by("item").agg(pl.col("time").min(), end=pl.col("time").max()).collect()
-    end = int(seen["end"].max() or 0)  # type: ignore[arg-type]
-    events = np.full(dataset.n_items, end, dtype=np.int64)
-    events[seen["item"].to_numpy()] = seen["time"].to_numpy()
-    return np.where(first > EVER.min, first, events)
+    begin = dataset.scan().select(pl.col("time").min()).collect().item()
+    return np.where(first > EVER.min, first, int(begin or 0))
 
 
 def with_knowledge(dataset: Dataset, table: pl.DataFrame) -> Dataset:
