@@ -93,7 +93,7 @@ class BehaviourEncoder(nn.Module):
         )
         for block in self.blocks:
             if isinstance(block, BehaviourBlock) and block.attention.factors is not None:
-                nn.init.normal_(block.attention.factors.weight, std=0.1 * width**-0.5)
+                nn.init.normal_(block.attention.factors.weight, std=width**-0.5)
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Return the latent vectors of all places.

@@ -69,7 +69,8 @@ class BehaviourDiffusion(VectorRetriever):
         told = behaviours_of(self._rows, behaviour_column(self.dataset), self.facts["behaviours"], history)
         users, ends = held_out(history, told.items, self._target, settings.valid_users, random)
         items = np.asarray(history.items, np.int64)
-        data = Histories(items, told.items, history.offsets[:-1], ends, settings.history)
+        # One more than the history: at retrieval the masked item stands before it.
+        data = Histories(items, told.items, history.offsets[:-1], ends, settings.history + 1)
         chance = np.bincount(items, minlength=len(self.places)).astype(np.float64)
         chance[chance > 0] **= settings.popularity_power
         with torch.random.fork_rng(devices=[]):

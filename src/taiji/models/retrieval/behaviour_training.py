@@ -148,7 +148,8 @@ class BehaviourTraining:
         with torch.no_grad():
             table = self.network.items()
             for block in in_blocks(len(users)):
-                asked = self.network.queries(*self.data.padded(users[block]), self.target, sampled)
+                past = (part[:, : self.settings.history] for part in self.data.padded(users[block]))
+                asked = self.network.queries(*past, self.target, sampled)
                 query, wanted = self._tensors(asked, targets[block])
                 scores = query @ table.T
                 rank = (scores > scores.gather(1, wanted[:, None])).sum(dim=1).double()
