@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -88,4 +86,4 @@ class BehaviourDenoiser(nn.Module):
         setting, x = self.behaviours(behaviour) + self.steps(step), noisy
         for block in self.blocks:
             x = block(x, setting, agnostic, behaviour)
-        return cast(torch.Tensor, x)
+        return x

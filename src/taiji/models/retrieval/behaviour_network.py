@@ -99,7 +99,8 @@ class BehaviourNetwork(nn.Module):
             return self.denoiser(noisy, step, agnostic, behaviour)  # type: ignore[no-any-return]
         both = torch.cat([behaviour, torch.zeros_like(behaviour)])
         found = self.denoiser(noisy.repeat(2, 1), step.repeat(2), agnostic.repeat(2, 1), both)
-        return guided(*found.chunk(2), self.guidance)
+        conditional, unconditional = found.chunk(2)
+        return guided(conditional, unconditional, self.guidance)
 
     def _guided_as_released(self, agnostic: torch.Tensor, behaviour: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         def drawn(begin: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
@@ -129,10 +130,10 @@ class BehaviourNetwork(nn.Module):
         shown = np.hstack([question * self.mask, items[rows, :length]])
         told = np.hstack([question * target, behaviours[rows, :length]])
         place = np.arange(len(rows)) * (length + 1)
-        tensors = [on_device(part, self.start.device) for part in (shown, told, place)]
+        x, b, at = (on_device(part, self.start.device) for part in (shown, told, place))
         self.eval()
         with torch.no_grad():
-            latent = self.sampled(*tensors, self.start.expand(len(rows), -1)) if sampled else self.encode(*tensors)
+            latent = self.sampled(x, b, at, self.start.expand(len(rows), -1)) if sampled else self.encode(x, b, at)
             out[rows] = self.asked(latent).cpu().numpy()
         return out
 

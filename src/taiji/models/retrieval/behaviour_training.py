@@ -148,8 +148,8 @@ class BehaviourTraining:
         with torch.no_grad():
             table = self.network.items()
             for block in in_blocks(len(users)):
-                past = (part[:, : self.settings.history] for part in self.data.padded(users[block]))
-                asked = self.network.queries(*past, self.target, sampled)
+                items, told = (part[:, : self.settings.history] for part in self.data.padded(users[block]))
+                asked = self.network.queries(items, told, self.target, sampled)
                 query, wanted = self._tensors(asked, targets[block])
                 scores = query @ table.T
                 rank = (scores > scores.gather(1, wanted[:, None])).sum(dim=1).double()
