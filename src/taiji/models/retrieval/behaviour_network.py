@@ -46,7 +46,9 @@ class BehaviourNetwork(nn.Module):
         )
         # One draw for all requests and for ever: the same request gets the same answer.
         self.register_buffer("start", torch.randn(width))
-        self.register_buffer("kept", variance_preserving_schedule(settings.steps), persistent=False)
+        # The sampler reads single values, for which a GPU would make the host wait: it has a copy that no device takes.
+        self.host_kept = variance_preserving_schedule(settings.steps)
+        self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
     def encode(self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Return latent vectors (M, d) at flat places (M,) of histories (B, L), newest first."""
@@ -88,7 +90,10 @@ class BehaviourNetwork(nn.Module):
             if "guidance" in self.released and self.guidance:
                 return self._guided_as_released(agnostic, behaviour, start)
             return sample(
-                lambda noisy, step: self.predicted(noisy, step, agnostic, behaviour), self.kept, start, self.sampler
+                lambda noisy, step: self.predicted(noisy, step, agnostic, behaviour),
+                self.host_kept,
+                start,
+                self.sampler,
             )
 
     def predicted(
@@ -105,7 +110,7 @@ class BehaviourNetwork(nn.Module):
     def _guided_as_released(self, agnostic: torch.Tensor, behaviour: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         def drawn(begin: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
             return sample(
-                lambda noisy, step: self.denoiser(noisy, step, agnostic, told), self.kept, begin, self.sampler
+                lambda noisy, step: self.denoiser(noisy, step, agnostic, told), self.host_kept, begin, self.sampler
             )
 
         conditional = drawn(start, behaviour)
