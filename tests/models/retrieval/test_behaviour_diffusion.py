@@ -152,6 +152,13 @@ def test_who_is_not_known_finds_nothing(two_items, fitted):
     assert not fitted.queries(requests).any() and (fitted.retrieve(requests, 3).items == -1).all()
 
 
+def test_interactions_without_a_behaviour_are_learnt_from_and_read(two_items):
+    some = pl.when(pl.col("event") % 3 > 0).then("behaviour")
+    data = two_items.with_users(two_items.users, two_items.events.with_columns(some.alias("behaviour")))
+    quick = QUICK.model_copy(update={"epochs": 1, "diffusion_epochs": 1, "head_epochs": 1})
+    check_retriever(BehaviourDiffusion(quick).fit(data), data)
+
+
 def test_a_log_without_behaviours_or_without_the_target_is_an_error(two_items):
     plain = Dataset(two_items.items, two_items.users, two_items.events.drop("behaviour"), "plain", "shop")
     with pytest.raises(InputError, match="behaviour"):

@@ -131,3 +131,14 @@ def test_a_row_that_is_not_told_its_behaviour_reads_none(monkeypatch):
     told, step = torch.tensor([True, False]), torch.tensor([3, 20])
     network.transfer_loss(HISTORIES, BEHAVIOURS, PLACES, told, step, noise())
     assert read[0].tolist() == [2, 0]
+
+
+def test_an_interaction_whose_behaviour_is_not_known_is_like_one_that_is_not_told():
+    network = network_of()
+    unknown = network.masking(BEHAVIOURS, PLACES)
+    step, told = torch.tensor([3, 20]), torch.ones(2, dtype=torch.bool)
+    found = network.transfer_loss(HISTORIES, unknown, PLACES, told, step, noise())
+    torch.testing.assert_close(
+        found, network.transfer_loss(HISTORIES, unknown, PLACES, ~told, step, noise()), rtol=0, atol=0
+    )
+    assert torch.isfinite(network.sampled(HISTORIES, unknown, PLACES, noise())).all()

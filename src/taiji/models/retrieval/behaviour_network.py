@@ -59,6 +59,11 @@ class BehaviourNetwork(nn.Module):
         """Return behaviours (B, L) with those at flat places (M,) masked."""
         return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
 
+    def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return the behaviours (M,) at flat places (M,), 0 where it is not known which it was."""
+        found = behaviours.flatten()[places]
+        return found * (found != self.masked_behaviour)
+
     def transfer_loss(
         self,
         items: torch.Tensor,
@@ -76,7 +81,7 @@ class BehaviourNetwork(nn.Module):
         with torch.no_grad():
             specific = self.encode(items, behaviours, places)
             agnostic = self.encode(items, self.masking(behaviours, places), places)
-        behaviour = behaviours.flatten()[places] * told
+        behaviour = self.behaviour_at(behaviours, places) * told
         found = self.denoiser(add_noise(self.kept, specific, noise, step), step, agnostic, behaviour)
         return nn.functional.smooth_l1_loss(found, specific, reduction="none").mean(dim=1)
 
@@ -86,7 +91,7 @@ class BehaviourNetwork(nn.Module):
         """Return latents (M, d) at flat places (M,) that the diffusion makes of noise (M, d), without a gradient."""
         with torch.no_grad():
             shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
-            agnostic, behaviour = self.encode(items, shown, places), behaviours.flatten()[places]
+            agnostic, behaviour = self.encode(items, shown, places), self.behaviour_at(behaviours, places)
             if "guidance" in self.released and self.guidance:
                 return self._guided_as_released(agnostic, behaviour, start)
             return sample(
