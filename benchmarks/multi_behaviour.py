@@ -143,7 +143,7 @@ def distinct(model: BehaviourDiffusion, requests: Requests) -> NDArray[np.float6
 
 
 class Study:
-    """Fits arms once per seed and learning rate, and remembers what was found."""
+    """Fits arms once per seed, and keeps what was found where it may resume."""
 
     def __init__(self, data: Dataset, start: int, shared: dict[str, Any], resume: Path | None = None) -> None:
         self.data, self.shared, self.resume = data, shared, resume
