@@ -16,9 +16,15 @@ from taiji.nn.diffusion import (
     reverse_step,
     sample,
     sampling_steps,
+    variance_preserving_schedule,
 )
 
-SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule, "exponential": exponential_schedule}
+SCHEDULES = {
+    "linear": linear_schedule,
+    "cosine": cosine_schedule,
+    "exponential": exponential_schedule,
+    "preserving": variance_preserving_schedule,
+}
 STEPS = 50
 
 
@@ -37,6 +43,9 @@ def test_schedules_fall_from_one(kept):
 
 
 def test_known_values_of_the_schedules():
+    assert float(variance_preserving_schedule(200)[-1]) == pytest.approx(
+        float(torch.exp(torch.tensor(-5.07475))), rel=1e-6
+    )
     assert float(exponential_schedule(50)[-1]) == pytest.approx(2e-7, rel=0.5)  # 0.99 and 0.84 after 1 and 10 steps
     assert float(exponential_schedule(50)[1]) == pytest.approx(0.99, abs=0.002)
     assert float(exponential_schedule(50)[10]) == pytest.approx(0.84, abs=0.01)

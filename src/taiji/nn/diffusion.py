@@ -34,6 +34,15 @@ def exponential_schedule(steps: int, scale: float = 1e-2, growth: float = 4.5) -
     return kept_of(scale * torch.exp(growth * torch.arange(1, steps + 1, dtype=torch.float64) / steps))
 
 
+def variance_preserving_schedule(steps: int, least: float = 0.1, most: float = 10.0) -> torch.Tensor:
+    """Return ᾱ (S + 1,) float64 of β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), x from 1 to 2 S + 1 (FatsMB).
+
+    Steps of the variance-preserving equation (Song et al. 2021), but for the last x, which would be 2 S − 1 there.
+    """
+    x = torch.linspace(1, 2 * steps + 1, steps, dtype=torch.float64)
+    return kept_of(1 - torch.exp(-least / steps - x * (most - least) / (2 * steps**2)))
+
+
 def kept_of(variances: torch.Tensor) -> torch.Tensor:
     """Return ᾱ (S + 1,), the running product of 1 − β over variances β (S,), with ᾱ_0 = 1.
 

@@ -15,3 +15,8 @@ def test_generative(tmp_path):
 @pytest.mark.slow
 def test_intent(tmp_path):
     run_quick("intent", tmp_path)
+
+
+@pytest.mark.slow
+def test_multi_behaviour(tmp_path):
+    run_quick("multi_behaviour", tmp_path)

@@ -1,0 +1,151 @@
+"""Histories with behaviours, cut and masked as an encoder that fills gaps is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from taiji.core.errors import ConfigError, InputError
+from taiji.data.dataset import Dataset
+from taiji.data.history import History, compressed, rows_and_places
+
+Array = NDArray[Any]
+BUCKET = 16
+"""Batches whose histories are sorted by length together, so that a batch holds little padding."""
+
+
+class MaskedBatch(NamedTuple):
+    """Histories, newest first, with some items masked.
+
+    Attributes:
+        items: (B, L) from 1; 0 is padding, N + 1 is masked. behaviours: (B, L) from 1; 0 is padding.
+        places: (M,) of the masked items, in the flattened (B · L,). targets: (M,) the items there, from 0. hidden: (B, L) bool, drawn places.
+    """
+
+    items: Array
+    behaviours: Array
+    places: Array
+    targets: Array
+    hidden: Array
+
+
+def behaviour_column(dataset: Dataset) -> str:
+    """Return the column of events that tells the behaviour.
+
+    Raises:
+        InputError: the log has none.
+    """
+    column = dataset.event_columns.behaviour
+    if column is None:
+        raise InputError(
+            "The log does not tell what users did.",
+            where=f"dataset {dataset.name}",
+            expected="events with a behaviour (view, cart, buy, …)",
+            found=f"further columns {', '.join(dataset.event_columns.names) or 'none'}",
+            fix="name the column in the mapping (events.behaviour)",
+        )
+    return column
+
+
+def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
+    """Return the behaviours of the interactions in rows, sorted.
+
+    Raises:
+        InputError: the log has no behaviours. ConfigError: the target is none of them.
+    """
+    clicks = rows.filter(pl.col("click") == 1)
+    names = sorted(clicks[behaviour_column(dataset)].drop_nulls().cast(pl.String).unique().to_list())
+    if target not in names:
+        raise ConfigError(
+            "Nobody did in this log what is to be retrieved for.",
+            where="retriever, target",
+            expected=f"one of the log's behaviours: {', '.join(names) or 'it has none'}",
+            found=target,
+        )
+    return names
+
+
+def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
+    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for one that is not known.
+
+    Args:
+        events: in time order, as ``history`` was made of them. column: of the behaviour. names: of the numbers.
+    """
+    clicks = events.filter(pl.col("click") == 1)
+    numbers = {name: place + 1 for place, name in enumerate(names)}
+    column_ = clicks[column].cast(pl.String).replace_strict(numbers, default=len(names) + 1, return_dtype=pl.Int64)
+    order, _ = compressed(clicks["user"].to_numpy(), history.n_users)
+    return replace(history, items=column_.to_numpy()[order])
+
+
+class Histories:
+    """Training histories; what they give up for validation is cut off before.
+
+    Args:
+        items, behaviours: (n,) of all users, oldest first, items from 0. starts, ends: (U,) each user's slice. length: longest input.
+    """
+
+    def __init__(self, items: Array, behaviours: Array, starts: Array, ends: Array, length: int) -> None:
+        self.items, self.behaviours, self.ends = items, behaviours, ends
+        self.lengths = np.minimum(ends - starts, length)
+        self.users = np.flatnonzero(self.lengths > 1)
+
+    def epoch(
+        self, batch: int, masked: float, hidden: float, mask: int, random: np.random.Generator
+    ) -> Iterator[MaskedBatch]:
+        """Yield every history once, ``batch`` at a time, in random order among histories of like length.
+
+        Args:
+            masked: share of the items; of a history where the draw meets none, the newest is masked. hidden: share of the behaviours.
+            mask: number of the masked item.
+        """
+        order = random.permutation(self.users)
+        bucket = np.arange(len(order)) // (batch * BUCKET)
+        order = order[np.lexsort((self.lengths[order], bucket))]
+        for at in random.permutation(np.arange(0, len(order), batch)):
+            yield self._batch(order[at : at + batch], masked, hidden, mask, random)
+
+    def _batch(self, users: Array, masked: float, hidden: float, mask: int, random: np.random.Generator) -> MaskedBatch:
+        items, behaviours = self.padded(users)
+        there = items > 0
+        drawn = there & (random.random(items.shape) < masked)
+        drawn[:, 0] |= ~drawn.any(axis=1)
+        targets = items[drawn] - 1
+        items[drawn] = mask
+        return MaskedBatch(
+            items, behaviours, np.flatnonzero(drawn), targets, there & (random.random(items.shape) < hidden)
+        )
+
+    def padded(self, users: Array) -> tuple[Array, Array]:
+        """Return items and behaviours (B, L) of users, newest first, from 1, 0 for padding."""
+        lengths = self.lengths[users]
+        row, place = rows_and_places(lengths)
+        source = self.ends[users][row] - 1 - place
+        out = np.zeros((2, len(users), int(lengths.max(initial=1))), np.int64)
+        out[0, row, place], out[1, row, place] = self.items[source] + 1, self.behaviours[source]
+        return out[0], out[1]
+
+
+def held_out(
+    history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
+) -> tuple[Array, Array]:
+    """Choose users whose last interaction of the target behaviour has something before it.
+
+    Returns:
+        users (V,), and the end (U,) of what may be trained on of each user's slice: at that interaction for these, the slice's own for others.
+    """
+    places = np.flatnonzero(behaviours == target)
+    owner = np.searchsorted(history.offsets, places, side="right") - 1
+    last = np.full(history.n_users, -1)
+    np.maximum.at(last, owner, places)
+    users = np.flatnonzero(last > history.offsets[:-1])
+    if len(users) > most:
+        users = np.sort(random.choice(users, most, replace=False))
+    ends = history.offsets[1:].copy()
+    ends[users] = last[users]
+    return users, ends

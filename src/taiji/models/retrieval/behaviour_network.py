@@ -1,0 +1,153 @@
+"""Items, encoder, diffusion and head of a behaviour diffusion, and what passes a gradient to what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from taiji.models.retrieval.behaviour_settings import BehaviourDiffusionSettings
+from taiji.nn.behaviour_denoiser import BehaviourDenoiser
+from taiji.nn.behaviour_encoder import BehaviourEncoder
+from taiji.nn.devices import on_device
+from taiji.nn.diffusion import add_noise, guided, sample, sampling_steps, variance_preserving_schedule
+from taiji.nn.lookup import look_up
+
+Array = NDArray[Any]
+
+
+class BehaviourNetwork(nn.Module):
+    """Items, encoder, diffusion and head; item 0 is padding and the last one is the mask.
+
+    Args:
+        items: N. behaviours: n, numbered from 1; 0 is padding and none, n + 1 is masked.
+    """
+
+    start: torch.Tensor
+    kept: torch.Tensor
+
+    def __init__(self, items: int, behaviours: int, settings: BehaviourDiffusionSettings) -> None:
+        super().__init__()
+        width, released = settings.width, settings.as_released
+        self.mask, self.masked_behaviour = items + 1, behaviours + 1
+        self.guidance, self.released = settings.guidance, released
+        self.sampler = sampling_steps(settings.steps, settings.sampler_steps)
+        self.table = nn.Parameter(torch.randn(items + 2, width) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(items))
+        self.encoder = BehaviourEncoder(
+            behaviours, width, settings.heads, settings.layers, settings.dropout, settings.behaviours, "rotary" in released
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.denoiser = BehaviourDenoiser(
+            width, behaviours, settings.denoiser_blocks, settings.steps, settings.shared_experts, settings.own_experts
+        )
+        # One draw for all requests and for ever: the same request gets the same answer.
+        self.register_buffer("start", torch.randn(width))
+        # The sampler reads single values, for which a GPU would make the host wait: it has a copy that no device takes.
+        self.host_kept = variance_preserving_schedule(settings.steps)
+        self.register_buffer("kept", self.host_kept.clone(), persistent=False)
+
+    def encode(self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return latent vectors (M, d) at flat places (M,) of histories (B, L), newest first."""
+        x = look_up(self.table, items) * self.table.shape[1] ** 0.5
+        return self.encoder(x, behaviours, items > 0).flatten(0, 1)[places]  # type: ignore[no-any-return]
+
+    def masking(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return behaviours (B, L) with those at flat places (M,) masked."""
+        return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
+
+    def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return the behaviours (M,) at flat places (M,), 0 where it is not known which it was."""
+        found = behaviours.flatten()[places]
+        return found * (found != self.masked_behaviour)
+
+    def transfer_loss(
+        self,
+        items: torch.Tensor,
+        behaviours: torch.Tensor,
+        places: torch.Tensor,
+        told: torch.Tensor,
+        step: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the smooth L1 error (M,) of the specific latents that the denoiser predicts; its gradient is the denoiser's alone.
+
+        Args:
+            items, behaviours: (B, L). places: (M,). told: (M,) bool, where the denoiser is told the behaviour. step: (M,) from 1. noise: (M, d).
+        """
+        with torch.no_grad():
+            specific = self.encode(items, behaviours, places)
+            agnostic = self.encode(items, self.masking(behaviours, places), places)
+        behaviour = self.behaviour_at(behaviours, places) * told
+        found = self.denoiser(add_noise(self.kept, specific, noise, step), step, agnostic, behaviour)
+        return nn.functional.smooth_l1_loss(found, specific, reduction="none").mean(dim=1)
+
+    def sampled(
+        self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor, start: torch.Tensor
+    ) -> torch.Tensor:
+        """Return latents (M, d) at flat places (M,) that the diffusion makes of noise (M, d), without a gradient."""
+        with torch.no_grad():
+            shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
+            agnostic, behaviour = self.encode(items, shown, places), self.behaviour_at(behaviours, places)
+            if "guidance" in self.released and self.guidance:
+                return self._guided_as_released(agnostic, behaviour, start)
+            return sample(
+                lambda noisy, step: self.predicted(noisy, step, agnostic, behaviour),
+                self.host_kept,
+                start,
+                self.sampler,
+            )
+
+    def predicted(
+        self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
+    ) -> torch.Tensor:
+        """Return guided predictions (M, d) of the clean latents; without guidance those of the behaviour (M,)."""
+        if not self.guidance:
+            return self.denoiser(noisy, step, agnostic, behaviour)  # type: ignore[no-any-return]
+        both = torch.cat([behaviour, torch.zeros_like(behaviour)])
+        found = self.denoiser(noisy.repeat(2, 1), step.repeat(2), agnostic.repeat(2, 1), both)
+        conditional, unconditional = found.chunk(2)
+        return guided(conditional, unconditional, self.guidance)
+
+    def _guided_as_released(self, agnostic: torch.Tensor, behaviour: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        def drawn(begin: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+            return sample(
+                lambda noisy, step: self.denoiser(noisy, step, agnostic, told), self.host_kept, begin, self.sampler
+            )
+
+        conditional = drawn(start, behaviour)
+        return (1 + self.guidance) * conditional + self.guidance * drawn(conditional, torch.zeros_like(behaviour))
+
+    def asked(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return what meets items in a product, (M, d + 1), of latents (M, d); the last is for the items' bias."""
+        return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
+
+    def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:
+        """Return (B, d + 1) of histories (B, L), newest first and from 1, 0 for padding; zeros for one in which nothing is known.
+
+        Args:
+            target: behaviour of the next item. sampled: by the diffusion, or the encoder's own latent.
+        """
+        rows = np.flatnonzero(items.any(axis=1))
+        out = np.zeros((len(items), self.table.shape[1] + 1), dtype=np.float32)
+        if not len(rows):
+            return out
+        length = int(np.flatnonzero(items.any(axis=0)).max()) + 1
+        question = np.ones((len(rows), 1), np.int64)
+        shown = np.hstack([question * self.mask, items[rows, :length]])
+        told = np.hstack([question * target, behaviours[rows, :length]])
+        place = np.arange(len(rows)) * (length + 1)
+        x, b, at = (on_device(part, self.start.device) for part in (shown, told, place))
+        self.eval()
+        with torch.no_grad():
+            latent = self.sampled(x, b, at, self.start.expand(len(rows), -1)) if sampled else self.encode(x, b, at)
+            out[rows] = self.asked(latent).cpu().numpy()
+        return out
+
+    def items(self, fixed: bool = False) -> torch.Tensor:
+        """Return the items' vectors, without a gradient if ``fixed``, and their bias, (N, d + 1)."""
+        table = self.table.detach() if fixed else self.table
+        return torch.cat([table[1:-1], self.bias[:, None]], dim=1)

@@ -1,0 +1,114 @@
+"""Bidirectional transformer over items and what the user did with each: behaviours scale queries and keys beside rotary positions (FatsMB)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from taiji.nn.rotary import Turn, turned, turns
+
+Reads = Literal["rotary", "added", "none"]
+"""How behaviours are read: as factors of queries and keys, as vectors added to the items', or not at all."""
+
+
+class BehaviourAttention(nn.Module):
+    """Attention whose queries and keys are multiplied by a factor per coordinate, 1 + W e of the behaviour's vector e.
+
+    The factors come before the rotary turn, so that a product depends on both behaviours and on the distance. After it, as in the released
+    code, it depends on the places themselves, even where all behaviours are the same: a factor differs between the two
+    coordinates that are turned as a pair.
+
+    Args:
+        width: d. heads: each of an even width. scaled: without it behaviours are not read. after_turn: as released.
+    """
+
+    def __init__(self, width: int, heads: int, scaled: bool, after_turn: bool) -> None:
+        super().__init__()
+        self.heads, self.after_turn = heads, after_turn
+        self.projection, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.factors = nn.Linear(width, width, bias=False) if scaled else None
+
+    def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
+        """Return (B, L, d).
+
+        Args:
+            x: (B, L, d). behaviours: vectors (B, L, d). turn: of the places, (L, d / heads). known: (B, L) bool, False at padding.
+        """
+        rows, length, width = x.shape
+        query, key, value = (self._by_head(part) for part in self.projection(x).chunk(3, dim=-1))
+        query, key = self._turned(query, behaviours, turn), self._turned(key, behaviours, turn)
+        pooled = functional.scaled_dot_product_attention(query, key, value, attn_mask=known[:, None, None, :])
+        return self.out(pooled.transpose(1, 2).reshape(rows, length, width))  # type: ignore[no-any-return]
+
+    def _by_head(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _turned(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn) -> torch.Tensor:
+        if self.factors is None:
+            return turned(x, turn)
+        factor = 1 + self._by_head(self.factors(behaviours))
+        return turned(x, turn) * factor if self.after_turn else turned(x * factor, turn)
+
+
+class BehaviourBlock(nn.Module):
+    """Attention and feed-forward layers, each followed by its norm.
+
+    Args:
+        width: d. heads, scaled, after_turn: of :class:`BehaviourAttention`. dropout: of both branches.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, scaled: bool, after_turn: bool) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention = BehaviourAttention(width, heads, scaled, after_turn)
+        self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
+        """Return (B, L, d); arguments as of :class:`BehaviourAttention`."""
+        pooled = self.attention(x, behaviours, turn, known)
+        x = self.attention_norm(x + functional.dropout(pooled, self.dropout, self.training))
+        hidden = self.second(functional.gelu(self.first(x)))
+        return self.forward_norm(x + functional.dropout(hidden, self.dropout, self.training))  # type: ignore[no-any-return]
+
+
+class BehaviourEncoder(nn.Module):
+    """Blocks over items' vectors and the numbers of behaviours.
+
+    Args:
+        behaviours: n; 0 is padding, n + 1 is masked. width, heads, dropout, after_turn: of the blocks. layers: how many. reads: behaviours how.
+    """
+
+    def __init__(
+        self, behaviours: int, width: int, heads: int, layers: int, dropout: float, reads: Reads, after_turn: bool
+    ) -> None:
+        super().__init__()
+        self.head_width, self.reads, self.dropout = width // heads, reads, dropout
+        self.behaviours = nn.Parameter(torch.randn(behaviours + 2, width) * (0.02 if reads == "added" else 1.0))
+        self.blocks = nn.ModuleList(
+            BehaviourBlock(width, heads, dropout, reads == "rotary", after_turn) for _ in range(layers)
+        )
+        for block in self.blocks:
+            if isinstance(block, BehaviourBlock) and block.attention.factors is not None:
+                nn.init.normal_(block.attention.factors.weight, std=width**-0.5)
+
+    def forward(self, x: torch.Tensor, behaviours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Return the latent vectors of all places.
+
+        Args:
+            x: (B, L, d) items' vectors, newest first. behaviours: (B, L) int64. known: (B, L) bool, at least one of a row; False at padding.
+
+        Returns:
+            (B, L, d); what stands at padding is read by nothing.
+        """
+        vectors = functional.embedding(behaviours, self.behaviours)
+        if self.reads == "added":
+            x = x + vectors
+        x = functional.dropout(x, self.dropout, self.training)
+        turn = turns(torch.arange(x.shape[1], device=x.device), self.head_width, x)
+        for block in self.blocks:
+            x = block(x, vectors, turn, known)
+        return x
