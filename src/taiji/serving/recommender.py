@@ -23,6 +23,7 @@ from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import Verifier, read_manifest
+from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.features.other_run import StoredFeatures
 from taiji.models.fusion.learnt_fusion import LearntFusion
@@ -107,6 +108,7 @@ class RunRecommender:
     def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
         self.world, self.cascade, self.length, self.rows = world, cascade, length, rows
         self.names = tuple(cascade.pool.retrievers)
+        self._available = Availability.of(world.dataset)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
         """Return a list per request; nothing for one whose context does not fit."""
@@ -165,6 +167,7 @@ class RunRecommender:
             unranked=int(found.unranked[row]),
             seconds=found.seconds,
             trace=None if found.trace is None else _trace(found.trace.filter(pl.col("request") == row), names),
+            until=tuple(self._available.end[slate.items[row, there]].tolist()) if self._available.bounded else (),
         )
 
 

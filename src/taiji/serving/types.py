@@ -312,6 +312,7 @@ class RecommendResult:
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.
+        until: microseconds since the epoch from which on each item is not available; empty where no item ever ends.
         features: those that the ranker read: ``request`` those of the request, which are of its quantiser version; ``run`` the row that the
             run keeps of the user; ``none``.
     """
@@ -326,6 +327,7 @@ class RecommendResult:
     unranked: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trace: list[dict[str, Any]] | None = None
+    until: tuple[int, ...] = ()
     features: Literal["request", "run", "none"] = "none"
 
 
