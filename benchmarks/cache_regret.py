@@ -1,0 +1,219 @@
+"""Worth of lists that are shown again under load, in a world with known truth.
+
+Requests of the world's users meet a server that can compute a third of the lists that they ask for on average, with the queue, the admission,
+the kept lists and the policies of the service. Who is refused sees nothing. Truth is the expected reward of the list that was shown and of
+the one that would have been computed, in the same circumstances. A list that is shown twice costs nothing by itself in this world: the regret is
+of clicks since and of tastes that drift. The critics of the policy ``critics`` are fitted on another log of the world, by what
+users clicked there. In the twin nobody's taste makes a difference, so nothing can be lost.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import Result
+from taiji.core.component import NO_ITEM
+from taiji.models.policy.cache_critics import CacheCritics, CacheCriticsSettings, fit_chain
+from taiji.models.policy.session_returns import NO_ROW, followers
+from taiji.serving.cache_critics_policy import request_features
+from taiji.serving.cache_policies import CachePolicy, Situation, make_policy
+from taiji.serving.kept_lists import KeptList, KeptLists, Missing
+from taiji.serving.types import Event, RecommendRequest, RecommendResult, UserHistory
+from taiji.world import World
+from taiji.world.observation import Choice
+from taiji.world.policies import ContentPolicy
+from taiji.world.scenario import Scenario, load_scenario
+
+Array = NDArray[Any]
+TIMES, ROOM = 3.0, 50
+"""Times the capacity that is asked for on average; lists that can be computed within a reasonable wait."""
+KEPT, HISTORY = 3 * 86400.0, 100
+"""Seconds for which lists are kept, and events of a user."""
+
+
+@dataclass
+class Server:
+    """A queue of lists to compute, as long as :data:`ROOM` at most.
+
+    Attributes:
+        each: microseconds to compute a list. work: that lies before it. at: time of the latest request.
+    """
+
+    each: float
+    work: float = 0.0
+    at: int = 0
+
+    def arrive(self, time: int) -> None:
+        """Let work be done until a request comes."""
+        self.work = max(0.0, self.work - max(0, time - self.at))
+        self.at = max(self.at, time)
+
+    @property
+    def load(self) -> float:
+        """Lists in the queue as a share of the room."""
+        return self.work / self.each / ROOM
+
+    @property
+    def room(self) -> bool:
+        """True if a list can be computed in time."""
+        return self.work <= self.each * (ROOM - 1)
+
+
+@dataclass
+class Served:
+    """Requests of a run of the world, in the order in which they were answered.
+
+    Attributes:
+        fresh, shown: expected rewards of the list that would have been computed, and of what was shown. origin: 0 computed, 1 kept, 2 refused.
+        age: seconds, NaN where the list was not kept. first: the user had not asked before.
+        features, user, time, clicks: of requests whose user had a kept list, for the critics.
+    """
+
+    fresh: list[float] = field(default_factory=list)
+    shown: list[float] = field(default_factory=list)
+    origin: list[int] = field(default_factory=list)
+    age: list[float] = field(default_factory=list)
+    first: list[bool] = field(default_factory=list)
+    features: list[Array] = field(default_factory=list)
+    user: list[int] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    clicks: list[float] = field(default_factory=list)
+    level: list[int] = field(default_factory=list)
+
+
+def scenario(users: int, days: int) -> Scenario:
+    """Return the scenario ``peak-load`` with the service in the place of its own load."""
+    found = load_scenario("peak-load", users=users, items=600, days=days, candidates=60, joining=0.1, slot_hours=0.1)
+    mechanisms = {name: settings for name, settings in found.mechanisms.items() if name != "load"}
+    return Scenario.model_validate({**found.model_dump(), "task": "slate", "mechanisms": mechanisms})
+
+
+def serve(world: World, policy: CachePolicy) -> Served:
+    """Return what happened while a policy decided."""
+    s, out, chooser = world.scenario, Served(), ContentPolicy(world)
+    server = Server(86_400e6 * TIMES / (s.users * s.visits * s.requests))
+    kept, truth = KeptLists(s.users, KEPT), world.truth
+    events: list[list[Event]] = [[] for _ in range(s.users)]
+    seen = np.zeros(s.users, np.int64)
+    asked = np.zeros(s.users, bool)
+    observation = world.observation
+    start = int(observation.requests.time.min())
+    while int(observation.requests.time.min()) < start + s.days * 86_400_000_000:
+        users, times = observation.requests.user, observation.requests.time
+        fresh = chooser.choose(observation, s.slate).items
+        shown, origin = fresh.copy(), np.zeros(len(users), np.int64)
+        age = np.full(len(users), np.nan)
+        noted = []
+        for row in np.argsort(times, kind="stable").tolist():
+            user, now = int(users[row]), int(times[row])
+            server.arrive(now)
+            history = UserHistory(str(user), now, tuple(events[user][-HISTORY:]), int(seen[user]))
+            request = RecommendRequest(history, s.slate)
+            found = kept.find("r", request, now)
+            if not isinstance(found, Missing):
+                made, again = found
+                situation = Situation(
+                    server.room, server.load, now, (now - made.made_at) / 1e6, history.seen, history.seen - made.seen
+                )
+                noted.append((row, request_features(situation)))
+                if policy.from_cache(situation):
+                    items = [int(item) for item in again.items]
+                    shown[row] = NO_ITEM
+                    shown[row, : len(items)] = items
+                    origin[row], age[row] = 1, situation.age_s
+                    continue
+            if not server.room:
+                shown[row], origin[row] = NO_ITEM, 2
+                continue
+            server.work += server.each
+            names = tuple(str(item) for item in fresh[row] if item != NO_ITEM)
+            result = RecommendResult(names, (0.0,) * len(names), ("content",) * len(names))
+            kept.keep(str(user), KeptList.of("r", request, result, now))
+        values = truth.list_values(observation, np.stack([fresh, shown], axis=1))
+        exposure = world.step(Choice(shown))
+        clicked = exposure.shown & (exposure.outcome["click"] == 1)
+        for row, place in np.argwhere(clicked).tolist():
+            user, item = int(users[row]), int(exposure.items[row, place])
+            events[user].append(Event(f"{user}-{seen[user]}", str(user), str(item), int(times[row])))
+            seen[user] += 1
+        out.fresh += values[:, 0].tolist()
+        out.shown += values[:, 1].tolist()
+        out.origin += origin.tolist()
+        out.age += age.tolist()
+        out.first += (~asked[users]).tolist()
+        asked[users] = True
+        for row, features in noted:
+            if origin[row] != 2:
+                out.features.append(features)
+                out.user.append(int(users[row]))
+                out.time.append(int(times[row]))
+                out.clicks.append(float(clicked[row].sum()))
+                out.level.append(int(origin[row] == 1))
+        observation = world.observation
+    return out
+
+
+def fitted(log: Served, folder: Path) -> dict[str, object]:
+    """Return the settings of the policy ``critics``, learnt from a log."""
+    user, time, level = np.array(log.user), np.array(log.time), np.array(log.level)
+    after = followers(user, time)
+    going = after != NO_ROW
+    settings = CacheCriticsSettings(levels=2, discount=0.8)
+    CacheCritics(settings).fit(np.stack(log.features), after, level, np.array(log.clicks)).save(folder)
+    return {"critics": str(folder), "chain": fit_chain(level[going], level[after[going]], 2).tolist()}
+
+
+def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
+    """Return the figures of one policy in one world."""
+    fresh, shown, origin = np.array(served.fresh), np.array(served.shown), np.array(served.origin)
+    cached, known = origin == 1, ~np.array(served.first)
+    return {
+        "what": f"regret, {name}",
+        "seed": seed,
+        "requests": len(origin),
+        "answered, share": float((origin != 2).mean()),
+        "answered, share of users with a list": float((origin != 2)[known].mean()),
+        "from the cache, share": float(cached.mean()),
+        "age of a kept list, median h": float(np.median(np.array(served.age)[cached]) / 3600) if cached.any() else None,
+        "kept list over fresh, reward": float(shown[cached].sum() / fresh[cached].sum()) if cached.any() else None,
+        "reward, share of all computed": float(shown.sum() / fresh.sum()),
+    }
+
+
+def regret(result: Result, quick: bool) -> None:
+    """Add a row per policy and world, and the checks of shares and regret; quick: one small world."""
+    users, days = (150, 3) if quick else (600, 7)
+    rows: list[dict[str, Any]] = []
+    for seed in range(1 if quick else 5):
+        world = World(scenario(users, days), seed)
+        with tempfile.TemporaryDirectory() as folder:
+            log = serve(World(scenario(users, days), seed + 1000), make_policy("threshold", {"age_s": KEPT}))
+            learnt = fitted(log, Path(folder) / "critics")
+            for name, settings in (
+                ("never", {}),
+                ("overloaded", {}),
+                ("threshold", {"load": 0.25, "age_s": KEPT}),
+                ("critics", learnt),
+            ):
+                rows.append(row_of(name, seed, serve(World(world.scenario, seed), make_policy(name, settings))))
+        rows.append(row_of("overloaded, twin", seed, serve(world.twin("taste"), make_policy("overloaded", {}))))
+        result.rows += rows[-5:]
+        result.so_far()
+
+    def mean(name: str, figure: str) -> float:
+        return float(np.mean([row[figure] for row in rows if row["what"] == f"regret, {name}"]))
+
+    answered, reward = "answered, share of users with a list", "reward, share of all computed"
+    for name in ("overloaded", "threshold", "critics"):
+        result.at_least(f"{answered}, {name}", mean(name, answered), 1.0)
+    gain = mean("overloaded", reward) - mean("never", reward)
+    result.at_least("reward that is gained by showing kept lists, share of all computed", gain, 0.3)
+    result.at_most(
+        "twin: what kept lists lose", abs(1 - mean("overloaded, twin", "kept list over fresh, reward")), 0.05
+    )
