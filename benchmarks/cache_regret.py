@@ -10,7 +10,8 @@ users clicked there. In the twin nobody's taste makes a difference, so nothing c
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Served:
 
     Attributes:
         fresh, shown: expected rewards of the list that would have been computed, and of what was shown. origin: 0 computed, 1 kept, 2 refused.
-        age: seconds, NaN where the list was not kept. first: the user had not asked before.
+        age: seconds, NaN where the list was not kept. had: False where a
+            request was refused whose user had no list.
         features, user, time, clicks: of requests whose user had a kept list, for the critics.
     """
 
@@ -79,12 +81,13 @@ class Served:
     shown: list[float] = field(default_factory=list)
     origin: list[int] = field(default_factory=list)
     age: list[float] = field(default_factory=list)
-    first: list[bool] = field(default_factory=list)
+    had: list[bool] = field(default_factory=list)
     features: list[Array] = field(default_factory=list)
     user: list[int] = field(default_factory=list)
     time: list[int] = field(default_factory=list)
     clicks: list[float] = field(default_factory=list)
     level: list[int] = field(default_factory=list)
+    missing: Counter[str] = field(default_factory=Counter)
 
 
 def scenario(users: int, days: int) -> Scenario:
@@ -94,29 +97,37 @@ def scenario(users: int, days: int) -> Scenario:
     return Scenario.model_validate({**found.model_dump(), "task": "slate", "mechanisms": mechanisms})
 
 
-def serve(world: World, policy: CachePolicy) -> Served:
-    """Return what happened while a policy decided."""
+def listed(items: Array) -> RecommendResult:
+    """Return a list of the service."""
+    names = tuple(str(item) for item in items if item != NO_ITEM)
+    return RecommendResult(names, (0.0,) * len(names), ("content",) * len(names))
+
+
+def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
+    """Return what happened while a policy decided; without spare items, kept lists grow shorter by what was clicked."""
     s, out, chooser = world.scenario, Served(), ContentPolicy(world)
     server = Server(86_400e6 * TIMES / (s.users * s.visits * s.requests))
     kept, truth = KeptLists(s.users, KEPT), world.truth
     events: list[list[Event]] = [[] for _ in range(s.users)]
     seen = np.zeros(s.users, np.int64)
-    asked = np.zeros(s.users, bool)
     observation = world.observation
     start = int(observation.requests.time.min())
     while int(observation.requests.time.min()) < start + s.days * 86_400_000_000:
         users, times = observation.requests.user, observation.requests.time
-        fresh = chooser.choose(observation, s.slate).items
+        longer = chooser.choose(observation, 2 * s.slate).items
+        fresh = longer[:, : s.slate]
         shown, origin = fresh.copy(), np.zeros(len(users), np.int64)
         age = np.full(len(users), np.nan)
-        noted = []
+        noted, had = [], np.ones(len(users), bool)
         for row in np.argsort(times, kind="stable").tolist():
             user, now = int(users[row]), int(times[row])
             server.arrive(now)
             history = UserHistory(str(user), now, tuple(events[user][-HISTORY:]), int(seen[user]))
             request = RecommendRequest(history, s.slate)
             found = kept.find("r", request, now)
-            if not isinstance(found, Missing):
+            if isinstance(found, Missing):
+                out.missing[found] += 1
+            else:
                 made, again = found
                 situation = Situation(
                     server.room, server.load, now, (now - made.made_at) / 1e6, history.seen, history.seen - made.seen
@@ -130,10 +141,10 @@ def serve(world: World, policy: CachePolicy) -> Served:
                     continue
             if not server.room:
                 shown[row], origin[row] = NO_ITEM, 2
+                had[row] = found is not Missing.NONE
                 continue
             server.work += server.each
-            names = tuple(str(item) for item in fresh[row] if item != NO_ITEM)
-            result = RecommendResult(names, (0.0,) * len(names), ("content",) * len(names))
+            result = replace(listed(fresh[row]), spare=listed(longer[row, s.slate :]) if spare else None)
             kept.keep(str(user), KeptList.of("r", request, result, now))
         values = truth.list_values(observation, np.stack([fresh, shown], axis=1))
         exposure = world.step(Choice(shown))
@@ -146,8 +157,7 @@ def serve(world: World, policy: CachePolicy) -> Served:
         out.shown += values[:, 1].tolist()
         out.origin += origin.tolist()
         out.age += age.tolist()
-        out.first += (~asked[users]).tolist()
-        asked[users] = True
+        out.had += had.tolist()
         for row, features in noted:
             if origin[row] != 2:
                 out.features.append(features)
@@ -172,13 +182,14 @@ def fitted(log: Served, folder: Path) -> dict[str, object]:
 def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
     """Return the figures of one policy in one world."""
     fresh, shown, origin = np.array(served.fresh), np.array(served.shown), np.array(served.origin)
-    cached, known = origin == 1, ~np.array(served.first)
+    cached, known = origin == 1, np.array(served.had)
     return {
         "what": f"regret, {name}",
         "seed": seed,
         "requests": len(origin),
         "answered, share": float((origin != 2).mean()),
         "answered, share of users with a list": float((origin != 2)[known].mean()),
+        "refused whose list was too short or old": served.missing[Missing.SHORT] + served.missing[Missing.OLD],
         "from the cache, share": float(cached.mean()),
         "age of a kept list, median h": float(np.median(np.array(served.age)[cached]) / 3600) if cached.any() else None,
         "kept list over fresh, reward": float(shown[cached].sum() / fresh[cached].sum()) if cached.any() else None,
@@ -202,8 +213,10 @@ def regret(result: Result, quick: bool) -> None:
                 ("critics", learnt),
             ):
                 rows.append(row_of(name, seed, serve(World(world.scenario, seed), make_policy(name, settings))))
-        rows.append(row_of("overloaded, twin", seed, serve(world.twin("taste"), make_policy("overloaded", {}))))
-        result.rows += rows[-5:]
+        whole = make_policy("overloaded", {})
+        rows.append(row_of("overloaded, no spare", seed, serve(World(world.scenario, seed), whole, spare=False)))
+        rows.append(row_of("overloaded, twin", seed, serve(world.twin("taste"), whole)))
+        result.rows += rows[-6:]
         result.so_far()
 
     def mean(name: str, figure: str) -> float:

@@ -46,6 +46,7 @@ class KeptList:
         had: listed items that the user had had events with by then.
         length: items that were asked for, or that were found where the request did not say.
         feature_version: of the row that was read, if one was.
+        result: the list, and behind it what was spare.
     """
 
     release: str
@@ -69,7 +70,15 @@ class KeptList:
         feature_version: int | None = None,
     ) -> KeptList:
         """Return what is kept of the answer to a request."""
-        history = request.history
+        history, length = request.history, request.length or len(result.items)
+        if (spare := result.spare) is not None:
+            result = replace(
+                result,
+                items=result.items + spare.items,
+                scores=result.scores + spare.scores,
+                sources=result.sources + spare.sources,
+                until=result.until + spare.until,
+            )
         return cls(
             release,
             request.context,
@@ -78,9 +87,9 @@ class KeptList:
             history.events[-1].id if history.events else "",
             history.forgotten,
             frozenset(result.items).intersection(event.item for event in history.events),
-            request.length or len(result.items),
+            length,
             feature_version,
-            replace(result, trace=None, seconds={}),
+            replace(result, trace=None, seconds={}, spare=None),
         )
 
     def knows(self, history: UserHistory) -> bool:

@@ -137,7 +137,9 @@ class Recommendations:
         found = self._cache.get(key, time.monotonic()) if usable else None
         if found is not None:
             return replace(found, origin="cache")
-        request = RecommendRequest(history, asked.k, tuple(asked.exclude), asked.context, asked.trace)
+        request = RecommendRequest(
+            history, asked.k, tuple(asked.exclude), asked.context, asked.trace, spare=self._settings.keeps
+        )
         if shown := self._shown_again(release, request, room=busy is None):
             return shown
         if busy is not None:
@@ -149,11 +151,11 @@ class Recommendations:
             if shown := self._shown_again(release, request, room=False):
                 return shown
             raise
-        made = Answer(result, self._clock(), version if result.features == "request" else None)
+        feature_version = version if result.features == "request" else None
+        made = Answer(replace(result, spare=None), self._clock(), feature_version)
         if not result.wrong_context:
             if self._settings.keeps:
-                kept = KeptList.of(release, request, result, made.made_at, made.feature_version)
-                self._kept.keep(asked.user, kept)
+                self._kept.keep(asked.user, KeptList.of(release, request, result, made.made_at, feature_version))
             if usable and not (result.late or result.failed or result.unranked):
                 self._cache.put(key, made, time.monotonic())
         return made
