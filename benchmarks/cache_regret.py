@@ -4,7 +4,7 @@ Requests of the world's users meet a server that can compute a third of the list
 the kept lists and the policies of the service. Who is refused sees nothing. Truth is the expected reward of the list that was shown and of
 the one that would have been computed, in the same circumstances. A list that is shown twice costs nothing by itself in this world: the regret is
 of clicks since and of tastes that drift. The critics of the policy ``critics`` are fitted on another log of the world, by what
-users clicked there. In the twin nobody's taste makes a difference, so nothing can be lost.
+users clicked there. In the twin nobody's taste makes a difference: per place that is filled nothing can be lost.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Served:
     """Requests of a run of the world, in the order in which they were answered.
 
     Attributes:
-        fresh, shown: expected rewards of the list that would have been computed, and of what was shown. origin: 0 computed, 1 kept, 2 refused.
+        fresh, shown: expected rewards of the list that would have been computed, and of what was shown.
+        filled: places of what was shown over those of the other list. origin: 0 computed, 1 kept, 2 refused.
         age: seconds, NaN where the list was not kept. had: False where a
             request was refused whose user had no list.
         features, user, time, clicks: of requests whose user had a kept list, for the critics.
@@ -79,6 +80,7 @@ class Served:
 
     fresh: list[float] = field(default_factory=list)
     shown: list[float] = field(default_factory=list)
+    filled: list[float] = field(default_factory=list)
     origin: list[int] = field(default_factory=list)
     age: list[float] = field(default_factory=list)
     had: list[bool] = field(default_factory=list)
@@ -155,6 +157,7 @@ def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
             seen[user] += 1
         out.fresh += values[:, 0].tolist()
         out.shown += values[:, 1].tolist()
+        out.filled += ((shown != NO_ITEM).sum(axis=1) / (fresh != NO_ITEM).sum(axis=1)).tolist()
         out.origin += origin.tolist()
         out.age += age.tolist()
         out.had += had.tolist()
@@ -189,17 +192,18 @@ def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
         "requests": len(origin),
         "answered, share": float((origin != 2).mean()),
         "answered, share of users with a list": float((origin != 2)[known].mean()),
-        "refused whose list was too short or old": served.missing[Missing.SHORT] + served.missing[Missing.OLD],
+        "lists too short or old to be shown": served.missing[Missing.SHORT] + served.missing[Missing.OLD],
         "from the cache, share": float(cached.mean()),
         "age of a kept list, median h": float(np.median(np.array(served.age)[cached]) / 3600) if cached.any() else None,
         "kept list over fresh, reward": float(shown[cached].sum() / fresh[cached].sum()) if cached.any() else None,
+        "places of a kept list over fresh": float(np.array(served.filled)[cached].mean()) if cached.any() else None,
         "reward, share of all computed": float(shown.sum() / fresh.sum()),
     }
 
 
 def regret(result: Result, quick: bool) -> None:
     """Add a row per policy and world, and the checks of shares and regret; quick: one small world."""
-    users, days = (150, 3) if quick else (600, 7)
+    users, days = (150, 3) if quick else (400, 5)
     rows: list[dict[str, Any]] = []
     for seed in range(1 if quick else 5):
         world = World(scenario(users, days), seed)
@@ -223,6 +227,14 @@ def regret(result: Result, quick: bool) -> None:
         return float(np.mean([row[figure] for row in rows if row["what"] == f"regret, {name}"]))
 
     answered, reward = "answered, share of users with a list", "reward, share of all computed"
+    gains = [
+        a[reward] - b[reward]
+        for a, b in zip(*([row for row in rows if row["what"] == f"regret, {n}"] for n in ("critics", "overloaded")))
+    ]
+    if len(gains) > 1:
+        half = 1.96 * float(np.std(gains, ddof=1)) / np.sqrt(len(gains))
+        rows.append({"what": "regret, critics − overloaded", reward: float(np.mean(gains)), "± 95 %": half})
+        result.rows.append(rows[-1])
     for name in ("overloaded", "threshold", "critics"):
         result.at_least(f"{answered}, {name}", mean(name, answered), 1.0)
     gain = mean("overloaded", reward) - mean("never", reward)
